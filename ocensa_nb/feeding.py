@@ -1,0 +1,73 @@
+"""Rows to micro-batches: one item of the loader is one optimiser step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.notices import Notices
+from ocensa_nb.tokens import TokenTable, epoch_batches
+
+MicroBatch = dict[str, Any]  # input_ids, attention_mask: int64 (rows, width); labels: {head: int64 (rows,)}
+
+
+class EffectiveBatches(Dataset):
+    """Rows of one optimiser step in, its micro-batches out; the ids are ready-made, so this only pads."""
+
+    def __init__(self, table: TokenTable, labels: dict[str, np.ndarray], batch_size: int, padding: str) -> None:
+        self.table, self.labels = table, labels
+        self.batch_size, self.padding = batch_size, padding
+
+    def __getitem__(self, rows: np.ndarray) -> list[MicroBatch]:
+        return [self._micro_batch(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
+
+    def _micro_batch(self, rows: np.ndarray) -> MicroBatch:
+        ids, mask = self.table.batch(rows, self.padding)
+        labels = {head: torch.from_numpy(y[rows]) for head, y in self.labels.items()}
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+class EpochSampler(Sampler):
+    """Yields the training rows of each optimiser step; set `epoch` before each pass."""
+
+    def __init__(self, rows: np.ndarray, lengths: np.ndarray, effective_batch_size: int, seed: int) -> None:
+        self.rows, self.lengths = rows, lengths[rows]
+        self.effective_batch_size, self.seed = effective_batch_size, seed
+        self.epoch = 1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for batch in epoch_batches(self.lengths, self.effective_batch_size, self.seed, self.epoch):
+            yield self.rows[batch]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.effective_batch_size)
+
+
+def step_loader(
+    table: TokenTable, notices: Notices, config: TrainConfig, device: torch.device
+) -> tuple[DataLoader, EpochSampler]:
+    """Return a loader with one item an optimiser step, and the sampler that decides their rows."""
+    sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
+    loader = DataLoader(
+        EffectiveBatches(table, notices.labels, config.batch_size, config.padding),
+        sampler=sampler,
+        batch_size=None,  # an item is a batch already
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
+        pin_memory=device.type == "cuda",
+        # The loader draws a seed for its workers; from its own source, so that their number changes no dropout mask.
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    return loader, sampler
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move a micro-batch, or a list of them, to the device without waiting for the copy."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    return [to_device(item, device) for item in value]

@@ -1,0 +1,57 @@
+"""The loss: weighted cross-entropy over the heads, exact however a batch is cut into micro-batches."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch.nn import functional
+
+
+class Objective:
+    """Weighted sum over heads of the mean cross-entropy of a whole effective batch.
+
+    For one head PyTorch's weighted mean is sum_i(w[y_i] * loss_i) / sum_i(w[y_i]). The denominator belongs to the
+    effective batch, so it is summed over all its micro-batches first, and each micro-batch adds its numerator over
+    it. Averaging per micro-batch, as is usual, weighs rows by the company they are in.
+
+    head_weights: weight of each head in the loss; class_weights: float (classes,) of the heads that have them.
+    """
+
+    def __init__(
+        self,
+        head_weights: Mapping[str, float],
+        class_weights: Mapping[str, torch.Tensor],
+        label_smoothing: float,
+    ) -> None:
+        self.head_weights = dict(head_weights)
+        self.class_weights = dict(class_weights)
+        self.label_smoothing = label_smoothing
+
+    def normalisers(self, labels: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor | float]:
+        """Return, a head, the sum of class weights over the labels of every micro-batch of a step."""
+        batches = list(labels)
+        return {
+            head: torch.cat([batch[head] for batch in batches]).bincount(minlength=len(weights)).to(weights) @ weights
+            if (weights := self.class_weights.get(head)) is not None
+            else float(sum(len(batch[head]) for batch in batches))
+            for head in self.head_weights
+        }
+
+    def __call__(
+        self,
+        logits: Mapping[str, torch.Tensor],
+        labels: Mapping[str, torch.Tensor],
+        normalisers: Mapping[str, torch.Tensor | float],
+    ) -> torch.Tensor:
+        """Return this micro-batch's share of the step's loss, a scalar; the shares of a step add up to its loss."""
+        return sum(
+            weight
+            / normalisers[head]
+            * functional.cross_entropy(
+                logits[head],
+                labels[head],
+                weight=self.class_weights.get(head),
+                label_smoothing=self.label_smoothing,
+                reduction="sum",
+            )
+            for head, weight in self.head_weights.items()
+        )

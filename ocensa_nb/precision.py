@@ -1,0 +1,66 @@
+"""Which arithmetic a run uses: what the device computes fastest, and the autocast context of it."""
+
+import contextlib
+import time
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ocensa_nb.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@cache
+def fastest_on_cpu() -> str:
+    """Return `bf16` where a matrix product of a layer's size runs faster in it than in fp32, else `fp32`.
+
+    Takes a fraction of a second, once a process. The median of interleaved repeats is compared, and bf16, which
+    rounds, must win by a tenth to be worth it.
+    """
+    import torch
+
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    products = {dtype: (torch.randn(512, 768, dtype=dtype), torch.randn(768, 768, dtype=dtype)) for dtype in seconds}
+    for repeat in range(12):
+        for dtype, (a, b) in products.items():
+            start = time.perf_counter()
+            for _ in range(4):
+                a @ b
+            if repeat > 1:  # the first two warm the caches and the kernels up
+                seconds[dtype].append(time.perf_counter() - start)
+    fp32, bf16 = (sorted(s)[len(s) // 2] for s in seconds.values())
+    return "bf16" if bf16 < 0.9 * fp32 else "fp32"
+
+
+def resolve_precision(precision: str, device: "torch.device") -> str:
+    """Turn `auto` into the precision this device computes fastest, and refuse what it cannot do.
+
+    On CUDA: bf16 from compute capability 8.0, else fp16. On CPU: measured. Raises `UserError` for tf32 without a
+    GPU of capability 8.0 or more.
+    """
+    import torch
+
+    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == "auto":
+        if device.type == "cuda":
+            return "bf16" if ampere else "fp16"
+        return fastest_on_cpu()
+    if precision == "tf32" and not ampere:
+        raise UserError("precision = 'tf32' necesita una GPU NVIDIA Ampere o más nueva; use 'auto' o 'fp32'.")
+    return precision
+
+
+def autocast(precision: str, device: "torch.device") -> contextlib.AbstractContextManager:
+    """Return the autocast context of a resolved precision; fp32 and tf32 need none."""
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def allow_tf32(precision: str) -> None:
+    """Let fp32 matrix products on the GPU use TF32 cores, or not; a process-wide switch of torch."""
+    import torch
+
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")

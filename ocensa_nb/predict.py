@@ -1,0 +1,70 @@
+"""Score new notices with a finished run: the file that came in, with a prediction and its confidence a label."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ocensa_nb import environment, scoring
+from ocensa_nb.errors import UserError
+from ocensa_nb.notices import blank_missing, compose, find_columns
+from ocensa_nb.precision import resolve_precision
+from ocensa_nb.runs import Run
+from ocensa_nb.tables import EXCEL_SUFFIXES, read_table
+from ocensa_nb.tokens import encode
+
+
+def predict(run: Run, data: str | Path) -> pd.DataFrame:
+    """Return the table of a CSV or XLSX, every row and column in its order, with `pred_` and `conf_` columns a head.
+
+    `conf_` is the probability the model gives its prediction, from 0 to 1, uncalibrated. Rows without text keep
+    their place, with the new columns blank. Raises `UserError` for a file without a description column.
+    """
+    config = run.config
+    table, _ = read_table(data)
+    added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
+    if taken := [name for name in added if name in table.columns]:
+        raise UserError(f"«{data}» ya tiene la columna {', '.join(taken)}: quítela o cámbiele el nombre, y repita.")
+    named = {role: name for role, name in config.columns.items() if role not in config.heads and name in table.columns}
+    filled = blank_missing(table)
+    used, _ = find_columns(filled, (), config.text_fields, named, str(data))
+    texts = compose(filled, used, config.text_fields)
+    rows = np.flatnonzero(texts != "")
+
+    result = table.copy()
+    for name in added:
+        result[name] = ""
+    if len(rows):
+        model, tokenizer = run.load_model()
+        device = environment.device()
+        precision = resolve_precision(config.precision, device)
+        tokens = encode(texts.iloc[rows].tolist(), tokenizer, config.max_length)
+        found = scoring.logits(model.to(device), tokens, np.arange(len(rows)), precision, progress="Prediciendo")
+        for head, values in found.items():
+            shares = scoring.probabilities(values)
+            result.loc[result.index[rows], f"pred_{head}"] = np.array(run.classes[head])[shares.argmax(axis=1)]
+            result.loc[result.index[rows], f"conf_{head}"] = [f"{share:.4f}" for share in shares.max(axis=1)]
+    return result
+
+
+def save(table: pd.DataFrame, out: str | Path) -> Path:
+    """Write predictions as XLSX or as CSV that Excel opens with its accents; never over an existing file.
+
+    Raises `UserError` where the file exists or cannot be written.
+    """
+    path = Path(out)
+    if path.exists():
+        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
+    fresh = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in EXCEL_SUFFIXES:
+            table.to_excel(fresh, index=False)
+        else:
+            table.to_csv(fresh, index=False, encoding="utf-8-sig")
+        fresh.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"No se puede escribir «{path}»: {error.strerror}. Elija en out un lugar donde pueda."
+        ) from error
+    return path

@@ -1,0 +1,74 @@
+"""Score rows with a model: logits of every row, and the flat metrics of a set of predictions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from tqdm.auto import tqdm
+
+from ocensa_nb.model import MultiHeadClassifier
+from ocensa_nb.precision import autocast
+from ocensa_nb.tokens import TokenTable, sorted_batches
+
+SCORING_BATCH = 64
+QUIET_BATCHES = 40  # fewer than this end before a progress bar could be read
+
+
+def logits(
+    model: MultiHeadClassifier,
+    table: TokenTable,
+    rows: np.ndarray,
+    precision: str,
+    padding: str = "dynamic",
+    progress: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
+
+    `progress` is the title of a progress bar, shown when there is enough to wait for. The model is left in the
+    mode it came in.
+    """
+    device = next(model.parameters()).device
+    found = {head: np.empty((len(rows), layers[-1].out_features), np.float32) for head, layers in model.heads.items()}
+    batches = list(sorted_batches(table.lengths[rows], SCORING_BATCH))
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(precision, device):
+            hidden = progress is None or len(batches) < QUIET_BATCHES
+            for batch in tqdm(batches, desc=progress, unit="batch", leave=False, disable=hidden):
+                ids, mask = table.batch(rows[batch], padding)
+                output = model(ids.to(device, non_blocking=True), mask.to(device, non_blocking=True))
+                for head, values in output.items():
+                    found[head][batch] = values.cpu().numpy()
+    finally:
+        model.train(training)
+    return found
+
+
+def predictions(logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the most probable class of each row, int64 (rows,), a head."""
+    return {head: values.argmax(axis=1) for head, values in logits.items()}
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax of logits (rows, classes), computed from the largest down so that nothing overflows."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the flat metrics of every head: `causa_f1` (weighted), `causa_f1_macro`, `causa_accuracy` and so on.
+
+    Averages are scikit-learn's; a class that is never predicted has precision 0.
+    """
+    flat = {}
+    for head, truth in labels.items():
+        guess = predicted[head]
+        precision, recall, f1, _ = precision_recall_fscore_support(truth, guess, average="weighted", zero_division=0)
+        flat[f"{head}_f1"] = float(f1)
+        flat[f"{head}_f1_macro"] = float(f1_score(truth, guess, average="macro", zero_division=0))
+        flat[f"{head}_accuracy"] = float(accuracy_score(truth, guess))
+        flat[f"{head}_precision"] = float(precision)
+        flat[f"{head}_recall"] = float(recall)
+    return flat

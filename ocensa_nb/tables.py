@@ -1,0 +1,101 @@
+"""CSV and XLSX as plant systems export them: encoding and separator found out, every cell kept as its own text."""
+
+import codecs
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from ocensa_nb.errors import UserError
+
+SEPARATORS = ",;\t|"
+EXCEL_SUFFIXES = (".xlsx", ".xlsm")
+_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+_HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
+
+
+def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
+    """Read a CSV or XLSX with every cell as text, and say in Spanish how it was read.
+
+    Nothing is turned into a number, a date or a missing value, so what is written back is what was read. Repeated
+    column names come as pandas names them (`Denominación`, `Denominación.1`). Raises `UserError` for a file that is
+    missing, empty, damaged, or not a table.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"No existe el archivo «{path}». Revise la ruta; la carpeta actual es {Path.cwd()}.")
+    if path.is_dir():
+        raise UserError(f"«{path}» es una carpeta. Indique el archivo CSV o XLSX que está dentro.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"No se puede leer «{path}»: {error.strerror}. Cierre el programa que lo tenga abierto."
+        ) from error
+    if not content.strip():
+        raise UserError(f"El archivo «{path}» está vacío. Vuelva a exportarlo.")
+    excel = path.suffix.lower() in EXCEL_SUFFIXES
+    table, how = _read_excel(path, content) if excel else _read_csv(path, content)
+    if table.empty:
+        raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {', '.join(map(str, table.columns))}.")
+    return table, how
+
+
+def _read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
+    try:
+        with pd.ExcelFile(io.BytesIO(content), engine="openpyxl") as book:
+            sheet = str(book.sheet_names[0])
+            table = book.parse(sheet, dtype=str, keep_default_na=False)
+            others = [str(name) for name in book.sheet_names[1:]]
+    except Exception as error:  # openpyxl raises many kinds for a damaged book
+        raise UserError(
+            f"«{path}» no se puede abrir como libro de Excel. Ábralo en Excel y guárdelo de nuevo."
+        ) from error
+    if table.columns.empty:
+        more = f" El libro tiene además: {', '.join(others)}; pase los avisos a la primera." if others else ""
+        raise UserError(f"La primera hoja de «{path}», «{sheet}», está vacía.{more}")
+    table.columns = [str(name) for name in table.columns]
+    return table.fillna("").astype(str), f"Excel, hoja «{sheet}»"
+
+
+def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
+    if content.startswith(_ZIP):
+        raise UserError(f"«{path}» es en realidad un libro de Excel (o un ZIP). Cámbiele la extensión a .xlsx.")
+    if content.startswith(_OLE):
+        raise UserError(f"«{path}» es un libro de Excel antiguo (.xls). Ábralo en Excel y guárdelo como .xlsx.")
+    text, encoding = _decode(path, content)
+    separator = _separator(text)
+    try:
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        detail = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"«{path}» no es una tabla bien formada (separador «{separator}»): {detail}. Suele ser una comilla sin "
+            f"cerrar o un separador dentro de un texto. {_HOW_TO_EXPORT}"
+        ) from error
+    if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). {_HOW_TO_EXPORT}")
+    # A row shorter than the header leaves NaN even so.
+    name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
+    return table.fillna(""), f"CSV, separador {name}, codificación {encoding}"
+
+
+def _decode(path: Path, content: bytes) -> tuple[str, str]:
+    """Decode by the byte-order mark, else as UTF-8, else as Windows-1252, which is what SAP on Windows writes."""
+    marked = next((encoding for bom, encoding in _BOMS.items() if content.startswith(bom)), None)
+    if marked is None and b"\0" in content:
+        raise UserError(f"«{path}» no es un archivo de texto, aunque se llame .csv. {_HOW_TO_EXPORT}")
+    for encoding in (marked,) if marked else ("utf-8", "cp1252"):
+        try:
+            return content.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+
+
+def _separator(text: str) -> str:
+    """Return the separator that cuts the header into most names."""
+    header = next(line for line in text.splitlines() if line.strip())
+    return max(SEPARATORS, key=lambda sep: len(next(csv.reader([header], delimiter=sep))))

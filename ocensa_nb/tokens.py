@@ -1,0 +1,121 @@
+"""Texts to ragged token ids, once; length statistics; batches of like length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK = 10_000  # texts tokenised at a time: bounds the memory of the Python lists in between
+POOL_BATCHES = 32  # batches shuffled together before they are sorted by length
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Token ids of every text, ragged: no padding is stored.
+
+    ids: int32 (tokens,), all rows one after another; offsets: int64 (rows + 1,); pad_id: what fills a batch.
+    max_length: the length the rows were cut at, and the width of a batch padded the naive way.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    pad_id: int
+    max_length: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64 (rows,)."""
+        return np.diff(self.offsets)
+
+    def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Return input ids and attention mask, int64 (rows, width); width is the longest row's, or max_length."""
+        import torch
+
+        lengths = self.lengths[rows]
+        width = self.max_length if padding == "max_length" else int(lengths.max())
+        mask = np.arange(width) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        ids[mask] = np.concatenate([self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows])
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenTable:
+    """Tokenise every text once, cut at `max_length` tokens, special tokens included."""
+    ids, lengths = [], []
+    for start in range(0, len(texts), CHUNK):
+        chunk = list(texts[start : start + CHUNK])
+        rows = tokenizer(chunk, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
+        lengths += [len(row) for row in rows["input_ids"]]
+        ids.append(np.fromiter((i for row in rows["input_ids"] for i in row), dtype=np.int32))
+    flat = np.concatenate(ids) if ids else np.empty(0, np.int32)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    return TokenTable(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), pad_id, max_length)
+
+
+def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """Yield the row numbers of each batch of one epoch: every row once, rows of like length together.
+
+    Rows are shuffled, sorted by length inside pools of `POOL_BATCHES` batches, cut, and the batches shuffled, all
+    decided by (seed, epoch). A step is a whole *effective* batch; its last one may be smaller.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    pool = batch_size * POOL_BATCHES
+    batches = []
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
+
+
+def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield row numbers from shortest to longest: the order with the least padding, for scoring."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def recommend_max_length(lengths: np.ndarray) -> int:
+    """Return the smallest multiple of 16 that leaves at least 99% of the texts whole, 512 at most."""
+    return int(min(512, 16 * np.ceil(np.percentile(lengths, 99) / 16)))
+
+
+def truncation_table(lengths: np.ndarray, cuts: Sequence[int] = (64, 128, 256)) -> "pd.DataFrame":
+    """Return, for each max_length, the share of texts cut and what it costs in tokens computed.
+
+    Columns (Spanish, shown as they are): share of texts cut; tokens a text when padded to the cut, and when padded
+    dynamically, which is the length itself; and their ratio.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame({"max_length": list(cuts)})
+    kept = [float(np.minimum(lengths, cut).mean()) for cut in cuts]
+    table["textos cortados (%)"] = [100 * float((lengths > cut).mean()) for cut in cuts]
+    table["tokens por texto, relleno fijo"] = list(cuts)
+    table["tokens por texto, sin relleno"] = kept
+    table["tokens de más (veces)"] = [cut / mean for cut, mean in zip(cuts, kept, strict=True)]
+    return table.set_index("max_length")
+
+
+def truncation_by_class(
+    lengths: np.ndarray, labels: Sequence[str], cuts: Sequence[int] = (64, 128, 256)
+) -> "pd.DataFrame":
+    """Return, for each class, its rows, p95 length and the percentage of its texts cut at each max_length."""
+    import pandas as pd
+
+    groups = pd.Series(lengths).groupby(pd.Series(list(labels)))
+    table = pd.DataFrame({"filas": groups.size(), "p95 (tokens)": groups.quantile(0.95)})
+    for cut in cuts:
+        table[f"cortados a {cut} (%)"] = groups.apply(lambda g, cut=cut: 100 * (g > cut).mean())
+    return table.sort_values("p95 (tokens)", ascending=False)

@@ -1,0 +1,37 @@
+"""Small data and one tiny trained run, shared by the tests."""
+
+from pathlib import Path
+
+import pytest
+
+from ocensa_nb import synthetic, train
+from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.notices import Notices
+from ocensa_nb.runs import Run
+
+TINY = {"model": "tiny", "epochs": 2, "freeze_layers": 1, "precision": "fp32"}
+
+
+@pytest.fixture(scope="session")
+def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return 400 generated notices as a CSV."""
+    path = tmp_path_factory.mktemp("data") / "avisos.csv"
+    synthetic.write_csv(synthetic.generate(400, seed=3), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def config(csv: Path) -> TrainConfig:
+    return from_recipe("cpu", {**TINY, "data": str(csv)})
+
+
+@pytest.fixture(scope="session")
+def notices(config: TrainConfig) -> Notices:
+    return train.load_notices(config)
+
+
+@pytest.fixture(scope="session")
+def run(config: TrainConfig, notices: Notices, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a finished run of the tiny encoder; tests read it and leave it as it is."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    return train.fit(config.replace(out=str(out)), notices)

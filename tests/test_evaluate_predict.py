@@ -1,0 +1,151 @@
+"""Evaluation counts every row as it should; prediction gives back the file it was given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from ocensa_nb import evaluate, plots, predict, scoring, synthetic
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import Run
+
+
+@pytest.fixture(scope="module")
+def evaluation(run):
+    return evaluate.evaluate(run)
+
+
+def test_a_run_is_evaluated_on_its_own_test_rows_with_the_metrics_it_recorded(run, evaluation, notices):
+    assert evaluation.texts == [notices.texts[row] for row in notices.split["test"]]
+    assert evaluation.metrics == pytest.approx(run.metrics["test"], abs=1e-12)
+
+
+def test_naming_the_training_file_never_evaluates_on_rows_that_were_trained_on(run, evaluation, csv):
+    assert evaluate.evaluate(run, csv).texts == evaluation.texts
+
+
+def test_data_that_changed_since_the_training_is_refused(run, csv, tmp_path):
+    facts = {**run.facts, "data": {**run.facts["data"], "fingerprint": "0" * 64}}
+    with pytest.raises(UserError, match="ha cambiado desde que se entrenó"):
+        evaluate.evaluate(Run(run.path, facts, run.classes))
+
+
+def test_another_file_is_evaluated_whole_and_unknown_labels_are_counted(run, tmp_path):
+    table = synthetic.generate(60, seed=11)
+    table.loc[0:4, "prioridad"] = "9-Nunca"
+    table.to_csv(tmp_path / "otro.csv", index=False)
+    found = evaluate.evaluate(run, tmp_path / "otro.csv")
+    assert len(found.texts) + found.left_out == 60
+    assert found.left_out >= 5
+
+
+def test_the_tables_agree_with_the_rows(evaluation):
+    for head, y in evaluation.labels.items():
+        guess = evaluation.predicted[head]
+        confusion = evaluation.confusion(head)
+        rows = confusion.sum(axis=1)
+        present = [name for i, name in enumerate(evaluation.classes[head]) if (y == i).any()]
+        np.testing.assert_allclose(rows[present], 1.0)
+        assert evaluation.per_class(head)["filas"].sum() == len(y)
+        pairs = evaluation.confused_pairs(head, most=10_000)
+        assert pairs["filas"].sum() == (y != guess).sum()
+        assert (pairs["verdadera"] != pairs["predicha"]).all()
+
+
+def test_an_evaluation_is_saved_whole_and_never_over_another(evaluation, tmp_path):
+    folder = evaluation.save(tmp_path / "evaluation")
+    rows = pd.read_csv(folder / "predictions.csv")
+    assert len(rows) == len(evaluation.texts)
+    assert {"texto", "causa", "pred_causa", "conf_causa"} <= set(rows)
+    with pytest.raises(UserError, match="no está vacía"):
+        evaluation.save(folder)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
+def test_the_flat_metrics_are_scikit_learns(pairs):
+    truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
+    flat = scoring.metrics({"causa": truth}, {"causa": guess})
+    assert flat["causa_f1"] == pytest.approx(f1_score(truth, guess, average="weighted", zero_division=0))
+    assert flat["causa_accuracy"] == pytest.approx((truth == guess).mean())
+    assert flat["causa_recall"] == pytest.approx(flat["causa_accuracy"])
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=8))
+def test_probabilities_add_to_one_for_any_logits(values):
+    shares = scoring.probabilities(np.array([values], np.float32))
+    assert np.isfinite(shares).all()
+    assert shares.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_prediction_keeps_rows_columns_and_order_and_leaves_rows_without_text_blank(run, tmp_path, suffix):
+    table = pd.read_csv(ROOT / "data/example_iw69.csv", sep=";", dtype=str, keep_default_na=False)
+    source = tmp_path / f"avisos{suffix}"
+    table.to_csv(source, index=False) if suffix == ".csv" else table.to_excel(source, index=False)
+    path = predict.save(predict.predict(run, source), tmp_path / f"out{suffix}")
+    reader = pd.read_csv if suffix == ".csv" else pd.read_excel
+    result = reader(path, dtype=str, keep_default_na=False)
+    added = ["pred_modo", "conf_modo", "pred_causa", "conf_causa", "pred_prioridad", "conf_prioridad"]
+    assert list(result.columns) == [*table.columns, *added]
+    pd.testing.assert_frame_equal(result[table.columns], table)
+    blank = table["descripcion"].isin(["", "nan"])
+    assert blank.any()
+    assert (result.loc[blank, added] == "").all(axis=None)
+    assert set(result.loc[~blank, "pred_causa"]) <= set(run.classes["causa"])
+    confidence = result.loc[~blank, "conf_causa"].astype(float)
+    assert confidence.between(0, 1).all()
+
+
+def test_predictions_do_not_depend_on_the_company_a_row_is_in(run, tmp_path):
+    table = synthetic.generate(70, seed=5)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.iloc[[10]].to_csv(tmp_path / "b.csv", index=False)
+    together = predict.predict(run, tmp_path / "a.csv").iloc[10]
+    alone = predict.predict(run, tmp_path / "b.csv").iloc[0]
+    assert together["pred_causa"] == alone["pred_causa"]
+    assert float(together["conf_causa"]) == pytest.approx(float(alone["conf_causa"]), abs=2e-4)
+
+
+def test_a_file_with_predictions_already_is_refused_and_nothing_is_written_over(run, csv, tmp_path):
+    path = predict.save(predict.predict(run, csv), tmp_path / "p.csv")
+    with pytest.raises(UserError, match="ya tiene la columna pred_modo"):
+        predict.predict(run, path)
+    with pytest.raises(UserError, match="Ya existe"):
+        predict.save(pd.DataFrame({"a": [1]}), path)
+
+
+def test_a_file_of_descriptions_alone_is_enough_to_predict(run, tmp_path):
+    (tmp_path / "solo.csv").write_text("Descripción\nfuga en válvula\n", encoding="cp1252")
+    assert predict.predict(run, tmp_path / "solo.csv")["pred_modo"].iloc[0] in run.classes["modo"]
+
+
+def test_the_gif_is_small_short_and_cheap(run, tmp_path):
+    import imageio.v3 as imageio
+
+    facts = {**run.facts, "seconds": {"training": 60.0, "total": 60.0}}
+    from shutil import copytree
+
+    copy = Run(copytree(run.path, tmp_path / "run"), facts, run.classes)
+    path = plots.training_gif(copy)
+    frames = imageio.imread(path)
+    assert 2 <= len(frames) <= plots.GIF_FRAMES
+    assert path.stat().st_size < 3_000_000
+    assert not np.array_equal(frames[0], frames[-1])
+
+
+def test_figures_are_drawn_from_what_a_run_holds(run, evaluation, tmp_path):
+    lengths = np.random.default_rng(0).integers(5, 90, 300)
+    figures = {
+        "curves": plots.learning_curves(run),
+        "lengths": plots.token_lengths(lengths, 64),
+        "confusion": plots.confusion(evaluation.confusion("causa"), "Confusión"),
+    }
+    for name, figure in figures.items():
+        path = tmp_path / f"{name}.png"
+        figure.savefig(path)
+        assert path.stat().st_size > 5_000
+        assert figure.get_supxlabel()

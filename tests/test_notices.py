@@ -1,0 +1,173 @@
+"""Reading real-looking exports, using every row or saying why not, and a split that does not leak."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+
+from ocensa_nb import notices
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import UserError
+from ocensa_nb.splits import split_rows
+from ocensa_nb.tables import read_table
+
+TABLE = pd.DataFrame(
+    {
+        "Descripción": [f"fuga de producto número {i}, válvula MOV-{i}" for i in range(40)],
+        "modo_falla": ["Wear (WEA)", "Vibration (VIB)"] * 20,
+        "causa_falla": ["Corrosion", "Corrosion", "Overload", "Overload"] * 10,
+        "Prioridad": ["2-Alta", "3-Media"] * 20,
+    }
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_any_usual_encoding_and_separator_reads_the_same(tmp_path, encoding, separator):
+    path = tmp_path / "avisos.csv"
+    TABLE.to_csv(path, sep=separator, encoding=encoding, index=False)
+    table, _ = read_table(path)
+    pd.testing.assert_frame_equal(table, TABLE, check_dtype=False)
+    assert len(notices.read(path)) == 40
+
+
+def test_excel_reads_the_same_as_csv(tmp_path):
+    TABLE.to_excel(tmp_path / "avisos.xlsx", index=False)
+    table, _ = read_table(tmp_path / "avisos.xlsx")
+    pd.testing.assert_frame_equal(table, TABLE, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["descripción", "Descripcion", "DESCRIPCIÓN", "Texto breve", "texto_breve"])
+def test_known_columns_are_found_without_regard_to_accents_and_case(tmp_path, name):
+    path = tmp_path / "avisos.csv"
+    TABLE.rename(columns={"Descripción": name}).to_csv(path, index=False)
+    assert notices.read(path).attrs["report"].columns["descripcion"] == name
+
+
+def test_a_column_of_another_name_is_taken_when_named(tmp_path):
+    path = tmp_path / "avisos.csv"
+    TABLE.rename(columns={"causa_falla": "Mi columna"}).to_csv(path, index=False)
+    with pytest.raises(UserError, match="Mi columna"):
+        notices.read(path)
+    assert set(notices.read(path, {"causa": "Mi columna"})["causa"]) == {"Corrosion", "Overload"}
+
+
+def test_the_label_column_that_is_filled_and_repeats_wins_and_the_report_says_so(tmp_path):
+    path = tmp_path / "avisos.csv"
+    free_text = ["cambio de sello"] + [""] * 39
+    TABLE.rename(columns={"causa_falla": "causa_iso_label"}).assign(causa_falla=free_text).to_csv(path, index=False)
+    report = notices.read(path).attrs["report"]
+    assert report.columns["causa"] == "causa_iso_label"
+    assert "«causa_falla» se dejó de lado para causa: vacía en 39 de 40 filas" in str(report)
+
+    # The same with the names the other way round: it is the filling that decides, not the name.
+    sparse = TABLE.assign(causa_iso_label=free_text)
+    sparse.to_csv(path, index=False)
+    assert notices.read(path).attrs["report"].columns["causa"] == "causa_falla"
+
+
+def test_the_text_is_the_description_and_the_fields_that_exist_and_are_filled(tmp_path):
+    path = tmp_path / "avisos.csv"
+    TABLE.assign(Equipo=["P-1"] * 39 + ["nan"], familia_equipo="BOMBA").to_csv(path, index=False)
+    texts = notices.read(path)["texto"]
+    assert texts.iloc[0] == "fuga de producto número 0, válvula MOV-0. Equipo: P-1. Familia: BOMBA"
+    assert texts.iloc[39].endswith("MOV-39. Familia: BOMBA")
+
+
+def test_every_dropped_row_is_counted(tmp_path):
+    table = TABLE.copy()
+    table.loc[0:1, "Descripción"] = ["nan", "  "]
+    table.loc[2:6, "causa_falla"] = ["NaN", "", "None", "N/A", "-"]
+    path = tmp_path / "avisos.csv"
+    table.to_csv(path, index=False)
+    frame = notices.read(path)
+    report = frame.attrs["report"]
+    assert (report.rows, report.without_text, report.without_label["causa"], report.kept) == (40, 2, 5, 33)
+    assert len(frame) == 33
+    assert "descartadas: 2" in str(report)
+    assert "causa 5" in str(report)
+
+
+def test_the_shipped_sap_example_reads_with_its_flaws():
+    frame = notices.read(ROOT / "data/example_iw69.csv")
+    report = frame.attrs["report"]
+    assert report.rows == 300
+    assert report.columns["causa"] == "causa_iso_label"
+    assert 0 < report.kept < 300
+    assert not (frame == "nan").any().any()
+
+
+def test_rare_classes_join_other_and_are_named():
+    frame = pd.DataFrame(
+        {
+            "texto": [f"texto {'abcdefghijklmnopqrstuvwxyz'[i % 26] * (i + 1)}" for i in range(40)],
+            "modo": ["A"] * 20 + ["B"] * 17 + ["Other (OTH)"] * 2 + ["C"],
+            "causa": ["X"] * 37 + ["Y", "Y", "Z"],
+            "prioridad": ["1", "2"] * 20,
+        }
+    )
+    found = notices.prepare(frame, TrainConfig())
+    assert "C" not in found.classes["modo"]
+    assert "Other" in found.classes["causa"]
+    assert "unidas en «Other (OTH)»: C (1)" in str(found.report)
+    assert "unidas en «Other»: Z (1)" in str(found.report)
+
+
+def test_class_weights_are_the_balanced_rule_on_the_training_rows(config, csv):
+    weighted = notices.prepare(notices.read(csv), config.replace(class_weights=True))
+    y = weighted.labels["causa"][weighted.split["train"]]
+    expected = compute_class_weight("balanced", classes=np.arange(len(weighted.classes["causa"])), y=y)
+    np.testing.assert_allclose(weighted.class_weights["causa"], expected)
+    assert notices.prepare(notices.read(csv), config).class_weights == {}
+
+
+def test_no_test_text_was_trained_on_once_tags_and_numbers_are_folded(config, csv):
+    found = notices.prepare(notices.read(csv), config)
+    sides = {name: {notices.normalise(found.texts[row]) for row in rows} for name, rows in found.split.items()}
+    assert not sides["train"] & sides["test"]
+    assert not sides["train"] & sides["val"]
+    assert not sides["val"] & sides["test"]
+
+
+def test_texts_that_differ_only_in_tags_and_numbers_are_one_text():
+    assert notices.normalise("Fuga en válvula MOV-3702 a 120 psi") == notices.normalise(
+        "fuga en valvula mov 4811 a 95 psi"
+    )
+    assert notices.normalise("fuga en válvula") != notices.normalise("fuga en bomba")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 6), st.integers(0, 2)), min_size=60, max_size=300),
+    st.integers(0, 5),
+)
+def test_the_split_shares_out_every_row_once_keeps_groups_whole_and_trains_every_class(rows, seed):
+    groups = pd.factorize(np.array([group for group, _, _ in rows]))[0]
+    if groups.max() < 20:
+        return
+    labels = {"a": np.array([a for _, a, _ in rows]), "b": np.array([b for _, _, b in rows])}
+    labels = {head: pd.factorize(y)[0].astype(np.int64) for head, y in labels.items()}
+    try:
+        split = split_rows(groups, labels, 0.1, 0.1, seed)
+    except UserError:
+        return  # so few texts that a class's only one took a whole side
+    assert sorted(np.concatenate(list(split.values()))) == list(range(len(rows)))
+    sides = [set(groups[rows]) for rows in split.values()]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    for y in labels.values():
+        assert set(y[split["train"]]) == set(y)
+    again = split_rows(groups, labels, 0.1, 0.1, seed)
+    assert all((again[name] == split[name]).all() for name in split)
+
+
+def test_the_split_is_stratified_and_of_the_size_asked_for():
+    rng = np.random.default_rng(0)
+    y = rng.choice(5, size=5000, p=[0.5, 0.3, 0.1, 0.08, 0.02])
+    split = split_rows(np.arange(5000), {"causa": y}, 0.1, 0.1, seed=1)
+    assert [len(split[name]) for name in ("train", "val", "test")] == pytest.approx([4000, 500, 500], abs=2)
+    for name in ("val", "test"):
+        counts = np.bincount(y[split[name]], minlength=5)
+        np.testing.assert_allclose(counts, np.bincount(y) / 10, atol=1.5)

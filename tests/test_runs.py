@@ -1,0 +1,99 @@
+"""The run folder: any Hugging Face tool opens it, nothing in it is written over, damage is a sentence."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from ocensa_nb import runs
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import Run
+
+
+def test_the_folder_holds_what_the_design_says(run):
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {"config.json", "labels.json", "encoder", "heads.safetensors", "history.jsonl", "metrics.json"}
+    facts = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    assert {"config", "fingerprint", "data", "versions", "hardware", "seconds"} <= set(facts)
+    assert facts["fingerprint"] == run.config.fingerprint()
+
+
+def test_the_encoder_opens_with_transformers_alone(run, notices):
+    from transformers import AutoModel, AutoTokenizer
+
+    encoder = AutoModel.from_pretrained(run.path / "encoder").eval()
+    tokenizer = AutoTokenizer.from_pretrained(run.path / "encoder")
+    model, own = run.load_model()
+    text = notices.texts[0]
+    batch = tokenizer(text, return_tensors="pt")
+    assert batch["input_ids"].tolist() == own(text, return_tensors="pt")["input_ids"].tolist()
+    with torch.no_grad():
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        ours = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        assert torch.equal(encoder(input_ids=ids, attention_mask=mask).last_hidden_state, ours)
+
+
+def test_a_config_survives_the_round_trip(run):
+    assert Run.load(run.path).config == run.config
+
+
+def test_a_folder_with_anything_in_it_is_never_written_to(run, tmp_path):
+    with pytest.raises(UserError, match="ya contiene otra corrida"):
+        runs.new_folder(run.path)
+    (tmp_path / "nota.txt").write_text("mía")
+    with pytest.raises(UserError, match="no está vacía"):
+        runs.new_folder(tmp_path)
+    assert (tmp_path / "nota.txt").read_text() == "mía"
+
+
+def test_an_empty_out_takes_the_next_free_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [str(runs.new_folder("")) for _ in range(2)] == ["runs/run-001", "runs/run-002"]
+
+
+def test_the_latest_finished_run_is_found_and_none_is_a_sentence(run, tmp_path):
+    with pytest.raises(UserError, match="03_train"):
+        runs.latest(tmp_path)
+    shutil.copytree(run.path, tmp_path / "run-001")
+    (tmp_path / "run-002").mkdir()
+    assert runs.latest(tmp_path) == tmp_path / "run-001"
+
+
+def test_a_missing_run_is_a_sentence_that_names_those_there_are(run):
+    with pytest.raises(UserError, match=f"No existe.*{run.path.name}"):
+        Run.load(run.path.parent / "otra")
+
+
+@pytest.mark.parametrize("name", ["config.json", "labels.json", "metrics.json", "heads.safetensors", "encoder"])
+def test_a_run_without_one_of_its_files_is_a_sentence_that_names_it(run, tmp_path, name):
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    shutil.rmtree(copy / name) if (copy / name).is_dir() else (copy / name).unlink()
+    with pytest.raises(UserError, match=name):
+        Run.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("config.json", '{"config": {"epochs": "muchas", "text_fields": []}}'),
+        ("labels.json", '{"modo": []}'),
+        ("heads.safetensors", "no"),
+        ("encoder/model.safetensors", "no"),
+        ("encoder/config.json", "{}"),
+    ],
+)
+def test_a_damaged_file_is_a_sentence(run, tmp_path, name, content):
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    (copy / name).write_text(content)
+    with pytest.raises(UserError):
+        Run.load(copy).load_model()
+
+
+def test_a_history_cut_short_by_a_crash_keeps_its_whole_lines(run, tmp_path):
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    with open(copy / "history.jsonl", "a") as file:
+        file.write('{"step": 99, "lo')
+    assert Run.load(copy).history() == run.history()

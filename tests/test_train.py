@@ -1,0 +1,236 @@
+"""The loop: exact accumulation, a schedule that waits for the optimiser, mixed precision, and the best epoch kept."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ocensa_nb import scoring, train
+from ocensa_nb.errors import UserError
+from ocensa_nb.model import MultiHeadClassifier
+from ocensa_nb.objective import Objective
+from ocensa_nb.optim import EarlyStopping, build_optimizer, linear_schedule
+from ocensa_nb.runs import Run
+
+HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
+SIZES = {"modo": 5, "causa": 9, "prioridad": 4}
+OFF = torch.amp.GradScaler("cpu", enabled=False)
+
+
+def small_model(seed=0):
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    return MultiHeadClassifier(BertModel(BertConfig(vocab_size=60, **shape), add_pooling_layer=False), SIZES, 0.1)
+
+
+def batch(rows, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, 60, (rows, 11), generator=draw)
+    lengths = torch.randint(3, 12, (rows, 1), generator=draw)
+    labels = {head: torch.randint(0, size, (rows,), generator=draw) for head, size in SIZES.items()}
+    return {"input_ids": ids, "attention_mask": (torch.arange(11) < lengths).long(), "labels": labels}
+
+
+def cut(whole, size):
+    """Cut a batch into micro-batches of `size` rows, the last one ragged."""
+    rows = len(whole["input_ids"])
+    parts = []
+    for start in range(0, rows, size):
+        labels = {head: y[start : start + size] for head, y in whole["labels"].items()}
+        parts.append(
+            {key: whole[key][start : start + size] for key in ("input_ids", "attention_mask")} | {"labels": labels}
+        )
+    return parts
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("rows", [16, 13])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(rows, weighted):
+    whole = batch(rows)
+    weights = {"causa": torch.linspace(0.2, 3.0, SIZES["causa"])} if weighted else {}
+
+    # The plain reference: torch's own mean losses, one pass over the whole batch.
+    model = small_model().eval()
+    logits = model(whole["input_ids"], whole["attention_mask"])
+    reference = sum(
+        share * nn.CrossEntropyLoss(weight=weights.get(head), label_smoothing=0.1)(logits[head], whole["labels"][head])
+        for head, share in HEADS.items()
+    )
+    reference.backward()
+    expected = gradients(model)
+
+    for size in (rows, 4, 1):
+        model = small_model().eval()
+        loss = train.accumulate(model, cut(whole, size), Objective(HEADS, weights, 0.1), OFF, "fp32")
+        assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=f"{name}, micro-batch {size}")
+
+
+def test_a_training_of_4_by_4_has_the_losses_of_one_of_16(config, csv, tmp_path):
+    losses = []
+    for size, steps in ((16, 1), (4, 4)):
+        cuts = {"batch_size": size, "gradient_accumulation_steps": steps, "dropout": 0.0, "freeze_layers": 4}
+        settings = config.replace(out=str(tmp_path / str(size)), epochs=1, class_weights=True, **cuts)
+        losses.append([line["loss"] for line in train.fit(settings).history() if "step" in line])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_an_overflow_skips_the_optimiser_and_the_schedule_waits():
+    model = small_model()
+    optimizer = build_optimizer(model, train.TrainConfig())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    objective = Objective(HEADS, {}, 0.0)
+
+    train.accumulate(model, [batch(8)], objective, scaler, "fp16")
+    assert not train.apply_step(model, optimizer, scaler, 1.0)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    train.accumulate(model, [batch(8)], objective, scaler, "fp16")
+    assert train.apply_step(model, optimizer, scaler, 1.0)
+    assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_gradients_are_clipped_after_unscaling():
+    model = small_model().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    train.accumulate(model, [batch(8)], Objective(HEADS, {}, 0.0), scaler, "fp32")
+    assert train.apply_step(model, optimizer, scaler, max_grad_norm=0.01)
+    moved = torch.cat([(before[name] - p.detach()).flatten() for name, p in model.named_parameters()])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_every_precision_trains_on_a_cpu_and_counts_skipped_steps(config, notices, tmp_path, precision):
+    run = train.fit(config.replace(out=str(tmp_path / precision), precision=precision, epochs=1), notices)
+    losses = [line["loss"] for line in run.history() if "step" in line]
+    assert np.isfinite(losses).all()
+    assert run.facts["precision"] == precision
+    steps = len(losses)
+    assert 0 <= run.facts["skipped_steps"] < steps
+
+
+def test_the_schedule_warms_up_and_decays_to_zero_over_the_whole_run():
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = linear_schedule(optimizer, warmup_ratio=0.1, total_steps=100)
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert schedule.get_last_lr()[0] == 0.0
+
+
+def test_biases_and_norms_do_not_decay_and_frozen_weights_are_not_the_optimisers(config):
+    from ocensa_nb.model import freeze
+
+    model = small_model()
+    freeze(model, 1)
+    optimizer = build_optimizer(model, config)
+    held = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in held) == parameter.requires_grad
+        if parameter.requires_grad:
+            group = held[id(parameter)]
+            assert group["weight_decay"] == (config.weight_decay if parameter.ndim > 1 else 0.0)
+            own = config.learning_rate if name.startswith("encoder.") else config.head_learning_rate
+            assert group["lr"] == own
+
+
+def test_the_saved_weights_are_the_best_epochs_and_not_the_lasts(config, notices, tmp_path, monkeypatch):
+    script = iter([0.1, 0.5, 0.4, 0.3, 0.2])
+    after_epoch = {}
+    update = EarlyStopping.update
+
+    def scripted(self, epoch, scores, model):
+        after_epoch[epoch] = {
+            n: p.detach().clone() for n, p in model.named_parameters() if not n.startswith("encoder.")
+        }
+        return update(self, epoch, {**scores, self.monitor: next(script)}, model)
+
+    monkeypatch.setattr(EarlyStopping, "update", scripted)
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=9, patience=3), notices)
+    assert run.metrics["best_epoch"] == 2
+    assert run.metrics["epochs"] == 5  # three without a gain after the second
+    saved = load_file(run.path / "heads.safetensors")
+    assert all(torch.equal(saved[name], after_epoch[2][name]) for name in saved)
+    assert any(not torch.equal(saved[name], after_epoch[5][name]) for name in saved)
+
+
+def test_a_gain_under_min_delta_does_not_buy_patience_but_is_kept(config):
+    stopping = EarlyStopping(config.replace(patience=2, min_delta=0.05))
+    model = nn.Linear(1, 1)
+    assert [stopping.update(epoch, {"causa_f1": f1}, model) for epoch, f1 in enumerate([0.5, 0.52, 0.54], 1)] == [
+        False,
+        False,
+        True,
+    ]
+    assert stopping.best_epoch == 3
+
+
+def test_the_metrics_are_those_of_the_restored_weights_loaded_back_from_disk(run, notices):
+    from ocensa_nb.tokens import encode
+
+    model, tokenizer = Run.load(run.path).load_model()
+    rows = notices.split["test"]
+    table = encode(notices.texts, tokenizer, run.config.max_length)
+    found = scoring.predictions(scoring.logits(model, table, rows, "fp32"))
+    flat = scoring.metrics({head: y[rows] for head, y in notices.labels.items()}, found)
+    assert flat == run.metrics["test"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(config, notices, tmp_path):
+    def heads(name, seed):
+        settings = config.replace(out=str(tmp_path / name), epochs=1, seed=seed)
+        return load_file(train.fit(settings, notices).path / "heads.safetensors")
+
+    first, second, other = heads("a", 1), heads("b", 1), heads("c", 2)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):
+    losses = []
+    for workers in (0, 2):
+        settings = config.replace(out=str(tmp_path / str(workers)), epochs=2, num_workers=workers)
+        losses.append([line["loss"] for line in train.fit(settings, notices).history() if "step" in line])
+    assert losses[0] == losses[1]
+
+
+def test_the_history_has_a_line_a_step_and_a_line_an_epoch(run):
+    lines = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "step" in line]
+    epochs = [line for line in lines if "step" not in line]
+    assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
+    assert set(steps[0]) == {"step", "epoch", "loss", "lr", "rows_per_second"}
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    assert "causa_f1" in epochs[0]
+
+
+def test_any_number_of_heads_can_be_learnt(csv, config, tmp_path):
+    settings = config.replace(heads={"causa": 1.0}, out=str(tmp_path / "one"), epochs=1)
+    assert set(train.fit(settings).classes) == {"causa"}
+
+
+def test_more_frozen_layers_than_there_are_stops_before_a_folder_is_made(config, notices, tmp_path):
+    with pytest.raises(UserError, match="freeze_layers = 9"):
+        train.fit(config.replace(freeze_layers=9, out=str(tmp_path / "no")), notices)
+    assert not (tmp_path / "no").exists()
