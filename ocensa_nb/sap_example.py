@@ -38,10 +38,10 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
         noun = pick(words.NOUNS[notice.familia_equipo][1:], draw)
         table.append(
             {
-                "equipo": mostly(notice.equipo, 0.96),
+                "equipo": mostly(notice.ubicacion_tecnica, 0.96),
                 "Centro planif.": f"PL{station:02}",
-                "Ubicac.técnica": f"EST{station}-{notice.familia_equipo[:3]}-{notice.equipo}",
-                "Denominación": f"{noun} {notice.equipo}".upper(),
+                "Ubicac.técnica": f"EST{station}-{notice.familia_equipo[:3]}-{notice.ubicacion_tecnica}",
+                "Denominación": f"{noun} {notice.ubicacion_tecnica}".upper(),
                 "Denominación.1": f"ESTACIÓN {station}",
                 "Activo fijo": mostly(str(700_000 + int(draw() * 9_000)), 0.6),
                 "Orden": mostly(str(3_100_000 + int(draw() * 90_000)), 0.8),

@@ -168,7 +168,7 @@ def generate(
 
     Returns
     -------
-    Columns `id_aviso, fecha_aviso, equipo, familia_equipo, componente, descripcion, modo_falla,
+    Columns `id_aviso, fecha_aviso, ubicacion_tecnica, familia_equipo, componente, descripcion, modo_falla,
     causa_falla, prioridad`, all text but `id_aviso`.
 
     Raises
@@ -220,7 +220,7 @@ def draw_notices(
         notice = (10_400_000 + row, when, tag, family, part.name, text, *recorded)
         table.append(notice + tuple(ruled) if with_rule else notice)
 
-    columns = ["id_aviso", "fecha_aviso", "equipo", "familia_equipo", "componente", "descripcion"]
+    columns = ["id_aviso", "fecha_aviso", "ubicacion_tecnica", "familia_equipo", "componente", "descripcion"]
     columns += COLUMNS.values()
     columns += [f"regla_{head}" for head in COLUMNS] if with_rule else []
     return pd.DataFrame(table, columns=columns)

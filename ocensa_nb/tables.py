@@ -13,6 +13,7 @@ SEPARATORS = ",;\t|"
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
 _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
 
 
@@ -34,8 +35,8 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
         raise UserError(
             f"No se puede leer «{path}»: {error.strerror}. Cierre el programa que lo tenga abierto."
         ) from error
-    if not content.strip():
-        raise UserError(f"El archivo «{path}» está vacío. Vuelva a exportarlo.")
+    if not content:
+        raise UserError(EMPTY.format(path=path))
     excel = path.suffix.lower() in EXCEL_SUFFIXES
     table, how = _read_excel(path, content) if excel else _read_csv(path, content)
     if table.empty:
@@ -66,6 +67,8 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
     if content.startswith(_OLE):
         raise UserError(f"«{path}» es un libro de Excel antiguo (.xls). Ábralo en Excel y guárdelo como .xlsx.")
     text, encoding = _decode(path, content)
+    if not text.strip():
+        raise UserError(EMPTY.format(path=path))
     separator = _separator(text)
     try:
         table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)

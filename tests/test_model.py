@@ -2,8 +2,16 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, ElectraConfig, ElectraModel
-from transformers import RobertaConfig, RobertaModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, freeze, layers

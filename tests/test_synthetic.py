@@ -201,7 +201,7 @@ def test_texts_are_of_5_to_40_words_and_a_third_are_cut_as_sap_does(many):
 
 
 def test_tags_and_dates_look_like_the_plants(many):
-    assert many["equipo"].str.fullmatch(r"[A-Z]{1,3}-\d{3,4}[AB]?").all()
+    assert many["ubicacion_tecnica"].str.fullmatch(r"[A-Z]{1,3}-\d{3,4}[AB]?").all()
     assert many["fecha_aviso"].str.fullmatch(r"[1-9]\d?/[1-9]\d?/202\d").all()
     assert many["id_aviso"].is_unique
     assert not many.isna().any(axis=None)

@@ -1,0 +1,153 @@
+"""Every way an input can be wrong gets a sentence in Spanish: exit code 1, no traceback, nothing left behind."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ocensa_nb import cli, synthetic
+
+
+def table(rows=60):
+    return synthetic.generate(rows, seed=1)
+
+
+def write(path, content):
+    content.to_csv(path, index=False) if isinstance(content, pd.DataFrame) else path.write_bytes(content)
+    return path
+
+
+def empty_sheet(path):
+    with pd.ExcelWriter(path) as book:
+        pd.DataFrame().to_excel(book, sheet_name="Hoja1", index=False)
+        table().to_excel(book, sheet_name="Avisos", index=False)
+    return path
+
+
+def excel_bytes():
+    buffer = io.BytesIO()
+    table().to_excel(buffer, index=False)
+    return buffer.getvalue()
+
+
+def with_long_text():
+    frame = table()
+    frame.loc[7, "descripcion"] = "x" * 10_000
+    return frame
+
+
+def mostly_unlabelled():
+    frame = table()
+    frame.loc[10:, "causa_falla"] = "nan"
+    return frame
+
+
+# name -> (makes the data file, words its sentence must have)
+FILES = {
+    "missing file": (lambda p: p / "no.csv", "No existe el archivo"),
+    "directory": (lambda p: p, "es una carpeta"),
+    "empty file": (lambda p: write(p / "a.csv", b""), "está vacío"),
+    "blank file": (lambda p: write(p / "a.csv", b"\xef\xbb\xbf \r\n\n"), "está vacío"),
+    "header only": (lambda p: write(p / "a.csv", table().head(0)), "no tiene filas de datos"),
+    "header only xlsx": (lambda p: table().head(0).to_excel(p / "a.xlsx") or p / "a.xlsx", "no tiene filas de datos"),
+    "unknown column": (
+        lambda p: write(p / "a.csv", table().rename(columns={"causa_falla": "causa_fala"})),
+        "¿Quiso decir «causa_fala»?",
+    ),
+    "one class only": (lambda p: write(p / "a.csv", table().assign(prioridad="2-Alta")), "una sola clase, «2-Alta»"),
+    "all texts missing": (
+        lambda p: write(p / "a.csv", table().assign(descripcion="nan")),
+        "está vacía en las 60 filas",
+    ),
+    "labels mostly missing": (lambda p: write(p / "a.csv", mostly_unlabelled()), "está vacía en 50 de 60 filas"),
+    "two rows": (lambda p: write(p / "a.csv", table(2)), "quedan 2 filas"),
+    "one text only": (
+        lambda p: write(p / "a.csv", table().assign(descripcion="fuga", equipo="", familia_equipo="", componente="")),
+        "1 textos distintos",
+    ),
+    "very long text": (lambda p: write(p / "a.csv", with_long_text()), "La fila 9 tiene"),
+    "binary named csv": (lambda p: write(p / "a.csv", bytes(range(256)) * 40), "no es un archivo de texto"),
+    "xlsx named csv": (lambda p: write(p / "a.csv", excel_bytes()), "libro de Excel"),
+    "csv named xlsx": (lambda p: write(p / "a.xlsx", b"a,b\n1,2\n"), "no se puede abrir como libro de Excel"),
+    "old xls named csv": (lambda p: write(p / "a.csv", b"\xd0\xcf\x11\xe0" + b"\0" * 600), "Excel antiguo"),
+    "empty first sheet": (lambda p: empty_sheet(p / "a.xlsx"), "La primera hoja"),
+    "unclosed quote": (
+        lambda p: write(p / "a.csv", b'descripcion,prioridad\n"fuga,1\nruido,2\n'),
+        "comilla sin cerrar",
+    ),
+    "more cells than titles": (lambda p: write(p / "a.csv", b"a,b\n1,2,3\n4,5,6\n"), "más celdas que títulos"),
+    "not utf-8 nor cp1252": (lambda p: write(p / "a.csv", b"descripcion\n\xff\x81\x8d\n"), "ni Windows-1252"),
+}
+
+OPTIONS = {
+    "negative epochs": (["--epochs", "-1"], "epochs = -1"),
+    "unknown recipe": (["--recipe", "rapida"], "La receta «rapida» no existe"),
+    "unknown encoder": (["--model", "betto"], "«betto»"),
+    "folder that is no encoder": (["--model", "."], "no es un codificador"),
+    "unknown precision": (["--precision", "fp8"], "«fp8» no existe"),
+    "tf32 without a gpu for it": (["--precision", "tf32"], "tf32"),
+    "unknown monitor": (["--monitor", "f1_causa"], "«f1_causa» no existe"),
+    "unknown column named": (["--columns", "causa", "no hay"], "«no hay» no existe"),
+    "unknown role named": (["--columns", "motivo", "causa_falla"], "«motivo» no existe"),
+    "too many frozen layers": (["--freeze-layers", "5"], "tiene 4 capas"),
+}
+
+
+def train(capsys, *arguments):
+    code = cli.main(["train", "--model", "tiny", "--epochs", "1", *map(str, arguments)])
+    said = capsys.readouterr().err.strip()
+    assert code == 1
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1
+    return said
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_bad_file_gets_a_sentence(case, tmp_path, capsys):
+    make, words = FILES[case]
+    assert words in train(capsys, "--data", make(tmp_path), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_a_bad_option_gets_a_sentence(case, tmp_path, capsys, csv, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options, words = OPTIONS[case]
+    assert words in train(capsys, "--data", csv, "--out", tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_column_lists_those_there_are(tmp_path, capsys):
+    data = write(tmp_path / "a.csv", table().rename(columns={"prioridad": "urgencia"}))
+    said = train(capsys, "--data", data, "--out", tmp_path / "run")
+    assert "descripcion" in said
+    assert "urgencia" in said
+
+
+def test_an_out_that_cannot_be_written_gets_a_sentence(tmp_path, capsys, csv):
+    (tmp_path / "file").write_text("mío")
+    assert "No se puede escribir" in train(capsys, "--data", csv, "--out", tmp_path / "file" / "run")
+    assert "No se puede escribir" in train(capsys, "--data", csv, "--out", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mío"
+
+
+def test_an_out_that_holds_another_run_gets_a_sentence_and_the_run_stays(run, capsys, csv):
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert "ya contiene otra corrida" in train(capsys, "--data", csv, "--out", run.path)
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "--run", "nada", "--out", "e"], "No existe la carpeta de corrida"),
+        (["predict", "--run", "nada", "--data", "a.csv", "--out", "b.csv"], "No existe la carpeta de corrida"),
+        (["generate", "--rows", "0", "--out", "a.csv"], "rows = 0"),
+    ],
+)
+def test_the_other_verbs_answer_bad_input_alike(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 1
+    assert words in capsys.readouterr().err
+    assert not list(Path().iterdir())

@@ -1,0 +1,119 @@
+"""What machine this is, what suits it, and the platforms that cannot be reached from a test, emulated."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocensa_nb import environment, precision, session
+from ocensa_nb.errors import UserError
+
+CPU = environment.Hardware("local", "Linux x86_64", "3.11", cores=2, ram_gib=8.0, disk_free_gib=20.0)
+T4 = {"gpu": "Tesla T4", "gpu_gib": 14.7, "capability": "7.5", "gpu_usable": True, "fp16": True}
+
+
+def machine(**changes):
+    return environment.Hardware(**{**CPU.to_dict(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "runs"),
+    [
+        ((7, 5), ["sm_75", "sm_80", "sm_90"], True),
+        ((8, 6), ["sm_75", "sm_80", "sm_90"], True),
+        ((6, 0), ["sm_75", "sm_80", "sm_90", "compute_90"], False),  # Kaggle's P100 on a new build
+        ((6, 0), ["sm_50", "sm_60", "sm_70"], True),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((8, 0), ["sm_86"], False),
+        ((7, 5), [], False),
+    ],
+)
+def test_a_gpu_is_usable_when_the_build_has_kernels_for_it(capability, architectures, runs):
+    assert environment.has_kernels(capability, architectures) == runs
+
+
+def test_the_recipe_follows_the_hardware():
+    assert environment.recommend(CPU)[0] == "cpu"
+    assert environment.recommend(machine(**T4))[0] == "t4"
+    assert environment.recommend(machine(**{**T4, "gpu_gib": 6.0}))[0] == "t4-small"
+    recipe, why = environment.recommend(machine(gpu="Tesla P100", gpu_gib=16.0, capability="6.0"))
+    assert recipe == "cpu"
+    assert "T4" in why
+
+
+def test_the_advice_names_the_menu_of_the_platform():
+    assert "Cambiar tipo de entorno" in environment.gpu_advice(machine(platform="colab"))
+    assert "Accelerator → GPU T4" in environment.gpu_advice(
+        machine(platform="kaggle", gpu="Tesla P100", capability="6.0")
+    )
+    assert "lista" in environment.gpu_advice(machine(**T4))
+    assert "CPU" in environment.gpu_advice(CPU)
+
+
+def test_the_platform_is_known_by_what_it_sets(monkeypatch):
+    for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    assert environment.platform() == "local"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert environment.platform() == "kaggle"
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    assert environment.platform() == "colab"
+
+
+def test_drive_is_mounted_in_colab_only_and_a_refusal_is_a_sentence(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="solo se puede montar en Colab"):
+        session.mount_drive()
+
+    def refuse(path):
+        raise ValueError("mount failed")
+
+    drive = types.ModuleType("google.colab.drive")
+    drive.mount = refuse
+    colab = types.ModuleType("google.colab")
+    colab.drive = drive
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    with pytest.raises(UserError, match="acepte el permiso"):
+        session.mount_drive()
+
+
+def test_what_is_missing_is_found_and_torch_is_never_on_the_list(tmp_path):
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("torch>=999  # never\nnumpy>=1.0\nnumpy>=999\n\nno-such-package>=1  # why\n# comment\n")
+    assert session.missing_requirements(requirements) == ["numpy>=999", "no-such-package>=1"]
+
+
+def test_installing_pins_the_torch_there_is(monkeypatch, tmp_path):
+    calls = []
+
+    def fake_run(command, **_):
+        calls.append((command, Path(command[command.index("-c") + 1]).read_text()))
+        return types.SimpleNamespace(returncode=len(calls) - 1, stderr="sin red")
+
+    monkeypatch.setattr(session.subprocess, "run", fake_run)
+    monkeypatch.setattr(session.sys, "prefix", str(tmp_path))
+    (tmp_path / "requirements.txt").write_text("torch>=999\nno-such-package>=1\n")
+    assert session.install_missing(tmp_path / "requirements.txt") == ["no-such-package>=1"]
+    command, pins = calls[0]
+    assert pins == f"torch=={torch.__version__}\n"
+    assert not any(part.startswith("torch") for part in command)
+    with pytest.raises(UserError, match="sin red"):
+        session.install_missing(tmp_path / "requirements.txt")
+
+
+def test_precision_is_measured_on_a_cpu_and_follows_capability_on_a_gpu(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert precision.resolve_precision("auto", cpu) in ("fp32", "bf16")
+    for capability, expected in (((7, 5), "fp16"), ((8, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None, c=capability: c)
+        assert precision.resolve_precision("auto", cuda) == expected
+    assert precision.resolve_precision("tf32", cuda) == "tf32"
+    with pytest.raises(UserError, match="Ampere"):
+        precision.resolve_precision("tf32", cpu)
+
+
+def test_this_machine_is_described_in_spanish():
+    facts = environment.describe(environment.hardware())
+    assert {"Plataforma", "GPU", "Núcleos de CPU", "Memoria RAM", "Disco libre", "torch"} <= set(facts)

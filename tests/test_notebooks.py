@@ -1,0 +1,101 @@
+"""The notebooks: one address, no outputs, one parameters cell of plain scalars, and they run from start to end."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ocensa_nb import experiments
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import Run
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ADDRESS = re.search(r'Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")).group(1)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestEveryNotebook:
+    def test_is_valid_and_committed_without_outputs_for_kernel_python3(self, path):
+        notebook = read(path)
+        nbformat.validate(notebook)
+        assert notebook.metadata.kernelspec.name == "python3"
+        for cell in notebook.cells:
+            assert not cell.get("outputs")
+            assert cell.get("execution_count") is None
+
+    def test_has_badges_and_a_setup_cell_that_hold_to_the_one_address(self, path):
+        notebook = read(path)
+        page = f"{ADDRESS}/blob/main/notebooks/{path.name}"
+        title = notebook.cells[0].source
+        assert f"({page.replace('https://github.com', 'https://colab.research.google.com/github')})" in title
+        assert f"(https://kaggle.com/kernels/welcome?src={page})" in title
+        assert "[Abrir en Colab]" in title
+        assert "[Abrir en Kaggle]" in title
+        setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        assert f'REPOSITORY = "{ADDRESS}"' in setup.source
+        assert setup.source == next(c for c in read(NOTEBOOKS[0]).cells if c.cell_type == "code").source
+
+    def test_has_one_parameters_cell_of_plain_scalars(self, path):
+        tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        for statement in ast.parse(tagged[0].source).body:
+            value = ast.literal_eval(statement.value)
+            assert value is None or isinstance(value, str | int | float | bool)
+
+    def test_links_to_another_notebook_that_exists(self, path):
+        last = read(path).cells[-1]
+        target = last.source.rsplit("](", 1)[1].split(")")[0]
+        assert (path.parent / target).exists()
+
+    def test_keeps_its_logic_in_the_package(self, path):
+        for cell in read(path).cells:
+            if cell.cell_type == "code":
+                tree = ast.parse(cell.source)
+                assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
+                assert len(cell.source.splitlines()) <= 25
+
+
+@pytest.fixture(scope="module")
+def results(csv, tmp_path_factory):
+    out = tmp_path_factory.mktemp("suite") / "demo"
+    return experiments.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1})
+
+
+def test_the_suite_runs_all_four_and_gathers_metrics_times_and_html(results):
+    folder = Path(results["out"])
+    assert list(results["seconds"]) == [path.stem for path in NOTEBOOKS]
+    for name in results["seconds"]:
+        assert "<html" in (folder / f"{name}.html").read_text(encoding="utf-8")
+    run = Run.load(results["run"])
+    assert results["test"] == run.metrics["test"]
+    assert run.config.epochs == 1
+    assert (run.path / "training.gif").exists()
+    assert (folder / "evaluation/metrics.json").exists()
+    assert list(experiments.results_table(results).index) == ["modo", "causa", "prioridad"]
+
+
+def test_an_executed_notebook_shows_its_pictures_and_no_error(results):
+    for name in results["seconds"]:
+        outputs = [o for c in read(Path(results["out"]) / f"{name}.ipynb").cells for o in c.get("outputs", [])]
+        assert not any(o.output_type == "error" for o in outputs)
+        kinds = {kind for o in outputs for kind in o.get("data", {})}
+        if name.startswith(("02", "03", "04")):
+            assert "image/png" in kinds
+        if name.startswith("03"):
+            assert "image/gif" in kinds
+
+
+def test_a_notebook_that_stops_says_its_sentence_without_a_traceback(tmp_path):
+    with pytest.raises(UserError, match=r"04_evaluate se detuvo\. No existe la carpeta de corrida"):
+        experiments.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
+    outputs = [o for c in read(tmp_path / "04_evaluate.ipynb").cells for o in c.get("outputs", [])]
+    error = next(o for o in outputs if o.output_type == "error" and o.ename == "UserError")
+    assert len(error.traceback) == 1
+    assert (tmp_path / "04_evaluate.html").exists()

@@ -1,0 +1,57 @@
+"""The README: its two commands are those CI runs, its badges hold to the one address."""
+
+import re
+import subprocess
+
+from ocensa_nb.environment import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADDRESS = re.search(r'Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")).group(1)
+
+
+def test_the_readme_has_the_two_commands_where_ci_finds_them():
+    commands = re.findall(r"^    (\S*(?:python3 -m venv|bin/pip install) .*)$", README, flags=re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("-m ocensa_nb suite --out runs/demo")
+    assert commands[1].endswith("-m pytest")
+
+
+def test_every_notebook_has_its_badges_in_the_readme():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        page = f"/blob/main/notebooks/{path.name}"
+        assert f"{ADDRESS.replace('https://github.com', 'https://colab.research.google.com/github')}{page}" in README
+        assert f"https://kaggle.com/kernels/welcome?src={ADDRESS}{page}" in README
+
+
+def test_every_address_of_the_repository_is_the_one_in_pyproject():
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split():
+        if name.endswith((".ipynb", ".md", ".py")) and not name.startswith("tests/"):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            for found in re.findall(r"tu-usuario/[\w-]+", text):
+                assert ADDRESS.endswith(found), name
+
+
+def test_every_picture_and_link_of_the_readme_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_constraints_pin_every_requirement():
+    from packaging.requirements import Requirement
+
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if text := line.split("#")[0].strip():
+            requirement = Requirement(text)
+            pins.setdefault(requirement.name.lower(), []).append(requirement)
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
+            text = line.split("#")[0].strip()
+            if text and not text.startswith("-r"):
+                wanted = Requirement(text)
+                for pin in pins[wanted.name.lower()]:
+                    version = str(pin.specifier).removeprefix("==")
+                    assert wanted.specifier.contains(version), text
