@@ -77,6 +77,7 @@ class TrainConfig:
     dropout: Annotated[float, Doc("dropout de la capa compartida y las cabezas")] = 0.1
     precision: Annotated[str, Doc("auto, fp32, tf32, bf16 o fp16")] = "auto"
     freeze_layers: Annotated[int, Doc("capas congeladas desde abajo, con los embeddings; 0 = ninguna")] = 0
+    cache_trunk: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardarlas en memoria")] = True
     num_workers: Annotated[int, Doc("procesos que preparan batches; 0 es lo seguro y basta")] = 0
     patience: Annotated[int, Doc("épocas sin mejora antes de parar")] = 3
     min_delta: Annotated[float, Doc("mejora mínima que cuenta")] = 0.001
@@ -114,8 +115,9 @@ class TrainConfig:
         for name in ("model", "data", "out"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser un texto.")
-        if not isinstance(self.class_weights, bool):
-            raise UserError(f"class_weights = {self.class_weights!r}: debe ser True o False.")
+        for name in ("class_weights", "cache_trunk"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} = {getattr(self, name)!r}: debe ser True o False.")
         if not isinstance(self.columns, Mapping) or not isinstance(self.text_fields, tuple | list):
             raise UserError("columns debe ser un diccionario {papel: columna}, y text_fields una lista de nombres.")
         if self.precision not in PRECISIONS:

@@ -10,14 +10,19 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.notices import Notices
 from ocensa_nb.tokens import TokenTable, epoch_batches
+from ocensa_nb.trunk import HiddenTable
 
-MicroBatch = dict[str, Any]  # input_ids, attention_mask: int64 (rows, width); labels: {head: int64 (rows,)}
+# inputs: ids, int64 (rows, length), or hidden states (rows, length, width); attention_mask: int64 (rows, length);
+# labels: {head: int64 (rows,)}
+MicroBatch = dict[str, Any]
 
 
 class EffectiveBatches(Dataset):
     """Rows of one optimiser step in, its micro-batches out; the ids are ready-made, so this only pads."""
 
-    def __init__(self, table: TokenTable, labels: dict[str, np.ndarray], batch_size: int, padding: str) -> None:
+    def __init__(
+        self, table: TokenTable | HiddenTable, labels: dict[str, np.ndarray], batch_size: int, padding: str
+    ) -> None:
         self.table, self.labels = table, labels
         self.batch_size, self.padding = batch_size, padding
 
@@ -25,9 +30,9 @@ class EffectiveBatches(Dataset):
         return [self._micro_batch(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
 
     def _micro_batch(self, rows: np.ndarray) -> MicroBatch:
-        ids, mask = self.table.batch(rows, self.padding)
+        inputs, mask = self.table.batch(rows, self.padding)
         labels = {head: torch.from_numpy(y[rows]) for head, y in self.labels.items()}
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {"inputs": inputs, "attention_mask": mask, "labels": labels}
 
 
 class EpochSampler(Sampler):
@@ -47,7 +52,7 @@ class EpochSampler(Sampler):
 
 
 def step_loader(
-    table: TokenTable, notices: Notices, config: TrainConfig, device: torch.device
+    table: TokenTable | HiddenTable, notices: Notices, config: TrainConfig, device: torch.device
 ) -> tuple[DataLoader, EpochSampler]:
     """Return a loader with one item an optimiser step, and the sampler that decides their rows."""
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)

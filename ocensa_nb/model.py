@@ -16,7 +16,7 @@ class MultiHeadClassifier(nn.Module):
     """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head a label.
 
     classes: number of classes of each head. `forward` takes int64 (rows, tokens) ids and mask and returns, a head,
-    fp32 logits (rows, classes), whatever the precision of the rest.
+    fp32 logits (rows, classes), whatever the precision of the rest; see `start_at` for the other input it takes.
     """
 
     def __init__(self, encoder: "PreTrainedModel", classes: Mapping[str, int], dropout: float) -> None:
@@ -26,11 +26,18 @@ class MultiHeadClassifier(nn.Module):
         self.shared = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout))
         self.heads = nn.ModuleDict({name: _head(hidden, count, dropout) for name, count in classes.items()})
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the logits of every head."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the logits of every head, from ids or from the hidden states after the frozen layers."""
+        if inputs.is_floating_point():
+            hidden = self._top[0](inputs_embeds=inputs, attention_mask=attention_mask).last_hidden_state
+        else:
+            hidden = self.encoder(input_ids=inputs, attention_mask=attention_mask).last_hidden_state
         shared = self.shared(hidden[:, 0])
         return {name: head(shared).float() for name, head in self.heads.items()}
+
+    def start_at(self, top: nn.Module) -> None:
+        """Take, from now on, hidden states as input too; `top` is the rest of the encoder, over its own weights."""
+        self._top = (top,)  # in a tuple, so that its weights are not counted twice
 
     def train(self, mode: bool = True) -> "MultiHeadClassifier":
         """Set training mode, but leave frozen modules in eval: what is frozen must not drop anything out."""

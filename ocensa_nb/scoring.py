@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.precision import autocast
 from ocensa_nb.tokens import TokenTable, sorted_batches
+from ocensa_nb.trunk import HiddenTable
 
 SCORING_BATCH = 64
 QUIET_BATCHES = 40  # fewer than this end before a progress bar could be read
@@ -17,7 +18,7 @@ QUIET_BATCHES = 40  # fewer than this end before a progress bar could be read
 
 def logits(
     model: MultiHeadClassifier,
-    table: TokenTable,
+    table: TokenTable | HiddenTable,
     rows: np.ndarray,
     precision: str,
     padding: str = "dynamic",

@@ -36,13 +36,17 @@ class TokenTable:
         """Tokens of each row, int64 (rows,)."""
         return np.diff(self.offsets)
 
+    def mask(self, rows: np.ndarray, padding: str = "dynamic") -> np.ndarray:
+        """Return which places of a batch hold a token, bool (rows, width)."""
+        lengths = self.lengths[rows]
+        width = self.max_length if padding == "max_length" else int(lengths.max())
+        return np.arange(width) < lengths[:, None]
+
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple["torch.Tensor", "torch.Tensor"]:
         """Return input ids and attention mask, int64 (rows, width); width is the longest row's, or max_length."""
         import torch
 
-        lengths = self.lengths[rows]
-        width = self.max_length if padding == "max_length" else int(lengths.max())
-        mask = np.arange(width) < lengths[:, None]
+        mask = self.mask(rows, padding)
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = np.concatenate([self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows])
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))

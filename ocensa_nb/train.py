@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ocensa_nb import environment, scoring
+from ocensa_nb import environment, scoring, trunk
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.encoders import load_encoder, load_tokenizer
 from ocensa_nb.feeding import MicroBatch, step_loader, to_device
@@ -55,6 +55,10 @@ def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
     sizes = {head: len(names) for head, names in notices.classes.items()}
     model = MultiHeadClassifier(encoder, sizes, config.dropout).to(device)
     freeze(model, config.freeze_layers)
+    if config.cache_trunk and config.freeze_layers:
+        table, note = trunk.build(model, table, config.freeze_layers, precision)
+        if note:
+            print(note, flush=True)
 
     loader, sampler = step_loader(table, notices, config, device)
     objective = Objective(config.heads, _tensors(notices.class_weights, device), config.label_smoothing)
@@ -85,7 +89,7 @@ def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
                 if applied:
                     schedule.step()
                 epoch_loss += loss
-                journal.step(epoch, loss, rate, sum(len(m["input_ids"]) for m in micro_batches), applied)
+                journal.step(epoch, loss, rate, sum(len(m["inputs"]) for m in micro_batches), applied)
             journal.flush()
             scores = score("val")
             seconds = time.perf_counter() - epoch_from
@@ -120,10 +124,10 @@ def accumulate(
     The gradients are those of the batch in one piece, for any cut into micro-batches.
     """
     normalisers = objective.normalisers(m["labels"] for m in micro_batches)
-    total = torch.zeros((), device=micro_batches[0]["input_ids"].device)
+    total = torch.zeros((), device=micro_batches[0]["inputs"].device)
     for micro in micro_batches:
         with autocast(precision, total.device):
-            logits = model(micro["input_ids"], micro["attention_mask"])
+            logits = model(micro["inputs"], micro["attention_mask"])
         loss = objective(logits, micro["labels"], normalisers)
         scaler.scale(loss).backward()
         total += loss.detach()

@@ -33,17 +33,17 @@ def batch(rows, seed=0):
     ids = torch.randint(5, 60, (rows, 11), generator=draw)
     lengths = torch.randint(3, 12, (rows, 1), generator=draw)
     labels = {head: torch.randint(0, size, (rows,), generator=draw) for head, size in SIZES.items()}
-    return {"input_ids": ids, "attention_mask": (torch.arange(11) < lengths).long(), "labels": labels}
+    return {"inputs": ids, "attention_mask": (torch.arange(11) < lengths).long(), "labels": labels}
 
 
 def cut(whole, size):
     """Cut a batch into micro-batches of `size` rows, the last one ragged."""
-    rows = len(whole["input_ids"])
+    rows = len(whole["inputs"])
     parts = []
     for start in range(0, rows, size):
         labels = {head: y[start : start + size] for head, y in whole["labels"].items()}
         parts.append(
-            {key: whole[key][start : start + size] for key in ("input_ids", "attention_mask")} | {"labels": labels}
+            {key: whole[key][start : start + size] for key in ("inputs", "attention_mask")} | {"labels": labels}
         )
     return parts
 
@@ -60,7 +60,7 @@ def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(row
 
     # The plain reference: torch's own mean losses, one pass over the whole batch.
     model = small_model().eval()
-    logits = model(whole["input_ids"], whole["attention_mask"])
+    logits = model(whole["inputs"], whole["attention_mask"])
     reference = sum(
         share * nn.CrossEntropyLoss(weight=weights.get(head), label_smoothing=0.1)(logits[head], whole["labels"][head])
         for head, share in HEADS.items()
