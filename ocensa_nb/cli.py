@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import tyro
 
@@ -86,6 +86,7 @@ def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
     from ocensa_nb.runs import Run
 
     trained = Run.load(run)
+    prediction.free_path(out)  # before the work, not after
     table = prediction.predict(trained, data)
     path = prediction.save(table, out)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
@@ -115,6 +116,32 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
+REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def _pairs(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Read a dict field as `--heads causa 0.6 modo 0.4`: what is given replaces the default whole."""
+    if get_origin(info.type) is not dict:
+        return None
+    _, kind = get_args(info.type)
+
+    def parse(words: list[str]) -> dict[str, Any]:
+        if len(words) % 2:
+            raise ValueError("se esperan pares NOMBRE VALOR")
+        return {name: kind(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NOMBRE VALOR",
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda pairs: [str(word) for pair in pairs.items() for word in pair],
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -135,7 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # With the result on stdout, what is said to the person goes to stderr.
         with contextlib.redirect_stdout(sys.stderr) if own.json == "-" else contextlib.nullcontext():
             result = tyro.extras.subcommand_cli_from_dict(
-                verbs, prog="python -m ocensa_nb", description=ABOUT, args=rest, config=(tyro.conf.FlagConversionOff,)
+                verbs,
+                prog="python -m ocensa_nb",
+                description=ABOUT,
+                args=rest,
+                config=(tyro.conf.FlagConversionOff,),
+                registry=REGISTRY,
             )
         _write_json(result, own.json)
     except UserError as error:

@@ -157,7 +157,7 @@ def unknown(what: str, value: object, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     hint = f" ¿Quiso decir «{near[0]}»?" if near else ""
-    return f"{what} «{value}» no existe.{hint} Las que hay: {', '.join(names)}."
+    return f"{what} «{value}» no existe.{hint} Opciones: {', '.join(names)}."
 
 
 # A recipe sets fields; whatever the user sets wins. `baseline` is the guide's starting point, kept to be measured, and

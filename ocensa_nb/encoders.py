@@ -60,7 +60,8 @@ def vocabulary_note(name: str) -> str:
             f"Contado con el vocabulario de {name} ({about}), que no se hizo para el español y parte sus palabras en "
             "más trozos: con BETO los mismos avisos ocupan menos tokens."
         )
-    return f"Contado con el vocabulario de {name} ({about})."
+    other = "" if name.startswith("beto") else " El de BETO puede partirlos de otro modo."
+    return f"Contado con el vocabulario de {name} ({about}).{other}"
 
 
 def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
@@ -96,6 +97,15 @@ def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0)
     return encoder
 
 
+def check_length(encoder: "PreTrainedModel", max_length: int) -> None:
+    """Raise `UserError` for more tokens than the encoder has positions for; RoBERTa's begin after its padding id."""
+    positions = getattr(encoder.config, "max_position_embeddings", max_length)
+    if encoder.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= encoder.config.pad_token_id + 1
+    if max_length > positions:
+        raise UserError(f"max_length = {max_length}: este codificador admite {positions} tokens como máximo.")
+
+
 def locate(name: str) -> str:
     """Return the local folder of an encoder, downloading it if need be; raises `UserError` where it cannot be had."""
     if Path(name).is_dir():
@@ -115,7 +125,7 @@ def _from_pretrained(loader: Any, name: str) -> Any:
             return loader.from_pretrained(source)
     except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it
         raise UserError(
-            f"No se pudo cargar el codificador «{name}» desde {source}: {str(error).splitlines()[0]}. Compruebe la "
+            f"No se pudo cargar el codificador «{name}» desde {source}: {_first_line(error)}. Compruebe la "
             f"conexión o la carpeta, o use model = 'minilm', que viene incluido."
         ) from error
 
@@ -127,6 +137,8 @@ def _packaged_minilm() -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    if not (folder / "model.safetensors").is_file():
+        return None
     with open(folder / "model.safetensors", "rb") as weights:
         found = hashlib.sha256(weights.read()).hexdigest()
     if found != MINILM_SHA256:
@@ -192,9 +204,13 @@ def _download(name: str, hub_id: str, files: list[str]) -> str:
         return snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model", weights])
     except Exception as error:  # network, disk or hub: many kinds, one thing to do
         raise UserError(
-            f"La descarga de «{name}» no terminó: {str(error).splitlines()[0]}. Inténtelo otra vez (sigue donde quedó) "
+            f"La descarga de «{name}» no terminó: {_first_line(error)}. Inténtelo otra vez (sigue donde quedó) "
             "o use model = 'minilm', que viene incluido."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager

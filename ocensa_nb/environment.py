@@ -120,7 +120,7 @@ def device() -> "torch.device":
 def recommend(machine: Hardware) -> tuple[str, str]:
     """Return the recipe for a machine and, in Spanish, why."""
     if machine.gpu and not machine.gpu_usable:
-        why = f"la GPU {machine.gpu} no tiene núcleos en esta versión de PyTorch: cambie el entorno a GPU T4"
+        why = f"la GPU {machine.gpu} no sirve con esta versión de PyTorch: cambie el entorno a GPU T4"
         return "cpu", f"{why}; mientras tanto se entrena en CPU."
     if machine.gpu_usable and machine.gpu_gib >= 12:
         return "t4", f"hay una GPU {machine.gpu} con {machine.gpu_gib} GiB: caben batches de 64 sin congelar capas."
@@ -147,7 +147,7 @@ def describe(machine: Hardware) -> dict[str, str]:
         "GPU": machine.gpu or "ninguna",
         "Memoria de GPU": f"{machine.gpu_gib} GiB",
         "Capacidad de cómputo": machine.capability,
-        "PyTorch tiene núcleos para ella": yes[machine.gpu_usable],
+        "PyTorch está compilado para ella": yes[machine.gpu_usable],
         "fp16 / bf16 en la GPU": f"{yes[machine.fp16]} / {yes[machine.bf16]}",
     }
     names = {"colab": "Google Colab", "kaggle": "Kaggle", "local": "Jupyter local"}

@@ -10,7 +10,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from ocensa_nb import environment, notices, scoring
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import TEXT
-from ocensa_nb.precision import resolve_precision
+from ocensa_nb.precision import scoring_precision
 from ocensa_nb.runs import Run, new_folder
 from ocensa_nb.tokens import encode
 
@@ -112,23 +112,32 @@ class Evaluation:
 def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     """Evaluate a run on its own test rows, or on every labelled row of another file.
 
-    Its own rows are found by reading its data again; raises `UserError` where those have changed since, for then
-    nobody knows which rows were trained on.
+    Its own rows are found by preparing its data again, whatever the file is called now. Raises `UserError` where those
+    have changed since, for then nobody knows which rows were trained on.
     """
     config = run.config
-    trained_on = Path(run.facts["data"]["path"])
-    if data and Path(data).resolve() != trained_on:
-        frame = notices.read(data, config.columns, list(run.classes), config.text_fields)
+    trained_on = environment.SAMPLE_DATA if not config.data else Path(run.facts["data"]["path"])
+    frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields)
+    prepared = _as_trained(run, frame)
+    if prepared is not None:
+        rows = prepared.split["test"]
+        texts = [prepared.texts[row] for row in rows]
+        return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()}, 0)
+    if data:
         return _score(run, f"todas las filas de {data}", *_known_rows(run, frame))
-    prepared = notices.prepare(notices.read(trained_on, config.columns, list(run.classes), config.text_fields), config)
-    if prepared.fingerprint != run.facts["data"]["fingerprint"]:
-        raise UserError(
-            f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
-            "Recupere el archivo de entonces, o evalúe con otro archivo etiquetado (--data)."
-        )
-    rows = prepared.split["test"]
-    texts = [prepared.texts[row] for row in rows]
-    return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()}, 0)
+    raise UserError(
+        f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
+        "Recupere el archivo de entonces, o evalúe con otro archivo etiquetado (--data)."
+    )
+
+
+def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
+    """Return the notices as the run saw them, or None where the frame is not what it was trained on."""
+    try:
+        prepared = notices.prepare(frame, run.config)
+    except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
+        return None
+    return prepared if prepared.fingerprint == run.facts["data"]["fingerprint"] else None
 
 
 def _known_rows(run: Run, frame: pd.DataFrame) -> tuple[list[str], dict[str, np.ndarray], int]:
@@ -147,7 +156,7 @@ def _known_rows(run: Run, frame: pd.DataFrame) -> tuple[list[str], dict[str, np.
 def _score(run: Run, source: str, texts: list[str], labels: dict[str, np.ndarray], left_out: int) -> Evaluation:
     model, tokenizer = run.load_model()
     device = environment.device()
-    precision = resolve_precision(run.config.precision, device)
+    precision = scoring_precision(run.facts["precision"], device)
     table = encode(texts, tokenizer, run.config.max_length)
     found = scoring.logits(model.to(device), table, np.arange(len(texts)), precision, progress="Evaluando")
     confidence = {head: scoring.probabilities(values).max(axis=1) for head, values in found.items()}

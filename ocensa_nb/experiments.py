@@ -47,6 +47,8 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path
     the notebook's own sentence where it stops.
     """
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     target = folder / notebook.name
@@ -65,6 +67,11 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path
         )
     except PapermillExecutionError as error:
         stopped = error
+    except (DeadKernelError, NoSuchKernel) as error:
+        raise UserError(
+            f"El cuaderno {notebook.stem} se quedó sin núcleo de Python ({error}). Suele ser falta de memoria: cierre "
+            "otros programas o use un batch menor."
+        ) from error
     _write_html(target)
     if stopped is not None:
         what = stopped.evalue if stopped.ename == "UserError" else f"{stopped.ename}: {stopped.evalue}"

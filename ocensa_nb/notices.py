@@ -35,6 +35,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
+# Letters of equipment tags, as they stand apart from their number in short texts.
+_TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
 _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
 
 
@@ -63,7 +65,8 @@ class DataReport:
             lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
         if any(self.without_label.values()):
             counts = ", ".join(f"{head} {count:,}" for head, count in self.without_label.items() if count)
-            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas (por etiqueta vacía: {counts}).")
+            dropped = self.rows - self.without_text - self.kept
+            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {dropped:,} ({counts}).")
         lines.append(f"Filas útiles: {self.kept:,} de {self.rows:,}.")
         for head, (other, classes) in self.joined.items():
             names = ", ".join(f"{name} ({count})" for name, count in classes.items())
@@ -106,8 +109,9 @@ def normalise(text: str) -> str:
     """Return what makes two texts the same notice: no case, accents, tags or numbers."""
     plain = unicodedata.normalize("NFKD", text.lower())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
-    plain = re.sub(r"\b[a-z]{1,5}[-_ ]?\d[\w-]*", "#", plain)
-    return re.sub(r"[\W_]+", " ", re.sub(r"[\w-]*\d[\w-]*", "#", plain).replace("#", " ")).strip()
+    plain = re.sub(r"[\w-]*\d[\w-]*", "#", plain)  # tags and numbers in one piece: MOV-3702, 120
+    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)  # and apart from their letters: mov 3702
+    return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
 
 
 def read(
@@ -124,7 +128,7 @@ def read(
     table, how = read_table(path)
     table = blank_missing(table)
     used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path))
-    frame = pd.DataFrame({TEXT: compose(table, used, text_fields)})
+    frame = pd.DataFrame({TEXT: compose(table, used, text_fields, heads)})
     for head in heads:
         frame[head] = table[used[head]].str.strip()
     has_text = frame[TEXT] != ""
@@ -178,7 +182,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
         head: pd.Categorical(frame[head], categories=names).codes.astype(np.int64) for head, names in classes.items()
     }
     texts = frame[TEXT].tolist()
-    groups = pd.factorize(pd.Series([normalise(text) or text for text in texts]))[0]
+    groups = pd.factorize(pd.Series([normalise(text) for text in texts]))[0]
     split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     report = dataclasses.replace(
         report,
@@ -203,15 +207,15 @@ def find_columns(
     """Return the column of each role, and the columns passed over with the reason, in Spanish.
 
     A label may stand in several columns (a normalised one beside SAP's free text): the first known name that is
-    filled in most rows and repeats its values is taken. Raises `UserError` where a needed column is not there.
+    filled in most rows and repeats its values is taken. A column named for one role serves no other, so that a label
+    never enters the text. Raises `UserError` where a needed column is not there.
     """
     used: dict[str, str] = {}
     passed_over: dict[str, tuple[str, str]] = {}
-    roles = ["descripcion", *text_fields, *heads]
+    roles = ["descripcion", *(field for field in text_fields if field not in heads), *heads]
     for role in columns:
         if role not in roles:
             raise UserError(unknown("En columns, el papel", role, roles))
-    folded = [fold(name) for name in table.columns]
     for role in roles:
         if role in columns:
             if columns[role] not in table.columns:
@@ -219,13 +223,13 @@ def find_columns(
             used[role] = columns[role]
             continue
         aliases = ALIASES.get(role, (fold(role),))
-        found = [
-            n for a in aliases for n, f in zip(table.columns, folded, strict=True) if f == a and n not in used.values()
-        ]
+        taken = {*used.values(), *columns.values()}
+        names = [name for name in table.columns if name not in taken]
+        found = [name for alias in aliases for name in names if fold(name) == alias]
         if role in heads and len(found) > 1:
             reasons = {name: _not_a_label(table[name]) for name in found}
-            passed_over |= {name: (role, why) for name, why in reasons.items() if why}
             found = [name for name in found if not reasons[name]] or found
+            passed_over |= {name: (role, why or f"se prefiere «{found[0]}»") for name, why in reasons.items()}
         if found:
             used[role] = found[0]
         elif role not in text_fields:
@@ -237,7 +241,9 @@ def find_columns(
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
 
 
-def compose(table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str]) -> pd.Series:
+def compose(
+    table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
+) -> pd.Series:
     """Return the text of each row: the description, then each filled field as `. Equipo: …`; empty without one.
 
     Raises `UserError` naming the row of a text too long to be one notice.
@@ -251,8 +257,9 @@ def compose(table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[
             f"máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que junta muchas filas: revise ahí."
         )
     composed = text.copy()
+    label_columns = {used[head] for head in heads}
     for role in text_fields:
-        if role in used:
+        if role in used and used[role] not in label_columns:
             value = table[used[role]].str.strip()
             title = TITLES.get(role, role.replace("_", " ").capitalize())
             composed += (". " + title + ": " + value).where(value != "", "")

@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#6B6B6B"
 GIF_FRAMES = 80
 GIF_SHARE = 0.04  # of the training time, at most, is spent on drawing it
-MAX_CONFUSION_LABELS = 45
+MAX_CONFUSION_LABELS = 60
 SMOOTHING = 0.05  # weight of the newest step in the smoothed loss
 
 
@@ -78,9 +78,10 @@ def confusion(matrix: "pd.DataFrame", title: str) -> "Figure":
     axes.set(xlabel="predicha", ylabel="verdadera", title=title)
     axes.grid(False)
     figure.colorbar(image, ax=axes, label="fracción de la clase verdadera", shrink=0.8)
-    diagonal = np.diag(matrix.to_numpy())
-    worst = names[int(diagonal.argmin())]
-    _reading(figure, f"La diagonal es el acierto; la clase que menos se reconoce es «{worst}» ({diagonal.min():.0%}).")
+    seen = matrix.to_numpy().sum(axis=1) > 0  # a class that was only predicted has no rows to recognise
+    hits = np.where(seen, np.diag(matrix.to_numpy()), np.inf)
+    worst = names[int(hits.argmin())]
+    _reading(figure, f"La diagonal es el acierto; la clase que menos se reconoce es «{worst}» ({hits.min():.0%}).")
     return figure
 
 

@@ -51,6 +51,16 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
     return precision
 
 
+def scoring_precision(trained: str, device: "torch.device") -> str:
+    """Return the precision to score in: the one trained in where this device has it, else this device's own.
+
+    trained: a resolved precision. A run of a GPU may be opened on a CPU, where fp16 is slow and tf32 does not exist.
+    """
+    if device.type == "cpu" and trained in ("fp16", "tf32"):
+        return resolve_precision("auto", device)
+    return trained if trained != "tf32" else "fp32"
+
+
 def autocast(precision: str, device: "torch.device") -> contextlib.AbstractContextManager:
     """Return the autocast context of a resolved precision; fp32 and tf32 need none."""
     import torch

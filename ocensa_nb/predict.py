@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from openpyxl.utils.exceptions import IllegalCharacterError
 
 from ocensa_nb import environment, scoring
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import blank_missing, compose, find_columns
-from ocensa_nb.precision import resolve_precision
+from ocensa_nb.precision import scoring_precision
 from ocensa_nb.runs import Run
 from ocensa_nb.tables import EXCEL_SUFFIXES, read_table
 from ocensa_nb.tokens import encode
@@ -26,18 +27,23 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     if taken := [name for name in added if name in table.columns]:
         raise UserError(f"«{data}» ya tiene la columna {', '.join(taken)}: quítela o cámbiele el nombre, y repita.")
     named = {role: name for role, name in config.columns.items() if role not in config.heads and name in table.columns}
+    # Only the fields the run was trained with; a column it learnt as a label is never text.
+    trained = run.facts["data"]["columns"]
+    labels = [trained[head] for head in run.classes]
+    fields = [field for field in config.text_fields if field in trained and field not in run.classes]
     filled = blank_missing(table)
-    used, _ = find_columns(filled, (), config.text_fields, named, str(data))
-    texts = compose(filled, used, config.text_fields)
+    used, _ = find_columns(filled.drop(columns=labels, errors="ignore"), (), fields, named, str(data))
+    texts = compose(filled, used, fields)
     rows = np.flatnonzero(texts != "")
 
     result = table.copy()
+    result.attrs["text_column"] = used["descripcion"]
     for name in added:
         result[name] = ""
     if len(rows):
         model, tokenizer = run.load_model()
         device = environment.device()
-        precision = resolve_precision(config.precision, device)
+        precision = scoring_precision(run.facts["precision"], device)
         tokens = encode(texts.iloc[rows].tolist(), tokenizer, config.max_length)
         found = scoring.logits(model.to(device), tokens, np.arange(len(rows)), precision, progress="Prediciendo")
         for head, values in found.items():
@@ -47,14 +53,20 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     return result
 
 
+def free_path(out: str | Path) -> Path:
+    """Return `out` as a path; raises `UserError` where something is there already."""
+    path = Path(out)
+    if path.exists():
+        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
+    return path
+
+
 def save(table: pd.DataFrame, out: str | Path) -> Path:
     """Write predictions as XLSX or as CSV that Excel opens with its accents; never over an existing file.
 
     Raises `UserError` where the file exists or cannot be written.
     """
-    path = Path(out)
-    if path.exists():
-        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
+    path = free_path(out)
     fresh = path.with_name(f"{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +75,8 @@ def save(table: pd.DataFrame, out: str | Path) -> Path:
         else:
             table.to_csv(fresh, index=False, encoding="utf-8-sig")
         fresh.replace(path)
+    except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
+        raise UserError(f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv.") from error
     except OSError as error:
         raise UserError(
             f"No se puede escribir «{path}»: {error.strerror}. Elija en out un lugar donde pueda."

@@ -150,12 +150,8 @@ def new_folder(out: str | Path) -> Path:
             path = Path(out)
             path.mkdir(parents=True, exist_ok=True)
         else:
-            RUNS.mkdir(exist_ok=True)
-            number = 1
-            while (RUNS / f"run-{number:03d}").exists():
-                number += 1
-            path = RUNS / f"run-{number:03d}"
-            path.mkdir()
+            path = next_folder(RUNS)
+            path.mkdir(parents=True)
         if any(path.iterdir()):
             what = "ya contiene otra corrida" if (path / CONFIG).exists() else "no está vacía"
             raise UserError(f"La carpeta «{path}» {what}, y no se sobrescribe nada. Elija otro nombre en out.")
@@ -167,6 +163,14 @@ def new_folder(out: str | Path) -> Path:
             f"No se puede escribir en «{out}»: {error.strerror}. Elija en out una carpeta donde pueda."
         ) from error
     return path
+
+
+def next_folder(root: str | Path) -> Path:
+    """Return the first of `root/run-001`, `run-002`, … that is not there yet."""
+    number = 1
+    while (Path(root) / f"run-{number:03d}").exists():
+        number += 1
+    return Path(root) / f"run-{number:03d}"
 
 
 def finished(root: str | Path = RUNS) -> list[Path]:

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from ocensa_nb.errors import UserError
@@ -46,10 +47,12 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
         )
     missing = missing_requirements(requirements)
     if missing:
-        pin = Path(sys.prefix) / "ocensa-nb-torch.txt"
-        pin.write_text(f"torch=={importlib.metadata.version('torch')}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pin), *missing]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with tempfile.TemporaryDirectory() as folder:
+            pin = Path(folder) / "torch.txt"
+            pin.write_text(f"torch=={importlib.metadata.version('torch')}\n", encoding="utf-8")
+            command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pin), *missing]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        importlib.invalidate_caches()
         if done.returncode:
             raise UserError(
                 f"No se pudo instalar {', '.join(missing)}. En Kaggle, active Settings → Internet → On. "

@@ -42,7 +42,7 @@ def split_rows(
     for name, rows in split.items():
         if len(rows) == 0:
             raise UserError(
-                f"Con {len(first)} textos distintos no alcanza para entrenar, validar y probar: el lado «{name}» queda "
+                f"Textos distintos: {len(first)}. No alcanzan para entrenar, validar y probar: el lado «{name}» queda "
                 "vacío. Hacen falta más avisos, o textos menos repetidos."
             )
     return split

@@ -71,7 +71,9 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         raise UserError(EMPTY.format(path=path))
     separator = _separator(text)
     try:
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = pd.read_csv(
+            io.StringIO(text.strip("\r\n")), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         detail = str(error).strip().splitlines()[-1]
         raise UserError(
@@ -80,6 +82,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         ) from error
     if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
         raise UserError(f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). {_HOW_TO_EXPORT}")
+    table.columns = [str(name).strip() for name in table.columns]
     # A row shorter than the header leaves NaN even so.
     name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
     return table.fillna(""), f"CSV, separador {name}, codificación {encoding}"

@@ -18,10 +18,10 @@ from torch import nn
 
 from ocensa_nb import environment, scoring, trunk
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.encoders import load_encoder, load_tokenizer
+from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.feeding import MicroBatch, step_loader, to_device
 from ocensa_nb.journal import Journal
-from ocensa_nb.model import MultiHeadClassifier, count_parameters, freeze
+from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, freeze
 from ocensa_nb.notices import Notices, prepare, read
 from ocensa_nb.objective import Objective
 from ocensa_nb.optim import EarlyStopping, build_optimizer, linear_schedule
@@ -52,13 +52,16 @@ def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
     tokenizer = load_tokenizer(config.model, notices.texts)
     table = encode(notices.texts, tokenizer, config.max_length)
     encoder = load_encoder(config.model, tokenizer, config.seed)
+    check_length(encoder, config.max_length)
     sizes = {head: len(names) for head, names in notices.classes.items()}
     model = MultiHeadClassifier(encoder, sizes, config.dropout).to(device)
     freeze(model, config.freeze_layers)
+    run = Run.create(config, _facts(config, notices, model, precision, device), notices.classes)
     if config.cache_trunk and config.freeze_layers:
         table, note = trunk.build(model, table, config.freeze_layers, precision)
         if note:
             print(note, flush=True)
+    print(describe_parameters(model), flush=True)
 
     loader, sampler = step_loader(table, notices, config, device)
     objective = Objective(config.heads, _tensors(notices.class_weights, device), config.label_smoothing)
@@ -66,7 +69,6 @@ def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
     schedule = linear_schedule(optimizer, config.warmup_ratio, config.epochs * len(sampler))
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     stopping = EarlyStopping(config)
-    run = Run.create(config, _facts(config, notices, model, precision, device), notices.classes)
     total_steps = config.epochs * len(sampler)
 
     def score(side: str) -> dict[str, float]:
@@ -100,15 +102,12 @@ def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
 
     stopping.restore(model)
     run.save_model(model, tokenizer)
-    run.facts["seconds"] = {
-        "training": time.perf_counter() - trained_from,
-        "total": time.perf_counter() - started,
-    }
+    training = time.perf_counter() - trained_from
+    scores = {side: score(side) for side in ("val", "test")}
+    run.facts["seconds"] = {"training": training, "total": time.perf_counter() - started}
     run.facts["skipped_steps"] = journal.skipped
     run.write_json(CONFIG, run.facts)
-    run.write_json(
-        METRICS, {"best_epoch": stopping.best_epoch, "epochs": epoch, "val": score("val"), "test": score("test")}
-    )
+    run.write_json(METRICS, {"best_epoch": stopping.best_epoch, "epochs": epoch, **scores})
     return run
 
 
@@ -170,6 +169,7 @@ def _facts(
         "data": {
             "path": str(Path(config.data or environment.SAMPLE_DATA).resolve()),
             "fingerprint": notices.fingerprint,
+            "columns": notices.report.columns,
         },
         "device": device.type,
         "precision": precision,

@@ -64,7 +64,7 @@ FILES = {
     "two rows": (lambda p: write(p / "a.csv", table(2)), "quedan 2 filas"),
     "one text only": (
         lambda p: write(p / "a.csv", table().assign(descripcion="fuga", equipo="", familia_equipo="", componente="")),
-        "1 textos distintos",
+        "Textos distintos: 1",
     ),
     "very long text": (lambda p: write(p / "a.csv", with_long_text()), "La fila 9 tiene"),
     "binary named csv": (lambda p: write(p / "a.csv", bytes(range(256)) * 40), "no es un archivo de texto"),

@@ -93,7 +93,6 @@ def test_installing_pins_the_torch_there_is(monkeypatch, tmp_path):
         return types.SimpleNamespace(returncode=len(calls) - 1, stderr="sin red")
 
     monkeypatch.setattr(session.subprocess, "run", fake_run)
-    monkeypatch.setattr(session.sys, "prefix", str(tmp_path))
     (tmp_path / "requirements.txt").write_text("torch>=999\nno-such-package>=1\n")
     assert session.install_missing(tmp_path / "requirements.txt") == ["no-such-package>=1"]
     command, pins = calls[0]

@@ -1,5 +1,7 @@
 """Evaluation counts every row as it should; prediction gives back the file it was given."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,8 +25,10 @@ def test_a_run_is_evaluated_on_its_own_test_rows_with_the_metrics_it_recorded(ru
     assert evaluation.metrics == pytest.approx(run.metrics["test"], abs=1e-12)
 
 
-def test_naming_the_training_file_never_evaluates_on_rows_that_were_trained_on(run, evaluation, csv):
-    assert evaluate.evaluate(run, csv).texts == evaluation.texts
+def test_naming_the_training_file_never_evaluates_on_rows_that_were_trained_on(run, evaluation, csv, tmp_path):
+    copy = shutil.copy(csv, tmp_path / "otro_nombre.csv")
+    for path in (csv, copy):
+        assert evaluate.evaluate(run, path).texts == evaluation.texts
 
 
 def test_data_that_changed_since_the_training_is_refused(run, csv, tmp_path):
@@ -127,9 +131,7 @@ def test_the_gif_is_small_short_and_cheap(run, tmp_path):
     import imageio.v3 as imageio
 
     facts = {**run.facts, "seconds": {"training": 60.0, "total": 60.0}}
-    from shutil import copytree
-
-    copy = Run(copytree(run.path, tmp_path / "run"), facts, run.classes)
+    copy = Run(shutil.copytree(run.path, tmp_path / "run"), facts, run.classes)
     path = plots.training_gif(copy)
     frames = imageio.imread(path)
     assert 2 <= len(frames) <= plots.GIF_FRAMES

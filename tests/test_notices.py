@@ -137,6 +137,24 @@ def test_texts_that_differ_only_in_tags_and_numbers_are_one_text():
         "fuga en valvula mov 4811 a 95 psi"
     )
     assert notices.normalise("fuga en válvula") != notices.normalise("fuga en bomba")
+    assert notices.normalise("rotura bomba 4") != notices.normalise("rotura motor 4")
+    assert notices.normalise("fuga en BBA-P-101") == notices.normalise("fuga en P-102")
+    assert notices.normalise("3702") == notices.normalise("4811")
+
+
+def test_a_label_never_enters_the_text(tmp_path):
+    path = tmp_path / "avisos.csv"
+    TABLE.rename(columns={"causa_falla": "TextoCódProblem"}).to_csv(path, index=False)
+    texts = notices.read(path, {"causa": "TextoCódProblem"})["texto"]
+    assert not texts.str.contains("Corrosion|Overload").any()
+
+
+def test_blank_lines_are_rows_without_text_and_cells_keep_their_spaces(tmp_path):
+    path = tmp_path / "avisos.csv"
+    path.write_text("descripcion,nota\nfuga, con espacio\n\nruido,x\n", encoding="utf-8")
+    table, _ = read_table(path)
+    assert table["descripcion"].tolist() == ["fuga", "", "ruido"]
+    assert table["nota"].tolist() == [" con espacio", "", "x"]
 
 
 @settings(max_examples=60, deadline=None)
