@@ -38,7 +38,7 @@ class TokenTable:
 
     def mask(self, rows: np.ndarray, padding: str = "dynamic") -> np.ndarray:
         """Return which places of a batch hold a token, bool (rows, width)."""
-        lengths = self.lengths[rows]
+        lengths = self.offsets[rows + 1] - self.offsets[rows]  # not the table's: this is the hot path
         width = self.max_length if padding == "max_length" else int(lengths.max())
         return np.arange(width) < lengths[:, None]
 
