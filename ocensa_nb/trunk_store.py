@@ -1,0 +1,97 @@
+"""The cache folder: hidden states kept between runs, a file each, checked before they are believed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+KEPT_BYTES = 20 * 2**30  # older files make room for newer ones beyond this
+SPARE_BYTES = 2**30  # disk that is left to the user
+CHUNK_BYTES = 2**24
+STALE_SECONDS = 24 * 3600  # an unfinished file this old has nobody writing it
+
+
+def default_folder() -> Path:
+    """Return the folder of this user's caches."""
+    return Path.home() / ".cache" / "ocensa-nb"
+
+
+def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.ndarray | None:
+    """Return a kept array, memory-mapped copy-on-write; None where there is none, or it is damaged or another's."""
+    data, seal = folder / f"{key}.bin", folder / f"{key}.json"
+    try:
+        kept = json.loads(seal.read_text(encoding="utf-8"))
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if kept["shape"] != list(shape) or data.stat().st_size != size or kept["sha256"] != _sha256(data):
+            return None
+        os.utime(seal)  # used now: the last to make room
+        return np.memmap(data, dtype, "c", shape=shape)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> Iterator[np.ndarray]:
+    """Give an empty memory-mapped array to fill; it is kept when the block ends well, and removed when it does not.
+
+    Raises `OSError` where the disk refuses.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f"{key}.{os.getpid()}.tmp"
+    try:
+        with open(fresh, "wb") as file:  # the space is taken now: a mapped file that outgrows the disk is a crash
+            _reserve(file.fileno(), int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        array = np.memmap(fresh, dtype, "r+", shape=shape)
+        yield array
+        array.flush()
+        del array
+        seal = {"shape": list(shape), "sha256": _sha256(fresh)}
+        os.replace(fresh, folder / f"{key}.bin")
+        fresh.write_text(json.dumps(seal), encoding="utf-8")
+        os.replace(fresh, folder / f"{key}.json")
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def make_room(folder: Path, needed: int) -> bool:
+    """Remove the least recently used files beyond `KEPT_BYTES`; return whether `needed` bytes then fit on the disk."""
+    if needed > KEPT_BYTES:
+        return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob("*.tmp"):
+            if time.time() - unfinished.stat().st_mtime > STALE_SECONDS:
+                unfinished.unlink()
+        seals = sorted(folder.glob("*.json"), key=lambda seal: seal.stat().st_mtime)
+        sizes = {seal: seal.with_suffix(".bin").stat().st_size for seal in seals if seal.with_suffix(".bin").exists()}
+        total = sum(sizes.values()) + needed
+        for seal, size in sizes.items():
+            if total <= KEPT_BYTES and shutil.disk_usage(folder).free - SPARE_BYTES >= needed:
+                break
+            seal.unlink()
+            seal.with_suffix(".bin").unlink()
+            total -= size
+        return shutil.disk_usage(folder).free - SPARE_BYTES >= needed
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
