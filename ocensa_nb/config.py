@@ -77,7 +77,10 @@ class TrainConfig:
     dropout: Annotated[float, Doc("dropout de la capa compartida y las cabezas")] = 0.1
     precision: Annotated[str, Doc("auto, fp32, tf32, bf16 o fp16")] = "auto"
     freeze_layers: Annotated[int, Doc("capas congeladas desde abajo, con los embeddings; 0 = ninguna")] = 0
-    cache_trunk: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardarlas en memoria")] = True
+    cache_trunk: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar lo que dan")] = True
+    cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], lo único que se lee (exacto)")] = True
+    used_vocabulary: Annotated[bool, Doc("entrenar solo los tokens que aparecen en los avisos (exacto)")] = True
+    compile: Annotated[bool, Doc("compilar el modelo con torch.compile; tarda en arrancar")] = False
     num_workers: Annotated[int, Doc("procesos que preparan batches; 0 es lo seguro y basta")] = 0
     patience: Annotated[int, Doc("épocas sin mejora antes de parar")] = 3
     min_delta: Annotated[float, Doc("mejora mínima que cuenta")] = 0.001
@@ -115,7 +118,7 @@ class TrainConfig:
         for name in ("model", "data", "out"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser un texto.")
-        for name in ("class_weights", "cache_trunk"):
+        for name in ("class_weights", "cache_trunk", "cls_only", "used_vocabulary", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser True o False.")
         if not isinstance(self.columns, Mapping) or not isinstance(self.text_fields, tuple | list):
@@ -170,7 +173,14 @@ _GUIDE = {"batch_size": 16, "learning_rate": 2e-5, "head_learning_rate": 2e-5, "
 _FROZEN = {"freeze_layers": 4, "batch_size": 16, "learning_rate": 4e-4, "head_learning_rate": 2e-3}
 _EVEN = {"heads": {"modo": 1 / 3, "causa": 1 / 3, "prioridad": 1 / 3}}
 RECIPES: dict[str, dict[str, Any]] = {
-    "baseline": {**_GUIDE, "precision": "fp32", "max_length": 256, "padding": "max_length"},
+    "baseline": {
+        **_GUIDE,
+        "precision": "fp32",
+        "max_length": 256,
+        "padding": "max_length",
+        "cls_only": False,
+        "used_vocabulary": False,
+    },
     "exact": {**_GUIDE, "precision": "fp32", "max_length": 256},
     "cpu": {**_EVEN, **_FROZEN, "epochs": 9},
     "t4": {**_EVEN, "batch_size": 64, "learning_rate": 5e-5},

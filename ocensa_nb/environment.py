@@ -52,10 +52,30 @@ def platform() -> str:
 
 
 def cores() -> int:
-    """Return the cores this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the cores this process may use: its affinity, and in a container the share of time it is granted."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _quota(Path("/sys/fs/cgroup/cpu.max"))))
+
+
+def _quota(limit: Path) -> int:
+    """Return the whole cores of a cgroup's limit; where there is none, more than any machine has.
+
+    Source: Linux kernel documentation, "Control Group v2", cpu.max: `$MAX $PERIOD` in microseconds, or `max`.
+    """
+    try:
+        quota, period = limit.read_text(encoding="ascii").split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def threads() -> int:
+    """Return the threads for torch to compute with: one a core it is granted, and no more than it was told."""
+    import psutil
+    import torch
+
+    physical = psutil.cpu_count(logical=False) or sys.maxsize  # two threads share one core's arithmetic units
+    return min(cores(), physical, torch.get_num_threads())
 
 
 def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:

@@ -10,9 +10,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from ocensa_nb import environment, notices, scoring
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import TEXT
-from ocensa_nb.precision import scoring_precision
 from ocensa_nb.runs import Run, new_folder
-from ocensa_nb.tokens import encode
 
 EXAMPLE_CHARACTERS = 160
 
@@ -154,10 +152,6 @@ def _known_rows(run: Run, frame: pd.DataFrame) -> tuple[list[str], dict[str, np.
 
 
 def _score(run: Run, source: str, texts: list[str], labels: dict[str, np.ndarray], left_out: int) -> Evaluation:
-    model, tokenizer = run.load_model()
-    device = environment.device()
-    precision = scoring_precision(run.facts["precision"], device)
-    table = encode(texts, tokenizer, run.config.max_length)
-    found = scoring.logits(model.to(device), table, np.arange(len(texts)), precision, progress="Evaluando")
+    found = scoring.score_texts(run, texts, "Evaluando")
     confidence = {head: scoring.probabilities(values).max(axis=1) for head, values in found.items()}
     return Evaluation(source, texts, run.classes, labels, scoring.predictions(found), confidence, left_out)

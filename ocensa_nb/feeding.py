@@ -56,23 +56,16 @@ def step_loader(
 ) -> tuple[DataLoader, EpochSampler]:
     """Return a loader with one item an optimiser step, and the sampler that decides their rows."""
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
+    on_gpu = isinstance(table, HiddenTable) and table.hidden.is_cuda
+    workers = 0 if on_gpu else config.num_workers  # a worker process has no hold on the GPU's memory
     loader = DataLoader(
         EffectiveBatches(table, notices.labels, config.batch_size, config.padding),
         sampler=sampler,
         batch_size=None,  # an item is a batch already
-        num_workers=config.num_workers,
-        persistent_workers=config.num_workers > 0,
-        pin_memory=device.type == "cuda",
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda" and not on_gpu,
         # The loader draws a seed for its workers; from its own source, so that their number changes no dropout mask.
         generator=torch.Generator().manual_seed(config.seed),
     )
     return loader, sampler
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Move a micro-batch, or a list of them, to the device without waiting for the copy."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    return [to_device(item, device) for item in value]

@@ -1,15 +1,31 @@
 """The classifier: an encoder, one shared layer, a small head for each label; and freezing its lower part."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from ocensa_nb.cls_layer import ClsLayer
 from ocensa_nb.errors import UserError
+from ocensa_nb.slices import Slice, layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way from an input to the encoder's output at the first position, which is all the heads read."""
+
+    body: Slice
+    last: ClsLayer | None = None
+
+    def __call__(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the output at the first position, (rows, width)."""
+        hidden = self.body(inputs, attention_mask)
+        return self.last(hidden, attention_mask) if self.last else hidden[:, 0]
 
 
 class MultiHeadClassifier(nn.Module):
@@ -25,19 +41,49 @@ class MultiHeadClassifier(nn.Module):
         self.encoder = encoder
         self.shared = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout))
         self.heads = nn.ModuleDict({name: _head(hidden, count, dropout) for name, count in classes.items()})
+        self._from_ids = self._from_hidden = Path(Slice(encoder))
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the logits of every head, from ids or from the hidden states after the frozen layers."""
-        if inputs.is_floating_point():
-            hidden = self._top[0](inputs_embeds=inputs, attention_mask=attention_mask).last_hidden_state
-        else:
-            hidden = self.encoder(input_ids=inputs, attention_mask=attention_mask).last_hidden_state
-        shared = self.shared(hidden[:, 0])
+        path = self._from_hidden if inputs.is_floating_point() else self._from_ids
+        shared = self.shared(path(inputs, attention_mask))
         return {name: head(shared).float() for name, head in self.heads.items()}
 
-    def start_at(self, top: nn.Module) -> None:
-        """Take, from now on, hidden states as input too; `top` is the rest of the encoder, over its own weights."""
-        self._top = (top,)  # in a tuple, so that its weights are not counted twice
+    def shorten(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> bool:
+        """Compute the last layer for `[CLS]` alone from now on; return whether this encoder lets it.
+
+        Another family may have the same names and not the same meaning, so both ways are compared on the ids given,
+        int64 (rows, tokens).
+        """
+        training = self.training
+        self.eval()
+        try:
+            stack = layers(self.encoder)
+            short = Path(Slice(self.encoder, 0, len(stack) - 1), ClsLayer(stack[-1]))
+            with torch.inference_mode():
+                whole, found = self._from_ids(ids, attention_mask), short(ids, attention_mask)
+            same = torch.allclose(whole, found, atol=1e-4)
+        except (UserError, AttributeError, TypeError, ValueError, RuntimeError):
+            same = False
+        finally:
+            self.train(training)
+        if same:
+            self._from_ids = short
+        return same
+
+    def start_at(self, k: int) -> None:
+        """Take, from now on, the hidden states after layer k as input too; after the last, those of `[CLS]` alone."""
+        depth, last = len(layers(self.encoder)), self._from_ids.last
+        if k == depth:
+            self._from_hidden = Path(Slice(self.encoder, depth, depth))
+        else:
+            self._from_hidden = Path(Slice(self.encoder, k, depth - 1 if last else depth), last)
+
+    def bottom(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Return what gives, from ids and mask, the input of `start_at`: (rows, tokens, width), or (rows, 1, width)."""
+        if k == len(layers(self.encoder)):
+            return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]
+        return Slice(self.encoder, 0, k)
 
     def train(self, mode: bool = True) -> "MultiHeadClassifier":
         """Set training mode, but leave frozen modules in eval: what is frozen must not drop anything out."""
@@ -45,23 +91,6 @@ class MultiHeadClassifier(nn.Module):
         if mode:
             _freeze_mode(self.encoder)
         return self
-
-
-def layers(encoder: nn.Module) -> nn.ModuleList:
-    """Return the stack of transformer layers, found by structure: the longest list of like modules with weights.
-
-    BERT, RoBERTa and ELECTRA keep it in `encoder.layer`, DistilBERT in `transformer.layer`.
-    """
-    stacks = [
-        module
-        for module in encoder.modules()
-        if isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1 and _has_weights(module)
-    ]
-    if not stacks:
-        raise UserError(
-            f"No se reconocen las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
-        )
-    return max(stacks, key=len)
 
 
 def freeze(model: MultiHeadClassifier, k: int) -> None:
@@ -99,10 +128,6 @@ def describe_parameters(model: nn.Module) -> str:
 def _head(hidden: int, classes: int, dropout: float) -> nn.Sequential:
     half = max(hidden // 2, 16)
     return nn.Sequential(nn.Linear(hidden, half), nn.GELU(), nn.Dropout(dropout), nn.Linear(half, classes))
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
 
 
 def _freeze_mode(module: nn.Module) -> None:

@@ -30,7 +30,7 @@ class Objective:
         """Return, a head, the sum of class weights over the labels of every micro-batch of a step."""
         batches = list(labels)
         return {
-            head: torch.cat([batch[head] for batch in batches]).bincount(minlength=len(weights)).to(weights) @ weights
+            head: weights[torch.cat([batch[head] for batch in batches])].sum()
             if (weights := self.class_weights.get(head)) is not None
             else float(sum(len(batch[head]) for batch in batches))
             for head in self.head_weights

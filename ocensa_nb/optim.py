@@ -2,14 +2,13 @@
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.model import MultiHeadClassifier
 
 
-def build_optimizer(model: MultiHeadClassifier, config: TrainConfig) -> torch.optim.AdamW:
-    """Return fused AdamW over what is trained: one rate for encoder, one for heads; no decay on biases and norms."""
+def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool = True) -> torch.optim.AdamW:
+    """Return AdamW over what is trained: one rate for encoder, one for heads; no decay on biases and norms."""
     groups = []
     for own, rate in ((True, config.learning_rate), (False, config.head_learning_rate)):
         for decays in (True, False):
@@ -20,19 +19,31 @@ def build_optimizer(model: MultiHeadClassifier, config: TrainConfig) -> torch.op
             ]
             decay = config.weight_decay if decays else 0.0
             groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], fused=fused or None)
 
 
-def linear_schedule(optimizer: torch.optim.Optimizer, warmup_ratio: float, total_steps: int) -> LambdaLR:
-    """Return a linear warm-up to each group's rate and a linear decay to zero."""
-    warmup = int(warmup_ratio * total_steps)
+class LinearSchedule:
+    """A linear warm-up to each group's own rate and a linear decay to zero over `total_steps`.
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+    `position` counts the steps the optimiser has made; it is plain host state, so a step costs no wait for the device.
+    """
 
-    return LambdaLR(optimizer, factor)
+    def __init__(self, optimizer: torch.optim.Optimizer, warmup_ratio: float, total_steps: int) -> None:
+        self.optimizer, self.total_steps = optimizer, total_steps
+        self.warmup = int(warmup_ratio * total_steps)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.position = 0
+        self.move(0)
+
+    def move(self, steps: int) -> None:
+        """Go on by some steps, or back by those that turned out to be skipped, and set the rates of the next one."""
+        self.position += steps
+        if self.position < self.warmup:
+            factor = (self.position + 1) / (self.warmup + 1)
+        else:
+            factor = max(0.0, (self.total_steps - self.position) / max(1, self.total_steps - self.warmup))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
 
 class EarlyStopping:

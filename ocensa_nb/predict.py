@@ -6,13 +6,11 @@ import numpy as np
 import pandas as pd
 from openpyxl.utils.exceptions import IllegalCharacterError
 
-from ocensa_nb import environment, scoring
+from ocensa_nb import scoring
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import blank_missing, compose, find_columns
-from ocensa_nb.precision import scoring_precision
 from ocensa_nb.runs import Run
 from ocensa_nb.tables import EXCEL_SUFFIXES, read_table
-from ocensa_nb.tokens import encode
 
 
 def predict(run: Run, data: str | Path) -> pd.DataFrame:
@@ -41,11 +39,7 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     for name in added:
         result[name] = ""
     if len(rows):
-        model, tokenizer = run.load_model()
-        device = environment.device()
-        precision = scoring_precision(run.facts["precision"], device)
-        tokens = encode(texts.iloc[rows].tolist(), tokenizer, config.max_length)
-        found = scoring.logits(model.to(device), tokens, np.arange(len(rows)), precision, progress="Prediciendo")
+        found = scoring.score_texts(run, texts.iloc[rows].tolist(), "Prediciendo")
         for head, values in found.items():
             shares = scoring.probabilities(values)
             result.loc[result.index[rows], f"pred_{head}"] = np.array(run.classes[head])[shares.argmax(axis=1)]

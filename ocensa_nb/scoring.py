@@ -1,15 +1,18 @@
 """Score rows with a model: logits of every row, and the flat metrics of a set of predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from tqdm.auto import tqdm
 
+from ocensa_nb import environment
+from ocensa_nb.devices import to_device
 from ocensa_nb.model import MultiHeadClassifier
-from ocensa_nb.precision import autocast
-from ocensa_nb.tokens import TokenTable, sorted_batches
+from ocensa_nb.precision import autocast, scoring_precision
+from ocensa_nb.runs import Run
+from ocensa_nb.tokens import TokenTable, encode, sorted_batches
 from ocensa_nb.trunk import HiddenTable
 
 SCORING_BATCH = 64
@@ -30,7 +33,9 @@ def logits(
     mode it came in.
     """
     device = next(model.parameters()).device
-    found = {head: np.empty((len(rows), layers[-1].out_features), np.float32) for head, layers in model.heads.items()}
+    found = {
+        head: torch.empty(len(rows), layers[-1].out_features, device=device) for head, layers in model.heads.items()
+    }
     batches = list(sorted_batches(table.lengths[rows], SCORING_BATCH))
     training = model.training
     model.eval()
@@ -38,13 +43,29 @@ def logits(
         with torch.inference_mode(), autocast(precision, device):
             hidden = progress is None or len(batches) < QUIET_BATCHES
             for batch in tqdm(batches, desc=progress, unit="batch", leave=False, disable=hidden):
-                ids, mask = table.batch(rows[batch], padding)
-                output = model(ids.to(device, non_blocking=True), mask.to(device, non_blocking=True))
-                for head, values in output.items():
-                    found[head][batch] = values.cpu().numpy()
+                inputs, mask, places = to_device([*table.batch(rows[batch], padding), torch.from_numpy(batch)], device)
+                for head, values in model(inputs, mask).items():
+                    found[head].index_copy_(0, places, values)
     finally:
         model.train(training)
-    return found
+    return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
+
+
+def score_texts(run: Run, texts: Sequence[str], progress: str) -> dict[str, np.ndarray]:
+    """Return the fp32 logits (texts, classes) of each head of a finished run; a text that repeats is computed once.
+
+    `progress` is the title of the progress bar.
+    """
+    model, tokenizer = run.load_model()
+    device = environment.device()
+    torch.set_num_threads(environment.threads())
+    precision = scoring_precision(run.facts["precision"], device)
+    distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
+    model.to(device)
+    if run.config.cls_only:
+        model.shorten(*to_device(distinct.sample(), device))
+    found = logits(model, distinct, np.arange(len(distinct)), precision, progress=progress)
+    return {head: values[entry] for head, values in found.items()}
 
 
 def predictions(logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -36,20 +36,39 @@ class TokenTable:
         """Tokens of each row, int64 (rows,)."""
         return np.diff(self.offsets)
 
-    def mask(self, rows: np.ndarray, padding: str = "dynamic") -> np.ndarray:
-        """Return which places of a batch hold a token, bool (rows, width)."""
-        lengths = self.offsets[rows + 1] - self.offsets[rows]  # not the table's: this is the hot path
-        width = self.max_length if padding == "max_length" else int(lengths.max())
-        return np.arange(width) < lengths[:, None]
-
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple["torch.Tensor", "torch.Tensor"]:
         """Return input ids and attention mask, int64 (rows, width); width is the longest row's, or max_length."""
         import torch
 
-        mask = self.mask(rows, padding)
-        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        ids[mask] = np.concatenate([self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows])
+        index, mask = places(self.offsets, rows, self.max_length if padding == "max_length" else 0)
+        ids = np.where(mask, self.ids[index], self.pad_id).astype(np.int64)
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+    def sample(self) -> list["torch.Tensor"]:
+        """Return ids and mask of a few rows, on which two ways of computing the same can be compared."""
+        return list(self.batch(np.arange(min(4, len(self)))))
+
+    def unique(self) -> tuple["TokenTable", np.ndarray]:
+        """Return a table of the distinct texts, and the one each row is, int64 (rows,)."""
+        seen: dict[bytes, int] = {}
+        spans = zip(self.offsets[:-1], self.offsets[1:], strict=True)
+        entry = np.array([seen.setdefault(self.ids[a:b].tobytes(), len(seen)) for a, b in spans], np.int64)
+        parts = [np.frombuffer(part, np.int32) for part in seen]
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        return TokenTable(np.concatenate(parts), offsets, self.pad_id, self.max_length), entry
+
+
+def places(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the padded batch of some ragged rows lies in the flat array, and which places hold a token.
+
+    index: int64 (rows, width), with a row's last place standing in for its padding; mask: bool (rows, width). The
+    width is the longest row's where none is given.
+    """
+    starts = offsets[rows]
+    lengths = offsets[rows + 1] - starts
+    column = np.arange(width or int(lengths.max()))
+    index = starts[:, None] + np.minimum(column, lengths[:, None] - 1)
+    return index, column < lengths[:, None]
 
 
 def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenTable:

@@ -1,136 +1,169 @@
-"""What frozen layers compute for a row never changes: computed once, kept ragged in memory, read every epoch.
+"""What frozen layers compute for a row never changes: computed once, kept ragged, read every epoch.
 
 Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same again.
 """
 
-import copy
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 
-from ocensa_nb.model import MultiHeadClassifier, layers
+from ocensa_nb import trunk_store
+from ocensa_nb.devices import to_device
+from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.precision import autocast
-from ocensa_nb.tokens import TokenTable, sorted_batches
+from ocensa_nb.slices import layers
+from ocensa_nb.tokens import TokenTable, places, sorted_batches
 
 BUILD_BATCH = 64
-MEMORY_SHARE = 0.5  # of the memory that is free
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
+GIB = 2**30
+# numpy has no bfloat16, so the file holds its bits.
+DTYPES = {"bf16": (torch.bfloat16, np.int16), "fp16": (torch.float16, np.float16)}
+FP32 = (torch.float32, np.float32)
 
 
 @dataclass(frozen=True)
 class HiddenTable:
-    """Hidden states of every token after the frozen layers, ragged as the ids they come from.
+    """Hidden states after the frozen layers, ragged, one entry for all rows of the same text.
 
-    hidden: (tokens, width) in the run's precision, in the order of `tokens.ids`.
+    hidden: (tokens, width) in the run's precision, in memory, mapped from a file or on the GPU; offsets: int64
+    (entries + 1,); entry: int64 (rows,), the entry of each row; lengths: int64 (rows,), the tokens of its text.
     """
 
     hidden: torch.Tensor
-    tokens: TokenTable
+    offsets: np.ndarray
+    entry: np.ndarray
+    lengths: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each row, int64 (rows,)."""
-        return self.tokens.lengths
+        return len(self.entry)
 
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple[torch.Tensor, torch.Tensor]:
-        """Return hidden states (rows, length, width) and attention mask, int64 (rows, length)."""
-        mask = self.tokens.mask(rows, padding)
-        offsets = self.tokens.offsets
-        padded = self.hidden.new_zeros(*mask.shape, self.hidden.shape[1])
-        padded[torch.from_numpy(mask)] = torch.cat([self.hidden[offsets[r] : offsets[r + 1]] for r in rows])
-        return padded, torch.from_numpy(mask.astype(np.int64))
+        """Return hidden states (rows, length, width) and attention mask, int64 (rows, length).
+
+        Padding repeats a row's last token, which the mask hides; it is always dynamic, for there is none to measure.
+        """
+        index, mask = places(self.offsets, self.entry[rows])
+        index = torch.from_numpy(index)
+        if self.hidden.is_cuda:
+            index = index.pin_memory().to(self.hidden.device, non_blocking=True)
+        states = self.hidden.index_select(0, index.flatten()).view(*index.shape, -1)
+        return states, torch.from_numpy(mask.astype(np.int64))
 
 
 def build(
-    model: MultiHeadClassifier, tokens: TokenTable, k: int, precision: str
-) -> tuple[HiddenTable | TokenTable, str]:
-    """Compute the first k layers of every row and let the model start after them.
+    model: MultiHeadClassifier, tokens: TokenTable, k: int, precision: str, folder: Path | None = None
+) -> HiddenTable | TokenTable:
+    """Compute the first k layers of every distinct text and let the model start after them.
 
-    Returns the table to train on and, where the cache cannot be had, the ids as they came and why, in Spanish: the
-    training goes on without it.
+    With a folder they are kept there, and read from there the next time. Says what it does and how large it is; where
+    the cache cannot be had it says why and returns the ids as they came: the training goes on without it.
     """
     device = next(model.parameters()).device
-    dtype = DTYPES.get(precision, torch.float32)
-    width = model.encoder.config.hidden_size
-    needed = len(tokens.ids) * width * dtype.itemsize
-    if needed > MEMORY_SHARE * psutil.virtual_memory().available:
-        return tokens, f"Las capas congeladas ocuparían {needed / 2**30:.1f} GiB y no caben en memoria: no se guardan."
+    texts, entry = tokens.unique()
+    whole = k == len(layers(model.encoder))  # nothing but [CLS] is read after the last layer
+    offsets = np.arange(len(texts) + 1) if whole else texts.offsets
+    dtype, stored = DTYPES.get(precision, FP32)
+    shape = (int(offsets[-1]), model.encoder.config.hidden_size)
+    size = shape[0] * shape[1] * dtype.itemsize
+    if not _can_start_at(model, tokens, k):
+        print("Este codificador no deja separar sus capas congeladas: se calculan en cada paso.", flush=True)
+        return tokens
+
+    array = None
+    if folder:
+        key = _key(model, texts, k, precision, device)
+        array = trunk_store.read(folder, key, shape, stored)
+        if array is not None:
+            print(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.", flush=True)
+        elif trunk_store.make_room(folder, size):
+            print(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.", flush=True)
+            try:
+                with trunk_store.write(folder, key, shape, stored) as array:
+                    _compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
+                    del array  # Windows renames no file that is mapped
+                array = trunk_store.read(folder, key, shape, stored)
+            except OSError:
+                array = None
+    if array is None:
+        if size > MEMORY_SHARE * psutil.virtual_memory().available:
+            print(
+                f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben ni en memoria ni en disco: se "
+                "calculan en cada paso.",
+                flush=True,
+            )
+            return tokens
+        reason = ": el disco no deja guardarlas para otra vez" if folder else ""
+        print(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.", flush=True)
+        array = np.empty(shape, stored)
+        _compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
+    return HiddenTable(_place(torch.from_numpy(array).view(dtype), device), offsets, entry, tokens.lengths)
+
+
+def _compute(
+    model: MultiHeadClassifier, texts: TokenTable, offsets: np.ndarray, k: int, precision: str, hidden: torch.Tensor
+) -> None:
+    """Fill `hidden`, (tokens, width), with what the first k layers give for every text."""
+    device = next(model.parameters()).device
+    bottom = model.bottom(k)
     training = model.training
     model.eval()
     try:
-        bottom, top = split_encoder(model.encoder, k)
-        if not _agrees(model, bottom, top, tokens):
-            return tokens, "Este codificador no deja separar sus capas congeladas: se calculan en cada paso."
-        hidden = torch.empty(len(tokens.ids), width, dtype=dtype)
-        batches = list(sorted_batches(tokens.lengths, BUILD_BATCH))
         with torch.inference_mode(), autocast(precision, device):
+            batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
             for rows in tqdm(batches, desc="Capas congeladas, una sola vez", unit="batch", leave=False):
-                ids, mask = (tensor.to(device) for tensor in tokens.batch(rows))
-                states = bottom(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].to("cpu", dtype)
-                starts, lengths = tokens.offsets[rows], tokens.lengths[rows]
-                for row, part in zip(starts, states.split(lengths.tolist()), strict=True):
-                    hidden[row : row + len(part)] = part
+                ids, mask = to_device(list(texts.batch(rows)), device)
+                states = bottom(ids, mask)
+                states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
+                index, inside = places(offsets, rows)
+                hidden[torch.from_numpy(index[inside])] = states
     finally:
         model.train(training)
-    model.start_at(top)
-    return HiddenTable(hidden, tokens), ""
 
 
-def split_encoder(encoder: nn.Module, k: int) -> tuple[nn.Module, nn.Module]:
-    """Return the encoder's first k layers and the rest, as two encoders over the very same weights.
-
-    The second takes the hidden states of the first as `inputs_embeds`.
-    """
-    stack = list(layers(encoder))
-    bottom, top = _with_layers(encoder, stack[:k]), _with_layers(encoder, stack[k:])
-    for name in ("embeddings", "embeddings_project"):  # ELECTRA projects its embeddings
-        if name in top._modules:
-            top._modules[name] = _PassThrough()
-    return bottom, top
+def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the states where they are read fastest and fit: on the GPU, in memory, or where they are."""
+    size = hidden.nbytes
+    if device.type == "cuda" and size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return hidden.to(device)
+    if size < MEMORY_SHARE * psutil.virtual_memory().available:
+        return hidden.clone()
+    return hidden
 
 
-class _PassThrough(nn.Module):
-    """Stands where the embeddings stood, and gives back the hidden states it is given."""
-
-    def forward(self, *inputs: object, **named: object) -> torch.Tensor:
-        candidates = (*inputs, *named.values())
-        return next(x for x in candidates if isinstance(x, torch.Tensor) and x.is_floating_point())
-
-
-def _with_layers(encoder: nn.Module, kept: list[nn.Module]) -> nn.Module:
-    """Return a view of the encoder with other layers; only the modules on the way to them are new."""
-    stack = layers(encoder)
-    path = next(name for name, module in encoder.named_modules() if module is stack).split(".")
-    view = node = _shallow(encoder)
-    for name in path[:-1]:
-        node._modules[name] = _shallow(node._modules[name])
-        node = node._modules[name]
-    node._modules[path[-1]] = nn.ModuleList(kept)
-    return view
-
-
-def _shallow(module: nn.Module) -> nn.Module:
-    view = copy.copy(module)
-    view._modules = dict(module._modules)
-    return view
-
-
-def _agrees(model: MultiHeadClassifier, bottom: nn.Module, top: nn.Module, tokens: TokenTable) -> bool:
-    """Tell whether bottom and top together are the whole encoder, on a few rows; an unknown family may differ."""
+def _can_start_at(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
+    """Let the model start at layer k, and tell whether that is the same function; an unknown family may differ."""
     device = next(model.parameters()).device
-    ids, mask = (tensor.to(device) for tensor in tokens.batch(np.arange(min(4, len(tokens)))))
-    with torch.inference_mode():
-        whole = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        try:
-            hidden = bottom(input_ids=ids, attention_mask=mask).last_hidden_state
-            parts = top(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
-        except (TypeError, ValueError, RuntimeError, StopIteration, AttributeError):
-            return False
-    return torch.allclose(whole, parts, atol=1e-4)
+    ids, mask = to_device(tokens.sample(), device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            whole = model(ids, mask)
+            model.start_at(k)
+            hidden = model.bottom(k)(ids, mask)
+            parts = model(hidden, mask[:, : hidden.shape[1]])
+        return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
+    except (TypeError, ValueError, RuntimeError, StopIteration, AttributeError):
+        return False
+    finally:
+        model.train(training)
+
+
+def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, device: torch.device) -> str:
+    """Return the SHA-256 of all that decides the states: weights, shape, depth, texts, arithmetic."""
+    digest = hashlib.sha256()
+    shape = {n: v for n, v in model.encoder.config.to_dict().items() if n not in ("_name_or_path", "architectures")}
+    digest.update(repr((sorted(shape.items(), key=str), k, precision, device.type, texts.pad_id)).encode())
+    for name, parameter in model.encoder.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy())
+    digest.update(texts.ids)
+    digest.update(texts.offsets)
+    return digest.hexdigest()[:32]

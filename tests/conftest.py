@@ -1,5 +1,6 @@
 """Small data and one tiny trained run, shared by the tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,16 @@ from ocensa_nb.notices import Notices
 from ocensa_nb.runs import Run
 
 TINY = {"model": "tiny", "epochs": 2, "freeze_layers": 1, "precision": "fp32"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the tests a home of their own, so that they leave nothing in the user's caches and find nothing there."""
+    folder = str(tmp_path_factory.mktemp("home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", folder)
+        patch.setenv("USERPROFILE", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -116,3 +116,17 @@ def test_precision_is_measured_on_a_cpu_and_follows_capability_on_a_gpu(monkeypa
 def test_this_machine_is_described_in_spanish():
     facts = environment.describe(environment.hardware())
     assert {"Plataforma", "GPU", "Núcleos de CPU", "Memoria RAM", "Disco libre", "torch"} <= set(facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", sys.maxsize), ("", sys.maxsize)]
+)
+def test_a_container_is_granted_what_its_limit_says(tmp_path, text, cores):
+    (tmp_path / "cpu.max").write_text(text)
+    assert environment._quota(tmp_path / "cpu.max") == cores
+    assert environment._quota(tmp_path / "none") == sys.maxsize
+
+
+def test_torch_computes_with_no_more_threads_than_it_is_granted(monkeypatch):
+    monkeypatch.setattr(environment, "cores", lambda: 1)
+    assert environment.threads() == 1

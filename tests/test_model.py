@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, freeze, layers
+from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, freeze
+from ocensa_nb.slices import layers
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
 FAMILIES = {
@@ -87,3 +88,67 @@ def test_the_parameter_count_reads_as_the_guide_prints_it():
     trainable, total = count_parameters(model)
     share = 100 * trainable / total
     assert describe_parameters(model) == f"Parámetros: {trainable:,} entrenables de {total:,} totales ({share:.1f}%)"
+
+
+MASK = (torch.arange(7) < torch.tensor([[7], [3], [5], [6]])).long()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_the_last_layer_for_cls_alone_gives_the_outputs_and_gradients_of_the_whole(family, k):
+    seen = []
+    for short in (False, True):
+        model = classifier(family)
+        with torch.no_grad():  # biases start at zero, where a wrong one would not show
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+        freeze(model, k)
+        model.eval()
+        assert not short or model.shorten(IDS, MASK)
+        logits = model(IDS, MASK)
+        sum(values.square().sum() for values in logits.values()).backward()
+        seen.append((logits, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    (logits, whole), (short_logits, short) = seen
+    torch.testing.assert_close(short_logits, logits, atol=1e-5, rtol=1e-5)
+    largest = max(gradient.abs().max() for gradient in whole.values() if gradient is not None)
+    for name, gradient in whole.items():
+        if gradient is None:
+            assert short[name] is None
+        else:
+            # The bias of the last layer's keys moves no output: its gradient is zero, and rounding in the long way.
+            found = torch.zeros_like(gradient) if short[name] is None else short[name]
+            torch.testing.assert_close(found, gradient, atol=1e-5 * largest.item(), rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_in_the_last_layer_for_cls_alone_has_the_distribution_of_the_whole(family):
+    moments = []
+    for short in (False, True):
+        model = classifier(family)
+        with torch.no_grad():
+            layers(model.encoder)[-1].apply(lambda m: m.bias.fill_(0.5) if hasattr(m, "out_features") else None)
+        freeze(model, 2)  # dropout in the last layer alone
+        model.eval()
+        assert not short or model.shorten(IDS, MASK)
+        layers(model.encoder)[-1].train()
+        torch.manual_seed(1)
+        draws = torch.stack([model(IDS, MASK)["causa"].detach() for _ in range(3000)])
+        moments.append((draws.mean(0), draws.std(0)))
+    (mean, spread), (short_mean, short_spread) = moments
+    assert ((short_mean - mean).abs() < 6 * spread / 3000**0.5 + 1e-6).all()
+    torch.testing.assert_close(short_spread, spread, rtol=0.12, atol=1e-4)
+
+
+def test_another_family_keeps_its_whole_last_layer_and_gives_the_same_outputs():
+    from transformers import FNetConfig, FNetModel
+
+    torch.manual_seed(0)
+    encoder = FNetModel(
+        FNetConfig(hidden_size=16, num_hidden_layers=2, intermediate_size=32, vocab_size=50), add_pooling_layer=False
+    )
+    encoder.forward = lambda input_ids=None, attention_mask=None, original=encoder.forward: original(input_ids)
+    model = MultiHeadClassifier(encoder, {"causa": 7}, dropout=0.1).eval()
+    before = model(IDS, MASK)["causa"]
+    assert not model.shorten(IDS, MASK)
+    assert torch.equal(model(IDS, MASK)["causa"], before)

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ocensa_nb import scoring, train
+from ocensa_nb.engine import Engine
 from ocensa_nb.errors import UserError
 from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.objective import Objective
-from ocensa_nb.optim import EarlyStopping, build_optimizer, linear_schedule
+from ocensa_nb.optim import EarlyStopping, LinearSchedule, build_optimizer
 from ocensa_nb.runs import Run
 
 HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
@@ -48,6 +49,12 @@ def cut(whole, size):
     return parts
 
 
+def engine(model, objective, scaler=OFF, precision="fp32", optimizer=None, max_grad_norm=1.0):
+    optimizer = optimizer or build_optimizer(model, train.TrainConfig())
+    cpu = torch.device("cpu")
+    return Engine(model, None, objective, optimizer, scaler, precision, max_grad_norm, cpu, model)
+
+
 def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -70,7 +77,7 @@ def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(row
 
     for size in (rows, 4, 1):
         model = small_model().eval()
-        loss = train.accumulate(model, cut(whole, size), Objective(HEADS, weights, 0.1), OFF, "fp32")
+        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(cut(whole, size))
         assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=f"{name}, micro-batch {size}")
@@ -85,21 +92,18 @@ def test_a_training_of_4_by_4_has_the_losses_of_one_of_16(config, csv, tmp_path)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-def test_an_overflow_skips_the_optimiser_and_the_schedule_waits():
+def test_an_overflow_skips_the_optimiser_and_the_norm_says_so():
     model = small_model()
-    optimizer = build_optimizer(model, train.TrainConfig())
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    objective = Objective(HEADS, {}, 0.0)
-
-    train.accumulate(model, [batch(8)], objective, scaler, "fp16")
-    assert not train.apply_step(model, optimizer, scaler, 1.0)
+    too_large = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    _, norm = engine(model, Objective(HEADS, {}, 0.0), too_large, "fp16").step([batch(8)])
+    assert not norm.isfinite()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert all(p.grad is None for p in model.parameters())
 
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    train.accumulate(model, [batch(8)], objective, scaler, "fp16")
-    assert train.apply_step(model, optimizer, scaler, 1.0)
+    fitting = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    _, norm = engine(model, Objective(HEADS, {}, 0.0), fitting, "fp16").step([batch(8)])
+    assert norm.isfinite()
     assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
@@ -108,8 +112,7 @@ def test_gradients_are_clipped_after_unscaling():
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train.accumulate(model, [batch(8)], Objective(HEADS, {}, 0.0), scaler, "fp32")
-    assert train.apply_step(model, optimizer, scaler, max_grad_norm=0.01)
+    engine(model, Objective(HEADS, {}, 0.0), scaler, "fp32", optimizer, max_grad_norm=0.01).step([batch(8)])
     moved = torch.cat([(before[name] - p.detach()).flatten() for name, p in model.named_parameters()])
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 
@@ -125,18 +128,31 @@ def test_every_precision_trains_on_a_cpu_and_counts_skipped_steps(config, notice
 
 
 def test_the_schedule_warms_up_and_decays_to_zero_over_the_whole_run():
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    schedule = linear_schedule(optimizer, warmup_ratio=0.1, total_steps=100)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = LinearSchedule(optimizer, warmup_ratio=0.1, total_steps=100)
     rates = []
     for _ in range(100):
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.move(1)
     assert rates[:10] == sorted(rates[:10])
     assert max(rates) == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert schedule.get_last_lr()[0] == 0.0
+    assert optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_the_schedule_goes_back_by_the_steps_that_an_overflow_skipped(config, notices, tmp_path, monkeypatch):
+    moves = []
+    move = LinearSchedule.move
+    monkeypatch.setattr(LinearSchedule, "move", lambda self, steps: (moves.append(steps), move(self, steps)))
+    # Warmed up by scale 2^40, the first steps overflow until the scaler has come down to where they do not.
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda kind, enabled: scaler(kind, init_scale=2.0**40, enabled=enabled)
+    )
+    run = train.fit(config.replace(out=str(tmp_path / "run"), precision="fp16", epochs=1), notices)
+    steps = sum("step" in line for line in run.history())
+    assert run.facts["skipped_steps"] > 0
+    assert sum(moves) == steps - run.facts["skipped_steps"]
 
 
 def test_biases_and_norms_do_not_decay_and_frozen_weights_are_not_the_optimisers(config):

@@ -1,11 +1,13 @@
 """The trunk cache is exact: the same hidden states, the same gradients, the same loss curve and metrics."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from test_model import FAMILIES, IDS, classifier
 
-from ocensa_nb import train, trunk
+from ocensa_nb import train, trunk, trunk_store
 from ocensa_nb.model import count_parameters, freeze
 from ocensa_nb.tokens import TokenTable
 
@@ -25,8 +27,8 @@ def test_logits_and_gradients_are_those_of_the_whole_encoder(family, k):
     model = classifier(family)
     freeze(model, k)
     counted = count_parameters(model)
-    hidden, note = trunk.build(model, TABLE, k, "fp32")
-    assert note == ""
+    hidden = trunk.build(model, TABLE, k, "fp32")
+    assert isinstance(hidden, trunk.HiddenTable)
     assert count_parameters(model) == counted
     model.eval()
     seen = []
@@ -50,16 +52,117 @@ def test_a_training_with_the_cache_has_the_losses_and_metrics_of_one_without(con
     assert runs[0].metrics == runs[1].metrics
 
 
-def test_without_the_memory_for_it_the_training_goes_on_and_says_so(config, notices, tmp_path, monkeypatch, capsys):
+def test_rows_of_the_same_text_share_an_entry():
+    twice = TokenTable(
+        np.concatenate([TABLE.ids, TABLE.ids]),
+        np.concatenate([TABLE.offsets, TABLE.offsets[1:] + TABLE.offsets[-1]]),
+        pad_id=0,
+        max_length=16,
+    )
+    model = classifier("bert").eval()
+    freeze(model, 2)
+    hidden = trunk.build(model, twice, 2, "fp32")
+    assert len(hidden) == 8
+    assert len(hidden.hidden) == len(TABLE.ids)
+    torch.testing.assert_close(hidden.batch(ROWS)[0], hidden.batch(ROWS + 4)[0])
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_a_second_run_reads_what_the_first_computed(dtype, tmp_path, monkeypatch, capsys):
+    model = classifier("bert")
+    freeze(model, 2)
+    first = trunk.build(model, TABLE, 2, dtype, tmp_path)
+    assert "se calculan y se guardan" in capsys.readouterr().out
+    monkeypatch.setattr(trunk, "_compute", None)
+    second = trunk.build(model, TABLE, 2, dtype, tmp_path)
+    assert "ya calculadas" in capsys.readouterr().out
+    assert torch.equal(first.hidden, second.hidden)
+
+
+def test_another_depth_weight_text_or_precision_is_another_entry(tmp_path):
+    def keys(k=2, seed=0, table=TABLE, precision="fp32"):
+        model = classifier("bert")
+        freeze(model, k)
+        with torch.no_grad():
+            model.encoder.embeddings.word_embeddings.weight[7] += seed
+        return trunk._key(model, table, k, precision, torch.device("cpu"))
+
+    other = TokenTable(TABLE.ids[::-1].copy(), TABLE.offsets, 0, 16)
+    assert keys() == keys()
+    assert len({keys(), keys(k=1), keys(seed=1), keys(table=other), keys(precision="bf16")}) == 5
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "foreign seal", "broken seal"])
+def test_a_damaged_or_foreign_file_is_computed_again(harm, tmp_path, capsys):
+    model = classifier("bert")
+    freeze(model, 2)
+    first = trunk.build(model, TABLE, 2, "fp32", tmp_path)
+    data, seal = next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.json"))
+    whole = bytearray(data.read_bytes())
+    if harm == "cut":
+        data.write_bytes(whole[:-4])
+    elif harm == "flip":
+        whole[100] ^= 1
+        data.write_bytes(whole)
+    else:
+        seal.write_text("{" if harm == "broken seal" else '{"shape": [1, 1], "sha256": ""}')
+    capsys.readouterr()
+    again = trunk.build(model, TABLE, 2, "fp32", tmp_path)
+    assert "se calculan y se guardan" in capsys.readouterr().out
+    assert torch.equal(first.hidden, again.hidden)
+
+
+def test_without_disk_it_stays_in_memory_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trunk_store, "SPARE_BYTES", 2**62)
+    model = classifier("bert")
+    freeze(model, 2)
+    assert isinstance(trunk.build(model, TABLE, 2, "fp32", tmp_path), trunk.HiddenTable)
+    assert "el disco no deja guardarlas" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trunk_store, "_reserve", full)
+    model = classifier("bert")
+    freeze(model, 2)
+    assert isinstance(trunk.build(model, TABLE, 2, "fp32", tmp_path), trunk.HiddenTable)
+    assert "el disco no deja guardarlas" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_fit_in_memory_is_read_from_the_file(tmp_path, monkeypatch):
+    model = classifier("bert").eval()
+    freeze(model, 2)
+    expected = trunk.build(model, TABLE, 2, "fp32").batch(ROWS)
     monkeypatch.setattr(trunk, "MEMORY_SHARE", 0.0)
-    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
-    assert "no caben en memoria" in capsys.readouterr().out
+    mapped = trunk.build(model, TABLE, 2, "fp32", tmp_path)
+    torch.testing.assert_close(mapped.batch(ROWS), expected)
+
+
+def test_the_folder_forgets_what_was_used_least_recently(tmp_path, monkeypatch):
+    for number, key in enumerate(("old", "new")):
+        with trunk_store.write(tmp_path, key, (10, 10), np.float32) as array:
+            array[:] = number
+        os.utime(tmp_path / f"{key}.json", (number, number))
+    monkeypatch.setattr(trunk_store, "KEPT_BYTES", 900)
+    assert trunk_store.make_room(tmp_path, 400)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new.bin", "new.json"]
+    assert not trunk_store.make_room(tmp_path, 901)
+
+
+def test_without_memory_or_disk_the_training_goes_on_and_says_so(config, notices, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trunk, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(trunk_store, "SPARE_BYTES", 2**62)
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # a trunk kept by no one
+    assert "no caben ni en memoria ni en disco" in capsys.readouterr().out
     assert run.metrics["epochs"] == 1
 
 
-def test_an_encoder_that_cannot_be_split_goes_on_without_the_cache(monkeypatch):
+def test_an_encoder_that_cannot_be_split_goes_on_without_the_cache(monkeypatch, capsys):
     model = classifier("bert")
-    monkeypatch.setattr(trunk, "split_encoder", lambda encoder, k: (encoder, encoder))
-    table, note = trunk.build(model, TABLE, 1, "fp32")
-    assert table is TABLE
-    assert "no deja separar" in note
+    monkeypatch.setattr(model, "bottom", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
+    assert trunk.build(model, TABLE, 1, "fp32") is TABLE
+    assert "no deja separar" in capsys.readouterr().out

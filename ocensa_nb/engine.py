@@ -1,0 +1,127 @@
+"""Everything one optimiser step needs, put together from a config; and the step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ocensa_nb import trunk, used_vocabulary
+from ocensa_nb.compiling import compiled
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.devices import to_device
+from ocensa_nb.dropout import use_block_dropout
+from ocensa_nb.feeding import MicroBatch
+from ocensa_nb.memory import MicroBatches
+from ocensa_nb.model import MultiHeadClassifier, freeze
+from ocensa_nb.notices import Notices
+from ocensa_nb.objective import Objective
+from ocensa_nb.optim import build_optimizer
+from ocensa_nb.precision import autocast
+from ocensa_nb.tokens import TokenTable
+from ocensa_nb.trunk import HiddenTable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Engine:
+    """A model, the table it reads, and what moves its weights; `build` puts one together.
+
+    precision is a resolved one; `forward` is the model, or its compiled form.
+    """
+
+    model: MultiHeadClassifier
+    table: TokenTable | HiddenTable
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    precision: str
+    max_grad_norm: float
+    device: torch.device
+    forward: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
+    micro_batches: MicroBatches = field(default_factory=MicroBatches)
+
+    def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make one optimiser step over a whole effective batch; return its loss and gradient norm, scalars.
+
+        Nothing here waits for the device. A norm that is not finite under fp16 means an overflow: the scaler has
+        then skipped the step.
+        """
+        micro_batches = to_device(micro_batches, self.device)
+        loss = self.micro_batches.run(self.accumulate, micro_batches, self.model)
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def accumulate(self, micro_batches: list[MicroBatch]) -> torch.Tensor:
+        """Add the gradients of one whole effective batch, micro-batch by micro-batch; return its loss, a scalar.
+
+        The gradients are those of the batch in one piece, for any cut into micro-batches.
+        """
+        normalisers = self.objective.normalisers(micro["labels"] for micro in micro_batches)
+        total = torch.zeros((), device=self.device)
+        for micro in micro_batches:
+            with autocast(self.precision, self.device):
+                logits = self.forward(micro["inputs"], micro["attention_mask"])
+            loss = self.objective(logits, micro["labels"], normalisers)
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+
+def classifier(config: TrainConfig, notices: Notices, encoder: "PreTrainedModel") -> MultiHeadClassifier:
+    """Return the encoder with a head a label, frozen as the config asks; raises `UserError` where it cannot be."""
+    sizes = {head: len(names) for head, names in notices.classes.items()}
+    model = MultiHeadClassifier(encoder, sizes, config.dropout)
+    freeze(model, config.freeze_layers)
+    return model
+
+
+def build(
+    config: TrainConfig,
+    notices: Notices,
+    table: TokenTable,
+    model: MultiHeadClassifier,
+    precision: str,
+    device: torch.device,
+    cache: Path | None = None,
+    plain: bool = False,
+) -> Engine:
+    """Put together what the config asks for; `cache` is where the trunk is kept between runs, None for nowhere.
+
+    The model is changed: its vocabulary may be narrowed (`used_vocabulary.widen` undoes it). `plain` leaves torch's
+    own AdamW loop and dropout in place: what a training without this package has, to be measured against. Raises
+    `UserError` for what cannot be.
+    """
+    model.to(device)
+    if not plain:
+        use_block_dropout(model)
+    if config.used_vocabulary and not config.freeze_layers:
+        table = used_vocabulary.narrow(model.encoder, table)
+    if config.cls_only and not model.shorten(*to_device(table.sample(), device)):
+        print("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.", flush=True)
+    if config.cache_trunk and config.freeze_layers:
+        table = trunk.build(model, table, config.freeze_layers, precision, cache)
+    class_weights = {
+        head: torch.tensor(weights, dtype=torch.float32, device=device)
+        for head, weights in notices.class_weights.items()
+    }
+    return Engine(
+        model=model,
+        table=table,
+        objective=Objective(config.heads, class_weights, config.label_smoothing),
+        optimizer=build_optimizer(model, config, fused=not plain),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        precision=precision,
+        max_grad_norm=config.max_grad_norm,
+        device=device,
+        forward=compiled(model) if config.compile else model,
+    )

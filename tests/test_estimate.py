@@ -1,0 +1,44 @@
+"""The expected time comes from steps of this training, which then goes on as if they had never been made."""
+
+import numpy as np
+import pytest
+import torch
+
+from ocensa_nb import estimate, train
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_measuring_changes_nothing_of_the_training(config, notices, tmp_path, monkeypatch, precision):
+    settings = config.replace(precision=precision, epochs=1)
+    runs = [train.fit(settings.replace(out=str(tmp_path / "measured")), notices)]
+    monkeypatch.setattr(estimate, "expect", lambda *_: estimate.Estimate(1.0, 1.0, 0.0))
+    runs.append(train.fit(settings.replace(out=str(tmp_path / "plain")), notices))
+    histories = [[line["loss"] for line in run.history()] for run in runs]
+    assert histories[0] == histories[1]
+    assert runs[0].metrics == runs[1].metrics
+
+
+def test_an_estimate_adds_up_the_steps_of_every_size_and_the_scorings(config, notices, monkeypatch):
+    from ocensa_nb import encoders, engine, feeding, tokens
+
+    tokenizer = encoders.load_tokenizer("tiny", notices.texts)
+    table = tokens.encode(notices.texts, tokenizer, config.max_length)
+    model = engine.classifier(config, notices, encoders.load_encoder("tiny", tokenizer))
+    cpu = torch.device("cpu")
+    made = engine.build(config, notices, table, model, "fp32", cpu)
+    loader, sampler = feeding.step_loader(made.table, notices, config, cpu)
+    # A step of one second a hundred places, a scoring of two seconds.
+    monkeypatch.setattr(
+        estimate, "_step_seconds", lambda engine, batches, rows: len(rows) * table.lengths[rows].max() / 100
+    )
+    monkeypatch.setattr(estimate, "_scoring_seconds", lambda *_: 2.0)
+    found = estimate.expect(made, loader.dataset, sampler, notices.split, config.replace(epochs=3))
+    steps = sum(len(rows) * table.lengths[rows].max() / 100 for rows in sampler)
+    assert found.epoch == pytest.approx(steps + 2, rel=1e-6)
+    assert found.training == pytest.approx(3 * (steps + 2) + 4, rel=1e-6)
+    assert f"Tiempo previsto: {estimate.duration(found.training)}, a {estimate.duration(found.epoch)}" in str(found)
+    assert all(np.isfinite(p.detach()).all() for p in model.parameters())
+
+
+def test_a_duration_reads_as_a_person_says_it():
+    assert [estimate.duration(s) for s in (3.4, 99, 600, 7200)] == ["3 s", "99 s", "10.0 min", "2.0 h"]

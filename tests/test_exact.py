@@ -1,0 +1,160 @@
+"""What is always on and claims to change nothing: block dropout, the used vocabulary, smaller micro-batches."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_model import FAMILIES
+from test_train import HEADS, OFF, batch, cut, engine, gradients, small_model
+from torch import nn
+
+from ocensa_nb import memory, train, used_vocabulary
+from ocensa_nb.compiling import compiled
+from ocensa_nb.dropout import BlockDropout, use_block_dropout
+from ocensa_nb.errors import UserError
+from ocensa_nb.objective import Objective
+from ocensa_nb.optim import build_optimizer
+from ocensa_nb.runs import Run
+from ocensa_nb.tokens import TokenTable
+
+
+@given(st.floats(0.0, 0.95), st.integers(1, 7))
+@settings(max_examples=30, deadline=None)
+def test_block_dropout_keeps_the_mean_and_drops_its_share(p, odd):
+    torch.manual_seed(0)
+    inputs = torch.ones(odd, 40_001)
+    found = BlockDropout(p)(inputs)
+    kept = found != 0
+    sigma = (p * (1 - p) / found.numel()) ** 0.5
+    assert abs(kept.float().mean().item() - (1 - p)) < 5 * sigma + 1e-5
+    if kept.any():
+        assert torch.allclose(found[kept], found[kept][0])
+        assert found[kept][0].item() * (1 - round(p * 65536) / 65536) == pytest.approx(1, rel=1e-4)
+
+
+def test_block_dropout_drops_neighbours_independently_and_its_gradient_has_the_same_mask():
+    torch.manual_seed(0)
+    inputs = torch.ones(400_000, requires_grad=True)
+    found = BlockDropout(0.5)(inputs)
+    found.sum().backward()
+    assert torch.equal(inputs.grad, found.detach())
+    dropped = (found == 0).float()
+    for apart in (1, 2, 3, 4):  # four of them come from one draw
+        both = (dropped[apart:] * dropped[:-apart]).mean().item()
+        assert both == pytest.approx(0.25, abs=0.005)
+
+
+def test_block_dropout_does_nothing_in_eval_and_takes_the_place_of_every_other():
+    model = small_model()
+    use_block_dropout(model)
+    assert {type(m) for m in model.modules() if isinstance(m, nn.Dropout)} == {BlockDropout}
+    values = torch.randn(5)
+    assert BlockDropout(0.5).eval()(values) is values
+
+
+def table_of(ids, pad_id=0):
+    lengths = np.full(len(ids), ids.shape[1])
+    return TokenTable(ids.flatten().astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), pad_id, 16)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_the_used_rows_ends_where_training_all_rows_does(family, config):
+    from ocensa_nb.model import MultiHeadClassifier
+
+    ids = np.random.default_rng(0).choice([2, 5, 9, 11, 30, 49], size=(8, 6))
+    ended = []
+    for narrowed in (False, True):
+        torch.manual_seed(0)
+        encoder = FAMILIES[family]()
+        pad_id = encoder.config.pad_token_id
+        model = MultiHeadClassifier(encoder, {"causa": 4}, dropout=0.0).eval()
+        table = table_of(ids, pad_id)
+        if narrowed:
+            table = used_vocabulary.narrow(encoder, table)
+            assert len(encoder.get_input_embeddings().weight) < 10
+        decaying = config.replace(weight_decay=0.5, learning_rate=1e-3)
+        optimizer = build_optimizer(model, decaying)
+        for step in range(6):
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * (step + 1)
+            logits = model(*table.batch(np.arange(8)))["causa"]
+            nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        used_vocabulary.widen(encoder)
+        assert len(encoder.get_input_embeddings().weight) == 50
+        ended.append(encoder.get_input_embeddings().weight.detach())
+    torch.testing.assert_close(ended[1], ended[0], atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_with_the_used_vocabulary_has_the_losses_and_the_whole_vocabulary_of_one_without(
+    config, notices, tmp_path
+):
+    runs = []
+    for narrowed in (True, False):
+        chosen = config.replace(out=str(tmp_path / str(narrowed)), freeze_layers=0, used_vocabulary=narrowed, epochs=1)
+        runs.append(train.fit(chosen, notices))
+    losses = [[line["loss"] for line in run.history() if "step" in line] for run in runs]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    models = [Run.load(run.path).load_model()[0] for run in runs]
+    weights = [model.encoder.get_input_embeddings().weight for model in models]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
+
+
+class TestAStepThatRunsOutOfMemory:
+    def failing(self, model, largest):
+        """Return a forward that has no memory for more rows than `largest`."""
+
+        def forward(inputs, attention_mask):
+            if len(inputs) > largest:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+            return model(inputs, attention_mask)
+
+        return forward
+
+    def test_is_tried_again_in_halves_and_gives_what_the_smaller_run_gives(self, capsys):
+        results = []
+        for rows, largest in ((16, 4), (4, 16)):
+            model = small_model()
+            torch.manual_seed(5)
+            made = engine(model, Objective(HEADS, {}, 0.1), OFF)
+            made.forward = self.failing(model, largest)
+            loss, norm = made.step(cut(batch(16), rows))
+            results.append((loss, norm, {name: p.detach().clone() for name, p in model.named_parameters()}))
+        torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
+        said = capsys.readouterr().out
+        assert "Sin memoria con micro-batches de 16 filas: se repite el paso con 8" in said
+        assert "Sin memoria con micro-batches de 8 filas: se repite el paso con 4" in said
+
+    def test_stays_small_and_starts_each_try_without_gradients(self):
+        model = small_model().eval()
+        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made.forward = self.failing(model, 4)
+        made.micro_batches.run(made.accumulate, [batch(13)], model)
+        found = gradients(model)
+        assert made.micro_batches.pieces == 4
+        model.zero_grad()
+        engine(model, Objective(HEADS, {}, 0.0), OFF).accumulate([batch(13)])
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=0)
+
+    def test_that_has_no_room_for_one_row_is_a_sentence(self):
+        model = small_model()
+        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made.forward = self.failing(model, 0)
+        with pytest.raises(UserError, match="ni para un aviso"):
+            made.step([batch(2)])
+
+    def test_is_told_from_every_other_fault(self):
+        assert memory.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        assert not memory.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_compile_is_refused_with_the_reason_where_this_machine_cannot(monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(UserError, match=r"compile = True no puede ser.*No working C\+\+ compiler"):
+        compiled(small_model())
