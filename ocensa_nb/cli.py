@@ -59,6 +59,7 @@ def train(
     plots.training_gif(run)
     metrics, seconds = run.metrics, run.facts["seconds"]
     print(f"Corrida en {run.path}: época {metrics['best_epoch']} de {metrics['epochs']}, {seconds['total']:.0f} s.")
+    print(f"Tiempo previsto {seconds['expected']:.0f} s, tardó {seconds['training']:.0f} s.")
     print(f"Prueba: {_scores(metrics['test'])}.")
     return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
 
@@ -94,6 +95,35 @@ def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
     return {"out": str(path), "rows": len(table), "scored": scored}
 
 
+def compare(
+    out: Out,
+    data: Data = "",
+    model: Annotated[str, tyro.conf.arg(help="codificador que se mide")] = "minilm",
+    steps: Annotated[int, tyro.conf.arg(help="rondas: en cada una se mide un paso de cada técnica")] = 3,
+    quality: Annotated[bool, tyro.conf.arg(help="además, entrenamientos cortos con su F1")] = False,
+    epochs: Annotated[int, tyro.conf.arg(help="épocas de esos entrenamientos")] = 3,
+    seeds: Annotated[int, tyro.conf.arg(help="semillas de cada uno")] = 2,
+) -> dict[str, Any]:
+    """Medir qué gana cada optimización aquí, con sus datos: sola y una sobre otra."""
+    from ocensa_nb import compare as comparison
+    from ocensa_nb import runs
+
+    folder = runs.new_folder(out)  # before the work, not after
+    config = TrainConfig(data=data, model=model)
+    results = comparison.compare(config, steps)
+    print(comparison.table(results).to_string(index=False))
+    print("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
+    print("\n".join(comparison.verdicts(results)))
+    if quality:
+        from ocensa_nb import quality as trainings
+
+        results["quality"] = trainings.quality(config, results, epochs, seeds)
+        print(trainings.reading(results["quality"]))
+    comparison.save(results, folder)
+    print(f"Tablas y figuras en {folder}.")
+    return results
+
+
 def suite(out: Out) -> dict[str, Any]:
     """Ejecutar los cuadernos 01 a 04 sin pantalla, con el modelo y los datos incluidos."""
     from ocensa_nb import experiments
@@ -112,6 +142,7 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "compare": compare,
     "suite": suite,
 }
 

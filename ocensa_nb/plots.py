@@ -85,6 +85,63 @@ def confusion(matrix: "pd.DataFrame", title: str) -> "Figure":
     return figure
 
 
+def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
+    """Return the bars of a comparison: how many times faster than the baseline, stacked or each technique alone."""
+    found = results[which]
+    figure, axes = _figure(9, 1.2 + 0.42 * len(found))
+    kinds = list(dict.fromkeys(m["kind"] for m in found))
+    for place, m in enumerate(found):
+        spread = [[m["speedup"] - m["speedup_min"]], [m["speedup_max"] - m["speedup"]]]
+        colour = COLOURS[(2, 0, 1)[("exacta", "exacta si se congela", "compromiso").index(m["kind"])]]
+        axes.barh(place, m["speedup"], xerr=spread, color=colour, ecolor=GREY, capsize=3)
+        axes.annotate(f" ×{m['speedup']:.{0 if m['speedup'] >= 20 else 1}f}", (m["speedup_max"], place), va="center")
+    from matplotlib.patches import Patch
+
+    colours = {"exacta": COLOURS[2], "exacta si se congela": COLOURS[0], "compromiso": COLOURS[1]}
+    axes.legend(handles=[Patch(color=colours[kind], label=kind) for kind in kinds], frameon=False, loc="lower right")
+    axes.set_yticks(range(len(found)), [m["title"] for m in found])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlim(right=2 * max(m["speedup_max"] for m in found))
+    last = found[-1]
+    if which == "ladder":
+        axes.set(xlabel="veces más rápido que el punto de partida (escala logarítmica)", title="Una técnica sobre otra")
+        before, after = (f"{m['seconds_per_step']:.3g} s" for m in (found[0], last))
+        reading = f"Todas juntas: un paso tarda {after} en lugar de {before}."
+    else:
+        best = max(found, key=lambda m: m["speedup"])
+        axes.set(xlabel="veces más rápido que el punto de partida (escala logarítmica)", title="Cada técnica sola")
+        reading = f"La que más gana por sí sola: {best['title']}, {best['speedup']:.1f} veces."
+    _reading(figure, reading)
+    return figure
+
+
+def f1_against_time(points: list[dict[str, Any]]) -> "Figure":
+    """Return a point a rung of the ladder: seconds of a short training against its validation F1, with its spread."""
+    from ocensa_nb.quality import reading
+
+    figure, axes = _figure(9, 4.5)
+    for place, point in enumerate(points):
+        spread = [[point["f1"] - point["f1_min"]], [point["f1_max"] - point["f1"]]]
+        colour = COLOURS[0] if point["trained"] else COLOURS[5]
+        axes.errorbar(point["seconds"], point["f1"], yerr=spread, fmt="o", color=colour, ecolor=GREY, capsize=3)
+        axes.annotate(str(place), (point["seconds"], point["f1"]), xytext=(5, 6), textcoords="offset points")
+    names = "\n".join(f"{place}  {point['title']}" for place, point in enumerate(points))
+    axes.annotate(names, (1.02, 0.5), xycoords="axes fraction", va="center", fontsize=8)
+    axes.set_xscale("log")
+    axes.set(
+        xlabel="segundos de entrenamiento (escala logarítmica)",
+        ylabel="F1 medio de validación (0 a 1)",
+        title="Calidad contra tiempo, peldaño a peldaño",
+    )
+    axes.plot([], [], "o", color=COLOURS[0], label="entrenado")
+    axes.plot([], [], "o", color=COLOURS[5], label="misma función: F1 del entrenado, tiempo de sus pasos")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    _reading(figure, reading(points))
+    return figure
+
+
 def training_gif(run: Run) -> Path | None:
     """Draw the training as a GIF from its history: loss by step and F1 by epoch, the last frame held.
 

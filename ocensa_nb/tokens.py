@@ -48,6 +48,12 @@ class TokenTable:
         """Return ids and mask of a few rows, on which two ways of computing the same can be compared."""
         return list(self.batch(np.arange(min(4, len(self)))))
 
+    def take(self, rows: np.ndarray) -> "TokenTable":
+        """Return a table of some rows, in their order."""
+        ids = np.concatenate([self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows])
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
+        return TokenTable(ids, offsets, self.pad_id, self.max_length)
+
     def unique(self) -> tuple["TokenTable", np.ndarray]:
         """Return a table of the distinct texts, and the one each row is, int64 (rows,)."""
         seen: dict[bytes, int] = {}

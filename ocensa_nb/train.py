@@ -36,10 +36,11 @@ def load_notices(config: TrainConfig) -> Notices:
     return prepare(read(path, config.columns, tuple(config.heads), config.text_fields), config)
 
 
-def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
+def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = True) -> Run:
     """Train a classifier on the notices and return its finished run, with the best epoch's weights.
 
-    Raises `UserError` for settings, data, encoder or output folder that cannot be.
+    keep_trunk: whether what frozen layers give is kept for, and taken from, other runs. Raises `UserError` for
+    settings, data, encoder or output folder that cannot be.
     """
     started = time.perf_counter()
     config.validate()
@@ -57,7 +58,10 @@ def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
     model = engines.classifier(config, notices, encoder)
     run = Run.create(config, _facts(config, notices, model, precision, device), notices.classes)
     print(describe_parameters(model), flush=True)
-    engine = engines.build(config, notices, table, model, precision, device, trunk_store.default_folder())
+    built_from = time.perf_counter()
+    cache = trunk_store.default_folder() if keep_trunk else None
+    engine = engines.build(config, notices, table, model, precision, device, cache)
+    trunk_seconds = time.perf_counter() - built_from
 
     loader, sampler = step_loader(engine.table, notices, config, device)
     total_steps = config.epochs * len(sampler)
@@ -100,6 +104,7 @@ def fit(config: TrainConfig, notices: Notices | None = None) -> Run:
     run.facts["seconds"] = {
         "expected": expected.training,
         "expected_epoch": expected.epoch,
+        "trunk": trunk_seconds,
         "training": training,
         "total": time.perf_counter() - started,
     }

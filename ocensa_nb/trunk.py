@@ -20,6 +20,7 @@ from ocensa_nb.slices import layers
 from ocensa_nb.tokens import TokenTable, places, sorted_batches
 
 BUILD_BATCH = 64
+QUIET_BATCHES = 10  # fewer than this end before a progress bar could be read
 MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
 GIB = 2**30
 # numpy has no bfloat16, so the file holds its bits.
@@ -116,7 +117,8 @@ def _compute(
     try:
         with torch.inference_mode(), autocast(precision, device):
             batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
-            for rows in tqdm(batches, desc="Capas congeladas, una sola vez", unit="batch", leave=False):
+            hidden_bar = len(batches) < QUIET_BATCHES
+            for rows in tqdm(batches, "Capas congeladas, una sola vez", unit="batch", leave=False, disable=hidden_bar):
                 ids, mask = to_device(list(texts.batch(rows)), device)
                 states = bottom(ids, mask)
                 states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)

@@ -70,7 +70,7 @@ def results(csv, tmp_path_factory):
 
 def test_the_suite_runs_all_four_and_gathers_metrics_times_and_html(results):
     folder = Path(results["out"])
-    assert list(results["seconds"]) == [path.stem for path in NOTEBOOKS]
+    assert tuple(results["seconds"]) == experiments.SUITE
     for name in results["seconds"]:
         assert "<html" in (folder / f"{name}.html").read_text(encoding="utf-8")
     run = Run.load(results["run"])
@@ -99,3 +99,13 @@ def test_a_notebook_that_stops_says_its_sentence_without_a_traceback(tmp_path):
     error = next(o for o in outputs if o.output_type == "error" and o.ename == "UserError")
     assert len(error.traceback) == 1
     assert (tmp_path / "04_evaluate.html").exists()
+
+
+def test_the_comparison_runs_as_a_notebook_and_shows_tables_and_pictures(csv, tmp_path):
+    out = tmp_path / "comparison"
+    parameters = {"model": "tiny", "data": str(csv), "steps": 1, "quality": False, "out": str(out)}
+    executed = experiments.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
+    outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
+    assert sum("text/html" in o.get("data", {}) for o in outputs) >= 2
+    assert (out / "compare.json").exists()

@@ -1,0 +1,62 @@
+"""What each rung of the ladder costs in quality: short trainings, and their F1 beside their time."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocensa_nb.compare import EPOCHS, baseline_config, rungs
+from ocensa_nb.config import RECIPES, TrainConfig
+from ocensa_nb.estimate import duration
+from ocensa_nb.train import fit, load_notices
+
+# The guide's rate of 2e-5 learns next to nothing in a few epochs: all rungs take those of the recipe for a CPU.
+RATES = ("heads", "learning_rate", "head_learning_rate")
+
+
+def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, seeds: int = 2) -> list[dict[str, Any]]:
+    """Train rungs of a measured ladder for a few epochs and return a point a rung: seconds and validation F1.
+
+    Rungs that compute the same function share their F1: one of them is trained, the fastest, and the others get the
+    time their measured steps would take (`trained` is False). f1: the mean over heads of the weighted F1, over
+    `seeds` seeds, from f1_min to f1_max. seconds: of the training, and of building the cache.
+    """
+    base = baseline_config(config).replace(
+        **{name: RECIPES["cpu"].get(name, getattr(TrainConfig(), name)) for name in RATES},
+        epochs=epochs,
+        patience=epochs,
+        class_weights=False,
+    )
+    notices = load_notices(base)
+    stacked = rungs(base, results["depth"])
+    points: list[dict[str, Any]] = []
+    for place, (technique, rung) in enumerate(stacked):
+        measured = results["ladder"][place]
+        seconds = measured["build_seconds"] + (measured["run_seconds"] - measured["build_seconds"]) * epochs / EPOCHS
+        points.append({"name": technique.name, "title": technique.title, "seconds": seconds, "trained": False})
+        followed_by_same = place + 1 < len(stacked) and stacked[place + 1][0].exact
+        if followed_by_same:
+            continue
+        scores, times = [], []
+        for seed in range(base.seed, base.seed + seeds):
+            print(f"{technique.title}: semilla {seed}, {epochs} épocas.", flush=True)
+            with tempfile.TemporaryDirectory() as folder:
+                run = fit(rung.replace(seed=seed, out=str(Path(folder) / "run")), notices, keep_trunk=False)
+                scores.append(float(np.mean([run.metrics["val"][f"{head}_f1"] for head in run.classes])))
+                times.append(run.facts["seconds"]["training"] + run.facts["seconds"]["trunk"])
+        points[-1] |= {"seconds": float(np.mean(times)), "trained": True}
+        for point in points:  # and all before it that compute the same
+            if "f1" not in point:
+                point |= {"f1": float(np.mean(scores)), "f1_min": min(scores), "f1_max": max(scores)}
+    return points
+
+
+def reading(points: list[dict[str, Any]]) -> str:
+    """Say in one Spanish sentence what the fastest rung costs against the first."""
+    first, last = points[0], points[-1]
+    return (
+        f"Del primero al último: de {duration(first['seconds'])} a {duration(last['seconds'])}, con un F1 medio de "
+        f"{first['f1']:.3f} y de {last['f1']:.3f}."
+    )

@@ -1,0 +1,100 @@
+"""The techniques that are measured: what each changes, whether it is exact, and what the guide says it gains."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EXACT, GIVEN_FREEZING, TRADE = "exacta", "exacta si se congela", "compromiso"
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One change to a training. What the user reads is in Spanish.
+
+    changes: fields of `TrainConfig`; engine: it also needs our own optimiser loop and dropout; half: the encoder with
+    half its layers; claim: the gain the guide promises, as a range of times, None where it promises none.
+    """
+
+    name: str
+    title: str
+    kind: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    engine: bool = False
+    half: bool = False
+    claim: tuple[float, float] | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the function learnt is the same with it and without it."""
+        return self.kind != TRADE
+
+
+BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EXACT)
+
+
+def ladder(depth: int) -> list[Technique]:
+    """Return the techniques in the order they are stacked: the exact that need no other, the trades, the cache."""
+    return [
+        BASELINE,
+        Technique("dynamic_padding", "Relleno dinámico, por largos", EXACT, {"padding": "dynamic"}),
+        Technique("cls_only", "Última capa solo para [CLS]", EXACT, {"cls_only": True}),
+        Technique("engine", "AdamW fusionado, dropout por bloques", EXACT, engine=True),
+        Technique("used_vocabulary", "Solo el vocabulario usado", EXACT, {"used_vocabulary": True}),
+        Technique("max_length", "max_length = 128", TRADE, {"max_length": 128}, claim=(2.0, 2.0)),
+        Technique("mixed_precision", "Precisión mixta", TRADE, {"precision": "auto"}, claim=(2.0, 3.0)),
+        _freeze(depth),
+        Technique("trunk_cache", "Capas congeladas, una sola vez", GIVEN_FREEZING, {"cache_trunk": True}),
+    ]
+
+
+def alone(depth: int, batch_size: int) -> list[Technique]:
+    """Return the techniques that are measured each on its own against the baseline."""
+    micro = max(1, batch_size // 4)
+    return [
+        *(technique for technique in ladder(depth)[1:] if technique.name != "trunk_cache"),
+        Technique(
+            "trunk_cache",
+            "Congelar y calcular lo congelado una sola vez",
+            GIVEN_FREEZING,
+            {**_freeze(depth).changes, "cache_trunk": True},
+        ),
+        Technique(
+            "gradient_accumulation",
+            f"Acumular gradientes, {micro} × {batch_size // micro}",
+            EXACT,
+            {"batch_size": micro, "gradient_accumulation_steps": batch_size // micro},
+        ),
+        Technique("smaller_model", "Un codificador de la mitad de capas", TRADE, half=True, claim=(2.0, 3.0)),
+    ]
+
+
+def verdict(technique: Technique, speedup: float, low: float, high: float) -> str:
+    """Say in one Spanish sentence what a technique gave here, beside what the guide promises.
+
+    speedup: the median, in times; low and high: the least and the most that was measured.
+    """
+    if low <= 1.03 and high >= 0.97:
+        gain = "aquí no cambia el tiempo"
+    elif speedup < 1:
+        gain = f"aquí tarda {1 / speedup:.2f} veces más"
+    else:
+        gain = f"aquí va {speedup:.{1 if speedup >= 10 else 2}f} veces más rápido"
+    how = {EXACT: "el resultado es el mismo", GIVEN_FREEZING: "el mismo resultado que congelando", TRADE: ""}
+    cost = how[technique.kind] or "cambia el resultado: mire el F1"
+    if technique.claim is None:
+        return f"{gain.capitalize()}; {cost}."
+    least, most = technique.claim
+    promised = f"{least:g}" if least == most else f"{least:g} a {most:g}"
+    if high < least:
+        against = "menos que"
+    elif low > most:
+        against = "más que"
+    else:
+        against = "en línea con"
+    return f"{gain.capitalize()}, {against} las {promised} veces de la guía; {cost}."
+
+
+def _freeze(depth: int) -> Technique:
+    """Freeze all layers but two, as the guide does with BETO's twelve."""
+    kept = max(1, depth - 2)
+    return Technique("freeze", f"Congelar {kept} de {depth} capas", TRADE, {"freeze_layers": kept}, claim=(1.5, 2.0))

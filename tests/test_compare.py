@@ -1,0 +1,123 @@
+"""Comparing optimisations: the ladder's order, what is told of each rung, and the claims measured on real steps."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ocensa_nb import compare, measure
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.environment import ROOT
+from ocensa_nb.techniques import EXACT, TRADE, Technique, ladder, verdict
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def compared(csv, tmp_path_factory):
+    """Return what the verb `compare` says and writes, by a real process."""
+    folder = tmp_path_factory.mktemp("compare") / "out"
+    command = [sys.executable, "-m", "ocensa_nb", "compare", "--data", csv, "--model", "tiny", "--steps", 2]
+    command += ["--quality", "True", "--epochs", 1, "--out", folder, "--json", "-"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), folder, done.stderr
+
+
+def test_the_ladder_begins_at_the_baseline_then_exact_rungs_then_trades_then_the_cache(compared):
+    results, _, _ = compared
+    names = [rung["name"] for rung in results["ladder"]]
+    assert names[0] == "baseline"
+    assert names[-1] == "trunk_cache"
+    exact = [rung["exact"] for rung in results["ladder"][:-1]]
+    assert exact == sorted(exact, reverse=True)
+    assert names == [technique.name for technique in ladder(4)]
+
+
+def test_every_rung_tells_its_time_memory_and_share_of_the_machine(compared):
+    results, _, _ = compared
+    for rung in results["ladder"] + results["alone"]:
+        assert 0 < rung["seconds_min"] <= rung["seconds_per_step"] <= rung["seconds_max"]
+        assert rung["speedup_min"] <= rung["speedup"] <= rung["speedup_max"]
+        assert rung["gflops_per_step"] > 0
+        assert 0 < rung["utilisation"] < 1
+        assert rung["run_seconds"] >= 300 * rung["seconds_per_step"]  # 320 training rows, 15 epochs
+        assert rung["models_seconds"] == pytest.approx(3 * rung["run_seconds"])
+    assert results["ladder"][0]["speedup"] == 1
+    assert results["machine"]["peak_gflops"]["fp32"] > 1
+    assert results["machine"]["threads"] >= 1
+
+
+def test_each_rung_computes_less_than_the_one_before_it_where_it_should(compared):
+    rungs = {rung["name"]: rung for rung in compared[0]["ladder"]}
+    work = {name: rung["gflops_per_step"] for name, rung in rungs.items()}
+    assert work["baseline"] > 2 * work["dynamic_padding"] > 2 * work["cls_only"]
+    assert work["mixed_precision"] > work["freeze"] > work["trunk_cache"]
+    assert rungs["baseline"]["padded_share"] > 0.8
+    assert rungs["dynamic_padding"]["padded_share"] < 0.05
+    assert rungs["used_vocabulary"]["trainable_parameters"] <= rungs["baseline"]["trainable_parameters"]
+    assert rungs["freeze"]["trainable_parameters"] < rungs["baseline"]["trainable_parameters"]
+    assert rungs["trunk_cache"]["build_seconds"] > 0
+
+
+def test_the_quality_of_rungs_of_one_function_is_one(compared):
+    points = compared[0]["quality"]
+    assert [point["name"] for point in points] == [rung["name"] for rung in compared[0]["ladder"]]
+    by_name = {point["name"]: point for point in points}
+    assert [name for name, point in by_name.items() if point["trained"]] == [
+        "used_vocabulary",
+        "max_length",
+        "mixed_precision",
+        "trunk_cache",
+    ]
+    assert len({by_name[name]["f1"] for name in ("baseline", "dynamic_padding", "cls_only", "used_vocabulary")}) == 1
+    assert all(0 <= point["f1_min"] <= point["f1"] <= point["f1_max"] <= 1 for point in points)
+
+
+def test_a_verdict_is_said_of_every_technique_of_the_guide_and_everything_is_written(compared):
+    results, folder, said = compared
+    for words in ("Precisión mixta", "max_length = 128", "Congelar", "Acumular", "mitad de capas", "GPU", "workers"):
+        assert words in (folder / "verdicts.txt").read_text(encoding="utf-8")
+    assert "Todo junto" in said
+    names = {"compare.json", "ladder.csv", "ladder.png", "alone.csv", "alone.png", "quality.png", "verdicts.txt"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == results
+
+
+@pytest.mark.parametrize(
+    ("speedup", "low", "high", "kind", "claim", "words"),
+    [
+        (1.0, 0.99, 1.02, EXACT, None, "Aquí no cambia el tiempo; el resultado es el mismo."),
+        (0.5, 0.4, 0.6, EXACT, None, "Aquí tarda 2.00 veces más; el resultado es el mismo."),
+        (3.5, 3.2, 3.6, TRADE, (2, 3), "Aquí va 3.50 veces más rápido, más que las 2 a 3 veces de la guía; cambia"),
+        (1.4, 1.3, 1.5, TRADE, (2, 3), "Aquí va 1.40 veces más rápido, menos que las 2 a 3 veces"),
+        (12.0, 1.9, 13.0, TRADE, (2, 2), "Aquí va 12.0 veces más rápido, en línea con las 2 veces"),
+    ],
+)
+def test_a_verdict_sets_the_measured_gain_against_the_promised_one(speedup, low, high, kind, claim, words):
+    technique = Technique("name", "Título", kind, claim=claim)
+    assert verdict(technique, speedup, low, high).startswith(words)
+
+
+def test_every_rung_keeps_the_changes_of_those_before_it():
+    stacked = compare.rungs(compare.baseline_config(TrainConfig(model="tiny")), depth=4)
+    last = stacked[-1][1]
+    assert (last.padding, last.cls_only, last.used_vocabulary, last.max_length) == ("dynamic", True, True, 128)
+    assert (last.precision, last.freeze_layers, last.cache_trunk) == ("auto", 2, True)
+    first = stacked[0][1]
+    assert (first.padding, first.precision, first.freeze_layers, first.batch_size) == ("max_length", "fp32", 0, 16)
+
+
+def test_operations_are_counted_from_the_shapes():
+    a, b = torch.randn(3, 5), torch.randn(5, 7)
+    assert measure.flops_of(lambda: a @ b) == 2 * 3 * 5 * 7
+
+
+def test_the_peak_of_memory_is_what_was_taken_at_once():
+    memory = measure.PeakMemory(CPU)
+    with memory.watch():
+        held = torch.ones(64 * 2**20 // 4)
+        torch.ones_like(held).sum()
+    assert 100 * 2**20 < memory.bytes < 300 * 2**20
