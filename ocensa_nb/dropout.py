@@ -1,7 +1,12 @@
 """Dropout that draws its mask four values at a time: on a CPU, torch's own draws them one by one."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 LEVELS = 1 << 16  # a place is kept or dropped by 16 random bits
 
@@ -15,12 +20,57 @@ class BlockDropout(nn.Dropout):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the inputs with a random share p of the places at zero and the rest scaled up."""
-        dropped = round(self.p * LEVELS)
-        if not self.training or not dropped or dropped == LEVELS or inputs.device.type != "cpu":
+        if not self.training or inputs.device.type != "cpu":
             return super().forward(inputs)
-        draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = draws[: inputs.numel()].view(inputs.shape) >= dropped - LEVELS // 2
-        return inputs * kept.to(inputs.dtype).mul_(LEVELS / (LEVELS - dropped))
+        return block_dropout(inputs, self.p)
+
+
+class BlockAttention(TorchFunctionMode):
+    """Inside this context, attention with dropout on a CPU draws it with `block_dropout`.
+
+    There torch computes such an attention product by product anyway, because its fused kernel has no dropout; so does
+    this one.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is functional.scaled_dot_product_attention and set(kwargs) <= {
+            "attn_mask",
+            "dropout_p",
+            "scale",
+            "is_causal",
+        }:
+            p = kwargs.get("dropout_p", 0.0)
+            if len(args) == 3 and p and args[0].device.type == "cpu" and not kwargs.get("is_causal"):
+                return _attention(*args, kwargs.get("attn_mask"), p, kwargs.get("scale"))
+        return func(*args, **kwargs)
+
+
+def block_dropout(inputs: torch.Tensor, p: float) -> torch.Tensor:
+    """Return the inputs with a random share p of the places at zero and the rest scaled up."""
+    dropped = round(p * LEVELS)
+    if dropped in (0, LEVELS):
+        return functional.dropout(inputs, p)
+    draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    kept = draws[: inputs.numel()].view(inputs.shape) >= dropped - LEVELS // 2
+    return inputs * kept.to(inputs.dtype).mul_(LEVELS / (LEVELS - dropped))
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    p: float,
+    scale: float | None,
+) -> torch.Tensor:
+    """Return softmax(Q Kᵀ · scale + mask) V with dropout on the softmax; all (rows, heads, tokens, size)."""
+    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.transpose(-1, -2))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.matmul(block_dropout(scores.softmax(-1), p).to(value.dtype), value)
 
 
 def use_block_dropout(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Everything one optimiser step needs, put together from a config; and the step."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from ocensa_nb import trunk, used_vocabulary
 from ocensa_nb.compiling import compiled
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.devices import to_device
-from ocensa_nb.dropout import use_block_dropout
+from ocensa_nb.dropout import BlockAttention, use_block_dropout
 from ocensa_nb.feeding import MicroBatch
 from ocensa_nb.memory import MicroBatches
 from ocensa_nb.model import MultiHeadClassifier, freeze
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class Engine:
     """A model, the table it reads, and what moves its weights; `build` puts one together.
 
-    precision is a resolved one; `forward` is the model, or its compiled form.
+    precision is a resolved one; forward is the model, or its compiled form; attention is the context it runs in.
     """
 
     model: MultiHeadClassifier
@@ -43,6 +44,7 @@ class Engine:
     max_grad_norm: float
     device: torch.device
     forward: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
+    attention: AbstractContextManager = field(default_factory=nullcontext)
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
 
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,7 +71,7 @@ class Engine:
         normalisers = self.objective.normalisers(micro["labels"] for micro in micro_batches)
         total = torch.zeros((), device=self.device)
         for micro in micro_batches:
-            with autocast(self.precision, self.device):
+            with autocast(self.precision, self.device), self.attention:
                 logits = self.forward(micro["inputs"], micro["attention_mask"])
             loss = self.objective(logits, micro["labels"], normalisers)
             self.scaler.scale(loss).backward()
@@ -124,4 +126,5 @@ def build(
         max_grad_norm=config.max_grad_norm,
         device=device,
         forward=compiled(model) if config.compile else model,
+        attention=nullcontext() if plain or config.compile else BlockAttention(),
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ocensa_nb.compare import EPOCHS, baseline_config, rungs
+from ocensa_nb.bench import EPOCHS
+from ocensa_nb.compare import baseline_config, rungs
 from ocensa_nb.config import RECIPES, TrainConfig
+from ocensa_nb.errors import UserError
 from ocensa_nb.estimate import duration
 from ocensa_nb.train import fit, load_notices
 
@@ -23,6 +25,8 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
     time their measured steps would take (`trained` is False). f1: the mean over heads of the weighted F1, over
     `seeds` seeds, from f1_min to f1_max. seconds: of the training, and of building the cache.
     """
+    if seeds < 1:
+        raise UserError(f"seeds = {seeds}: debe ser 1 como mínimo.")
     base = baseline_config(config).replace(
         **{name: RECIPES["cpu"].get(name, getattr(TrainConfig(), name)) for name in RATES},
         epochs=epochs,
@@ -30,7 +34,7 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
         class_weights=False,
     )
     notices = load_notices(base)
-    stacked = rungs(base, results["depth"])
+    stacked = rungs(base, results["depth"], results["cuts"])
     points: list[dict[str, Any]] = []
     for place, (technique, rung) in enumerate(stacked):
         measured = results["ladder"][place]

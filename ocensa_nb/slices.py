@@ -3,9 +3,14 @@
 import copy
 
 import torch
+import transformers
 from torch import nn
 
 from ocensa_nb.errors import UserError
+
+# From a mask (rows, tokens) transformers asks the device whether it masks anything, and waits for the answer. Since
+# version 5 it takes one ready for attention, (rows, 1, 1, tokens), as it is.
+TAKES_READY_MASKS = int(transformers.__version__.split(".")[0]) >= 5
 
 
 def layers(encoder: nn.Module) -> nn.ModuleList:
@@ -35,8 +40,9 @@ class Slice:
 
     def __init__(self, encoder: nn.Module, start: int = 0, stop: int | None = None) -> None:
         self.nothing = start == stop and start > 0
+        self.cut = stop is not None
         self.view = encoder
-        if stop is not None:
+        if self.cut:
             self.view = _with_layers(encoder, list(layers(encoder))[start:stop])
         if start:
             for name in ("embeddings", "embeddings_project"):  # ELECTRA projects its embeddings
@@ -51,6 +57,8 @@ class Slice:
         if self.nothing:
             return inputs
         kind = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+        if TAKES_READY_MASKS and self.cut:
+            attention_mask = attention_mask[:, None, None, :].bool()
         return self.view(**{kind: inputs}, attention_mask=attention_mask).last_hidden_state
 
 

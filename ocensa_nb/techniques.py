@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+SHORTER = 128  # tokens: the guide's shorter max_length
 EXACT, GIVEN_FREEZING, TRADE = "exacta", "exacta si se congela", "compromiso"
 
 
@@ -32,26 +33,35 @@ class Technique:
 BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EXACT)
 
 
-def ladder(depth: int) -> list[Technique]:
-    """Return the techniques in the order they are stacked: the exact that need no other, the trades, the cache."""
+def ladder(depth: int, cuts: bool) -> list[Technique]:
+    """Return the techniques in the order they are stacked: the exact that need no other, the trades, the cache.
+
+    cuts: whether any text is longer than `SHORTER` tokens; where none is, the shorter limit changes nothing.
+    """
     return [
         BASELINE,
         Technique("dynamic_padding", "Relleno dinámico, por largos", EXACT, {"padding": "dynamic"}),
         Technique("cls_only", "Última capa solo para [CLS]", EXACT, {"cls_only": True}),
         Technique("engine", "AdamW fusionado, dropout por bloques", EXACT, engine=True),
         Technique("used_vocabulary", "Solo el vocabulario usado", EXACT, {"used_vocabulary": True}),
-        Technique("max_length", "max_length = 128", TRADE, {"max_length": 128}, claim=(2.0, 2.0)),
+        Technique(
+            "max_length",
+            f"max_length = {SHORTER}",
+            TRADE if cuts else EXACT,
+            {"max_length": SHORTER},
+            claim=(2.0, 2.0),
+        ),
         Technique("mixed_precision", "Precisión mixta", TRADE, {"precision": "auto"}, claim=(2.0, 3.0)),
         _freeze(depth),
         Technique("trunk_cache", "Capas congeladas, una sola vez", GIVEN_FREEZING, {"cache_trunk": True}),
     ]
 
 
-def alone(depth: int, batch_size: int) -> list[Technique]:
+def alone(depth: int, cuts: bool, batch_size: int) -> list[Technique]:
     """Return the techniques that are measured each on its own against the baseline."""
     micro = max(1, batch_size // 4)
     return [
-        *(technique for technique in ladder(depth)[1:] if technique.name != "trunk_cache"),
+        *(technique for technique in ladder(depth, cuts)[1:] if technique.name != "trunk_cache"),
         Technique(
             "trunk_cache",
             "Congelar y calcular lo congelado una sola vez",

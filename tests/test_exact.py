@@ -1,5 +1,8 @@
 """What is always on and claims to change nothing: block dropout, the used vocabulary, smaller micro-batches."""
 
+import shutil
+import traceback
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +14,12 @@ from torch import nn
 
 from ocensa_nb import memory, train, used_vocabulary
 from ocensa_nb.compiling import compiled
-from ocensa_nb.dropout import BlockDropout, use_block_dropout
+from ocensa_nb.dropout import BlockAttention, BlockDropout, use_block_dropout
 from ocensa_nb.errors import UserError
 from ocensa_nb.objective import Objective
 from ocensa_nb.optim import build_optimizer
 from ocensa_nb.runs import Run
+from ocensa_nb.slices import TAKES_READY_MASKS
 from ocensa_nb.tokens import TokenTable
 
 
@@ -158,3 +162,73 @@ def test_compile_is_refused_with_the_reason_where_this_machine_cannot(monkeypatc
     monkeypatch.setattr(torch, "compile", no_compiler)
     with pytest.raises(UserError, match=r"compile = True no puede ser.*No working C\+\+ compiler"):
         compiled(small_model())
+
+
+class TestBlockAttention:
+    def given(self, mask_kind):
+        draw = torch.Generator().manual_seed(0)
+        q, k, v = (torch.randn(2, 3, 5, 4, generator=draw) for _ in range(3))
+        mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+        mask[1, ..., 3:] = False
+        masks = {"none": None, "bool": mask, "float": torch.zeros(mask.shape).masked_fill(~mask, -1e9)}
+        return q, k, v, masks[mask_kind]
+
+    @pytest.mark.parametrize("mask_kind", ["none", "bool", "float"])
+    def test_is_torchs_attention_in_the_mean(self, mask_kind):
+        q, k, v, mask = self.given(mask_kind)
+        expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        torch.manual_seed(0)
+        with BlockAttention():
+            draws = torch.stack(
+                [
+                    nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.1)
+                    for _ in range(4000)
+                ]
+            )
+        assert draws.std(0).max() > 0
+        assert ((draws.mean(0) - expected).abs() < 6 * draws.std(0) / 4000**0.5 + 1e-4).all()
+
+    def test_leaves_every_other_attention_to_torch(self, monkeypatch):
+        from ocensa_nb import dropout
+
+        monkeypatch.setattr(dropout, "_attention", None)
+        q, k, v, mask = self.given("bool")
+        with BlockAttention():
+            found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=0.5)
+        torch.testing.assert_close(found, nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+
+@pytest.mark.skipif(not TAKES_READY_MASKS, reason="this version of transformers asks every mask what it holds")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_no_step_waits_for_the_device(precision):
+    """On a GPU a value read by the host waits for all work queued before it: no step may read one."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    read = []
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+                read.append("".join(traceback.format_stack()[-6:-1]))
+            return func(*args, **(kwargs or {}))
+
+    model, scaler = small_model(), torch.amp.GradScaler("cpu", enabled=precision == "fp16")
+    assert model.shorten(batch(8)["inputs"], batch(8)["attention_mask"])
+    made = engine(model, Objective(HEADS, {"causa": torch.ones(9)}, 0.1), scaler, precision)
+    made.step([batch(8)])
+    with Reads():
+        made.step(cut(batch(8), 4))
+    assert not read, read[0]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_model_reads_texts_of_any_length():
+    model = small_model().eval()
+    forward = compiled(model)
+    for rows in (8, 5):
+        whole = batch(rows)
+        for length in (11, 7):
+            inputs, mask = whole["inputs"][:, :length], whole["attention_mask"][:, :length]
+            with torch.inference_mode():
+                torch.testing.assert_close(forward(inputs, mask), model(inputs, mask), atol=1e-5, rtol=1e-5)
