@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.config import TEXT_FIELDS, TrainConfig, unknown
+from ocensa_nb.columns import find_columns
+from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.splits import balanced_weights, split_rows
 from ocensa_nb.tables import read_table
@@ -21,19 +22,6 @@ OTHER = "Other"
 MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 MIN_ROWS = 10
 
-# Every name a column is known by, folded; the first that serves wins.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "descripcion": ("descripcion", "texto_breve", "descripcion_aviso", "descripcion_del_aviso", "texto"),
-    "modo": ("modo_iso_label", "modo_falla", "modo_de_falla", "modo"),
-    "causa": ("causa_iso_label", "causa_falla", "causa_de_falla", "causa"),
-    "prioridad": ("prioridad_label", "prioridad"),
-    "equipo": ("equipo",),
-    "familia_equipo": ("familia_equipo", "familia_de_equipo", "familia"),
-    "denominacion": ("denominacion", "denominacion_equipo", "denominacion_del_equipo"),
-    "problema": ("problema", "textocodproblem", "texto_cod_problem"),
-    "componente": ("componente", "textocodpartobj", "texto_cod_part_obj"),
-}
-LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 # Letters of equipment tags, as they stand apart from their number in short texts.
 _TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
@@ -96,13 +84,6 @@ class Notices:
     class_weights: dict[str, np.ndarray]
     report: DataReport
     fingerprint: str
-
-
-def fold(name: str) -> str:
-    """Return a column name without accents, case, punctuation or pandas' mark of a repeated name (`.1`)."""
-    plain = unicodedata.normalize("NFKD", re.sub(r"\.\d+$", "", name))
-    plain = "".join(c for c in plain if not unicodedata.combining(c)).lower()
-    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 def normalise(text: str) -> str:
@@ -201,46 +182,6 @@ def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
 
 
-def find_columns(
-    table: pd.DataFrame, heads: Sequence[str], text_fields: Sequence[str], columns: Mapping[str, str], source: str
-) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Return the column of each role, and the columns passed over with the reason, in Spanish.
-
-    A label may stand in several columns (a normalised one beside SAP's free text): the first known name that is
-    filled in most rows and repeats its values is taken. A column named for one role serves no other, so that a label
-    never enters the text. Raises `UserError` where a needed column is not there.
-    """
-    used: dict[str, str] = {}
-    passed_over: dict[str, tuple[str, str]] = {}
-    roles = ["descripcion", *(field for field in text_fields if field not in heads), *heads]
-    for role in columns:
-        if role not in roles:
-            raise UserError(unknown("En columns, el papel", role, roles))
-    for role in roles:
-        if role in columns:
-            if columns[role] not in table.columns:
-                raise UserError(f"{source}: " + unknown(f"La columna para {role},", columns[role], table.columns))
-            used[role] = columns[role]
-            continue
-        aliases = ALIASES.get(role, (fold(role),))
-        taken = {*used.values(), *columns.values()}
-        names = [name for name in table.columns if name not in taken]
-        found = [name for alias in aliases for name in names if fold(name) == alias]
-        if role in heads and len(found) > 1:
-            reasons = {name: _not_a_label(table[name]) for name in found}
-            found = [name for name in found if not reasons[name]] or found
-            passed_over |= {name: (role, why or f"se prefiere «{found[0]}»") for name, why in reasons.items()}
-        if found:
-            used[role] = found[0]
-        elif role not in text_fields:
-            wanted = LABEL_COLUMNS.get(role, role)
-            names = unknown("La columna", wanted, table.columns)
-            raise UserError(
-                f"{source}: {names} Diga cuál es con columns, p. ej. --columns {role} «nombre de la columna»."
-            )
-    return used, {name: why for name, why in passed_over.items() if name not in used.values()}
-
-
 def compose(
     table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
 ) -> pd.Series:
@@ -264,18 +205,6 @@ def compose(
             title = TITLES.get(role, role.replace("_", " ").capitalize())
             composed += (". " + title + ": " + value).where(value != "", "")
     return composed.where(text != "", "")
-
-
-def _not_a_label(column: pd.Series) -> str:
-    """Say in Spanish why a column does not look like a label, or nothing if it does."""
-    values = column[column.str.strip() != ""].str.strip()
-    if len(values) < len(column) / 2:
-        return f"vacía en {len(column) - len(values):,} de {len(column):,} filas"
-    if values.str.fullmatch(r"[\d.,]+").all():
-        return "solo tiene números"
-    if len(values) > MIN_ROWS and values.nunique() > len(values) / 2:
-        return "sus valores casi no se repiten"
-    return ""
 
 
 def _require_labels(report: DataReport, heads: Sequence[str]) -> None:

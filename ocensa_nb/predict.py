@@ -7,8 +7,9 @@ import pandas as pd
 from openpyxl.utils.exceptions import IllegalCharacterError
 
 from ocensa_nb import scoring
+from ocensa_nb.columns import find_columns
 from ocensa_nb.errors import UserError
-from ocensa_nb.notices import blank_missing, compose, find_columns
+from ocensa_nb.notices import blank_missing, compose
 from ocensa_nb.runs import Run
 from ocensa_nb.tables import EXCEL_SUFFIXES, read_table
 
