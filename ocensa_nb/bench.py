@@ -3,39 +3,42 @@
 import contextlib
 import copy
 import io
-import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ocensa_nb import engine as engines
-from ocensa_nb import environment, measure
+from ocensa_nb import environment, measure, trunk
 from ocensa_nb.chance import seed_everything
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.feeding import EffectiveBatches, MicroBatch
 from ocensa_nb.model import count_parameters
 from ocensa_nb.notices import Notices
-from ocensa_nb.precision import resolve_precision
+from ocensa_nb.precision import allow_tf32, resolve_precision
 from ocensa_nb.slices import layers
 from ocensa_nb.techniques import Technique, verdict
 from ocensa_nb.tokens import TokenTable, epoch_batches
+from ocensa_nb.trunk import HiddenTable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 EPOCHS, MODELS = 15, 3  # the guide's: a run has 15 epochs, and there is a run for each of three models
 QUANTILES = (0.15, 0.5, 0.85)  # of an epoch's batches by length: their mean stands for the epoch
+PRICED_ROWS = 256  # whose frozen layers are computed to say how long all would take
 
 
 @dataclass(frozen=True)
 class Measured:
     """What was measured of one technique.
 
-    seconds_per_step: the median over rounds, from seconds_min to seconds_max; speedup: the median of the baseline's
-    seconds over its own, round by round, from speedup_min to speedup_max; peak_memory: bytes of weights, gradients,
-    moments and activations; padded_share: of the tokens computed; utilisation: share of the machine's measured
-    matrix-product peak; build_seconds: of the trunk cache, once a run; run_seconds, models_seconds: projected, of the
+    seconds_per_step: of preparing a batch and making a step, the median over rounds, from seconds_min to seconds_max;
+    speedup: the median of the baseline's seconds over its own, round by round, from speedup_min to speedup_max;
+    peak_memory: bytes of weights, gradients, moments, activations and the whole trunk cache; padded_share: of the
+    tokens computed; utilisation: share of the machine's measured matrix-product peak; loading_share: of a step, for
+    preparing its batch; build_seconds: of the trunk cache, once a run; run_seconds, models_seconds: projected, of the
     guide's 15 epochs and of its three models.
     """
 
@@ -56,6 +59,7 @@ class Measured:
     precision: str
     gflops_per_step: float
     utilisation: float
+    loading_share: float
     build_seconds: float
     run_seconds: float
     models_seconds: float
@@ -72,6 +76,7 @@ class Variant:
     plain: bool
     seconds: list[float] = field(default_factory=list)
     padded: list[float] = field(default_factory=list)
+    loading: list[float] = field(default_factory=list)
     memory: int = 0
     flops: float = 0.0
     trainable: int = 0
@@ -89,8 +94,9 @@ class Bench:
         train = notices.split["train"]
         lengths = tables[base.max_length].lengths[train]
         batches = [train[rows] for rows in epoch_batches(lengths, base.effective_batch_size, base.seed, 1)]
+        full = max(map(len, batches))
         self.batches = sorted(
-            (rows for rows in batches if len(rows) == len(batches[0])),
+            (rows for rows in batches if len(rows) == full),
             key=lambda rows: int(tables[base.max_length].lengths[rows].max()),
         )
         self.steps_a_run = EPOCHS * len(batches)
@@ -106,22 +112,40 @@ class Bench:
         if variant.config.padding == "max_length" and not variant.config.freeze_layers:
             rounds = rounds[:1]  # padded to the same width they all cost the same
         memory = measure.PeakMemory(self.device)
-        engine, batches = self._build(variant, rounds)
+        engine, batches, rounds = self._build(variant, rounds)
         if not variant.seconds:
             with memory.watch():
-                variant.flops = float(measure.flops_of(lambda: [engine.step(batch) for batch in batches])) / len(
-                    batches
-                )
+                flops = measure.flops_of(lambda: [engine.step(batches[rows]) for rows in rounds])
+            variant.flops = flops / len(rounds)
             variant.memory = memory.bytes
             variant.trainable = count_parameters(engine.model)[0]
+            if isinstance(engine.table, HiddenTable):
+                self._price_the_cache(variant, engine)
         else:
-            engine.step(_first_row(batches[-1]))  # the moments are made, and the kernels warm
-        seconds = [measure.seconds_of(lambda b=batch: engine.step(b), self.device) for batch in batches]
+            engine.step(_first_row(batches[rounds[-1]]))  # the moments are made, and the kernels warm
+        seconds = [measure.seconds_of(lambda r=rows: engine.step(batches[r]), self.device) for rows in rounds]
         variant.seconds.append(float(np.mean(seconds)))
-        variant.padded.append(_padded_share(batches))
+        loading = [measure.seconds_of(lambda r=rows: batches[r], self.device) for rows in rounds]
+        variant.loading.append(float(np.mean(loading)))
+        variant.padded.append(_padded_share([batches[rows] for rows in rounds]))
 
-    def _build(self, variant: Variant, rounds: list[np.ndarray]) -> tuple[engines.Engine, list[list[MicroBatch]]]:
-        """Return a fresh engine of a variant, and the micro-batches of each of its steps."""
+    def _price_the_cache(self, variant: Variant, engine: engines.Engine) -> None:
+        """Measure what computing the frozen layers takes and fills for all texts, from some of every length."""
+        config = variant.config
+        texts, _ = self.tables[config.max_length].unique()
+        by_length = np.argsort(texts.lengths, kind="stable")
+        some = texts.take(by_length[:: -(-len(texts) // PRICED_ROWS)])
+        width = engine.model.encoder.config.hidden_size
+        hidden = torch.empty(len(some.ids), width, dtype=engine.table.hidden.dtype)
+        arguments = (engine.model, some, some.offsets, config.freeze_layers, engine.precision, hidden)
+        seconds = measure.seconds_of(lambda: trunk.compute(*arguments), self.device)
+        variant.build_seconds = seconds * len(texts.ids) / len(some.ids)
+        variant.memory += len(texts.ids) * width * hidden.itemsize - engine.table.hidden.nbytes
+
+    def _build(
+        self, variant: Variant, rounds: list[np.ndarray]
+    ) -> tuple[engines.Engine, EffectiveBatches, list[np.ndarray]]:
+        """Return a fresh engine of a variant, what makes its micro-batches, and the rows of each of its steps."""
         config = variant.config
         seed_everything(config.seed)
         encoder = copy.deepcopy(self.encoder)
@@ -134,23 +158,11 @@ class Bench:
             rounds = np.split(np.arange(len(rows)), np.cumsum([len(part) for part in rounds])[:-1])
         model = engines.classifier(config, self.notices, encoder)
         precision = resolve_precision(config.precision, self.device)
-        with contextlib.redirect_stdout(io.StringIO()):
-            started = time.perf_counter()
+        allow_tf32(precision)
+        with contextlib.redirect_stdout(io.StringIO()):  # what it says of every fresh engine
             engine = engines.build(config, self.notices, table, model, precision, self.device, plain=variant.plain)
-            seconds = time.perf_counter() - started
-        if config.cache_trunk:
-            variant.build_seconds = seconds * len(self.notices.texts) / len(table)
         engine.model.train()
-        batches = EffectiveBatches(engine.table, labels, config.batch_size, config.padding)
-        return engine, [batches[rows] for rows in rounds]
-
-    def loading_share(self, fastest: Variant) -> float:
-        """Return what preparing a batch takes of the fastest step: the most that loading it elsewhere could save."""
-        batches = EffectiveBatches(
-            self.tables[self.base.max_length], self.notices.labels, self.base.batch_size, "dynamic"
-        )
-        seconds = [measure.seconds_of(lambda r=rows: batches[r], self.device) for rows in self.batches[:50]]
-        return float(np.median(seconds)) / float(np.median(fastest.seconds))
+        return engine, EffectiveBatches(engine.table, labels, config.batch_size, config.padding), rounds
 
     def peaks(self) -> dict[str, float]:
         """Return the machine's matrix-product peak, in Gflop/s, in fp32 and in the precision that is fastest here."""
@@ -187,6 +199,7 @@ class Bench:
                 gflops_per_step=variant.flops / 1e9,
                 utilisation=variant.flops / seconds / measure.peak_flops(precision, self.device),
                 build_seconds=variant.build_seconds,
+                loading_share=float(np.median(np.divide(variant.loading, variant.seconds))),
                 run_seconds=run,
                 models_seconds=MODELS * run,
                 claim=technique.claim,

@@ -106,20 +106,21 @@ def compare(
 ) -> dict[str, Any]:
     """Medir qué gana cada optimización aquí, con sus datos: sola y una sobre otra."""
     from ocensa_nb import compare as comparison
+    from ocensa_nb import quality as trainings
     from ocensa_nb import runs
 
+    trainings.check(epochs, seeds)
     folder = runs.new_folder(out)  # before the work, not after
     config = TrainConfig(data=data, model=model)
     results = comparison.compare(config, steps)
     print(comparison.table(results).to_string(index=False))
     print("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
     print("\n".join(comparison.verdicts(results)))
+    comparison.write(results, folder)
     if quality:
-        from ocensa_nb import quality as trainings
-
         results["quality"] = trainings.quality(config, results, epochs, seeds)
         print(trainings.reading(results["quality"]))
-    comparison.save(results, folder)
+        comparison.write(results, folder)
     print(f"Tablas y figuras en {folder}.")
     return results
 

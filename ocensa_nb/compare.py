@@ -19,6 +19,7 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError
 from ocensa_nb.estimate import duration
+from ocensa_nb.precision import resolve_precision
 from ocensa_nb.runs import new_folder, write_text
 from ocensa_nb.slices import layers
 from ocensa_nb.techniques import SHORTER, Technique, alone, ladder
@@ -45,10 +46,11 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     cuts = bool((tables[base.max_length].lengths > SHORTER).any())
     torch.set_num_threads(environment.threads())
 
-    stack = rungs(base, depth, cuts)
+    halves = resolve_precision("auto", environment.device()) != "fp32"
+    stack = rungs(base, depth, cuts, halves)
     ours = next(place for place, (technique, _) in enumerate(stack) if technique.engine)
     stacked = [Variant(technique, rung, place < ours) for place, (technique, rung) in enumerate(stack)]
-    single = [Variant(t, base.replace(**t.changes), not t.engine) for t in alone(depth, cuts, base.batch_size)]
+    single = [Variant(t, base.replace(**t.changes), not t.engine) for t in alone(depth, cuts, halves, base.batch_size)]
     bench = Bench(notices, tables, encoder, base)
     variants = stacked + single
     with tqdm(total=steps * len(variants), desc="Midiendo", unit="paso", dynamic_ncols=True) as bar:
@@ -63,10 +65,10 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
         "rounds": steps,
         "depth": depth,
         "cuts": cuts,
+        "halves": halves,
         "device": bench.device.type,
         "ladder": bench.summary(stacked, stacked[0]),
         "alone": bench.summary(single, stacked[0]),
-        "loading_share": bench.loading_share(stacked[-1]),
         "machine": environment.hardware().to_dict()
         | {"versions": environment.versions(), "threads": torch.get_num_threads(), "peak_gflops": bench.peaks()},
     }
@@ -79,10 +81,10 @@ def baseline_config(config: TrainConfig) -> TrainConfig:
     return from_recipe("baseline", kept | {"monitor": config.monitor, "cache_trunk": False})
 
 
-def rungs(base: TrainConfig, depth: int, cuts: bool) -> list[tuple[Technique, TrainConfig]]:
+def rungs(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:
     """Return the ladder of an encoder and its data: each technique, with its config on top of those before it."""
     found = []
-    for technique in ladder(depth, cuts):
+    for technique in ladder(depth, cuts, halves):
         base = base.replace(**technique.changes)
         found.append((technique, base))
     return found
@@ -110,14 +112,15 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
 def verdicts(results: Mapping[str, Any]) -> list[str]:
     """Return what there is to say of each technique of the guide, a Spanish sentence each."""
     said = [f"{m['title']}. {m['verdict']}" for m in results["alone"]]
-    best, loading = results["ladder"][-1], results["loading_share"]
+    best = results["ladder"][-1]
+    loading = max(m["loading_share"] for m in results["ladder"])
     gpu = (
         "medido en esta GPU" if results["device"] == "cuda" else "aquí no hay: ábralo en Colab con una T4 y mídalo allí"
     )
     return [
         *said,
-        f"GPU en la nube (la guía: 5 a 10 veces). Este cuaderno mide la máquina en la que corre; {gpu}.",
-        f"DataLoader con workers. Preparar un batch es el {loading:.2%} del paso más rápido: más no podrían ahorrar.",
+        f"GPU en la nube (la guía: 5 a 10 veces). Se mide la máquina en la que esto corre; {gpu}.",
+        f"DataLoader con workers. Preparar un batch es como mucho el {loading:.2%} de un paso: más no podrían ahorrar.",
         "Menos épocas y parada anticipada (la guía: cerca de 40 %). Ahorran épocas enteras, no segundos por paso; lo "
         "que cuestan lo dice el F1 de validación de su corrida.",
         f"Todo junto. {best['speedup']:.0f} veces el punto de partida por paso ({best['speedup_min']:.0f} a "
@@ -128,9 +131,13 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:
     """Write the results, their tables and their figures to a new folder and return it."""
+    return write(results, new_folder(out))
+
+
+def write(results: Mapping[str, Any], folder: Path) -> Path:
+    """Write the results, their tables and their figures to a folder that is theirs, and return it."""
     from ocensa_nb import plots
 
-    folder = new_folder(out)
     if "quality" in results:
         plots.f1_against_time(results["quality"]).savefig(folder / "quality.png", dpi=110)
     write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")

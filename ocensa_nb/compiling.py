@@ -8,19 +8,18 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.model import MultiHeadClassifier
 
 
-def compiled(model: MultiHeadClassifier) -> Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return the model's forward, compiled once for every length.
-
-    Raises `UserError` where a product of two numbers cannot be compiled: no C++ compiler, no Triton, or a version of
-    Python that torch does not compile yet.
-    """
-    device = next(model.parameters()).device
+def require_compiler(device: torch.device) -> None:
+    """Raise `UserError` where nothing can be compiled: no C++ compiler, no Triton, or a Python torch is too old for."""
     try:
-        probe = torch.compile(lambda x: x * 2.0, dynamic=True)
-        probe(torch.ones(4, device=device))
+        torch.compile(lambda x: x * 2.0, dynamic=True)(torch.ones(4, device=device))
     except Exception as error:  # each missing tool has an exception of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"compile = True no puede ser en esta máquina: {str(error).strip().splitlines()[0][:200]} En CPU hace "
-            "falta un compilador de C++ (g++ o MSVC), y en GPU, Triton. Use compile = False."
+            f"compile = True no es posible en esta máquina: {reason[:200]} En CPU hace falta un compilador de "
+            "C++ (g++ o MSVC), y en GPU, Triton. Use compile = False."
         ) from error
+
+
+def compiled(model: MultiHeadClassifier) -> Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the model's forward, compiled once for every length; see `require_compiler`."""
     return torch.compile(model, dynamic=True)

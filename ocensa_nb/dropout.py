@@ -14,8 +14,8 @@ LEVELS = 1 << 16  # a place is kept or dropped by 16 random bits
 class BlockDropout(nn.Dropout):
     """`nn.Dropout` with its mask cut from 64-bit draws of the same generator; on a GPU it is torch's own.
 
-    The chance of dropping is p to the nearest 1/65,536, and what is kept is scaled by exactly that chance, so the
-    mean is unchanged.
+    The chance of dropping is p to the nearest 1/65,536, and what is kept is scaled by that very chance, rounded as the
+    inputs are.
     """
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def _attention(
     scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.transpose(-1, -2))
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return torch.matmul(block_dropout(scores.softmax(-1), p).to(value.dtype), value)
+    return torch.matmul(block_dropout(scores.softmax(-1, dtype=torch.float32).to(value.dtype), p), value)
 
 
 def use_block_dropout(model: nn.Module) -> None:

@@ -50,8 +50,8 @@ class Engine:
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one optimiser step over a whole effective batch; return its loss and gradient norm, scalars.
 
-        Nothing here waits for the device. A norm that is not finite under fp16 means an overflow: the scaler has
-        then skipped the step.
+        Nothing here waits for the device (with transformers 4 the encoder does, to ask what a mask holds). A norm that
+        is not finite under fp16 means an overflow: the scaler has then skipped the step.
         """
         micro_batches = to_device(micro_batches, self.device)
         loss = self.micro_batches.run(self.accumulate, micro_batches, self.model)
@@ -126,5 +126,5 @@ def build(
         max_grad_norm=config.max_grad_norm,
         device=device,
         forward=compiled(model) if config.compile else model,
-        attention=nullcontext() if plain or config.compile else BlockAttention(),
+        attention=BlockAttention() if device.type == "cpu" and not (plain or config.compile) else nullcontext(),
     )

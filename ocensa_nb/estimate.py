@@ -13,6 +13,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.devices import synchronize
 from ocensa_nb.engine import Engine
 from ocensa_nb.feeding import EffectiveBatches, EpochSampler
+from ocensa_nb.tokens import TokenTable
 
 QUANTILES = (1.0, 0.0, 0.5, 0.25, 0.75, 0.9)  # of an epoch's batches by size, in the order they are measured
 REPEATS = 3
@@ -49,8 +50,9 @@ def expect(
     started = time.perf_counter()
     sampler.epoch = 1
     steps = list(sampler)
-    fixed = config.max_length if config.padding == "max_length" else 0
-    sizes = np.array([len(rows) * (fixed or int(engine.table.lengths[rows].max())) for rows in steps])
+    fixed = config.max_length if config.padding == "max_length" and isinstance(engine.table, TokenTable) else 0
+    lengths = engine.table.lengths
+    sizes = np.array([len(rows) * (fixed or int(lengths[rows].max())) for rows in steps])
     by_size = np.argsort(sizes, kind="stable")
     chosen = list(dict.fromkeys(by_size[round(q * (len(steps) - 1))] for q in QUANTILES))
     with _undone(engine):

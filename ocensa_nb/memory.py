@@ -10,6 +10,9 @@ from torch import nn
 from ocensa_nb.chance import random_state, restore_random_state
 from ocensa_nb.errors import UserError
 
+# What torch says where it has no exception of its own: on Linux and macOS, on Windows, and from a GPU's libraries.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+
 
 class MicroBatches:
     """Runs a step over its micro-batches, and cuts them in two for good when one does not fit in memory."""
@@ -58,7 +61,7 @@ class MicroBatches:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Tell whether torch ran out of memory; on a CPU it says so in words alone."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _pieces(micro: dict[str, Any], count: int) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from ocensa_nb.cls_layer import ClsLayer
 from ocensa_nb.errors import UserError
+from ocensa_nb.precision import full_fp32
 from ocensa_nb.slices import Slice, layers
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class MultiHeadClassifier(nn.Module):
         try:
             stack = layers(self.encoder)
             short = Path(Slice(self.encoder, 0, len(stack) - 1), ClsLayer(stack[-1]))
-            with torch.inference_mode():
+            with torch.inference_mode(), full_fp32():
                 whole, found = self._from_ids(ids, attention_mask), short(ids, attention_mask)
             same = torch.allclose(whole, found, atol=1e-4)
         except (UserError, AttributeError, TypeError, ValueError, RuntimeError):

@@ -132,12 +132,12 @@ def f1_against_time(points: list[dict[str, Any]]) -> "Figure":
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(
-        xlabel="segundos de entrenamiento (escala logarítmica)",
+        xlabel="segundos de los pasos (escala logarítmica)",
         ylabel="F1 medio de validación (0 a 1)",
         title="Calidad contra tiempo, peldaño a peldaño",
     )
     axes.plot([], [], "o", color=COLOURS[0], label="entrenado")
-    axes.plot([], [], "o", color=COLOURS[5], label="misma función: F1 del entrenado, tiempo de sus pasos")
+    axes.plot([], [], "o", color=COLOURS[5], label="misma función: su F1 es el del entrenado")
     axes.legend(frameon=False, fontsize=8, loc="lower left")
     _reading(figure, reading(points))
     return figure

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,19 @@ def autocast(precision: str, device: "torch.device") -> contextlib.AbstractConte
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def full_fp32() -> Iterator[None]:
+    """Compute fp32 products in full inside the block, so that two ways of computing the same can be compared."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def allow_tf32(precision: str) -> None:

@@ -45,8 +45,9 @@ class TokenTable:
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
     def sample(self) -> list["torch.Tensor"]:
-        """Return ids and mask of a few rows, on which two ways of computing the same can be compared."""
-        return list(self.batch(np.arange(min(4, len(self)))))
+        """Return ids and mask of a few rows, some of them padded, to compare two ways of computing the same on."""
+        shortest, longest = int(self.lengths.argmin()), int(self.lengths.argmax())
+        return list(self.batch(np.unique([0, shortest, longest, len(self) - 1])))
 
     def take(self, rows: np.ndarray) -> "TokenTable":
         """Return a table of some rows, in their order."""

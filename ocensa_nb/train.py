@@ -18,6 +18,7 @@ from torch import nn
 from ocensa_nb import engine as engines
 from ocensa_nb import environment, estimate, scoring, trunk_store, used_vocabulary
 from ocensa_nb.chance import seed_everything
+from ocensa_nb.compiling import require_compiler
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.feeding import step_loader
@@ -56,6 +57,8 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     encoder = load_encoder(config.model, tokenizer, config.seed)
     check_length(encoder, config.max_length)
     model = engines.classifier(config, notices, encoder)
+    if config.compile:
+        require_compiler(device)
     run = Run.create(config, _facts(config, notices, model, precision, device), notices.classes)
     print(describe_parameters(model), flush=True)
     built_from = time.perf_counter()

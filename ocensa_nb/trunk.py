@@ -1,6 +1,7 @@
 """What frozen layers compute for a row never changes: computed once, kept ragged, read every epoch.
 
-Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same again.
+Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same again. In half
+precision the states are kept in half precision too, which rounds what goes on beside the first trained layer.
 """
 
 import hashlib
@@ -15,11 +16,12 @@ from tqdm.auto import tqdm
 from ocensa_nb import trunk_store
 from ocensa_nb.devices import to_device
 from ocensa_nb.model import MultiHeadClassifier
-from ocensa_nb.precision import autocast
+from ocensa_nb.precision import autocast, full_fp32
 from ocensa_nb.slices import layers
 from ocensa_nb.tokens import TokenTable, places, sorted_batches
 
 BUILD_BATCH = 64
+LAYOUT = 1  # of what is kept: another number, and nothing kept before is read
 QUIET_BATCHES = 10  # fewer than this end before a progress bar could be read
 MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
 GIB = 2**30
@@ -86,7 +88,7 @@ def build(
             print(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.", flush=True)
             try:
                 with trunk_store.write(folder, key, shape, stored) as array:
-                    _compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
+                    compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
                     del array  # Windows renames no file that is mapped
                 array = trunk_store.read(folder, key, shape, stored)
             except OSError:
@@ -94,19 +96,19 @@ def build(
     if array is None:
         if size > MEMORY_SHARE * psutil.virtual_memory().available:
             print(
-                f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben ni en memoria ni en disco: se "
-                "calculan en cada paso.",
+                f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben en memoria"
+                f"{' ni en disco' if folder else ''}: se calculan en cada paso.",
                 flush=True,
             )
             return tokens
-        reason = ": el disco no deja guardarlas para otra vez" if folder else ""
+        reason = ": no hay sitio en disco para guardarlas" if folder else ""
         print(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.", flush=True)
         array = np.empty(shape, stored)
-        _compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
+        compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
     return HiddenTable(_place(torch.from_numpy(array).view(dtype), device), offsets, entry, tokens.lengths)
 
 
-def _compute(
+def compute(
     model: MultiHeadClassifier, texts: TokenTable, offsets: np.ndarray, k: int, precision: str, hidden: torch.Tensor
 ) -> None:
     """Fill `hidden`, (tokens, width), with what the first k layers give for every text."""
@@ -145,7 +147,7 @@ def _can_start_at(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> boo
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), full_fp32():
             whole = model(ids, mask)
             model.start_at(k)
             hidden = model.bottom(k)(ids, mask)
@@ -161,7 +163,7 @@ def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, 
     """Return the SHA-256 of all that decides the states: weights, shape, depth, texts, arithmetic."""
     digest = hashlib.sha256()
     shape = {n: v for n, v in model.encoder.config.to_dict().items() if n not in ("_name_or_path", "architectures")}
-    digest.update(repr((sorted(shape.items(), key=str), k, precision, device.type, texts.pad_id)).encode())
+    digest.update(repr((LAYOUT, sorted(shape.items(), key=str), k, precision, device.type, texts.pad_id)).encode())
     for name, parameter in model.encoder.named_parameters():
         if not parameter.requires_grad:
             digest.update(name.encode())

@@ -68,18 +68,26 @@ def make_room(folder: Path, needed: int) -> bool:
         for unfinished in folder.glob("*.tmp"):
             if time.time() - unfinished.stat().st_mtime > STALE_SECONDS:
                 unfinished.unlink()
-        seals = sorted(folder.glob("*.json"), key=lambda seal: seal.stat().st_mtime)
-        sizes = {seal: seal.with_suffix(".bin").stat().st_size for seal in seals if seal.with_suffix(".bin").exists()}
-        total = sum(sizes.values()) + needed
-        for seal, size in sizes.items():
-            if total <= KEPT_BYTES and shutil.disk_usage(folder).free - SPARE_BYTES >= needed:
+        kept = sorted(folder.glob("*.bin"), key=_last_used)
+        total = sum(data.stat().st_size for data in kept) + needed
+        free = shutil.disk_usage(folder).free - SPARE_BYTES
+        if needed > free + sum(data.stat().st_size for data in kept):
+            return False  # nothing is given up for what would not fit anyway
+        for data in kept:
+            if total <= KEPT_BYTES and needed <= free:
                 break
-            seal.unlink()
-            seal.with_suffix(".bin").unlink()
-            total -= size
-        return shutil.disk_usage(folder).free - SPARE_BYTES >= needed
+            size = data.stat().st_size
+            data.unlink()
+            data.with_suffix(".json").unlink(missing_ok=True)
+            total, free = total - size, free + size
+        return needed <= shutil.disk_usage(folder).free - SPARE_BYTES
     except OSError:
         return False
+
+
+def _last_used(data: Path) -> float:
+    seal = data.with_suffix(".json")
+    return seal.stat().st_mtime if seal.exists() else 0.0  # without its seal it can never be read
 
 
 def _sha256(path: Path) -> str:

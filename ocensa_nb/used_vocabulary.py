@@ -37,11 +37,11 @@ def narrow(encoder: nn.Module, table: TokenTable) -> TokenTable:
     """Give the encoder an embedding of the used tokens alone, and return the table in its ids.
 
     The padding id stays what it is, because RoBERTa counts its positions by it. The encoder is left whole where it
-    would gain nothing.
+    would gain nothing, and where its own padding id is another than the tokenizer's.
     """
     full = encoder.get_input_embeddings()
     others = np.setdiff1d(table.ids, [table.pad_id])
-    if table.pad_id > len(others) or len(others) + 2 > len(full.weight):
+    if full.padding_idx not in (None, table.pad_id) or table.pad_id > len(others) or len(others) + 2 > len(full.weight):
         return table
     used = np.insert(others, table.pad_id, table.pad_id).astype(np.int64)
     new_ids = np.zeros(len(full.weight), np.int32)

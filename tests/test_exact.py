@@ -13,7 +13,7 @@ from test_train import HEADS, OFF, batch, cut, engine, gradients, small_model
 from torch import nn
 
 from ocensa_nb import memory, train, used_vocabulary
-from ocensa_nb.compiling import compiled
+from ocensa_nb.compiling import compiled, require_compiler
 from ocensa_nb.dropout import BlockAttention, BlockDropout, use_block_dropout
 from ocensa_nb.errors import UserError
 from ocensa_nb.objective import Objective
@@ -152,6 +152,7 @@ class TestAStepThatRunsOutOfMemory:
 
     def test_is_told_from_every_other_fault(self):
         assert memory.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        assert memory.out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory"))
         assert not memory.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
@@ -160,8 +161,8 @@ def test_compile_is_refused_with_the_reason_where_this_machine_cannot(monkeypatc
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    with pytest.raises(UserError, match=r"compile = True no puede ser.*No working C\+\+ compiler"):
-        compiled(small_model())
+    with pytest.raises(UserError, match=r"compile = True no es posible.*No working C\+\+ compiler"):
+        require_compiler(torch.device("cpu"))
 
 
 class TestBlockAttention:

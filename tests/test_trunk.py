@@ -73,7 +73,7 @@ def test_a_second_run_reads_what_the_first_computed(dtype, tmp_path, monkeypatch
     freeze(model, 2)
     first = trunk.build(model, TABLE, 2, dtype, tmp_path)
     assert "se calculan y se guardan" in capsys.readouterr().out
-    monkeypatch.setattr(trunk, "_compute", None)
+    monkeypatch.setattr(trunk, "compute", None)
     second = trunk.build(model, TABLE, 2, dtype, tmp_path)
     assert "ya calculadas" in capsys.readouterr().out
     assert torch.equal(first.hidden, second.hidden)
@@ -117,7 +117,7 @@ def test_without_disk_it_stays_in_memory_and_says_so(tmp_path, monkeypatch, caps
     model = classifier("bert")
     freeze(model, 2)
     assert isinstance(trunk.build(model, TABLE, 2, "fp32", tmp_path), trunk.HiddenTable)
-    assert "el disco no deja guardarlas" in capsys.readouterr().out
+    assert "no hay sitio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -129,7 +129,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeyp
     model = classifier("bert")
     freeze(model, 2)
     assert isinstance(trunk.build(model, TABLE, 2, "fp32", tmp_path), trunk.HiddenTable)
-    assert "el disco no deja guardarlas" in capsys.readouterr().out
+    assert "no hay sitio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -157,7 +157,7 @@ def test_without_memory_or_disk_the_training_goes_on_and_says_so(config, notices
     monkeypatch.setattr(trunk, "MEMORY_SHARE", 0.0)
     monkeypatch.setattr(trunk_store, "SPARE_BYTES", 2**62)
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # a trunk kept by no one
-    assert "no caben ni en memoria ni en disco" in capsys.readouterr().out
+    assert "no caben en memoria ni en disco" in capsys.readouterr().out
     assert run.metrics["epochs"] == 1
 
 
