@@ -122,7 +122,7 @@ class Bench:
             if isinstance(engine.table, HiddenTable):
                 self._price_the_cache(variant, engine)
         else:
-            engine.step(_first_row(batches[rounds[-1]]))  # the moments are made, and the kernels warm
+            engine.step(batches[rounds[-1][:1]])  # one row: the moments are made, and the kernels warm
         seconds = [measure.seconds_of(lambda r=rows: engine.step(batches[r]), self.device) for rows in rounds]
         variant.seconds.append(float(np.mean(seconds)))
         loading = [measure.seconds_of(lambda r=rows: batches[r], self.device) for rows in rounds]
@@ -212,9 +212,3 @@ class Bench:
 def _padded_share(batches: list[list[MicroBatch]]) -> float:
     masks = [micro["attention_mask"] for batch in batches for micro in batch]
     return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
-
-
-def _first_row(batch: list[MicroBatch]) -> list[MicroBatch]:
-    micro = batch[0]
-    labels = {head: y[:1] for head, y in micro["labels"].items()}
-    return [{"inputs": micro["inputs"][:1], "attention_mask": micro["attention_mask"][:1], "labels": labels}]

@@ -10,9 +10,9 @@ import numpy as np
 from ocensa_nb import scoring
 from ocensa_nb.chance import random_state, restore_random_state
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.devices import synchronize
 from ocensa_nb.engine import Engine
 from ocensa_nb.feeding import EffectiveBatches, EpochSampler
+from ocensa_nb.measure import seconds_of
 from ocensa_nb.tokens import TokenTable
 
 QUANTILES = (1.0, 0.0, 0.5, 0.25, 0.75, 0.9)  # of an epoch's batches by size, in the order they are measured
@@ -102,11 +102,7 @@ def _undone(engine: Engine) -> Iterator[None]:
 
 
 def _step_seconds(engine: Engine, batches: EffectiveBatches, rows: np.ndarray) -> float:
-    synchronize(engine.device)
-    started = time.perf_counter()
-    engine.step(batches[rows])
-    synchronize(engine.device)
-    return time.perf_counter() - started
+    return seconds_of(lambda: engine.step(batches[rows]), engine.device)
 
 
 def _scoring_seconds(engine: Engine, rows: np.ndarray, padding: str) -> float:

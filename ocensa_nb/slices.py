@@ -35,7 +35,6 @@ class Slice:
     """Layers `start` to `stop` of an encoder, over its own weights; from 0, its embeddings come first.
 
     Without bounds it is the encoder itself, whatever its family.
-
     """
 
     def __init__(self, encoder: nn.Module, start: int = 0, stop: int | None = None) -> None:

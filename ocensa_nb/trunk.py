@@ -119,8 +119,8 @@ def compute(
     try:
         with torch.inference_mode(), autocast(precision, device):
             batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
-            hidden_bar = len(batches) < QUIET_BATCHES
-            for rows in tqdm(batches, "Capas congeladas, una sola vez", unit="batch", leave=False, disable=hidden_bar):
+            quiet = len(batches) < QUIET_BATCHES
+            for rows in tqdm(batches, "Capas congeladas, una sola vez", unit="batch", leave=False, disable=quiet):
                 ids, mask = to_device(list(texts.batch(rows)), device)
                 states = bottom(ids, mask)
                 states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
