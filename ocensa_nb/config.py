@@ -11,15 +11,17 @@ from typing import Annotated, Any
 
 from typing_extensions import Doc
 
+from ocensa_nb.durable import plain_path
 from ocensa_nb.errors import UserError
 
 TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componente")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 PADDINGS = ("dynamic", "max_length")
+RESUMES = ("auto", "never")
 METRICS = ("f1", "f1_macro", "accuracy", "precision", "recall")
 
-# Where a run is kept, not what it is: two runs that differ only here are the same experiment.
-_NOT_IN_FINGERPRINT = ("data", "out", "num_workers")
+# Where a run is kept and how it is made, not what it is: two runs that differ only here are the same experiment.
+_NOT_IN_FINGERPRINT = ("data", "out", "num_workers", "resume", "checkpoint_minutes")
 
 # Whole numbers and the least each may be.
 _WHOLE = {
@@ -45,6 +47,7 @@ _REAL = {
     "min_delta": (0.0, 1.0, True),
     "val_size": (0.0, 0.5, False),
     "test_size": (0.0, 0.5, False),
+    "checkpoint_minutes": (0.0, float("inf"), False),
 }
 
 
@@ -89,6 +92,8 @@ class TrainConfig:
     val_size: Annotated[float, Doc("fracción de validación")] = 0.1
     test_size: Annotated[float, Doc("fracción de prueba")] = 0.1
     seed: Annotated[int, Doc("semilla de todo lo aleatorio")] = 42
+    resume: Annotated[str, Doc("auto (sigue una corrida interrumpida igual a esta) o never (empieza otra)")] = "auto"
+    checkpoint_minutes: Annotated[float, Doc("minutos entre puntos de control; además, uno por época")] = 5.0
 
     @property
     def effective_batch_size(self) -> int:
@@ -112,12 +117,21 @@ class TrainConfig:
         values = {k: v for k, v in self.to_dict().items() if k not in _NOT_IN_FINGERPRINT}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Return the fields of the fingerprint that differ in another config's `to_dict`, as `field: theirs → own`."""
+        return [
+            f"{name}: {other.get(name)!r} → {value!r}"
+            for name, value in self.to_dict().items()
+            if name not in _NOT_IN_FINGERPRINT and other.get(name) != value
+        ]
+
     def validate(self) -> "TrainConfig":
         """Return the config itself, or raise `UserError` naming the first field and value that cannot be."""
         self._validate_numbers()
         for name in ("model", "data", "out"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser un texto.")
+            plain_path(getattr(self, name))
         for name in ("class_weights", "cache_trunk", "cls_only", "used_vocabulary", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser True o False.")
@@ -127,6 +141,8 @@ class TrainConfig:
             raise UserError(unknown("En precision, el valor", self.precision, PRECISIONS))
         if self.padding not in PADDINGS:
             raise UserError(unknown("En padding, el valor", self.padding, PADDINGS))
+        if self.resume not in RESUMES:
+            raise UserError(unknown("En resume, el valor", self.resume, RESUMES))
         self._validate_heads()
         monitors = [f"{head}_{metric}" for head in self.heads for metric in METRICS]
         if self.monitor not in monitors:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,10 +16,10 @@ from ocensa_nb.devices import to_device
 from ocensa_nb.dropout import BlockAttention, use_block_dropout
 from ocensa_nb.feeding import MicroBatch
 from ocensa_nb.memory import MicroBatches
-from ocensa_nb.model import MultiHeadClassifier, freeze
+from ocensa_nb.model import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.notices import Notices
 from ocensa_nb.objective import Objective
-from ocensa_nb.optim import build_optimizer
+from ocensa_nb.optim import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
 from ocensa_nb.precision import autocast
 from ocensa_nb.tokens import TokenTable
 from ocensa_nb.trunk import HiddenTable
@@ -48,35 +48,57 @@ class Engine:
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
 
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make one optimiser step over a whole effective batch; return its loss and gradient norm, scalars.
+        """Make one optimiser step over a whole effective batch; return its losses (heads,) and gradient norm, a scalar.
 
         Nothing here waits for the device (with transformers 4 the encoder does, to ask what a mask holds). A norm that
-        is not finite under fp16 means an overflow: the scaler has then skipped the step.
+        is not finite means that the step was skipped: weights and moments are as they were.
         """
         micro_batches = to_device(micro_batches, self.device)
-        loss = self.micro_batches.run(self.accumulate, micro_batches, self.model)
+        losses = self.micro_batches.run(self.accumulate, micro_batches, self.model)
         self.scaler.unscale_(self.optimizer)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            step_if_finite(self.optimizer, norm)
         self.optimizer.zero_grad(set_to_none=True)
-        return loss, norm
+        return losses, norm
 
     def accumulate(self, micro_batches: list[MicroBatch]) -> torch.Tensor:
-        """Add the gradients of one whole effective batch, micro-batch by micro-batch; return its loss, a scalar.
+        """Add the gradients of one whole effective batch, micro-batch by micro-batch; return its losses, (heads,).
 
         The gradients are those of the batch in one piece, for any cut into micro-batches.
         """
         normalisers = self.objective.normalisers(micro["labels"] for micro in micro_batches)
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros(len(self.objective.head_weights), device=self.device)
         for micro in micro_batches:
             with autocast(self.precision, self.device), self.attention:
                 logits = self.forward(micro["inputs"], micro["attention_mask"])
-            loss = self.objective(logits, micro["labels"], normalisers)
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
+            losses = self.objective(logits, micro["labels"], normalisers)
+            self.scaler.scale(losses.sum()).backward()
+            total += losses.detach()
         return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what steps change: trained weights, moments, scale, and how far micro-batches were cut."""
+        return {
+            "weights": trained_weights(self.model),
+            "optimizer": optimizer_state(self.optimizer),
+            "scaler": self.scaler.state_dict(),
+            "pieces": self.micro_batches.pieces,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; raises `ValueError` or `RuntimeError` for another model's."""
+        if set(state["weights"]) != set(trained_weights(self.model)):
+            raise ValueError("other weights are trained here")
+        self.model.load_state_dict(state["weights"], strict=False)
+        restore_optimizer(self.optimizer, state["optimizer"])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.micro_batches.pieces = state["pieces"]
 
 
 def classifier(config: TrainConfig, notices: Notices, encoder: "PreTrainedModel") -> MultiHeadClassifier:

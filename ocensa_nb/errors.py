@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see."""
+"""The exceptions a user is meant to see."""
 
 
 class UserError(Exception):
@@ -10,3 +10,19 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Give IPython the message in place of a traceback (its documented hook for custom rendering)."""
         return [f"⛔ {self}"]
+
+
+class StoppedError(UserError):
+    """A training that stopped before its end, and can go on from there: where it is gets written before it ends."""
+
+
+class AskedToStopError(StoppedError):
+    """The user, or the machine, asked the training to stop; `signal` is the number of what it was asked with."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class DivergedError(StoppedError):
+    """Losses or gradients stopped being numbers; the weights are those of the last step that was sound."""

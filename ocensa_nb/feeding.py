@@ -1,5 +1,6 @@
 """Rows to micro-batches: one item of the loader is one optimiser step."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,16 +37,22 @@ class EffectiveBatches(Dataset):
 
 
 class EpochSampler(Sampler):
-    """Yields the training rows of each optimiser step; set `epoch` before each pass."""
+    """Yields the training rows of each optimiser step of `epoch`, the first `done` left out; set both before a pass."""
 
     def __init__(self, rows: np.ndarray, lengths: np.ndarray, effective_batch_size: int, seed: int) -> None:
         self.rows, self.lengths = rows, lengths[rows]
         self.effective_batch_size, self.seed = effective_batch_size, seed
-        self.epoch = 1
+        self.epoch, self.done = 1, 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for batch in epoch_batches(self.lengths, self.effective_batch_size, self.seed, self.epoch):
+        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, self.epoch)
+        for batch in itertools.islice(batches, self.done, None):
             yield self.rows[batch]
+
+    def rows_of(self, epoch: int, step: int) -> np.ndarray:
+        """Return the rows of a step of an epoch, both counted from 1."""
+        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch)
+        return self.rows[next(itertools.islice(batches, step - 1, None))]
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.effective_batch_size)

@@ -1,68 +1,134 @@
 """What a training says while it runs: one history line a step, and the progress bar."""
 
+import math
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
+from ocensa_nb.divergence import Watch, describe
+from ocensa_nb.feeding import EpochSampler
 from ocensa_nb.runs import Run
 
-READ_EVERY = 10  # steps between reads of the loss: on a GPU each read waits for the device
-READ_SECONDS = 1.0  # after which it is read anyway: slow steps should be seen one by one
+READ_EVERY = 10  # steps between reads of a GPU's losses: each read waits for the device; a CPU's are read at once
+WRITE_SECONDS = 1.0  # between writes of the history: it may be on a network disk
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, not yet read: values holds its losses a head and its gradient norm, (heads + 1,), on the device."""
+
+    epoch: int
+    number: int
+    rate: float
+    rows: int
+    values: torch.Tensor
 
 
 class Journal:
-    """Collects the steps of a training, writes them to the run's history, and moves the bar."""
+    """Collects the steps of a training, watches their numbers, writes them to the run's history, moves the bar.
 
-    def __init__(self, run: Run, total_steps: int, skips: bool) -> None:
-        self.run = run
-        self.skips = skips  # with a loss scaler a norm that is not finite is a skipped step, else it is a fault
+    Reads come after fixed numbers of steps and never by the clock, because the schedule goes back by the steps that a
+    read finds skipped: when it does so must be the same in every run.
+    """
+
+    def __init__(self, run: Run, sampler: EpochSampler, watch: Watch, total_steps: int, device: torch.device) -> None:
+        self.run, self.sampler, self.watch = run, sampler, watch
+        self.every = READ_EVERY if device.type == "cuda" else 1
         self.bar = tqdm(total=total_steps, desc="Entrenando", unit="paso", dynamic_ncols=True)
-        self.skipped = 0
         self._step = 0
-        self._pending: list[tuple[int, float, int, torch.Tensor]] = []
-        self._since = time.perf_counter()
+        self._losses: list[float] = []  # of this epoch
+        self._pending: list[Step] = []
+        self._lines: list[dict[str, Any]] = []
+        self._read_at = self._written_at = time.perf_counter()
 
-    def step(self, epoch: int, loss: torch.Tensor, norm: torch.Tensor, learning_rate: float, rows: int) -> int:
+    @property
+    def caught_up(self) -> bool:
+        """Whether every step made has been read: only then is it known how far the schedule has gone."""
+        return not self._pending
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss of this epoch's steps read so far, without those that were not finite."""
+        return sum(self._losses) / max(1, len(self._losses))
+
+    def step(self, epoch: int, number: int, losses: torch.Tensor, norm: torch.Tensor, rate: float, rows: int) -> int:
         """Note one optimiser step; return how many steps have turned out to be skipped since the last read."""
-        self._step += 1
-        self._pending.append((epoch, learning_rate, rows, torch.stack([loss, norm.to(loss)])))
-        if len(self._pending) == READ_EVERY or time.perf_counter() - self._since > READ_SECONDS:
-            return self.flush()
-        return 0
+        self._pending.append(Step(epoch, number, rate, rows, torch.cat([losses, norm.to(losses)[None]])))
+        return self.read() if len(self._pending) == self.every else 0
 
-    def flush(self) -> int:
-        """Read what is waiting, write its lines, move the bar; return how many of its steps were skipped."""
+    def read(self) -> int:
+        """Read what is waiting and move the bar; return how many of its steps were skipped."""
         if not self._pending:
             return 0
-        losses, norms = torch.stack([values for *_, values in self._pending]).cpu().unbind(1)
-        skipped = int((~norms.isfinite()).sum()) if self.skips else 0
-        self.skipped += skipped
+        table = torch.stack([step.values for step in self._pending]).cpu().numpy()
         now = time.perf_counter()
-        rows_per_second = sum(rows for _, _, rows, _ in self._pending) / (now - self._since)
-        first = self._step - len(self._pending) + 1
-        self.run.append_history(
-            {"step": first + i, "epoch": epoch, "loss": loss, "lr": rate, "rows_per_second": rows_per_second}
-            for i, ((epoch, rate, _, _), loss) in enumerate(zip(self._pending, losses.tolist(), strict=True))
-        )
-        self.bar.set_postfix_str(f"pérdida {losses[-1]:.3f}, {rows_per_second:.0f} filas/s", refresh=False)
+        rows_per_second = sum(step.rows for step in self._pending) / (now - self._read_at)
+        before = self.watch.skipped
+        for step, (*losses, norm) in zip(self._pending, table.tolist(), strict=True):
+            self._note(step, losses, norm, rows_per_second)
+        shown = f"pérdida {sum(losses):.3f}, {rows_per_second:.0f} filas/s"
+        self.bar.set_postfix_str(shown, refresh=False)
         self.bar.update(len(self._pending))
         self._pending.clear()
-        self._since = time.perf_counter()
-        return skipped
+        if now - self._written_at > WRITE_SECONDS:
+            self.write()
+        self._read_at = time.perf_counter()
+        return self.watch.skipped - before
+
+    def write(self) -> None:
+        """Write the lines that are waiting to the history."""
+        self.run.append_history(self._lines)
+        self._lines.clear()
+        self._written_at = time.perf_counter()
 
     def epoch(self, line: dict[str, float], monitor: str) -> None:
         """Write the line of a finished epoch and say it in one sentence."""
-        self.run.append_history([line])
+        self._lines.append(line)
+        self.write()
+        self._losses.clear()
         self.bar.write(
             f"Época {line['epoch']}: pérdida {line['loss']:.3f}, {monitor} de validación {line[monitor]:.3f}, "
             f"{line['seconds']:.0f} s"
         )
-        self._since = time.perf_counter()  # validation is not training
+        self._read_at = time.perf_counter()  # validation is not training
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far it has come, and the length of the history up to here, which is written first."""
+        self.write()
+        watched = {"skipped": self.watch.skipped, "in_a_row": self.watch.in_a_row, "last": self.watch.last}
+        return {"step": self._step, "losses": list(self._losses), "watch": watched, "bytes": self.run.history_bytes()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; what the history had beyond it will be done again, and is cut off."""
+        self._step, self._losses = state["step"], state["losses"]
+        self.watch.skipped, self.watch.in_a_row = state["watch"]["skipped"], state["watch"]["in_a_row"]
+        self.watch.last = state["watch"]["last"]
+        self.run.cut_history(state["bytes"])
+        self.bar.n = self.bar.initial = self._step
+
+    def _note(self, step: Step, losses: list[float], norm: float, rows_per_second: float) -> None:
+        """Add the line of a step; one that is not finite has no loss, for JSON has no such number."""
+        self._step += 1
+        wrong, loss = self.watch.see(losses, norm), sum(losses)
+        line = {"step": self._step, "epoch": step.epoch, "loss": loss, "lr": step.rate}
+        if not math.isfinite(loss):
+            line["loss"] = None
+        else:
+            self._losses.append(loss)
+        if wrong:
+            line["skipped"] = wrong
+        if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # a scaler's overflows are only counted
+            rows = self.sampler.rows_of(step.epoch, step.number)
+            self.bar.write(describe(wrong, self._step, step.rate, rows))
+        self._lines.append({**line, "rows_per_second": rows_per_second})
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.flush()
+        self.read()
+        self.write()
         self.bar.close()

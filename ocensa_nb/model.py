@@ -1,6 +1,7 @@
 """The classifier: an encoder, one shared layer, a small head for each label; and freezing its lower part."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,20 @@ def freeze(model: MultiHeadClassifier, k: int) -> None:
         for parameter in parameters[: depth + 1]:
             parameter.requires_grad_(id(parameter) in kept)
     model.train(model.training)
+
+
+def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters that are trained, by name: the living ones, detached."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def sha256(parameters: Iterable[tuple[str, nn.Parameter]]) -> str:
+    """Return the SHA-256 of named weights."""
+    digest = hashlib.sha256()
+    for name, parameter in parameters:
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

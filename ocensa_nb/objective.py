@@ -42,8 +42,8 @@ class Objective:
         labels: Mapping[str, torch.Tensor],
         normalisers: Mapping[str, torch.Tensor | float],
     ) -> torch.Tensor:
-        """Return this micro-batch's share of the step's loss, a scalar; the shares of a step add up to its loss."""
-        return sum(
+        """Return this micro-batch's share of the step's loss, (heads,); all shares of a step add up to its loss."""
+        shares = [
             weight
             / normalisers[head]
             * functional.cross_entropy(
@@ -54,4 +54,5 @@ class Objective:
                 reduction="sum",
             )
             for head, weight in self.head_weights.items()
-        )
+        ]
+        return torch.stack(shares)

@@ -1,10 +1,12 @@
 """The optimiser, its schedule, and when to stop."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.model import MultiHeadClassifier
+from ocensa_nb.model import MultiHeadClassifier, trained_weights
 
 
 def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool = True) -> torch.optim.AdamW:
@@ -20,6 +22,35 @@ def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool
             decay = config.weight_decay if decays else 0.0
             groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
     return torch.optim.AdamW([g for g in groups if g["params"]], fused=fused or None)
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
+    """Make a step, unless the gradient's norm, a scalar, is not finite: the device decides, and nobody waits for it.
+
+    Where `found_inf` is 1, a fused optimiser leaves weights and moments as they are: it is how `torch.amp.GradScaler`
+    has it skip an overflow. Other optimisers have no such door and always step.
+    """
+    if not optimizer.defaults.get("fused"):
+        optimizer.step()
+        return
+    optimizer.grad_scale, optimizer.found_inf = None, (~norm.isfinite()).float()
+    optimizer.step()
+    del optimizer.grad_scale, optimizer.found_inf
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the moments of every parameter, by its number; rates are the schedule's to keep."""
+    return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take back what `optimizer_state` gave; raises `ValueError` where the moments are of other parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {int(number): values for number, values in state.items()}
+    for number, values in moments.items():
+        if any(t.ndim and t.shape != parameters[number].shape for t in values.values()):
+            raise ValueError("these moments are of other parameters")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 class LinearSchedule:
@@ -45,6 +76,14 @@ class LinearSchedule:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position."""
+        self.move(state["position"] - self.position)
+
 
 class EarlyStopping:
     """Keeps the trainable weights of the best epoch and tells when to stop waiting for a better one."""
@@ -52,7 +91,7 @@ class EarlyStopping:
     def __init__(self, config: TrainConfig) -> None:
         self.monitor, self.patience, self.min_delta = config.monitor, config.patience, config.min_delta
         self.best_epoch = 0
-        self._best = self._to_beat = -float("inf")
+        self._best = self._to_beat = -1.0  # metrics go from 0 to 1
         self._waited = 0
         self._weights: dict[str, torch.Tensor] = {}
 
@@ -61,7 +100,7 @@ class EarlyStopping:
         score = scores[self.monitor]
         if score > self._best:
             self._best, self.best_epoch = score, epoch
-            self._weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+            self._weights = {name: weight.clone() for name, weight in trained_weights(model).items()}
         if score > self._to_beat + self.min_delta:
             self._to_beat, self._waited = score, 0
         else:
@@ -71,3 +110,18 @@ class EarlyStopping:
     def restore(self, model: nn.Module) -> None:
         """Put the best epoch's weights back."""
         model.load_state_dict(self._weights, strict=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it has seen and kept."""
+        return {
+            "best_epoch": self.best_epoch,
+            "best": self._best,
+            "to_beat": self._to_beat,
+            "waited": self._waited,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.best_epoch, self._best = state["best_epoch"], state["best"]
+        self._to_beat, self._waited, self._weights = state["to_beat"], state["waited"], state["weights"]

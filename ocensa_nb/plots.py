@@ -49,7 +49,7 @@ def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
 def learning_curves(run: Run) -> "Figure":
     """Return the loss of each step, raw and smoothed, beside the validation F1 of each head by epoch."""
     history = run.history()
-    steps = [line for line in history if "step" in line]
+    steps = _steps(history)
     epochs = [line for line in history if "step" not in line]
     figure, (left, right) = _figure(10, 4, columns=2)
     _draw_loss(left, [line["step"] for line in steps], [line["loss"] for line in steps])
@@ -151,7 +151,7 @@ def training_gif(run: Run) -> Path | None:
     import imageio.v3 as imageio
 
     history = run.history()
-    steps = [line for line in history if "step" in line]
+    steps = _steps(history)
     if len(steps) < 2:
         return None
     budget = GIF_SHARE * run.facts["seconds"]["training"]
@@ -191,6 +191,11 @@ def _gif_frame(run: Run, history: list[Mapping[str, Any]], until: int, steps: li
     _plain(left), _plain(right)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _steps(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of the steps that have a loss; one that was not finite has none."""
+    return [line for line in history if "step" in line and line["loss"] is not None]
 
 
 def _draw_loss(axes: "Axes", steps: list[int], losses: list[float]) -> None:

@@ -1,7 +1,9 @@
-"""The run folder: what is on disk, written whole or not at all, and loaded back."""
+"""The run folder: what is on disk, written whole or not at all, and checked before it is believed."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.durable import plain_path, reason, replacing, write_text
 from ocensa_nb.errors import UserError
+from ocensa_nb.seals import broken_seal, seal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,9 +21,9 @@ if TYPE_CHECKING:
     from ocensa_nb.model import MultiHeadClassifier
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
-ENCODER, HEADS, GIF = "encoder", "heads.safetensors", "training.gif"
+ENCODER, HEADS, GIF, LAST, LOCK = "encoder", "heads.safetensors", "training.gif", "last", ".lock"
 RUNS = Path("runs")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -31,40 +35,31 @@ class Run:
     classes: dict[str, list[str]]
 
     @classmethod
-    def create(cls, config: TrainConfig, facts: Mapping[str, Any], classes: Mapping[str, list[str]]) -> "Run":
-        """Make the run's folder and write what is known before training.
-
-        An empty `config.out` takes the next free `runs/run-001`. Raises `UserError` where the folder cannot be
-        written or holds anything already: a run is never written over.
-        """
-        path = new_folder(config.out)
-        facts = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **facts}
-        run = cls(path, facts, {head: list(names) for head, names in classes.items()})
-        run.write_json(CONFIG, run.facts)
-        run.write_json(LABELS, run.classes)
-        return run
-
-    @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Open a finished run; raises `UserError` where there is none or it is damaged."""
-        path = Path(path)
+        """Open a finished run; raises `UserError` where there is none, or it is not as it was written."""
+        path = plain_path(path)
         if not path.is_dir():
             known = [str(run) for run in finished(path.parent)]
             near = f" En {path.parent} hay: {', '.join(known[-5:])}." if known else ""
             raise UserError(f"No existe la carpeta de corrida «{path}».{near} Entrene primero (cuaderno 03_train).")
         for name in (CONFIG, LABELS, METRICS, HEADS, ENCODER):
             if not (path / name).exists():
-                raise UserError(
-                    f"«{path}» no es una corrida terminada: le falta {name}. Vuelva a entrenar en otra carpeta."
+                how = (
+                    "Repita el mismo entrenamiento: continúa donde quedó" if (path / LAST).exists() else "Entrene otra"
                 )
+                raise UserError(f"«{path}» no es una corrida terminada: le falta {name}. {how}.")
         facts, classes = read_json(path / CONFIG), read_json(path / LABELS)
-        sound = isinstance(classes, dict) and all(
-            isinstance(names, list) and len(names) > 1 and all(isinstance(n, str) for n in names)
-            for names in classes.values()
-        )
-        if not (sound and isinstance(facts, dict) and isinstance(facts.get("config"), dict)):
+        if not (_are_facts(facts) and _are_classes(classes)):
             raise UserError(f"Los archivos {CONFIG} y {LABELS} de «{path}» están dañados. Vuelva a entrenar.")
-        return cls(path, facts, classes)
+        if name := broken_seal(path, (LABELS, HEADS, ENCODER), facts["files"]):
+            raise UserError(
+                f"El archivo {name} de «{path}» no es el que se guardó al entrenar (otro tamaño u otro SHA-256): está "
+                "dañado o alguien lo cambió. Recupere una copia de la carpeta o vuelva a entrenar."
+            )
+        run = cls(path, facts, classes)
+        if list(run.config.heads) != list(classes):
+            raise UserError(f"Las etiquetas de {LABELS} no son las de {CONFIG} en «{path}». Vuelva a entrenar.")
+        return run
 
     @property
     def config(self) -> TrainConfig:
@@ -73,7 +68,7 @@ class Run:
         try:
             values["text_fields"] = tuple(values["text_fields"])
             return TrainConfig().replace(**values).validate()
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"La configuración guardada en «{self.path}» está dañada: {error}.") from error
 
     @property
@@ -93,9 +88,41 @@ class Run:
         return lines
 
     def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to the history; it only grows, so an interrupted run keeps all it had."""
-        with open(self.path / HISTORY, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        """Add lines to the history; raises `UserError` where the disk refuses."""
+        try:
+            with open(self.path / HISTORY, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+        except OSError as error:
+            raise UserError(
+                f"No se puede escribir «{self.path / HISTORY}»: {reason(error)}. Libere espacio y repita el mismo "
+                "entrenamiento: continúa desde el último punto de control."
+            ) from error
+
+    def history_bytes(self) -> int:
+        """Return the length of the history, in bytes."""
+        return (self.path / HISTORY).stat().st_size if (self.path / HISTORY).exists() else 0
+
+    def cut_history(self, length: int) -> None:
+        """Cut the history at a length in bytes; one that is shorter stays as it is."""
+        if length < self.history_bytes():
+            os.truncate(self.path / HISTORY, length)
+
+    def is_finished(self) -> bool:
+        """Tell whether the last file of a run is there."""
+        return (self.path / METRICS).exists()
+
+    def finish(self, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Seal the model's files, write what is known at the end, and tidy up what a resume would have needed."""
+        self.facts.update(facts, files=seal(self.path, (LABELS, HEADS, ENCODER)))
+        self.write_json(CONFIG, self.facts)
+        self.write_json(METRICS, metrics)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a finished run has no more use for."""
+        shutil.rmtree(self.path / LAST, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            (self.path / LOCK).unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, atomically."""
@@ -103,25 +130,18 @@ class Run:
 
     def save_model(self, model: "MultiHeadClassifier", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Write the encoder as any Hugging Face tool reads it, and the shared layer with the heads beside it."""
-        from safetensors.torch import save_file
-
+        from ocensa_nb import tensor_files
         from ocensa_nb.encoders import quiet
 
-        fresh = self.path / f"{ENCODER}.tmp"
-        shutil.rmtree(fresh, ignore_errors=True)
-        with quiet():
+        with replacing(self.path / ENCODER) as fresh, quiet():
             model.encoder.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-        os.replace(fresh, self.path / ENCODER)
-        own = {k: v.contiguous().cpu() for k, v in model.state_dict().items() if not k.startswith("encoder.")}
-        save_file(own, self.path / f"{HEADS}.tmp")
-        os.replace(self.path / f"{HEADS}.tmp", self.path / HEADS)
+            tokenizer.save_pretrained(fresh)
+        own = {name: values for name, values in model.state_dict().items() if not name.startswith("encoder.")}
+        tensor_files.write(self.path / HEADS, own)
 
     def load_model(self) -> tuple["MultiHeadClassifier", "PreTrainedTokenizerBase"]:
         """Return the trained classifier, in eval mode on the CPU, and its tokenizer."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
+        from ocensa_nb import tensor_files
         from ocensa_nb.encoders import load_encoder, load_tokenizer
         from ocensa_nb.model import MultiHeadClassifier
 
@@ -129,12 +149,11 @@ class Run:
         tokenizer = load_tokenizer(source)
         sizes = {head: len(names) for head, names in self.classes.items()}
         model = MultiHeadClassifier(load_encoder(source, tokenizer), sizes, self.config.dropout)
+        own, _ = tensor_files.read(self.path / HEADS)
         try:
-            missing, unexpected = model.load_state_dict(load_file(self.path / HEADS), strict=False)
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"Los pesos de «{self.path / HEADS}» no se pueden leer: {error}. Vuelva a entrenar."
-            ) from error
+            missing, unexpected = model.load_state_dict(own, strict=False)
+        except RuntimeError as error:
+            raise UserError(f"Los pesos de «{self.path / HEADS}» no son los de esta corrida.") from error
         if unexpected or any(not name.startswith("encoder.") for name in missing):
             raise UserError(f"Los pesos de «{self.path / HEADS}» no son los de esta corrida. Vuelva a entrenar.")
         return model.eval(), tokenizer
@@ -145,23 +164,29 @@ def new_folder(out: str | Path) -> Path:
 
     Raises `UserError` where it cannot be written or is not empty.
     """
+    path = make_folder(plain_path(out)) if str(out) else make_folder(next_folder(RUNS), new=True)
+    if any(path.iterdir()):
+        what = "ya contiene otra corrida" if (path / CONFIG).exists() else "no está vacía"
+        raise UserError(f"La carpeta «{path}» {what}, y no se sobrescribe nada. Elija otro nombre en out.")
+    return path
+
+
+def make_folder(path: Path, new: bool = False) -> Path:
+    """Make a folder, the next number where it must be new and is not; raises `UserError` where it cannot."""
     try:
-        if str(out):
-            path = Path(out)
-            path.mkdir(parents=True, exist_ok=True)
-        else:
-            path = next_folder(RUNS)
-            path.mkdir(parents=True)
-        if any(path.iterdir()):
-            what = "ya contiene otra corrida" if (path / CONFIG).exists() else "no está vacía"
-            raise UserError(f"La carpeta «{path}» {what}, y no se sobrescribe nada. Elija otro nombre en out.")
-        probe = path / ".tmp"
+        while True:
+            try:
+                path.mkdir(parents=True, exist_ok=not new)
+                break
+            except FileExistsError:
+                if not new:
+                    raise
+                path = next_folder(path.parent)  # another process was quicker
+        probe = path / ".tmp-probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            f"No se puede escribir en «{out}»: {error.strerror}. Elija en out una carpeta donde pueda."
-        ) from error
+        raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija en out otra carpeta.") from error
     return path
 
 
@@ -197,8 +222,22 @@ def read_json(path: Path) -> Any:
         raise UserError(f"El archivo «{path}» falta o está dañado. Vuelva a entrenar o recupere una copia.") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that a reader never sees half of it."""
-    fresh = path.with_name(f"{path.name}.tmp")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+def _are_facts(facts: Any) -> bool:
+    """Tell whether a config.json has the parts that are read from it."""
+    return (
+        isinstance(facts, dict)
+        and all(isinstance(facts.get(name), dict) for name in ("config", "data", "files"))
+        and isinstance(facts["data"].get("columns"), dict)
+        and isinstance(facts.get("precision"), str)
+    )
+
+
+def _are_classes(classes: Any) -> bool:
+    """Tell whether a labels.json is what it should be; names of heads become names of files."""
+    return isinstance(classes, dict) and all(
+        re.fullmatch(r"[a-z][a-z0-9_]*", head)
+        and isinstance(names, list)
+        and len(names) > 1
+        and all(isinstance(name, str) for name in names)
+        for head, names in classes.items()
+    )

@@ -1,5 +1,6 @@
 """Texts to ragged token ids, once; length statistics; batches of like length."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,6 +49,13 @@ class TokenTable:
         """Return ids and mask of a few rows, some of them padded, to compare two ways of computing the same on."""
         shortest, longest = int(self.lengths.argmin()), int(self.lengths.argmax())
         return list(self.batch(np.unique([0, shortest, longest, len(self) - 1])))
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of ids, offsets and padding id."""
+        digest = hashlib.sha256(repr(self.pad_id).encode())
+        digest.update(self.ids)
+        digest.update(self.offsets)
+        return digest.hexdigest()
 
     def take(self, rows: np.ndarray) -> "TokenTable":
         """Return a table of some rows, in their order."""

@@ -5,12 +5,12 @@
 
 An optimiser step draws its whole effective batch, so that the loss of its micro-batches adds up to the loss of the
 batch, class weights, label smoothing and a ragged last batch included (`objective.py`). What a step does is in
-`engine.py`; here it is repeated, scored, and stopped in time.
+`engine.py`; here it is repeated, scored, kept against the loss of the session, and stopped in time.
 """
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,17 +18,24 @@ from torch import nn
 from ocensa_nb import engine as engines
 from ocensa_nb import environment, estimate, scoring, trunk_store, used_vocabulary
 from ocensa_nb.chance import seed_everything
+from ocensa_nb.checkpoint import Checkpoints, Position
+from ocensa_nb.claims import claim
 from ocensa_nb.compiling import require_compiler
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.divergence import Watch
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.feeding import step_loader
+from ocensa_nb.interruption import heeded
 from ocensa_nb.journal import Journal
-from ocensa_nb.model import count_parameters, describe_parameters
+from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, sha256
 from ocensa_nb.notices import Notices, prepare, read
 from ocensa_nb.optim import EarlyStopping, LinearSchedule
 from ocensa_nb.precision import allow_tf32, resolve_precision
-from ocensa_nb.runs import CONFIG, METRICS, Run
-from ocensa_nb.tokens import encode
+from ocensa_nb.runs import LAST, RUNS, Run
+from ocensa_nb.tokens import TokenTable, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def load_notices(config: TrainConfig) -> Notices:
@@ -37,18 +44,18 @@ def load_notices(config: TrainConfig) -> Notices:
     return prepare(read(path, config.columns, tuple(config.heads), config.text_fields), config)
 
 
-def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = True) -> Run:
+def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = True, root: Path = RUNS) -> Run:
     """Train a classifier on the notices and return its finished run, with the best epoch's weights.
 
-    keep_trunk: whether what frozen layers give is kept for, and taken from, other runs. Raises `UserError` for
-    settings, data, encoder or output folder that cannot be.
+    keep_trunk: whether what frozen layers give is kept for, and taken from, other runs; root: where numbered runs go
+    when `config.out` is empty. A training that was cut off goes on where it was, unless `config.resume` says never.
+    Raises `UserError` for settings, data, encoder or output folder that cannot be, and its kind `StoppedError` for a
+    training that stopped and can go on.
     """
     started = time.perf_counter()
     config.validate()
     notices = notices or load_notices(config)
     device = environment.device()
-    precision = resolve_precision(config.precision, device)
-    allow_tf32(precision)
     torch.set_num_threads(environment.threads())
 
     seed_everything(config.seed)
@@ -56,10 +63,32 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     table = encode(notices.texts, tokenizer, config.max_length)
     encoder = load_encoder(config.model, tokenizer, config.seed)
     check_length(encoder, config.max_length)
+    inputs = {"encoder": sha256(encoder.named_parameters()), "tokens": table.sha256()}
     model = engines.classifier(config, notices, encoder)
     if config.compile:
         require_compiler(device)
-    run = Run.create(config, _facts(config, notices, model, precision, device), notices.classes)
+    facts = _facts(config, notices, model, inputs, device)
+    with claim(config, facts, notices.classes, root) as run:
+        if not run.is_finished():
+            _train(run, config, notices, model, tokenizer, table, device, keep_trunk, started)
+        run.tidy()
+    return run
+
+
+def _train(
+    run: Run,
+    config: TrainConfig,
+    notices: Notices,
+    model: MultiHeadClassifier,
+    tokenizer: "PreTrainedTokenizerBase",
+    table: TokenTable,
+    device: torch.device,
+    keep_trunk: bool,
+    started: float,
+) -> None:
+    """Train in a run folder that is held, from its last checkpoint if it has one, and finish it."""
+    precision = run.facts["precision"]
+    allow_tf32(precision)
     print(describe_parameters(model), flush=True)
     built_from = time.perf_counter()
     cache = trunk_store.default_folder() if keep_trunk else None
@@ -70,6 +99,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     total_steps = config.epochs * len(sampler)
     schedule = LinearSchedule(engine.optimizer, config.warmup_ratio, total_steps)
     stopping = EarlyStopping(config)
+    watch = Watch(list(config.heads), scaled=engine.scaler.is_enabled())
 
     def score(side: str) -> dict[str, float]:
         rows = notices.split[side]
@@ -78,47 +108,63 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
 
     expected = estimate.expect(engine, loader.dataset, sampler, notices.split, config)
     print(expected, flush=True)
-    trained_from = time.perf_counter()
-    with Journal(run, total_steps, skips=engine.scaler.is_enabled()) as journal:
-        for epoch in range(1, config.epochs + 1):
-            epoch_from = time.perf_counter()
-            sampler.epoch = epoch
+    at = Position()
+    with (
+        heeded() as asked,
+        Journal(run, sampler, watch, total_steps, device) as journal,
+        Checkpoints(
+            run.path / LAST,
+            config.checkpoint_minutes,
+            {"engine": engine, "schedule": schedule, "stopping": stopping, "journal": journal, "at": at},
+        ) as checkpoints,
+    ):
+        if checkpoints.restore():
+            print(f"Continúa «{run.path}» desde la época {at.epoch}, paso {at.step} de {len(sampler)}.", flush=True)
+        earlier = at.seconds
+        checkpoints.save()
+        while not at.over:
             model.train()
-            epoch_loss = torch.zeros((), device=device)
+            sampler.epoch, sampler.done = at.epoch, at.step
             for micro_batches in loader:
                 rate = engine.optimizer.param_groups[0]["lr"]
-                loss, norm = engine.step(micro_batches)
-                epoch_loss += loss
-                skipped = journal.step(epoch, loss, norm, rate, sum(len(m["inputs"]) for m in micro_batches))
+                losses, norm = engine.step(micro_batches)
+                at.step += 1
+                rows = sum(len(micro["inputs"]) for micro in micro_batches)
+                skipped = journal.step(at.epoch, at.step, losses, norm, rate, rows)
                 schedule.move(1 - skipped)
-            schedule.move(-journal.flush())
+                if journal.caught_up:
+                    watch.check()
+                    asked.check(run.path)
+                    checkpoints.save_if_due()
+            schedule.move(-journal.read())
+            watch.check()
             scores = score("val")
-            seconds = time.perf_counter() - epoch_from
-            mean_loss = epoch_loss.item() / len(sampler)
-            journal.epoch({"epoch": epoch, "loss": mean_loss, "seconds": seconds, **scores}, config.monitor)
-            if stopping.update(epoch, scores, model):
-                break
+            line = {"epoch": at.epoch, "loss": journal.mean_loss, "seconds": at.tick(), **scores}
+            journal.epoch(line, config.monitor)
+            at.next_epoch(over=stopping.update(at.epoch, scores, model) or at.epoch == config.epochs)
+            checkpoints.save()
+            asked.check(run.path)
 
     stopping.restore(model)
     scores = {side: score(side) for side in ("val", "test")}
-    training = time.perf_counter() - trained_from
-    used_vocabulary.widen(encoder)
+    at.tick()
+    used_vocabulary.widen(model.encoder)
     run.save_model(model, tokenizer)
-    run.facts["seconds"] = {
+    seconds = {
         "expected": expected.training,
         "expected_epoch": expected.epoch,
         "trunk": trunk_seconds,
-        "training": training,
-        "total": time.perf_counter() - started,
+        "training": at.seconds,
+        "total": earlier + time.perf_counter() - started,
     }
-    run.facts["skipped_steps"] = journal.skipped
-    run.write_json(CONFIG, run.facts)
-    run.write_json(METRICS, {"best_epoch": stopping.best_epoch, "epochs": epoch, **scores})
-    return run
+    run.finish(
+        {"seconds": seconds, "skipped_steps": watch.skipped},
+        {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1, **scores},
+    )
 
 
 def _facts(
-    config: TrainConfig, notices: Notices, model: nn.Module, precision: str, device: torch.device
+    config: TrainConfig, notices: Notices, model: nn.Module, inputs: dict[str, str], device: torch.device
 ) -> dict[str, Any]:
     """Return what config.json says of a run beside its config."""
     trainable, total = count_parameters(model)
@@ -128,8 +174,9 @@ def _facts(
             "fingerprint": notices.fingerprint,
             "columns": notices.report.columns,
         },
+        "inputs": inputs,
         "device": device.type,
-        "precision": precision,
+        "precision": resolve_precision(config.precision, device),
         "parameters": {"trainable": trainable, "total": total},
         "versions": environment.versions(),
         "hardware": environment.hardware().to_dict(),

@@ -15,13 +15,13 @@ from tqdm.auto import tqdm
 
 from ocensa_nb import trunk_store
 from ocensa_nb.devices import to_device
-from ocensa_nb.model import MultiHeadClassifier
+from ocensa_nb.model import MultiHeadClassifier, sha256
 from ocensa_nb.precision import autocast, full_fp32
 from ocensa_nb.slices import layers
 from ocensa_nb.tokens import TokenTable, places, sorted_batches
 
 BUILD_BATCH = 64
-LAYOUT = 1  # of what is kept: another number, and nothing kept before is read
+LAYOUT = 2  # of what is kept: another number, and nothing kept before is read
 QUIET_BATCHES = 10  # fewer than this end before a progress bar could be read
 MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
 GIB = 2**30
@@ -161,13 +161,7 @@ def _can_start_at(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> boo
 
 def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, device: torch.device) -> str:
     """Return the SHA-256 of all that decides the states: weights, shape, depth, texts, arithmetic."""
-    digest = hashlib.sha256()
     shape = {n: v for n, v in model.encoder.config.to_dict().items() if n not in ("_name_or_path", "architectures")}
-    digest.update(repr((LAYOUT, sorted(shape.items(), key=str), k, precision, device.type, texts.pad_id)).encode())
-    for name, parameter in model.encoder.named_parameters():
-        if not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().numpy())
-    digest.update(texts.ids)
-    digest.update(texts.offsets)
-    return digest.hexdigest()[:32]
+    weights = sha256((name, p) for name, p in model.encoder.named_parameters() if not p.requires_grad)
+    parts = (LAYOUT, sorted(shape.items(), key=str), k, precision, device.type, weights, texts.sha256())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

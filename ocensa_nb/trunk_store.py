@@ -1,7 +1,6 @@
 """The cache folder: hidden states kept between runs, a file each, checked before they are believed."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -11,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ocensa_nb.seals import sha256
+
 KEPT_BYTES = 20 * 2**30  # older files make room for newer ones beyond this
 SPARE_BYTES = 2**30  # disk that is left to the user
-CHUNK_BYTES = 2**24
 STALE_SECONDS = 24 * 3600  # an unfinished file this old has nobody writing it
 
 
@@ -28,7 +28,7 @@ def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]
     try:
         kept = json.loads(seal.read_text(encoding="utf-8"))
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if kept["shape"] != list(shape) or data.stat().st_size != size or kept["sha256"] != _sha256(data):
+        if kept["shape"] != list(shape) or data.stat().st_size != size or kept["sha256"] != sha256(data):
             return None
         os.utime(seal)  # used now: the last to make room
         return np.memmap(data, dtype, "c", shape=shape)
@@ -51,7 +51,7 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
         yield array
         array.flush()
         del array
-        seal = {"shape": list(shape), "sha256": _sha256(fresh)}
+        seal = {"shape": list(shape), "sha256": sha256(fresh)}
         os.replace(fresh, folder / f"{key}.bin")
         fresh.write_text(json.dumps(seal), encoding="utf-8")
         os.replace(fresh, folder / f"{key}.json")
@@ -88,14 +88,6 @@ def make_room(folder: Path, needed: int) -> bool:
 def _last_used(data: Path) -> float:
     seal = data.with_suffix(".json")
     return seal.stat().st_mtime if seal.exists() else 0.0  # without its seal it can never be read
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _reserve(descriptor: int, size: int) -> None:

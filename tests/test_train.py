@@ -77,7 +77,7 @@ def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(row
 
     for size in (rows, 4, 1):
         model = small_model().eval()
-        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(cut(whole, size))
+        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(cut(whole, size)).sum()
         assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=f"{name}, micro-batch {size}")

@@ -1,0 +1,101 @@
+"""Files written whole or not at all: a temporary name, what is in it forced to the disk, then the rename.
+
+A reader never sees half a file, and after a power cut the name stands for the old content or for the new.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ocensa_nb.errors import UserError
+
+_REASONS = {
+    errno.ENOSPC: "no queda espacio en el disco",
+    errno.EDQUOT: "se acabó la cuota de disco",
+    errno.EFBIG: "el archivo no cabe",
+    errno.EACCES: "no hay permiso",
+    errno.EPERM: "no hay permiso",
+    errno.EROFS: "es de solo lectura",
+    errno.ENOENT: "no existe",
+    errno.ENOTDIR: "parte de la ruta es un archivo y no una carpeta",
+    errno.EISDIR: "es una carpeta",
+    errno.EEXIST: "ya existe un archivo con ese nombre",
+    errno.ENAMETOOLONG: "el nombre es demasiado largo",
+    errno.EIO: "el disco falla",
+}
+
+
+def reason(error: Exception) -> str:
+    """Return in Spanish why the system refused; safetensors says the number of the error in its text alone."""
+    number = getattr(error, "errno", None)
+    if number is None and (found := re.search(r"os error (\d+)", str(error))):
+        number = int(found.group(1))
+    return _REASONS.get(number) or getattr(error, "strerror", None) or str(error)
+
+
+def plain_path(value: str | Path) -> Path:
+    """Return a path; raises `UserError` for one with a NUL, a newline or another control character in it."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
+        raise UserError(f"La ruta {str(value)!r} tiene caracteres de control (saltos de línea o nulos). Quítelos.")
+    return Path(value)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, for a file or a folder, which takes its place when the block ends well.
+
+    A folder that stands at `path` is removed for it. Raises `UserError` where the disk refuses; what stood at `path`
+    is then as it was.
+    """
+    fresh = path.with_name(f".tmp-{path.name}")  # the suffix stays: some writers go by it
+    try:
+        _remove(fresh)
+        yield fresh
+        for file in sorted(fresh.rglob("*")) if fresh.is_dir() else [fresh]:
+            _sync(file)
+        if fresh.is_dir():
+            _sync(fresh)
+            _remove(path)
+        os.replace(fresh, path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"No se puede escribir «{path}»: {reason(error)}. Lo que ya había sigue intacto.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(fresh)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all; raises `UserError` where the disk refuses."""
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Force a file or a folder to the disk; Windows opens no folder, and some network disks sync none."""
+    if path.is_dir():
+        if os.name == "nt":
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+    else:
+        descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Being asked to stop: Ctrl+C, the notebook's stop button, or a machine that is about to be taken away."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from ocensa_nb.errors import AskedToStopError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Interruption:
+    """What was asked: the number of the signal, or 0 for nothing yet."""
+
+    signal: int = 0
+
+    def check(self, folder: Path) -> None:
+        """Raise `AskedToStopError` where a stop was asked for; `folder` is where the training can go on."""
+        if self.signal:
+            raise AskedToStopError(
+                f"Entrenamiento detenido; lo hecho queda en «{folder}». Para continuar, ejecute lo mismo otra vez.",
+                self.signal,
+            )
+
+
+@contextlib.contextmanager
+def heeded() -> Iterator[Interruption]:
+    """Note, inside this context, SIGINT and SIGTERM instead of dying by them; a second SIGINT is obeyed at once.
+
+    A step cannot be cut in two without losing what it was doing, so whoever makes the steps looks here between them.
+    Only the main thread may handle signals: in another nothing changes.
+    """
+    asked = Interruption()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.signal = number
+        print("\nSe detiene al terminar este paso y guarda dónde quedó…", flush=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,89 @@
+"""A training that dies by SIGKILL at a chosen moment, in a process of its own; used by `test_resume.py`.
+
+The processes are forked from one that has only imported what a training imports, so that each starts at once.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+
+from ocensa_nb import checkpoint, durable, engine, runs, scoring, tensor_files, train
+from ocensa_nb.config import TrainConfig
+
+# Where a training may die: the name of the moment, what is called there, and how many calls a whole training makes.
+MOMENTS = {
+    "before an optimiser's step": (engine, "step_if_finite", 60),
+    "in the middle of a file of tensors": (tensor_files, "save_file", 8),
+    "before a file is renamed": (durable.os, "replace", 16),
+    "in the middle of a line of the history": (runs.Run, "append_history", 8),
+    "in validation": (scoring, "predictions", 5),
+    "while the model is saved": (runs.Run, "save_model", 1),
+    "while the model is sealed": (runs, "seal", 1),
+    "after the last file, before tidying up": (runs.Run, "tidy", 1),
+}
+AGAIN = {"while a checkpoint is read": (checkpoint, "unpack", 1)}  # in a second session alone
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(moment: str, call: int) -> None:
+    """Die in the call of that number; one that writes first leaves half of what it would have written."""
+    owner, name, _ = (MOMENTS | AGAIN)[moment]
+    whole = getattr(owner, name)
+    calls = 0
+
+    def cut(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls < call:
+            return whole(*args, **kwargs)
+        if name == "save_file":
+            whole(*args, **kwargs)
+            os.truncate(args[1], os.path.getsize(args[1]) // 2)
+        if name == "append_history":
+            with open(args[0].path / runs.HISTORY, "a") as file:
+                file.write('{"step": 1')
+        if name == "save_model":
+            whole(*args, **kwargs)
+        return die()
+
+    setattr(owner, name, cut)
+
+
+def training(config: TrainConfig, moment: str | None, when: float) -> None:
+    """Train; die at a moment, `when` from 0 to 1 of its calls, or after so many seconds where it is "any"."""
+    if moment == "any":
+        threading.Timer(when, die).start()
+    elif moment:
+        die_at(moment, 1 + int(when * (MOMENTS | AGAIN)[moment][2]))
+    train.fit(config)
+    os._exit(0)  # the timer may still be waiting
+
+
+def process(config: TrainConfig, moment: str | None = None, when: float = 0.0) -> int:
+    """Return the exit code of a training in a process of its own: 0, or minus the signal it died by."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ocensa_nb.train", "transformers.models.bert.modeling_bert", "sklearn.metrics"])
+    child = context.Process(target=training, args=(config, moment, when))
+    child.start()
+    child.join(120)
+    return child.exitcode
+
+
+def deaths(seed: int, count: int, seconds: float) -> list[tuple[str, float]]:
+    """Return moments to die at: each of the named ones, and the rest at any time of a training of so many seconds."""
+    draw = random.Random(seed)
+    named = [(moment, draw.random()) for moment in MOMENTS]
+    drawn = named + [("any", draw.uniform(0.2, 1.0) * seconds) for _ in range(count - len(named))]
+    return draw.sample(drawn, count)
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """Return what must be the same, bit for bit: all weights and all metrics."""
+    files = [run / runs.HEADS, run / runs.METRICS, run / runs.LABELS, *sorted((run / runs.ENCODER).iterdir())]
+    return {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
