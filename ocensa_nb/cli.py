@@ -1,6 +1,7 @@
 """The command line: one verb a function, its flags made by tyro from the signatures and from `TrainConfig`.
 
-Exit code 0, 1 with the message of a `UserError` alone on stderr, or 2 for arguments that cannot be parsed.
+Exit code 0, 1 with the message of a `UserError` alone on stderr, 2 for arguments that cannot be parsed, or 128 and
+the number of the signal that stopped it.
 """
 
 import argparse
@@ -10,13 +11,13 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import tyro
 
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.errors import UserError
+from ocensa_nb.durable import plain_path, reason, replacing, write_text
+from ocensa_nb.errors import AskedToStopError, UserError
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
 Data = Annotated[str, tyro.conf.arg(help="CSV o XLSX")]
@@ -29,16 +30,15 @@ def generate(out: Out, rows: int = 20_000, seed: int = 42) -> dict[str, Any]:
 
     if rows < 1 or seed < 0:
         raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser 1 como mínimo y seed 0 como mínimo.")
-    path = Path(out)
+    path = plain_path(out)
     if path.exists():
         raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        synthetic.write_csv(synthetic.generate(rows, seed), path)
     except OSError as error:
-        raise UserError(
-            f"No se puede escribir «{path}»: {error.strerror}. Elija en out un lugar donde pueda."
-        ) from error
+        raise UserError(f"No se puede crear «{path.parent}»: {reason(error)}. Elija en out otro lugar.") from error
+    with replacing(path) as fresh:
+        synthetic.write_csv(synthetic.generate(rows, seed), fresh)
     print(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede pasar de: {_scores(synthetic.ceiling())}.")
     return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
 
@@ -73,7 +73,7 @@ def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
     found = evaluation.evaluate(Run.load(run), data)
     folder = found.save(out)
     for head in found.classes:
-        plots.confusion(found.confusion(head), f"Confusión: {head}").savefig(folder / f"confusion_{head}.png", dpi=110)
+        plots.save(plots.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
     print(f"Evaluación de {found.source} ({len(found.texts):,}) en {folder}.")
     if found.left_out:
         print(f"{found.left_out:,} filas se dejaron fuera: tienen etiquetas que la corrida no conoce.")
@@ -202,6 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 registry=REGISTRY,
             )
         _write_json(result, own.json)
+    except AskedToStopError as error:
+        print(error, file=sys.stderr)
+        return 128 + error.signal  # what a shell expects of a process that a signal ended
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
@@ -216,12 +219,7 @@ def _write_json(result: dict[str, Any], target: str) -> None:
     if target == "-":
         print(text, end="")
     elif target:
-        from ocensa_nb.runs import write_text
-
-        try:
-            write_text(Path(target), text)
-        except OSError as error:
-            raise UserError(f"No se puede escribir el JSON «{target}»: {error.strerror}.") from error
+        write_text(plain_path(target), text)
 
 
 def _scores(metrics: dict[str, float]) -> str:

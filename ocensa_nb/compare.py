@@ -16,11 +16,13 @@ from tqdm.auto import tqdm
 from ocensa_nb import environment
 from ocensa_nb.bench import Bench, Variant
 from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.durable import write_text
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError
 from ocensa_nb.estimate import duration
+from ocensa_nb.output_tables import write_table
 from ocensa_nb.precision import resolve_precision
-from ocensa_nb.runs import new_folder, write_text
+from ocensa_nb.runs import new_folder
 from ocensa_nb.slices import layers
 from ocensa_nb.techniques import SHORTER, Technique, alone, ladder
 from ocensa_nb.tokens import encode
@@ -139,10 +141,10 @@ def write(results: Mapping[str, Any], folder: Path) -> Path:
     from ocensa_nb import plots
 
     if "quality" in results:
-        plots.f1_against_time(results["quality"]).savefig(folder / "quality.png", dpi=110)
+        plots.save(plots.f1_against_time(results["quality"]), folder / "quality.png")
     write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     for which in ("ladder", "alone"):
-        table(results, which).to_csv(folder / f"{which}.csv", index=False, encoding="utf-8-sig")
-        plots.speedups(results, which).savefig(folder / f"{which}.png", dpi=110)
+        write_table(table(results, which), folder / f"{which}.csv")
+        plots.save(plots.speedups(results, which), folder / f"{which}.png")
     write_text(folder / "verdicts.txt", "\n".join(verdicts(results)) + "\n")
     return folder

@@ -40,9 +40,13 @@ def reason(error: Exception) -> str:
 
 
 def plain_path(value: str | Path) -> Path:
-    """Return a path; raises `UserError` for one with a NUL, a newline or another control character in it."""
+    """Return a path; raises `UserError` for one too long, or with a NUL, a newline or another control character."""
     if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
         raise UserError(f"La ruta {str(value)!r} tiene caracteres de control (saltos de línea o nulos). Quítelos.")
+    try:
+        Path(value).exists()  # a name too long to be asked about
+    except OSError as error:
+        raise UserError(f"La ruta «{str(value)[:80]}…» no vale: {reason(error)}.") from error
     return Path(value)
 
 

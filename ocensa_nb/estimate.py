@@ -1,6 +1,7 @@
 """How long a training will take, from a few of its own steps, undone afterwards."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ class Estimate:
     epoch: float
     training: float
     measured: float
+
+    def after(self, epochs: float) -> "Estimate":
+        """Return what is left once some epochs, and a part of one, are done."""
+        return dataclasses.replace(self, training=self.training - epochs * self.epoch)
 
     def __str__(self) -> str:
         return (

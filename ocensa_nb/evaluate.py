@@ -8,8 +8,10 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb import environment, notices, scoring
+from ocensa_nb.durable import write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import TEXT
+from ocensa_nb.output_tables import write_table
 from ocensa_nb.runs import Run, new_folder
 
 EXAMPLE_CHARACTERS = 160
@@ -92,18 +94,16 @@ class Evaluation:
 
         folder = new_folder(out)
         facts = {"source": self.source, "rows": len(self.texts), "left_out": self.left_out, "metrics": self.metrics}
-        (folder / "metrics.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "metrics.json", json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
         rows = pd.DataFrame({TEXT: self.texts})
         for head, names in self.classes.items():
-            self.per_class(head).to_csv(folder / f"per_class_{head}.csv", encoding="utf-8-sig")
-            self.confusion(head).to_csv(folder / f"confusion_{head}.csv", encoding="utf-8-sig")
-            self.confused_pairs(head, most=50).to_csv(
-                folder / f"confused_{head}.csv", index=False, encoding="utf-8-sig"
-            )
+            write_table(self.per_class(head).reset_index(names="clase"), folder / f"per_class_{head}.csv")
+            write_table(self.confusion(head).reset_index(names="verdadera"), folder / f"confusion_{head}.csv")
+            write_table(self.confused_pairs(head, most=50), folder / f"confused_{head}.csv")
             rows[head] = np.array(names)[self.labels[head]]
             rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
             rows[f"conf_{head}"] = self.confidence[head].round(4)
-        rows.to_csv(folder / "predictions.csv", index=False, encoding="utf-8-sig")
+        write_table(rows, folder / "predictions.csv")
         return folder
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from ocensa_nb.durable import write_text
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import Run, new_folder, write_text
+from ocensa_nb.runs import Run, new_folder
 
 NOTEBOOKS = ROOT / "notebooks"
 # What a machine without a GPU is recommended, the same on every machine; three epochs more, to come near the ceiling.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ocensa_nb.durable import replacing
 from ocensa_nb.runs import GIF, Run
 from ocensa_nb.techniques import EXACT, GIVEN_FREEZING, TRADE
 from ocensa_nb.tokens import recommend_max_length
@@ -69,7 +70,7 @@ def learning_curves(run: Run) -> "Figure":
 
 def confusion(matrix: "pd.DataFrame", title: str) -> "Figure":
     """Return the heat map of a normalised confusion matrix: true classes in rows, predicted in columns."""
-    names = [str(name) for name in matrix.index]
+    names = [str(name).replace("$", r"\$") for name in matrix.index]  # two of them would be read as a formula
     side = min(14.0, 3.5 + 0.24 * len(names))
     figure, axes = _figure(side + 1, side)
     image = axes.imshow(matrix.to_numpy(), cmap="cividis", vmin=0, vmax=1)
@@ -162,10 +163,15 @@ def training_gif(run: Run) -> Path | None:
     ends = np.unique(np.linspace(0, len(steps) - 1, count + 1).astype(int))[1:-1]
     frames = [_gif_frame(run, history, steps[end]["step"], steps) for end in ends] + [last]
     path = run.path / GIF
-    fresh = path.with_name("training.tmp.gif")
-    imageio.imwrite(fresh, np.stack(frames), duration=[100] * (len(frames) - 1) + [3000], loop=0)
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        imageio.imwrite(fresh, np.stack(frames), duration=[100] * (len(frames) - 1) + [3000], loop=0)
     return path
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG; raises `UserError` where the disk refuses."""
+    with replacing(path) as fresh:
+        figure.savefig(fresh, dpi=110)
 
 
 def _gif_frame(run: Run, history: list[Mapping[str, Any]], until: int, steps: list[Mapping[str, Any]]) -> np.ndarray:

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from openpyxl.utils.exceptions import IllegalCharacterError
 
 from ocensa_nb import scoring
 from ocensa_nb.columns import find_columns
+from ocensa_nb.durable import plain_path
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import blank_missing, compose
+from ocensa_nb.output_tables import write_table
 from ocensa_nb.runs import Run
-from ocensa_nb.tables import EXCEL_SUFFIXES, read_table
+from ocensa_nb.tables import read_table
 
 
 def predict(run: Run, data: str | Path) -> pd.DataFrame:
@@ -50,30 +51,12 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
 
 def free_path(out: str | Path) -> Path:
     """Return `out` as a path; raises `UserError` where something is there already."""
-    path = Path(out)
+    path = plain_path(out)
     if path.exists():
         raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
     return path
 
 
 def save(table: pd.DataFrame, out: str | Path) -> Path:
-    """Write predictions as XLSX or as CSV that Excel opens with its accents; never over an existing file.
-
-    Raises `UserError` where the file exists or cannot be written.
-    """
-    path = free_path(out)
-    fresh = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in EXCEL_SUFFIXES:
-            table.to_excel(fresh, index=False)
-        else:
-            table.to_csv(fresh, index=False, encoding="utf-8-sig")
-        fresh.replace(path)
-    except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
-        raise UserError(f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv.") from error
-    except OSError as error:
-        raise UserError(
-            f"No se puede escribir «{path}»: {error.strerror}. Elija en out un lugar donde pueda."
-        ) from error
-    return path
+    """Write predictions as XLSX or CSV; raises `UserError` where the file exists or cannot be written."""
+    return write_table(table, free_path(out))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ocensa_nb.durable import plain_path, reason
 from ocensa_nb.errors import UserError
+from ocensa_nb.workbooks import read_excel
 
 SEPARATORS = ",;\t|"
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
@@ -24,7 +26,7 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
     column names come as pandas names them (`Denominación`, `Denominación.1`). Raises `UserError` for a file that is
     missing, empty, damaged, or not a table.
     """
-    path = Path(path)
+    path = plain_path(path)
     if not path.exists():
         raise UserError(f"No existe el archivo «{path}». Revise la ruta; la carpeta actual es {Path.cwd()}.")
     if path.is_dir():
@@ -33,32 +35,15 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"No se puede leer «{path}»: {error.strerror}. Cierre el programa que lo tenga abierto."
+            f"No se puede leer «{path}»: {reason(error)}. Cierre el programa que lo tenga abierto."
         ) from error
     if not content:
         raise UserError(EMPTY.format(path=path))
     excel = path.suffix.lower() in EXCEL_SUFFIXES
-    table, how = _read_excel(path, content) if excel else _read_csv(path, content)
+    table, how = read_excel(path, content) if excel else _read_csv(path, content)
     if table.empty:
         raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {', '.join(map(str, table.columns))}.")
     return table, how
-
-
-def _read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
-    try:
-        with pd.ExcelFile(io.BytesIO(content), engine="openpyxl") as book:
-            sheet = str(book.sheet_names[0])
-            table = book.parse(sheet, dtype=str, keep_default_na=False)
-            others = [str(name) for name in book.sheet_names[1:]]
-    except Exception as error:  # openpyxl raises many kinds for a damaged book
-        raise UserError(
-            f"«{path}» no se puede abrir como libro de Excel. Ábralo en Excel y guárdelo de nuevo."
-        ) from error
-    if table.columns.empty:
-        more = f" El libro tiene además: {', '.join(others)}; pase los avisos a la primera." if others else ""
-        raise UserError(f"La primera hoja de «{path}», «{sheet}», está vacía.{more}")
-    table.columns = [str(name) for name in table.columns]
-    return table.fillna("").astype(str), f"Excel, hoja «{sheet}»"
 
 
 def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:

@@ -107,7 +107,6 @@ def _train(
         return scoring.metrics({head: y[rows] for head, y in notices.labels.items()}, scoring.predictions(found))
 
     expected = estimate.expect(engine, loader.dataset, sampler, notices.split, config)
-    print(expected, flush=True)
     at = Position()
     with (
         heeded() as asked,
@@ -120,6 +119,7 @@ def _train(
     ):
         if checkpoints.restore():
             print(f"Continúa «{run.path}» desde la época {at.epoch}, paso {at.step} de {len(sampler)}.", flush=True)
+        print(expected.after(at.epoch - 1 + at.step / len(sampler)), flush=True)
         earlier = at.seconds
         checkpoints.save()
         while not at.over:

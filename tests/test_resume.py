@@ -1,18 +1,12 @@
 """A training that is cut off goes on as if it had never been, wherever it was cut."""
 
-import os
 import signal
-import subprocess
 import sys
 import time
 
 import dying
 import pytest
 
-from ocensa_nb import runs, train
-from ocensa_nb.checkpoint import FILE, pack, unpack
-from ocensa_nb.environment import ROOT
-from ocensa_nb.errors import UserError
 from ocensa_nb.runs import LAST, Run
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
