@@ -111,7 +111,7 @@ class Checkpoints:
                 flush=True,
             )
         self.bytes = size
-        self._writing = self._writer.submit(self._write, tensors, tree)
+        self._writing = self._writer.submit(tensor_files.write, self.folder / FILE, tensors, tree)
         self._kept_at = time.perf_counter()
 
     def save_if_due(self) -> None:
@@ -120,10 +120,6 @@ class Checkpoints:
             self._finish()
         if time.perf_counter() - self._kept_at >= 60 * self.minutes:
             self.save()
-
-    def _write(self, tensors: dict[str, torch.Tensor], tree: Any) -> None:
-        self.folder.mkdir(exist_ok=True)
-        tensor_files.write(self.folder / FILE, tensors, tree)
 
     def _finish(self) -> None:
         writing, self._writing = self._writing, None
@@ -149,6 +145,8 @@ def pack(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
 
     def take(value: Any, name: str) -> Any:
         if isinstance(value, torch.Tensor):
+            while name in tensors:  # a key with a slash in it
+                name += "'"
             tensors[name] = value.detach().to("cpu", copy=True)
             return {MARK: name}
         if isinstance(value, Mapping):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.durable import plain_path, reason, replacing, write_text
+from ocensa_nb.durable import plain_path, replacing, write_text
 from ocensa_nb.errors import AskedToStopError, UserError
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
@@ -33,10 +33,6 @@ def generate(out: Out, rows: int = 20_000, seed: int = 42) -> dict[str, Any]:
     path = plain_path(out)
     if path.exists():
         raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"No se puede crear «{path.parent}»: {reason(error)}. Elija en out otro lugar.") from error
     with replacing(path) as fresh:
         synthetic.write_csv(synthetic.generate(rows, seed), fresh)
     print(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede pasar de: {_scores(synthetic.ceiling())}.")

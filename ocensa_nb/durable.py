@@ -54,11 +54,12 @@ def plain_path(value: str | Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`, for a file or a folder, which takes its place when the block ends well.
 
-    A folder that stands at `path` is removed for it. Raises `UserError` where the disk refuses; what stood at `path`
+    The folder it is in is made where there is none; a folder that stands at `path` is removed for the new one. Raises `UserError` where the disk refuses; what stood at `path`
     is then as it was.
     """
     fresh = path.with_name(f".tmp-{path.name}")  # the suffix stays: some writers go by it
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _remove(fresh)
         yield fresh
         for file in sorted(fresh.rglob("*")) if fresh.is_dir() else [fresh]:

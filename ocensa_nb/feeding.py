@@ -1,6 +1,7 @@
 """Rows to micro-batches: one item of the loader is one optimiser step."""
 
 import itertools
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,8 +72,14 @@ def step_loader(
         batch_size=None,  # an item is a batch already
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_interruptions_to_the_main_process,
         pin_memory=device.type == "cuda" and not on_gpu,
         # The loader draws a seed for its workers; from its own source, so that their number changes no dropout mask.
         generator=torch.Generator().manual_seed(config.seed),
     )
     return loader, sampler
+
+
+def _leave_interruptions_to_the_main_process(_: int) -> None:
+    """Let Ctrl+C, which reaches every process of a terminal, stop no worker: the batch it prepares is still needed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -29,6 +29,17 @@ class Interruption:
 
 
 @contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn an interruption at any other time into a sentence."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise AskedToStopError(
+            "Interrumpido. Para continuar desde lo último que se guardó, ejecute lo mismo otra vez.", signal.SIGINT
+        ) from None
+
+
+@contextlib.contextmanager
 def heeded() -> Iterator[Interruption]:
     """Note, inside this context, SIGINT and SIGTERM instead of dying by them; a second SIGINT is obeyed at once.
 

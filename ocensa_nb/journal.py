@@ -1,5 +1,6 @@
 """What a training says while it runs: one history line a step, and the progress bar."""
 
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -37,12 +38,17 @@ class Journal:
     def __init__(self, run: Run, sampler: EpochSampler, watch: Watch, total_steps: int, device: torch.device) -> None:
         self.run, self.sampler, self.watch = run, sampler, watch
         self.every = READ_EVERY if device.type == "cuda" else 1
-        self.bar = tqdm(total=total_steps, desc="Entrenando", unit="paso", dynamic_ncols=True)
+        self.total_steps = total_steps
         self._step = 0
         self._losses: list[float] = []  # of this epoch
         self._pending: list[Step] = []
         self._lines: list[dict[str, Any]] = []
         self._read_at = self._written_at = time.perf_counter()
+
+    @functools.cached_property
+    def bar(self) -> tqdm:
+        """The progress bar, from where the training is when it is first needed."""
+        return tqdm(total=self.total_steps, initial=self._step, desc="Entrenando", unit="paso", dynamic_ncols=True)
 
     @property
     def caught_up(self) -> bool:
@@ -107,7 +113,6 @@ class Journal:
         self.watch.skipped, self.watch.in_a_row = state["watch"]["skipped"], state["watch"]["in_a_row"]
         self.watch.last = state["watch"]["last"]
         self.run.cut_history(state["bytes"])
-        self.bar.n = self.bar.initial = self._step
 
     def _note(self, step: Step, losses: list[float], norm: float, rows_per_second: float) -> None:
         """Add the line of a step; one that is not finite has no loss, for JSON has no such number."""

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from openpyxl.utils.exceptions import IllegalCharacterError
 
-from ocensa_nb.durable import plain_path, reason, replacing
+from ocensa_nb.durable import plain_path, replacing
 from ocensa_nb.errors import UserError
 from ocensa_nb.tables import EXCEL_SUFFIXES
 
@@ -27,10 +27,6 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
     """
     path = plain_path(path)
     excel = path.suffix.lower() in EXCEL_SUFFIXES
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"No se puede crear «{path.parent}»: {reason(error)}. Elija en out otro lugar.") from error
     with replacing(path) as fresh:
         if excel:
             _write_excel(table, path, fresh)

@@ -10,7 +10,7 @@ batch, class weights, label smoothing and a ragged last batch included (`objecti
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,18 +24,16 @@ from ocensa_nb.compiling import require_compiler
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.divergence import Watch
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
+from ocensa_nb.engine import Engine
 from ocensa_nb.feeding import step_loader
-from ocensa_nb.interruption import heeded
+from ocensa_nb.interruption import heeded, told
 from ocensa_nb.journal import Journal
-from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, sha256
+from ocensa_nb.model import count_parameters, describe_parameters, sha256
 from ocensa_nb.notices import Notices, prepare, read
 from ocensa_nb.optim import EarlyStopping, LinearSchedule
 from ocensa_nb.precision import allow_tf32, resolve_precision
 from ocensa_nb.runs import LAST, RUNS, Run
-from ocensa_nb.tokens import TokenTable, encode
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from ocensa_nb.tokens import encode
 
 
 def load_notices(config: TrainConfig) -> Notices:
@@ -68,49 +66,47 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     if config.compile:
         require_compiler(device)
     facts = _facts(config, notices, model, inputs, device)
-    with claim(config, facts, notices.classes, root) as run:
-        if not run.is_finished():
-            _train(run, config, notices, model, tokenizer, table, device, keep_trunk, started)
-        run.tidy()
+    with told(), claim(config, facts, notices.classes, root) as run:
+        if run.is_finished():  # it was cut off between its last file and the tidying up
+            run.tidy()
+            return run
+        precision = run.facts["precision"]
+        allow_tf32(precision)
+        print(describe_parameters(model), flush=True)
+        built_from = time.perf_counter()
+        cache = trunk_store.default_folder() if keep_trunk else None
+        engine = engines.build(config, notices, table, model, precision, device, cache)
+        trunk_seconds = time.perf_counter() - built_from
+        took, metrics = _train(run, config, notices, engine)
+        used_vocabulary.widen(encoder)
+        run.save_model(model, tokenizer)
+        took["seconds"] |= {"trunk": trunk_seconds, "total": time.perf_counter() - started + took["seconds"]["earlier"]}
+        run.finish(took, metrics)
     return run
 
 
-def _train(
-    run: Run,
-    config: TrainConfig,
-    notices: Notices,
-    model: MultiHeadClassifier,
-    tokenizer: "PreTrainedTokenizerBase",
-    table: TokenTable,
-    device: torch.device,
-    keep_trunk: bool,
-    started: float,
-) -> None:
-    """Train in a run folder that is held, from its last checkpoint if it has one, and finish it."""
-    precision = run.facts["precision"]
-    allow_tf32(precision)
-    print(describe_parameters(model), flush=True)
-    built_from = time.perf_counter()
-    cache = trunk_store.default_folder() if keep_trunk else None
-    engine = engines.build(config, notices, table, model, precision, device, cache)
-    trunk_seconds = time.perf_counter() - built_from
+def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Repeat the step, from the run's last checkpoint if it has one, and leave the best epoch's weights in the model.
 
-    loader, sampler = step_loader(engine.table, notices, config, device)
+    Returns what the training took, for config.json, and the metrics of the best epoch.
+    """
+    model = engine.model
+    loader, sampler = step_loader(engine.table, notices, config, engine.device)
     total_steps = config.epochs * len(sampler)
     schedule = LinearSchedule(engine.optimizer, config.warmup_ratio, total_steps)
     stopping = EarlyStopping(config)
     watch = Watch(list(config.heads), scaled=engine.scaler.is_enabled())
+    at = Position()
 
     def score(side: str) -> dict[str, float]:
         rows = notices.split[side]
-        found = scoring.logits(model, engine.table, rows, precision, config.padding)
+        found = scoring.logits(model, engine.table, rows, engine.precision, config.padding)
         return scoring.metrics({head: y[rows] for head, y in notices.labels.items()}, scoring.predictions(found))
 
     expected = estimate.expect(engine, loader.dataset, sampler, notices.split, config)
-    at = Position()
     with (
         heeded() as asked,
-        Journal(run, sampler, watch, total_steps, device) as journal,
+        Journal(run, sampler, watch, total_steps, engine.device) as journal,
         Checkpoints(
             run.path / LAST,
             config.checkpoint_minutes,
@@ -148,19 +144,14 @@ def _train(
     stopping.restore(model)
     scores = {side: score(side) for side in ("val", "test")}
     at.tick()
-    used_vocabulary.widen(model.encoder)
-    run.save_model(model, tokenizer)
     seconds = {
         "expected": expected.training,
         "expected_epoch": expected.epoch,
-        "trunk": trunk_seconds,
         "training": at.seconds,
-        "total": earlier + time.perf_counter() - started,
+        "earlier": earlier,  # of which, in sessions before this one
     }
-    run.finish(
-        {"seconds": seconds, "skipped_steps": watch.skipped},
-        {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1, **scores},
-    )
+    took = {"seconds": seconds, "skipped_steps": watch.skipped, "checkpoint_bytes": checkpoints.bytes}
+    return took, {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1, **scores}
 
 
 def _facts(

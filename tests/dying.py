@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ocensa_nb import checkpoint, durable, engine, runs, scoring, tensor_files, train
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.errors import UserError
 
 # Where a training may die: the name of the moment, what is called there, and how many calls a whole training makes.
 MOMENTS = {
@@ -24,6 +25,7 @@ MOMENTS = {
     "while the model is sealed": (runs, "seal", 1),
     "after the last file, before tidying up": (runs.Run, "tidy", 1),
 }
+SENTENCE = ".tmp-sentence"  # a name that a training takes for its own leftovers
 AGAIN = {"while a checkpoint is read": (checkpoint, "unpack", 1)}  # in a second session alone
 
 
@@ -55,13 +57,35 @@ def die_at(moment: str, call: int) -> None:
     setattr(owner, name, cut)
 
 
+def fill_the_disk_at(save: int) -> None:
+    """Let no file grow over a few bytes from that checkpoint on: the nearest to a full disk that needs no rights."""
+    import resource
+
+    keep, saves = checkpoint.Checkpoints.save, 0
+
+    def full(self):
+        nonlocal saves
+        saves += 1
+        if saves == save:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        keep(self)
+
+    checkpoint.Checkpoints.save = full
+
+
 def training(config: TrainConfig, moment: str | None, when: float) -> None:
     """Train; die at a moment, `when` from 0 to 1 of its calls, or after so many seconds where it is "any"."""
     if moment == "any":
         threading.Timer(when, die).start()
+    elif moment == "full disk":
+        fill_the_disk_at(int(when))
     elif moment:
         die_at(moment, 1 + int(when * (MOMENTS | AGAIN)[moment][2]))
-    train.fit(config)
+    try:
+        train.fit(config)
+    except UserError as error:
+        Path(config.out, SENTENCE).write_text(str(error))
+        os._exit(1)
     os._exit(0)  # the timer may still be waiting
 
 

@@ -1,20 +1,36 @@
-"""A training that is cut off goes on as if it had never been, wherever it was cut."""
+"""A training that is cut off goes on as if it had never been, wherever it was cut; and nothing of it is lost."""
 
+import concurrent.futures
+import dataclasses
+import json
+import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 
 import dying
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
 
-from ocensa_nb.runs import LAST, Run
+from ocensa_nb import claims, interruption, runs, train
+from ocensa_nb.checkpoint import FILE, Checkpoints, pack, unpack
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.runs import LAST, METRICS, Run
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
 
-DEATHS = 20
 TRAININGS = {
-    "fp32": {"precision": "fp32", "freeze_layers": 0},
-    "bf16": {"precision": "bf16", "freeze_layers": 2, "batch_size": 8, "gradient_accumulation_steps": 2},
+    "fp32": ({"precision": "fp32", "freeze_layers": 0}, 20),
+    "bf16": (
+        {"precision": "bf16", "freeze_layers": 2, "batch_size": 8, "gradient_accumulation_steps": 2},
+        20 if os.environ.get("OCENSA_LONG") else 9,
+    ),
 }
 
 
@@ -22,11 +38,38 @@ def steps(run):
     return [(line["step"], line["epoch"], line["loss"], line["lr"]) for line in run.history() if "step" in line]
 
 
+class StopAfter:
+    """Asks a training to stop after so many steps, as Ctrl+C would."""
+
+    def __init__(self, monkeypatch, count):
+        check, calls = interruption.Interruption.check, 0
+
+        def counted(asked, folder):
+            nonlocal calls
+            calls += 1
+            asked.signal = signal.SIGINT if calls == count else 0
+            check(asked, folder)
+
+        monkeypatch.setattr(interruption.Interruption, "check", counted)
+
+
+@pytest.fixture
+def cut_off(config, notices, tmp_path, monkeypatch):
+    """Return the config of a training that was stopped in its first epoch."""
+    settings = config.replace(out=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        StopAfter(patch, 4)
+        with pytest.raises(AskedToStopError, match="ejecute lo mismo otra vez"):
+            train.fit(settings, notices)
+    return settings
+
+
 @needs_kill
 @pytest.mark.parametrize("kind", TRAININGS)
-def test_killed_at_20_moments_a_training_ends_with_the_bits_of_one_that_was_not(kind, config, tmp_path):
+def test_killed_at_any_moment_a_training_ends_with_the_bits_of_one_that_was_not(kind, config, tmp_path):
+    own, deaths = TRAININGS[kind]
     often = {"epochs": 3, "batch_size": 16, "class_weights": True, "checkpoint_minutes": 0.1 / 60}
-    settings = config.replace(**(often | TRAININGS[kind]))
+    settings = config.replace(**(often | own))
     whole = settings.replace(out=str(tmp_path / "whole"))
     started = time.perf_counter()
     assert dying.process(whole) == 0
@@ -34,7 +77,7 @@ def test_killed_at_20_moments_a_training_ends_with_the_bits_of_one_that_was_not(
     expected, lines = dying.content(tmp_path / "whole"), steps(Run.load(whole.out))
     assert len(lines) == 60
 
-    for number, (moment, when) in enumerate(dying.deaths(7, DEATHS, seconds)):
+    for number, (moment, when) in enumerate(dying.deaths(7, deaths, seconds)):
         code, out = 0, tmp_path / "none"
         while code == 0:  # this one was over before it was to die: sooner, then
             out = tmp_path / f"{number}-{when:.3f}"
@@ -47,3 +90,220 @@ def test_killed_at_20_moments_a_training_ends_with_the_bits_of_one_that_was_not(
         assert dying.content(out) == expected, moment
         assert steps(Run.load(out)) == lines, moment
         assert not (out / LAST).exists()
+
+
+@needs_kill
+@pytest.mark.parametrize("save", [2, 4])
+def test_a_full_disk_is_a_sentence_and_what_was_kept_goes_on_once_there_is_room(config, tmp_path, save):
+    whole, out = (config.replace(out=str(tmp_path / name), epochs=3) for name in ("whole", "full"))
+    assert dying.process(whole) == 0
+    assert dying.process(out, "full disk", save) == 1
+    said = (tmp_path / "full" / dying.SENTENCE).read_text()
+    assert "no se puede escribir" in said.lower()
+    assert "el archivo no cabe" in said
+    with safe_open(tmp_path / "full" / LAST / FILE, framework="pt") as kept:  # the one before is whole
+        assert len(list(kept.keys())) > 10
+    assert not (tmp_path / "full" / METRICS).exists()
+    assert dying.process(out) == 0
+    assert dying.content(tmp_path / "full") == dying.content(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_of_a_megabyte_that_fills_up_is_a_sentence(config, notices, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this container mounts nothing")
+    try:
+        with pytest.raises(UserError, match="no queda espacio en el disco"):
+            train.fit(config.replace(out=str(disk / "run")), notices)
+        assert not (disk / "run" / METRICS).exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@needs_kill
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop_the_command_line_keeps_where_it_was_and_says_how_to_go_on(csv, tmp_path, number, code):
+    def train_process(out):
+        command = [sys.executable, "-m", "ocensa_nb", "train", "--data", csv, "--model", "tiny", "--epochs", "60"]
+        command += ["--patience", "60", "--precision", "fp32", "--recipe", "cpu", "--out", out]
+        return subprocess.Popen(
+            list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    running = train_process(tmp_path / "run")
+    while not (tmp_path / "run/history.jsonl").exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert f"Entrenamiento detenido; lo hecho queda en «{tmp_path / 'run'}»" in said
+    assert "Traceback" not in said
+    again = train_process(tmp_path / "run")
+    shown, _ = again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert f"Continúa «{tmp_path / 'run'}» desde la época" in shown
+    lines = steps(Run.load(tmp_path / "run"))
+    assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def test_going_on_gives_what_one_session_gives(cut_off, config, notices, tmp_path, capsys):
+    kept = json.loads(safe_metadata(tmp_path / "run" / LAST / FILE))
+    assert kept["at"]["step"] == 4
+    run = train.fit(cut_off, notices)
+    assert f"Continúa «{run.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
+    whole = train.fit(config.replace(out=str(tmp_path / "whole")), notices)
+    assert dying.content(run.path) == dying.content(whole.path)
+    assert steps(run) == steps(whole)
+
+
+def safe_metadata(path):
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()["state"]
+
+
+def test_only_what_is_trained_is_kept(cut_off, tmp_path):
+    with safe_open(tmp_path / "run" / LAST / FILE, framework="pt") as file:
+        weights = [name for name in file.keys() if name.startswith("/engine/weights/")]  # noqa: SIM118
+    names = {name.removeprefix("/engine/weights/") for name in weights}
+    assert any(name.startswith("encoder.encoder.layer.3.") for name in names)
+    assert not any(".embeddings." in name or ".layer.0." in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 3, "seed": 1}, ["epochs: 2 → 3", "seed: 42 → 1"]),
+        ({"learning_rate": 1e-5}, ["learning_rate: 0.0006 → 1e-05"]),
+        ({"resume": "never"}, ["tiene una corrida sin terminar", "resume = 'auto'"]),
+    ],
+)
+def test_another_training_in_its_folder_is_refused_with_the_fields_that_differ(cut_off, notices, changes, words):
+    with pytest.raises(UserError) as refused:
+        train.fit(cut_off.replace(**changes), notices)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_other_notices_are_refused(cut_off, notices):
+    other = dataclasses.replace(notices, fingerprint="otra")
+    with pytest.raises(UserError, match="los avisos no son los mismos"):
+        train.fit(cut_off, other)
+
+
+def test_where_a_run_is_kept_and_how_often_may_change(cut_off, notices):
+    assert train.fit(cut_off.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
+
+
+def test_an_encoder_that_changed_is_refused(cut_off, notices, monkeypatch):
+    load = train.load_encoder
+    monkeypatch.setattr(train, "load_encoder", lambda name, tokenizer, seed: load(name, tokenizer, seed + 1))
+    with pytest.raises(UserError, match="el codificador «tiny» o su tokenizador han cambiado"):
+        train.fit(cut_off, notices)
+
+
+def test_another_version_goes_on_and_says_it_is_not_bit_for_bit(cut_off, notices, monkeypatch, capsys):
+    monkeypatch.setattr(train.environment, "versions", lambda: {"torch": "9.9"})
+    train.fit(cut_off, notices)
+    assert "(ahora 9.9): continúa bien, pero no quedará igual bit a bit" in capsys.readouterr().out
+
+
+def test_without_a_name_the_same_training_is_found_and_another_gets_the_next_number(
+    config, notices, tmp_path, monkeypatch
+):
+    root = tmp_path / "runs"
+    with monkeypatch.context() as patch:
+        StopAfter(patch, 4)
+        with pytest.raises(AskedToStopError):
+            train.fit(config, notices, root=root)
+    other = config.replace(epochs=1)
+    assert train.fit(other, notices, root=root).path == root / "run-002"
+    assert train.fit(config.replace(resume="never", epochs=1), notices, root=root).path == root / "run-003"
+    assert train.fit(config, notices, root=root).path == root / "run-001"
+    assert train.fit(other, notices, root=root).path == root / "run-004"  # all are finished now
+
+
+def test_a_finished_run_is_never_written_over(run, config, notices):
+    with pytest.raises(UserError, match="ya contiene otra corrida"):
+        train.fit(config.replace(out=str(run.path)), notices)
+
+
+def test_a_damaged_checkpoint_is_a_sentence(cut_off, notices, tmp_path):
+    kept = tmp_path / "run" / LAST / FILE
+    whole = kept.read_bytes()
+    for content in (b"", b"no", whole[: len(whole) // 2]):
+        kept.write_bytes(content)
+        with pytest.raises(UserError, match="dañado"):
+            train.fit(cut_off, notices)
+
+
+def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(config, notices, tmp_path):
+    out = tmp_path / "run"
+    program = (
+        "import sys, time; from pathlib import Path; from ocensa_nb import claims\n"
+        f"held = claims._hold(Path({str(out)!r})); print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="Otro proceso está entrenando en la carpeta"):
+            train.fit(config.replace(out=str(out)), notices)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert train.fit(config.replace(out=str(out), epochs=1), notices).is_finished()
+    assert not (out / runs.LOCK).exists()
+
+
+def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notices, tmp_path):
+    shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
+    lock = claims._lock(tmp_path / "runs/run-001")
+    try:
+        assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
+    finally:
+        lock.release()
+
+
+def test_a_second_ctrl_c_is_obeyed_at_once():
+    with interruption.heeded() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_step(tmp_path):
+    class Part:
+        def state_dict(self):
+            return {"weight": torch.ones(3)}
+
+    (tmp_path / "file").write_text("")
+    checkpoints = Checkpoints(tmp_path / "file" / "last", 5, {"part": Part()})
+    checkpoints.save()
+    concurrent.futures.wait([checkpoints._writing], timeout=30)
+    with pytest.raises(UserError, match="parte de la ruta es un archivo"):
+        checkpoints.save_if_due()
+
+
+plain = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=5)
+trees = st.recursive(
+    plain | st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(torch.tensor),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(trees)
+def test_any_state_comes_back_as_it_was_taken_apart(tree):
+    def same(a, b):
+        if isinstance(a, torch.Tensor):
+            return torch.equal(a, b)
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return all(map(same, a, b)) and len(a) == len(b) if isinstance(a, list) else a == b
+
+    tensors, rest = pack(tree)
+    assert same(tree, unpack(tensors, json.loads(json.dumps(rest))))
