@@ -135,7 +135,8 @@ class TrainConfig:
         for name in ("class_weights", "cache_trunk", "cls_only", "used_vocabulary", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser True o False.")
-        if not isinstance(self.columns, Mapping) or not isinstance(self.text_fields, tuple | list):
+        pairs = isinstance(self.columns, Mapping) and [*self.columns, *self.columns.values()]
+        if pairs is False or not isinstance(self.text_fields, tuple | list) or not _all_text(*pairs, *self.text_fields):
             raise UserError("columns debe ser un diccionario {papel: columna}, y text_fields una lista de nombres.")
         if self.precision not in PRECISIONS:
             raise UserError(unknown("En precision, el valor", self.precision, PRECISIONS))
@@ -169,6 +170,10 @@ class TrainConfig:
             if not number or not least <= value < below or (value == least and not closed):
                 lowest = f"{least:g} o más" if closed else f"más de {least:g}"
                 raise UserError(f"{name} = {value!r}: debe ser un número, {lowest} y menos de {below:g}.")
+
+
+def _all_text(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:

@@ -54,8 +54,8 @@ def plain_path(value: str | Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`, for a file or a folder, which takes its place when the block ends well.
 
-    The folder it is in is made where there is none; a folder that stands at `path` is removed for the new one. Raises `UserError` where the disk refuses; what stood at `path`
-    is then as it was.
+    The folder it is in is made where there is none; a folder that stands at `path` is removed for the new one. Raises
+    `UserError` where the disk refuses; what stood at `path` is then as it was.
     """
     fresh = path.with_name(f".tmp-{path.name}")  # the suffix stays: some writers go by it
     try:

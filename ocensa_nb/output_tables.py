@@ -56,7 +56,7 @@ def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:
             table.to_excel(book, index=False)
             for row in book.book.active.iter_rows():
                 for cell in row:
-                    if cell.data_type == "f":
+                    if isinstance(cell.value, str) and cell.value.startswith("="):
                         cell.data_type, cell.quotePrefix = "s", True
     except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
         raise UserError(elsewhere) from error

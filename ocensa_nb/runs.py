@@ -49,8 +49,8 @@ class Run:
                 )
                 raise UserError(f"«{path}» no es una corrida terminada: le falta {name}. {how}.")
         facts, classes = read_json(path / CONFIG), read_json(path / LABELS)
-        if not (_are_facts(facts) and _are_classes(classes)):
-            raise UserError(f"Los archivos {CONFIG} y {LABELS} de «{path}» están dañados. Vuelva a entrenar.")
+        if not (_are_classes(classes) and _are_facts(facts, classes) and _are_metrics(read_json(path / METRICS))):
+            raise UserError(f"Alguno de {CONFIG}, {LABELS} y {METRICS} de «{path}» está dañado. Vuelva a entrenar.")
         if name := broken_seal(path, (LABELS, HEADS, ENCODER), facts["files"]):
             raise UserError(
                 f"El archivo {name} de «{path}» no es el que se guardó al entrenar (otro tamaño u otro SHA-256): está "
@@ -77,14 +77,17 @@ class Run:
         return read_json(self.path / METRICS)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return every line of the history; a last line cut short by a crash is left out."""
-        lines = []
+        """Return every line of the history up to one that is damaged, as the last may be after a crash."""
+        lines: list[dict[str, Any]] = []
         if (self.path / HISTORY).exists():
-            for line in (self.path / HISTORY).read_text(encoding="utf-8").splitlines():
+            for text in (self.path / HISTORY).read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    lines.append(json.loads(line))
-                except json.JSONDecodeError:
+                    line = json.loads(text)
+                except (ValueError, RecursionError):
                     break
+                if not isinstance(line, dict):
+                    break
+                lines.append(line)
         return lines
 
     def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -218,17 +221,29 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raises `UserError` where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"El archivo «{path}» falta o está dañado. Vuelva a entrenar o recupere una copia.") from error
 
 
-def _are_facts(facts: Any) -> bool:
+def _are_facts(facts: Any, classes: Mapping[str, Any]) -> bool:
     """Tell whether a config.json has the parts that are read from it."""
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(k), dict) for k in ("config", "data", "files")):
+        return False
+    data = facts["data"]
+    columns = data.get("columns")
+    texts = [facts.get("precision"), data.get("path"), data.get("fingerprint")]
+    if not isinstance(columns, dict) or not {"descripcion", *classes} <= set(columns):
+        return False
+    return all(isinstance(text, str) for text in (*texts, *columns.values()))
+
+
+def _are_metrics(metrics: Any) -> bool:
+    """Tell whether a metrics.json has the parts that are read from it."""
     return (
-        isinstance(facts, dict)
-        and all(isinstance(facts.get(name), dict) for name in ("config", "data", "files"))
-        and isinstance(facts["data"].get("columns"), dict)
-        and isinstance(facts.get("precision"), str)
+        isinstance(metrics, dict)
+        and all(isinstance(metrics.get(name), int) for name in ("best_epoch", "epochs"))
+        and all(isinstance(metrics.get(side), dict) for side in ("val", "test"))
+        and all(isinstance(value, float) for side in ("val", "test") for value in metrics[side].values())
     )
 
 

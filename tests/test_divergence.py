@@ -1,0 +1,132 @@
+"""Numbers that stop being numbers: caught on their step, named, not applied, counted; and three in a row are enough."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from ocensa_nb import divergence, plots, train
+from ocensa_nb.divergence import Watch
+from ocensa_nb.engine import Engine
+from ocensa_nb.errors import DivergedError
+from ocensa_nb.objective import Objective
+from ocensa_nb.optim import step_if_finite
+from ocensa_nb.runs import LAST
+from ocensa_nb.tensor_files import read
+
+
+def poison(monkeypatch, steps, head=1, value=math.nan):
+    """Make the loss of a head not finite in those steps of the training, counted from 1."""
+    step, call, made = Engine.step, Objective.__call__, [0]
+    monkeypatch.setattr(train.estimate, "expect", lambda *_: train.estimate.Estimate(1, 1, 0))  # it steps too
+
+    def counted(self, micro_batches):
+        made[0] += 1
+        if made[0] in steps:
+            factor = torch.ones(3)
+            factor[head] = value
+            with monkeypatch.context() as patch:
+                patch.setattr(Objective, "__call__", lambda *a: call(*a) * factor)
+                return step(self, micro_batches)
+        return step(self, micro_batches)
+
+    monkeypatch.setattr(Engine, "step", counted)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_changes_nothing_is_named_and_the_training_goes_on(
+    config, notices, tmp_path, monkeypatch, capsys, precision, value
+):
+    poison(monkeypatch, {3, 4}, value=value)
+    run = train.fit(config.replace(out=str(tmp_path / "run"), precision=precision, epochs=1), notices)
+    said = capsys.readouterr()
+    text = said.out + said.err
+    assert f"Paso 3: la pérdida de «causa» es {value}" in text
+    assert re.search(r"\(tasa 0\.000\d+; filas útiles \d", text)
+    assert "Paso 4:" in text
+    assert "Paso 5:" not in text
+    assert run.facts["skipped_steps"] == 2
+    lines = [line for line in run.history() if "step" in line]
+    assert [line["step"] for line in lines if line["loss"] is None] == [3, 4]
+    assert all(math.isfinite(line["loss"]) for line in run.history() if "step" not in line)
+    assert all(0 <= value <= 1 for name, value in run.metrics["test"].items() if name.endswith("_f1"))
+    assert plots.training_gif(run).exists()
+    plots.learning_curves(run)
+
+
+def test_the_rows_named_are_those_of_the_step(config, notices, tmp_path, monkeypatch, capsys):
+    poison(monkeypatch, {2})
+    seen = {}
+    rows_of = train.step_loader
+
+    def spied(*args):
+        loader, sampler = rows_of(*args)
+        sampler.epoch = 1
+        seen["rows"] = list(sampler)[1]
+        return loader, sampler
+
+    monkeypatch.setattr(train, "step_loader", spied)
+    train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
+    said = capsys.readouterr()
+    named = ", ".join(str(row + 1) for row in sorted(seen["rows"])[: divergence.ROWS_NAMED])
+    assert f"filas útiles {named} y {len(seen['rows']) - divergence.ROWS_NAMED} más" in said.out + said.err
+
+
+def test_three_in_a_row_stop_the_training_with_advice_and_the_last_good_weights_kept(
+    config, notices, tmp_path, monkeypatch
+):
+    settings = config.replace(out=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        poison(patch, {5, 6, 7})
+        with pytest.raises(
+            DivergedError, match=r"3 pasos seguidos .*«causa».*learning_rate y head_learning_rate menores"
+        ):
+            train.fit(settings, notices)
+    tensors, tree = read(tmp_path / "run" / LAST / "checkpoint.safetensors")
+    assert tree["at"]["step"] == 7
+    kept = {name: values for name, values in tensors.items() if "weights/" in name or "exp_avg" in name}
+    assert kept
+    assert all(values.isfinite().all() for values in kept.values())
+
+
+def test_two_in_a_row_twice_do_not_stop_it(config, notices, tmp_path, monkeypatch):
+    poison(monkeypatch, {2, 3, 5, 6})
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
+    assert run.facts["skipped_steps"] == 4
+
+
+def test_the_schedule_does_not_count_a_skipped_step(config, notices, tmp_path, monkeypatch):
+    poison(monkeypatch, {3})
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
+    rates = [line["lr"] for line in run.history() if "step" in line]
+    assert rates[3] == rates[2]
+
+
+def test_a_loss_scaler_may_overflow_many_times_before_it_is_a_fault():
+    watch = Watch(["causa"], scaled=True)
+    for _ in range(divergence.LIMIT_SCALED - 1):
+        assert watch.see([1.0], math.inf) == "la norma del gradiente es inf"
+        watch.check()
+    watch.see([1.0], math.nan)
+    with pytest.raises(DivergedError, match="precision = 'fp32'"):
+        watch.check()
+    watch.see([1.0], 2.0)
+    watch.check()
+    assert watch.skipped == divergence.LIMIT_SCALED
+
+
+def test_a_fused_optimiser_skips_on_the_device_and_steps_again_after():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    weight.grad = torch.full((3,), math.nan)
+    step_if_finite(optimizer, torch.tensor(math.nan))
+    assert torch.equal(weight, torch.ones(3))
+    weight.grad = torch.ones(3)
+    step_if_finite(optimizer, torch.tensor(1.0))
+    reference = torch.nn.Parameter(torch.ones(3))
+    reference.grad = torch.ones(3)
+    torch.optim.AdamW([reference], fused=True).step()
+    assert torch.equal(weight, reference)
+    assert not hasattr(optimizer, "found_inf")

@@ -1,0 +1,139 @@
+"""Whatever a file holds, reading it ends well or in a sentence. `OCENSA_LONG=1` tries ten times as many."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ocensa_nb import notices, runs, seals, synthetic
+from ocensa_nb.columns import ALIASES
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import Run
+
+many = settings(
+    max_examples=2000 if os.environ.get("OCENSA_LONG") else 200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def book(frame):
+    buffer = io.BytesIO()
+    frame.to_excel(buffer, index=False)
+    return buffer.getvalue()
+
+
+SAMPLE = synthetic.generate(12, seed=1)
+WHOLE = {".csv": SAMPLE.to_csv(index=False).encode(), ".xlsx": book(SAMPLE)}
+
+names = st.sampled_from([alias for aliases in ALIASES.values() for alias in aliases]) | st.text(max_size=8)
+cells = st.sampled_from(["nan", "", "1-Critica", "Wear", '"', "=1+1", "a;b", "\0", "\x1a"]) | st.text(max_size=12)
+rows = st.lists(st.lists(cells, max_size=6), max_size=8)
+encodings = st.sampled_from(["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+
+
+@st.composite
+def damaged(draw, whole):
+    """Give a file with a few pieces cut out, doubled or written over."""
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, max(0, len(content) - 1)))
+        end = draw(st.integers(start, min(len(content), start + 200)))
+        content[start:end] = draw(st.binary(max_size=40) | st.just(bytes(content[start:end] * 2)))
+    return bytes(content)
+
+
+@st.composite
+def tables(draw):
+    """Give anything that has the look of a CSV."""
+    separator, quote = draw(st.sampled_from(",;\t|")), draw(st.sampled_from(['"', ""]))
+    lines = [draw(st.lists(names, max_size=6)), *draw(rows)]
+    text = draw(st.sampled_from(["\n", "\r\n"])).join(
+        separator.join(f"{quote}{cell}{quote}" for cell in line) for line in lines
+    )
+    return text.encode(draw(encodings), "replace")
+
+
+files = st.one_of(
+    st.tuples(st.just(".csv"), st.binary(max_size=300) | tables() | damaged(WHOLE[".csv"])),
+    st.tuples(st.just(".xlsx"), st.binary(max_size=100) | damaged(WHOLE[".xlsx"])),
+    st.sampled_from(list(WHOLE.items())),
+)
+
+
+@many
+@given(files)
+def test_any_file_of_notices_is_read_or_refused_with_a_sentence(tmp_path, file):
+    suffix, content = file
+    path = tmp_path / f"avisos{suffix}"
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert isinstance(notices.read(path), pd.DataFrame)
+
+
+@many
+@given(st.text(max_size=300))
+def test_any_path_is_read_or_refused_with_a_sentence(name):
+    for read in (notices.read, Run.load):
+        with pytest.raises(UserError):
+            read(f"no/{name}")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def replaced(draw, tree):
+    """Give a JSON value with one of its parts, at any depth, put in the place of another, or taken away."""
+    if not isinstance(tree, dict | list) or not tree or draw(st.integers(0, 3)) == 0:
+        return draw(values)
+    keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
+    key, copy = draw(st.sampled_from(keys)), tree.copy()
+    if draw(st.integers(0, 4)) == 0:
+        del copy[key]
+    else:
+        copy[key] = draw(replaced(tree[key]))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def copy(run, tmp_path_factory):
+    return shutil.copytree(run.path, tmp_path_factory.mktemp("fuzz") / "run")
+
+
+@many
+@given(data=st.data())
+def test_any_run_folder_is_opened_or_refused_with_a_sentence(run, copy, data):
+    name = data.draw(st.sampled_from([runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY, runs.HEADS]))
+    whole = (run.path / name).read_bytes()
+    if name.endswith(".json") and data.draw(st.booleans()):
+        content = json.dumps(data.draw(replaced(json.loads(whole)))).encode()
+    else:
+        content = data.draw(damaged(whole))
+    sealed = name in (runs.LABELS, runs.HEADS) and data.draw(st.booleans())  # by someone who knows of the seals
+    try:
+        (copy / name).write_bytes(content)
+        if sealed:
+            facts = json.loads((run.path / runs.CONFIG).read_text(encoding="utf-8"))
+            facts["files"] = seals.seal(copy, (runs.LABELS, runs.HEADS, runs.ENCODER))
+            (copy / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+        opened = Run.load(copy)
+        assert opened.metrics["test"] is not None
+        assert isinstance(opened.history(), list)
+        if sealed:
+            opened.load_model()
+    except UserError:
+        pass
+    finally:
+        (copy / name).write_bytes(whole)
+        shutil.copy(run.path / runs.CONFIG, copy / runs.CONFIG)

@@ -1,0 +1,251 @@
+"""Files made to do harm: nothing of them is run, nothing is believed unchecked, nothing leaves its folder."""
+
+import ast
+import json
+import shutil
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocensa_nb import cli, evaluate, experiments, notices, output_tables, plots, predict, seals, synthetic, workbooks
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluate import Evaluation
+from ocensa_nb.runs import CONFIG, ENCODER, HEADS, LABELS, Run
+
+DANGEROUS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3+cmd|x", "@SUM(A1)", "\t=1", " =HYPERLINK(1)", "＝1+1", "=", "-x"]
+HARMLESS = ["-5", "+3,5", "-1.234,56", "-12 %", "1e-3", "-", "---", "fuga", "", "a=b", "-1.5E-10"]
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Path(shutil.copytree(run.path, tmp_path / "run"))
+
+
+class TestNothingIsUnpickled:
+    def test_no_module_imports_what_unpickles(self):
+        unpicklers = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
+        calls = {"load", "read_pickle", "to_pickle"}
+        for path in (ROOT / "ocensa_nb").glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    named = {alias.name.split(".")[0] for alias in node.names} | {getattr(node, "module", "") or ""}
+                    assert not named & unpicklers, path.name
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in calls:
+                    owner = ast.unparse(node.func.value)
+                    assert owner not in ("torch", "np", "numpy", "pd", "pandas"), f"{path.name}: {owner}.load"
+
+    def test_a_pickle_put_in_the_encoders_place_is_refused(self, copy):
+        (copy / ENCODER / "model.safetensors").rename(copy / ENCODER / "pytorch_model.bin")
+        with pytest.raises(UserError, match="encoder/"):
+            Run.load(copy)
+
+    def test_code_beside_an_encoder_is_not_run(self, run, tmp_path):
+        from ocensa_nb.encoders import load_encoder, load_tokenizer
+
+        folder = Path(shutil.copytree(run.path / ENCODER, tmp_path / "encoder"))
+        (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+        config = json.loads((folder / "config.json").read_text())
+        own = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M"}}
+        (folder / "config.json").write_text(json.dumps(config | own))
+        with pytest.raises(UserError):
+            load_encoder(str(folder), load_tokenizer(str(run.path / ENCODER)))
+        assert not (tmp_path / "ran").exists()
+
+
+class TestATamperedRun:
+    @pytest.mark.parametrize("name", [HEADS, f"{ENCODER}/model.safetensors", f"{ENCODER}/tokenizer.json"])
+    @pytest.mark.parametrize("how", ["one bit", "cut", "longer"])
+    def test_is_refused_and_names_the_file(self, copy, name, how):
+        content = bytearray((copy / name).read_bytes())
+        if how == "one bit":
+            content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content[:-1] if how == "cut" else content + b"\0" * (how == "longer"))
+        with pytest.raises(UserError, match=f"{name}.*no es el que se guardó"):
+            Run.load(copy)
+
+    def test_with_weights_of_another_shape_is_refused_even_when_sealed(self, copy):
+        from ocensa_nb import tensor_files
+
+        own, _ = tensor_files.read(copy / HEADS)
+        name = next(iter(own))
+        tensor_files.write(copy / HEADS, own | {name: own[name][:1].clone()})
+        facts = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
+        facts["files"] = seals.seal(copy, (LABELS, HEADS, ENCODER))
+        (copy / CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+        with pytest.raises(UserError, match="no son los de esta corrida"):
+            Run.load(copy).load_model()
+
+    def test_with_a_file_more_or_another_order_of_classes_is_refused(self, copy):
+        (copy / ENCODER / "extra.json").write_text("{}")
+        with pytest.raises(UserError, match=r"encoder/extra\.json"):
+            Run.load(copy)
+        (copy / ENCODER / "extra.json").unlink()
+        classes = json.loads((copy / LABELS).read_text(encoding="utf-8"))
+        classes["causa"].reverse()
+        (copy / LABELS).write_text(json.dumps(classes), encoding="utf-8")
+        with pytest.raises(UserError, match=LABELS):
+            Run.load(copy)
+
+    def test_whose_heads_would_name_files_elsewhere_is_refused(self, copy):
+        classes = json.loads((copy / LABELS).read_text(encoding="utf-8"))
+        classes["../../fuera"] = classes.pop("modo")
+        (copy / LABELS).write_text(json.dumps(classes), encoding="utf-8")
+        with pytest.raises(UserError, match="dañado"):
+            Run.load(copy)
+
+
+class TestWhatASpreadsheetWouldRun:
+    @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+    def test_is_written_as_text_titles_included_and_numbers_stay(self, tmp_path, suffix):
+        column = DANGEROUS + HARMLESS
+        table = pd.DataFrame({"texto": column, "=titulo()": column, "n": range(-3, len(column) - 3)})
+        path = output_tables.write_table(table, tmp_path / f"a{suffix}")
+        if suffix == ".csv":
+            back = pd.read_csv(path, dtype=str, keep_default_na=False)
+            assert list(back["texto"]) == [f"'{cell}" for cell in DANGEROUS] + HARMLESS
+            assert list(back.columns) == ["texto", "'=titulo()", "n"]
+            assert list(back["n"]) == [str(number) for number in table["n"]]
+        else:
+            cells = [cell for row in openpyxl.load_workbook(path).active.iter_rows() for cell in row]
+            assert not any(cell.data_type == "f" for cell in cells)
+            assert [cell.value or "" for cell in cells if cell.column == 1][1:] == column
+            assert all(cell.quotePrefix for cell in cells if str(cell.value).startswith("="))
+
+    @given(st.text(max_size=20))
+    def test_of_any_text_nothing_is_left_that_begins_a_formula(self, text):
+        (written,) = output_tables.inert(pd.DataFrame({"a": [text]}))["a"]
+        assert written in (text, f"'{text}")
+        if written[:1] in ("=", "+", "-", "@", "\t", "\r") and written:
+            assert not any(character.isalpha() and character not in "eE" for character in written)
+            assert not set(written) & set("()=@|!'")
+
+    def test_does_not_come_out_of_predict_nor_of_evaluate(self, run, tmp_path):
+        source = synthetic.generate(40, seed=5).assign(nota="=cmd|' /C calc'!A0")
+        source["descripcion"] = "=HYPERLINK(1) " + source["descripcion"]
+        source.to_csv(tmp_path / "a.csv", index=False)
+        path = predict.save(predict.predict(run, tmp_path / "a.csv"), tmp_path / "p.csv")
+        folder = evaluate.evaluate(run, tmp_path / "a.csv").save(tmp_path / "e")
+        for file in (path, *folder.glob("*.csv")):
+            back = pd.read_csv(file, dtype=str, keep_default_na=False)
+            assert not back.apply(lambda column: column.str.startswith("=")).any(axis=None), file.name
+
+    def test_a_cell_longer_than_excel_holds_is_refused_rather_than_cut(self, tmp_path):
+        with pytest.raises(UserError, match=r"termine en \.csv"):
+            output_tables.write_table(pd.DataFrame({"a": ["x" * 40_000]}), tmp_path / "a.xlsx")
+        assert not list(tmp_path.iterdir())
+
+
+class TestABombInAWorkbook:
+    @staticmethod
+    def rewritten(path, name, content):
+        """Put another content in the place of one member of a book."""
+        with zipfile.ZipFile(path) as book:
+            members = {member: book.read(member) for member in book.namelist()} | {name: content}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+            for member, data in members.items():
+                book.writestr(member, data)
+        return path
+
+    @pytest.fixture
+    def book(self, tmp_path):
+        synthetic.generate(20, seed=1).to_excel(tmp_path / "a.xlsx", index=False)
+        return tmp_path / "a.xlsx"
+
+    def test_that_unpacks_to_more_than_a_book_may_is_refused_before_it_is_unpacked(self, book, monkeypatch):
+        monkeypatch.setattr(workbooks, "MAX_UNPACKED", 2**20)
+        self.rewritten(book, "xl/sharedStrings.xml", b" " * 2**21)
+        monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
+        with pytest.raises(UserError, match="GiB al abrirlo"):
+            notices.read(book)
+
+    def test_that_declares_less_than_it_holds_yields_no_more_than_it_declares(self, book):
+        self.rewritten(book, "xl/worksheets/sheet1.xml", b" " * 2**22)
+        content = bytearray(book.read_bytes())
+        small = struct.pack("<I", 100)
+        for at in (i for i in range(len(content) - 4) if content[i : i + 4] == struct.pack("<I", 2**22)):
+            content[at : at + 4] = small
+        book.write_bytes(content)
+        with pytest.raises(UserError, match="no se puede abrir como libro"):
+            notices.read(book)
+
+    def test_of_two_cells_at_the_far_corners_is_refused(self, book):
+        sheet = (
+            b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+            b'<row r="1"><c r="XFD1" t="inlineStr"><is><t>a</t></is></c></row>'
+            b'<row r="1048576"><c r="A1048576" t="inlineStr"><is><t>a</t></is></c></row></sheetData></worksheet>'
+        )
+        with pytest.raises(UserError, match="hasta la fila 1,048,576 y la columna 16,384"):
+            notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
+
+    def test_an_honest_book_is_read(self, book):
+        assert len(notices.read(book)) == 20
+
+
+class TestPaths:
+    @pytest.mark.parametrize("name", ["a\nb", "a\0b", "../" * 3 + "a\0"])
+    @pytest.mark.parametrize("verb", ["train", "predict", "evaluate", "generate"])
+    def test_with_control_characters_are_a_sentence_on_every_verb(self, capsys, name, verb):
+        flags = {
+            "train": ["--data", name, "--model", "tiny"],
+            "predict": ["--run", name, "--data", "a.csv", "--out", "b.csv"],
+            "evaluate": ["--run", name, "--out", "b"],
+            "generate": ["--out", name],
+        }
+        assert cli.main([verb, *flags[verb]]) == 1
+        assert "caracteres de control" in capsys.readouterr().err
+
+    def test_class_names_never_become_files(self, run, tmp_path):
+        names = ["../fuera", "a\0b", "a\nb", "=cmd|x"]
+        zeros = np.array([0, 1, 2, 3])
+        found = Evaluation(
+            "x", ["t"] * 4, {"modo": names}, {"modo": zeros}, {"modo": zeros[::-1].copy()}, {"modo": zeros}
+        )
+        folder = found.save(tmp_path / "inside" / "out")
+        assert [path.name for path in tmp_path.iterdir()] == ["inside"]
+        assert [path.name for path in (tmp_path / "inside").iterdir()] == ["out"]
+        assert {path.name for path in folder.iterdir()} == {
+            "metrics.json",
+            "per_class_modo.csv",
+            "confusion_modo.csv",
+            "confused_modo.csv",
+            "predictions.csv",
+        }
+
+
+def test_html_in_notices_and_labels_is_shown_as_text_in_the_notebooks(tmp_path):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    frame = synthetic.generate(120, seed=4)
+    frame["descripcion"] = evil + " " + frame["descripcion"]
+    frame["prioridad"] = frame["prioridad"].where(frame["prioridad"] != "2-Alta", "<b>2-Alta</b>")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    experiments.suite(tmp_path / "suite", {"model": "tiny", "data": str(tmp_path / "a.csv"), "epochs": 1})
+    shown = 0
+    for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
+        html = (tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8")
+        assert "<script>alert(1)" not in html, name
+        assert "<img src=x onerror" not in html, name
+        shown += html.count("&lt;script&gt;alert(1)")
+    assert shown
+
+
+def test_a_label_with_dollars_is_drawn_and_not_read_as_a_formula(tmp_path):
+    names = [r"$\frac$", "a$b$c", "$"]
+    plots.save(plots.confusion(pd.DataFrame(np.eye(3), names, names), "Confusión"), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5_000
+
+
+def test_a_workbook_of_a_nested_entity_is_a_sentence(tmp_path):
+    path = tmp_path / "a.xlsx"
+    synthetic.generate(20, seed=1).to_excel(path, index=False)
+    entities = "".join(f'<!ENTITY a{i + 1} "{10 * ("&a" + str(i) + ";")}">' for i in range(9))
+    sheet = f'<!DOCTYPE x [<!ENTITY a0 "{"x" * 100}">{entities}]><worksheet>&a9;</worksheet>'
+    with pytest.raises(UserError, match="no se puede abrir"):
+        notices.read(TestABombInAWorkbook.rewritten(path, "xl/worksheets/sheet1.xml", sheet.encode()))
