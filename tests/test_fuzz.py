@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 
 import pandas as pd
 import pytest
@@ -50,6 +51,20 @@ def damaged(draw, whole):
 
 
 @st.composite
+def damaged_books(draw):
+    """Give a workbook that is a sound ZIP, with one of its members damaged."""
+    with zipfile.ZipFile(io.BytesIO(WHOLE[".xlsx"])) as book:
+        members = {name: book.read(name) for name in book.namelist()}
+    name = draw(st.sampled_from(list(members)))
+    members[name] = draw(damaged(members[name]))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as book:
+        for name, content in members.items():
+            book.writestr(name, content)
+    return buffer.getvalue()
+
+
+@st.composite
 def tables(draw):
     """Give anything that has the look of a CSV."""
     separator, quote = draw(st.sampled_from(",;\t|")), draw(st.sampled_from(['"', ""]))
@@ -62,7 +77,7 @@ def tables(draw):
 
 files = st.one_of(
     st.tuples(st.just(".csv"), st.binary(max_size=300) | tables() | damaged(WHOLE[".csv"])),
-    st.tuples(st.just(".xlsx"), st.binary(max_size=100) | damaged(WHOLE[".xlsx"])),
+    st.tuples(st.just(".xlsx"), st.binary(max_size=100) | damaged(WHOLE[".xlsx"]) | damaged_books()),
     st.sampled_from(list(WHOLE.items())),
 )
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pickle
 import shutil
 import struct
 import zipfile
@@ -11,6 +12,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +48,21 @@ class TestNothingIsUnpickled:
         (copy / ENCODER / "model.safetensors").rename(copy / ENCODER / "pytorch_model.bin")
         with pytest.raises(UserError, match="encoder/"):
             Run.load(copy)
+
+    def test_a_pickle_in_an_encoder_of_ones_own_is_not_run(self, run, tmp_path):
+        from ocensa_nb.encoders import load_encoder, load_tokenizer
+
+        class Evil:
+            def __reduce__(self):
+                return Path.touch, (tmp_path / "ran",)
+
+        folder = Path(shutil.copytree(run.path / ENCODER, tmp_path / "encoder"))
+        (folder / "model.safetensors").unlink()
+        for save in (lambda file: file.write_bytes(pickle.dumps(Evil())), lambda file: torch.save({"a": Evil()}, file)):
+            save(folder / "pytorch_model.bin")
+            with pytest.raises(UserError, match="No se pudo cargar el codificador"):
+                load_encoder(str(folder), load_tokenizer(str(run.path / ENCODER)))
+            assert not (tmp_path / "ran").exists()
 
     def test_code_beside_an_encoder_is_not_run(self, run, tmp_path):
         from ocensa_nb.encoders import load_encoder, load_tokenizer

@@ -39,6 +39,13 @@ def test_every_picture_and_link_of_the_readme_is_there():
             assert (ROOT / target).exists(), target
 
 
+def test_every_promise_names_a_test_that_exists():
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", README)
+    assert len(named) > 10
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
+
+
 def test_the_constraints_pin_every_requirement():
     from packaging.requirements import Requirement
 

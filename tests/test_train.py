@@ -1,7 +1,9 @@
 """The loop: exact accumulation, a schedule that waits for the optimiser, mixed precision, and the best epoch kept."""
 
 import json
+import sys
 
+import dying
 import numpy as np
 import pytest
 import torch
@@ -213,14 +215,17 @@ def test_the_metrics_are_those_of_the_restored_weights_loaded_back_from_disk(run
     assert flat == run.metrics["test"]
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(config, notices, tmp_path):
-    def heads(name, seed):
-        settings = config.replace(out=str(tmp_path / name), epochs=1, seed=seed)
-        return load_file(train.fit(settings, notices).path / "heads.safetensors")
-
-    first, second, other = heads("a", 1), heads("b", 1), heads("c", 2)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_same_config_gives_the_same_bits_twice_in_a_row_and_in_another_process(config, tmp_path, precision):
+    settings = config.replace(epochs=1, precision=precision)
+    first, second, elsewhere = (settings.replace(out=str(tmp_path / name)) for name in "abc")
+    train.fit(first), train.fit(second)
+    assert dying.content(tmp_path / "a") == dying.content(tmp_path / "b")
+    if sys.platform != "win32":
+        assert dying.process(elsewhere) == 0
+        assert dying.content(tmp_path / "c") == dying.content(tmp_path / "a")
+    other = settings.replace(out=str(tmp_path / "d"), seed=7)
+    assert dying.content(train.fit(other).path) != dying.content(tmp_path / "a")
 
 
 def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):
