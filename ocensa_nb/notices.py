@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ocensa_nb.columns import find_columns
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
@@ -21,6 +22,7 @@ TEXT = "texto"
 OTHER = "Other"
 MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 MIN_ROWS = 10
+QUIET_ROWS = 50_000  # fewer than this end before a progress bar could be read
 
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 # Letters of equipment tags, as they stand apart from their number in short texts.
@@ -163,7 +165,8 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
         head: pd.Categorical(frame[head], categories=names).codes.astype(np.int64) for head, names in classes.items()
     }
     texts = frame[TEXT].tolist()
-    groups = pd.factorize(pd.Series([normalise(text) for text in texts]))[0]
+    shown = tqdm(texts, "Avisos que repiten un texto", unit="aviso", leave=False, disable=len(texts) < QUIET_ROWS)
+    groups = pd.factorize(pd.Series([normalise(text) for text in shown]))[0]
     split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     report = dataclasses.replace(
         report,

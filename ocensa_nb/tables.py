@@ -12,6 +12,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.workbooks import read_excel
 
 SEPARATORS = ",;\t|"
+LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -39,6 +40,8 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
         ) from error
     if not content:
         raise UserError(EMPTY.format(path=path))
+    if len(content) > LARGE:
+        print(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…", flush=True)
     excel = path.suffix.lower() in EXCEL_SUFFIXES
     table, how = read_excel(path, content) if excel else _read_csv(path, content)
     if table.empty:

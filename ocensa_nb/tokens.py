@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 10_000  # texts tokenised at a time: bounds the memory of the Python lists in between
+QUIET_CHUNKS = 4  # fewer than this end before a progress bar could be read
 POOL_BATCHES = 32  # batches shuffled together before they are sorted by length
 
 
@@ -89,7 +91,8 @@ def places(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.nd
 def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenTable:
     """Tokenise every text once, cut at `max_length` tokens, special tokens included."""
     ids, lengths = [], []
-    for start in range(0, len(texts), CHUNK):
+    starts = range(0, len(texts), CHUNK)
+    for start in tqdm(starts, "Avisos a tokens", unit="chunk", leave=False, disable=len(starts) < QUIET_CHUNKS):
         chunk = list(texts[start : start + CHUNK])
         rows = tokenizer(chunk, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
         lengths += [len(row) for row in rows["input_ids"]]

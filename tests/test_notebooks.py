@@ -2,6 +2,7 @@
 
 import ast
 import re
+import time
 from pathlib import Path
 
 import nbformat
@@ -109,3 +110,26 @@ def test_the_comparison_runs_as_a_notebook_and_shows_tables_and_pictures(csv, tm
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
     assert sum("text/html" in o.get("data", {}) for o in outputs) >= 2
     assert (out / "compare.json").exists()
+
+
+def test_the_stop_button_keeps_where_the_training_was_and_shows_one_sentence(csv, tmp_path):
+    from jupyter_client.manager import start_new_kernel
+
+    out = tmp_path / "run"
+    settings = {"model": "tiny", "data": str(csv), "out": str(out), "epochs": 500, "patience": 500, "precision": "fp32"}
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+    try:
+        client.execute(
+            "from ocensa_nb import config, train\n" + f"run = train.fit(config.from_recipe('cpu', {settings!r}))"
+        )
+        while not (out / "history.jsonl").exists():
+            time.sleep(0.1)
+        manager.interrupt_kernel()  # what the button does
+        reply = client.get_shell_msg(timeout=60)["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["ename"] == "AskedToStopError"
+    assert len(reply["traceback"]) == 1
+    assert f"⛔ Entrenamiento detenido; lo hecho queda en «{out}»" in reply["traceback"][0]
+    assert (out / "last/checkpoint.safetensors").exists()
