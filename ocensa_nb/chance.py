@@ -19,7 +19,7 @@ def random_state() -> list[torch.Tensor]:
 
 
 def restore_random_state(state: list[torch.Tensor]) -> None:
-    """Put back what `random_state` returned."""
+    """Put back what `random_state` returned, as far as there are GPUs."""
     torch.set_rng_state(state[0])
-    if state[1:]:
-        torch.cuda.set_rng_state_all(state[1:])
+    for number, one in enumerate(state[1 : 1 + torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(one, number)

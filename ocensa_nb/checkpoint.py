@@ -78,6 +78,14 @@ class Checkpoints:
         self._kept_at = time.perf_counter()
         self.bytes = 0
 
+    def describe(self, trained_bytes: int) -> str:
+        """Say in Spanish where and when they are kept, and how large they get: weights, best weights, two moments."""
+        size = f"{4 * trained_bytes / MIB:,.0f}"
+        return (
+            f"Puntos de control: hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en cada época. "
+            "Si la sesión se corta, ejecute lo mismo otra vez y continúa."
+        )
+
     def restore(self) -> bool:
         """Put the parts, and the random state, where they were; return whether there was anything kept.
 
@@ -85,16 +93,15 @@ class Checkpoints:
         """
         if not (self.folder / FILE).exists():
             return False
-        tensors, tree = tensor_files.read(self.folder / FILE)
         try:
-            state = unpack(tensors, tree)
+            state = unpack(*tensor_files.read(self.folder / FILE))
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             restore_random_state(state["chance"])
-        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        except (UserError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise UserError(
-                f"El punto de control de «{self.folder}» no es de este entrenamiento o está dañado. Para empezar de "
-                "nuevo elija otra carpeta en out."
+                f"No se puede continuar desde el punto de control de «{self.folder}»: está dañado o es de otro "
+                "entrenamiento. Para empezar de nuevo, resume = 'never' y otra carpeta en out."
             ) from error
         return True
 
@@ -103,14 +110,7 @@ class Checkpoints:
         self._finish()
         state = {name: part.state_dict() for name, part in self.parts.items()} | {"chance": random_state()}
         tensors, tree = pack(state)
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        if not self.bytes:
-            print(
-                f"Puntos de control: {size / MIB:,.1f} MiB en «{self.folder}», cada {self.minutes:g} min y en cada "
-                "época. Si la sesión se corta, ejecute lo mismo otra vez y continúa.",
-                flush=True,
-            )
-        self.bytes = size
+        self.bytes = sum(tensor.nbytes for tensor in tensors.values())
         self._writing = self._writer.submit(tensor_files.write, self.folder / FILE, tensors, tree)
         self._kept_at = time.perf_counter()
 

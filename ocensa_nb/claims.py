@@ -1,6 +1,7 @@
 """Whose a run folder is: a new one, or one of the same training that was cut off; and nobody else's meanwhile."""
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.durable import reason
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import CONFIG, FORMAT, HISTORY, LABELS, LAST, LOCK, METRICS, RUNS, Run, next_folder, read_json
+from ocensa_nb.runs import CONFIG, FORMAT, LABELS, LAST, LOCK, METRICS, RUNS, Run, next_folder, read_json
 from ocensa_nb.runs import make_folder as make
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
@@ -45,12 +49,9 @@ def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[
                 f"La carpeta «{path}» tiene una corrida sin terminar que no es esta: {'; '.join(different)}. Para "
                 "continuarla use lo de entonces; para empezar otra, elija otro nombre en out."
             )
+        _keep_precision(facts, kept)
         if moved := _moves(facts, kept):
             print(f"La corrida empezó con {moved}: continúa bien, pero no quedará igual bit a bit.", flush=True)
-        if kept["device"] == facts["device"]:
-            facts["precision"] = kept["precision"]  # `auto` measures, and might choose another now
-        if not (path / LAST).exists():
-            (path / HISTORY).unlink(missing_ok=True)  # nothing was kept, and it begins anew
     run = Run(path, facts, classes)
     if not run.is_finished():
         run.write_json(CONFIG, facts)
@@ -78,11 +79,21 @@ def _hold_numbered(config: TrainConfig, facts: Mapping[str, Any], root: Path) ->
     """Hold the newest folder of this very training that was cut off, or else the next free number."""
     if config.resume == "auto":
         cut_off = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_cut_off(file.parent)]
-        for path in sorted(cut_off, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True):
+        for path in sorted(cut_off, key=_written, reverse=True):
             with contextlib.suppress(UserError):  # a damaged one is not this one
                 if not _differences(config, facts, read_json(path / CONFIG)) and (lock := _lock(path)):
-                    return path, lock
+                    if _is_cut_off(path):  # and not finished by another process meanwhile
+                        return path, lock
+                    lock.release()
     return _hold(make(next_folder(root), new=True))
+
+
+def _written(path: Path) -> float:
+    """Return when a run's config was last written, in seconds; 0 where that cannot be told."""
+    try:
+        return (path / CONFIG).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_cut_off(path: Path) -> bool:
@@ -91,7 +102,10 @@ def _is_cut_off(path: Path) -> bool:
 
 def _refuse_others(path: Path) -> None:
     """Raise `UserError` for a folder that holds anything but a run that was cut off."""
-    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".tmp-")} - {LOCK}
+    try:
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".tmp-")} - {LOCK}
+    except OSError as error:
+        raise UserError(f"No se puede leer la carpeta «{path}»: {reason(error)}. Elija otro nombre en out.") from error
     if CONFIG in names and not _is_cut_off(path):
         raise UserError(f"La carpeta «{path}» ya contiene otra corrida, y no se sobrescribe nada. Elija otro out.")
     if names and CONFIG not in names:
@@ -99,13 +113,16 @@ def _refuse_others(path: Path) -> None:
 
 
 def _lock(path: Path) -> BaseFileLock | None:
-    """Return the lock of a folder, held, or None where another has it; a network disk may know no locks."""
+    """Return the lock of a folder, held, or None where another has it; raises `UserError` where the disk refuses."""
+    lock = FileLock(path / LOCK)
     try:
-        lock = FileLock(path / LOCK)
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, PermissionError):  # Windows denies a file that another has open
         return None
-    except (NotImplementedError, OSError):
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro out.") from error
+        print(f"El disco de «{path}» no tiene bloqueos: no use la misma carpeta desde dos procesos.", flush=True)
         return SoftFileLock(path / LOCK)  # not acquired: releasing it does nothing
     return lock
 
@@ -113,12 +130,13 @@ def _lock(path: Path) -> BaseFileLock | None:
 def _differences(config: TrainConfig, facts: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
     """Say in Spanish what makes this training another than the one kept; raises `UserError` where that is damaged."""
     try:
+        _machine(kept)  # raises, as what follows does, where a part is missing
         found = config.differences(kept["config"])
-        if kept["data"]["fingerprint"] != facts["data"]["fingerprint"]:
+        if not found and kept["data"]["fingerprint"] != facts["data"]["fingerprint"]:
             found.append(
                 f"los avisos no son los mismos ({kept['data']['path']} entonces, {facts['data']['path']} ahora)"
             )
-        elif kept["inputs"] != facts["inputs"]:
+        elif not found and kept["inputs"] != facts["inputs"]:
             found.append(f"el codificador «{config.model}» o su tokenizador han cambiado")
         if kept["format"] != facts["format"]:
             found.append("la guardó otra versión de este programa")
@@ -127,10 +145,28 @@ def _differences(config: TrainConfig, facts: Mapping[str, Any], kept: Mapping[st
         raise UserError(f"La corrida sin terminar de la carpeta está dañada ({CONFIG}). Elija otro out.") from error
 
 
+def _keep_precision(facts: dict[str, Any], kept: Mapping[str, Any]) -> None:
+    """Take the precision of then on the device of then: `auto` measures, and might choose another now."""
+    if all(_machine(facts)[name] == _machine(kept)[name] for name in ("dispositivo", "GPU")):
+        facts["precision"] = kept["precision"]
+
+
+def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the last bits of a result hang on, by its Spanish name."""
+    hardware = facts["hardware"]
+    return {
+        "dispositivo": facts["device"],
+        "GPU": hardware["gpu"] or "ninguna",
+        "sistema": hardware["system"],
+        "núcleos": hardware["cores"],
+        "precisión": facts["precision"],
+        **facts["versions"],
+    }
+
+
 def _moves(facts: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
-    """Say what of the machine has changed since, in the words of `config.json`, or nothing."""
-    before = {"device": kept["device"], **kept["versions"]}
-    now = {"device": facts["device"], **facts["versions"]}
+    """Say in Spanish what has changed of the machine since, or nothing."""
+    before, now = _machine(kept), _machine(facts)
     return ", ".join(
         f"{name} {before.get(name)} (ahora {value})" for name, value in now.items() if before.get(name) != value
     )

@@ -11,12 +11,13 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import tyro
 
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.durable import plain_path, replacing, write_text
+from ocensa_nb.durable import free_path, replacing, write_text
 from ocensa_nb.errors import AskedToStopError, UserError
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
@@ -30,9 +31,7 @@ def generate(out: Out, rows: int = 20_000, seed: int = 42) -> dict[str, Any]:
 
     if rows < 1 or seed < 0:
         raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser 1 como mínimo y seed 0 como mínimo.")
-    path = plain_path(out)
-    if path.exists():
-        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
+    path = free_path(out)
     with replacing(path) as fresh:
         synthetic.write_csv(synthetic.generate(rows, seed), fresh)
     print(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede pasar de: {_scores(synthetic.ceiling())}.")
@@ -80,10 +79,11 @@ def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
 def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; el archivo sale con todas sus filas y columnas."""
     from ocensa_nb import predict as prediction
+    from ocensa_nb.output_tables import free_table
     from ocensa_nb.runs import Run
 
     trained = Run.load(run)
-    prediction.free_path(out)  # before the work, not after
+    free_table(out)  # before the work, not after
     table = prediction.predict(trained, data)
     path = prediction.save(table, out)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
@@ -181,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, rest = first.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
     first.add_argument("--recipe", default="auto")
     try:
+        if own.json not in ("", "-"):
+            free_path(own.json)  # before the work, not after
         verbs = dict(VERBS)
         if rest[:1] == ["train"]:
             from ocensa_nb.environment import configure
@@ -215,7 +217,7 @@ def _write_json(result: dict[str, Any], target: str) -> None:
     if target == "-":
         print(text, end="")
     elif target:
-        write_text(plain_path(target), text)
+        write_text(Path(target), text)
 
 
 def _scores(metrics: dict[str, float]) -> str:

@@ -11,10 +11,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from ocensa_nb.errors import UserError
 
+_GONE = "se perdió la conexión con el disco"
 _REASONS = {
     errno.ENOSPC: "no queda espacio en el disco",
     errno.EDQUOT: "se acabó la cuota de disco",
@@ -28,15 +27,23 @@ _REASONS = {
     errno.EEXIST: "ya existe un archivo con ese nombre",
     errno.ENAMETOOLONG: "el nombre es demasiado largo",
     errno.EIO: "el disco falla",
+    errno.ENOTCONN: _GONE,
+    errno.ESTALE: _GONE,
+    errno.ETIMEDOUT: _GONE,
 }
 
 
 def reason(error: Exception) -> str:
-    """Return in Spanish why the system refused; safetensors says the number of the error in its text alone."""
-    number = getattr(error, "errno", None)
-    if number is None and (found := re.search(r"os error (\d+)", str(error))):
-        number = int(found.group(1))
-    return _REASONS.get(number) or getattr(error, "strerror", None) or str(error)
+    """Return in Spanish why the system refused."""
+    return _REASONS.get(_number(error)) or getattr(error, "strerror", None) or str(error)
+
+
+def _number(error: Exception) -> int | None:
+    """Return the system's number of an error; safetensors and tokenizers say it in their text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found.group(1)) if found else None
 
 
 def plain_path(value: str | Path) -> Path:
@@ -48,6 +55,14 @@ def plain_path(value: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"La ruta «{str(value)[:80]}…» no vale: {reason(error)}.") from error
     return Path(value)
+
+
+def free_path(value: str | Path) -> Path:
+    """Return a path; raises `UserError` where something is there already, or it cannot be one."""
+    path = plain_path(value)
+    if path.exists():
+        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
+    return path
 
 
 @contextlib.contextmanager
@@ -69,7 +84,9 @@ def replacing(path: Path) -> Iterator[Path]:
             _remove(path)
         os.replace(fresh, path)
         _sync(path.parent)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and _number(error) is None:
+            raise
         raise UserError(f"No se puede escribir «{path}»: {reason(error)}. Lo que ya había sigue intacto.") from error
     finally:
         with contextlib.suppress(OSError):
@@ -93,7 +110,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)

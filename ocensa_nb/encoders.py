@@ -122,7 +122,7 @@ def _from_pretrained(loader: Any, name: str) -> Any:
     source = locate(name)
     try:
         with quiet():
-            return loader.from_pretrained(source)
+            return loader.from_pretrained(source, trust_remote_code=False)  # where nobody could be asked
     except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it
         raise UserError(
             f"No se pudo cargar el codificador «{name}» desde {source}: {_first_line(error)}. Compruebe la "

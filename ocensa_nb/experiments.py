@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ocensa_nb import errors
 from ocensa_nb.durable import write_text
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
@@ -76,7 +77,7 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path
         ) from error
     _write_html(target)
     if stopped is not None:
-        what = stopped.evalue if stopped.ename == "UserError" else f"{stopped.ename}: {stopped.evalue}"
+        what = stopped.evalue if hasattr(errors, stopped.ename) else f"{stopped.ename}: {stopped.evalue}"
         raise UserError(
             f"El cuaderno {notebook.stem} se detuvo. {what} (Ejecutado hasta ahí en «{target}».)"
         ) from stopped

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.interruption import SIGNALS
 from ocensa_nb.notices import Notices
 from ocensa_nb.tokens import TokenTable, epoch_batches
 from ocensa_nb.trunk import HiddenTable
@@ -72,7 +73,7 @@ def step_loader(
         batch_size=None,  # an item is a batch already
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_interruptions_to_the_main_process,
+        worker_init_fn=_leave_stopping_to_the_main_process,
         pin_memory=device.type == "cuda" and not on_gpu,
         # The loader draws a seed for its workers; from its own source, so that their number changes no dropout mask.
         generator=torch.Generator().manual_seed(config.seed),
@@ -80,6 +81,7 @@ def step_loader(
     return loader, sampler
 
 
-def _leave_interruptions_to_the_main_process(_: int) -> None:
-    """Let Ctrl+C, which reaches every process of a terminal, stop no worker: the batch it prepares is still needed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_stopping_to_the_main_process(_: int) -> None:
+    """Let no signal that may reach every process at once stop a worker: the batch it prepares is still needed."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

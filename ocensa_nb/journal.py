@@ -1,5 +1,6 @@
 """What a training says while it runs: one history line a step, and the progress bar."""
 
+import contextlib
 import functools
 import math
 import time
@@ -10,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ocensa_nb.divergence import Watch, describe
+from ocensa_nb.errors import UserError
 from ocensa_nb.feeding import EpochSampler
 from ocensa_nb.runs import Run
 
@@ -80,20 +82,20 @@ class Journal:
         self.bar.update(len(self._pending))
         self._pending.clear()
         if now - self._written_at > WRITE_SECONDS:
-            self.write()
+            self._try_to_write()
         self._read_at = time.perf_counter()
         return self.watch.skipped - before
 
     def write(self) -> None:
         """Write the lines that are waiting to the history."""
+        self._written_at = time.perf_counter()
         self.run.append_history(self._lines)
         self._lines.clear()
-        self._written_at = time.perf_counter()
 
     def epoch(self, line: dict[str, float], monitor: str) -> None:
         """Write the line of a finished epoch and say it in one sentence."""
         self._lines.append(line)
-        self.write()
+        self._try_to_write()
         self._losses.clear()
         self.bar.write(
             f"Época {line['epoch']}: pérdida {line['loss']:.3f}, {monitor} de validación {line[monitor]:.3f}, "
@@ -104,15 +106,23 @@ class Journal:
     def state_dict(self) -> dict[str, Any]:
         """Return how far it has come, and the length of the history up to here, which is written first."""
         self.write()
-        watched = {"skipped": self.watch.skipped, "in_a_row": self.watch.in_a_row, "last": self.watch.last}
-        return {"step": self._step, "losses": list(self._losses), "watch": watched, "bytes": self.run.history_bytes()}
+        return {
+            "step": self._step,
+            "losses": list(self._losses),
+            "watch": self.watch.state_dict(),
+            "bytes": self.run.settle_history(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; what the history had beyond it will be done again, and is cut off."""
         self._step, self._losses = state["step"], state["losses"]
-        self.watch.skipped, self.watch.in_a_row = state["watch"]["skipped"], state["watch"]["in_a_row"]
-        self.watch.last = state["watch"]["last"]
+        self.watch.load_state_dict(state["watch"])
         self.run.cut_history(state["bytes"])
+
+    def _try_to_write(self) -> None:
+        """Write, or keep the lines for later: a network disk may refuse for a while. A checkpoint insists."""
+        with contextlib.suppress(UserError):
+            self.write()
 
     def _note(self, step: Step, losses: list[float], norm: float, rows_per_second: float) -> None:
         """Add the line of a step; one that is not finite has no loss, for JSON has no such number."""
@@ -135,5 +145,5 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.read()
-        self.write()
+        self._try_to_write()
         self.bar.close()

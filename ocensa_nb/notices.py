@@ -22,7 +22,6 @@ TEXT = "texto"
 OTHER = "Other"
 MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 MIN_ROWS = 10
-QUIET_ROWS = 50_000  # fewer than this end before a progress bar could be read
 
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 # Letters of equipment tags, as they stand apart from their number in short texts.
@@ -165,7 +164,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
         head: pd.Categorical(frame[head], categories=names).codes.astype(np.int64) for head, names in classes.items()
     }
     texts = frame[TEXT].tolist()
-    shown = tqdm(texts, "Avisos que repiten un texto", unit="aviso", leave=False, disable=len(texts) < QUIET_ROWS)
+    shown = tqdm(texts, "Avisos que repiten un texto", unit="aviso", leave=False, delay=1)
     groups = pd.factorize(pd.Series([normalise(text) for text in shown]))[0]
     split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     report = dataclasses.replace(

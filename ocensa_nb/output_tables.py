@@ -1,7 +1,9 @@
 """Tables for a spreadsheet to show: whole or not at all, and with nothing in them that it would run.
 
-A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice, whoever wrote it (OWASP, "CSV
-Injection"). In a CSV such a cell gets an apostrophe in front; in an XLSX it is marked as text, and stays as it is.
+A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice, whoever wrote it; and where they cut
+a CSV at another separator than it was written with, as Excel in Spanish does at `;`, so is any piece of a cell (OWASP,
+"CSV Injection"). In a CSV an apostrophe goes before such a sign; in an XLSX the cell is marked as text, and stays as it
+is.
 """
 
 import re
@@ -11,12 +13,12 @@ from typing import Any
 import pandas as pd
 from openpyxl.utils.exceptions import IllegalCharacterError
 
-from ocensa_nb.durable import plain_path, replacing
+from ocensa_nb.durable import free_path, plain_path, replacing
 from ocensa_nb.errors import UserError
-from ocensa_nb.tables import EXCEL_SUFFIXES
 
+SUFFIXES = (".csv", ".xlsx")
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
-_FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]")
+_FORMULA = re.compile(r"(^|[;|\t\r\n])(\s*)(?=[=+\-@＝＋－＠])")
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dashes that stand for nothing
 
 
@@ -26,25 +28,30 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
     Its index is left out. Raises `UserError` where the disk refuses or Excel could not hold it.
     """
     path = plain_path(path)
-    excel = path.suffix.lower() in EXCEL_SUFFIXES
     with replacing(path) as fresh:
-        if excel:
+        if path.suffix.lower() == ".xlsx":
             _write_excel(table, path, fresh)
         else:
             inert(table).to_csv(fresh, index=False, encoding="utf-8-sig")
     return path
 
 
+def free_table(out: str | Path) -> Path:
+    """Return where a table may go; raises `UserError` where something is there, or no such file is written."""
+    path = free_path(out)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"«{path}» debe terminar en {' o '.join(SUFFIXES)}: así se sabe cómo escribir la tabla.")
+    return path
+
+
 def inert(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with an apostrophe before every text, titles included, that a spreadsheet would run."""
+    """Return the table with an apostrophe before all that a spreadsheet would run in its texts and its titles."""
     texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
     return table.assign(**{name: table[name].map(_inert) for name in texts}).rename(columns=_inert)
 
 
 def _inert(value: Any) -> Any:
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
+    return _FORMULA.sub(r"\1\2'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
 
 
 def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:

@@ -7,10 +7,9 @@ import pandas as pd
 
 from ocensa_nb import scoring
 from ocensa_nb.columns import find_columns
-from ocensa_nb.durable import plain_path
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import blank_missing, compose
-from ocensa_nb.output_tables import write_table
+from ocensa_nb.output_tables import free_table, write_table
 from ocensa_nb.runs import Run
 from ocensa_nb.tables import read_table
 
@@ -49,14 +48,6 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     return result
 
 
-def free_path(out: str | Path) -> Path:
-    """Return `out` as a path; raises `UserError` where something is there already."""
-    path = plain_path(out)
-    if path.exists():
-        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
-    return path
-
-
 def save(table: pd.DataFrame, out: str | Path) -> Path:
     """Write predictions as XLSX or CSV; raises `UserError` where the file exists or cannot be written."""
-    return write_table(table, free_path(out))
+    return write_table(table, free_table(out))

@@ -10,7 +10,7 @@ import numpy as np
 from ocensa_nb.bench import EPOCHS
 from ocensa_nb.compare import baseline_config, rungs
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.estimate import duration
 from ocensa_nb.train import fit, load_notices
 
@@ -52,7 +52,11 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
             rate = frozen.learning_rate if rung.freeze_layers else WHOLE_RATE
             with tempfile.TemporaryDirectory() as folder:
                 chosen = rung.replace(seed=seed, learning_rate=rate, out=str(Path(folder) / "run"))
-                run = fit(chosen, notices, keep_trunk=False)
+                try:
+                    run = fit(chosen, notices, keep_trunk=False)
+                except AskedToStopError as error:  # the folder goes, and with it what could be gone on with
+                    said = "Detenido. Estos entrenamientos no se continúan: lo medido antes queda."
+                    raise AskedToStopError(said, error.signal) from None
                 scores.append(float(np.mean([run.metrics["val"][f"{head}_f1"] for head in run.classes])))
                 times.append(run.facts["seconds"]["training"] + run.facts["seconds"]["trunk"])
         points[-1] |= {"trained_seconds": float(np.mean(times)), "trained": True}

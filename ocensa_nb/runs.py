@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,11 @@ class Run:
         facts, classes = read_json(path / CONFIG), read_json(path / LABELS)
         if not (_are_classes(classes) and _are_facts(facts, classes) and _are_metrics(read_json(path / METRICS))):
             raise UserError(f"Alguno de {CONFIG}, {LABELS} y {METRICS} de «{path}» está dañado. Vuelva a entrenar.")
-        if name := broken_seal(path, (LABELS, HEADS, ENCODER), facts["files"]):
+        try:
+            name = broken_seal(path, (LABELS, HEADS, ENCODER), facts["files"])
+        except OSError as error:
+            raise UserError(f"No se puede leer «{path}»: {reason(error)}.") from error
+        if name:
             raise UserError(
                 f"El archivo {name} de «{path}» no es el que se guardó al entrenar (otro tamaño u otro SHA-256): está "
                 "dañado o alguien lo cambió. Recupere una copia de la carpeta o vuelva a entrenar."
@@ -79,36 +83,52 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """Return every line of the history up to one that is damaged, as the last may be after a crash."""
         lines: list[dict[str, Any]] = []
-        if (self.path / HISTORY).exists():
-            for text in (self.path / HISTORY).read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    line = json.loads(text)
-                except (ValueError, RecursionError):
-                    break
-                if not isinstance(line, dict):
-                    break
-                lines.append(line)
+        if not (self.path / HISTORY).exists():
+            return lines
+        with self._history_on_disk():
+            content = (self.path / HISTORY).read_text(encoding="utf-8", errors="replace")
+        for text in content.splitlines():
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                break
+            if not isinstance(line, dict):
+                break
+            lines.append(line)
         return lines
 
     def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to the history; raises `UserError` where the disk refuses."""
-        try:
-            with open(self.path / HISTORY, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
-        except OSError as error:
-            raise UserError(
-                f"No se puede escribir «{self.path / HISTORY}»: {reason(error)}. Libere espacio y repita el mismo "
-                "entrenamiento: continúa desde el último punto de control."
-            ) from error
+        """Add lines to the history, all or none; raises `UserError` where the disk refuses."""
+        with self._history_on_disk(), open(self.path / HISTORY, "ab") as file:
+            whole = file.tell()
+            try:
+                file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+                file.flush()
+            except OSError:
+                file.truncate(whole)
+                raise
 
-    def history_bytes(self) -> int:
-        """Return the length of the history, in bytes."""
-        return (self.path / HISTORY).stat().st_size if (self.path / HISTORY).exists() else 0
+    def settle_history(self) -> int:
+        """Force the history to the disk and return its length in bytes; raises `UserError` where the disk refuses."""
+        with self._history_on_disk(), open(self.path / HISTORY, "ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
 
     def cut_history(self, length: int) -> None:
-        """Cut the history at a length in bytes; one that is shorter stays as it is."""
-        if length < self.history_bytes():
-            os.truncate(self.path / HISTORY, length)
+        """Cut the history at a length in bytes, or, where it is shorter, after its last whole line."""
+        if (self.path / HISTORY).exists():
+            with self._history_on_disk(), open(self.path / HISTORY, "rb+") as file:
+                file.truncate(file.read(length).rfind(b"\n") + 1)
+
+    @contextlib.contextmanager
+    def _history_on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"No se puede leer o escribir «{self.path / HISTORY}»: {reason(error)}. Cuando se pueda, repita el "
+                "mismo entrenamiento: continúa desde el último punto de control."
+            ) from error
 
     def is_finished(self) -> bool:
         """Tell whether the last file of a run is there."""

@@ -31,6 +31,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _is_of_the_system(file: Path) -> bool:
+    """Tell whether a file is one that Windows, macOS or a synchronised disk leaves in any folder."""
+    return file.name.startswith(".") or file.name.lower() in ("desktop.ini", "thumbs.db")
+
+
 def _sealed(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
@@ -39,5 +44,5 @@ def _files(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
     for name in names:
         path = folder / name
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
+            if file.is_file() and not _is_of_the_system(file):
                 yield file.relative_to(folder).as_posix(), file

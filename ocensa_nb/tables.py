@@ -13,6 +13,7 @@ from ocensa_nb.workbooks import read_excel
 
 SEPARATORS = ",;\t|"
 LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
+LONGEST_HEADER = 100_000  # characters; the csv module takes no field of over 131,072
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -44,6 +45,10 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
         print(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…", flush=True)
     excel = path.suffix.lower() in EXCEL_SUFFIXES
     table, how = read_excel(path, content) if excel else _read_csv(path, content)
+    table.columns = [str(name).strip() for name in table.columns]
+    if not table.columns.is_unique:
+        twice = ", ".join(f"«{name}»" for name in table.columns[table.columns.duplicated()])
+        raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
     if table.empty:
         raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {', '.join(map(str, table.columns))}.")
     return table, how
@@ -70,7 +75,6 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         ) from error
     if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
         raise UserError(f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). {_HOW_TO_EXPORT}")
-    table.columns = [str(name).strip() for name in table.columns]
     # A row shorter than the header leaves NaN even so.
     name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
     return table.fillna(""), f"CSV, separador {name}, codificación {encoding}"
@@ -91,5 +95,5 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
 
 def _separator(text: str) -> str:
     """Return the separator that cuts the header into most names."""
-    header = next(line for line in text.splitlines() if line.strip())
+    header = next(line for line in text.splitlines() if line.strip())[:LONGEST_HEADER]
     return max(SEPARATORS, key=lambda sep: len(next(csv.reader([header], delimiter=sep))))

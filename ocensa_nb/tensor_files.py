@@ -26,7 +26,8 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     """Return what `write` wrote; raises `UserError` where the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # Copied: a tensor that is a window on the file would hold it open, and change with it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, json.loads((file.metadata() or {}).get(STATE, "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"El archivo «{path}» falta o está dañado: {error}.") from error

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 10_000  # texts tokenised at a time: bounds the memory of the Python lists in between
-QUIET_CHUNKS = 4  # fewer than this end before a progress bar could be read
 POOL_BATCHES = 32  # batches shuffled together before they are sorted by length
 
 
@@ -92,7 +91,7 @@ def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_lengt
     """Tokenise every text once, cut at `max_length` tokens, special tokens included."""
     ids, lengths = [], []
     starts = range(0, len(texts), CHUNK)
-    for start in tqdm(starts, "Avisos a tokens", unit="chunk", leave=False, disable=len(starts) < QUIET_CHUNKS):
+    for start in tqdm(starts, "Avisos a tokens", unit="chunk", leave=False, delay=1):
         chunk = list(texts[start : start + CHUNK])
         rows = tokenizer(chunk, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
         lengths += [len(row) for row in rows["input_ids"]]

@@ -28,7 +28,7 @@ from ocensa_nb.engine import Engine
 from ocensa_nb.feeding import step_loader
 from ocensa_nb.interruption import heeded, told
 from ocensa_nb.journal import Journal
-from ocensa_nb.model import count_parameters, describe_parameters, sha256
+from ocensa_nb.model import count_parameters, describe_parameters, sha256, trained_weights
 from ocensa_nb.notices import Notices, prepare, read
 from ocensa_nb.optim import EarlyStopping, LinearSchedule
 from ocensa_nb.precision import allow_tf32, resolve_precision
@@ -69,7 +69,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     with told(), claim(config, facts, notices.classes, root) as run:
         if run.is_finished():  # it was cut off between its last file and the tidying up
             run.tidy()
-            return run
+            return Run.load(run.path)
         precision = run.facts["precision"]
         allow_tf32(precision)
         print(describe_parameters(model), flush=True)
@@ -96,7 +96,6 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
     schedule = LinearSchedule(engine.optimizer, config.warmup_ratio, total_steps)
     stopping = EarlyStopping(config)
     watch = Watch(list(config.heads), scaled=engine.scaler.is_enabled())
-    at = Position()
 
     def score(side: str) -> dict[str, float]:
         rows = notices.split[side]
@@ -104,6 +103,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
         return scoring.metrics({head: y[rows] for head, y in notices.labels.items()}, scoring.predictions(found))
 
     expected = estimate.expect(engine, loader.dataset, sampler, notices.split, config)
+    at = Position()
     with (
         heeded() as asked,
         Journal(run, sampler, watch, total_steps, engine.device) as journal,
@@ -115,6 +115,9 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
     ):
         if checkpoints.restore():
             print(f"Continúa «{run.path}» desde la época {at.epoch}, paso {at.step} de {len(sampler)}.", flush=True)
+        else:
+            run.cut_history(0)  # lines of a session that died before it kept anything
+        print(checkpoints.describe(sum(weight.nbytes for weight in trained_weights(model).values())))
         print(expected.after(at.epoch - 1 + at.step / len(sampler)), flush=True)
         earlier = at.seconds
         checkpoints.save()

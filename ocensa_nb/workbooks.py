@@ -1,20 +1,24 @@
-"""XLSX, a ZIP of XML that anybody may have made: its size is asked before it is opened."""
+"""XLSX, a ZIP of XML that anybody may have made: its size is asked before it is opened, and counted as it is read."""
 
+import csv
 import io
-import re
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from openpyxl import load_workbook
+from openpyxl.cell.cell import ERROR_CODES
+from tqdm.auto import tqdm
 
 from ocensa_nb.errors import UserError
 
-MAX_UNPACKED = 2**30  # bytes: some 300,000 rows of 30 columns
-MAX_CELLS = 60_000_000  # of the rectangle from A1 to the last cell: a sheet's 1,048,576 rows of 57 columns
-CHUNK = 2**22
-LONGEST_TAG = 200  # bytes of a tag that may lie across two chunks
-# Where a cell or a row says it is: one at XFD1 and one at A1048576 make a table of 17 thousand million cells.
-_PLACE = re.compile(rb'<(?:\w{1,8}:)?(?:c|row)\s[^<>]{0,80}?\br="([A-Z]{0,3})(\d{1,7})"')
+if TYPE_CHECKING:
+    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+
+MAX_UNPACKED = 2**29  # bytes: some 400,000 rows of 30 columns
+MAX_ROWS = 2**20  # Excel's own
+MAX_CELLS = 60_000_000  # of the rectangle from A1 to the last cell: all those rows, of 57 columns
 
 
 def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
@@ -24,10 +28,10 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
     """
     try:
         _refuse_bombs(path, content)
-        with pd.ExcelFile(io.BytesIO(content), engine="openpyxl") as book:
-            sheet = str(book.sheet_names[0])
-            table = book.parse(sheet, dtype=str, keep_default_na=False)
-            others = [str(name) for name in book.sheet_names[1:]]
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
+        sheet, *others = book.worksheets
+        rows = _rows(path, sheet)
+        table = _frame(rows) if rows else pd.DataFrame()
     except UserError:
         raise
     except Exception as error:  # openpyxl raises many kinds for a damaged book
@@ -35,47 +39,62 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
             f"«{path}» no se puede abrir como libro de Excel. Ábralo en Excel y guárdelo de nuevo."
         ) from error
     if table.columns.empty:
-        more = f" El libro tiene además: {', '.join(others)}; pase los avisos a la primera." if others else ""
-        raise UserError(f"La primera hoja de «{path}», «{sheet}», está vacía.{more}")
-    table.columns = [str(name) for name in table.columns]
-    return table.fillna("").astype(str), f"Excel, hoja «{sheet}»"
+        names = ", ".join(other.title for other in others)
+        more = f" El libro tiene además: {names}; pase los avisos a la primera." if others else ""
+        raise UserError(f"La primera hoja de «{path}», «{sheet.title}», está vacía.{more}")
+    return table.fillna(""), f"Excel, hoja «{sheet.title}»"
 
 
 def _refuse_bombs(path: Path, content: bytes) -> None:
     """Raise `UserError` for a book that would not fit in memory; what is read never exceeds the size a ZIP declares."""
     with zipfile.ZipFile(io.BytesIO(content)) as book:
         unpacked = sum(member.file_size for member in book.infolist())
-        if unpacked > MAX_UNPACKED:
+    if unpacked > MAX_UNPACKED:
+        raise UserError(
+            f"«{path}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, demasiado para un libro de avisos. Guárdelo "
+            "como «CSV UTF-8», que se lee sin ese límite, o deje solo la hoja de los avisos."
+        )
+
+
+def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
+    """Return the rows of a sheet as text, from the first to the last that has any, each up to its last cell.
+
+    Raises `UserError` where they would make too large a table: of two cells, at XFD1 and at A1048576, it is one of 17
+    thousand million.
+    """
+    sheet.reset_dimensions()  # what a sheet says of its own size may be wrong
+    rows: list[list[str]] = []
+    widest = 0
+    found = tqdm(sheet.iter_rows(values_only=True), "Leyendo filas", unit="fila", leave=False, delay=1)
+    for number, row in enumerate(found, 1):
+        texts = [_text(value) for value in row]
+        while texts and not texts[-1]:
+            texts.pop()
+        if texts or rows:
+            rows.append(texts)
+        widest = max(widest, len(row), 1)
+        if number * widest > MAX_CELLS or number > MAX_ROWS:
             raise UserError(
-                f"«{path}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, demasiado para un libro de avisos. Guárdelo "
-                "como «CSV UTF-8», que se lee sin ese límite, o deje solo la hoja de los avisos."
+                f"La hoja «{sheet.title}» de «{path}» tiene más de {number - 1:,} filas por {widest:,} columnas: "
+                "suelen ser celdas sueltas muy lejos de la tabla. Copie los avisos a un libro nuevo, o guárdelo como "
+                "«CSV UTF-8»."
             )
-        for name in book.namelist():
-            if name.startswith("xl/worksheets/") and name.endswith(".xml"):
-                rows, columns = _extent(book, name)
-                if rows * columns > MAX_CELLS:
-                    raise UserError(
-                        f"Una hoja de «{path}» llega hasta la fila {rows:,} y la columna {columns:,}: tiene celdas "
-                        "sueltas muy lejos de la tabla. Copie los avisos a un libro nuevo, o guárdelo como «CSV UTF-8»."
-                    )
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows
 
 
-def _extent(book: zipfile.ZipFile, name: str) -> tuple[int, int]:
-    """Return the last row and the last column that any cell of a sheet says it is in."""
-    rows = columns = 0
-    tail = b""
-    with book.open(name) as sheet:
-        while chunk := sheet.read(CHUNK):
-            for letters, digits in set(_PLACE.findall(tail + chunk)):
-                rows = max(rows, int(digits))
-                columns = max(columns, _column(letters))
-            tail = chunk[-LONGEST_TAG:]
-    return rows, columns
+def _text(value: Any) -> str:
+    """Return what a cell shows: whole numbers without decimals, nothing for an error."""
+    if value is None or value in ERROR_CODES:
+        return ""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _column(letters: bytes) -> int:
-    """Return the number of a column: A is 1, Z 26, AA 27; 0 for none."""
-    number = 0
-    for letter in letters:
-        number = 26 * number + letter - ord("A") + 1
-    return number
+def _frame(rows: list[list[str]]) -> pd.DataFrame:
+    """Return rows as a table, with the names of columns that repeat or are missing as pandas gives them to a CSV."""
+    widest = max(map(len, rows))
+    text = io.StringIO()
+    csv.writer(text).writerows(row + [""] * (widest - len(row)) for row in rows)
+    text.seek(0)
+    return pd.read_csv(text, dtype=str, keep_default_na=False, skip_blank_lines=False)

@@ -77,6 +77,11 @@ FILES = {
         "comilla sin cerrar",
     ),
     "more cells than titles": (lambda p: write(p / "a.csv", b"a,b\n1,2,3\n4,5,6\n"), "más celdas que títulos"),
+    "titles that only spaces tell apart": (
+        lambda p: write(p / "a.csv", b"descripcion,prioridad,prioridad \nfuga,1,2\n"),
+        "solo se distinguen por espacios: «prioridad»",
+    ),
+    "endless first line": (lambda p: write(p / "a.csv", b"a" * 200_000 + b"\nfuga\n"), "descripcion"),
     "not utf-8 nor cp1252": (lambda p: write(p / "a.csv", b"descripcion\n\xff\x81\x8d\n"), "ni Windows-1252"),
 }
 
@@ -136,6 +141,18 @@ def test_an_out_that_holds_another_run_gets_a_sentence_and_the_run_stays(run, ca
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     assert "ya contiene otra corrida" in train(capsys, "--data", csv, "--out", run.path)
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_results_are_written_over_nothing_and_this_is_said_before_the_work(run, csv, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ocensa_nb.predict.predict", lambda *_: pytest.fail("worked first"))
+    mine = tmp_path / "mío.json"
+    mine.write_text("mío")
+    predict = ["predict", "--run", str(run.path), "--data", str(csv), "--out"]
+    assert cli.main([*predict, str(tmp_path / "p.csv"), "--json", str(mine)]) == 1
+    assert "Ya existe" in capsys.readouterr().err
+    assert mine.read_text() == "mío"
+    assert cli.main([*predict, str(tmp_path / "p.xlsm")]) == 1
+    assert "debe terminar en .csv o .xlsx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

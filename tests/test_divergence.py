@@ -112,9 +112,24 @@ def test_a_loss_scaler_may_overflow_many_times_before_it_is_a_fault():
     watch.see([1.0], math.nan)
     with pytest.raises(DivergedError, match="precision = 'fp32'"):
         watch.check()
-    watch.see([1.0], 2.0)
-    watch.check()
     assert watch.skipped == divergence.LIMIT_SCALED
+
+
+def test_three_in_a_row_are_too_many_whatever_was_read_with_them_and_a_resume_has_three_more():
+    watch = Watch(["causa"], scaled=False)
+    for norm in (math.nan, math.nan, math.nan, 1.0):  # a GPU's steps are read ten at a time
+        watch.see([1.0], norm)
+    with pytest.raises(DivergedError):
+        watch.check()
+    again = Watch(["causa"], scaled=False)
+    again.load_state_dict(watch.state_dict() | {"in_a_row": 3})
+    assert again.skipped == 3
+    for _ in range(divergence.LIMIT - 1):
+        again.see([1.0], math.nan)
+        again.check()
+    again.see([1.0], math.nan)
+    with pytest.raises(DivergedError):
+        again.check()
 
 
 def test_a_fused_optimiser_skips_on_the_device_and_steps_again_after():

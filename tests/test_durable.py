@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from ocensa_nb import durable, tensor_files
 from ocensa_nb.durable import replacing, write_text
@@ -60,7 +61,7 @@ def test_a_refusal_is_told_in_spanish_and_what_was_there_stays(tmp_path, number,
 
 def test_safetensors_own_refusals_are_told_too(tmp_path, monkeypatch):
     def full(*_):
-        raise durable.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     tensor_files.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
     monkeypatch.setattr(tensor_files, "save_file", full)

@@ -3,6 +3,7 @@
 import ast
 import json
 import pickle
+import re
 import shutil
 import struct
 import zipfile
@@ -22,8 +23,22 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.evaluate import Evaluation
 from ocensa_nb.runs import CONFIG, ENCODER, HEADS, LABELS, Run
 
-DANGEROUS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3+cmd|x", "@SUM(A1)", "\t=1", " =HYPERLINK(1)", "＝1+1", "=", "-x"]
-HARMLESS = ["-5", "+3,5", "-1.234,56", "-12 %", "1e-3", "-", "---", "fuga", "", "a=b", "-1.5E-10"]
+DANGEROUS = {  # and what they become
+    "=1+1": "'=1+1",
+    "+cmd|' /C calc'!A0": "'+cmd|' /C calc'!A0",
+    "-2+3+cmd|x": "'-2+3+cmd|x",
+    "@SUM(A1)": "'@SUM(A1)",
+    "\t=1": "\t'=1",
+    " =HYPERLINK(1)": " '=HYPERLINK(1)",
+    "＝1+1": "'＝1+1",
+    "=": "'=",
+    "-x": "'-x",
+    "fuga;=1+1": "fuga;'=1+1",
+    "fuga\n@SUM(A1)": "fuga\n'@SUM(A1)",
+    "fuga\t +1": "fuga\t '+1",
+    "fuga|=1": "fuga|'=1",
+}
+HARMLESS = ["a-b; c", "fuga, =1", "-5", "+3,5", "-1.234,56", "-12 %", "1e-3", "-", "---", "fuga", "", "a=b", "-1.5E-10"]
 
 
 @pytest.fixture
@@ -78,6 +93,11 @@ class TestNothingIsUnpickled:
 
 
 class TestATamperedRun:
+    @pytest.mark.parametrize("name", [".DS_Store", "desktop.ini", "Thumbs.db"])
+    def test_is_not_one_that_a_file_manager_looked_at(self, copy, name):
+        (copy / ENCODER / name).write_bytes(b"x")
+        assert Run.load(copy)
+
     @pytest.mark.parametrize("name", [HEADS, f"{ENCODER}/model.safetensors", f"{ENCODER}/tokenizer.json"])
     @pytest.mark.parametrize("how", ["one bit", "cut", "longer"])
     def test_is_refused_and_names_the_file(self, copy, name, how):
@@ -122,12 +142,12 @@ class TestATamperedRun:
 class TestWhatASpreadsheetWouldRun:
     @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
     def test_is_written_as_text_titles_included_and_numbers_stay(self, tmp_path, suffix):
-        column = DANGEROUS + HARMLESS
+        column = [*DANGEROUS, *HARMLESS]
         table = pd.DataFrame({"texto": column, "=titulo()": column, "n": range(-3, len(column) - 3)})
         path = output_tables.write_table(table, tmp_path / f"a{suffix}")
         if suffix == ".csv":
             back = pd.read_csv(path, dtype=str, keep_default_na=False)
-            assert list(back["texto"]) == [f"'{cell}" for cell in DANGEROUS] + HARMLESS
+            assert list(back["texto"]) == [*DANGEROUS.values(), *HARMLESS]
             assert list(back.columns) == ["texto", "'=titulo()", "n"]
             assert list(back["n"]) == [str(number) for number in table["n"]]
         else:
@@ -139,8 +159,9 @@ class TestWhatASpreadsheetWouldRun:
     @given(st.text(max_size=20))
     def test_of_any_text_nothing_is_left_that_begins_a_formula(self, text):
         (written,) = output_tables.inert(pd.DataFrame({"a": [text]}))["a"]
-        assert written in (text, f"'{text}")
-        if written[:1] in ("=", "+", "-", "@", "\t", "\r") and written:
+        assert written.replace("'", "") == text.replace("'", "")
+        pieces = [piece.strip() for piece in re.split(r"[;|\t\r\n]", written)]
+        if any(piece.startswith(("=", "+", "-", "@")) for piece in pieces):  # a number, then
             assert not any(character.isalpha() and character not in "eE" for character in written)
             assert not set(written) & set("()=@|!'")
 
@@ -193,14 +214,32 @@ class TestABombInAWorkbook:
         with pytest.raises(UserError, match="no se puede abrir como libro"):
             notices.read(book)
 
-    def test_of_two_cells_at_the_far_corners_is_refused(self, book):
+    @pytest.mark.parametrize("form", ["plain", "single quotes", "UTF-16", "entity", "far below"])
+    def test_of_two_cells_at_the_far_corners_is_refused_however_they_are_written(self, book, form):
+        row = "9" * 15 if form == "far below" else "1048576"
         sheet = (
-            b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
-            b'<row r="1"><c r="XFD1" t="inlineStr"><is><t>a</t></is></c></row>'
-            b'<row r="1048576"><c r="A1048576" t="inlineStr"><is><t>a</t></is></c></row></sheetData></worksheet>'
+            '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+            '<row r="1"><c r="XFD1" t="inlineStr"><is><t>a</t></is></c></row>'
+            f'<row r="{row}"><c r="A{row}" t="inlineStr"><is><t>a</t></is></c></row></sheetData></worksheet>'
         )
-        with pytest.raises(UserError, match="hasta la fila 1,048,576 y la columna 16,384"):
-            notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
+        if form == "far below":
+            sheet = sheet.replace("XFD1", "A1")
+        if form == "single quotes":
+            sheet = sheet.replace('"', "'")
+        if form == "entity":
+            sheet = sheet.replace("XFD1", "&#88;FD1")
+        if form == "UTF-16":
+            sheet = '<?xml version="1.0" encoding="UTF-16"?>' + sheet
+        content = sheet.encode("utf-16" if form == "UTF-16" else "utf-8")
+        with pytest.raises(UserError, match=r"filas por .* columnas: suelen ser celdas sueltas"):
+            notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", content))
+
+    def test_a_formatted_sheet_is_read_up_to_its_last_text(self, tmp_path):
+        frame = synthetic.generate(20, seed=1)
+        with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
+            frame.to_excel(book, index=False)
+            book.book.active.cell(5_000, 40).font = openpyxl.styles.Font(bold=True)
+        assert len(notices.read(tmp_path / "a.xlsx")) == 20
 
     def test_an_honest_book_is_read(self, book):
         assert len(notices.read(book)) == 20

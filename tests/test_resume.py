@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from ocensa_nb import claims, interruption, runs, train
+from ocensa_nb import claims, interruption, journal, runs, train
+from ocensa_nb.chance import random_state, restore_random_state
 from ocensa_nb.checkpoint import FILE, Checkpoints, pack, unpack
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import AskedToStopError, UserError
@@ -204,6 +206,30 @@ def test_an_encoder_that_changed_is_refused(cut_off, notices, monkeypatch):
         train.fit(cut_off, notices)
 
 
+def test_another_machine_goes_on_and_says_so(cut_off, notices, monkeypatch, capsys):
+    here = train.environment.hardware()
+    monkeypatch.setattr(train.environment, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
+    train.fit(cut_off, notices)
+    assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): continúa bien" in capsys.readouterr().out
+
+
+def test_the_precision_of_then_is_kept_on_the_device_of_then(config, notices, tmp_path):
+    facts = {"device": "cpu", "precision": "bf16", "hardware": {"gpu": "", "system": "x", "cores": 2}, "versions": {}}
+    now = facts | {"precision": "fp32"}
+    claims._keep_precision(now, facts)
+    assert now["precision"] == "bf16"
+    other = facts | {"precision": "fp16", "hardware": facts["hardware"] | {"gpu": "T4"}}
+    claims._keep_precision(other, facts)
+    assert other["precision"] == "fp16"
+
+
+def test_a_random_state_of_more_gpus_than_there_are_is_put_back_as_far_as_it_goes():
+    state = random_state()
+    drawn = torch.rand(3)
+    restore_random_state([*state, torch.zeros(816, dtype=torch.uint8)] if not torch.cuda.is_available() else state)
+    assert torch.equal(torch.rand(3), drawn)
+
+
 def test_another_version_goes_on_and_says_it_is_not_bit_for_bit(cut_off, notices, monkeypatch, capsys):
     monkeypatch.setattr(train.environment, "versions", lambda: {"torch": "9.9"})
     train.fit(cut_off, notices)
@@ -223,6 +249,74 @@ def test_without_a_name_the_same_training_is_found_and_another_gets_the_next_num
     assert train.fit(config.replace(resume="never", epochs=1), notices, root=root).path == root / "run-003"
     assert train.fit(config, notices, root=root).path == root / "run-001"
     assert train.fit(other, notices, root=root).path == root / "run-004"  # all are finished now
+
+
+def test_one_that_died_while_it_tidied_up_is_the_finished_run_that_it_is(run, config, notices, tmp_path):
+    out = shutil.copytree(run.path, tmp_path / "run")
+    (out / LAST).mkdir()
+    again = train.fit(config.replace(out=str(out)), notices)
+    assert again.facts == run.facts
+    assert not (out / LAST).exists()
+
+
+def test_lines_of_a_session_that_died_before_its_first_checkpoint_are_not_there_twice(cut_off, notices, tmp_path):
+    shutil.rmtree(tmp_path / "run" / LAST)
+    assert [line[0] for line in steps(Run(tmp_path / "run", {}, {}))] == [1, 2, 3, 4]
+    assert [line[0] for line in steps(train.fit(cut_off, notices))] == list(range(1, 21))
+
+
+def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, config, notices, tmp_path, monkeypatch):
+    shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
+    lock = claims._lock
+
+    def finished_first(path):
+        if path.name == "run-001":
+            (path / METRICS).write_text("{}")
+            shutil.rmtree(path / LAST)
+        return lock(path)
+
+    monkeypatch.setattr(claims, "_lock", finished_first)
+    assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
+
+
+@pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
+def test_a_damaged_config_is_a_sentence(cut_off, notices, tmp_path, part):
+    facts = json.loads((tmp_path / "run" / runs.CONFIG).read_text(encoding="utf-8"))
+    del facts[part]
+    (tmp_path / "run" / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(UserError, match="dañada"):
+        train.fit(cut_off, notices)
+
+
+def test_a_disk_that_refuses_the_history_for_a_while_costs_no_line(config, notices, tmp_path, monkeypatch):
+    append, calls = Run.append_history, 0
+
+    def refused_at_first(self, lines):
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3):
+            raise UserError("el disco falla")
+        append(self, lines)
+
+    monkeypatch.setattr(journal, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(Run, "append_history", refused_at_first)
+    run = train.fit(config.replace(out=str(tmp_path / "run")), notices)
+    assert [line[0] for line in steps(run)] == list(range(1, 21))
+
+
+def test_half_a_line_of_the_history_is_cut_off_with_what_is_beyond_the_checkpoint(tmp_path):
+    run = Run(tmp_path, {}, {})
+    run.append_history([{"step": 1}, {"step": 2}])
+    kept = run.settle_history()
+    run.append_history([{"step": 3}])
+    run.cut_history(kept)
+    assert run.history() == [{"step": 1}, {"step": 2}]
+    with open(tmp_path / runs.HISTORY, "a") as file:
+        file.write('{"step":')
+    run.cut_history(10_000)
+    assert run.settle_history() == kept
+    run.cut_history(0)
+    assert run.history() == []
 
 
 def test_a_finished_run_is_never_written_over(run, config, notices):
@@ -255,6 +349,23 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(config, notice
         holder.wait()
     assert train.fit(config.replace(out=str(out), epochs=1), notices).is_finished()
     assert not (out / runs.LOCK).exists()
+
+
+def test_a_disk_without_locks_is_said_and_one_that_fails_is_a_sentence(tmp_path, monkeypatch, capsys):
+    def fails(number):
+        def acquire(self, timeout):
+            raise OSError(number, "in English")
+
+        monkeypatch.setattr(claims.FileLock, "acquire", acquire)
+
+    fails(errno.ENOLCK)
+    assert claims._lock(tmp_path) is not None
+    assert "no tiene bloqueos" in capsys.readouterr().out
+    fails(errno.EIO)
+    with pytest.raises(UserError, match="el disco falla"):
+        claims._lock(tmp_path)
+    fails(errno.EACCES)
+    assert claims._lock(tmp_path) is None
 
 
 def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notices, tmp_path):

@@ -1,6 +1,7 @@
 """The loop: exact accumulation, a schedule that waits for the optimiser, mixed precision, and the best epoch kept."""
 
 import json
+import os
 import sys
 
 import dying
@@ -10,9 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ocensa_nb import scoring, train
+from ocensa_nb import interruption, scoring, tokens, train
+from ocensa_nb.encoders import load_tokenizer
 from ocensa_nb.engine import Engine
 from ocensa_nb.errors import UserError
+from ocensa_nb.feeding import step_loader
 from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.objective import Objective
 from ocensa_nb.optim import EarlyStopping, LinearSchedule, build_optimizer
@@ -234,6 +237,17 @@ def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):
         settings = config.replace(out=str(tmp_path / str(workers)), epochs=2, num_workers=workers)
         losses.append([line["loss"] for line in train.fit(settings, notices).history() if "step" in line])
     assert losses[0] == losses[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a process")
+def test_a_stop_that_reaches_every_process_costs_no_batch(config, notices):
+    table = tokens.encode(notices.texts, load_tokenizer("tiny", notices.texts), config.max_length)
+    loader, sampler = step_loader(table, notices, config.replace(num_workers=1), torch.device("cpu"))
+    batches = iter(loader)
+    next(batches)
+    for number in interruption.SIGNALS:
+        os.kill(batches._workers[0].pid, number)
+    assert sum(1 for _ in batches) == len(sampler) - 1
 
 
 def test_the_history_has_a_line_a_step_and_a_line_an_epoch(run):
