@@ -56,10 +56,10 @@ def test_the_platform_is_known_by_what_it_sets(monkeypatch):
     for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
     assert environment.platform() == "local"
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
-    assert environment.platform() == "kaggle"
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     assert environment.platform() == "colab"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")  # Kaggle's image has Colab's variable too
+    assert environment.platform() == "kaggle"
 
 
 def test_drive_is_mounted_in_colab_only_and_a_refusal_is_a_sentence(monkeypatch, tmp_path):
