@@ -1,10 +1,12 @@
-"""What a notebook's session lacks: packages to install, and a place to keep runs.
+"""What a notebook's session lacks: packages to install, the user's own file, and a place to keep runs.
 
 Runs before anything is installed, so at import it needs the standard library alone.
 """
 
 import importlib.metadata
 import importlib.util
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,9 @@ from pathlib import Path
 from ocensa_nb.errors import UserError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+WHEELS = "wheels"  # a folder beside the requirements with what to install where there is no internet
+DRIVE = Path("/content/drive")
+KAGGLE_WORKING = Path("/kaggle/working")  # what Kaggle keeps of a session
 
 
 def missing_requirements(requirements: Path) -> list[str]:
@@ -37,8 +42,9 @@ def missing_requirements(requirements: Path) -> list[str]:
 def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     """Install what a notebook's Python lacks and return it; torch stays exactly as it is.
 
-    Colab and Kaggle ship a torch built for their GPUs, so it is pinned while the rest is installed.
-    Raises `UserError` where torch itself is missing or pip fails.
+    Colab and Kaggle ship a torch built for their GPUs, so it is pinned while the rest is installed. A folder `wheels`
+    beside the requirements is installed from alone, without internet. Raises `UserError` where torch itself is missing
+    or pip fails.
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(
@@ -50,12 +56,16 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             pin = Path(folder) / "torch.txt"
             pin.write_text(f"torch=={importlib.metadata.version('torch')}\n", encoding="utf-8")
-            command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pin), *missing]
+            wheels = requirements.parent / WHEELS
+            source = ["--no-index", "--find-links", str(wheels)] if wheels.is_dir() else []
+            command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pin), *source, *missing]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         importlib.invalidate_caches()
         if done.returncode:
             raise UserError(
-                f"No se pudo instalar {', '.join(missing)}. En Kaggle, active Settings → Internet → On. "
+                f"No se pudo instalar {', '.join(missing)}. En Kaggle, active Settings → Internet → On; si no puede, "
+                "ejecute en la carpeta del proyecto, con internet y la misma versión de Python, "
+                f"pip download --no-deps -d {WHEELS} {shlex.join(missing)} y adjunte de nuevo el proyecto entero. "
                 f"pip dijo: {done.stderr.strip()[-300:]}"
             )
     return missing
@@ -73,9 +83,75 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
     from google.colab import drive
 
     try:
-        drive.mount("/content/drive")
+        if not os.path.ismount(DRIVE):  # mounted already, it would say so in English
+            drive.mount(str(DRIVE))
     except Exception as error:  # google.colab raises its own kinds when permission is refused
         raise UserError("No se pudo montar Google Drive: acepte el permiso y ejecute la celda de nuevo.") from error
-    path = Path("/content/drive/MyDrive") / folder
+    path = DRIVE / "MyDrive" / folder
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def runs_folder(on_drive: bool) -> Path:
+    """Return where runs go: Google Drive where it is asked for, what Kaggle keeps, or `runs`.
+
+    Raises `UserError` where Drive is asked for and cannot be had.
+    """
+    from ocensa_nb.environment import platform
+    from ocensa_nb.runs import RUNS
+
+    if on_drive:
+        return mount_drive()
+    return KAGGLE_WORKING / RUNS if platform() == "kaggle" else RUNS
+
+
+def placed(path: str, on_drive: bool) -> str:
+    """Return a path of the user's as it is, but a relative one on Google Drive where that is asked for.
+
+    Raises `UserError` where Drive is asked for and cannot be had.
+    """
+    return str(mount_drive() / path) if path and on_drive else path
+
+
+def cautions(on_drive: bool) -> list[str]:
+    """Return, in Spanish, what to know in Colab or Kaggle before hours of work: no GPU, a disk that is erased."""
+    from ocensa_nb.environment import gpu_advice, hardware
+
+    machine = hardware()
+    found = []
+    if machine.platform != "local" and not machine.gpu_usable:
+        found.append(gpu_advice(machine))
+    if machine.platform == "colab" and not on_drive:
+        found.append(
+            "⚠️ Colab borra su disco al desconectarse: con mount_drive = True, lo que se guarda queda en Google Drive."
+        )
+    return found
+
+
+def upload() -> str:
+    """Show Colab's upload button, wait for the user, and return the path of the file.
+
+    The file goes to a folder of its own, so that it takes no other's place. Raises `UserError` outside Colab, or where
+    what was chosen is not one CSV or XLSX.
+    """
+    from ocensa_nb.environment import platform
+
+    if platform() != "colab":
+        raise UserError("El botón para subir un archivo solo existe en Colab; ponga upload = False y la ruta en data.")
+    from google.colab import files
+
+    folder, before = Path(tempfile.mkdtemp(prefix="avisos-")), Path.cwd()
+    os.chdir(folder)  # Colab saves where it is
+    try:
+        files.upload()
+    finally:
+        os.chdir(before)
+    chosen = sorted(folder.iterdir())
+    if not chosen:
+        raise UserError("No se eligió ningún archivo. Ejecute la celda otra vez, o ponga upload = False.")
+    if len(chosen) > 1:
+        names = ", ".join(file.name for file in chosen)
+        raise UserError(f"Se eligieron {len(chosen)} archivos ({names}). Ejecute la celda otra vez y elija uno.")
+    if chosen[0].suffix.lower() not in (".csv", ".xlsx"):
+        raise UserError(f"«{chosen[0].name}» no es un CSV ni un XLSX. Guárdelo como uno de los dos y súbalo otra vez.")
+    return str(chosen[0])
