@@ -125,6 +125,11 @@ class TrainConfig:
             if name not in _NOT_IN_FINGERPRINT and other.get(name) != value
         ]
 
+    @property
+    def monitored_head(self) -> str:
+        """The head that `monitor` is a metric of."""
+        return next(head for head in self.heads if self.monitor.removeprefix(f"{head}_") in METRICS)
+
     def validate(self) -> "TrainConfig":
         """Return the config itself, or raise `UserError` naming the first field and value that cannot be."""
         self._validate_numbers()

@@ -92,7 +92,7 @@ class Journal:
         self.run.append_history(self._lines)
         self._lines.clear()
 
-    def epoch(self, line: dict[str, float], monitor: str) -> None:
+    def epoch(self, line: dict[str, Any], monitor: str) -> None:
         """Write the line of a finished epoch and say it in one sentence."""
         self._lines.append(line)
         self._try_to_write()

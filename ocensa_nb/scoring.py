@@ -94,3 +94,12 @@ def metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray
         flat[f"{head}_precision"] = float(precision)
         flat[f"{head}_recall"] = float(recall)
     return flat
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
+    """Return the confusion counts of one head as sparse triples [true, predicted, rows], in order of class.
+
+    labels, predicted: integer classes (rows,). Pairs that do not occur are left out: of some 40 classes most do not.
+    """
+    pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
+    return np.column_stack([pairs, counts]).tolist()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -97,10 +98,10 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
     stopping = EarlyStopping(config)
     watch = Watch(list(config.heads), scaled=engine.scaler.is_enabled())
 
-    def score(side: str) -> dict[str, float]:
+    def answers(side: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         rows = notices.split[side]
         found = scoring.logits(model, engine.table, rows, engine.precision, config.padding)
-        return scoring.metrics({head: y[rows] for head, y in notices.labels.items()}, scoring.predictions(found))
+        return {head: y[rows] for head, y in notices.labels.items()}, scoring.predictions(found)
 
     expected = estimate.expect(engine, loader.dataset, sampler, notices.split, config)
     at = Position()
@@ -137,15 +138,24 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
                     checkpoints.save_if_due()
             schedule.move(-journal.read())
             watch.check()
-            scores = score("val")
-            line = {"epoch": at.epoch, "loss": journal.mean_loss, "seconds": at.tick(), **scores}
+            labels, predicted = answers("val")
+            scores = scoring.metrics(labels, predicted)
+            watched = config.monitored_head
+            confusion = scoring.confusion(labels[watched], predicted[watched])
+            line = {
+                "epoch": at.epoch,
+                "loss": journal.mean_loss,
+                "seconds": at.tick(),
+                **scores,
+                "confusion": confusion,
+            }
             journal.epoch(line, config.monitor)
             at.next_epoch(over=stopping.update(at.epoch, scores, model) or at.epoch == config.epochs)
             checkpoints.save()
             asked.check(run.path)
 
     stopping.restore(model)
-    scores = {side: score(side) for side in ("val", "test")}
+    scores = {side: scoring.metrics(*answers(side)) for side in ("val", "test")}
     at.tick()
     seconds = {
         "expected": expected.training,

@@ -1,5 +1,6 @@
 """Evaluation counts every row as it should; prediction gives back the file it was given."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import confusion_matrix, f1_score
 
 from ocensa_nb import evaluate, plots, predict, scoring, synthetic
 from ocensa_nb.environment import ROOT
@@ -75,6 +76,18 @@ def test_the_flat_metrics_are_scikit_learns(pairs):
     assert flat["causa_f1"] == pytest.approx(f1_score(truth, guess, average="weighted", zero_division=0))
     assert flat["causa_accuracy"] == pytest.approx((truth == guess).mean())
     assert flat["causa_recall"] == pytest.approx(flat["causa_accuracy"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
+def test_the_confusion_triples_are_scikit_learns_matrix_without_its_zeros(pairs):
+    truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
+    matrix = np.zeros((6, 6), int)
+    triples = scoring.confusion(truth, guess)
+    for true, predicted, rows in triples:
+        matrix[true, predicted] = rows
+    np.testing.assert_array_equal(matrix, confusion_matrix(truth, guess, labels=range(6)))
+    assert len(triples) == len(set(pairs))
+    assert triples == json.loads(json.dumps(triples))
 
 
 @settings(deadline=None)

@@ -260,6 +260,15 @@ def test_the_history_has_a_line_a_step_and_a_line_an_epoch(run):
     assert "causa_f1" in epochs[0]
 
 
+def test_each_epoch_keeps_the_confusion_of_the_monitored_head_on_validation(run, notices):
+    truth = notices.labels["causa"][notices.split["val"]]
+    for line in (line for line in run.history() if "step" not in line):
+        triples = np.array(line["confusion"])
+        assert np.repeat(triples[:, 0], triples[:, 2]).tolist() == sorted(truth)
+        hits = triples[triples[:, 0] == triples[:, 1], 2].sum()
+        assert hits / len(truth) == pytest.approx(line["causa_accuracy"])
+
+
 def test_any_number_of_heads_can_be_learnt(csv, config, tmp_path):
     settings = config.replace(heads={"causa": 1.0}, out=str(tmp_path / "one"), epochs=1)
     assert set(train.fit(settings).classes) == {"causa"}
