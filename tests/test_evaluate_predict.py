@@ -140,18 +140,6 @@ def test_a_file_of_descriptions_alone_is_enough_to_predict(run, tmp_path):
     assert predict.predict(run, tmp_path / "solo.csv")["pred_modo"].iloc[0] in run.classes["modo"]
 
 
-def test_the_gif_is_small_short_and_cheap(run, tmp_path):
-    import imageio.v3 as imageio
-
-    facts = {**run.facts, "seconds": {"training": 60.0, "total": 60.0}}
-    copy = Run(shutil.copytree(run.path, tmp_path / "run"), facts, run.classes)
-    path = plots.training_gif(copy)
-    frames = imageio.imread(path)
-    assert 2 <= len(frames) <= plots.GIF_FRAMES
-    assert path.stat().st_size < 3_000_000
-    assert not np.array_equal(frames[0], frames[-1])
-
-
 def test_figures_are_drawn_from_what_a_run_holds(run, evaluation, tmp_path):
     lengths = np.random.default_rng(0).integers(5, 90, 300)
     figures = {
