@@ -95,7 +95,7 @@ def process(config: TrainConfig, moment: str | None = None, when: float = 0.0) -
     context.set_forkserver_preload(["ocensa_nb.train", "transformers.models.bert.modeling_bert", "sklearn.metrics"])
     child = context.Process(target=training, args=(config, moment, when))
     child.start()
-    child.join(120)
+    child.join(300)
     return child.exitcode
 
 
