@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ocensa_nb import environment
 from ocensa_nb.bench import Bench, Variant
-from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.durable import write_text
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError
@@ -38,7 +38,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     """
     if steps < 1:
         raise UserError(f"steps = {steps}: debe ser 1 como mínimo.")
-    base = baseline_config(config)
+    base = baseline_of(config)
     notices = load_notices(base)
     tokenizer = load_tokenizer(base.model, notices.texts)
     tables = {length: encode(notices.texts, tokenizer, length) for length in (base.max_length, SHORTER)}
@@ -74,13 +74,6 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
         "machine": environment.hardware().to_dict()
         | {"versions": environment.versions(), "threads": torch.get_num_threads(), "peak_gflops": bench.peaks()},
     }
-
-
-def baseline_config(config: TrainConfig) -> TrainConfig:
-    """Return the recipe `baseline` on the data, the encoder, the heads and the seed of a config."""
-    own = ("model", "data", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size", "seed")
-    kept = {name: getattr(config, name) for name in own}
-    return from_recipe("baseline", kept | {"monitor": config.monitor, "cache_trunk": False})
 
 
 def rungs(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:

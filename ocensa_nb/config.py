@@ -100,6 +100,10 @@ class TrainConfig:
         """Rows the optimiser sees in one step."""
         return self.batch_size * self.gradient_accumulation_steps
 
+    def steps_an_epoch(self, rows: int) -> int:
+        """Return the optimiser steps of one epoch over some training rows; the last may be a smaller one."""
+        return -(-rows // self.effective_batch_size)
+
     def replace(self, **changes: Any) -> "TrainConfig":
         """Return a copy with some fields changed; raises `UserError` for a field that does not exist."""
         names = [f.name for f in dataclasses.fields(self)]
@@ -223,3 +227,10 @@ def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainC
     if name not in RECIPES:
         raise UserError(unknown("La receta", name, ["auto", *RECIPES]))
     return TrainConfig().replace(**RECIPES[name]).replace(**(overrides or {})).validate()
+
+
+def baseline_of(config: TrainConfig) -> TrainConfig:
+    """Return the recipe `baseline` on the data, the encoder, the heads and the seed of a config."""
+    own = ("model", "data", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size", "seed")
+    kept = {name: getattr(config, name) for name in own}
+    return from_recipe("baseline", kept | {"monitor": config.monitor, "cache_trunk": False})

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ocensa_nb.bench import EPOCHS
-from ocensa_nb.compare import baseline_config, rungs
-from ocensa_nb.config import RECIPES, TrainConfig
+from ocensa_nb.compare import rungs
+from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.estimate import duration
 from ocensa_nb.train import fit, load_notices
@@ -29,7 +29,7 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
     """
     check(epochs, seeds)
     frozen = TrainConfig().replace(**RECIPES["cpu"])
-    base = baseline_config(config).replace(
+    base = baseline_of(config).replace(
         heads={head: 1 / len(config.heads) for head in config.heads},
         head_learning_rate=frozen.head_learning_rate,
         epochs=epochs,

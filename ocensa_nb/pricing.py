@@ -1,0 +1,231 @@
+"""What a training would cost on this machine, for any settings: a few measured steps, and a model of what a step does.
+
+A step's time is taken as a sum over what it computes (layers on tokens, attention, the last layer for `[CLS]`, the
+embeddings, the weights it moves), each at its own rate. The rates come from real steps of a shallow encoder of the same
+shape, with random weights: nothing needs to be downloaded, and no slider needs another measurement.
+"""
+
+import contextlib
+import io
+import itertools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from tqdm.auto import tqdm
+
+from ocensa_nb import engine as engines
+from ocensa_nb import environment
+from ocensa_nb.chance import random_state, restore_random_state
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.encoders import untrained
+from ocensa_nb.feeding import EffectiveBatches
+from ocensa_nb.measure import seconds_of
+from ocensa_nb.notices import Notices
+from ocensa_nb.precision import allow_tf32
+from ocensa_nb.tokens import TokenTable, epoch_batches, sorted_batches
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+DEPTH = 3  # layers of the encoder that is measured
+PROBES = (  # what each measured engine computes, so that every rate is told from the others
+    {"freeze_layers": 0, "cls_only": False},
+    {"freeze_layers": 0, "cls_only": True},
+    {"freeze_layers": 2, "cls_only": True, "cache_trunk": False},
+    {"freeze_layers": 2, "cls_only": True, "cache_trunk": True},
+)
+# (rows, tokens) of the steps measured; a GPU is not filled by what fills a CPU.
+CPU_SIZES = ((8, 12), (16, 24), (32, 16), (16, 48), (6, 160))
+GPU_SIZES = ((16, 16), (32, 32), (64, 48), (32, 128), (16, 256))
+VOCABULARY = 2_000
+REPEATS = 3
+BUDGET_SECONDS = 10.0  # after which one repeat is enough
+SCORING_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of an encoder a pass computes: layers trained, layers only run, the short last layer, the embeddings."""
+
+    trained: int
+    run: int
+    short: int
+    embeds: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig, depth: int) -> "Layout":
+        """Return what a step of a config computes in an encoder of some depth."""
+        short = int(config.cls_only and config.freeze_layers < depth)
+        frozen = min(config.freeze_layers, depth - short)
+        cached = bool(config.cache_trunk and config.freeze_layers)
+        return cls(depth - short - frozen, 0 if cached else frozen, short, not cached)
+
+    def scoring(self) -> "Layout":
+        """Return what scoring computes: the same without a backward pass."""
+        return Layout(0, self.trained + self.run, self.short, self.embeds)
+
+
+def work(shapes: np.ndarray, layout: Layout, trains: bool = True) -> np.ndarray:
+    """Return how much of each kind of work some passes are, float64 (kinds,), the optimiser's left at zero.
+
+    shapes: int64 (passes, 2), the rows and the width of each.
+    """
+    rows, width = shapes.astype(np.float64).T
+    tokens, passes = rows * width, len(shapes)
+    through = 3 * layout.trained + layout.run  # a backward pass is about two forward ones
+    short = layout.short if trains else layout.short / 3
+    return np.array(
+        [
+            passes,
+            passes * through,
+            layout.trained * tokens.sum(),
+            layout.run * tokens.sum(),
+            through * (tokens * width).sum(),
+            short * tokens.sum(),
+            short * rows.sum(),
+            layout.embeds * tokens.sum(),
+            0.0,
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds of each kind of work on this machine, float64 (kinds,), in one precision.
+
+    spread: how far, as a share, measured steps were from what these prices say; measured: seconds it took.
+    """
+
+    rates: np.ndarray
+    spread: float
+    measured: float
+
+    def epoch(self, config: TrainConfig, depth: int, lengths: np.ndarray, updated: int) -> float:
+        """Return the seconds of one epoch's steps over texts of these lengths, int64 (rows,), already cut.
+
+        updated: the parameters that the optimiser moves.
+        """
+        shapes, steps = [], 0
+        for rows in epoch_batches(lengths, config.effective_batch_size, config.seed, 1):
+            steps += 1
+            for start in range(0, len(rows), config.batch_size):
+                micro = lengths[rows[start : start + config.batch_size]]
+                shapes.append((len(micro), _width(config, micro)))
+        amount = work(np.array(shapes), Layout.of(config, depth))
+        amount[-1] = steps * updated
+        return float(amount @ self.rates)
+
+    def scoring(self, config: TrainConfig, depth: int, lengths: np.ndarray) -> float:
+        """Return the seconds of scoring texts of these lengths once."""
+        return self._forward(config, Layout.of(config, depth).scoring(), lengths)
+
+    def trunk(self, config: TrainConfig, lengths: np.ndarray) -> float:
+        """Return the seconds of computing the frozen layers of texts of these lengths once."""
+        return self._forward(config.replace(padding="dynamic"), Layout(0, config.freeze_layers, 0, True), lengths)
+
+    def _forward(self, config: TrainConfig, layout: Layout, lengths: np.ndarray) -> float:
+        batches = [lengths[rows] for rows in sorted_batches(lengths, SCORING_BATCH)]
+        shapes = np.array([(len(batch), _width(config, batch)) for batch in batches])
+        return float(work(shapes, layout, trains=False) @ self.rates)
+
+
+def measure(shape: "PretrainedConfig", precision: str, config: TrainConfig, notices: Notices) -> Prices:
+    """Measure steps of a shallow encoder of a shape in a resolved precision, and return the prices they give.
+
+    The random state is left as it was.
+    """
+    started = time.perf_counter()
+    device = environment.device()
+    torch.set_num_threads(environment.threads())
+    shallow = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(VOCABULARY, (shape.pad_token_id or 0) + 1)})
+    shallow.num_hidden_layers = DEPTH
+    sizes = np.array(GPU_SIZES if device.type == "cuda" else CPU_SIZES)
+    before = random_state()
+    try:
+        table = _table(sizes)
+        amounts, seconds = [], []
+        for probe in tqdm(PROBES, "Midiendo pasos", unit="variante", leave=False, delay=1):
+            tried = config.replace(used_vocabulary=False, compile=False, max_length=int(sizes.max()), **probe)
+            tried = tried.replace(batch_size=int(sizes.max()), gradient_accumulation_steps=1, padding="dynamic")
+            engine = _engine(tried, notices, table, shallow, precision, device)
+            updated = sum(p.numel() for p in engine.model.parameters() if p.requires_grad)
+            for size, found in zip(sizes, _steps(engine, tried, notices, sizes, started), strict=True):
+                amounts.append(work(size[None], Layout.of(tried, DEPTH)))
+                amounts[-1][-1] = updated
+                seconds.append(found)
+    finally:
+        restore_random_state(before)
+    rates, spread = fit(np.array(amounts), np.array(seconds))
+    return Prices(rates, spread, time.perf_counter() - started)
+
+
+def fit(amounts: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the rates, none negative, of the least relative error, and how far a step left out is from what they say.
+
+    amounts: float64 (steps, kinds); seconds: float64 (steps,). The spread is twice the root mean square of the relative
+    error of each step under the rates of the others. Source: Lawson & Hanson, "Solving Least Squares Problems", 1974.
+    """
+    relative = amounts / seconds[:, None]
+    scale = np.maximum(relative.max(axis=0), np.finfo(np.float64).tiny)
+
+    def solve(kept: np.ndarray) -> np.ndarray:
+        return nnls(relative[kept] / scale, np.ones(int(kept.sum())))[0] / scale
+
+    everything = np.ones(len(seconds), bool)
+    errors = []
+    for left_out in range(len(seconds)):
+        kept = everything.copy()
+        kept[left_out] = False
+        errors.append(relative[left_out] @ solve(kept) - 1)
+    return solve(everything), float(2 * np.sqrt(np.mean(np.square(errors))))
+
+
+def _width(config: TrainConfig, lengths: np.ndarray) -> int:
+    fixed = config.padding == "max_length" and not (config.cache_trunk and config.freeze_layers)
+    return config.max_length if fixed else int(lengths.max())
+
+
+def _table(sizes: np.ndarray) -> TokenTable:
+    """Return texts of random ids: for each size, its rows of its tokens."""
+    lengths = np.repeat(sizes[:, 1], sizes[:, 0])
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, int(lengths.sum()), np.int32)
+    return TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)]), 0, int(sizes[:, 1].max()))
+
+
+def _engine(
+    config: TrainConfig,
+    notices: Notices,
+    table: TokenTable,
+    shape: "PretrainedConfig",
+    precision: str,
+    device: torch.device,
+) -> engines.Engine:
+    model = engines.classifier(config, notices, untrained(shape).float())
+    allow_tf32(precision)
+    with contextlib.redirect_stdout(io.StringIO()):  # what it says of every fresh engine
+        engine = engines.build(config, notices, table, model, precision, device)
+    engine.model.train()
+    return engine
+
+
+def _steps(
+    engine: engines.Engine, config: TrainConfig, notices: Notices, sizes: np.ndarray, started: float
+) -> list[float]:
+    """Return the median seconds of a step of each size."""
+    labels = {head: np.zeros(len(engine.table), np.int64) for head in notices.classes}
+    batches = EffectiveBatches(engine.table, labels, config.batch_size, config.padding)
+    bounds = np.concatenate([[0], np.cumsum(sizes[:, 0])])
+    rows = [np.arange(a, b) for a, b in itertools.pairwise(bounds)]
+    for step in rows[:2]:
+        engine.step(batches[step])  # the moments are made, and the kernels warm
+    found: list[list[float]] = [[] for _ in rows]
+    for _ in range(REPEATS):
+        if found[0] and time.perf_counter() - started > BUDGET_SECONDS:
+            break
+        for seconds, step in zip(found, rows, strict=True):
+            seconds.append(seconds_of(lambda step=step: engine.step(batches[step]), engine.device))
+    return [float(np.median(seconds)) for seconds in found]
