@@ -149,13 +149,17 @@ def recommend(machine: Hardware) -> tuple[str, str]:
     return "cpu", "no hay GPU: se congelan las capas bajas y se entrena en CPU con la precisión más rápida."
 
 
+def chosen_recipe(recipe: str) -> str:
+    """Return the recipe itself, `auto` being the one this machine is recommended."""
+    return recommend(hardware())[0] if recipe == "auto" else recipe
+
+
 def configure(recipe: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Return the config of a recipe, `auto` being the one this machine is recommended, with the user's values on top.
 
     A value of None leaves the recipe's. Raises `UserError` for what does not exist or cannot be.
     """
-    if recipe == "auto":
-        recipe = recommend(hardware())[0]
+    recipe = chosen_recipe(recipe)
     chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
     return from_recipe(recipe, chosen)
 
