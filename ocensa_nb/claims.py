@@ -35,6 +35,21 @@ def claim(
         lock.release()
 
 
+def folder_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
+    """Return where a training of the config would go: `config.out`, its newest cut-off run in `root`, or a new number.
+
+    For whoever needs to know before the training does, which is told to go there.
+    """
+    if config.out:
+        return Path(config.out)
+    for path in _cut_off(root) if config.resume == "auto" else ():
+        with contextlib.suppress(UserError, LookupError, TypeError):  # a damaged one is not this one
+            kept = read_json(path / CONFIG)
+            if (kept["fingerprint"], kept["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint):
+                return path
+    return next_folder(root)
+
+
 def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[str, list[str]]) -> Run:
     """Return the run of a folder that is held: written new, or as it was left."""
     if (path / CONFIG).exists():
@@ -78,14 +93,19 @@ def _hold(path: Path) -> tuple[Path, BaseFileLock]:
 def _hold_numbered(config: TrainConfig, facts: Mapping[str, Any], root: Path) -> tuple[Path, BaseFileLock]:
     """Hold the newest folder of this very training that was cut off, or else the next free number."""
     if config.resume == "auto":
-        cut_off = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_cut_off(file.parent)]
-        for path in sorted(cut_off, key=_written, reverse=True):
+        for path in _cut_off(root):
             with contextlib.suppress(UserError):  # a damaged one is not this one
                 if not _differences(config, facts, read_json(path / CONFIG)) and (lock := _lock(path)):
                     if _is_cut_off(path):  # and not finished by another process meanwhile
                         return path, lock
                     lock.release()
     return _hold(make(next_folder(root), new=True))
+
+
+def _cut_off(root: Path) -> list[Path]:
+    """Return the runs of a folder that were cut off, newest first."""
+    cut_off = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_cut_off(file.parent)]
+    return sorted(cut_off, key=_written, reverse=True)
 
 
 def _written(path: Path) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from types import FrameType
 
 from ocensa_nb.errors import AskedToStopError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGBREAK is how one process asks another to stop on Windows.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if sys.platform == "win32" else []))
 
 
 @dataclass
@@ -41,7 +43,7 @@ def told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heeded() -> Iterator[Interruption]:
-    """Note, inside this context, SIGINT and SIGTERM instead of dying by them; a second SIGINT is obeyed at once.
+    """Note, inside this context, `SIGNALS` instead of dying by them; a second SIGINT is obeyed at once.
 
     A step cannot be cut in two without losing what it was doing, so whoever makes the steps looks here between them.
     Only the main thread may handle signals: in another nothing changes.
