@@ -96,3 +96,23 @@ def share_colours() -> "Colormap":
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shares", [CARD, COLOURS[0], "#001F33"]).with_extremes(bad="#EBEBEB")
+
+
+# The panel takes the page's own text colour, light or dark, and marks parts with a grey that shows on both.
+PANEL_CSS = f"""
+.ocensa-panel {{ max-width: 960px; padding: 8px 12px; border: 1px solid rgba(128,128,128,.4); border-radius: 8px; }}
+.ocensa-panel .widget-html-content, .ocensa {{ color: var(--jp-ui-font-color1, currentColor); line-height: 1.4; }}
+.ocensa-title {{ font-weight: 600; border-bottom: 2px solid {COLOURS[0]}; margin-top: 6px; }}
+.ocensa-label {{ width: 140px; text-align: right; padding-right: 4px; }}
+.ocensa-panel .mod-active {{ background: {COLOURS[0]}; color: {CARD}; }}
+.ocensa-note {{ opacity: .85; padding-left: 6px; }}
+.ocensa-expected {{ border-left: 4px solid {COLOURS[2]}; padding: 4px 10px; margin: 6px 0; }}
+.ocensa-state {{ min-height: 1.4em; overflow-wrap: anywhere; }}
+.ocensa-bar div {{ height: 10px; border-radius: 5px; background: rgba(128,128,128,.25); overflow: hidden; }}
+.ocensa-bar i {{ display: block; height: 100%; background: {COLOURS[0]}; }}
+.ocensa-numbers {{ display: flex; flex-wrap: wrap; gap: 4px 28px; margin: 8px 0; }}
+.ocensa-numbers small {{ display: block; opacity: .75; }}
+.ocensa-charts {{ display: flex; flex-wrap: wrap; gap: 12px; }}
+.ocensa-charts svg {{ flex: 1 1 320px; max-width: 460px; }}
+.ocensa pre {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
+"""

@@ -52,6 +52,18 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
     return precision
 
 
+def unavailable(device: "torch.device") -> dict[str, str]:
+    """Return the precisions that a device has not, or has only more slowly than fp32, each with why, in Spanish."""
+    import torch
+
+    if device.type == "cpu":
+        gpu = "hace falta una GPU"
+        return {"fp16": f"fp16: en CPU es más lento que fp32; {gpu}", "tf32": f"tf32: {gpu} NVIDIA Ampere o más nueva"}
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return {}
+    return {name: f"{name}: hace falta una GPU NVIDIA Ampere o más nueva; use fp16" for name in ("tf32", "bf16")}
+
+
 def scoring_precision(trained: str, device: "torch.device") -> str:
     """Return the precision to score in: the one trained in where this device has it, else this device's own.
 

@@ -155,3 +155,16 @@ def upload() -> str:
     if chosen[0].suffix.lower() not in (".csv", ".xlsx"):
         raise UserError(f"«{chosen[0].name}» no es un CSV ni un XLSX. Guárdelo como uno de los dos y súbalo otra vez.")
     return str(chosen[0])
+
+
+def somebody_is_there() -> bool:
+    """Tell whether this cell is executed for somebody who can answer, and not by papermill or nbconvert.
+
+    A front end says with each cell whether it can be asked for input. Source: "Messaging in Jupyter", execute_request.
+    """
+    try:
+        from IPython import get_ipython
+
+        return bool(get_ipython().get_parent()["content"].get("allow_stdin"))
+    except (ImportError, AttributeError, KeyError, TypeError):  # not in a notebook
+        return False

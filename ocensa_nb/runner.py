@@ -1,0 +1,126 @@
+"""The panel's buttons: start a training in the background, show how it goes, stop it, and leave its picture behind."""
+
+import threading
+import time
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as ipw
+from IPython.display import display
+
+from ocensa_nb import live, plots
+from ocensa_nb.background import Training
+from ocensa_nb.claims import folder_of
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.errors import UserError
+from ocensa_nb.notices import Notices
+from ocensa_nb.runs import HISTORY, Run
+
+REDRAW_SECONDS = 2.0  # between two pictures of a training
+WATCH_SECONDS = 0.2  # between two looks at whether it has ended
+
+
+def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Do some work of a button or a thread, and say what goes wrong: nobody would see an exception there."""
+    try:
+        work()
+    except UserError as error:
+        say(f"⛔ {error}")
+    except Exception as error:
+        say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
+
+
+class Runner:
+    """Entrenar, Detener, and the live view of one panel.
+
+    choose: returns the recipe and the config to train; lock: told True when a training begins and False when it ends.
+    """
+
+    def __init__(
+        self,
+        notices: Notices,
+        root: Path,
+        choose: Callable[[], tuple[str, TrainConfig]],
+        lock: Callable[[bool], None],
+    ) -> None:
+        self.notices, self.root, self._choose, self._lock = notices, root, choose, lock
+        self.training: Training | None = None
+        self._picture: Any = None
+        self.start = ipw.Button(description="Entrenar", button_style="success", tooltip="Entrena con estos ajustes")
+        self.stop = ipw.Button(
+            description="Detener", disabled=True, tooltip="Termina el paso en curso y guarda dónde quedó"
+        )
+        self.start.on_click(lambda _: guarded(self._start, self.say))
+        self.stop.on_click(lambda _: guarded(self._stop, self.say))
+        self._status, self.view = ipw.HTML(), ipw.HTML()
+
+    @property
+    def box(self) -> ipw.VBox:
+        """What is shown below the buttons."""
+        return ipw.VBox([self._status, self.view])
+
+    def show_picture(self) -> None:
+        """Make a place, below the panel, for the picture that a saved notebook keeps: it keeps no widget."""
+        self._picture = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence under the buttons."""
+        self._status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
+
+    def _start(self) -> None:
+        recipe, config = self._choose()
+        config.validate()
+        folder = folder_of(config, self.notices.fingerprint, self.root)
+        self.training = Training(config, recipe, folder.resolve())
+        self._show_running(True)
+        self.say(f"Preparando el entrenamiento en «{folder}»…")
+        threading.Thread(target=lambda: guarded(lambda: self._follow(config), self.say), daemon=True).start()
+
+    def _stop(self) -> None:
+        self.stop.disabled = True
+        self.training.stop()
+        self.say("Se detiene al terminar este paso y guarda dónde quedó…")
+
+    def _show_running(self, running: bool) -> None:
+        self.start.disabled, self.stop.disabled = running, not running
+        self._lock(running)
+
+    def _follow(self, config: TrainConfig) -> None:
+        """Redraw the live view until the training has ended, and say how it did."""
+        training = self.training
+        history = live.History(training.folder / HISTORY, list(config.heads))
+        steps = config.epochs * config.steps_an_epoch(len(self.notices.split["train"]))
+        try:
+            while training.is_running:
+                if history.update() and not self.stop.disabled:
+                    self.say(f"Entrenando en «{training.folder}».")
+                self.view.value = live.view(history, steps, config.epochs, training.memory(), training.last_words())
+                drawn = time.monotonic()
+                while training.is_running and time.monotonic() - drawn < REDRAW_SECONDS:
+                    time.sleep(WATCH_SECONDS)
+            history.update()
+            self.view.value = live.view(history, steps, config.epochs, 0, "")
+            self._say_the_end(training)
+        finally:
+            self._show_running(False)
+
+    def _say_the_end(self, training: Training) -> None:
+        if training.was_asked_to_stop:
+            self.start.description = "Continuar"
+            self.say(f"Detenido. Lo hecho queda en «{training.folder}»: pulse Continuar y sigue desde ahí.")
+        elif training.exit_code == 1:
+            self.say(f"⛔ {training.last_words()}")
+        elif training.exit_code:
+            self.say(
+                f"⛔ El entrenamiento terminó de golpe (código {training.exit_code}); suele ser falta de memoria. Use "
+                "un batch menor o congele más capas, y pulse Entrenar: sigue desde lo último que guardó."
+            )
+        else:
+            self.start.description = "Entrenar"
+            run = Run.load(training.folder)
+            scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
+            self.say(f"✅ Listo, en «{run.path}». F1 de prueba: {scores}. Siga con las celdas de abajo.")
+            if self._picture:
+                self._picture.update(plots.learning_curves(run))

@@ -1,0 +1,97 @@
+"""The live view reads a history that another process is writing, and draws what is there."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from ocensa_nb import live
+
+
+def step(number, loss=2.0, epoch=1):
+    return {"step": number, "epoch": epoch, "loss": loss, "lr": 1e-4, "rows_per_second": 100.0}
+
+
+def epoch(number, f1=0.5):
+    return {"epoch": number, "loss": 1.0, "seconds": 1.0, "modo_f1": f1, "causa_f1": f1 / 2}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "history.jsonl"
+
+
+@pytest.fixture
+def history(path):
+    return live.History(path, ["modo", "causa"])
+
+
+def write(path, *lines, mode="a", end=""):
+    with open(path, mode, encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines) + end)
+
+
+def test_a_line_that_is_still_being_written_waits_for_its_end(path, history):
+    assert not history.update()  # nothing there yet
+    write(path, step(1), end='{"step": 2, "epo')
+    assert history.update()
+    assert history.step == 1
+    write(path, mode="a", end='ch": 1, "loss": 1.5, "lr": 1e-4, "rows_per_second": 90.0}\n')
+    assert history.update()
+    assert (history.step, history.rows_per_second) == (2, 90.0)
+    assert not history.update()
+
+
+def test_a_history_that_is_cut_back_to_its_checkpoint_is_read_anew(path, history):
+    write(path, *(step(n) for n in range(1, 6)))
+    history.update()
+    write(path, *(step(n) for n in range(1, 3)), mode="w")
+    history.update()
+    assert (history.step, len(history.losses)) == (2, 2)
+
+
+def test_a_step_without_a_loss_is_passed_over_and_counted(path, history):
+    write(path, step(1), step(2, loss=None), step(3))
+    history.update()
+    assert history.step == 3
+    assert [number for number, *_ in history.losses] == [1, 3]
+
+
+def test_a_long_training_is_drawn_with_few_points_from_its_first_step_to_its_last(path, history):
+    write(path, *(step(n, loss=100 / n) for n in range(1, 20_001)))
+    history.update()
+    numbers = [number for number, *_ in history.losses]
+    assert live.POINTS <= len(numbers) <= 2 * live.POINTS
+    assert numbers[0] < 100
+    assert numbers[-1] > 19_800
+    assert len(live.view(history, 20_000, 10, 0, "")) < 40_000
+
+
+def test_the_time_left_follows_the_pace_of_this_session(path, history, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(live.time, "perf_counter", lambda: now[0])
+    write(path, *(step(n) for n in range(1, 101)))  # of an earlier session
+    history.update()
+    assert history.seconds_left(200) is None
+    now[0] = 10.0
+    write(path, *(step(n) for n in range(101, 121)))
+    history.update()
+    assert history.seconds_left(200) == pytest.approx(80 / 2)
+
+
+def test_the_view_is_well_formed_and_shows_what_is_known(path, history):
+    write(path, *(step(n) for n in range(1, 11)), epoch(1, 0.5), *(step(n, 1.0, 2) for n in range(11, 16)))
+    history.update()
+    html = live.view(history, 40, 4, 3 * 2**30, "a < b & <script>")
+    tree = ET.fromstring(html)
+    text = " ".join(tree.itertext())
+    for shown in ("15 de 40", "Época 2 de 4", "3.0 GiB", "100 filas/s", "modo 0.50", "causa 0.25", "a < b & <script>"):
+        assert shown in text
+    widths = [bar.get("style") for bar in tree.iter("i")]
+    assert widths == ["width:50.0%", "width:37.5%"]
+
+
+def test_at_the_end_both_bars_are_full(path, history):
+    write(path, *(step(n) for n in range(1, 11)), epoch(1))
+    history.update()
+    assert live.view(history, 10, 1, 0, "").count("width:100.0%") == 2

@@ -1,0 +1,237 @@
+"""The panel without a browser: what its controls do to the config, what it says, and what it starts."""
+
+import time
+
+import ipywidgets as ipw
+import pandas as pd
+import pytest
+import torch
+
+from ocensa_nb import forecast, precision, pricing, runner, session, widgets
+from ocensa_nb.background import Training
+from ocensa_nb.claims import folder_of
+from ocensa_nb.config import RECIPES
+from ocensa_nb.environment import configure
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import Run
+
+SECONDS = 120
+
+
+@pytest.fixture
+def panel(config, notices, tmp_path):
+    made = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
+    made._tell()
+    return made
+
+
+def note(panel, name):
+    return panel.controls[name].note.value
+
+
+def move(panel, name, value):
+    panel.controls[name].widget.value = value
+
+
+def wait_until(happened):
+    end = time.monotonic() + SECONDS
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_it_opens_on_the_config_it_was_given_and_shows_every_field_it_has(panel, config):
+    assert panel.config == config
+    for name, control in panel.controls.items():
+        assert control.value == getattr(config, name), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_length", 64),
+        ("freeze_layers", 3),
+        ("batch_size", 8),
+        ("gradient_accumulation_steps", 4),
+        ("epochs", 7),
+        ("patience", 5),
+        ("precision", "bf16"),
+        ("cls_only", False),
+        ("cache_trunk", False),
+        ("padding", "max_length"),
+        ("label_smoothing", 0.1),
+        ("class_weights", True),
+    ],
+)
+def test_a_control_that_is_moved_changes_its_own_field_and_no_other(panel, config, name, value):
+    move(panel, name, value)
+    assert panel.config == config.replace(**{name: value})
+
+
+def test_what_the_settings_mean_is_said_beside_them_and_follows_them(panel):
+    assert "batch efectivo: 32" in note(panel, "gradient_accumulation_steps")
+    move(panel, "gradient_accumulation_steps", 4)
+    assert "batch efectivo: 128" in note(panel, "gradient_accumulation_steps")
+    before = note(panel, "freeze_layers"), panel._expected.value
+    move(panel, "freeze_layers", 4)
+    assert note(panel, "freeze_layers") != before[0]
+    assert panel._expected.value != before[1]
+    move(panel, "max_length", 16)
+    assert f"se corta el {100 * panel._forecast.cut_share('tiny', 16):.1f} %" in note(panel, "max_length")
+    assert "Tiempo previsto" in panel._expected.value
+    assert "baseline" in panel._expected.value
+    assert "±" in panel._expected.value
+    assert "--freeze-layers" not in panel.repeat()  # 4 is the recipe's own
+    assert "--max-length 16" in panel.repeat()
+
+
+def test_what_cannot_be_is_disabled_and_says_why(panel):
+    buttons = panel.controls["precision"].widget._buttons
+    assert {name for name, button in buttons.items() if button.disabled} == {"fp16", "tf32"}
+    assert "hace falta una GPU" in buttons["fp16"].tooltip
+    assert not panel.controls["cache_trunk"].widget.disabled
+    move(panel, "freeze_layers", 0)
+    assert panel.controls["cache_trunk"].widget.disabled
+    assert "Sin capas congeladas" in note(panel, "cache_trunk")
+
+
+def test_a_t4_has_no_bf16_worth_using_and_an_ampere_has_all(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert set(precision.unavailable(torch.device("cuda"))) == {"bf16", "tf32"}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert precision.unavailable(torch.device("cuda")) == {}
+
+
+def test_another_encoder_brings_its_depth_and_is_said_not_to_be_here(panel, monkeypatch):
+    monkeypatch.setattr(pricing, "measure", lambda *_: pricing.Prices(torch.ones(9).double().numpy(), 0.1, 1.0))
+    move(panel, "freeze_layers", 4)
+    move(panel, "model", "beto")
+    assert panel.controls["freeze_layers"].widget.max == 12
+    assert "se descarga al entrenar" in note(panel, "model")
+    assert "contados con minilm" in note(panel, "max_length")
+    move(panel, "freeze_layers", 11)
+    move(panel, "model", "distilbeto")
+    assert panel.config.freeze_layers == 6  # it has no more
+
+
+def test_a_recipe_sets_every_control_and_restablecer_puts_all_back(panel, config):
+    panel.recipe_choice.widget.value = "baseline"
+    assert panel.config.to_dict() == configure("baseline", {"model": "tiny", "data": config.data}).to_dict()
+    assert panel.controls["padding"].value == "max_length"
+    assert {value for _, value in panel.recipe_choice.widget.options} == set(RECIPES)
+    panel.reset.click()
+    assert (panel.config, panel.recipe) == (config, "cpu")
+    assert panel.recipe_choice.value == "cpu"
+
+
+def test_what_goes_wrong_in_a_control_is_said_in_the_panel(panel, monkeypatch):
+    def fail(*_):
+        raise UserError("la frase")
+
+    monkeypatch.setattr(forecast.Forecast, "expected", fail)
+    move(panel, "epochs", 3)
+    assert "⛔ la frase" in panel.runner._status.value
+    monkeypatch.setattr(forecast.Forecast, "expected", lambda *_: 1 / 0)
+    move(panel, "epochs", 4)
+    assert "Error inesperado" in panel.runner._status.value
+
+
+def test_html_in_names_is_shown_as_text(panel):
+    panel.config = panel.config.replace(data="<b>x</b>.csv")
+    panel._tell()
+    panel.runner.say("<b>x</b>")
+    assert "<b>x" not in panel._repeat.value
+    assert "<b>x" not in panel.runner._status.value
+
+
+def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, notices, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
+    long = config.replace(epochs=30, patience=30, batch_size=4)
+    panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    with pytest.raises(UserError, match="pulse Entrenar"):
+        panel.run()
+    pictures = []
+    panel.runner._picture = type("Handle", (), {"update": lambda self, figure: pictures.append(figure)})()
+
+    panel.runner.start.click()
+    assert all(
+        control.widget.disabled for control in panel.controls.values() if not isinstance(control.widget, ipw.Box)
+    )
+    with pytest.raises(UserError, match="sigue en el panel"):
+        panel.run()
+    wait_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists())
+    panel.runner.stop.click()
+    wait_until(lambda: not panel.runner.start.disabled)
+    assert "Detenido" in panel.runner._status.value
+    assert panel.runner.start.description == "Continuar"
+    assert panel.runner.training.was_asked_to_stop
+    assert not panel.controls["epochs"].widget.disabled
+
+    panel.runner.start.click()
+    wait_until(lambda: not panel.runner.start.disabled)
+    assert panel.runner.training.exit_code == 0, panel.runner._status.value
+    assert "✅ Listo" in panel.runner._status.value
+    assert "Continúa" in panel.runner.training._log.read_text(encoding="utf-8")
+    assert "2400 de 2400" in panel.runner.view.value
+    assert len(pictures) == 1
+    run = panel.run()
+    assert run.path == tmp_path / "run-001"
+    again = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    assert again.run().path == run.path  # of another session
+
+
+def test_a_training_that_is_refused_says_the_sentence_of_the_command_line(config, notices, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("mine")
+    panel = widgets.control_panel(config.replace(out=str(full)), notices, "cpu", tmp_path, interactive=True)
+    panel.runner.start.click()
+    wait_until(lambda: not panel.runner.start.disabled)
+    assert "⛔ La carpeta" in panel.runner._status.value
+    assert "no está vacía" in panel.runner._status.value
+    assert [file.name for file in full.iterdir()] == ["mine.txt"]
+
+
+def test_a_training_killed_from_outside_is_said_to_have_ended_so(config, notices, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
+    panel = widgets.control_panel(config.replace(epochs=30), notices, "cpu", tmp_path, interactive=True)
+    panel.runner.start.click()
+    panel.runner.training._process.kill()
+    wait_until(lambda: not panel.runner.start.disabled)
+    assert "terminó de golpe" in panel.runner._status.value
+
+
+def test_a_training_in_the_background_tells_its_state_and_its_memory(config, tmp_path):
+    training = Training(config.replace(epochs=1), "cpu", tmp_path / "run")
+    assert training.is_running
+    assert training.memory() > 2**20
+    assert training.wait(SECONDS) == 0
+    assert training.last_words().startswith("Prueba: modo_f1")
+    assert training.memory() == 0
+    training.stop()  # nothing is left to stop
+    assert Run.load(tmp_path / "run").config.epochs == 1
+
+
+def test_where_a_training_goes_is_told_beforehand(config, notices, run, tmp_path):
+    assert folder_of(config.replace(out="a/b"), "", tmp_path).parts[-2:] == ("a", "b")
+    assert folder_of(config.replace(out=""), notices.fingerprint, run.path.parent).name == "run-001"
+
+
+def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, tmp_path, capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "display", shown.append)
+    panel = widgets.control_panel(
+        config.replace(out=str(tmp_path / "run")), notices, "cpu", tmp_path, interactive=False
+    )
+    panel._ipython_display_()
+    (table,) = shown
+    assert isinstance(table, pd.DataFrame)
+    assert table.loc["freeze_layers"].item() == config.freeze_layers
+    assert "python -m ocensa_nb train --recipe cpu" in capsys.readouterr().out
+    assert panel.run().path == tmp_path / "run"
+
+
+def test_outside_a_notebook_nobody_is_there(config, notices):
+    assert not session.somebody_is_there()
+    assert type(widgets.control_panel(config, notices)) is widgets.ControlPanel
