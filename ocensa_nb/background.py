@@ -71,15 +71,6 @@ class Training:
         lines = [line.strip() for line in said.replace("\r", "\n").splitlines()]
         return next((line for line in reversed(lines) if line), "")
 
-    def memory(self) -> int:
-        """Return the bytes of memory it holds, 0 once it has ended."""
-        import psutil
-
-        try:
-            return psutil.Process(self._process.pid).memory_info().rss
-        except psutil.Error:
-            return 0
-
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
     """Return a notebook's environment with this very package in it, and a bar of plain characters."""

@@ -1,7 +1,8 @@
-"""Moving values to a device, and waiting for it."""
+"""Moving values to a device, waiting for it, and the memory that is taken there."""
 
 from typing import Any
 
+import psutil
 import torch
 
 
@@ -18,3 +19,10 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def memory_taken(device: torch.device) -> int:
+    """Return the bytes this process holds on a GPU, or, where it computes on the CPU, in memory."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return psutil.Process().memory_info().rss

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ocensa_nb.devices import memory_taken
 from ocensa_nb.divergence import Watch, describe
 from ocensa_nb.errors import UserError
 from ocensa_nb.feeding import EpochSampler
@@ -39,7 +40,7 @@ class Journal:
 
     def __init__(self, run: Run, sampler: EpochSampler, watch: Watch, total_steps: int, device: torch.device) -> None:
         self.run, self.sampler, self.watch = run, sampler, watch
-        self.every = READ_EVERY if device.type == "cuda" else 1
+        self.device, self.every = device, READ_EVERY if device.type == "cuda" else 1
         self.total_steps = total_steps
         self._step = 0
         self._losses: list[float] = []  # of this epoch
@@ -74,9 +75,9 @@ class Journal:
         table = torch.stack([step.values for step in self._pending]).cpu().numpy()
         now = time.perf_counter()
         rows_per_second = sum(step.rows for step in self._pending) / (now - self._read_at)
-        before = self.watch.skipped
+        before, memory = self.watch.skipped, memory_taken(self.device)
         for step, (*losses, norm) in zip(self._pending, table.tolist(), strict=True):
-            self._note(step, losses, norm, rows_per_second)
+            self._note(step, losses, norm, rows_per_second, memory)
         shown = f"pérdida {sum(losses):.3f}, {rows_per_second:.0f} filas/s"
         self.bar.set_postfix_str(shown, refresh=False)
         self.bar.update(len(self._pending))
@@ -124,7 +125,7 @@ class Journal:
         with contextlib.suppress(UserError):
             self.write()
 
-    def _note(self, step: Step, losses: list[float], norm: float, rows_per_second: float) -> None:
+    def _note(self, step: Step, losses: list[float], norm: float, rows_per_second: float, memory: int) -> None:
         """Add the line of a step; one that is not finite has no loss, for JSON has no such number."""
         self._step += 1
         wrong, loss = self.watch.see(losses, norm), sum(losses)
@@ -138,7 +139,7 @@ class Journal:
         if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # a scaler's overflows are only counted
             rows = self.sampler.rows_of(step.epoch, step.number)
             self.bar.write(describe(wrong, self._step, step.rate, rows))
-        self._lines.append({**line, "rows_per_second": rows_per_second})
+        self._lines.append({**line, "rows_per_second": rows_per_second, "memory": memory})
 
     def __enter__(self) -> "Journal":
         return self

@@ -27,8 +27,7 @@ class History:
         self.losses: list[tuple[int, float, float]] = []  # step, loss, smoothed
         self.scores: dict[str, list[tuple[int, float]]] = {head: [] for head in heads}
         self.step = self.epoch = 0
-        self.rows_per_second = 0.0
-        self.done_before = 0  # steps of an earlier session, which say nothing of this one's pace
+        self.rows_per_second, self.memory = 0.0, 0
         self._read = 0
         self._every = 1
         self._smooth: float | None = None
@@ -45,12 +44,9 @@ class History:
         except OSError:  # not there yet, or a disk that is away for a while
             return False
         whole = new[: new.rfind(b"\n") + 1]
-        first = self._read == 0
         for text in whole.splitlines():
             self._take(json.loads(text))
         self._read += len(whole)
-        if first:
-            self.done_before = self.step
         self._pace.append((time.perf_counter(), self.step))
         while len(self._pace) > 2 and self._pace[-1][0] - self._pace[0][0] > PACE_SECONDS:
             self._pace.popleft()
@@ -69,7 +65,7 @@ class History:
             for head in self.heads:
                 self.scores[head].append((line["epoch"], line[f"{head}_f1"]))
             return
-        self.step, self.rows_per_second = line["step"], line["rows_per_second"]
+        self.step, self.rows_per_second, self.memory = line["step"], line["rows_per_second"], line["memory"]
         loss = line["loss"]
         if loss is None:
             return
@@ -81,7 +77,7 @@ class History:
             self._every *= 2
 
 
-def view(history: History, total_steps: int, epochs: int, memory: int, state: str) -> str:
+def view(history: History, total_steps: int, epochs: int, state: str) -> str:
     """Return the live view as HTML: bars, figures, and the two charts. `state` is a sentence, in Spanish."""
     steps_an_epoch = max(1, total_steps // epochs)
     in_epoch = history.step - history.epoch * steps_an_epoch if history.epoch < epochs else steps_an_epoch
@@ -90,7 +86,7 @@ def view(history: History, total_steps: int, epochs: int, memory: int, state: st
         "Paso": f"{history.step} de {total_steps}",
         "Tiempo restante": "…" if left is None else f"{duration(left)}, como mucho",
         "Ritmo": f"{history.rows_per_second:.0f} filas/s" if history.step else "…",
-        "Memoria": f"{memory / 2**30:.1f} GiB" if memory else "–",
+        "Memoria": f"{history.memory / 2**30:.1f} GiB" if history.step else "…",
     }
     cells = "".join(f"<span><small>{name}</small><b>{value}</b></span>" for name, value in numbers.items())
     return (

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
-import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ocensa_nb.devices import synchronize
+from ocensa_nb.devices import memory_taken, synchronize
 
 SAMPLE_SECONDS = 0.002
 # Shapes of a layer's products at BERT's width, and a large square: the best of them is the machine's peak.
@@ -58,12 +57,7 @@ class PeakMemory:
         release_memory()
         self.device = device
         self.bytes = 0
-        self._before = self._now()
-
-    def _now(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.memory_allocated(self.device)
-        return psutil.Process().memory_info().rss
+        self._before = memory_taken(device)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -74,11 +68,11 @@ class PeakMemory:
             yield
             self.bytes = torch.cuda.max_memory_allocated(self.device) - self._before
             return
-        peak = [self._now()]
+        peak = [memory_taken(self.device)]
 
         def sample() -> None:
             while not done.wait(SAMPLE_SECONDS):
-                peak.append(max(peak.pop(), self._now()))
+                peak.append(max(peak.pop(), memory_taken(self.device)))
 
         watcher = threading.Thread(target=sample, daemon=True)
         watcher.start()

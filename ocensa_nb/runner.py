@@ -96,12 +96,12 @@ class Runner:
             while training.is_running:
                 if history.update() and not self.stop.disabled:
                     self.say(f"Entrenando en «{training.folder}».")
-                self.view.value = live.view(history, steps, config.epochs, training.memory(), training.last_words())
+                self.view.value = live.view(history, steps, config.epochs, training.last_words())
                 drawn = time.monotonic()
                 while training.is_running and time.monotonic() - drawn < REDRAW_SECONDS:
                     time.sleep(WATCH_SECONDS)
             history.update()
-            self.view.value = live.view(history, steps, config.epochs, 0, "")
+            self.view.value = live.view(history, steps, config.epochs, "")
             self._say_the_end(training)
         finally:
             self._show_running(False)

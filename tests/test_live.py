@@ -9,7 +9,7 @@ from ocensa_nb import live
 
 
 def step(number, loss=2.0, epoch=1):
-    return {"step": number, "epoch": epoch, "loss": loss, "lr": 1e-4, "rows_per_second": 100.0}
+    return {"step": number, "epoch": epoch, "loss": loss, "lr": 1e-4, "rows_per_second": 100.0, "memory": 3 * 2**30}
 
 
 def epoch(number, f1=0.5):
@@ -36,7 +36,7 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(path, history):
     write(path, step(1), end='{"step": 2, "epo')
     assert history.update()
     assert history.step == 1
-    write(path, mode="a", end='ch": 1, "loss": 1.5, "lr": 1e-4, "rows_per_second": 90.0}\n')
+    write(path, mode="a", end='ch": 1, "loss": 1.5, "lr": 1e-4, "rows_per_second": 90.0, "memory": 1}\n')
     assert history.update()
     assert (history.step, history.rows_per_second) == (2, 90.0)
     assert not history.update()
@@ -64,7 +64,7 @@ def test_a_long_training_is_drawn_with_few_points_from_its_first_step_to_its_las
     assert live.POINTS <= len(numbers) <= 2 * live.POINTS
     assert numbers[0] < 100
     assert numbers[-1] > 19_800
-    assert len(live.view(history, 20_000, 10, 0, "")) < 40_000
+    assert len(live.view(history, 20_000, 10, "")) < 40_000
 
 
 def test_the_time_left_follows_the_pace_of_this_session(path, history, monkeypatch):
@@ -82,7 +82,7 @@ def test_the_time_left_follows_the_pace_of_this_session(path, history, monkeypat
 def test_the_view_is_well_formed_and_shows_what_is_known(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1, 0.5), *(step(n, 1.0, 2) for n in range(11, 16)))
     history.update()
-    html = live.view(history, 40, 4, 3 * 2**30, "a < b & <script>")
+    html = live.view(history, 40, 4, "a < b & <script>")
     tree = ET.fromstring(html)
     text = " ".join(tree.itertext())
     for shown in ("15 de 40", "Época 2 de 4", "3.0 GiB", "100 filas/s", "modo 0.50", "causa 0.25", "a < b & <script>"):
@@ -94,4 +94,4 @@ def test_the_view_is_well_formed_and_shows_what_is_known(path, history):
 def test_at_the_end_both_bars_are_full(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1))
     history.update()
-    assert live.view(history, 10, 1, 0, "").count("width:100.0%") == 2
+    assert live.view(history, 10, 1, "").count("width:100.0%") == 2

@@ -255,7 +255,7 @@ def test_the_history_has_a_line_a_step_and_a_line_an_epoch(run):
     steps = [line for line in lines if "step" in line]
     epochs = [line for line in lines if "step" not in line]
     assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
-    assert set(steps[0]) == {"step", "epoch", "loss", "lr", "rows_per_second"}
+    assert set(steps[0]) == {"step", "epoch", "loss", "lr", "rows_per_second", "memory"}
     assert [line["epoch"] for line in epochs] == [1, 2]
     assert "causa_f1" in epochs[0]
 
