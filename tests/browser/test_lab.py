@@ -1,0 +1,23 @@
+"""The notebooks as a newcomer meets them: opened in JupyterLab, *Run All Cells*, and a look at what came out."""
+
+import pytest
+
+OWN = {
+    "01": (),
+    "02": ("model", "data"),
+    "03": ("model", "data", "epochs", "precision"),
+    "04": ("run",),
+}
+PICTURES = {"01": 0, "02": 1, "03": 2, "04": 1}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_run_all_leaves_every_picture_and_nothing_red_or_cut(notebook, csv, run, name):
+    small = {"model": "tiny", "data": str(csv), "epochs": 1, "precision": "fp32", "run": str(run.path)}
+    opened = notebook(name).set_parameters(**{field: small[field] for field in OWN[name]}).open()
+    opened.run_all().wait_until_idle()
+    assert opened.errors() == []
+    assert opened.overflowing() == []
+    assert opened.pictures() == PICTURES[name]
+    saved = [cell for cell in opened.save()["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in saved] == list(range(1, len(saved) + 1))
