@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.environment import configure
 from ocensa_nb.errors import UserError
@@ -46,8 +48,9 @@ def papermill_line(config: TrainConfig, recipe: str) -> str:
         (parameters if name in PARAMETERS else more)[name] = value
     if more:
         parameters["more_settings"] = json.dumps(more, ensure_ascii=False)
-    yaml = json.dumps(parameters, ensure_ascii=False)  # JSON is YAML
-    return shlex.join(["papermill", "notebooks/03_train.ipynb", "03_ejecutado.ipynb", "-y", yaml])
+    # Not as JSON, where 5e-05 is a number: to YAML it would be a text.
+    written = yaml.safe_dump(parameters, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return shlex.join(["papermill", "notebooks/03_train.ipynb", "03_ejecutado.ipynb", "-y", written.strip()])
 
 
 def parse_settings(text: str) -> Mapping[str, Any]:
