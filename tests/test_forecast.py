@@ -99,8 +99,8 @@ def test_the_work_of_an_epoch_is_the_sum_of_its_steps(shapes, cut):
 @pytest.mark.parametrize(
     ("changes", "layout"),
     [
-        ({"freeze_layers": 0, "cls_only": False}, (12, 0, 0, True)),
-        ({"freeze_layers": 0, "cls_only": True}, (11, 0, 1, True)),
+        ({"freeze_layers": 0, "cls_only": False}, (12, 0, 0, True, True)),
+        ({"freeze_layers": 0, "cls_only": True}, (11, 0, 1, True, True)),
         ({"freeze_layers": 10, "cls_only": True, "cache_trunk": False}, (1, 10, 1, True)),
         ({"freeze_layers": 10, "cls_only": True, "cache_trunk": True}, (1, 0, 1, False)),
         ({"freeze_layers": 12, "cls_only": True, "cache_trunk": False}, (0, 12, 0, True)),
