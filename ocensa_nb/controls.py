@@ -58,8 +58,10 @@ class Choice(ipw.HBox):
 class Control:
     """One setting: a widget and a note beside it, in HTML, that says what its value means here."""
 
-    def __init__(self, widget: Any) -> None:
-        self.widget = widget
+    def __init__(self, widget: Any, tooltip: str = "") -> None:
+        self.widget, self._tooltip = widget, tooltip
+        if tooltip:  # the buttons of a `Choice` have their own
+            _explain(widget, tooltip)
         self.note = ipw.HTML()
         self.row = ipw.HBox([widget, self.note], layout={"flex_flow": "row wrap", "align_items": "center"})
 
@@ -84,6 +86,11 @@ class Control:
         else:
             self.widget.observe(lambda _: watcher(), "value")
 
+    def disable(self, reason: str) -> None:
+        """Disable the control, with the reason as its tooltip; without one, enable it again."""
+        self.widget.disabled = bool(reason)
+        _explain(self.widget, reason or self._tooltip)
+
     def say(self, note: str) -> None:
         """Write the note, plain text."""
         self.note.value = f'<span class="ocensa-note">{escape(note)}</span>'
@@ -93,29 +100,25 @@ def slider(title: str, least: float, most: float, tooltip: str, step: float = 1)
     """Return a slider of whole numbers, or of fractions where the step is one."""
     kind = ipw.IntSlider if step >= 1 else ipw.FloatSlider
     made = kind(min=least, max=most, step=step, description=title, style=LABEL, layout=WIDE)
-    _explain(made, tooltip)
-    return Control(made)
+    return Control(made, tooltip)
 
 
 def steps(title: str, options: Iterable[int], tooltip: str) -> Control:
     """Return a slider that stops at some numbers only."""
     made = ipw.SelectionSlider(options=list(options), description=title, style=LABEL, layout=WIDE)
-    _explain(made, tooltip)
-    return Control(made)
+    return Control(made, tooltip)
 
 
 def dropdown(title: str, options: Iterable[tuple[str, str]], tooltip: str) -> Control:
     """Return a drop-down of (text, value) pairs."""
-    made = ipw.Dropdown(options=list(options), description=title, style=LABEL, layout={**WIDE, "width": "640px"})
-    _explain(made, tooltip)
-    return Control(made)
+    made = ipw.Dropdown(options=list(options), description=title, style=LABEL, layout={**WIDE, "width": "760px"})
+    return Control(made, tooltip)
 
 
 def switch(title: str, tooltip: str) -> Control:
     """Return a check box."""
     made = ipw.Checkbox(description=title, indent=False, layout={"width": "auto", "margin": "2px 2px 2px 150px"})
-    _explain(made, tooltip)
-    return Control(made)
+    return Control(made, tooltip)
 
 
 def choice(title: str, options: Mapping[str, str], value: str, tooltip: str) -> Control:

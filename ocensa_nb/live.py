@@ -16,7 +16,7 @@ from ocensa_nb.looks import COLOURS
 POINTS = 240  # of the loss that are drawn; a screen shows no more
 SMOOTHING = 0.05  # weight of the newest step in the smoothed loss, as in the figures
 PACE_SECONDS = 60.0  # how far back the pace that tells the time left is measured
-WIDTH, HEIGHT, MARGIN = 400, 170, 34
+WIDTH, HEIGHT, MARGIN = 400, 160, 34
 
 
 class History:
@@ -77,21 +77,25 @@ class History:
             self._every *= 2
 
 
-def view(history: History, total_steps: int, epochs: int, state: str) -> str:
-    """Return the live view as HTML: bars, figures, and the two charts. `state` is a sentence, in Spanish."""
+def view(history: History, total_steps: int, epochs: int, state: str, over: bool = False) -> str:
+    """Return the live view as HTML: bars, figures, and the two charts.
+
+    state: a sentence, in Spanish; over: whether the training has ended, which may be before its last epoch.
+    """
     steps_an_epoch = max(1, total_steps // epochs)
     in_epoch = history.step - history.epoch * steps_an_epoch if history.epoch < epochs else steps_an_epoch
-    left = history.seconds_left(total_steps)
+    left = None if over else history.seconds_left(total_steps)
+    epoch = history.epoch if over else min(history.epoch + 1, epochs)
     numbers = {
         "Paso": f"{history.step} de {total_steps}",
-        "Tiempo restante": "…" if left is None else f"{duration(left)}, como mucho",
+        "Tiempo restante": "ninguno" if over else "…" if left is None else f"{duration(left)}, como mucho",
         "Ritmo": f"{history.rows_per_second:.0f} filas/s" if history.step else "…",
         "Memoria": f"{history.memory / 2**30:.1f} GiB" if history.step else "…",
     }
     cells = "".join(f"<span><small>{name}</small><b>{value}</b></span>" for name, value in numbers.items())
     return (
         f'<div class="ocensa"><div class="ocensa-state">{escape(state)}</div>'
-        f"{_bar('Época', min(history.epoch + 1, epochs), epochs, max(0, in_epoch) / steps_an_epoch)}"
+        f"{_bar('Época', epoch, epochs, 1.0 if over else max(0, in_epoch) / steps_an_epoch)}"
         f"{_bar('Total', history.step, total_steps, history.step / total_steps)}"
         f'<div class="ocensa-numbers">{cells}</div><div class="ocensa-charts">{loss_chart(history, total_steps)}'
         f"{score_chart(history, epochs)}</div></div>"
@@ -99,24 +103,22 @@ def view(history: History, total_steps: int, epochs: int, state: str) -> str:
 
 
 def loss_chart(history: History, total_steps: int) -> str:
-    """Return the loss by step, raw and smoothed, as an SVG."""
+    """Return the loss by step, raw and smoothed, as an SVG with its legend."""
     chart = _Chart("Pérdida (nats) por paso", total_steps, max((loss for _, loss, _ in history.losses), default=1.0))
     chart.line([(step, loss) for step, loss, _ in history.losses], COLOURS[5], 0.8)
     chart.line([(step, smooth) for step, _, smooth in history.losses], COLOURS[0], 2)
-    chart.legend({"cada paso": COLOURS[5], "suavizada": COLOURS[0]})
-    return chart.svg()
+    return chart.html({"cada paso": COLOURS[5], "suavizada": COLOURS[0]})
 
 
 def score_chart(history: History, epochs: int) -> str:
-    """Return the validation F1 of each head by epoch as an SVG."""
+    """Return the validation F1 of each head by epoch as an SVG with its legend."""
     chart = _Chart("F1 de validación (0 a 1) por época", epochs, 1.0)
     names = {}
     for place, (head, scores) in enumerate(history.scores.items()):
         colour = COLOURS[place % len(COLOURS)]
         chart.line(scores, colour, 2, dots=True)
         names[f"{head} {scores[-1][1]:.2f}" if scores else head] = colour
-    chart.legend(names)
-    return chart.svg()
+    return chart.html(names)
 
 
 class _Chart:
@@ -142,19 +144,17 @@ class _Chart:
         if dots:
             self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
 
-    def legend(self, names: dict[str, str]) -> None:
-        spans = "".join(f'<tspan dx="8" fill="{colour}">● {escape(name)}</tspan>' for name, colour in names.items())
-        self.parts.append(f'<text x="{WIDTH - 4}" y="{HEIGHT - 2}" text-anchor="end">{spans}</text>')
-
-    def svg(self) -> str:
+    def html(self, legend: dict[str, str]) -> str:
+        """Return the chart with a legend, names and colours, that wraps where there is no room."""
+        names = "".join(f'<span><b style="color:{c}">●</b> {escape(name)}</span>' for name, c in legend.items())
         return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'
-            f"{''.join(self.parts)}</svg>"
+            f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'
+            f"{''.join(self.parts)}</svg><figcaption>{names}</figcaption></figure>"
         )
 
     def _place(self, x: float, y: float) -> tuple[float, float]:
         across, up = x / max(self.right, 1e-9), y / max(self.top, 1e-9)
-        return MARGIN + across * (WIDTH - MARGIN - 8), HEIGHT - 32 - up * (HEIGHT - 52)
+        return MARGIN + across * (WIDTH - MARGIN - 8), HEIGHT - 20 - up * (HEIGHT - 40)
 
 
 def _bar(name: str, done: int, whole: int, share: float) -> str:

@@ -105,6 +105,7 @@ PANEL_CSS = f"""
 .ocensa-title {{ font-weight: 600; border-bottom: 2px solid {COLOURS[0]}; margin-top: 6px; }}
 .ocensa-label {{ width: 140px; text-align: right; padding-right: 4px; }}
 .ocensa-panel .mod-active {{ background: {COLOURS[0]}; color: {CARD}; }}
+.ocensa-panel .widget-checkbox label {{ white-space: normal; height: auto; }}
 .ocensa-note {{ opacity: .85; padding-left: 6px; }}
 .ocensa-expected {{ border-left: 4px solid {COLOURS[2]}; padding: 4px 10px; margin: 6px 0; }}
 .ocensa-state {{ min-height: 1.4em; overflow-wrap: anywhere; }}
@@ -113,6 +114,7 @@ PANEL_CSS = f"""
 .ocensa-numbers {{ display: flex; flex-wrap: wrap; gap: 4px 28px; margin: 8px 0; }}
 .ocensa-numbers small {{ display: block; opacity: .75; }}
 .ocensa-charts {{ display: flex; flex-wrap: wrap; gap: 12px; }}
-.ocensa-charts svg {{ flex: 1 1 320px; max-width: 460px; }}
+.ocensa-charts figure {{ flex: 1 1 320px; max-width: 460px; margin: 0; }}
+.ocensa-charts figcaption {{ display: flex; flex-wrap: wrap; gap: 0 14px; justify-content: center; font-size: small; }}
 .ocensa pre {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
 """

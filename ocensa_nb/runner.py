@@ -96,12 +96,13 @@ class Runner:
             while training.is_running:
                 if history.update() and not self.stop.disabled:
                     self.say(f"Entrenando en «{training.folder}».")
-                self.view.value = live.view(history, steps, config.epochs, training.last_words())
+                words = "" if history.step else training.last_words()  # of what comes before the first step
+                self.view.value = live.view(history, steps, config.epochs, words)
                 drawn = time.monotonic()
                 while training.is_running and time.monotonic() - drawn < REDRAW_SECONDS:
                     time.sleep(WATCH_SECONDS)
             history.update()
-            self.view.value = live.view(history, steps, config.epochs, "")
+            self.view.value = live.view(history, steps, config.epochs, "", over=training.exit_code == 0)
             self._say_the_end(training)
         finally:
             self._show_running(False)
@@ -121,6 +122,10 @@ class Runner:
             self.start.description = "Entrenar"
             run = Run.load(training.folder)
             scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
-            self.say(f"✅ Listo, en «{run.path}». F1 de prueba: {scores}. Siga con las celdas de abajo.")
             if self._picture:
                 self._picture.update(plots.learning_curves(run))
+            best, made = run.metrics["best_epoch"], run.metrics["epochs"]
+            self.say(
+                f"✅ Listo, en «{run.path}». Mejor época: {best} de {made}. F1 de prueba: {scores}. Siga con las "
+                "celdas de abajo."
+            )

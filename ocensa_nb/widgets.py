@@ -24,6 +24,7 @@ from ocensa_nb.runs import RUNS, Run, finished
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 PRECISIONS = {name: name for name in ("auto", "fp32", "tf32", "bf16", "fp16")}
+NOTHING_FROZEN = "Sin capas congeladas no hay nada que guardar."
 PADDINGS = {"dynamic": "al más largo del batch", "max_length": "todos iguales"}
 
 
@@ -64,7 +65,6 @@ class ControlPanel:
 
     def _ipython_display_(self) -> None:
         display(pd.Series(self.config.to_dict(), name=f"receta {self.recipe}").to_frame())
-        print(f"Lo mismo desde una terminal:\n{self.repeat()}")
 
 
 class Panel(ControlPanel):
@@ -172,8 +172,8 @@ class Panel(ControlPanel):
             freeze_layers=frozen, max_length=min(config.max_length, c["max_length"].widget.max)
         )
         c["precision"].widget.disable(unavailable(self._device))
-        c["cache_trunk"].widget.disabled = not frozen
-        c["cache_trunk"].say("" if frozen else "Sin capas congeladas no hay nada que guardar.")
+        c["cache_trunk"].disable("" if frozen else NOTHING_FROZEN)
+        c["cache_trunk"].say("" if frozen else NOTHING_FROZEN)
         hidden = frozen and config.cache_trunk
         c["padding"].widget.disable(
             {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"} if hidden else {}
@@ -199,10 +199,10 @@ class Panel(ControlPanel):
         if not (self._forecast.is_priced(self.config) and self._forecast.is_priced(base)):
             self._show_price("Tiempo previsto: midiendo unos pasos en esta máquina…")
         own, theirs = self._forecast.expected(self.config), self._forecast.expected(base)
-        measured = self._forecast.measured_seconds
+        measured, times = self._forecast.measured_seconds, theirs.seconds / own.seconds
         self._show_price(
             f"<b>Tiempo previsto: {own}</b><br>Punto de partida de la guía (baseline): {theirs}, "
-            f"{theirs.seconds / own.seconds:.0f} veces. Calculado de pasos medidos aquí durante {measured:.1f} s, "
+            f"{times:.{0 if times >= 10 else 1}f} veces. Calculado de pasos medidos aquí durante {measured:.1f} s, "
             "sin contar el arranque; si deja de mejorar antes, será menos."
         )
 
@@ -230,7 +230,8 @@ def _recipes() -> list[tuple[str, str]]:
 def _controls(config: TrainConfig) -> dict[str, Control]:
     """Return the control of each field that has one."""
     names = [n for n in encoders.CATALOGUE if n not in encoders.BUILT_HERE or n == config.model]
-    known = [(f"{name} · {encoders.CATALOGUE[name].about}", name) for name in names]
+    places = {True: "en este equipo", False: "se descarga"}
+    known = [(f"{name} · {encoders.CATALOGUE[name].about} · {places[encoders.is_here(name)]}", name) for name in names]
     if config.model not in names:
         known.append((config.model, config.model))
     return {

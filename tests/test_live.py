@@ -95,3 +95,12 @@ def test_at_the_end_both_bars_are_full(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1))
     history.update()
     assert live.view(history, 10, 1, "").count("width:100.0%") == 2
+
+
+def test_one_that_stopped_early_is_shown_as_over(path, history):
+    write(path, *(step(n) for n in range(1, 11)), epoch(1))
+    history.update()
+    shown = " ".join(ET.fromstring(live.view(history, 40, 4, "", over=True)).itertext())
+    assert "Época 1 de 4" in shown
+    assert "Tiempo restante ninguno" in shown
+    assert "10 de 40" in shown

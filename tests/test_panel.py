@@ -29,6 +29,10 @@ def note(panel, name):
     return panel.controls[name].note.value
 
 
+def tooltip(widget):
+    return widget.tooltip if widget.has_trait("tooltip") else widget.description_tooltip
+
+
 def move(panel, name, value):
     panel.controls[name].widget.value = value
 
@@ -92,7 +96,11 @@ def test_what_cannot_be_is_disabled_and_says_why(panel):
     assert not panel.controls["cache_trunk"].widget.disabled
     move(panel, "freeze_layers", 0)
     assert panel.controls["cache_trunk"].widget.disabled
+    assert "Sin capas congeladas" in tooltip(panel.controls["cache_trunk"].widget)
     assert "Sin capas congeladas" in note(panel, "cache_trunk")
+    move(panel, "freeze_layers", 2)
+    assert not panel.controls["cache_trunk"].widget.disabled
+    assert "Exacto" in tooltip(panel.controls["cache_trunk"].widget)
 
 
 def test_a_t4_has_no_bf16_worth_using_and_an_ampere_has_all(monkeypatch):
@@ -103,7 +111,7 @@ def test_a_t4_has_no_bf16_worth_using_and_an_ampere_has_all(monkeypatch):
 
 
 def test_another_encoder_brings_its_depth_and_is_said_not_to_be_here(panel, monkeypatch):
-    monkeypatch.setattr(pricing, "measure", lambda *_: pricing.Prices(torch.ones(9).double().numpy(), 0.1, 1.0))
+    monkeypatch.setattr(pricing, "measure", lambda *_: pricing.Prices(torch.ones(12).double().numpy(), 0.1, 1.0))
     move(panel, "freeze_layers", 4)
     move(panel, "model", "beto")
     assert panel.controls["freeze_layers"].widget.max == 12
@@ -216,7 +224,7 @@ def test_where_a_training_goes_is_told_beforehand(config, notices, run, tmp_path
     assert folder_of(config.replace(out=""), notices.fingerprint, run.path.parent).name == "run-001"
 
 
-def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, tmp_path, capsys, monkeypatch):
+def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(widgets, "display", shown.append)
     panel = widgets.control_panel(
@@ -226,7 +234,7 @@ def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, t
     (table,) = shown
     assert isinstance(table, pd.DataFrame)
     assert table.loc["freeze_layers"].item() == config.freeze_layers
-    assert "python -m ocensa_nb train --recipe cpu" in capsys.readouterr().out
+    assert "python -m ocensa_nb train --recipe cpu" in panel.repeat()
     assert panel.run().path == tmp_path / "run"
 
 
