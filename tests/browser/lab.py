@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ocensa_nb.environment import ROOT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -34,7 +37,8 @@ class Notebook:
 
     def __init__(self, lab: Lab, page: "Page", name: str):
         self.lab, self.page = lab, page
-        self.path = next((lab.root / "notebooks").glob(f"{name}*.ipynb"))
+        committed = next((ROOT / "notebooks").glob(f"{name}*.ipynb"))
+        self.path = shutil.copy(committed, lab.root / "notebooks" / committed.name)  # a test before may have saved it
 
     def set_parameters(self, **values: Any) -> "Notebook":
         """Write values into the parameters cell of the file, before it is opened."""
@@ -52,9 +56,15 @@ class Notebook:
         where = self.path.relative_to(self.lab.root).as_posix()
         self.page.goto(f"{self.lab.address}/lab/tree/{where}?reset&token={self.lab.token}")
         # The page says idle before it has a kernel, and to run a cell then opens a dialog that asks for one.
-        assert until(lambda: any(kernel["connections"] for kernel in self.lab.ask("kernels")), 60), "no kernel"
+        assert until(self._has_kernel, 60), "no kernel"
         self.page.get_by_text("| Idle").wait_for()
         return self
+
+    def _has_kernel(self) -> bool:
+        try:
+            return any(kernel["connections"] for kernel in self.lab.ask("kernels"))
+        except OSError:  # the server refuses while one of them is just starting or ending
+            return False
 
     def run_all(self) -> "Notebook":
         """Choose *Run All Cells* in the *Run* menu, and wait until the first cell begins."""
@@ -94,6 +104,10 @@ class Notebook:
     def slider(self, label: str) -> "Locator":
         """Return the slider of a label."""
         return self.page.locator(".widget-slider").filter(has=self.page.get_by_text(label, exact=True))
+
+    def note(self, label: str) -> str:
+        """Return what is said beside the slider of a label."""
+        return self.slider(label).locator("xpath=..").locator(".ocensa-note").inner_text()
 
     def move(self, label: str, value: float) -> None:
         """Give a slider a value by the keyboard, in the number beside it."""

@@ -5,7 +5,7 @@ import pytest
 OWN = {
     "01": (),
     "02": ("model", "data"),
-    "03": ("model", "data", "epochs", "precision"),
+    "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel has tests of its own
     "04": ("run",),
 }
 PICTURES = {"01": 0, "02": 1, "03": 2, "04": 1}
@@ -14,6 +14,7 @@ PICTURES = {"01": 0, "02": 1, "03": 2, "04": 1}
 @pytest.mark.parametrize("name", OWN)
 def test_run_all_leaves_every_picture_and_nothing_red_or_cut(notebook, csv, run, name):
     small = {"model": "tiny", "data": str(csv), "epochs": 1, "precision": "fp32", "run": str(run.path)}
+    small["interactive"] = False
     opened = notebook(name).set_parameters(**{field: small[field] for field in OWN[name]}).open()
     opened.run_all().wait_until_idle()
     assert opened.errors() == []

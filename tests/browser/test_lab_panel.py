@@ -1,0 +1,58 @@
+"""The panel in a real browser: moved, pressed, watched, stopped, gone on with, and what a saved notebook keeps."""
+
+import os
+import re
+
+import pytest
+from lab import until
+
+TALL = {"width": 1280, "height": 1500}
+STARTS = 60  # seconds within which a training in another process makes its first step
+
+
+def test_a_training_is_set_started_watched_stopped_and_gone_on_with(notebook, csv):
+    opened = notebook("03").set_parameters(
+        model="tiny", data=str(csv), precision="fp32", epochs=12, patience=12, batch_size=4
+    )
+    opened.page.set_viewport_size(TALL)
+    opened.open().run_all().wait_until_idle()
+    assert [error.strip()[:30] for error in opened.errors()] == ["⛔ Todavía no se ha entrenado: "]
+
+    opened.wait_for_text("ocensa-expected", "Tiempo previsto")
+    parameters, price = opened.note("Capas congeladas"), opened.text("ocensa-expected")
+    opened.move("Capas congeladas", 1)
+    assert until(lambda: opened.note("Capas congeladas") != parameters)
+    assert until(lambda: opened.text("ocensa-expected") != price)
+    disabled = opened.button("fp16")
+    assert disabled.is_disabled()
+    assert "hace falta una GPU" in disabled.get_attribute("title")
+
+    opened.press("Entrenar")
+    opened.wait_for_text("ocensa-numbers", re.compile(r"[1-9]\d* de 960"), STARTS)
+    opened.wait_for_text("ocensa-state", "Entrenando en")
+    opened.press("Detener")
+    opened.wait_for_text("ocensa-state", "Detenido", STARTS)
+    done = int(re.search(r"(\d+) de 960", opened.text("ocensa-numbers")).group(1))
+    assert 0 < done < 960
+
+    opened.press("Continuar")
+    opened.wait_for_text("ocensa-state", "✅ Listo", 2 * STARTS)
+    assert "960 de 960" in opened.text("ocensa-numbers")
+    history = (opened.lab.root / "runs/run-001/history.jsonl").read_text(encoding="utf-8")
+    assert history.count('"step"') == 960  # gone on with, and not begun again
+    saved = next(cell for cell in opened.save()["cells"] if "control_panel" in "".join(cell["source"]))
+    assert any("image/png" in output.get("data", {}) for output in saved["outputs"])
+
+
+@pytest.mark.skipif("OCENSA_PICTURES" not in os.environ, reason="draws the README's pictures into $OCENSA_PICTURES")
+def test_the_readme_shows_the_panel_as_it_is_on_the_shipped_notices(notebook, pictures):
+    opened = notebook("03").set_parameters(epochs=6)
+    opened.page.set_viewport_size(TALL)
+    opened.open().run_all().wait_until_idle(2 * STARTS)
+    opened.wait_for_text("ocensa-expected", "veces")
+    opened.press("Entrenar")
+    opened.wait_for_text("ocensa-charts", "causa 0.", 3 * STARTS)
+    opened.wait_for_text("ocensa-bar", "Época 5 de 6", 3 * STARTS)
+    opened.screenshot(pictures / "panel.png", "ocensa-panel")
+    opened.press("Detener")
+    opened.wait_for_text("ocensa-state", "Detenido", STARTS)
