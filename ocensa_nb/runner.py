@@ -75,7 +75,7 @@ class Runner:
         folder = folder_of(config, self.notices.fingerprint, self.root)
         self.training = Training(config, recipe, folder.resolve())
         self._show_running(True)
-        self.say(f"Preparando el entrenamiento en «{folder}»…")
+        self.say(f"Preparando el entrenamiento en «{_short(folder)}»…")
         threading.Thread(target=lambda: guarded(lambda: self._follow(config), self.say), daemon=True).start()
 
     def _stop(self) -> None:
@@ -84,8 +84,9 @@ class Runner:
         self.say("Se detiene al terminar este paso y guarda dónde quedó…")
 
     def _show_running(self, running: bool) -> None:
-        self.start.disabled, self.stop.disabled = running, not running
-        self._lock(running)
+        self.start.disabled, self.stop.disabled = True, not running
+        self._lock(running)  # which may measure: nothing is to train meanwhile
+        self.start.disabled = running
 
     def _follow(self, config: TrainConfig) -> None:
         """Redraw the live view until the training has ended, and say how it did."""
@@ -95,7 +96,7 @@ class Runner:
         try:
             while training.is_running:
                 if history.update() and not self.stop.disabled:
-                    self.say(f"Entrenando en «{training.folder}».")
+                    self.say(f"Entrenando en «{_short(training.folder)}».")
                 words = "" if history.step else training.last_words()  # of what comes before the first step
                 self.view.value = live.view(history, steps, config.epochs, words)
                 drawn = time.monotonic()
@@ -110,7 +111,7 @@ class Runner:
     def _say_the_end(self, training: Training) -> None:
         if training.was_asked_to_stop:
             self.start.description = "Continuar"
-            self.say(f"Detenido. Lo hecho queda en «{training.folder}»: pulse Continuar y sigue desde ahí.")
+            self.say(f"Detenido. Lo hecho queda en «{_short(training.folder)}»: pulse Continuar y sigue desde ahí.")
         elif training.exit_code == 1:
             self.say(f"⛔ {training.last_words()}")
         elif training.exit_code:
@@ -126,6 +127,11 @@ class Runner:
                 self._picture.update(plots.learning_curves(run))
             best, made = run.metrics["best_epoch"], run.metrics["epochs"]
             self.say(
-                f"✅ Listo, en «{run.path}». Mejor época: {best} de {made}. F1 de prueba: {scores}. Siga con las "
-                "celdas de abajo."
+                f"✅ Listo, en «{_short(run.path)}». Mejor época: {best} de {made}. F1 de prueba: {scores}. Siga con "
+                "las celdas de abajo."
             )
+
+
+def _short(path: Path) -> Path:
+    """Return a path from the notebook's own folder, where it is inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

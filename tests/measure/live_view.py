@@ -31,6 +31,7 @@ def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, f
 def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
     """Train from a panel; return the training's seconds and the panel's share."""
     panel = widgets.control_panel(config, notices, "cpu", folder, interactive=True)
+    panel._tell()  # as when it is shown: it measures before anything trains
     started, used = time.perf_counter(), time.process_time()
     panel.runner.start.click()
     while panel.runner.training.is_running:
