@@ -11,7 +11,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.durable import reason
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import CONFIG, FORMAT, LABELS, LAST, LOCK, METRICS, RUNS, Run, next_folder, read_json
+from ocensa_nb.runs import CONFIG, FORMAT, LABELS, LAST, LOCK, METRICS, RUNS, Run, finished, next_folder, read_json
 from ocensa_nb.runs import make_folder as make
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -42,12 +42,29 @@ def folder_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> 
     """
     if config.out:
         return Path(config.out)
-    for path in _cut_off(root) if config.resume == "auto" else ():
-        with contextlib.suppress(UserError, LookupError, TypeError):  # a damaged one is not this one
-            kept = read_json(path / CONFIG)
-            if (kept["fingerprint"], kept["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint):
-                return path
-    return next_folder(root)
+    mine = (path for path in _cut_off(root) if _is_of(path, config, data_fingerprint))
+    return next(mine, None) or next_folder(root) if config.resume == "auto" else next_folder(root)
+
+
+def goes_on(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:
+    """Tell whether a training of the config would go on from where one was cut off."""
+    path = folder_of(config, data_fingerprint, root)
+    return config.resume == "auto" and _is_cut_off(path) and _is_of(path, config, data_fingerprint)
+
+
+def finished_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path | None:
+    """Return the finished run of the config on these notices: `config.out`, or the newest in `root`; None for none."""
+    places = [Path(config.out)] if config.out else list(reversed(finished(root)))
+    mine = (path for path in places if not _is_cut_off(path) and _is_of(path, config, data_fingerprint))
+    return next(mine, None)
+
+
+def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
+    """Tell whether the run of a folder is of a config on these notices; one that is damaged is not."""
+    with contextlib.suppress(UserError, LookupError, TypeError):
+        kept = read_json(path / CONFIG)
+        return (kept["fingerprint"], kept["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
+    return False
 
 
 def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[str, list[str]]) -> Run:

@@ -1,5 +1,6 @@
 """Every setting of a run: one flat, frozen list of fields, the recipes that fill it, and the checks it must pass."""
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -22,6 +23,11 @@ METRICS = ("f1", "f1_macro", "accuracy", "precision", "recall")
 
 # Where a run is kept and how it is made, not what it is: two runs that differ only here are the same experiment.
 _NOT_IN_FINGERPRINT = ("data", "out", "num_workers", "resume", "checkpoint_minutes")
+# What is learnt, and from what: another recipe leaves it as it is.
+_TASK = (
+    *("model", "data", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size", "seed"),
+    "monitor",
+)
 
 # Whole numbers and the least each may be.
 _WHOLE = {
@@ -94,6 +100,13 @@ class TrainConfig:
     seed: Annotated[int, Doc("semilla de todo lo aleatorio")] = 42
     resume: Annotated[str, Doc("auto (sigue una corrida interrumpida igual a esta) o never (empieza otra)")] = "auto"
     checkpoint_minutes: Annotated[float, Doc("minutos entre puntos de control; además, uno por época")] = 5.0
+
+    def __post_init__(self) -> None:
+        """Make whole numbers real where real ones are meant: 0 and 0.0 are one setting, with one fingerprint."""
+        for name in _REAL:
+            object.__setattr__(self, name, _real(getattr(self, name)))
+        if isinstance(self.heads, Mapping):
+            object.__setattr__(self, "heads", {head: _real(weight) for head, weight in self.heads.items()})
 
     @property
     def effective_batch_size(self) -> int:
@@ -181,6 +194,12 @@ class TrainConfig:
                 raise UserError(f"{name} = {value!r}: debe ser un número, {lowest} y menos de {below:g}.")
 
 
+def _real(value: Any) -> Any:
+    with contextlib.suppress(OverflowError):
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return value
+
+
 def _all_text(*values: object) -> bool:
     return all(isinstance(value, str) for value in values)
 
@@ -231,6 +250,15 @@ def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainC
 
 def baseline_of(config: TrainConfig) -> TrainConfig:
     """Return the recipe `baseline` on the data, the encoder, the heads and the seed of a config."""
-    own = ("model", "data", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size", "seed")
-    kept = {name: getattr(config, name) for name in own}
-    return from_recipe("baseline", kept | {"monitor": config.monitor, "cache_trunk": False})
+    return from_recipe("baseline", {name: getattr(config, name) for name in _TASK} | {"cache_trunk": False})
+
+
+def with_recipe(config: TrainConfig, name: str) -> TrainConfig:
+    """Return another recipe for the task of a config, in the same place; of the same heads, with the recipe's weights.
+
+    Raises `UserError` for a recipe that does not exist.
+    """
+    kept = {name: getattr(config, name) for name in dict.fromkeys((*_TASK, *_NOT_IN_FINGERPRINT))}
+    if kept["heads"].keys() == from_recipe(name).heads.keys():
+        del kept["heads"]
+    return from_recipe(name, kept)

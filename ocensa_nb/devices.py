@@ -22,7 +22,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def memory_taken(device: torch.device) -> int:
-    """Return the bytes this process holds on a GPU, or, where it computes on the CPU, in memory."""
+    """Return the bytes this process holds on a GPU, between steps too, or, where it computes on the CPU, in memory."""
     if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+        return torch.cuda.memory_reserved(device)
     return psutil.Process().memory_info().rss

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +39,7 @@ def arguments(config: TrainConfig, recipe: str) -> list[str]:
 
 def command_line(config: TrainConfig, recipe: str) -> str:
     """Return the whole command, ready to be pasted into a terminal."""
-    return shlex.join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])
+    return _join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])
 
 
 def papermill_line(config: TrainConfig, recipe: str) -> str:
@@ -50,7 +52,12 @@ def papermill_line(config: TrainConfig, recipe: str) -> str:
         parameters["more_settings"] = json.dumps(more, ensure_ascii=False)
     # Not as JSON, where 5e-05 is a number: to YAML it would be a text.
     written = yaml.safe_dump(parameters, default_flow_style=True, allow_unicode=True, width=float("inf"))
-    return shlex.join(["papermill", "notebooks/03_train.ipynb", "03_ejecutado.ipynb", "-y", written.strip()])
+    return _join(["papermill", "notebooks/03_train.ipynb", "03_ejecutado.ipynb", "-y", written.strip()])
+
+
+def _join(words: list[str]) -> str:
+    """Return words as one line for the terminal of this system."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def parse_settings(text: str) -> Mapping[str, Any]:

@@ -64,7 +64,11 @@ class Forecast:
 
     def encoder(self, name: str) -> Encoder:
         """Return what is known of an encoder; raises `UserError` where it is neither here nor in the catalogue."""
-        if name not in self._encoders:
+        known = self._encoders.get(name)
+        if known is None or (not known.here and encoders.is_here(name)):
+            for kept in (self._prices, self._parameters):  # of an encoder that has been downloaded since
+                for key in [key for key in kept if key[0] == name]:
+                    del kept[key]
             here = encoders.is_here(name)
             counted_with = name if here else STAND_IN
             texts = [self.notices.texts[row] for row in self._rows]
@@ -114,10 +118,9 @@ class Forecast:
             seconds += prices.trunk(config, lengths)
         return Expected(whole * seconds, prices.spread)
 
-    @property
-    def measured_seconds(self) -> float:
-        """How long everything that has been measured took."""
-        return sum(prices.measured for prices in self._prices.values())
+    def measured_seconds(self, *configs: TrainConfig) -> float:
+        """Return how long it took to measure what the prices of some configs, already told, come from."""
+        return sum(self._prices[key].measured for key in {self._price_key(config) for config in configs})
 
     def _updated(self, config: TrainConfig) -> int:
         """Return the parameters the optimiser moves: those trained, without the tokens that never occur."""

@@ -46,7 +46,8 @@ def heeded() -> Iterator[Interruption]:
     """Note, inside this context, `SIGNALS` instead of dying by them; a second SIGINT is obeyed at once.
 
     A step cannot be cut in two without losing what it was doing, so whoever makes the steps looks here between them.
-    Only the main thread may handle signals: in another nothing changes.
+    Only the main thread may handle signals: in another nothing changes. One that this process was started to ignore
+    stays ignored.
     """
     asked = Interruption()
 
@@ -59,7 +60,8 @@ def heeded() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield asked
     finally:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.estimate import duration
-from ocensa_nb.looks import COLOURS
+from ocensa_nb.looks import COLOURS, SMOOTHING
 
 POINTS = 240  # of the loss that are drawn; a screen shows no more
-SMOOTHING = 0.05  # weight of the newest step in the smoothed loss, as in the figures
 PACE_SECONDS = 60.0  # how far back the pace that tells the time left is measured
 WIDTH, HEIGHT, MARGIN = 400, 160, 34
 
@@ -44,8 +43,12 @@ class History:
         except OSError:  # not there yet, or a disk that is away for a while
             return False
         whole = new[: new.rfind(b"\n") + 1]
-        for text in whole.splitlines():
-            self._take(json.loads(text))
+        try:
+            for text in whole.splitlines():
+                self._take(json.loads(text))
+        except (ValueError, KeyError, TypeError):  # it was cut back and has grown again meanwhile: from the start, then
+            self.__init__(self.path, self.heads)
+            return False
         self._read += len(whole)
         self._pace.append((time.perf_counter(), self.step))
         while len(self._pace) > 2 and self._pace[-1][0] - self._pace[0][0] > PACE_SECONDS:
@@ -53,7 +56,7 @@ class History:
         return bool(whole)
 
     def seconds_left(self, total_steps: int) -> float | None:
-        """Return the seconds to the end at the pace of late, validation included; None before there is one."""
+        """Return about the seconds to the end at the pace of late; None before there is one."""
         if not self._pace or self._pace[-1][1] <= self._pace[0][1]:
             return None
         (then, before), (now, after) = self._pace[0], self._pace[-1]
@@ -65,7 +68,7 @@ class History:
             for head in self.heads:
                 self.scores[head].append((line["epoch"], line[f"{head}_f1"]))
             return
-        self.step, self.rows_per_second, self.memory = line["step"], line["rows_per_second"], line["memory"]
+        self.step, self.rows_per_second, self.memory = line["step"], line["rows_per_second"], line.get("memory", 0)
         loss = line["loss"]
         if loss is None:
             return
@@ -88,7 +91,7 @@ def view(history: History, total_steps: int, epochs: int, state: str, over: bool
     epoch = history.epoch if over else min(history.epoch + 1, epochs)
     numbers = {
         "Paso": f"{history.step} de {total_steps}",
-        "Tiempo restante": "ninguno" if over else "…" if left is None else f"{duration(left)}, como mucho",
+        "Tiempo restante": "—" if over else "…" if left is None else f"{duration(left)} aprox.",
         "Ritmo": f"{history.rows_per_second:.0f} filas/s" if history.step else "…",
         "Memoria": f"{history.memory / 2**30:.1f} GiB" if history.step else "…",
     }

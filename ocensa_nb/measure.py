@@ -57,7 +57,8 @@ class PeakMemory:
         release_memory()
         self.device = device
         self.bytes = 0
-        self._before = memory_taken(device)
+        on_gpu = device.type == "cuda"
+        self._before = torch.cuda.memory_allocated(device) if on_gpu else memory_taken(device)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from ocensa_nb.chance import random_state, restore_random_state
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.encoders import untrained
 from ocensa_nb.feeding import EffectiveBatches
-from ocensa_nb.measure import seconds_of
+from ocensa_nb.measure import release_memory, seconds_of
 from ocensa_nb.notices import Notices
 from ocensa_nb.precision import allow_tf32
 from ocensa_nb.tokens import TokenTable, epoch_batches, sorted_batches
@@ -170,6 +170,8 @@ def measure(shape: "PretrainedConfig", precision: str, config: TrainConfig, noti
                 seconds.append(found)
     finally:
         restore_random_state(before)
+        engine = None  # what it held is for the training to have
+        release_memory()
     rates, spread = fit(np.array(amounts), np.array(seconds))
     return Prices(rates, float(np.hypot(spread, EXTRAPOLATION)), time.perf_counter() - started)
 

@@ -10,9 +10,8 @@ from typing import Any
 import ipywidgets as ipw
 from IPython.display import display
 
-from ocensa_nb import live, plots
+from ocensa_nb import background, claims, live, plots
 from ocensa_nb.background import Training
-from ocensa_nb.claims import folder_of
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import Notices
@@ -69,17 +68,32 @@ class Runner:
         """Show a sentence under the buttons."""
         self._status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
 
-    def _start(self) -> None:
-        recipe, config = self._choose()
-        config.validate()
-        folder = folder_of(config, self.notices.fingerprint, self.root)
-        self.training = Training(config, recipe, folder.resolve())
+    def name_start(self) -> None:
+        """Name the button after what it would do: begin, or go on from where a training was cut off."""
+        _, config = self._choose()
+        goes_on = claims.goes_on(config, self.notices.fingerprint, self.root)
+        self.start.description = "Continuar" if goes_on else "Entrenar"
+
+    def watch(self, training: Training) -> None:
+        """Show how a training goes, and let it be stopped, until it ends."""
+        self.training = training
         self._show_running(True)
+        threading.Thread(target=lambda: guarded(lambda: self._follow(training), self.say), daemon=True).start()
+
+    def _start(self) -> None:
+        if self.start.disabled:  # a second click, made before the first was answered
+            return
+        recipe, config = self._choose()
+        if background.running():
+            raise UserError("Ya hay un entrenamiento en marcha en este cuaderno: ejecute otra vez la celda del panel.")
+        folder = claims.folder_of(config.validate(), self.notices.fingerprint, self.root)
         self.say(f"Preparando el entrenamiento en «{_short(folder)}»…")
-        threading.Thread(target=lambda: guarded(lambda: self._follow(config), self.say), daemon=True).start()
+        self.watch(Training(config, recipe, folder.resolve()))
 
     def _stop(self) -> None:
         self.stop.disabled = True
+        if not self.training.is_running:
+            return
         self.training.stop()
         self.say("Se detiene al terminar este paso y guarda dónde quedó…")
 
@@ -88,31 +102,35 @@ class Runner:
         self._lock(running)  # which may measure: nothing is to train meanwhile
         self.start.disabled = running
 
-    def _follow(self, config: TrainConfig) -> None:
+    def _follow(self, training: Training) -> None:
         """Redraw the live view until the training has ended, and say how it did."""
-        training = self.training
+        config = training.config
         history = live.History(training.folder / HISTORY, list(config.heads))
         steps = config.epochs * config.steps_an_epoch(len(self.notices.split["train"]))
+
+        def redraw() -> None:
+            if history.update() and not self.stop.disabled:
+                self.say(f"Entrenando en «{_short(training.folder)}».")
+            words = "" if history.step else training.last_words()  # of what comes before the first step
+            self.view.value = live.view(history, steps, config.epochs, words, over=training.exit_code == 0)
+
+        while training.is_running:
+            guarded(redraw, self.say)
+            drawn = time.monotonic()
+            while training.is_running and time.monotonic() - drawn < REDRAW_SECONDS:
+                time.sleep(WATCH_SECONDS)
         try:
-            while training.is_running:
-                if history.update() and not self.stop.disabled:
-                    self.say(f"Entrenando en «{_short(training.folder)}».")
-                words = "" if history.step else training.last_words()  # of what comes before the first step
-                self.view.value = live.view(history, steps, config.epochs, words)
-                drawn = time.monotonic()
-                while training.is_running and time.monotonic() - drawn < REDRAW_SECONDS:
-                    time.sleep(WATCH_SECONDS)
-            history.update()
-            self.view.value = live.view(history, steps, config.epochs, "", over=training.exit_code == 0)
+            redraw()
             self._say_the_end(training)
         finally:
             self._show_running(False)
 
     def _say_the_end(self, training: Training) -> None:
-        if training.was_asked_to_stop:
-            self.start.description = "Continuar"
+        if training.was_asked_to_stop and claims.goes_on(training.config, self.notices.fingerprint, self.root):
             self.say(f"Detenido. Lo hecho queda en «{_short(training.folder)}»: pulse Continuar y sigue desde ahí.")
-        elif training.exit_code == 1:
+        elif training.was_asked_to_stop:
+            self.say(f"Detenido. Lo hecho queda en «{_short(training.folder)}».")
+        elif training.was_refused:
             self.say(f"⛔ {training.last_words()}")
         elif training.exit_code:
             self.say(
@@ -120,7 +138,6 @@ class Runner:
                 "un batch menor o congele más capas, y pulse Entrenar: sigue desde lo último que guardó."
             )
         else:
-            self.start.description = "Entrenar"
             run = Run.load(training.folder)
             scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
             if self._picture:

@@ -11,8 +11,8 @@ import ipywidgets as ipw
 import pandas as pd
 from IPython.display import display
 
-from ocensa_nb import controls, encoders, environment, equivalents, session, train
-from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
+from ocensa_nb import background, claims, controls, encoders, environment, equivalents, session, train
+from ocensa_nb.config import RECIPES, TrainConfig, baseline_of, with_recipe
 from ocensa_nb.controls import Control
 from ocensa_nb.errors import UserError
 from ocensa_nb.forecast import Forecast
@@ -20,7 +20,7 @@ from ocensa_nb.looks import PANEL_CSS
 from ocensa_nb.notices import Notices
 from ocensa_nb.precision import unavailable
 from ocensa_nb.runner import Runner, guarded
-from ocensa_nb.runs import RUNS, Run, finished
+from ocensa_nb.runs import RUNS, Run
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 PRECISIONS = {name: name for name in ("auto", "fp32", "tf32", "bf16", "fp16")}
@@ -39,7 +39,7 @@ def control_panel(
 
     notices: the config's, read here where they are not given; recipe: the one the config came from; root: where
     numbered runs go; interactive: whether somebody is there to move it, None to find out. Where nobody is, it is a
-    table, and `run` trains. Raises `UserError` for data or an encoder that cannot be.
+    table, and `run` trains. Raises `UserError` for data that cannot be.
     """
     if interactive is None:
         interactive = session.somebody_is_there()
@@ -57,11 +57,10 @@ class ControlPanel:
         """Return the finished run of the config; without a screen, that is when it is trained."""
         return train.fit(self.config, self.notices, root=self.root)
 
-    def repeat(self) -> str:
-        """Return the two lines, for a terminal, that train with the same config."""
-        return "\n".join(
-            line(self.config, self.recipe) for line in (equivalents.command_line, equivalents.papermill_line)
-        )
+    def repeat(self, run: Run | None = None) -> str:
+        """Return the two lines, for a terminal, that train with the config as it is now, or with that of a run."""
+        config = run.config.replace(out=self.config.out) if run else self.config
+        return "\n".join(line(config, self.recipe) for line in (equivalents.command_line, equivalents.papermill_line))
 
     def _ipython_display_(self) -> None:
         display(pd.Series(self.config.to_dict(), name=f"receta {self.recipe}").to_frame())
@@ -99,18 +98,20 @@ class Panel(ControlPanel):
             raise UserError("El entrenamiento sigue en el panel. Cuando termine, ejecute desde esta celda.")
         if training and training.exit_code == 0:
             return Run.load(training.folder)
-        for path in reversed(finished(self.root)):
-            run = Run.load(path)
-            same = run.facts["fingerprint"] == self.config.fingerprint()
-            if same and run.facts["data"]["fingerprint"] == self.notices.fingerprint:
-                print(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
-                return run
+        if path := claims.finished_of(self.config, self.notices.fingerprint, self.root):
+            print(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
+            return Run.load(path)
         raise UserError("Todavía no se ha entrenado: pulse Entrenar en el panel y, al terminar, ejecute desde aquí.")
 
     def _ipython_display_(self) -> None:
         display(self.box)
         self.runner.show_picture()
-        guarded(self._tell, self.runner.say)
+        if training := background.running():  # started from here before this cell was executed again
+            self.recipe = training.recipe
+            self._put(training.config)
+            self.runner.watch(training)
+        else:
+            guarded(self._tell, self.runner.say)
 
     def _arrange(self) -> ipw.VBox:
         c = self.controls
@@ -131,13 +132,13 @@ class Panel(ControlPanel):
         """Take in a control that the user has moved."""
         if not self._moving:
             self.config = self.config.replace(**{name: self.controls[name].value})
+            self.runner.say("")
             self._tell()
 
     def _take_recipe(self) -> None:
         if not self._moving:
             self.recipe = self.recipe_choice.value
-            kept = {name: getattr(self.config, name) for name in ("model", "data", "out", "columns", "seed")}
-            self._put(environment.configure(self.recipe, kept))
+            self._put(with_recipe(self.config, self.recipe))
             self._tell()
 
     def _restore(self) -> None:
@@ -156,22 +157,29 @@ class Panel(ControlPanel):
         finally:
             self._moving = False
 
-    def _tell(self) -> None:
-        """Say what the settings mean, disable what cannot be, and price the training."""
+    def _tell(self, measuring: bool = True) -> None:
+        """Say what the settings mean, disable what cannot be, and price the training, where that needs no measuring."""
         config, c = self.config, self.controls
-        encoder = self._forecast.encoder(config.model)
+        self.runner.name_start()
+        c["precision"].widget.disable(unavailable(self._device))
+        try:
+            encoder = self._forecast.encoder(config.model)
+        except UserError as error:  # it can still be trained: that will download it
+            c["model"].say(str(error))
+            self._show_price("Tiempo previsto: se sabrá cuando el codificador esté en este equipo.")
+            self._show_repeat()
+            return
         c["model"].say("" if encoder.here else "No está en este equipo: se descarga al entrenar.")
         frozen = min(config.freeze_layers, encoder.depth)
         self._moving = True
         try:
             c["freeze_layers"].widget.max = encoder.depth  # the widget moves its value inside by itself
-            c["max_length"].widget.max = min(512, encoder.positions)
+            c["max_length"].widget.max = min(max(512, config.max_length), encoder.positions)
         finally:
             self._moving = False
         self.config = config = config.replace(
             freeze_layers=frozen, max_length=min(config.max_length, c["max_length"].widget.max)
         )
-        c["precision"].widget.disable(unavailable(self._device))
         c["cache_trunk"].disable("" if frozen else NOTHING_FROZEN)
         c["cache_trunk"].say("" if frozen else NOTHING_FROZEN)
         hidden = frozen and config.cache_trunk
@@ -187,22 +195,32 @@ class Panel(ControlPanel):
             f"({100 * trainable / total:.0f} %)"
         )
         c["gradient_accumulation_steps"].say(f"batch efectivo: {config.effective_batch_size} avisos por paso")
+        self._show_repeat()
+        self._price(measuring)
+
+    def _show_repeat(self) -> None:
         self._repeat.value = (
             '<details class="ocensa"><summary>Lo mismo desde una terminal</summary>'
             f"<pre>{escape(self.repeat())}</pre></details>"
         )
-        self._price()
 
-    def _price(self) -> None:
+    def _price(self, measuring: bool) -> None:
         """Say how long this training and the baseline should take, measuring what has not been measured yet."""
         base = baseline_of(self.config)
         if not (self._forecast.is_priced(self.config) and self._forecast.is_priced(base)):
+            if not measuring:
+                self._show_price("Tiempo previsto: se mide al mover un control.")
+                return
             self._show_price("Tiempo previsto: midiendo unos pasos en esta máquina…")
-        own, theirs = self._forecast.expected(self.config), self._forecast.expected(base)
-        measured, times = self._forecast.measured_seconds, theirs.seconds / own.seconds
+        try:
+            own, theirs = self._forecast.expected(self.config), self._forecast.expected(base)
+        except Exception:
+            self._show_price("Tiempo previsto: no se pudo medir.")
+            raise
+        measured, times = self._forecast.measured_seconds(self.config, base), theirs.seconds / own.seconds
         self._show_price(
             f"<b>Tiempo previsto: {own}</b><br>Punto de partida de la guía (baseline): {theirs}, "
-            f"{times:.{0 if times >= 10 else 1}f} veces. Calculado de pasos medidos aquí durante {measured:.1f} s, "
+            f"{times:.{0 if times >= 10 else 1}f} veces más. Calculado de pasos medidos aquí durante {measured:.1f} s, "
             "sin contar el arranque; si deja de mejorar antes, será menos."
         )
 
@@ -213,8 +231,8 @@ class Panel(ControlPanel):
         for widget in (self.reset, self.recipe_choice.widget, *(c.widget for c in self.controls.values())):
             for part in widget.children if isinstance(widget, ipw.Box) else (widget,):
                 part.disabled = running
-        if not running:
-            guarded(self._tell, self.runner.say)
+        if not running:  # told by a thread: what measures would share the cores with the cells
+            guarded(lambda: self._tell(measuring=False), self.runner.say)
 
 
 def _millions(count: int) -> str:

@@ -73,3 +73,10 @@ def test_any_wrong_value_is_a_sentence_or_a_valid_config(field, value):
     # Anything but a sentence would escape.
     with contextlib.suppress(UserError):
         TrainConfig().replace(**{field: value}).validate()
+
+
+def test_a_whole_number_where_a_real_one_is_meant_is_the_same_setting():
+    whole = from_recipe("cpu", {"label_smoothing": 0, "dropout": 0, "heads": {"causa": 1}})
+    real = from_recipe("cpu", {"label_smoothing": 0.0, "dropout": 0.0, "heads": {"causa": 1.0}})
+    assert whole.fingerprint() == real.fingerprint()
+    assert from_recipe("cpu", {"max_grad_norm": 10**400}).max_grad_norm == 10**400

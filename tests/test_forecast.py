@@ -53,11 +53,12 @@ def test_a_training_is_priced_once_and_its_price_follows_the_settings(told, conf
     assert not told.is_priced(config)
     one = told.expected(config)
     assert told.is_priced(config.replace(freeze_layers=0, epochs=9))
-    measured = told.measured_seconds
+    measured = told.measured_seconds(config)
     twice = told.expected(config.replace(epochs=2 * config.epochs))
     assert one.seconds < twice.seconds < 2 * one.seconds  # the frozen layers and the test rows are paid once
     assert told.expected(baseline_of(config)).seconds > twice.seconds
-    assert told.measured_seconds == measured  # in the same precision nothing is measured again
+    # In the same precision nothing is measured again.
+    assert told.measured_seconds(config, baseline_of(config)) == measured
     assert 0 < one.spread < np.inf
     assert str(one).startswith(("0 s ±", "1 s ±", "2 s ±"))
 

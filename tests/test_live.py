@@ -50,6 +50,15 @@ def test_a_history_that_is_cut_back_to_its_checkpoint_is_read_anew(path, history
     assert (history.step, len(history.losses)) == (2, 2)
 
 
+def test_one_that_was_cut_back_and_has_grown_again_is_read_from_its_start(path, history):
+    write(path, *(step(n) for n in range(1, 6)))
+    history.update()
+    write(path, {**step(1), "more": "x" * 7}, *(step(n) for n in range(2, 9)), mode="w")
+    history.update()
+    history.update()
+    assert history.step == 8
+
+
 def test_a_step_without_a_loss_is_passed_over_and_counted(path, history):
     write(path, step(1), step(2, loss=None), step(3))
     history.update()
@@ -102,5 +111,5 @@ def test_one_that_stopped_early_is_shown_as_over(path, history):
     history.update()
     shown = " ".join(ET.fromstring(live.view(history, 40, 4, "", over=True)).itertext())
     assert "Época 1 de 4" in shown
-    assert "Tiempo restante ninguno" in shown
+    assert "Tiempo restante —" in shown
     assert "10 de 40" in shown

@@ -1,6 +1,8 @@
 """The panel without a browser: what its controls do to the config, what it says, and what it starts."""
 
+import signal
 import time
+import types
 
 import ipywidgets as ipw
 import pandas as pd
@@ -27,6 +29,10 @@ def panel(config, notices, tmp_path):
 
 def note(panel, name):
     return panel.controls[name].note.value
+
+
+def raise_(error):
+    raise error
 
 
 def tooltip(widget):
@@ -186,6 +192,54 @@ def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, noti
     assert run.path == tmp_path / "run-001"
     again = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     assert again.run().path == run.path  # of another session
+
+
+def test_a_panel_shown_anew_watches_the_training_of_the_one_before(config, notices, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
+    monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
+    monkeypatch.setattr(runner, "display", lambda *_, **__: None)
+    long = config.replace(epochs=200, patience=200, batch_size=4)
+    first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    first.runner.start.click()
+    training = first.runner.training
+    first.runner.start.click()  # once too often
+    assert first.runner.training is training
+    again = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
+    again._ipython_display_()
+    assert again.runner.training is training
+    assert again.config == long
+    assert again.runner.start.disabled
+    wait_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists())
+    training._process.send_signal(signal.SIGINT)  # as when another cell is interrupted
+    time.sleep(1)
+    assert training.is_running
+    again.runner.stop.click()
+    wait_until(lambda: not again.runner.start.disabled and not first.runner.start.disabled)
+    assert "Detenido" in again.runner._status.value
+    assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
+    reopened = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    reopened._tell(measuring=False)
+    assert reopened.runner.start.description == "Continuar"
+    move(reopened, "patience", 9)
+    assert reopened.runner.start.description == "Entrenar"  # that would be another training
+
+
+def test_another_recipe_leaves_what_is_learnt_as_it_is(config, notices, tmp_path):
+    own = config.replace(heads={"causa": 1.0}, text_fields=("equipo",), val_size=0.2, resume="never")
+    panel = widgets.control_panel(own, notices, "cpu", tmp_path, interactive=True)
+    panel._forecast = types.SimpleNamespace(encoder=lambda name: raise_(UserError("no está")))
+    panel.recipe_choice.widget.value = "baseline"
+    kept = ("model", "data", "heads", "text_fields", "monitor", "val_size", "resume")
+    assert {name: getattr(panel.config, name) for name in kept} == {name: getattr(own, name) for name in kept}
+    assert panel.config.max_length == RECIPES["baseline"]["max_length"]
+    assert "no está" in note(panel, "model")
+    assert "se sabrá" in panel._expected.value
+    assert "--heads causa 1.0" in panel._repeat.value
+
+
+def test_a_finished_run_with_a_name_of_its_own_is_found_again(run, notices, tmp_path):
+    panel = widgets.control_panel(run.config.replace(out=str(run.path)), notices, "cpu", tmp_path, interactive=True)
+    assert panel.run().path == run.path
 
 
 def test_a_training_that_is_refused_says_the_sentence_of_the_command_line(config, notices, tmp_path, monkeypatch):

@@ -132,7 +132,12 @@ def test_asked_to_stop_the_command_line_keeps_where_it_was_and_says_how_to_go_on
         command = [sys.executable, "-m", "ocensa_nb", "train", "--data", csv, "--model", "tiny", "--epochs", "60"]
         command += ["--patience", "60", "--precision", "fp32", "--recipe", "cpu", "--out", out]
         return subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            list(map(str, command)),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever the tests were started with
         )
 
     running = train_process(tmp_path / "run")
