@@ -6,13 +6,13 @@ import importlib.util
 import os
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocensa_nb import tiny
 from ocensa_nb.config import unknown
 from ocensa_nb.errors import UserError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Read by huggingface_hub when it is first imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-TINY_WORDS = 1500
 HUB_SECONDS = 6  # a hub that has not answered by then is taken as out of reach
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has is taken
 BUILT_HERE = ("tiny", "beto-random")  # with random weights, on the spot
@@ -83,7 +82,7 @@ def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizer
     Raises `UserError` where the encoder cannot be had.
     """
     if name == "tiny":
-        return _build_tokenizer(texts)
+        return tiny.tokenizer(texts)
     from transformers import AutoTokenizer
 
     return _from_pretrained(AutoTokenizer, "minilm" if name == "beto-random" else name)
@@ -112,8 +111,7 @@ def architecture(name: str, tokenizer: "PreTrainedTokenizerBase") -> "Pretrained
     from transformers import AutoConfig
 
     if name == "tiny":
-        small = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
-        return AutoConfig.for_model("bert", vocab_size=len(tokenizer), **small)
+        return AutoConfig.for_model("bert", vocab_size=len(tokenizer), **tiny.SHAPE)
     if name not in BUILT_HERE and is_here(name):
         return _from_pretrained(AutoConfig, name)
     if name not in CATALOGUE:
@@ -282,24 +280,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _build_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerBase":
-    """Build a small WordPiece tokenizer from the texts, for the `tiny` encoder: their characters and commonest words.
-
-    The vocabulary is counted here because the trainer of `tokenizers` gives another one at each call.
-    """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    normalizer, words = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    counts = Counter(word for text in texts for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text)))
-    characters = sorted({character for word in counts for character in word})
-    common = sorted(counts, key=lambda word: (-counts[word], word))[:TINY_WORDS]
-    pieces = [*special.values(), *characters, *(f"##{character}" for character in characters), *common]
-    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, words
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special)

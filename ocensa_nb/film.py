@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ocensa_nb.looks import COLOURS, GREY, line_styles, share_colours
+from ocensa_nb.looks import COLOURS, GREY, SMOOTHING, line_styles, share_colours
 from ocensa_nb.runs import Run
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 Lines = Sequence[Mapping[str, Any]]  # of a history
 SIZE = (9.0, 3.3)  # inches
-SMOOTHING = 0.05  # weight of the newest step in the smoothed loss
 
 
 class Film:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Okabe & Ito's palette, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY, INK, CARD = "#6B6B6B", "#1A1A1A", "#FFFFFF"
+SMOOTHING = 0.05  # weight of the newest step in a smoothed loss
 DASHES = ("-", "--", ":")
 STYLE: dict[str, Any] = {
     "figure.dpi": 100,  # with 9 inches at most: a Colab cell is some 900 pixels wide
