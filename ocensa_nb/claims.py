@@ -35,6 +35,12 @@ def claim(
         lock.release()
 
 
+def refuse_finished(config: TrainConfig) -> None:
+    """Raise `UserError`, before anything is read, where `config.out` holds what a training would not go on with."""
+    if config.out and Path(config.out).is_dir():
+        _refuse_others(Path(config.out))
+
+
 def folder_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
     """Return where a training of the config would go: `config.out`, its newest cut-off run in `root`, or a new number.
 
@@ -144,7 +150,10 @@ def _refuse_others(path: Path) -> None:
     except OSError as error:
         raise UserError(f"No se puede leer la carpeta «{path}»: {reason(error)}. Elija otro nombre en out.") from error
     if CONFIG in names and not _is_cut_off(path):
-        raise UserError(f"La carpeta «{path}» ya contiene otra corrida, y no se sobrescribe nada. Elija otro out.")
+        raise UserError(
+            f"La carpeta «{path}» ya contiene otra corrida, terminada, y no se sobrescribe nada. Para verla, "
+            f"evaluate --run {path}; para entrenar otra, elija otro nombre en out."
+        )
     if names and CONFIG not in names:
         raise UserError(f"La carpeta «{path}» no está vacía, y no se sobrescribe nada. Elija otro nombre en out.")
 
@@ -158,7 +167,7 @@ def _lock(path: Path) -> BaseFileLock | None:
         return None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro out.") from error
+            raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
         print(f"El disco de «{path}» no tiene bloqueos: no use la misma carpeta desde dos procesos.", flush=True)
         return SoftFileLock(path / LOCK)  # not acquired: releasing it does nothing
     return lock
@@ -179,7 +188,9 @@ def _differences(config: TrainConfig, facts: Mapping[str, Any], kept: Mapping[st
             found.append("la guardó otra versión de este programa")
         return found
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"La corrida sin terminar de la carpeta está dañada ({CONFIG}). Elija otro out.") from error
+        raise UserError(
+            f"La corrida sin terminar de la carpeta está dañada ({CONFIG}). Elija otro nombre en out."
+        ) from error
 
 
 def _keep_precision(facts: dict[str, Any], kept: Mapping[str, Any]) -> None:

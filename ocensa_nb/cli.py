@@ -45,16 +45,20 @@ def train(
     """Entrenar un clasificador con avisos etiquetados."""
     from ocensa_nb import plots
     from ocensa_nb import train as training
+    from ocensa_nb.claims import refuse_finished
 
-    config.validate()
+    refuse_finished(config.validate())
     notices = training.load_notices(config)
     print(notices.report)
     print(f"Receta {recipe}, codificador {config.model}.", flush=True)
     run = training.fit(config, notices)
     plots.training_gif(run)
     metrics, seconds = run.metrics, run.facts["seconds"]
-    print(f"Corrida en {run.path}: época {metrics['best_epoch']} de {metrics['epochs']}, {seconds['total']:.0f} s.")
-    print(f"Tiempo previsto {seconds['expected']:.0f} s, tardó {seconds['training']:.0f} s.")
+    print(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
+    print(
+        f"Entrenar tardó {seconds['training']:.0f} s, de {seconds['expected']:.0f} s previstos; todo, "
+        f"{seconds['total']:.0f} s."
+    )
     print(f"Prueba: {_scores(metrics['test'])}.")
     return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
 
@@ -87,7 +91,8 @@ def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
     table = prediction.predict(trained, data)
     path = prediction.save(table, out)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
-    print(f"{scored:,} de {len(table):,} filas con predicción en {path}.")
+    blank = f"; las otras {len(table) - scored:,} no tienen texto" if scored < len(table) else ""
+    print(f"{scored:,} de {len(table):,} filas con predicción en {path}{blank}.")
     return {"out": str(path), "rows": len(table), "scored": scored}
 
 

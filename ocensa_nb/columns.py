@@ -51,7 +51,7 @@ def find_columns(
     for role in roles:
         if role in columns:
             if columns[role] not in table.columns:
-                raise UserError(f"{source}: " + unknown(f"La columna para {role},", columns[role], table.columns))
+                raise UserError(f"{source}: " + unknown(f"La columna de {role},", columns[role], table.columns))
             used[role] = columns[role]
             continue
         aliases = ALIASES.get(role, (fold(role),))
@@ -68,7 +68,7 @@ def find_columns(
             wanted = LABEL_COLUMNS.get(role, role)
             names = unknown("La columna", wanted, table.columns)
             raise UserError(
-                f"{source}: {names} Diga cuál es con columns, p. ej. --columns {role} «nombre de la columna»."
+                f'{source}: {names} Diga cuál es con columns, p. ej. --columns {role} "nombre de la columna".'
             )
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
 

@@ -68,7 +68,7 @@ class TrainConfig:
         default_factory=lambda: {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
     )
     text_fields: Annotated[tuple[str, ...], Doc("columnas que se añaden a la descripción, si existen")] = TEXT_FIELDS
-    columns: Annotated[dict[str, str], Doc("columnas con otro nombre, p. ej. causa «Mi columna»")] = field(
+    columns: Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. causa "Mi columna"')] = field(
         default_factory=dict
     )
     max_length: Annotated[int, Doc("tokens por aviso; lo que sobra se corta")] = 128

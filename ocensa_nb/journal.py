@@ -72,6 +72,7 @@ class Journal:
         """Read what is waiting and move the bar; return how many of its steps were skipped."""
         if not self._pending:
             return 0
+        bar = self.bar  # made before these steps are counted
         table = torch.stack([step.values for step in self._pending]).cpu().numpy()
         now = time.perf_counter()
         rows_per_second = sum(step.rows for step in self._pending) / (now - self._read_at)
@@ -79,8 +80,8 @@ class Journal:
         for step, (*losses, norm) in zip(self._pending, table.tolist(), strict=True):
             self._note(step, losses, norm, rows_per_second, memory)
         shown = f"pérdida {sum(losses):.3f}, {rows_per_second:.0f} filas/s"
-        self.bar.set_postfix_str(shown, refresh=False)
-        self.bar.update(len(self._pending))
+        bar.set_postfix_str(shown, refresh=False)
+        bar.update(len(self._pending))
         self._pending.clear()
         if now - self._written_at > WRITE_SECONDS:
             self._try_to_write()

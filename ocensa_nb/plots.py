@@ -1,5 +1,6 @@
 """Every figure, and the training GIF. Each figure carries its units and a one-line reading, in Spanish."""
 
+import base64
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -176,6 +177,11 @@ def training_gif(run: Run) -> Path | None:
         times = [*[FRAME_MS] * (count - 1), HELD_MS]
         first.save(fresh, save_all=True, append_images=[*more, last], duration=times, loop=0)
     return path
+
+
+def embedded(gif: Path) -> str:
+    """Return a GIF as HTML that holds it whole: an HTML copy of a notebook shows no GIF of another kind."""
+    return f'<img src="data:image/gif;base64,{base64.b64encode(gif.read_bytes()).decode()}" alt="El entrenamiento">'
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -24,7 +24,9 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     table, _ = read_table(data)
     added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
     if taken := [name for name in added if name in table.columns]:
-        raise UserError(f"«{data}» ya tiene la columna {', '.join(taken)}: quítela o cámbiele el nombre, y repita.")
+        raise UserError(
+            f"«{data}» ya tiene estas columnas: {', '.join(taken)}. Quítelas o cámbieles el nombre, y repita."
+        )
     named = {role: name for role, name in config.columns.items() if role not in config.heads and name in table.columns}
     # Only the fields the run was trained with; a column it learnt as a label is never text.
     trained = run.facts["data"]["columns"]

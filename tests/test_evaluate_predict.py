@@ -129,7 +129,7 @@ def test_predictions_do_not_depend_on_the_company_a_row_is_in(run, tmp_path):
 
 def test_a_file_with_predictions_already_is_refused_and_nothing_is_written_over(run, csv, tmp_path):
     path = predict.save(predict.predict(run, csv), tmp_path / "p.csv")
-    with pytest.raises(UserError, match="ya tiene la columna pred_modo"):
+    with pytest.raises(UserError, match="ya tiene estas columnas: pred_modo"):
         predict.predict(run, path)
     with pytest.raises(UserError, match="Ya existe"):
         predict.save(pd.DataFrame({"a": [1]}), path)
