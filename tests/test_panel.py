@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ocensa_nb import forecast, precision, pricing, runner, session, widgets
+from ocensa_nb import encoders, forecast, precision, pricing, runner, session, widgets
 from ocensa_nb.background import Training
 from ocensa_nb.claims import folder_of
 from ocensa_nb.config import RECIPES
@@ -18,6 +18,18 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
 
 SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def prices(config, notices):
+    """Return what a step costs here, measured once for all these tests."""
+    shape = encoders.architecture("tiny", encoders.load_tokenizer("tiny", notices.texts))
+    return pricing.measure(shape, "fp32", config, notices)
+
+
+@pytest.fixture(autouse=True)
+def priced(monkeypatch, prices):
+    monkeypatch.setattr(pricing, "measure", lambda *_: prices)
 
 
 @pytest.fixture
@@ -160,7 +172,7 @@ def test_html_in_names_is_shown_as_text(panel):
 
 def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, notices, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
-    long = config.replace(epochs=30, patience=30, batch_size=4)
+    long = config.replace(epochs=10, patience=10, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     with pytest.raises(UserError, match="pulse Entrenar"):
         panel.run()
@@ -186,7 +198,7 @@ def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, noti
     assert panel.runner.training.exit_code == 0, panel.runner._status.value
     assert "✅ Listo" in panel.runner._status.value
     assert "Continúa" in panel.runner.training._log.read_text(encoding="utf-8")
-    assert "2400 de 2400" in panel.runner.view.value
+    assert "800 de 800" in panel.runner.view.value
     assert len(pictures) == 1
     run = panel.run()
     assert run.path == tmp_path / "run-001"

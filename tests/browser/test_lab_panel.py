@@ -38,7 +38,8 @@ def test_a_training_is_set_started_watched_stopped_and_gone_on_with(notebook, cs
     opened.press("Continuar")
     opened.wait_for_text("ocensa-state", "✅ Listo", 2 * STARTS)
     assert "960 de 960" in opened.text("ocensa-numbers")
-    history = (opened.lab.root / "runs/run-001/history.jsonl").read_text(encoding="utf-8")
+    folder = re.search("Listo, en «(.+?)»", opened.text("ocensa-state")).group(1)
+    history = (opened.lab.root / folder / "history.jsonl").read_text(encoding="utf-8")
     assert history.count('"step"') == 960  # gone on with, and not begun again
     saved = next(cell for cell in opened.save()["cells"] if "control_panel" in "".join(cell["source"]))
     assert any("image/png" in output.get("data", {}) for output in saved["outputs"])
