@@ -48,8 +48,9 @@ def folder_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> 
     """
     if config.out:
         return Path(config.out)
-    mine = (path for path in _cut_off(root) if _is_of(path, config, data_fingerprint))
-    return next(mine, None) or next_folder(root) if config.resume == "auto" else next_folder(root)
+    cut_off = _cut_off(root) if config.resume == "auto" else []
+    mine = (path for path in cut_off if _is_of(path, config, data_fingerprint))
+    return next(mine, None) or next_folder(root)
 
 
 def goes_on(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:

@@ -99,7 +99,7 @@ class Runner:
 
     def _show_running(self, running: bool) -> None:
         self.start.disabled, self.stop.disabled = True, not running
-        self._lock(running)  # which may measure: nothing is to train meanwhile
+        self._lock(running)  # names the button too, before it can be pressed
         self.start.disabled = running
 
     def _follow(self, training: Training) -> None:
