@@ -211,7 +211,7 @@ def _micro_batches(size: np.ndarray, batch_size: int) -> np.ndarray:
 def _table(sizes: np.ndarray) -> TokenTable:
     """Return texts of random ids: for each size its rows, the first of its tokens and every other one token shorter.
 
-    Real batches have padding too; without any, attention takes a quicker way.
+    Real batches have padding too, and so a mask.
     """
     lengths = np.concatenate([width - np.arange(rows) % 2 for rows, width in sizes])
     ids = np.random.default_rng(0).integers(1, VOCABULARY, int(lengths.sum()), np.int32)
