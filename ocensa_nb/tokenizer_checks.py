@@ -1,0 +1,92 @@
+"""What a tokenizer may do silently: drop case and accents, miss most of its vocabulary, turn words into `[UNK]`."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.tokens import TokenTable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+COMMON = 0.005  # share of a vocabulary; bert-base-uncased has 2 of 29,523 pieces with a capital letter and no accent
+SMALLEST = 0.9  # of the config's vocabulary size: some models round it up, to a multiple of 64 or 128
+UNKNOWN = 0.05  # share of unknown tokens above which a text says too little
+SHOWN_WORDS = 10
+SAMPLED_TEXTS = 10_000  # enough to find the commonest words
+SHOWN_LETTERS = 5  # shorter words are rarely split
+
+
+def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
+    """Return the loading options with which a tokenizer keeps the case and the accents that its vocabulary has.
+
+    Without `do_lower_case` in `tokenizer_config.json`, transformers lowercases a BERT vocabulary and strips its
+    accents, so that the words of a cased Spanish model are never found (dccuchile/beto#7).
+
+    Returns
+    -------
+    dict
+        `do_lower_case` and `strip_accents` to load it with again; empty if nothing is lost.
+    """
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    if normalizer is None:
+        return {}
+    pieces = [piece for piece in tokenizer.get_vocab() if not piece.startswith("[")]
+    capitals, accents = _share(pieces, lambda piece: piece != piece.lower()), _share(pieces, _has_accent)
+    options = {}
+    if capitals >= COMMON and normalizer.normalize_str("A") == "a":
+        options["do_lower_case"] = False
+    if accents >= COMMON and normalizer.normalize_str("á") == "a":
+        options["strip_accents"] = False
+    return options
+
+
+def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int, source: str) -> None:
+    """Raise `UserError` if the tokenizer cannot be that of an encoder with `vocab_size` embeddings."""
+    if not SMALLEST * vocab_size <= len(tokenizer) <= vocab_size:
+        raise UserError(
+            f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens, y el codificador espera {vocab_size}: no es "
+            "el suyo o está incompleto. Copie otra vez tokenizer.json o vocab.txt de donde vino el modelo."
+        )
+
+
+def unknown_share(table: TokenTable, tokenizer: "PreTrainedTokenizerBase") -> float:
+    """Return the share of unknown tokens among all tokens that are not special, from 0 to 1."""
+    if tokenizer.unk_token_id is None:
+        return 0.0
+    special = np.isin(table.ids, [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id])
+    return float((table.ids == tokenizer.unk_token_id).sum() / max(1, (~special).sum()))
+
+
+def check_unknown_share(share: float, source: str) -> None:
+    """Raise `UserError` if too many tokens of the texts are unknown to the tokenizer."""
+    if share > UNKNOWN:
+        raise UserError(
+            f"El {100 * share:.0f} % de los tokens de sus avisos son desconocidos ([UNK]) para el tokenizador de "
+            f"«{source}»: no es el del codificador, o el vocabulario no es para estos textos. Copie otra vez su "
+            "tokenizer.json o vocab.txt, o elija otro codificador."
+        )
+
+
+def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return, in Spanish, the share of unknown tokens and how the tokenizer splits the commonest words."""
+    sample = texts[:: 1 + len(texts) // SAMPLED_TEXTS]
+    counts = Counter(word for text in sample for word in text.split() if len(word) >= SHOWN_LETTERS and word.isalpha())
+    words = [f"{word} → {' '.join(tokenizer.tokenize(word))}" for word, _ in counts.most_common(SHOWN_WORDS)]
+    return f"Tokens desconocidos: {100 * share:.1f} %. Cómo se parten las palabras más frecuentes: {'; '.join(words)}."
+
+
+def _share(pieces: Sequence[str], has: Callable[[str], bool]) -> float:
+    return sum(map(has, pieces)) / max(1, len(pieces))
+
+
+def _has_accent(piece: str) -> bool:
+    return _any_combining(unicodedata.normalize("NFD", piece)) and not _any_combining(piece)
+
+
+def _any_combining(characters: Iterable[str]) -> bool:
+    return any(unicodedata.combining(character) for character in characters)
