@@ -136,8 +136,10 @@ def untrained(shape: "PretrainedConfig", device: str = "cpu") -> "PreTrainedMode
     import torch
     from transformers import AutoModel
 
+    # On `meta` nothing can be read, and for SDPA the mask is.
+    attention = {"attn_implementation": "eager"} if device == "meta" else {}
     with torch.device(device):
-        return _without_pooler(AutoModel.from_config(shape))
+        return _without_pooler(AutoModel.from_config(shape, **attention))
 
 
 def _without_pooler(encoder: "PreTrainedModel") -> "PreTrainedModel":

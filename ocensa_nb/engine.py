@@ -50,8 +50,9 @@ class Engine:
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one optimiser step over a whole effective batch; return its losses (heads,) and gradient norm, a scalar.
 
-        Nothing here waits for the device (with transformers 4 the encoder does, to ask what a mask holds). A norm that
-        is not finite means that the step was skipped: weights and moments are as they were.
+        Nothing here waits for the device, unless the encoder takes no mask that is ready for attention (transformers 4,
+        and the families for which `slices.takes_ready_mask` is False). A norm that is not finite means that the step
+        was skipped: weights and moments are as they were.
         """
         micro_batches = to_device(micro_batches, self.device)
         losses = self.micro_batches.run(self.accumulate, micro_batches, self.model)

@@ -11,7 +11,7 @@ from torch import nn
 from ocensa_nb.cls_layer import ClsLayer
 from ocensa_nb.errors import UserError
 from ocensa_nb.precision import full_fp32
-from ocensa_nb.slices import Slice, layers
+from ocensa_nb.slices import NOT_SUPPORTED, Slice, layers, takes_ready_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,7 +43,8 @@ class MultiHeadClassifier(nn.Module):
         self.encoder = encoder
         self.shared = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout))
         self.heads = nn.ModuleDict({name: _head(hidden, count, dropout) for name, count in classes.items()})
-        self._from_ids = self._from_hidden = Path(Slice(encoder))
+        self._ready_mask = takes_ready_mask(encoder)
+        self._from_ids = self._from_hidden = Path(self._slice())
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the logits of every head, from ids or from the hidden states after the frozen layers."""
@@ -61,11 +62,11 @@ class MultiHeadClassifier(nn.Module):
         self.eval()
         try:
             stack = layers(self.encoder)
-            short = Path(Slice(self.encoder, 0, len(stack) - 1), ClsLayer(stack[-1]))
+            short = Path(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
             with torch.inference_mode(), full_fp32():
                 whole, found = self._from_ids(ids, attention_mask), short(ids, attention_mask)
             same = torch.allclose(whole, found, atol=1e-4)
-        except (UserError, AttributeError, TypeError, ValueError, RuntimeError):
+        except NOT_SUPPORTED:
             same = False
         finally:
             self.train(training)
@@ -77,15 +78,18 @@ class MultiHeadClassifier(nn.Module):
         """Take, from now on, the hidden states after layer k as input too; after the last, those of `[CLS]` alone."""
         depth, last = len(layers(self.encoder)), self._from_ids.last
         if k == depth:
-            self._from_hidden = Path(Slice(self.encoder, depth, depth))
+            self._from_hidden = Path(self._slice(depth, depth))
         else:
-            self._from_hidden = Path(Slice(self.encoder, k, depth - 1 if last else depth), last)
+            self._from_hidden = Path(self._slice(k, depth - 1 if last else depth), last)
 
     def bottom(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return what gives, from ids and mask, the input of `start_at`: (rows, tokens, width), or (rows, 1, width)."""
         if k == len(layers(self.encoder)):
             return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]
-        return Slice(self.encoder, 0, k)
+        return self._slice(0, k)
+
+    def _slice(self, start: int = 0, stop: int | None = None) -> Slice:
+        return Slice(self.encoder, self._ready_mask, start, stop)
 
     def train(self, mode: bool = True) -> "MultiHeadClassifier":
         """Set training mode, but leave frozen modules in eval: what is frozen must not drop anything out."""
@@ -96,23 +100,46 @@ class MultiHeadClassifier(nn.Module):
 
 
 def freeze(model: MultiHeadClassifier, k: int) -> None:
-    """Freeze the embeddings and the first k layers; with k = 0 everything is trained.
+    """Freeze the first k layers and every other parameter that their output depends on; k = 0 trains everything.
 
-    What is registered before layer k in the encoder feeds it, and is frozen; what comes after is trained.
-    Raises `UserError` for more layers than there are.
+    Besides the embeddings, that may be a table of relative positions that all layers read (DeBERTa, MPNet). Raises
+    `UserError` for more layers than there are, and for an encoder that does not run on token ids alone.
     """
     model.requires_grad_(True)
     if k:
         stack = layers(model.encoder)
         if not 0 <= k <= len(stack):
             raise UserError(f"freeze_layers = {k}: este codificador tiene {len(stack)} capas; use de 0 a {len(stack)}.")
-        kept = {id(p) for layer in list(stack)[k:] for p in layer.parameters()}
-        last_frozen = {id(p) for p in stack[k - 1].parameters()}
-        parameters = list(model.encoder.parameters())
-        depth = max(i for i, p in enumerate(parameters) if id(p) in last_frozen)
-        for parameter in parameters[: depth + 1]:
-            parameter.requires_grad_(id(parameter) in kept)
+        for parameter in [*_feeding(model.encoder, k), *stack[:k].parameters()]:
+            parameter.requires_grad_(False)
     model.train(model.training)
+
+
+def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
+    """Return the parameters that the hidden states after layer k depend on; after the last, the encoder's output.
+
+    Found by differentiating those states for a few token ids. Works on the device `meta` too.
+    """
+    stack, parameters = layers(encoder), list(encoder.parameters())
+    ids = torch.arange(8, device=parameters[0].device)[None] % encoder.config.vocab_size
+    outputs: list[torch.Tensor | tuple[torch.Tensor, ...]] = []
+    hook = stack[k - 1].register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+    training = encoder.training
+    encoder.eval()  # draws no random number
+    try:
+        with torch.enable_grad():
+            whole = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
+            states = whole if k == len(stack) else after_k
+            gradients = torch.autograd.grad(states.sum(), parameters, allow_unused=True)
+    except NOT_SUPPORTED as error:
+        raise UserError(
+            f"No se pueden congelar las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
+        ) from error
+    finally:
+        hook.remove()
+        encoder.train(training)
+    return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
 
 
 def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:

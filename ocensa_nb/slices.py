@@ -3,14 +3,12 @@
 import copy
 
 import torch
-import transformers
 from torch import nn
 
 from ocensa_nb.errors import UserError
 
-# From a mask (rows, tokens) transformers asks the device whether it masks anything, and waits for the answer. Since
-# version 5 it takes one ready for attention, (rows, 1, 1, tokens), as it is.
-TAKES_READY_MASKS = int(transformers.__version__.split(".")[0]) >= 5
+# What an encoder raises when it is called in a way that its family does not support.
+NOT_SUPPORTED = (UserError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
 
 
 def layer_stack(encoder: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -36,17 +34,40 @@ def layers(encoder: nn.Module) -> nn.ModuleList:
     return layer_stack(encoder)[1]
 
 
+def takes_ready_mask(encoder: nn.Module) -> bool:
+    """Return whether an encoder gives the same outputs for a mask that is ready for attention, (rows, 1, 1, tokens).
+
+    transformers turns a mask (rows, tokens) into such a one, for which it asks the device whether anything is masked
+    and waits for the answer, once per forward. Since version 5 BERT-like families take a ready mask as it is; others
+    reject it or read it differently, so both are compared.
+    """
+    device = next(encoder.parameters()).device
+    ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=device)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=device)
+    training = encoder.training
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            plain = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+            ready = encoder(input_ids=ids, attention_mask=_ready(mask)).last_hidden_state
+        return torch.allclose(plain[mask.bool()], ready[mask.bool()], atol=1e-5)
+    except NOT_SUPPORTED:
+        return False
+    finally:
+        encoder.train(training)
+
+
 class Slice:
     """Layers `start` to `stop` of an encoder, over its own weights; from 0, its embeddings come first.
 
-    Without bounds it is the encoder itself, whatever its family.
+    Without bounds it is the encoder itself, whatever its family. ready_mask: see `takes_ready_mask`.
     """
 
-    def __init__(self, encoder: nn.Module, start: int = 0, stop: int | None = None) -> None:
+    def __init__(self, encoder: nn.Module, ready_mask: bool, start: int = 0, stop: int | None = None) -> None:
         self.nothing = start == stop and start > 0
-        self.cut = stop is not None
+        self.ready_mask = ready_mask
         self.view = encoder
-        if self.cut:
+        if stop is not None:
             self.view = _with_layers(encoder, list(layers(encoder))[start:stop])
         if start:
             for name in ("embeddings", "embeddings_project"):  # ELECTRA projects its embeddings
@@ -61,8 +82,8 @@ class Slice:
         if self.nothing:
             return inputs
         kind = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
-        if TAKES_READY_MASKS and self.cut:
-            attention_mask = attention_mask[:, None, None, :].bool()
+        if self.ready_mask:
+            attention_mask = _ready(attention_mask)
         return self.view(**{kind: inputs}, attention_mask=attention_mask).last_hidden_state
 
 
@@ -72,6 +93,10 @@ class _PassThrough(nn.Module):
     def forward(self, *inputs: object, **named: object) -> torch.Tensor:
         candidates = (*inputs, *named.values())
         return next(x for x in candidates if isinstance(x, torch.Tensor) and x.is_floating_point())
+
+
+def _ready(attention_mask: torch.Tensor) -> torch.Tensor:
+    return attention_mask[:, None, None, :].bool()
 
 
 def _with_layers(encoder: nn.Module, kept: list[nn.Module]) -> nn.Module:

@@ -17,7 +17,7 @@ from ocensa_nb import trunk_store
 from ocensa_nb.devices import to_device
 from ocensa_nb.model import MultiHeadClassifier, sha256
 from ocensa_nb.precision import autocast, full_fp32
-from ocensa_nb.slices import layers
+from ocensa_nb.slices import NOT_SUPPORTED, layers
 from ocensa_nb.tokens import TokenTable, places, sorted_batches
 
 BUILD_BATCH = 64
@@ -153,7 +153,7 @@ def _can_start_at(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> boo
             hidden = model.bottom(k)(ids, mask)
             parts = model(hidden, mask[:, : hidden.shape[1]])
         return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
-    except (TypeError, ValueError, RuntimeError, StopIteration, AttributeError):
+    except NOT_SUPPORTED:
         return False
     finally:
         model.train(training)

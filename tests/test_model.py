@@ -2,22 +2,37 @@
 
 import pytest
 import torch
+import transformers
+from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    MPNetConfig,
+    MPNetModel,
     RobertaConfig,
     RobertaModel,
 )
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, freeze
-from ocensa_nb.slices import layers
+from ocensa_nb.slices import layers, takes_ready_mask
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
+DEBERTA_V3 = {  # what microsoft/mdeberta-v3-base sets: positions enter every layer through `rel_embeddings`
+    "relative_attention": True,
+    "position_buckets": 4,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
 FAMILIES = {
     "bert": lambda: BertModel(BertConfig(**SMALL), add_pooling_layer=False),
     "roberta": lambda: RobertaModel(RobertaConfig(**SMALL), add_pooling_layer=False),
@@ -25,8 +40,12 @@ FAMILIES = {
     "distilbert": lambda: DistilBertModel(
         DistilBertConfig(vocab_size=50, dim=16, n_layers=3, n_heads=2, hidden_dim=32)
     ),
+    "deberta-v2": lambda: DebertaV2Model(DebertaV2Config(**SMALL, **DEBERTA_V3)),
+    "mpnet": lambda: MPNetModel(MPNetConfig(**SMALL), add_pooling_layer=False),
 }
+CLS_FAMILIES = ("bert", "roberta", "electra", "distilbert")  # whose last layer is computed for [CLS] alone
 IDS = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(0))
+MASK = (torch.arange(7) < torch.tensor([[7], [3], [5], [6]])).long()
 
 
 def classifier(family):
@@ -68,6 +87,46 @@ def test_frozen_layers_drop_nothing_out_while_trained_ones_do(family):
     assert not any(m.training for m in model.modules())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_frozen_part_after_60_steps_has_the_same_outputs(family, k):
+    model = classifier(family)
+    freeze(model, k)
+    frozen = model.bottom(k)
+    model.eval()
+    with torch.no_grad():
+        before = frozen(IDS, MASK)
+    train_steps(model, lambda: model(IDS, MASK))
+    with torch.no_grad():
+        assert torch.equal(frozen(IDS, MASK), before)
+
+
+def train_steps(model, logits, steps=60):
+    """Move the trained weights far: what leaks into the frozen part shows."""
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        losses = [nn.functional.cross_entropy(values, torch.arange(len(values))) for values in logits().values()]
+        sum(losses).backward()  # every row is a class, so that what the encoder gives for it counts
+        optimizer.step()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
+@pytest.mark.skipif(transformers.__version__ < "5", reason="transformers 4 takes no mask that is ready for attention")
+def test_ready_masks_are_used_by_families_that_take_them(family):
+    assert takes_ready_mask(FAMILIES[family]())
+
+
+def test_ready_mask_that_is_rejected_or_read_differently_is_not_used():
+    encoder = FAMILIES["bert"]()
+    original = encoder.forward
+    encoder.forward = lambda input_ids, attention_mask: original(
+        input_ids, attention_mask=attention_mask if attention_mask.ndim == 2 else None
+    )
+    assert not takes_ready_mask(encoder)
+    assert not takes_ready_mask(FAMILIES["mpnet"]())
+
+
 def test_freezing_less_again_trains_more_again():
     model = classifier("bert")
     freeze(model, 3)
@@ -90,10 +149,7 @@ def test_the_parameter_count_reads_as_the_guide_prints_it():
     assert describe_parameters(model) == f"Parámetros: {trainable:,} entrenables de {total:,} totales ({share:.1f}%)"
 
 
-MASK = (torch.arange(7) < torch.tensor([[7], [3], [5], [6]])).long()
-
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CLS_FAMILIES)
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_the_last_layer_for_cls_alone_gives_the_outputs_and_gradients_of_the_whole(family, k):
     seen = []
@@ -121,7 +177,7 @@ def test_the_last_layer_for_cls_alone_gives_the_outputs_and_gradients_of_the_who
             torch.testing.assert_close(found, gradient, atol=1e-5 * largest.item(), rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CLS_FAMILIES)
 def test_dropout_in_the_last_layer_for_cls_alone_has_the_distribution_of_the_whole(family):
     moments = []
     for short in (False, True):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from test_model import FAMILIES, IDS, classifier
+from test_model import FAMILIES, IDS, classifier, train_steps
 
 from ocensa_nb import train, trunk, trunk_store
 from ocensa_nb.model import count_parameters, freeze
@@ -40,6 +40,21 @@ def test_logits_and_gradients_are_those_of_the_whole_encoder(family, k):
         seen.append((logits, gradients))
     torch.testing.assert_close(seen[0][0], seen[1][0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(seen[0][1], seen[1][1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_cached_features_after_60_steps_give_the_logits_of_the_whole_encoder(family, k):
+    """Train on cached features and then run the whole encoder: what leaks into the frozen part shows."""
+    model = classifier(family).eval()
+    freeze(model, k)
+    hidden = trunk.build(model, TABLE, k, "fp32")
+    if isinstance(hidden, TokenTable):
+        pytest.skip(f"{family} cannot start at layer {k}: it is trained without cached features")
+    train_steps(model, lambda: model(*hidden.batch(ROWS)))
+    with torch.no_grad():
+        cached, whole = (model(*table.batch(ROWS)) for table in (hidden, TABLE))
+    torch.testing.assert_close(cached, whole, atol=1e-6, rtol=1e-6)
 
 
 def test_a_training_with_the_cache_has_the_losses_and_metrics_of_one_without(config, notices, tmp_path):
