@@ -75,9 +75,15 @@ def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
         plots.save(plots.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
     print(f"Evaluación de {found.source} ({len(found.texts):,}) en {folder}.")
     if found.left_out:
-        print(f"{found.left_out:,} filas se dejaron fuera: tienen etiquetas que la corrida no conoce.")
+        print(found.left_out_note())
     print(found.summary().round(3).to_string())
-    return {"out": str(folder), "rows": len(found.texts), "left_out": found.left_out, "metrics": found.metrics}
+    return {
+        "out": str(folder),
+        "rows": len(found.texts),
+        "left_out": found.left_out,
+        "unknown_labels": found.unknown,
+        "metrics": found.metrics,
+    }
 
 
 def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """How good a finished run is: metrics, a report by class, confusion, and the pairs it confuses most."""
 
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from ocensa_nb.output_tables import write_table
 from ocensa_nb.runs import Run, new_folder
 
 EXAMPLE_CHARACTERS = 160
+NAMED_LABELS = 5  # how many unknown labels a message names
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Evaluation:
     """What a run got right and wrong on a set of rows.
 
     texts: (rows,); classes: the names behind the indices; labels, predicted: int64 (rows,) a head; confidence:
-    probability of the predicted class, float32 (rows,) a head; left_out: rows whose label the run never saw.
+    probability of the predicted class, float32 (rows,) a head; left_out: rows excluded for a label the run does not
+    know; unknown: those labels and their rows, per head.
     """
 
     source: str
@@ -32,6 +38,7 @@ class Evaluation:
     predicted: dict[str, np.ndarray]
     confidence: dict[str, np.ndarray]
     left_out: int = 0
+    unknown: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -88,12 +95,25 @@ class Evaluation:
         pairs["% de la clase"] = (100 * pairs["filas"] / pairs["verdadera"].map(totals)).round(1)
         return pairs[["verdadera", "predicha", "filas", "% de la clase", "ejemplo"]].reset_index(drop=True)
 
+    def left_out_note(self) -> str:
+        """Say in Spanish how many rows were excluded and which labels they have; empty if there are none."""
+        if not self.left_out:
+            return ""
+        return (
+            f"{self.left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: "
+            f"{_name_labels(self.unknown)}."
+        )
+
     def save(self, out: str | Path) -> Path:
         """Write the metrics, tables and predictions to a new folder and return it."""
-        import json
-
         folder = new_folder(out)
-        facts = {"source": self.source, "rows": len(self.texts), "left_out": self.left_out, "metrics": self.metrics}
+        facts = {
+            "source": self.source,
+            "rows": len(self.texts),
+            "left_out": self.left_out,
+            "unknown_labels": self.unknown,
+            "metrics": self.metrics,
+        }
         write_text(folder / "metrics.json", json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
         rows = pd.DataFrame({TEXT: self.texts})
         for head, names in self.classes.items():
@@ -120,9 +140,11 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     if prepared is not None:
         rows = prepared.split["test"]
         texts = [prepared.texts[row] for row in rows]
-        return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()}, 0)
+        return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()})
     if data:
-        return _score(run, f"todas las filas de {data}", *_known_rows(run, frame))
+        texts, labels, left_out, unknown = _known_rows(run, frame)
+        found = _score(run, f"todas las filas de {data}", texts, labels)
+        return dataclasses.replace(found, left_out=left_out, unknown=unknown)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
         "Recupere el archivo de entonces, o evalúe con otro archivo etiquetado (--data)."
@@ -138,20 +160,45 @@ def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
     return prepared if prepared.fingerprint == run.facts["data"]["fingerprint"] else None
 
 
-def _known_rows(run: Run, frame: pd.DataFrame) -> tuple[list[str], dict[str, np.ndarray], int]:
-    """Keep the rows whose labels the run knows; a class it joined to its `Other` counts as that."""
-    codes = {}
+def _known_rows(
+    run: Run, frame: pd.DataFrame
+) -> tuple[list[str], dict[str, np.ndarray], int, dict[str, dict[str, int]]]:
+    """Return the texts and labels of the rows whose labels the run knows, and what was excluded.
+
+    A class that the training merged into another counts as that one. A run of an earlier version does not say which
+    they were: a label it does not know may never have been seen, so the row is excluded, not scored as `Other`.
+
+    Returns
+    -------
+    texts, labels, left_out, unknown
+        As in `Evaluation`.
+    """
+    merged = run.facts["data"].get("merged", {})
+    codes, unknown = {}, {}
     for head, names in run.classes.items():
-        other = next((i for i, name in enumerate(names) if name.split(" (")[0] == notices.OTHER), -1)
-        known = pd.Categorical(frame[head], categories=names).codes.astype(np.int64)
-        codes[head] = np.where(known < 0, other, known)
+        into = merged.get(head, {})
+        labels = frame[head].map(lambda name, into=into: into.get(name, name))
+        codes[head] = pd.Categorical(labels, categories=names).codes.astype(np.int64)
+        if rows := Counter(labels[codes[head] < 0]):
+            unknown[head] = dict(rows.most_common())
     keep = np.all([values >= 0 for values in codes.values()], axis=0)
     if not keep.any():
-        raise UserError(f"Ninguna de las {len(frame):,} filas tiene etiquetas que esta corrida conozca.")
-    return frame[TEXT][keep].tolist(), {head: values[keep] for head, values in codes.items()}, int((~keep).sum())
+        raise UserError(
+            f"Ninguna de las {len(frame):,} filas tiene etiquetas que esta corrida conozca. No conoce "
+            f"{_name_labels(unknown)}."
+        )
+    labels = {head: values[keep] for head, values in codes.items()}
+    return frame[TEXT][keep].tolist(), labels, int((~keep).sum()), unknown
 
 
-def _score(run: Run, source: str, texts: list[str], labels: dict[str, np.ndarray], left_out: int) -> Evaluation:
+def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the first of the unknown labels with their rows, and how many more there are."""
+    named = [f"{head} «{name}» ({rows:,})" for head, labels in unknown.items() for name, rows in labels.items()]
+    more = f" y {len(named) - NAMED_LABELS:,} más" if len(named) > NAMED_LABELS else ""
+    return ", ".join(named[:NAMED_LABELS]) + more
+
+
+def _score(run: Run, source: str, texts: list[str], labels: dict[str, np.ndarray]) -> Evaluation:
     found = scoring.score_texts(run, texts, "Evaluando")
     confidence = {head: scoring.probabilities(values).max(axis=1) for head, values in found.items()}
-    return Evaluation(source, texts, run.classes, labels, scoring.predictions(found), confidence, left_out)
+    return Evaluation(source, texts, run.classes, labels, scoring.predictions(found), confidence)

@@ -45,6 +45,10 @@ class DataReport:
     split: dict[str, int] = field(default_factory=dict)
     repeated_texts: int = 0
 
+    def merged(self) -> dict[str, dict[str, str]]:
+        """Return, per head, the class that each class with too few rows was merged into."""
+        return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
+
     def lines(self) -> list[str]:
         """Return the report as Spanish sentences, one a line."""
         lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]

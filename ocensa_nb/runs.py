@@ -254,6 +254,10 @@ def _are_facts(facts: Any, classes: Mapping[str, Any]) -> bool:
     texts = [facts.get("precision"), data.get("path"), data.get("fingerprint")]
     if not isinstance(columns, dict) or not {"descripcion", *classes} <= set(columns):
         return False
+    merged = data.get("merged", {})  # absent from runs of earlier versions
+    if not isinstance(merged, dict) or not all(isinstance(into, dict) for into in merged.values()):
+        return False
+    texts += [name for into in merged.values() for name in into.values()]
     return all(isinstance(text, str) for text in (*texts, *columns.values()))
 
 

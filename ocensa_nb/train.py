@@ -182,6 +182,7 @@ def _facts(
             "path": str(Path(config.data or environment.SAMPLE_DATA).resolve()),
             "fingerprint": notices.fingerprint,
             "columns": notices.report.columns,
+            "merged": notices.report.merged(),
         },
         "inputs": inputs,
         "device": device.type,

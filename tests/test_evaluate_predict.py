@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ocensa_nb import evaluate, plots, predict, scoring, synthetic
+from ocensa_nb import evaluate, plots, predict, runs, scoring, synthetic, train
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
@@ -45,6 +45,69 @@ def test_another_file_is_evaluated_whole_and_unknown_labels_are_counted(run, tmp
     found = evaluate.evaluate(run, tmp_path / "otro.csv")
     assert len(found.texts) + found.left_out == 60
     assert found.left_out >= 5
+
+
+@pytest.fixture(scope="module")
+def merged_run(config, tmp_path_factory):
+    """Return a run that merged the rare class «Rara (RAR)» into the file's own «Other (OTH)»."""
+    folder = tmp_path_factory.mktemp("merged")
+    table = synthetic.generate(300, seed=4)
+    table.loc[0:2, "modo_falla"] = "Rara (RAR)"
+    table.to_csv(folder / "avisos.csv", index=False)
+    settings = {"data": str(folder / "avisos.csv"), "out": str(folder / "run"), "epochs": 1, "min_class_count": 4}
+    return train.fit(config.replace(**settings))
+
+
+@pytest.fixture
+def another_file(merged_run, tmp_path):
+    """Return the path of 30 notices whose modes are all «Wear (WEA)», but for 2 merged and 5 never seen."""
+    table = synthetic.generate(30, seed=12)
+    table["modo_falla"] = "Wear (WEA)"
+    table.loc[0:1, "modo_falla"] = "Rara (RAR)"
+    table.loc[2:6, "modo_falla"] = "Nunca vista (NUN)"
+    table["causa_falla"], table["prioridad"] = merged_run.classes["causa"][0], merged_run.classes["prioridad"][0]
+    table.to_csv(tmp_path / "otro.csv", index=False)
+    return tmp_path / "otro.csv"
+
+
+def modes(evaluation):
+    return [evaluation.classes["modo"][i] for i in evaluation.labels["modo"]]
+
+
+def test_evaluate_label_never_seen_in_training_is_left_out_counted_and_named(merged_run, another_file, tmp_path):
+    found = evaluate.evaluate(merged_run, another_file)
+    assert found.left_out == 5
+    assert sorted(modes(found)) == ["Other (OTH)"] * 2 + ["Wear (WEA)"] * 23
+    assert found.unknown == {"modo": {"Nunca vista (NUN)": 5}}
+    assert "modo «Nunca vista (NUN)» (5)" in found.left_out_note()
+    saved = json.loads((found.save(tmp_path / "out") / "metrics.json").read_text(encoding="utf-8"))
+    assert (saved["left_out"], saved["unknown_labels"]) == (5, found.unknown)
+
+
+def test_evaluate_run_without_merged_classes_leaves_every_unknown_label_out(merged_run, another_file):
+    data = {name: value for name, value in merged_run.facts["data"].items() if name != "merged"}
+    found = evaluate.evaluate(
+        Run(merged_run.path, {**merged_run.facts, "data": data}, merged_run.classes), another_file
+    )
+    assert found.left_out == 7
+    assert set(modes(found)) == {"Wear (WEA)"}
+
+
+def test_evaluate_file_with_unknown_labels_alone_is_refused_and_names_some(run, tmp_path):
+    table = synthetic.generate(20, seed=11)
+    table["causa_falla"] = [f"Nunca {i:02d}" for i in range(20)]
+    table.to_csv(tmp_path / "otro.csv", index=False)
+    with pytest.raises(UserError, match=r"Ninguna de las 20 filas .*causa «Nunca 00» \(1\), .* y 15 más"):
+        evaluate.evaluate(run, tmp_path / "otro.csv")
+
+
+@pytest.mark.parametrize("merged", [None, "Other", ["Rara"], {"modo": ["Rara"]}, {"modo": {"Rara": 1}}, {"modo": None}])
+def test_load_run_with_damaged_merged_classes_is_refused(run, tmp_path, merged):
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    facts = {**run.facts, "data": {**run.facts["data"], "merged": merged}}
+    (copy / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(UserError, match="está dañado"):
+        Run.load(copy)
 
 
 def test_the_tables_agree_with_the_rows(evaluation):
