@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb import environment, notices, scoring
-from ocensa_nb.durable import write_text
+from ocensa_nb.durable import plain_path, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import TEXT
 from ocensa_nb.output_tables import write_table
@@ -130,11 +130,18 @@ class Evaluation:
 def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     """Evaluate a run on its own test rows, or on every labelled row of another file.
 
-    Its own rows are found by preparing its data again, whatever the file is called now. Raises `UserError` where those
-    have changed since, for then nobody knows which rows were trained on.
+    Its own rows are found by preparing its data again, whatever the file is called now. Raises `UserError` if the file
+    it was trained on is missing, or has changed, for then nobody knows which rows were trained on.
     """
     config = run.config
     trained_on = environment.SAMPLE_DATA if not config.data else Path(run.facts["data"]["path"])
+    colab = environment.platform() == "colab"  # each notebook has its own disk, so the file is often missing
+    how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
+    if not data and not plain_path(trained_on).exists():
+        raise UserError(
+            f"No está aquí «{trained_on}», el archivo con que se entrenó «{run.path}». Dé el mismo archivo con {how}: "
+            "se reconoce por su contenido, se llame como se llame, y se evalúan solo sus filas de prueba."
+        )
     frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields)
     prepared = _as_trained(run, frame)
     if prepared is not None:
@@ -147,7 +154,7 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
         return dataclasses.replace(found, left_out=left_out, unknown=unknown)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
-        "Recupere el archivo de entonces, o evalúe con otro archivo etiquetado (--data)."
+        f"Recupere el archivo de entonces, o dé otro archivo etiquetado con {how}."
     )
 
 

@@ -3,20 +3,24 @@
 Runs before anything is installed, so at import it needs the standard library alone.
 """
 
+import filecmp
 import importlib.metadata
 import importlib.util
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from ocensa_nb.durable import replacing
 from ocensa_nb.errors import UserError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 WHEELS = "wheels"  # a folder beside the requirements with what to install where there is no internet
 DRIVE = Path("/content/drive")
+UPLOADS = "avisos"  # a folder of Drive, next to the runs
 KAGGLE_WORKING = Path("/kaggle/working")  # what Kaggle keeps of a session
 
 
@@ -128,11 +132,19 @@ def cautions(on_drive: bool) -> list[str]:
     return found
 
 
-def upload() -> str:
+def upload(on_drive: bool = False) -> str:
     """Show Colab's upload button, wait for the user, and return the path of the file.
 
-    The file goes to a folder of its own, so that it takes no other's place. Raises `UserError` outside Colab, or where
-    what was chosen is not one CSV or XLSX.
+    Parameters
+    ----------
+    on_drive
+        Keep the file on Google Drive next to the runs, so that a notebook in another runtime finds it. Otherwise it
+        goes to a new temporary folder of this runtime.
+
+    Raises
+    ------
+    UserError
+        Outside Colab, if Drive cannot be mounted or written to, or if the user chose anything but one CSV or XLSX.
     """
     from ocensa_nb.environment import platform
 
@@ -140,6 +152,7 @@ def upload() -> str:
         raise UserError("El botón para subir un archivo solo existe en Colab; ponga upload = False y la ruta en data.")
     from google.colab import files
 
+    drive = mount_drive() / UPLOADS if on_drive else None  # before the upload: the user may refuse
     folder, before = Path(tempfile.mkdtemp(prefix="avisos-")), Path.cwd()
     os.chdir(folder)  # Colab saves where it is
     try:
@@ -154,7 +167,22 @@ def upload() -> str:
         raise UserError(f"Se eligieron {len(chosen)} archivos ({names}). Ejecute la celda otra vez y elija uno.")
     if chosen[0].suffix.lower() not in (".csv", ".xlsx"):
         raise UserError(f"«{chosen[0].name}» no es un CSV ni un XLSX. Guárdelo como uno de los dos y súbalo otra vez.")
-    return str(chosen[0])
+    return str(_keep(chosen[0], drive) if drive else chosen[0])
+
+
+def _keep(file: Path, folder: Path) -> Path:
+    """Copy a file to a folder and return the copy; a different file with the same name is left as it is.
+
+    A copy with the same content is reused, so that the same file uploaded again has the same path.
+    """
+    copy, number = folder / file.name, 1
+    while copy.exists() and not filecmp.cmp(file, copy, shallow=False):
+        number += 1
+        copy = folder / f"{file.stem}-{number}{file.suffix}"
+    if not copy.exists():
+        with replacing(copy) as fresh:
+            shutil.copyfile(file, fresh)
+    return copy
 
 
 def somebody_is_there() -> bool:

@@ -127,6 +127,18 @@ def test_an_uploaded_file_is_found_by_its_path_and_takes_no_others_place(colab, 
     assert Path("avisos.csv").read_text() == "lo que ya estaba"
 
 
+def test_upload_with_drive_is_kept_next_to_the_runs_and_takes_no_others_place(colab, tmp_path):
+    kept = tmp_path / "drive/MyDrive/ocensa-runs/avisos"
+    colab.chosen = {"avisos.csv": "lo de enero"}
+    assert session.upload(True) == session.upload(True) == str(kept / "avisos.csv")
+    colab.chosen = {"avisos.csv": "lo de febrero"}
+    assert session.upload(True) == session.upload(True) == str(kept / "avisos-2.csv")
+    assert {file.name: file.read_text() for file in kept.iterdir()} == {
+        "avisos.csv": "lo de enero",
+        "avisos-2.csv": "lo de febrero",
+    }
+
+
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [
@@ -265,17 +277,21 @@ def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_pa
     assert (tmp_path / "site/ocensa_probe.py").exists()
 
 
-def train(project, cwd, parameters):
-    """Execute notebook 03 of a copy of the project, and return all that it printed."""
+def execute(notebook, cwd, parameters):
+    """Execute a notebook of a copy of the project, and return all that it printed."""
     executed = papermill.execute_notebook(
-        str(project / "notebooks/03_train.ipynb"),
+        str(notebook),
         str(cwd / "executed.ipynb"),
-        {"model": "tiny", "epochs": 1, **parameters},
+        parameters,
         kernel_name="python3",
         cwd=str(cwd),
         progress_bar=False,
     )
     return "".join(o.text for cell in executed.cells for o in cell.get("outputs", []) if o.output_type == "stream")
+
+
+def train(project, cwd, parameters):
+    return execute(project / "notebooks/03_train.ipynb", cwd, {"model": "tiny", "epochs": 1, **parameters})
 
 
 def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(kaggle, monkeypatch, csv, tmp_path):
@@ -290,7 +306,7 @@ def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(k
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
-def test_notebook_03_trains_in_colab_on_the_uploaded_file_and_leaves_the_run_on_drive(monkeypatch, csv, tmp_path):
+def test_notebooks_03_and_04_in_colab_share_the_run_and_the_uploaded_file_through_drive(monkeypatch, csv, tmp_path):
     project = copy_project(tmp_path / "content/ocensa-nb", [("/content/", f"{tmp_path}/content/")])
     google = tmp_path / "site/google/colab"
     google.mkdir(parents=True)
@@ -299,8 +315,18 @@ def test_notebook_03_trains_in_colab_on_the_uploaded_file_and_leaves_the_run_on_
     (google / "files.py").write_text(f"import shutil\ndef upload(): shutil.copy({str(csv)!r}, 'mis avisos.csv')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    (tmp_path / "runtime").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "runtime"))
     told = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
+    shutil.rmtree(tmp_path / "runtime")  # each notebook of Colab has its own disk
+    (tmp_path / "runtime").mkdir()
     assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in told
     assert "borra su disco" not in told
     run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
     assert Path(run.config.data).name == "mis avisos.csv"
+    evaluated = "40 avisos: las filas de prueba."  # a tenth of the 400
+    parameters = {"run": "mia", "mount_drive": True}
+    assert evaluated in execute(project / "notebooks/04_evaluate.ipynb", tmp_path / "content", parameters)
+    Path(run.config.data).unlink()  # as if it had been uploaded without Drive
+    parameters |= {"upload_labelled": True}
+    assert evaluated in execute(project / "notebooks/04_evaluate.ipynb", tmp_path / "content", parameters)

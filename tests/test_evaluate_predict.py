@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ocensa_nb import evaluate, plots, predict, runs, scoring, synthetic, train
+from ocensa_nb import environment, evaluate, plots, predict, runs, scoring, synthetic, train
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
@@ -36,6 +36,19 @@ def test_data_that_changed_since_the_training_is_refused(run, csv, tmp_path):
     facts = {**run.facts, "data": {**run.facts["data"], "fingerprint": "0" * 64}}
     with pytest.raises(UserError, match="ha cambiado desde que se entrenó"):
         evaluate.evaluate(Run(run.path, facts, run.classes))
+
+
+@pytest.mark.parametrize(
+    ("platform", "how"),
+    [("colab", "upload_labelled = True"), ("kaggle", "data en el cuaderno 04"), ("local", "--data en una terminal")],
+)
+def test_evaluate_file_of_the_training_missing_says_how_to_give_it(run, csv, tmp_path, monkeypatch, platform, how):
+    monkeypatch.setattr(environment, "platform", lambda: platform)
+    data = {**run.facts["data"], "path": str(tmp_path / "avisos.csv")}
+    moved = Run(run.path, {**run.facts, "data": data}, run.classes)
+    with pytest.raises(UserError, match=f"No está aquí «.*avisos.csv», el archivo con que se entrenó .*{how}"):
+        evaluate.evaluate(moved)
+    assert evaluate.evaluate(moved, csv).source == "las filas de prueba"
 
 
 def test_another_file_is_evaluated_whole_and_unknown_labels_are_counted(run, tmp_path):
