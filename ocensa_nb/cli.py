@@ -143,6 +143,19 @@ def suite(out: Out) -> dict[str, Any]:
     return results
 
 
+def publish(
+    repository: Annotated[str, tyro.conf.arg(help="dirección https del proyecto; vacía la quita")],
+    version: Annotated[str, tyro.conf.arg(help="tag o commit; vacío: el último commit que cambió el paquete")] = "",
+) -> dict[str, Any]:
+    """Para quien mantiene el proyecto: escribir su dirección en cuadernos, insignias y pyproject.toml."""
+    from ocensa_nb import publish as publishing
+
+    address, ref, changed = publishing.publish(repository, version)
+    print(f"Escrito: {', '.join(changed)}." if changed else "Ya estaba escrito: no cambia nada.")
+    print(publishing.next_step(address, ref))
+    return {"repository": address, "version": ref, "changed": changed}
+
+
 ABOUT = "Avisos de mantenimiento → modo de falla, causa y prioridad. Todo verbo acepta --json ARCHIVO (- = pantalla)."
 
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -152,6 +165,7 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "predict": predict,
     "compare": compare,
     "suite": suite,
+    "publish": publish,
 }
 
 

@@ -21,7 +21,19 @@ REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 WHEELS = "wheels"  # a folder beside the requirements with what to install where there is no internet
 DRIVE = Path("/content/drive")
 UPLOADS = "avisos"  # a folder of Drive, next to the runs
+KAGGLE_INPUT = Path("/kaggle/input")  # what the user attaches, read-only
 KAGGLE_WORKING = Path("/kaggle/working")  # what Kaggle keeps of a session
+
+
+def set_up(root: Path) -> None:
+    """Move to the folder where a session leaves its results and install what is missing.
+
+    `root` is the folder of the project. If it was attached in Kaggle it is read-only, so the results go to what Kaggle
+    keeps. Raises `UserError` as `install_missing` does.
+    """
+    os.chdir(KAGGLE_WORKING if KAGGLE_INPUT in root.parents else root)
+    installed = install_missing()
+    print(f"Listo. Se instaló: {', '.join(installed)}." if installed else "Listo.")
 
 
 def missing_requirements(requirements: Path) -> list[str]:

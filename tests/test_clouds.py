@@ -25,7 +25,7 @@ SETUP = next(
     for cell in nbformat.read(ROOT / "notebooks/03_train.ipynb", as_version=4).cells
     if cell.cell_type == "code"
 )
-ADDRESS = re.search(r'REPOSITORY = "(.+)"', SETUP).group(1)
+ADDRESS = "https://git.example/cuenta/copia"
 PROJECT = ("ocensa_nb", "notebooks", "data", "requirements.txt")
 
 # What is recorded of them: googlecolab/backend-info, pip-freeze.gpu.txt, of June 2026; Kaggle/docker-python,
@@ -196,9 +196,14 @@ def contents(folder):
     }
 
 
-def set_up(cwd, kaggle="/nowhere", address="file:///nowhere", **variables):
-    """Run the set-up cell as IPython does; return what it shows and, where it ends well, where it is and runs from."""
-    cell = SETUP.replace(ADDRESS, str(address)).replace('"/kaggle/', f'"{kaggle}/')
+def set_up(cwd, address="", ref="", root="/nowhere", **variables):
+    """Run the set-up cell as IPython does; return what it shows and, if it ends well, where it is and runs from.
+
+    root: the folder that stands for the root of the disk in Colab's and Kaggle's paths.
+    """
+    cell = re.sub('^REPOSITORY = ".*?"', lambda _: f"REPOSITORY = {address!r}", SETUP, flags=re.MULTILINE)
+    cell = re.sub('^VERSION = ".*?"', f'VERSION = "{ref}"', cell, flags=re.MULTILINE)
+    cell = cell.replace('"/kaggle/', f'"{root}/kaggle/').replace('"/content/', f'"{root}/content/')
     cell += "\nprint('>', Path.cwd(), session.__file__)\n"
     # Bytecode is what Python itself would write beside the package; a read-only disk takes none.
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
@@ -210,14 +215,34 @@ def set_up(cwd, kaggle="/nowhere", address="file:///nowhere", **variables):
     return told, [Path(path) for path in found.groups()] if found else []
 
 
+def git(folder, *arguments):
+    identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Return a git repository with the project in it."""
+    """Return a git repository with three commits of the project, `first`, `second` (tagged v2) and `third`."""
     folder = copy_project(tmp_path_factory.mktemp("git"))
-    identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "x"]):
-        subprocess.run(["git", *command], cwd=folder, check=True)
-    return f"file://{folder}"
+    git(folder, "init", "-q")
+    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")  # as GitHub does
+    for name in ("first", "second", "third"):
+        (folder / "which").write_text(name)
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", name)
+        if name == "second":
+            git(folder, "tag", "v2")
+    return folder
+
+
+def served(folder):
+    """Return the environment variables with which git takes `ADDRESS` from a folder."""
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
+        "GIT_CONFIG_VALUE_0": ADDRESS,
+    }
 
 
 def test_the_set_up_cell_uses_the_clone_it_is_in():
@@ -226,43 +251,102 @@ def test_the_set_up_cell_uses_the_clone_it_is_in():
     assert found == [ROOT, ROOT / "ocensa_nb/session.py"]
 
 
-def test_the_set_up_cell_clones_the_project_where_there_is_none_and_finds_it_again(tmp_path, repository):
+def test_set_up_cell_clones_the_address_the_user_writes_and_finds_the_clone_again(tmp_path, repository):
     clone = tmp_path / "ocensa-nb"
-    assert set_up(tmp_path, address=repository)[1] == [clone, clone / "ocensa_nb/session.py"]
+    assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [clone, clone / "ocensa_nb/session.py"]
+    assert (clone / "which").read_text() == "third"
     assert set_up(tmp_path)[1] == [clone, clone / "ocensa_nb/session.py"]
+
+
+@pytest.mark.parametrize(("ref", "which"), [("refs/tags/v2", "second"), ("HEAD~2", "first")], ids=["tag", "commit"])
+def test_set_up_cell_clones_the_pinned_version(tmp_path, repository, ref, which):
+    commit = git(repository, "rev-parse", ref)
+    assert set_up(tmp_path, ADDRESS, ref if "tags" in ref else commit, **served(repository))[1]
+    assert (tmp_path / "ocensa-nb/which").read_text() == which
+    assert git(tmp_path / "ocensa-nb", "rev-parse", "HEAD") == commit
+
+
+@pytest.mark.parametrize("ref", ["refs/tags/main", "0" * 40], ids=["tag", "commit"])
+def test_set_up_cell_with_a_version_the_address_lacks_runs_no_other(tmp_path, repository, ref):
+    git(repository, "branch", "-f", "main")
+    told, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
+    assert not found
+    assert f"⛔ No se pudo descargar «{ADDRESS}»" in told
+    assert not (tmp_path / "ocensa-nb/ocensa_nb").exists()
+
+
+def fake_git(folder):
+    """Make a `git` that writes its arguments to a file and does nothing else; return its PATH and that file."""
+    program, calls = folder / "bin/git", folder / "calls"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n')
+    program.chmod(0o755)
+    return f"{program.parent}{os.pathsep}{os.environ['PATH']}", calls
+
+
+def test_set_up_cell_without_an_address_asks_for_it_and_runs_no_git(tmp_path):
+    path, calls = fake_git(tmp_path)
+    (tmp_path / "content").mkdir()
+    told, found = set_up(tmp_path / "content", PATH=path)
+    assert not calls.exists()
+    assert not found
+    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in told
+    assert list((tmp_path / "content").iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["--upload-pack=touch x", "ext::sh -c touch% x", "file:///x", "http://x/y", "$(x)"])
+def test_set_up_cell_with_an_address_that_is_not_https_runs_no_git(tmp_path, address):
+    path, calls = fake_git(tmp_path)
+    told, found = set_up(tmp_path, address, PATH=path)
+    assert not calls.exists()
+    assert not found
+    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in told
+
+
+def test_set_up_cell_passes_the_address_to_git_as_one_argument_after_the_options(tmp_path):
+    path, calls = fake_git(tmp_path)
+    set_up(tmp_path, "https://x/y; touch z", PATH=path)
+    assert f"-C {tmp_path}/ocensa-nb fetch -q --depth 1 -- https://x/y; touch z HEAD" in calls.read_text().splitlines()
+    assert not (tmp_path / "z").exists()
+
+
+def test_set_up_cell_without_git_is_a_message(tmp_path):
+    told, found = set_up(tmp_path, ADDRESS, PATH="")
+    assert not found
+    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in told
+
+
+def test_set_up_cell_uses_the_project_of_a_mounted_drive(tmp_path):
+    project = copy_project(tmp_path / "content/drive/MyDrive/ocensa-nb")
+    assert set_up(tmp_path, root=tmp_path, PATH="")[1] == [project, project / "ocensa_nb/session.py"]
 
 
 @pytest.mark.parametrize("place", ["ocensa-nb", "datasets/alguien/ocensa-nb/ocensa-nb-main"])
 def test_the_set_up_cell_uses_an_attached_copy_without_writing_to_it(tmp_path, place):
-    attached = copy_project(tmp_path / "input" / place)
-    (tmp_path / "working").mkdir()
-    before = contents(tmp_path / "input")
-    for cwd in (tmp_path / "working", attached):  # opened in Kaggle, and executed by papermill from the copy
-        _, found = set_up(cwd, tmp_path, PATH="")
-        assert found == [tmp_path / "working", attached / "ocensa_nb/session.py"]
-    assert contents(tmp_path / "input") == before
-
-
-@pytest.mark.parametrize("path", ["", os.environ["PATH"]], ids=["no git", "no address"])
-def test_the_set_up_cell_without_a_project_to_be_had_is_a_sentence(tmp_path, path):
-    told, found = set_up(tmp_path, PATH=path)
-    assert not found
-    assert "⛔ No se pudo descargar file:///nowhere: hacen falta git e internet." in told
-    assert "Settings → Internet → On" in told
+    kaggle = tmp_path / "kaggle"
+    attached = copy_project(kaggle / "input" / place, [('"/kaggle/', f'"{kaggle}/')])
+    (kaggle / "working").mkdir()
+    before = contents(kaggle / "input")
+    for cwd in (kaggle / "working", attached):  # opened in Kaggle, and executed by papermill from the copy
+        _, found = set_up(cwd, root=tmp_path, PATH="")
+        assert found == [kaggle / "working", attached / "ocensa_nb/session.py"]
+    assert contents(kaggle / "input") == before
 
 
 def test_a_package_that_cannot_be_had_is_a_sentence_that_says_what_to_do(tmp_path):
-    attached = copy_project(tmp_path / "input/ocensa-nb")
+    kaggle = tmp_path / "kaggle"
+    attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("no-such-package>=1\n")
-    (tmp_path / "working").mkdir()
-    told, found = set_up(tmp_path / "working", tmp_path, PIP_NO_INDEX="1")
+    (kaggle / "working").mkdir()
+    told, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
     assert not found
     assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in told
     assert "pip download --no-deps -d wheels 'no-such-package>=1'" in told
 
 
 def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_path):
-    attached = copy_project(tmp_path / "input/ocensa-nb")
+    kaggle = tmp_path / "kaggle"
+    attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("ocensa-probe>=1\n")
     (attached / "wheels").mkdir()
     about = "ocensa_probe-1.0.dist-info"
@@ -271,8 +355,8 @@ def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_pa
         wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: ocensa-probe\nVersion: 1.0\n")
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
-    (tmp_path / "working").mkdir()
-    told, _ = set_up(tmp_path / "working", tmp_path, PIP_TARGET=str(tmp_path / "site"))
+    (kaggle / "working").mkdir()
+    told, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
     assert "Listo. Se instaló: ocensa-probe>=1." in told
     assert (tmp_path / "site/ocensa_probe.py").exists()
 

@@ -1,7 +1,6 @@
-"""The notebooks: one address, no outputs, one parameters cell of plain scalars, and they run from start to end."""
+"""The notebooks: one set-up cell, no outputs, one parameters cell of plain scalars, and they run from start to end."""
 
 import ast
-import re
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-ADDRESS = re.search(r'Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")).group(1)
 
 
 def read(path):
@@ -31,16 +29,8 @@ class TestEveryNotebook:
             assert not cell.get("outputs")
             assert cell.get("execution_count") is None
 
-    def test_has_badges_and_a_setup_cell_that_hold_to_the_one_address(self, path):
-        notebook = read(path)
-        page = f"{ADDRESS}/blob/main/notebooks/{path.name}"
-        title = notebook.cells[0].source
-        assert f"({page.replace('https://github.com', 'https://colab.research.google.com/github')})" in title
-        assert f"(https://kaggle.com/kernels/welcome?src={page})" in title
-        assert "[Abrir en Colab]" in title
-        assert "[Abrir en Kaggle]" in title
-        setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        assert f'REPOSITORY = "{ADDRESS}"' in setup.source
+    def test_has_the_same_set_up_cell_as_the_others(self, path):
+        setup = next(cell for cell in read(path).cells if cell.cell_type == "code")
         assert setup.source == next(c for c in read(NOTEBOOKS[0]).cells if c.cell_type == "code").source
 
     def test_has_one_parameters_cell_of_plain_scalars(self, path):

@@ -1,0 +1,164 @@
+"""The address of the project: empty, or the same in notebooks, badges and pyproject.toml, with a pinned version."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from ocensa_nb import publish
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import UserError
+
+ADDRESS = "https://github.com/cuenta/copia"
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+PLACEHOLDER = re.compile(r"(?:tu|su|mi|your)-?(?:usuario|cuenta|user(?:name)?)/", re.IGNORECASE)
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a git repository with what publish reads and writes, unpublished, in two commits."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("pictures"))
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "ocensa_nb").mkdir()
+    (folder / "ocensa_nb/__init__.py").touch()
+    publish.publish("", root=folder)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "package")
+    (folder / "notes.md").touch()
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "not the package")
+    return folder
+
+
+def texts(folder):
+    files = [*folder.glob("notebooks/*.ipynb"), folder / "README.md", folder / "pyproject.toml"]
+    return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+
+def test_files_of_the_project_are_what_publish_writes():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    address = "".join(re.findall('^Repository = "(.*)"', project, flags=re.MULTILINE))
+    cells = nbformat.read(ROOT / "notebooks" / NOTEBOOKS[0], as_version=4).cells
+    ref = re.search('^VERSION = "(.*)"', next(c.source for c in cells if c.cell_type == "code"), re.MULTILINE)[1]
+    assert bool(address) == bool(ref)  # never the newest of whatever is there
+    for path, text in publish.rewrite(ROOT, address, ref).items():
+        assert path.read_text(encoding="utf-8") == text, path.name
+
+
+def test_placeholder_address_is_in_no_file():
+    for name in git(ROOT, "ls-files").splitlines():
+        if name.endswith((".ipynb", ".md", ".py", ".toml", ".txt")) and (ROOT / name).exists():
+            assert not PLACEHOLDER.search((ROOT / name).read_text(encoding="utf-8")), name
+
+
+def test_publish_with_a_tag_pins_it_in_every_notebook_and_badge(checkout):
+    address, ref, changed = publish.publish(f"{ADDRESS}.git", "v0.1.0", checkout)
+    assert (address, ref) == (ADDRESS, "refs/tags/v0.1.0")
+    written = texts(checkout)
+    assert sorted(changed) == sorted([*(f"notebooks/{name}" for name in NOTEBOOKS), "README.md", "pyproject.toml"])
+    assert f'[project.urls]\nRepository = "{ADDRESS}"\n' in written["pyproject.toml"]
+    for name in NOTEBOOKS:
+        page = f"cuenta/copia/blob/v0.1.0/notebooks/{name}"
+        title, set_up, *_ = nbformat.reads(written[name], as_version=4).cells
+        assert f'REPOSITORY = "{ADDRESS}"  # @param' in set_up.source
+        assert '\nVERSION = "refs/tags/v0.1.0"\n' in set_up.source
+        for text in (title.source, written["README.md"]):
+            assert f"(https://colab.research.google.com/github/{page})" in text
+            assert f"(https://kaggle.com/kernels/welcome?src=https://github.com/{page})" in text
+
+
+def test_publish_without_a_version_pins_the_last_commit_of_the_package(checkout):
+    _, ref, _ = publish.publish(ADDRESS, root=checkout)
+    assert ref == git(checkout, "rev-parse", "HEAD~1")
+    assert f"{ADDRESS}/blob/main/notebooks/01" in texts(checkout)["README.md"]
+    git(checkout, "commit", "-qam", "publish")
+    assert publish.publish(ADDRESS, root=checkout) == (ADDRESS, ref, [])
+
+
+def test_publish_again_changes_nothing_elsewhere_moves_all_and_empty_goes_back(checkout):
+    unpublished = texts(checkout)
+    publish.publish(ADDRESS, "v1", checkout)
+    assert publish.publish(f"{ADDRESS}/", "v1", checkout)[2] == []
+    publish.publish("https://github.com/otra/copia", "v1", checkout)
+    assert not any("cuenta/copia" in text for text in texts(checkout).values())
+    publish.publish("", root=checkout)
+    assert texts(checkout) == unpublished
+
+
+def test_publish_outside_github_writes_the_address_and_no_badges(checkout):
+    publish.publish("https://gitlab.example:8443/grupo/equipo/copia", "v1", checkout)
+    written = texts(checkout)
+    assert 'Repository = "https://gitlab.example:8443/grupo/equipo/copia"' in written["pyproject.toml"]
+    assert not any("[Abrir en" in text for text in written.values())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://github.com/a/b", "git@github.com:a/b", "https://user:secret@github.com/a/b", "--upload-pack=x"),
+        *("https://github.com/a", "https://github.com/a/b/tree/main", "https://x/../y", "https://x", 'https://x/"\n"'),
+        *("https://github.com/a/b?c=d", "https://github.com/a/b#c", "file:///x", "https://x/a b", "https://ñ/a/b"),
+    ],
+)
+def test_publish_address_that_will_not_do_is_refused(checkout, address):
+    before = texts(checkout)
+    with pytest.raises(UserError, match=r"https://github\.com/CUENTA/PROYECTO"):
+        publish.publish(address, "v1", checkout)
+    assert texts(checkout) == before
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("main", "es una rama o un commit abreviado"),
+        ("0" * 40, "ese commit no está en esta copia"),
+        ("-x", "se espera un tag"),
+        ('v1"', "se espera un tag"),
+        ("v0", "ya existe, y sus cuadernos no llevan esta dirección"),
+    ],
+)
+def test_publish_version_that_is_no_pin_is_refused(checkout, version, message):
+    git(checkout, "tag", "v0")
+    before = texts(checkout)
+    with pytest.raises(UserError, match=message):
+        publish.publish(ADDRESS, version, checkout)
+    with pytest.raises(UserError, match="es una rama o un commit abreviado"):
+        publish.publish(ADDRESS, git(checkout, "rev-parse", "--short", "HEAD"), checkout)
+    assert texts(checkout) == before
+
+
+def test_publish_with_uncommitted_changes_of_the_package_is_refused(checkout):
+    (checkout / "ocensa_nb/new.py").touch()
+    with pytest.raises(UserError, match="Hay cambios sin commit en ocensa_nb"):
+        publish.publish(ADDRESS, root=checkout)
+
+
+def test_publish_outside_a_checkout_is_refused(tmp_path):
+    with pytest.raises(UserError, match="es para quien mantiene el proyecto"):
+        publish.publish(ADDRESS, "v1", tmp_path)
+
+
+def test_publish_verb_says_what_changed_and_writes_json(checkout, tmp_path):
+    shutil.rmtree(checkout / "ocensa_nb")
+    shutil.copytree(ROOT / "ocensa_nb", checkout / "ocensa_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    words = ["publish", "--repository", ADDRESS, "--version", "v0.1.0", "--json", str(tmp_path / "result.json")]
+    done = subprocess.run(
+        [sys.executable, "-m", "ocensa_nb", *words], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    assert "Escrito: notebooks/01_setup_gpu_check.ipynb, " in done.stdout
+    assert "cree el tag (git tag v0.1.0)" in done.stdout
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (result["repository"], result["version"], len(result["changed"])) == (ADDRESS, "refs/tags/v0.1.0", 7)
