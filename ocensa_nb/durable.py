@@ -8,11 +8,16 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ocensa_nb.errors import UserError
 
+REPLACE_SECONDS = 1.0  # how long Windows may refuse to replace a file that another process has open
+RETRY_SECONDS = 0.02
+# ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION: "System Error Codes (0-499)", learn.microsoft.com
+IN_USE = (5, 32, 33)
 _GONE = "se perdió la conexión con el disco"
 _REASONS = {
     errno.ENOSPC: "no queda espacio en el disco",
@@ -82,7 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if fresh.is_dir():
             _sync(fresh)
             _remove(path)
-        os.replace(fresh, path)
+        replace(fresh, path)
         _sync(path.parent)
     except Exception as error:
         if not isinstance(error, OSError) and _number(error) is None:
@@ -91,6 +96,23 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             _remove(fresh)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file or a folder over another, and retry for `REPLACE_SECONDS` if Windows refuses.
+
+    On Windows a file cannot be replaced while an antivirus, a search index or a reader has it open, which is soon over.
+    On other systems a `PermissionError` is final: it has no `winerror`, and is raised at once.
+    """
+    deadline = time.monotonic() + REPLACE_SECONDS
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in IN_USE or time.monotonic() >= deadline:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 def write_text(path: Path, text: str) -> None:

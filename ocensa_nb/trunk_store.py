@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ocensa_nb.durable import replace
 from ocensa_nb.seals import sha256
 
 KEPT_BYTES = 20 * 2**30  # older files make room for newer ones beyond this
@@ -52,9 +53,9 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
         array.flush()
         del array
         seal = {"shape": list(shape), "sha256": sha256(fresh)}
-        os.replace(fresh, folder / f"{key}.bin")
+        replace(fresh, folder / f"{key}.bin")
         fresh.write_text(json.dumps(seal), encoding="utf-8")
-        os.replace(fresh, folder / f"{key}.json")
+        replace(fresh, folder / f"{key}.json")
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
 
-from ocensa_nb import durable, tensor_files
+from ocensa_nb import durable, tensor_files, trunk_store
 from ocensa_nb.durable import replacing, write_text
 from ocensa_nb.errors import UserError
 
@@ -74,6 +76,59 @@ def test_leftovers_of_a_death_are_taken_away_by_the_next_write(tmp_path):
     (tmp_path / ".tmp-a.txt").write_text("a medias")
     write_text(tmp_path / "a.txt", "entero")
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def refuse(monkeypatch, times, winerror):
+    """Let `os.replace` fail so many times, with an error number of Windows or without; return the list of its calls."""
+    calls, replace = [], os.replace
+
+    def refused(source, target):
+        calls.append(target)
+        if len(calls) <= times:
+            error = PermissionError(errno.EACCES, "in English")
+            if winerror:
+                error.winerror = winerror
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    return calls
+
+
+@pytest.mark.parametrize("winerror", [5, 32, 33])
+def test_replace_of_file_that_windows_holds_briefly_is_retried(tmp_path, monkeypatch, winerror):
+    write_text(tmp_path / "a.txt", "antes")
+    calls = refuse(monkeypatch, 3, winerror)
+    write_text(tmp_path / "a.txt", "después")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "después"
+    assert len(calls) == 4
+
+
+def test_replace_of_file_that_windows_holds_for_long_is_refused_after_a_second(tmp_path, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) * 0.1)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    write_text(tmp_path / "a.txt", "antes")
+    calls = refuse(monkeypatch, 1000, 32)
+    with pytest.raises(UserError, match="no hay permiso"):
+        write_text(tmp_path / "a.txt", "después")
+    assert len(calls) == 10
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "antes"
+
+
+def test_replace_without_permission_on_posix_is_refused_at_once(tmp_path, monkeypatch):
+    calls = refuse(monkeypatch, 1000, None)
+    with pytest.raises(UserError, match="no hay permiso"):
+        write_text(tmp_path / "a.txt", "después")
+    assert len(calls) == 1
+
+
+def test_replace_of_cached_array_that_windows_holds_briefly_is_retried(tmp_path, monkeypatch):
+    calls = refuse(monkeypatch, 2, 32)
+    with trunk_store.write(tmp_path, "key", (2, 3), np.float32) as array:
+        array[:] = 1
+    assert len(calls) == 4
+    assert trunk_store.read(tmp_path, "key", (2, 3), np.float32) is not None
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x7fb", "x" * 5000])
