@@ -1,7 +1,9 @@
 """Whose a run folder is: a new one, or one of the same training that was cut off; and nobody else's meanwhile."""
 
 import contextlib
+import dataclasses
 import errno
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,28 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.durable import reason
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import CONFIG, FORMAT, LABELS, LAST, LOCK, METRICS, RUNS, Run, finished, next_folder, read_json
+from ocensa_nb.heartbeat_lock import HeartbeatLock
+from ocensa_nb.runs import (
+    CONFIG,
+    FORMAT,
+    HEARTBEAT,
+    LABELS,
+    LAST,
+    LOCK,
+    METRICS,
+    RUNS,
+    Run,
+    finished,
+    next_folder,
+    read_json,
+)
 from ocensa_nb.runs import make_folder as make
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+# A soft lock outlives its machine. filelock 3.32 made the fallback to one a parameter.
+NO_FALLBACK = {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock).parameters else {}
+
+Lock = BaseFileLock | HeartbeatLock
 
 
 @contextlib.contextmanager
@@ -30,7 +50,8 @@ def claim(
     facts = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **facts}
     path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, facts, root)
     try:
-        yield _open(path, config, facts, {head: list(names) for head, names in classes.items()})
+        run = _open(path, config, facts, {head: list(names) for head, names in classes.items()})
+        yield dataclasses.replace(run, check_held=lock.check) if isinstance(lock, HeartbeatLock) else run
     finally:
         lock.release()
 
@@ -98,7 +119,7 @@ def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[
     return run
 
 
-def _hold(path: Path) -> tuple[Path, BaseFileLock]:
+def _hold(path: Path) -> tuple[Path, Lock]:
     make(path)
     _refuse_others(path)
     lock = _lock(path)
@@ -114,16 +135,22 @@ def _hold(path: Path) -> tuple[Path, BaseFileLock]:
     return path, lock
 
 
-def _hold_numbered(config: TrainConfig, facts: Mapping[str, Any], root: Path) -> tuple[Path, BaseFileLock]:
+def _hold_numbered(config: TrainConfig, facts: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
     """Hold the newest folder of this very training that was cut off, or else the next free number."""
     if config.resume == "auto":
         for path in _cut_off(root):
-            with contextlib.suppress(UserError):  # a damaged one is not this one
-                if not _differences(config, facts, read_json(path / CONFIG)) and (lock := _lock(path)):
-                    if _is_cut_off(path):  # and not finished by another process meanwhile
-                        return path, lock
-                    lock.release()
+            if _resumes(path, config, facts) and (lock := _lock(path)):
+                if _is_cut_off(path):  # and not finished by another process meanwhile
+                    return path, lock
+                lock.release()
     return _hold(make(next_folder(root), new=True))
+
+
+def _resumes(path: Path, config: TrainConfig, facts: Mapping[str, Any]) -> bool:
+    """Return whether an interrupted run is of this very training; a damaged one is not."""
+    with contextlib.suppress(UserError):
+        return not _differences(config, facts, read_json(path / CONFIG))
+    return False
 
 
 def _cut_off(root: Path) -> list[Path]:
@@ -147,7 +174,7 @@ def _is_cut_off(path: Path) -> bool:
 def _refuse_others(path: Path) -> None:
     """Raise `UserError` for a folder that holds anything but a run that was cut off."""
     try:
-        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".tmp-")} - {LOCK}
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith((".tmp-", LOCK))}
     except OSError as error:
         raise UserError(f"No se puede leer la carpeta «{path}»: {reason(error)}. Elija otro nombre en out.") from error
     if CONFIG in names and not _is_cut_off(path):
@@ -159,19 +186,34 @@ def _refuse_others(path: Path) -> None:
         raise UserError(f"La carpeta «{path}» no está vacía, y no se sobrescribe nada. Elija otro nombre en out.")
 
 
-def _lock(path: Path) -> BaseFileLock | None:
-    """Return the lock of a folder, held, or None where another has it; raises `UserError` where the disk refuses."""
-    lock = FileLock(path / LOCK)
+def _lock(path: Path) -> Lock | None:
+    """Return the held lock of a folder, or None if another process holds it.
+
+    Raises
+    ------
+    UserError
+        If the disk refuses, or has no file locks and a live process holds the folder.
+    """
+    lock = FileLock(path / LOCK, **NO_FALLBACK)
+    heartbeat = HeartbeatLock(path / HEARTBEAT)
     try:
-        lock.acquire(timeout=0)
-    except (Timeout, PermissionError):  # Windows denies a file that another has open
-        return None
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
-        print(f"El disco de «{path}» no tiene bloqueos: no use la misma carpeta desde dos procesos.", flush=True)
-        return SoftFileLock(path / LOCK)  # not acquired: releasing it does nothing
-    return lock
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, PermissionError):  # Windows denies a file that another has open
+            if not isinstance(lock, SoftFileLock):
+                return None
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
+        else:
+            if not isinstance(lock, SoftFileLock):
+                return lock
+            lock.release()  # filelock 3.21 to 3.31 becomes a soft lock on such a disk, unasked
+        heartbeat.acquire()
+    except OSError as error:
+        raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
+    print(f"El disco de «{path}» no tiene bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto.")
+    return heartbeat
 
 
 def _differences(config: TrainConfig, facts: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,27 @@ if TYPE_CHECKING:
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
 ENCODER, HEADS, GIF, LAST, LOCK = "encoder", "heads.safetensors", "training.gif", "last", ".lock"
+HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file locks
 RUNS = Path("runs")
 FORMAT = 2
 
 
+def _always_held() -> None:
+    """Check a lock of the operating system, which lasts as long as its process."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run folder. `facts` is its config.json: config, fingerprints, versions, hardware, seconds."""
+    """A run folder. `facts` is its config.json: config, fingerprints, versions, hardware, seconds.
+
+    `check_held` runs before each write and raises `UserError` if another process has taken the folder over. Checkpoints
+    are covered too: the state of the history is part of each, and is written first.
+    """
 
     path: Path
     facts: dict[str, Any]
     classes: dict[str, list[str]]
+    check_held: Callable[[], None] = field(default=_always_held, repr=False, compare=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
@@ -99,6 +109,7 @@ class Run:
 
     def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to the history, all or none; raises `UserError` where the disk refuses."""
+        self.check_held()
         with self._history_on_disk(), open(self.path / HISTORY, "ab") as file:
             whole = file.tell()
             try:
@@ -116,6 +127,7 @@ class Run:
 
     def cut_history(self, length: int) -> None:
         """Cut the history at a length in bytes, or, where it is shorter, after its last whole line."""
+        self.check_held()
         if (self.path / HISTORY).exists():
             with self._history_on_disk(), open(self.path / HISTORY, "rb+") as file:
                 file.truncate(file.read(length).rfind(b"\n") + 1)
@@ -149,6 +161,7 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, atomically."""
+        self.check_held()
         write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
     def save_model(self, model: "MultiHeadClassifier", tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -156,6 +169,7 @@ class Run:
         from ocensa_nb import tensor_files
         from ocensa_nb.encoders import quiet
 
+        self.check_held()
         with replacing(self.path / ENCODER) as fresh, quiet():
             model.encoder.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
