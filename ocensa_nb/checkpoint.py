@@ -1,6 +1,6 @@
 """`RUN/last`: everything a training needs to go on as if it had never stopped, bit for bit on a CPU.
 
-One file, so that it is there whole or not at all. Frozen weights are not in it: they are where they came from.
+Each checkpoint is one file (`checkpoint_files.py`). Frozen weights are not in it: they are where they came from.
 """
 
 import time
@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 import torch
 
-from ocensa_nb import tensor_files
 from ocensa_nb.chance import random_state, restore_random_state
+from ocensa_nb.checkpoint_files import CheckpointFiles
 from ocensa_nb.errors import StoppedError, UserError
 
-FILE = "checkpoint.safetensors"
 MARK = "__tensor__"  # stands, in the tree of plain values, where a tensor was
 MIB = 2**20
 
@@ -73,6 +72,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, minutes: float, parts: Mapping[str, Stateful]) -> None:
         self.folder, self.minutes, self.parts = folder, minutes, parts
+        self.files = CheckpointFiles(folder)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._kept_at = time.perf_counter()
@@ -82,8 +82,8 @@ class Checkpoints:
         """Say in Spanish where and when they are kept, and how large they get: weights, best weights, two moments."""
         size = f"{4 * trained_bytes / MIB:,.0f}"
         return (
-            f"Puntos de control: hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en cada época. "
-            "Si la sesión se corta, ejecute lo mismo otra vez y continúa."
+            f"Puntos de control: dos archivos de hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en "
+            "cada época. Si la sesión se corta, ejecute lo mismo otra vez y continúa."
         )
 
     def restore(self) -> bool:
@@ -91,10 +91,10 @@ class Checkpoints:
 
         Raises `UserError` where what was kept is damaged or of another model.
         """
-        if not (self.folder / FILE).exists():
+        if not self.files.exist:
             return False
         try:
-            state = unpack(*tensor_files.read(self.folder / FILE))
+            state = unpack(*self.files.read())
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             restore_random_state(state["chance"])
@@ -111,7 +111,7 @@ class Checkpoints:
         state = {name: part.state_dict() for name, part in self.parts.items()} | {"chance": random_state()}
         tensors, tree = pack(state)
         self.bytes = sum(tensor.nbytes for tensor in tensors.values())
-        self._writing = self._writer.submit(tensor_files.write, self.folder / FILE, tensors, tree)
+        self._writing = self._writer.submit(self.files.write, tensors, tree)
         self._kept_at = time.perf_counter()
 
     def save_if_due(self) -> None:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ocensa_nb.errors import UserError
 
@@ -80,13 +81,13 @@ def replacing(path: Path) -> Iterator[Path]:
     fresh = path.with_name(f".tmp-{path.name}")  # the suffix stays: some writers go by it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(fresh)
+        remove(fresh)
         yield fresh
         for file in sorted(fresh.rglob("*")) if fresh.is_dir() else [fresh]:
             _sync(file)
         if fresh.is_dir():
             _sync(fresh)
-            _remove(path)
+            remove(path)
         replace(fresh, path)
         _sync(path.parent)
     except Exception as error:
@@ -95,7 +96,27 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"No se puede escribir «{path}»: {reason(error)}. Lo que ya había sigue intacto.") from error
     finally:
         with contextlib.suppress(OSError):
-            _remove(fresh)
+            remove(fresh)
+
+
+@contextlib.contextmanager
+def overwriting(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write it in place from its start; on success cut the rest off and force it to the disk.
+
+    A new file appears whole or not at all. One that was there is damaged if the block fails or the machine dies, so
+    readers must verify it. Raises `UserError` if the disk refuses.
+    """
+    if not path.exists():
+        with replacing(path) as fresh, open(fresh, "wb") as file:
+            yield file
+        return
+    try:
+        with open(path, "r+b") as file:
+            yield file
+            file.truncate()
+        _sync(path)
+    except OSError as error:
+        raise UserError(f"No se puede escribir «{path}»: {reason(error)}.") from error
 
 
 def replace(source: Path, target: Path) -> None:
@@ -138,8 +159,21 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all its files, each emptied first.
+
+    A synchronised disk moves what is deleted to its trash, and counts its bytes: those of an empty file are none.
+    """
     if path.is_dir() and not path.is_symlink():
+        for file in path.rglob("*"):
+            _empty(file)
         shutil.rmtree(path)
     else:
+        _empty(path)
         path.unlink(missing_ok=True)
+
+
+def _empty(path: Path) -> None:
+    if path.is_file() and not path.is_symlink():
+        with contextlib.suppress(OSError):  # a file that cannot be written can still be removed
+            os.truncate(path, 0)

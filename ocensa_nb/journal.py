@@ -12,12 +12,14 @@ from tqdm.auto import tqdm
 
 from ocensa_nb.devices import memory_taken
 from ocensa_nb.divergence import Watch, describe
+from ocensa_nb.drive import is_on_drive
 from ocensa_nb.errors import UserError
 from ocensa_nb.feeding import EpochSampler
 from ocensa_nb.runs import Run
 
 READ_EVERY = 10  # steps between reads of a GPU's losses: each read waits for the device; a CPU's are read at once
 WRITE_SECONDS = 1.0  # between writes of the history: it may be on a network disk
+DRIVE_WRITE_SECONDS = 30.0  # on Google Drive, where each write uploads the whole history
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Journal:
         self.run, self.sampler, self.watch = run, sampler, watch
         self.device, self.every = device, READ_EVERY if device.type == "cuda" else 1
         self.total_steps = total_steps
+        self.write_seconds = DRIVE_WRITE_SECONDS if is_on_drive(run.path) else WRITE_SECONDS
         self._step = 0
         self._losses: list[float] = []  # of this epoch
         self._pending: list[Step] = []
@@ -83,7 +86,7 @@ class Journal:
         bar.set_postfix_str(shown, refresh=False)
         bar.update(len(self._pending))
         self._pending.clear()
-        if now - self._written_at > WRITE_SECONDS:
+        if now - self._written_at > self.write_seconds:
             self._try_to_write()
         self._read_at = time.perf_counter()
         return self.watch.skipped - before

@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.durable import plain_path, reason, replacing, write_text
+from ocensa_nb.durable import plain_path, reason, remove, replacing, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.seals import broken_seal, seal
 
@@ -155,9 +154,9 @@ class Run:
 
     def tidy(self) -> None:
         """Remove what a finished run has no more use for."""
-        shutil.rmtree(self.path / LAST, ignore_errors=True)
-        with contextlib.suppress(OSError):  # Windows removes no file that is open
-            (self.path / LOCK).unlink(missing_ok=True)
+        for name in (LAST, LOCK):
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                remove(self.path / name)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, atomically."""

@@ -14,12 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ocensa_nb.drive import DRIVE
 from ocensa_nb.durable import replacing
 from ocensa_nb.errors import UserError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 WHEELS = "wheels"  # a folder beside the requirements with what to install where there is no internet
-DRIVE = Path("/content/drive")
 UPLOADS = "avisos"  # a folder of Drive, next to the runs
 KAGGLE_INPUT = Path("/kaggle/input")  # what the user attaches, read-only
 KAGGLE_WORKING = Path("/kaggle/working")  # what Kaggle keeps of a session

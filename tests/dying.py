@@ -10,15 +10,16 @@ import signal
 import threading
 from pathlib import Path
 
-from ocensa_nb import checkpoint, durable, engine, runs, scoring, tensor_files, train
+from ocensa_nb import checkpoint, checkpoint_files, durable, engine, runs, scoring, tensor_files, train
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 
 # Where a training may die: the name of the moment, what is called there, and how many calls a whole training makes.
 MOMENTS = {
     "before an optimiser's step": (engine, "step_if_finite", 60),
-    "in the middle of a file of tensors": (tensor_files, "save_file", 8),
-    "before a file is renamed": (durable.os, "replace", 16),
+    "in the middle of a checkpoint": (checkpoint_files, "as_bytes", 2000),
+    "in the middle of a file of tensors": (tensor_files, "save_file", 1),
+    "before a file is renamed": (durable.os, "replace", 8),
     "in the middle of a line of the history": (runs.Run, "append_history", 8),
     "in validation": (scoring, "predictions", 5),
     "while the model is saved": (runs.Run, "save_model", 1),

@@ -183,7 +183,8 @@ def copy_project(folder, changes=()):
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)
     for old, new in changes:
-        for file in (folder / "ocensa_nb/session.py", *folder.glob("notebooks/*.ipynb")):
+        code = (folder / "ocensa_nb" / name for name in ("session.py", "drive.py"))
+        for file in (*code, *folder.glob("notebooks/*.ipynb")):
             file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     return folder
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from ocensa_nb import divergence, plots, train
+from ocensa_nb.checkpoint_files import CheckpointFiles
 from ocensa_nb.divergence import Watch
 from ocensa_nb.engine import Engine
 from ocensa_nb.errors import DivergedError
 from ocensa_nb.objective import Objective
 from ocensa_nb.optim import step_if_finite
 from ocensa_nb.runs import LAST
-from ocensa_nb.tensor_files import read
 
 
 def poison(monkeypatch, steps, head=1, value=math.nan):
@@ -84,7 +84,7 @@ def test_three_in_a_row_stop_the_training_with_advice_and_the_last_good_weights_
             DivergedError, match=r"3 pasos seguidos .*«causa».*learning_rate y head_learning_rate menores"
         ):
             train.fit(settings, notices)
-    tensors, tree = read(tmp_path / "run" / LAST / "checkpoint.safetensors")
+    tensors, tree = CheckpointFiles(tmp_path / "run" / LAST).read()
     assert tree["at"]["step"] == 7
     kept = {name: values for name, values in tensors.items() if "weights/" in name or "exp_avg" in name}
     assert kept

@@ -20,7 +20,8 @@ from safetensors import safe_open
 
 from ocensa_nb import claims, interruption, journal, runs, train
 from ocensa_nb.chance import random_state, restore_random_state
-from ocensa_nb.checkpoint import FILE, Checkpoints, pack, unpack
+from ocensa_nb.checkpoint import Checkpoints, pack, unpack
+from ocensa_nb.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.runs import LAST, METRICS, Run
@@ -104,8 +105,8 @@ def test_a_full_disk_is_a_sentence_and_what_was_kept_goes_on_once_there_is_room(
     said = (tmp_path / "full" / dying.SENTENCE).read_text()
     assert "no se puede escribir" in said.lower()
     assert "el archivo no cabe" in said
-    with safe_open(tmp_path / "full" / LAST / FILE, framework="pt") as kept:  # the one before is whole
-        assert len(list(kept.keys())) > 10
+    tensors, _ = CheckpointFiles(tmp_path / "full" / LAST).read()  # the one before is whole
+    assert len(tensors) > 10
     assert not (tmp_path / "full" / METRICS).exists()
     assert dying.process(out) == 0
     assert dying.content(tmp_path / "full") == dying.content(tmp_path / "whole")
@@ -158,7 +159,7 @@ def test_asked_to_stop_the_command_line_keeps_where_it_was_and_says_how_to_go_on
 
 
 def test_going_on_gives_what_one_session_gives(cut_off, config, notices, tmp_path, capsys):
-    kept = json.loads(safe_metadata(tmp_path / "run" / LAST / FILE))
+    _, kept = CheckpointFiles(tmp_path / "run" / LAST).read()
     assert kept["at"]["step"] == 4
     run = train.fit(cut_off, notices)
     assert f"Continúa «{run.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
@@ -167,13 +168,8 @@ def test_going_on_gives_what_one_session_gives(cut_off, config, notices, tmp_pat
     assert steps(run) == steps(whole)
 
 
-def safe_metadata(path):
-    with safe_open(path, framework="pt") as file:
-        return file.metadata()["state"]
-
-
 def test_only_what_is_trained_is_kept(cut_off, tmp_path):
-    with safe_open(tmp_path / "run" / LAST / FILE, framework="pt") as file:
+    with safe_open(tmp_path / "run" / LAST / FILES[0], framework="pt") as file:
         weights = [name for name in file.keys() if name.startswith("/engine/weights/")]  # noqa: SIM118
     names = {name.removeprefix("/engine/weights/") for name in weights}
     assert any(name.startswith("encoder.encoder.layer.3.") for name in names)
@@ -331,10 +327,10 @@ def test_a_finished_run_is_never_written_over(run, config, notices):
 
 
 def test_a_damaged_checkpoint_is_a_sentence(cut_off, notices, tmp_path):
-    kept = tmp_path / "run" / LAST / FILE
-    whole = kept.read_bytes()
-    for content in (b"", b"no", whole[: len(whole) // 2]):
-        kept.write_bytes(content)
+    for content in (b"", b"no", None):
+        for name in FILES:
+            kept = tmp_path / "run" / LAST / name
+            kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2] if content is None else content)
         with pytest.raises(UserError, match="dañado"):
             train.fit(cut_off, notices)
 
