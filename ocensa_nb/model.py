@@ -118,7 +118,8 @@ def freeze(model: MultiHeadClassifier, k: int) -> None:
 def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
     """Return the parameters that the hidden states after layer k depend on; after the last, the encoder's output.
 
-    Found by differentiating those states for a few token ids. Works on the device `meta` too.
+    Found by differentiating those states for a few tokens. They are given as embeddings and without a mask, which no
+    version of transformers reads, so it works on the device `meta` too.
     """
     stack, parameters = layers(encoder), list(encoder.parameters())
     ids = torch.arange(8, device=parameters[0].device)[None] % encoder.config.vocab_size
@@ -128,7 +129,7 @@ def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
     encoder.eval()  # draws no random number
     try:
         with torch.enable_grad():
-            whole = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
             after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
             states = whole if k == len(stack) else after_k
             gradients = torch.autograd.grad(states.sum(), parameters, allow_unused=True)
