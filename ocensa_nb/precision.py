@@ -22,7 +22,9 @@ def fastest_on_cpu() -> str:
     import torch
 
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    products = {dtype: (torch.randn(512, 768, dtype=dtype), torch.randn(768, 768, dtype=dtype)) for dtype in seconds}
+    draw = torch.Generator().manual_seed(0)  # not the training's: whether it was measured before must change nothing
+    shapes = ((512, 768), (768, 768))
+    products = {dtype: [torch.randn(shape, dtype=dtype, generator=draw) for shape in shapes] for dtype in seconds}
     for repeat in range(12):
         for dtype, (a, b) in products.items():
             start = time.perf_counter()
@@ -35,42 +37,58 @@ def fastest_on_cpu() -> str:
 
 
 def resolve_precision(precision: str, device: "torch.device") -> str:
-    """Turn `auto` into the precision this device computes fastest, and refuse what it cannot do.
+    """Return the precision that a device computes in for a requested one.
 
-    On CUDA: bf16 from compute capability 8.0, else fp16. On CPU: measured. Raises `UserError` for tf32 without a
-    GPU of capability 8.0 or more.
+    On CUDA, `auto` is bf16 from compute capability 8.0, else fp16; on a CPU it is measured. Before 8.0 a GPU emulates
+    bf16 at fp32's speed or worse, so bf16 becomes fp16 there. Raises `UserError` for tf32 without a GPU of capability
+    8.0 or more.
     """
-    import torch
-
-    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    if precision == "auto":
-        if device.type == "cuda":
-            return "bf16" if ampere else "fp16"
+    if precision == "auto" and device.type != "cuda":
         return fastest_on_cpu()
-    if precision == "tf32" and not ampere:
+    if precision in ("auto", "bf16") and device.type == "cuda":
+        return "bf16" if _is_ampere(device) else "fp16"
+    if precision == "tf32" and not _is_ampere(device):
         raise UserError("precision = 'tf32' necesita una GPU NVIDIA Ampere o más nueva; use 'auto' o 'fp32'.")
     return precision
 
 
-def unavailable(device: "torch.device") -> dict[str, str]:
-    """Return the precisions that a device has not, or has only more slowly than fp32, each with why, in Spanish."""
+def _is_ampere(device: "torch.device") -> bool:
+    """Return whether a device is a GPU with bf16 and TF32 units: compute capability 8.0 or more."""
     import torch
 
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def replacement_note(requested: str, used: str, device: "torch.device") -> str:
+    """Say in Spanish that a run computes in another precision than requested, or slowly in it; "" otherwise."""
+    if requested == "bf16" and used == "bf16" and device.type == "cpu" and fastest_on_cpu() == "fp32":
+        return "⚠️ Esta CPU no calcula más rápido en bf16 que en fp32: bf16 solo pierde exactitud aquí."
+    if requested in ("auto", used):
+        return ""
+    where = "Esta GPU" if device.type == "cuda" else "Esta CPU"
+    return f"⚠️ {where} no tiene {requested} propio, y emularlo es lento: se calcula en {used}."
+
+
+def unavailable(device: "torch.device") -> dict[str, str]:
+    """Return the precisions that a device has not, or has only more slowly than fp32, each with why, in Spanish."""
     if device.type == "cpu":
         gpu = "hace falta una GPU"
         return {"fp16": f"fp16: en CPU es más lento que fp32; {gpu}", "tf32": f"tf32: {gpu} NVIDIA Ampere o más nueva"}
-    if torch.cuda.get_device_capability(device) >= (8, 0):
+    if _is_ampere(device):
         return {}
     return {name: f"{name}: hace falta una GPU NVIDIA Ampere o más nueva; use fp16" for name in ("tf32", "bf16")}
 
 
 def scoring_precision(trained: str, device: "torch.device") -> str:
-    """Return the precision to score in: the one trained in where this device has it, else this device's own.
+    """Return the precision to score in: the one trained in if this device has it, else this device's own.
 
-    trained: a resolved precision. A run of a GPU may be opened on a CPU, where fp16 is slow and tf32 does not exist.
+    A run of a GPU may be opened on a CPU, where fp16 is slow and tf32 does not exist. What was trained in bf16 is
+    scored in fp32 on a GPU without bf16, because its values may be beyond the range of fp16. `trained` is resolved.
     """
     if device.type == "cpu" and trained in ("fp16", "tf32"):
         return resolve_precision("auto", device)
+    if device.type == "cuda" and trained == "bf16" and not _is_ampere(device):
+        return "fp32"
     return trained if trained != "tf32" else "fp32"
 
 

@@ -113,6 +113,34 @@ def test_precision_is_measured_on_a_cpu_and_follows_capability_on_a_gpu(monkeypa
         precision.resolve_precision("tf32", cpu)
 
 
+def test_measuring_precisions_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    precision.fastest_on_cpu.cache_clear()
+    precision.fastest_on_cpu()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bf16_on_a_gpu_that_emulates_it_becomes_fp16_and_is_reported(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None: (7, 5))
+    assert precision.resolve_precision("bf16", cuda) == "fp16"
+    assert "no tiene bf16 propio" in precision.replacement_note("bf16", "fp16", cuda)
+    assert precision.scoring_precision("bf16", cuda) == "fp32"
+    assert "se calcula en fp32" in precision.replacement_note("bf16", "fp32", cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None: (8, 0))
+    assert precision.resolve_precision("bf16", cuda) == precision.scoring_precision("bf16", cuda) == "bf16"
+    assert precision.replacement_note("bf16", "bf16", cuda) == ""
+
+
+def test_bf16_on_a_cpu_without_its_units_is_reported(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(precision, "fastest_on_cpu", lambda: "fp32")
+    assert "no calcula más rápido en bf16" in precision.replacement_note("bf16", "bf16", cpu)
+    monkeypatch.setattr(precision, "fastest_on_cpu", lambda: "bf16")
+    assert precision.replacement_note("bf16", "bf16", cpu) == ""
+    assert precision.replacement_note("auto", "fp32", cpu) == ""
+
+
 def test_this_machine_is_described_in_spanish():
     facts = environment.describe(environment.hardware())
     assert {"Plataforma", "GPU", "Núcleos de CPU", "Memoria RAM", "Disco libre", "torch"} <= set(facts)
