@@ -15,7 +15,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.devices import to_device
 from ocensa_nb.dropout import BlockAttention, use_block_dropout
 from ocensa_nb.feeding import MicroBatch
-from ocensa_nb.memory import MicroBatches
+from ocensa_nb.memory import MicroBatches, explained
 from ocensa_nb.model import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.notices import Notices
 from ocensa_nb.objective import Objective
@@ -59,11 +59,12 @@ class Engine:
         self.scaler.unscale_(self.optimizer)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            step_if_finite(self.optimizer, norm)
+        with explained("los dos momentos de AdamW, que se reservan en el primer paso"):
+            if self.scaler.is_enabled():
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            else:
+                step_if_finite(self.optimizer, norm)
         self.optimizer.zero_grad(set_to_none=True)
         return losses, norm
 
@@ -126,7 +127,8 @@ def build(
     own AdamW loop and dropout in place: what a training without this package has, to be measured against. Raises
     `UserError` for what cannot be.
     """
-    model.to(device)
+    with explained("los pesos del codificador"):
+        model.to(device)
     if not plain:
         use_block_dropout(model)
     if config.used_vocabulary and not config.freeze_layers:

@@ -1,17 +1,24 @@
-"""When a step runs out of memory: smaller micro-batches, the same effective batch, tried again."""
+"""Running out of memory: the same work in smaller pieces, or an error message that says what to change."""
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ocensa_nb.chance import random_state, restore_random_state
 from ocensa_nb.errors import UserError
 
-# What torch says where it has no exception of its own: on Linux and macOS, on Windows, and from a GPU's libraries.
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+# What torch's messages contain: of a GPU's driver ("CUDA error: out of memory") and of torch's own allocator, of the
+# system's on Linux and macOS, and on Windows, and of cuBLAS and cuDNN.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+SMALLER = (
+    "Use un max_length menor, congele más capas (freeze_layers), elija un codificador más pequeño, o cierre otros "
+    "programas."
+)
 
 
 class MicroBatches:
@@ -40,14 +47,10 @@ class MicroBatches:
                     raise
             largest = max(len(piece["inputs"]) for piece in self._cut(micro_batches))
             if largest == 1:
-                raise UserError(
-                    "No hay memoria ni para un aviso a la vez. Use un max_length menor, congele más capas "
-                    "(freeze_layers), elija un codificador más pequeño, o cierre otros programas."
-                )
+                raise UserError(f"No hay memoria ni para un aviso a la vez. {SMALLER}")
             self.pieces *= 2
             model.zero_grad(set_to_none=True)
-            gc.collect()
-            torch.cuda.empty_cache()
+            release()
             restore_random_state(before)
             print(
                 f"Sin memoria con micro-batches de {largest} filas: se repite el paso con {-(-largest // 2)}, y se "
@@ -60,8 +63,43 @@ class MicroBatches:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether torch ran out of memory; on a CPU it says so in words alone."""
+    """Return whether torch ran out of memory; the driver and a CPU have no exception for it, only a message."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def in_pieces(work: Callable[[np.ndarray], None], rows: np.ndarray) -> None:
+    """Call `work(rows)`, or, if that runs out of memory, on each half of the rows in turn.
+
+    Raises `UserError` if a single row does not fit.
+    """
+    try:
+        return work(rows)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    # Outside the handler: its traceback keeps the tensors of the failed call alive.
+    if len(rows) == 1:
+        raise UserError(f"No hay memoria ni para un aviso a la vez. {SMALLER}")
+    release()
+    for half in np.array_split(rows, 2):
+        in_pieces(work, half)
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Raise `UserError` if the block runs out of memory; `what` says in Spanish what did not fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"No hay memoria para {what}. {SMALLER}") from error
+
+
+def release() -> None:
+    """Give the memory that torch no longer uses back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _pieces(micro: dict[str, Any], count: int) -> list[dict[str, Any]]:

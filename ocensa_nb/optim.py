@@ -100,7 +100,8 @@ class EarlyStopping:
         score = scores[self.monitor]
         if score > self._best:
             self._best, self.best_epoch = score, epoch
-            self._weights = {name: weight.clone() for name, weight in trained_weights(model).items()}
+            # On the CPU: a GPU may have no room for a second copy.
+            self._weights = {name: weight.to("cpu", copy=True) for name, weight in trained_weights(model).items()}
         if score > self._to_beat + self.min_delta:
             self._to_beat, self._waited = score, 0
         else:

@@ -9,8 +9,9 @@ from tqdm.auto import tqdm
 
 from ocensa_nb import environment
 from ocensa_nb.devices import to_device
+from ocensa_nb.memory import explained, in_pieces
 from ocensa_nb.model import MultiHeadClassifier
-from ocensa_nb.precision import autocast, scoring_precision
+from ocensa_nb.precision import autocast, replacement_note, scoring_precision
 from ocensa_nb.runs import Run
 from ocensa_nb.tokens import TokenTable, encode, sorted_batches
 from ocensa_nb.trunk import HiddenTable
@@ -36,6 +37,12 @@ def logits(
     found = {
         head: torch.empty(len(rows), layers[-1].out_features, device=device) for head, layers in model.heads.items()
     }
+
+    def score(batch: np.ndarray) -> None:
+        inputs, mask, places = to_device([*table.batch(rows[batch], padding), torch.from_numpy(batch)], device)
+        for head, values in model(inputs, mask).items():
+            found[head].index_copy_(0, places, values)
+
     batches = list(sorted_batches(table.lengths[rows], SCORING_BATCH))
     training = model.training
     model.eval()
@@ -43,9 +50,7 @@ def logits(
         with torch.inference_mode(), autocast(precision, device):
             hidden = progress is None or len(batches) < QUIET_BATCHES
             for batch in tqdm(batches, desc=progress, unit="batch", leave=False, disable=hidden):
-                inputs, mask, places = to_device([*table.batch(rows[batch], padding), torch.from_numpy(batch)], device)
-                for head, values in model(inputs, mask).items():
-                    found[head].index_copy_(0, places, values)
+                in_pieces(score, batch)
     finally:
         model.train(training)
     return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
@@ -60,8 +65,11 @@ def score_texts(run: Run, texts: Sequence[str], progress: str) -> dict[str, np.n
     device = environment.device()
     torch.set_num_threads(environment.threads())
     precision = scoring_precision(run.facts["precision"], device)
+    if note := replacement_note(run.facts["precision"], precision, device):
+        print(note, flush=True)
     distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
-    model.to(device)
+    with explained("los pesos del codificador"):
+        model.to(device)
     if run.config.cls_only:
         model.shorten(*to_device(distinct.sample(), device))
     found = logits(model, distinct, np.arange(len(distinct)), precision, progress=progress)

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ocensa_nb import trunk_store
 from ocensa_nb.devices import to_device
+from ocensa_nb.memory import in_pieces, out_of_memory
 from ocensa_nb.model import MultiHeadClassifier, sha256
 from ocensa_nb.precision import autocast, full_fp32
 from ocensa_nb.slices import NOT_SUPPORTED, layers
@@ -114,6 +115,14 @@ def compute(
     """Fill `hidden`, (tokens, width), with what the first k layers give for every text."""
     device = next(model.parameters()).device
     bottom = model.bottom(k)
+
+    def fill(rows: np.ndarray) -> None:
+        ids, mask = to_device(list(texts.batch(rows)), device)
+        states = bottom(ids, mask)
+        states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
+        index, inside = places(offsets, rows)
+        hidden[torch.from_numpy(index[inside])] = states
+
     training = model.training
     model.eval()
     try:
@@ -121,11 +130,7 @@ def compute(
             batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
             quiet = len(batches) < QUIET_BATCHES
             for rows in tqdm(batches, "Capas congeladas, una sola vez", unit="batch", leave=False, disable=quiet):
-                ids, mask = to_device(list(texts.batch(rows)), device)
-                states = bottom(ids, mask)
-                states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
-                index, inside = places(offsets, rows)
-                hidden[torch.from_numpy(index[inside])] = states
+                in_pieces(fill, rows)
     finally:
         model.train(training)
 
@@ -134,7 +139,11 @@ def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return the states where they are read fastest and fit: on the GPU, in memory, or where they are."""
     size = hidden.nbytes
     if device.type == "cuda" and size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return hidden.to(device)
+        try:
+            return hidden.to(device)
+        except RuntimeError as error:  # the free memory may be in pieces
+            if not out_of_memory(error):
+                raise
     if size < MEMORY_SHARE * psutil.virtual_memory().available:
         return hidden.clone()
     return hidden
