@@ -26,3 +26,10 @@ def memory_taken(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
     return psutil.Process().memory_info().rss
+
+
+def total_memory(device: torch.device) -> tuple[int, str]:
+    """Return the bytes of memory of a GPU, or of the machine for a CPU, and in Spanish whose they are."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory, "de la GPU"
+    return psutil.virtual_memory().total, "del equipo"

@@ -1,0 +1,146 @@
+"""The memory estimate, compared with the tensors that autograd saves and with the peak of a step on this CPU."""
+
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+from ocensa_nb import engine as engines
+from ocensa_nb import memory_estimate
+from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.dropout import BlockAttention, use_block_dropout
+from ocensa_nb.memory_estimate import MemoryEstimate, estimate_memory
+from ocensa_nb.model import MultiHeadClassifier, freeze
+from ocensa_nb.objective import Objective
+from ocensa_nb.optim import build_optimizer
+from ocensa_nb.precision import autocast
+
+ROWS, WIDTH, HIDDEN = 16, 64, 128
+MASK = torch.ones(ROWS, WIDTH, dtype=torch.int64)
+IDS = torch.randint(5, 300, MASK.shape, generator=torch.Generator().manual_seed(0))
+HEADS = {"causa": 9}
+ENCODERS = {
+    "bert": lambda: BertModel(
+        BertConfig(
+            vocab_size=300, hidden_size=HIDDEN, num_hidden_layers=4, num_attention_heads=4, intermediate_size=4 * HIDDEN
+        ),
+        add_pooling_layer=False,
+    ),
+    "distilbert": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=300, dim=HIDDEN, n_layers=4, n_heads=4, hidden_dim=4 * HIDDEN)
+    ),
+}
+CASES = [
+    (family, k, cls_only, precision)
+    for family in ENCODERS
+    for k in (0, 2)
+    for cls_only in (True, False)
+    for precision in ("fp32", "bf16")
+]
+
+
+def case(family: str, k: int, cls_only: bool) -> tuple[TrainConfig, MultiHeadClassifier]:
+    torch.manual_seed(0)
+    config = TrainConfig(batch_size=ROWS, freeze_layers=k, cls_only=cls_only, max_length=WIDTH, heads={"causa": 1.0})
+    model = MultiHeadClassifier(ENCODERS[family](), HEADS, 0.1)
+    use_block_dropout(model)
+    freeze(model, k)
+    if cls_only:
+        assert model.shorten(IDS, MASK)
+    return config, model.train()
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages of all tensors that operations return, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.live:
+                    self.live[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self.live.pop, storage._cdata, None)
+        self.peak = max(self.peak, sum(self.live.values()))
+        return out
+
+
+@pytest.mark.parametrize(("family", "k", "cls_only", "precision"), CASES)
+def test_activations_are_those_that_autograd_saves(family, k, cls_only, precision):
+    config, model = case(family, k, cls_only)
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        autocast(precision, torch.device("cpu")),
+        BlockAttention(),
+    ):
+        logits = model(IDS, MASK)["causa"]
+    measured = sum(size for place, size in saved.items() if place not in parameters)
+    found = estimate_memory(config, model, np.full(ROWS, WIDTH), precision, on_cpu=True)
+    half = precision != "fp32"
+    copies = half * 2 * memory_estimate._trained_matrices(model)
+    working = ROWS * WIDTH * HIDDEN * ((2 * 4 + 2) * (2 if half else 4) + 4)
+    assert found.activations - working + copies == pytest.approx(measured, rel=0.06)
+    assert logits.requires_grad
+
+
+@pytest.mark.parametrize(("family", "k", "cls_only", "precision"), CASES)
+def test_peak_of_a_step_is_below_the_estimate_and_near_it(family, k, cls_only, precision):
+    config, model = case(family, k, cls_only)
+    engine = engines.Engine(
+        model=model,
+        table=None,
+        objective=Objective({"causa": 1.0}, {}, 0.0),
+        optimizer=build_optimizer(model, config),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        precision=precision,
+        max_grad_norm=1.0,
+        device=torch.device("cpu"),
+        forward=model,
+        attention=BlockAttention(),
+    )
+    micro = {"inputs": IDS, "attention_mask": MASK, "labels": {"causa": torch.zeros(ROWS, dtype=torch.int64)}}
+    with LiveBytes() as live:
+        for _ in range(2):  # the second step has the moments from its start
+            engine.step([micro])
+    weights = sum(p.nbytes for p in model.parameters())
+    found = estimate_memory(config, model, np.full(ROWS, WIDTH), precision, on_cpu=True)
+    assert 0.95 * found.total <= 1.25 * (live.peak + weights)
+    assert live.peak + weights <= 1.03 * found.total
+
+
+def test_estimate_on_meta_is_that_of_the_real_model():
+    config, model = case("bert", 0, True)
+    real = estimate_memory(config, model, np.full(ROWS, WIDTH), "bf16", on_cpu=True)
+    assert estimate_memory(config, model.to("meta"), np.full(ROWS, WIDTH), "bf16", on_cpu=True) == real
+
+
+def test_dynamic_padding_takes_the_longest_text_and_fixed_padding_the_whole_width():
+    config, model = case("bert", 0, True)
+    short = np.array([5, 32, 7])
+    dynamic = estimate_memory(config, model, short, "fp32", on_cpu=False)
+    fixed = estimate_memory(config.replace(padding="max_length"), model, short, "fp32", on_cpu=False)
+    assert fixed.activations == 2 * dynamic.activations
+
+
+def test_memory_that_does_not_fit_suggests_the_same_effective_batch_in_smaller_pieces():
+    config = from_recipe("t4")
+    found = MemoryEstimate(weights=10**9, optimizer=10**9, activations=8 * 10**9)
+    assert "No cabe" not in memory_estimate.describe(found, config, 15e9, "de la GPU")
+    note = memory_estimate.describe(found, config, 5e9, "de la GPU")
+    assert "batch_size = 16 y gradient_accumulation_steps = 4" in note
+    assert "freeze_layers" in memory_estimate.describe(found, config, 1e9, "de la GPU")
