@@ -42,12 +42,12 @@ def told() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[Interruption]:
+def heeded(announce: bool = True) -> Iterator[Interruption]:
     """Note, inside this context, `SIGNALS` instead of dying by them; a second SIGINT is obeyed at once.
 
     A step cannot be cut in two without losing what it was doing, so whoever makes the steps looks here between them.
     Only the main thread may handle signals: in another nothing changes. One that this process was started to ignore
-    stays ignored.
+    stays ignored. announce: whether to print that it is stopping.
     """
     asked = Interruption()
 
@@ -55,7 +55,8 @@ def heeded() -> Iterator[Interruption]:
         if asked.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.signal = number
-        print("\nSe detiene al terminar este paso y guarda dónde quedó…", flush=True)
+        if announce:
+            print("\nSe detiene al terminar este paso y guarda dónde quedó…", flush=True)
 
     if threading.current_thread() is not threading.main_thread():
         yield asked

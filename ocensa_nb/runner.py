@@ -1,6 +1,10 @@
-"""The panel's buttons: start a training in the background, show how it goes, stop it, and leave its picture behind."""
+"""Train from the panel: start a training in another process, show its progress, stop it, and say how it ended.
 
-import threading
+A training is followed from one of two places, and redrawn from nowhere else, as Colab requires (`page_clock.py`): the
+panel, by the ticks of the page, once its button is pressed; or a cell, while that cell is executing.
+"""
+
+import signal
 import time
 from collections.abc import Callable
 from html import escape
@@ -8,21 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
-from IPython.display import display
+from IPython.display import HTML, DisplayHandle, display
 
-from ocensa_nb import background, claims, live, plots
+from ocensa_nb import background, claims, live, outcome, plots
 from ocensa_nb.background import Training
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import UserError
+from ocensa_nb.environment import platform
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.interruption import Interruption, heeded
+from ocensa_nb.looks import PANEL_CSS
 from ocensa_nb.notices import Notices
+from ocensa_nb.page_clock import PageClock
 from ocensa_nb.runs import HISTORY, Run
 
-REDRAW_SECONDS = 2.0  # between two pictures of a training
-WATCH_SECONDS = 0.2  # between two looks at whether it has ended
+REDRAW_SECONDS = 2.0  # between two drawings of a training
+POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or should
+STOPPING = "Se detiene al terminar este paso y guarda dónde quedó…"
 
 
 def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Do some work of a button or a thread, and say what goes wrong: nobody would see an exception there."""
+    """Do some work of a callback, and say what goes wrong: nobody would see an exception there."""
     try:
         work()
     except UserError as error:
@@ -34,7 +43,16 @@ def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
 class Runner:
     """Entrenar, Detener, and the live view of one panel.
 
-    choose: returns the recipe and the config to train; lock: told True when a training begins and False when it ends.
+    Parameters
+    ----------
+    notices : Notices
+        What is trained on.
+    root : Path
+        Where numbered runs go.
+    choose : callable
+        Returns the recipe and the config to train.
+    lock : callable
+        Called with True when a training begins and with False when it ends.
     """
 
     def __init__(
@@ -46,6 +64,8 @@ class Runner:
     ) -> None:
         self.notices, self.root, self._choose, self._lock = notices, root, choose, lock
         self.training: Training | None = None
+        self._history: live.History | None = None
+        self._steps = 0
         self._picture: Any = None
         self.start = ipw.Button(description="Entrenar", button_style="success", tooltip="Entrena con estos ajustes")
         self.stop = ipw.Button(
@@ -53,12 +73,9 @@ class Runner:
         )
         self.start.on_click(lambda _: guarded(self._start, self.say))
         self.stop.on_click(lambda _: guarded(self._stop, self.say))
+        self.clock = PageClock(lambda: guarded(self._redraw, self.say), REDRAW_SECONDS)
         self._status, self.view = ipw.HTML(), ipw.HTML()
-
-    @property
-    def box(self) -> ipw.VBox:
-        """What is shown below the buttons."""
-        return ipw.VBox([self._status, self.view])
+        self.box = ipw.VBox([self._status, self.view, self.clock.box])
 
     def show_picture(self) -> None:
         """Make a place, below the panel, for the picture that a saved notebook keeps: it keeps no widget."""
@@ -69,86 +86,140 @@ class Runner:
         self._status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
 
     def name_start(self) -> None:
-        """Name the button after what it would do: begin, or go on from where a training was cut off."""
+        """Name the button after what it would do: begin, or resume an interrupted training."""
         _, config = self._choose()
         goes_on = claims.goes_on(config, self.notices.fingerprint, self.root)
         self.start.description = "Continuar" if goes_on else "Entrenar"
 
     def watch(self, training: Training) -> None:
-        """Show how a training goes, and let it be stopped, until it ends."""
-        self.training = training
-        self._show_running(True)
-        threading.Thread(target=lambda: guarded(lambda: self._follow(training), self.say), daemon=True).start()
+        """Follow a training in the panel until it ends."""
+        self._attend(training)
+        self.clock.start()
+
+    def train(self) -> Run:
+        """Start or join a training and follow it in the cell that is executing; return its finished run.
+
+        Interrupting the cell stops the training, with a checkpoint. Interrupting it again leaves the cell at once, and
+        the panel follows the training while it stops.
+
+        Raises
+        ------
+        AskedToStopError
+            If the training was stopped.
+        UserError
+            If it was refused, or ended by a fault.
+        """
+        try:
+            with heeded(announce=False) as asked:
+                return self._train_in(DisplayHandle(), asked)
+        except KeyboardInterrupt:
+            self.clock.start()
+            raise AskedToStopError(
+                f"{STOPPING} Para continuar desde ahí, ejecute esta celda otra vez cuando el panel diga «Detenido».",
+                signal.SIGINT,
+            ) from None
 
     def _start(self) -> None:
         if self.start.disabled:  # a second click, made before the first was answered
             return
-        recipe, config = self._choose()
         if background.running():
             raise UserError("Ya hay un entrenamiento en marcha en este cuaderno: ejecute otra vez la celda del panel.")
+        self.watch(self._launch())
+
+    def _launch(self) -> Training:
+        recipe, config = self._choose()
         folder = claims.folder_of(config.validate(), self.notices.fingerprint, self.root)
-        self.say(f"Preparando el entrenamiento en «{_short(folder)}»…")
-        self.watch(Training(config, recipe, folder.resolve()))
+        self.say(f"Preparando el entrenamiento en «{outcome.short(folder)}»…")
+        return Training(config, recipe, folder.resolve())
 
     def _stop(self) -> None:
         self.stop.disabled = True
         if not self.training.is_running:
             return
         self.training.stop()
-        self.say("Se detiene al terminar este paso y guarda dónde quedó…")
+        self.say(STOPPING)
+
+    def _attend(self, training: Training) -> None:
+        config = training.config
+        self.training = training
+        self._history = live.History(training.folder / HISTORY, list(config.heads))
+        self._steps = config.epochs * config.steps_an_epoch(len(self.notices.split["train"]))
+        self._show_running(True)
 
     def _show_running(self, running: bool) -> None:
         self.start.disabled, self.stop.disabled = True, not running
         self._lock(running)  # names the button too, before it can be pressed
         self.start.disabled = running
 
-    def _follow(self, training: Training) -> None:
-        """Redraw the live view until the training has ended, and say how it did."""
-        config = training.config
-        history = live.History(training.folder / HISTORY, list(config.heads))
-        steps = config.epochs * config.steps_an_epoch(len(self.notices.split["train"]))
+    def _draw(self, sentence: str = "") -> str:
+        """Return the live view; before the first step it also shows what the training says while it prepares."""
+        self._history.update()
+        words = sentence if self._history.step else f"{sentence} {self.training.last_words()}"
+        over = self.training.exit_code == 0
+        return live.view(self._history, self._steps, self.training.config.epochs, words.strip(), over)
 
-        def redraw() -> None:
-            if history.update() and not self.stop.disabled:
-                self.say(f"Entrenando en «{_short(training.folder)}».")
-            words = "" if history.step else training.last_words()  # of what comes before the first step
-            self.view.value = live.view(history, steps, config.epochs, words, over=training.exit_code == 0)
+    def _redraw(self) -> None:
+        """Redraw the panel; once the training has ended, say how."""
+        ended = not self.training.is_running
+        self.view.value = self._draw()
+        if ended:
+            self.clock.stop()
+            self._end()
+        elif self._history.step and not self.stop.disabled:
+            on_colab = " Ejecute la celda de abajo: Colab puede cerrar una sesión que no ejecuta ninguna."
+            self.say(self._where() + (on_colab if platform() == "colab" else ""))
 
-        while training.is_running:
-            guarded(redraw, self.say)
-            drawn = time.monotonic()
-            while training.is_running and time.monotonic() - drawn < REDRAW_SECONDS:
-                time.sleep(WATCH_SECONDS)
+    def _end(self) -> None:
         try:
-            redraw()
-            self._say_the_end(training)
+            run = self._outcome()
+            if self._picture:
+                self._picture.update(plots.learning_curves(run))
+            self.say(f"{outcome.success(run)} Siga con las celdas de abajo.")
+        except UserError as error:
+            self.say(outcome.failure(error))
         finally:
             self._show_running(False)
 
-    def _say_the_end(self, training: Training) -> None:
-        if training.was_asked_to_stop and claims.goes_on(training.config, self.notices.fingerprint, self.root):
-            self.say(f"Detenido. Lo hecho queda en «{_short(training.folder)}»: pulse Continuar y sigue desde ahí.")
-        elif training.was_asked_to_stop:
-            self.say(f"Detenido. Lo hecho queda en «{_short(training.folder)}».")
-        elif training.was_refused:
-            self.say(f"⛔ {training.last_words()}")
-        elif training.exit_code:
-            self.say(
-                f"⛔ El entrenamiento terminó de golpe (código {training.exit_code}); suele ser falta de memoria. Use "
-                "un batch menor o congele más capas, y pulse Entrenar: sigue desde lo último que guardó."
-            )
-        else:
-            run = Run.load(training.folder)
-            scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
-            if self._picture:
-                self._picture.update(plots.learning_curves(run))
-            best, made = run.metrics["best_epoch"], run.metrics["epochs"]
-            self.say(
-                f"✅ Listo, en «{_short(run.path)}». Mejor época: {best} de {made}. F1 de prueba: {scores}. Siga con "
-                "las celdas de abajo."
-            )
+    def _train_in(self, cell: DisplayHandle, asked: Interruption) -> Run:
+        """Train, and redraw below the executing cell until that has ended."""
+        self._attend(background.running() or self._launch())
+        self.stop.disabled = True  # the kernel answers no button while a cell is executing
+        self.clock.stop()
+        self.view.value = ""
+        self.say(f"{self._where()} Se sigue en la celda que lo ejecuta; para detenerlo, pulse el ■ de esa celda.")
+        cell.display(self._page())
+        self._follow(cell, asked)
+        try:
+            run = self._outcome()
+            self.say(outcome.success(run))
+            cell.update(self._page(outcome.success(run)))
+            return run
+        except UserError as error:
+            self.say(outcome.failure(error))
+            cell.update(self._page() if self._history.step else HTML())  # the error says the rest
+            raise
+        finally:
+            self._show_running(False)
 
+    def _follow(self, cell: DisplayHandle, asked: Interruption) -> None:
+        """Redraw until the training has ended; stop it if that is asked for."""
+        hint, redraw_at = f"{self._where()} Para detenerlo, pulse el ■ de esta celda.", 0.0
+        while self.training.is_running:
+            if asked.signal and hint != STOPPING:
+                self.training.stop()
+                self.say(STOPPING)
+                hint, redraw_at = STOPPING, 0.0
+            if time.monotonic() >= redraw_at:
+                cell.update(self._page(hint))
+                redraw_at = time.monotonic() + REDRAW_SECONDS
+            time.sleep(POLL_SECONDS)
 
-def _short(path: Path) -> Path:
-    """Return a path from the notebook's own folder, where it is inside."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    def _outcome(self) -> Run:
+        return outcome.of(self.training, self.notices.fingerprint, self.root)
+
+    def _page(self, sentence: str = "") -> HTML:
+        """Return the live view with its style, which on Colab does not reach from one cell to another."""
+        return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
+
+    def _where(self) -> str:
+        return f"Entrenando en «{outcome.short(self.training.folder)}»."

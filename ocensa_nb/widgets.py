@@ -89,29 +89,44 @@ class Panel(ControlPanel):
         self.reset.on_click(lambda _: guarded(self._restore, self.runner.say))
 
     def run(self) -> Run:
-        """Return the finished run of the config: of this panel, or of an earlier one that trained the same.
+        """Return a finished run of the panel's settings, training it in this cell if there is none.
 
-        Raises `UserError` where there is none yet.
+        A training that is running is joined, whoever started it; an interrupted one is resumed. See `Runner.train` for
+        what interrupting the cell does, and for the errors.
         """
+        if training := background.running():
+            self._adopt(training)
+        elif run := self._finished():
+            return run
+        return self.runner.train()
+
+    def _finished(self) -> Run | None:
+        """Return the finished run of this panel's settings: its own, or one of another session."""
         training = self.runner.training
-        if training and training.is_running:
-            raise UserError("El entrenamiento sigue en el panel. Cuando termine, ejecute desde esta celda.")
-        if training and training.exit_code == 0:
+        if training and training.exit_code == 0 and training.config == self.config:
             return Run.load(training.folder)
+        if self.config.resume == "never":
+            return None
         if path := claims.finished_of(self.config, self.notices.fingerprint, self.root):
             print(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
             return Run.load(path)
-        raise UserError("Todavía no se ha entrenado: pulse Entrenar en el panel y, al terminar, ejecute desde aquí.")
+        return None
+
+    def _adopt(self, training: background.Training) -> None:
+        """Take over the settings of a training that is running."""
+        self.recipe = training.recipe
+        self._put(training.config)
 
     def _ipython_display_(self) -> None:
+        self.runner.start.disabled = True  # a click while this cell measures would be answered after the cells below
         display(self.box)
         self.runner.show_picture()
         if training := background.running():  # started from here before this cell was executed again
-            self.recipe = training.recipe
-            self._put(training.config)
+            self._adopt(training)
             self.runner.watch(training)
         else:
             guarded(self._tell, self.runner.say)
+            self.runner.start.disabled = False
 
     def _arrange(self) -> ipw.VBox:
         c = self.controls
@@ -231,7 +246,7 @@ class Panel(ControlPanel):
         for widget in (self.reset, self.recipe_choice.widget, *(c.widget for c in self.controls.values())):
             for part in widget.children if isinstance(widget, ipw.Box) else (widget,):
                 part.disabled = running
-        if not running:  # told by a thread: what measures would share the cores with the cells
+        if not running:  # without measuring, so that the cells below do not wait for it
             guarded(lambda: self._tell(measuring=False), self.runner.say)
 
 

@@ -1,8 +1,10 @@
 """The panel without a browser: what its controls do to the config, what it says, and what it starts."""
 
 import signal
+import threading
 import time
 import types
+from typing import ClassVar
 
 import ipywidgets as ipw
 import pandas as pd
@@ -14,7 +16,8 @@ from ocensa_nb.background import Training
 from ocensa_nb.claims import folder_of
 from ocensa_nb.config import RECIPES
 from ocensa_nb.environment import configure
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.page_clock import PageClock
 from ocensa_nb.runs import Run
 
 SECONDS = 120
@@ -55,11 +58,47 @@ def move(panel, name, value):
     panel.controls[name].widget.value = value
 
 
-def wait_until(happened):
+def tick_until(happened, *panels):
+    """Do what the page does: tick, again and again."""
     end = time.monotonic() + SECONDS
     while not happened():
         assert time.monotonic() < end
+        for panel in panels:
+            panel.runner.clock.tick()
         time.sleep(0.05)
+
+
+class Output:
+    """What a cell shows below itself, newest last; takes the place of IPython's `DisplayHandle`."""
+
+    shown: ClassVar[list[str]] = []
+
+    def display(self, made):
+        Output.shown = [made.data or ""]
+
+    def update(self, made):
+        Output.shown.append(made.data or "")
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    """Return what the cell shows that calls `panel.run()`."""
+    monkeypatch.setattr(runner, "DisplayHandle", Output)
+    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.1)
+    return Output
+
+
+def interrupt_when(monkeypatch, happened, times=1):
+    """Interrupt the cell that is following a training, once something has happened, as ■ does."""
+    left = [times]
+
+    def sleep(seconds, sleep=time.sleep):
+        sleep(seconds)
+        if left[0] and happened():
+            left[0] -= 1
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
 def test_it_opens_on_the_config_it_was_given_and_shows_every_field_it_has(panel, config):
@@ -170,31 +209,27 @@ def test_html_in_names_is_shown_as_text(panel):
     assert "<b>x" not in panel.runner._status.value
 
 
-def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, notices, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
+def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, notices, tmp_path):
     long = config.replace(epochs=10, patience=10, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    with pytest.raises(UserError, match="pulse Entrenar"):
-        panel.run()
-    pictures = []
+    pictures, threads = [], threading.enumerate()
     panel.runner._picture = type("Handle", (), {"update": lambda self, figure: pictures.append(figure)})()
 
     panel.runner.start.click()
+    assert threading.enumerate() == threads  # a thread's update would not reach Colab's page
     assert all(
         control.widget.disabled for control in panel.controls.values() if not isinstance(control.widget, ipw.Box)
     )
-    with pytest.raises(UserError, match="sigue en el panel"):
-        panel.run()
-    wait_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists())
+    tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), panel)
     panel.runner.stop.click()
-    wait_until(lambda: not panel.runner.start.disabled)
+    tick_until(lambda: not panel.runner.start.disabled, panel)
     assert "Detenido" in panel.runner._status.value
     assert panel.runner.start.description == "Continuar"
     assert panel.runner.training.was_asked_to_stop
     assert not panel.controls["epochs"].widget.disabled
 
     panel.runner.start.click()
-    wait_until(lambda: not panel.runner.start.disabled)
+    tick_until(lambda: not panel.runner.start.disabled, panel)
     assert panel.runner.training.exit_code == 0, panel.runner._status.value
     assert "✅ Listo" in panel.runner._status.value
     assert "Continúa" in panel.runner.training._log.read_text(encoding="utf-8")
@@ -206,8 +241,104 @@ def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, noti
     assert again.run().path == run.path  # of another session
 
 
+def test_cell_with_nothing_trained_trains_with_the_settings_of_the_panel(panel, tmp_path, cell):
+    move(panel, "epochs", 1)
+    run = panel.run()
+    assert run.config.epochs == 1
+    assert "✅ Listo" in cell.shown[-1]
+    assert "10 de 10" in cell.shown[-1]
+    assert "✅ Listo" in panel.runner._status.value
+    assert not panel.runner.start.disabled
+    assert panel.run().path == run.path  # executed again, it trains nothing
+    move(panel, "label_smoothing", 0.1)
+    assert panel.run().path == tmp_path / "run-002"
+
+
+def test_cell_of_a_run_that_never_resumes_trains_once_per_panel(config, notices, tmp_path, cell):
+    never = config.replace(epochs=1, resume="never")
+    for number in (1, 2):
+        panel = widgets.control_panel(never, notices, "cpu", tmp_path, interactive=True)
+        assert panel.run().path == panel.run().path == tmp_path / f"run-00{number}"
+
+
+def test_cell_joins_the_training_of_the_button_and_ends_with_its_run(config, notices, tmp_path, cell):
+    panel = widgets.control_panel(config.replace(epochs=4), notices, "cpu", tmp_path, interactive=True)
+    panel.runner.start.click()
+    training = panel.runner.training
+    assert panel.run().path == tmp_path / "run-001"
+    assert panel.runner.training is training
+    status = panel.runner._status.value
+    panel.runner.clock.tick()  # one that the page sent before the cell took over
+    assert panel.runner._status.value == status
+    assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
+
+
+def test_cell_interrupted_stops_with_a_checkpoint_and_executed_again_resumes(
+    config, notices, tmp_path, cell, monkeypatch
+):
+    checkpoint = tmp_path / "run-001/last/checkpoint.safetensors"
+    long = config.replace(epochs=10, patience=10, batch_size=4)
+    panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    interrupt_when(monkeypatch, lambda: panel.runner._history.step)
+    with pytest.raises(AskedToStopError, match=r"Detenido\. Lo hecho queda en .*panel\.run"):
+        panel.run()
+    assert checkpoint.exists()
+    assert any(runner.STOPPING in shown for shown in cell.shown)
+    assert "Detenido" in panel.runner._status.value
+    assert panel.runner.start.description == "Continuar"
+    assert panel.run().path == tmp_path / "run-001"
+    assert "Continúa" in panel.runner.training._log.read_text(encoding="utf-8")
+
+
+def test_cell_interrupted_twice_is_left_at_once_and_the_training_still_saves(
+    config, notices, tmp_path, cell, monkeypatch
+):
+    long = config.replace(epochs=200, patience=200, batch_size=4)
+    panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    # Both interruptions are asked for in one poll: the training is told to stop, and does not end before the second.
+    stopped = []
+    monkeypatch.setattr(Training, "stop", lambda training: stopped.append(training))
+    interrupt_when(monkeypatch, lambda: panel.runner._history.step, times=2)
+    with pytest.raises(AskedToStopError, match="cuando el panel diga «Detenido»"):
+        panel.run()
+    assert stopped == [panel.runner.training]
+    monkeypatch.undo()
+    panel.runner.training.stop()
+    tick_until(lambda: not panel.runner.start.disabled, panel)
+    assert "Detenido" in panel.runner._status.value
+    assert (tmp_path / "run-001/last/checkpoint.safetensors").exists()
+
+
+def test_cell_of_a_training_that_is_refused_shows_its_error_once(config, notices, tmp_path, cell):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("mine")
+    panel = widgets.control_panel(config.replace(out=str(full)), notices, "cpu", tmp_path, interactive=True)
+    with pytest.raises(UserError, match="no está vacía"):
+        panel.run()
+    assert cell.shown[-1] == ""
+    assert "⛔ La carpeta" in panel.runner._status.value
+    assert not panel.runner.start.disabled
+
+
+def test_clock_ticks_until_it_is_stopped_and_asks_the_page_for_each_next_tick():
+    ticks = []
+    clock = PageClock(lambda: ticks.append(clock._timer.value), 2.0)
+    clock.tick()
+    assert ticks == []  # not started
+    clock.start()
+    first = clock._timer.value
+    assert "setTimeout" in first
+    assert ", 2000)" in first
+    clock.tick()
+    assert ticks == [first]
+    assert clock._timer.value not in ("", first)
+    clock.stop()
+    clock.tick()
+    assert (len(ticks), clock._timer.value) == (1, "")
+
+
 def test_a_panel_shown_anew_watches_the_training_of_the_one_before(config, notices, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
     monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
     monkeypatch.setattr(runner, "display", lambda *_, **__: None)
     long = config.replace(epochs=200, patience=200, batch_size=4)
@@ -221,12 +352,12 @@ def test_a_panel_shown_anew_watches_the_training_of_the_one_before(config, notic
     assert again.runner.training is training
     assert again.config == long
     assert again.runner.start.disabled
-    wait_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists())
+    tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), first, again)
     training._process.send_signal(signal.SIGINT)  # as when another cell is interrupted
     time.sleep(1)
     assert training.is_running
     again.runner.stop.click()
-    wait_until(lambda: not again.runner.start.disabled and not first.runner.start.disabled)
+    tick_until(lambda: not again.runner.start.disabled and not first.runner.start.disabled, first, again)
     assert "Detenido" in again.runner._status.value
     assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
     reopened = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
@@ -254,25 +385,23 @@ def test_a_finished_run_with_a_name_of_its_own_is_found_again(run, notices, tmp_
     assert panel.run().path == run.path
 
 
-def test_a_training_that_is_refused_says_the_sentence_of_the_command_line(config, notices, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
+def test_a_training_that_is_refused_says_the_sentence_of_the_command_line(config, notices, tmp_path):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")
     panel = widgets.control_panel(config.replace(out=str(full)), notices, "cpu", tmp_path, interactive=True)
     panel.runner.start.click()
-    wait_until(lambda: not panel.runner.start.disabled)
+    tick_until(lambda: not panel.runner.start.disabled, panel)
     assert "⛔ La carpeta" in panel.runner._status.value
     assert "no está vacía" in panel.runner._status.value
     assert [file.name for file in full.iterdir()] == ["mine.txt"]
 
 
-def test_a_training_killed_from_outside_is_said_to_have_ended_so(config, notices, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.2)
+def test_a_training_killed_from_outside_is_said_to_have_ended_so(config, notices, tmp_path):
     panel = widgets.control_panel(config.replace(epochs=30), notices, "cpu", tmp_path, interactive=True)
     panel.runner.start.click()
     panel.runner.training._process.kill()
-    wait_until(lambda: not panel.runner.start.disabled)
+    tick_until(lambda: not panel.runner.start.disabled, panel)
     assert "terminó de golpe" in panel.runner._status.value
 
 
