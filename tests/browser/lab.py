@@ -61,6 +61,7 @@ class Notebook:
         return self
 
     def _has_kernel(self) -> bool:
+        self.page.wait_for_timeout(50)  # playwright serves a routed WebSocket only while it is waiting
         try:
             return any(kernel["connections"] for kernel in self.lab.ask("kernels"))
         except OSError:  # the server refuses while one of them is just starting or ending
@@ -72,6 +73,24 @@ class Notebook:
         self.page.get_by_text("Run All Cells", exact=True).click()
         self.page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]+\]")).first.wait_for()
         return self
+
+    def run_above(self, source: str) -> "Notebook":
+        """Select the cell whose source contains a text, and choose *Run All Above Selected Cell* in the *Run* menu."""
+        self.cell(source).locator(".jp-InputPrompt").click()
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_text("Run All Above Selected Cell", exact=True).click()
+        self.page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]+\]")).first.wait_for()
+        return self
+
+    def run(self, source: str) -> "Notebook":
+        """Run the cell whose source contains a text, and do not wait for it."""
+        self.cell(source).locator(".jp-InputPrompt").click()
+        self.page.keyboard.press("Control+Enter")
+        return self
+
+    def interrupt(self) -> None:
+        """Press the ■ of the toolbar."""
+        self.page.locator('[data-command="notebook:interrupt-kernel"], [title*="Interrupt the kernel"]').first.click()
 
     def wait_until_idle(self, seconds: float = 60) -> "Notebook":
         """Wait until no cell is running or waiting for its turn."""
@@ -141,7 +160,11 @@ class Notebook:
         before = self.path.stat().st_mtime_ns
         self.page.keyboard.press("Escape")
         self.page.keyboard.press("Control+S")
-        assert until(lambda: self.path.stat().st_mtime_ns != before), f"{self.path.name} was not saved"
+
+        def is_saved() -> bool:  # the server empties the file before it writes it
+            return self.path.stat().st_mtime_ns != before and self.path.read_bytes().endswith(b"}\n")
+
+        assert until(is_saved), f"{self.path.name} was not saved"
         return json.loads(self.path.read_text(encoding="utf-8"))
 
     def screenshot(self, path: Path, css_class: str = "") -> Path:

@@ -1,0 +1,61 @@
+"""Colab's rule for widgets, imposed on JupyterLab: what the kernel sends a widget outside a request is not delivered.
+
+Colab's page forwards a `comm_msg` only while the request it answers is being executed: a cell, or a message of the page
+itself (googlecolab/colabtools#3373). A message says which request it answers in its parent header; a thread of the
+kernel names the request that was executing when it was started, or the newest. The kernel's `status` messages say when
+a request begins and ends. Source: "Messaging in Jupyter"; the two layouts, "WebSocket kernel wire protocols".
+"""
+
+import itertools
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, WebSocketRoute
+
+CHANNELS = re.compile(r"/api/kernels/[^/]+/channels")
+REQUESTS = ("execute_request", "comm_open", "comm_msg")
+
+
+class ColabRule:
+    """What the rule has let pass and what it has dropped, once `impose` has put it on a page."""
+
+    def __init__(self) -> None:
+        self.executing: set[str] = set()  # the identifiers of the requests
+        self.delivered = self.dropped = 0
+
+    def impose(self, page: "Page") -> "ColabRule":
+        page.route_web_socket(CHANNELS, self._connect)
+        return self
+
+    def _connect(self, page_side: "WebSocketRoute") -> None:
+        def deliver(message: str | bytes) -> None:
+            if self._passes(*headers(message)):
+                page_side.send(message)
+
+        page_side.connect_to_server().on_message(deliver)
+
+    def _passes(self, kind: str, parent: dict[str, Any], content: dict[str, Any]) -> bool:
+        request = parent.get("msg_id", "")
+        if kind == "status" and parent.get("msg_type") in REQUESTS:
+            change = self.executing.discard if content["execution_state"] == "idle" else self.executing.add
+            change(request)
+        if kind != "comm_msg":
+            return True
+        passes = request in self.executing
+        self.delivered += passes
+        self.dropped += not passes
+        return passes
+
+
+def headers(message: str | bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the type, the parent header and the content of a message, in either layout."""
+    if isinstance(message, str):
+        told = json.loads(message)
+        return told["header"]["msg_type"], told["parent_header"], told["content"]
+    count = int.from_bytes(message[:8], "little")
+    offsets = [int.from_bytes(message[8 * n : 8 * n + 8], "little") for n in range(1, count + 1)]
+    parts = [message[start:end] for start, end in itertools.pairwise(offsets)]
+    header, parent, _, content = (json.loads(part) for part in parts[1:5])  # the first is the channel
+    return header["msg_type"], parent, content

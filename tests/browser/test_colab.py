@@ -1,0 +1,107 @@
+"""The panel of notebook 03 in JupyterLab under Colab's rule for widgets: it updates, stops and resumes all the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+from colab import ColabRule
+
+TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
+STARTS = 60  # seconds within which a training in another process makes its first step
+TRAIN = "run = panel.run()"
+LONG = {"model": "tiny", "precision": "fp32", "epochs": 30, "patience": 30, "batch_size": 4}
+STEPS = 2400
+UNDER_WAY = re.compile(rf"[1-9]\d* de {STEPS}")
+
+
+@pytest.fixture
+def rule(page):
+    return ColabRule().impose(page)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def opened(notebook, csv, folder, rule):
+    made = notebook("03").set_parameters(**LONG, data=str(csv), out=str(folder))
+    made.page.set_viewport_size(TALL)
+    made.open()
+    made.page.keyboard.press("Control+B")  # the side bar away: the page is the notebook's
+    return made
+
+
+def steps_done(text: str) -> int:
+    return int(re.search(rf"(\d+) de {STEPS}", text).group(1))
+
+
+def steps_written(folder: Path) -> int:
+    """Return how many steps the history of a run has: each of them once if it was resumed."""
+    return (folder / "history.jsonl").read_text(encoding="utf-8").count('"step"')
+
+
+def test_panel_follows_stops_and_resumes_by_its_buttons(opened, rule, folder):
+    opened.run_above(TRAIN).wait_until_idle()
+    opened.press("Entrenar")
+    opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
+    before = steps_done(opened.text("ocensa-numbers"))
+    opened.page.wait_for_function(
+        "before => parseInt(document.querySelector('.ocensa-numbers b').textContent) > before", arg=before
+    )
+    opened.press("Detener")
+    opened.wait_for_text("ocensa-state", "Detenido", STARTS)
+    assert 0 < steps_done(opened.text("ocensa-numbers")) < STEPS
+    opened.press("Continuar")
+    opened.wait_for_text("ocensa-state", "✅ Listo", 2 * STARTS)
+    assert f"{STEPS} de {STEPS}" in opened.text("ocensa-numbers")
+    assert steps_written(folder) == STEPS
+    assert rule.delivered
+    saved = next(cell for cell in opened.save()["cells"] if "control_panel" in "".join(cell["source"]))
+    assert any("image/png" in output.get("data", {}) for output in saved["outputs"])
+
+
+def test_run_all_trains_in_its_cell_stops_with_it_and_resumes(opened, rule, folder, pictures):
+    opened.run_all()
+    live = opened.cell(TRAIN).locator(".ocensa-numbers", has_text=UNDER_WAY)
+    live.wait_for(timeout=1000 * STARTS)
+    opened.wait_for_text("ocensa-state", "Se sigue en la celda")
+    assert opened.button("Entrenar").is_disabled()
+    assert opened.button("Detener").is_disabled()
+    opened.interrupt()
+    opened.wait_until_idle()
+    (message,) = opened.errors()
+    assert message.strip().startswith(f"⛔ Detenido. Lo hecho queda en «{folder}».")
+    assert "Traceback" not in message
+    assert 0 < steps_done(live.inner_text()) < STEPS
+    assert opened.button("Continuar").is_enabled()
+    opened.page.set_viewport_size(NARROW)
+    assert opened.overflowing() == []
+    opened.screenshot(pictures / "panel-narrow.png", "ocensa-panel")
+    opened.cell(TRAIN).screenshot(path=pictures / "cell-narrow.png")
+    opened.page.set_viewport_size(TALL)
+
+    opened.run_all().wait_until_idle(2 * STARTS)
+    assert opened.errors() == []
+    assert opened.overflowing() == []
+    assert "✅ Listo" in opened.outputs(TRAIN)
+    assert f"{STEPS} de {STEPS}" in opened.outputs(TRAIN)
+    opened.wait_for_text("ocensa-state", "✅ Listo")
+    assert opened.pictures() == 2  # the learning curves and the animation
+    assert steps_written(folder) == STEPS
+    assert rule.delivered
+    saved = next(cell for cell in opened.save()["cells"] if "".join(cell["source"]) == TRAIN)
+    assert "✅ Listo" in str(saved["outputs"])
+
+
+def test_cell_joins_the_training_that_the_button_started(opened, folder, pictures):
+    opened.run_above(TRAIN).wait_until_idle()
+    opened.press("Entrenar")
+    opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
+    opened.run(TRAIN)
+    opened.cell(TRAIN).locator(".ocensa-numbers", has_text=UNDER_WAY).wait_for()
+    opened.screenshot(pictures / "panel-colab.png")
+    opened.wait_until_idle(2 * STARTS)
+    assert opened.errors() == []
+    assert steps_written(folder) == STEPS
