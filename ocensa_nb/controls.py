@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets as ipw
 
 LABEL = {"description_width": "140px"}
-WIDE = {"width": "400px", "max_width": "100%"}
+WIDE = {"width": "400px", "max_width": "calc(100% - 4px)"}  # a widget has a margin of 2 px
 
 
 class Choice(ipw.HBox):
