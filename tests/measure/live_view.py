@@ -18,6 +18,7 @@ from ocensa_nb import environment, train, widgets
 from ocensa_nb.background import Training
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.notices import Notices
+from ocensa_nb.runner import REDRAW_SECONDS
 from ocensa_nb.runs import Run
 
 
@@ -29,16 +30,16 @@ def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, f
 
 
 def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
-    """Train from a panel; return the training's seconds and the panel's share."""
+    """Train from a panel that ticks as in a page; return the training's seconds and the panel's share."""
     panel = widgets.control_panel(config, notices, "cpu", folder, interactive=True)
     panel._tell()  # as when it is shown: it measures before anything trains
     started, used = time.perf_counter(), time.process_time()
     panel.runner.start.click()
     while panel.runner.training.is_running:
-        time.sleep(1)
+        time.sleep(REDRAW_SECONDS)
+        panel.runner.clock.tick()
     share = (time.process_time() - used) / (time.perf_counter() - started) / environment.cores()
-    while panel.runner.start.disabled:
-        time.sleep(0.1)
+    panel.runner.clock.tick()
     return panel.run().facts["seconds"]["training"], share
 
 
