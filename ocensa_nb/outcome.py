@@ -29,15 +29,12 @@ def of(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:
         If it was refused, or ended by a fault.
     """
     if training.was_asked_to_stop:
-        if claims.goes_on(training.config, data_fingerprint, root):
-            then = " Para continuar desde ahí, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
-        else:
-            then = ""
+        message = "Detenido antes del primer paso."
         if (training.folder / LAST).exists():
-            done = f"Lo hecho queda en «{short(training.folder)}»."
-        else:
-            done = "Aún no había dado ningún paso."
-        raise AskedToStopError(f"Detenido. {done}{then}", signal.SIGTERM)
+            message = f"Detenido. Lo hecho queda en «{short(training.folder)}»."
+        if claims.goes_on(training.config, data_fingerprint, root):
+            message += " Para continuar, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
+        raise AskedToStopError(message, signal.SIGTERM)
     if training.was_refused:
         raise UserError(training.last_words())
     if training.exit_code:
