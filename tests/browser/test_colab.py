@@ -62,6 +62,16 @@ def test_panel_follows_stops_and_resumes_by_its_buttons(opened, rule, folder):
     assert any("image/png" in output.get("data", {}) for output in saved["outputs"])
 
 
+def test_page_loaded_again_follows_the_training_that_goes_on(opened, folder):
+    opened.run_above(TRAIN).wait_until_idle()
+    opened.press("Entrenar")
+    opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
+    opened.save()
+    opened.page.reload()
+    opened.wait_for_text("ocensa-state", "✅ Listo", 2 * STARTS)
+    assert steps_written(folder) == STEPS
+
+
 def test_run_all_trains_in_its_cell_stops_with_it_and_resumes(opened, rule, folder, pictures):
     opened.run_all()
     live = opened.cell(TRAIN).locator(".ocensa-numbers", has_text=UNDER_WAY)
