@@ -261,10 +261,13 @@ def test_cell_of_a_run_that_never_resumes_trains_once_per_panel(config, notices,
         assert panel.run().path == panel.run().path == tmp_path / f"run-00{number}"
 
 
-def test_cell_joins_the_training_of_the_button_and_ends_with_its_run(config, notices, tmp_path, cell):
-    panel = widgets.control_panel(config.replace(epochs=4), notices, "cpu", tmp_path, interactive=True)
+def test_cell_joins_the_training_of_the_button_and_ends_with_its_run(config, notices, tmp_path, cell, monkeypatch):
+    monkeypatch.setattr(runner, "platform", lambda: "colab")
+    long = config.replace(epochs=20, patience=20, batch_size=4)
+    panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     panel.runner.start.click()
     training = panel.runner.training
+    tick_until(lambda: "Ejecute la celda de abajo: Colab" in panel.runner._status.value, panel)
     assert panel.run().path == tmp_path / "run-001"
     assert panel.runner.training is training
     status = panel.runner._status.value
