@@ -115,10 +115,11 @@ def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0)
     return _without_pooler(encoder.float())
 
 
-def architecture(name: str, tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":
+def architecture(name: str, tokenizer: "PreTrainedTokenizerBase | None" = None) -> "PretrainedConfig":
     """Return the shape of an encoder: the one it comes with, or the catalogue's where it is not on this machine.
 
-    Nothing is downloaded. Raises `UserError` for one that is neither here nor in the catalogue.
+    Nothing is downloaded. Only `tiny` needs its tokenizer. Raises `UserError` for an encoder that is neither here nor
+    in the catalogue.
     """
     from transformers import AutoConfig
 

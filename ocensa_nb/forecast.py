@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocensa_nb import encoders, engine, environment, pricing
+from ocensa_nb import encoders, engine, environment, memory_estimate, pricing
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.devices import total_memory
 from ocensa_nb.estimate import duration
-from ocensa_nb.model import count_parameters
+from ocensa_nb.model import MultiHeadClassifier, count_parameters
 from ocensa_nb.notices import Notices
 from ocensa_nb.precision import resolve_precision
 from ocensa_nb.slices import layers
@@ -60,13 +61,13 @@ class Forecast:
         self._rows = np.concatenate(list(self._sides.values()))
         self._encoders: dict[str, Encoder] = {}
         self._prices: dict[tuple[str, str], pricing.Prices] = {}
-        self._parameters: dict[tuple[str, int], tuple[int, int]] = {}
+        self._models: dict[tuple[str, int], MultiHeadClassifier] = {}  # without weights
 
     def encoder(self, name: str) -> Encoder:
         """Return what is known of an encoder; raises `UserError` where it is neither here nor in the catalogue."""
         known = self._encoders.get(name)
         if known is None or (not known.here and encoders.is_here(name)):
-            for kept in (self._prices, self._parameters):  # of an encoder that has been downloaded since
+            for kept in (self._prices, self._models):  # of an encoder that has been downloaded since
                 for key in [key for key in kept if key[0] == name]:
                     del kept[key]
             here = encoders.is_here(name)
@@ -86,11 +87,22 @@ class Forecast:
 
     def parameters(self, config: TrainConfig) -> tuple[int, int]:
         """Return (trainable, total) parameters, as the training counts them."""
+        return count_parameters(self._model(config))
+
+    def memory(self, config: TrainConfig) -> str:
+        """Return, in Spanish, the memory that the training of a config takes of this device's, and whether it fits."""
+        device = environment.device()
+        lengths = np.minimum(self.encoder(config.model).table.lengths, config.max_length)
+        precision = resolve_precision(config.precision, device)
+        needed = memory_estimate.estimate_memory(config, self._model(config), lengths, precision, device.type == "cpu")
+        return memory_estimate.describe(needed, config, *total_memory(device))
+
+    def _model(self, config: TrainConfig) -> MultiHeadClassifier:
         key = config.model, config.freeze_layers
-        if key not in self._parameters:
+        if key not in self._models:
             empty = encoders.untrained(self.encoder(config.model).shape, "meta")
-            self._parameters[key] = count_parameters(engine.classifier(config, self.notices, empty))
-        return self._parameters[key]
+            self._models[key] = engine.classifier(config, self.notices, empty)
+        return self._models[key]
 
     def is_priced(self, config: TrainConfig) -> bool:
         """Tell whether `expected` answers at once; else it measures for some seconds."""

@@ -108,6 +108,7 @@ PANEL_CSS = f"""
 .ocensa-panel .mod-active {{ background: {COLOURS[0]}; color: {CARD}; }}
 .ocensa-panel .widget-checkbox label {{ white-space: normal; height: auto; }}
 .ocensa-note {{ opacity: .85; padding-left: 6px; }}
+.ocensa-memory {{ border-left: 4px solid {COLOURS[0]}; padding: 4px 10px; margin: 6px 0 0; }}
 .ocensa-expected {{ border-left: 4px solid {COLOURS[2]}; padding: 4px 10px; margin: 6px 0; }}
 .ocensa-state {{ min-height: 1.4em; overflow-wrap: anywhere; }}
 .ocensa-bar div {{ height: 10px; border-radius: 5px; background: rgba(128,128,128,.25); overflow: hidden; }}

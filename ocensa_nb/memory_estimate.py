@@ -8,18 +8,23 @@ matrix. Dropout adds two masks. `tests/test_memory_estimate.py` compares this wi
 with the peak of a whole step.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from torch import nn
 
 from ocensa_nb.cls_layer import ClsLayer
-from ocensa_nb.config import TrainConfig
-from ocensa_nb.model import MultiHeadClassifier
+from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.encoders import architecture, untrained
+from ocensa_nb.model import MultiHeadClassifier, freeze
 from ocensa_nb.slices import layers
 
 FP32 = 4  # bytes
 USABLE = 0.9  # of a GPU's memory: the rest is for the CUDA context and what the allocator cannot use
+CLASSES = 32  # per label, if there are no notices to count them in: their share of the memory is small
 GIB = 2**30
 
 
@@ -104,6 +109,39 @@ def describe(estimate: MemoryEstimate, config: TrainConfig, memory: float, place
         f"⚠️ {found} No cabe: use batch_size = {size} y gradient_accumulation_steps = {steps}, con el mismo batch "
         "efectivo. Si no, se hará al quedarse sin memoria."
     )
+
+
+def memory_by_recipe(models: Sequence[str], recipes: Sequence[str], memory: float) -> pd.DataFrame:
+    """Return what each recipe takes on a GPU for each encoder of the catalogue, with texts as long as the recipe cuts.
+
+    Parameters
+    ----------
+    models, recipes
+        Names of the catalogue and of `RECIPES`. Nothing is downloaded.
+    memory
+        Bytes of the GPU that the last column compares with.
+
+    Returns
+    -------
+    DataFrame
+        A row per pair; columns in Spanish: GiB in all and of each part, and whether it fits.
+    """
+    rows = {}
+    for model, recipe in itertools.product(models, recipes):
+        config = from_recipe(recipe, {"model": model})
+        encoder = untrained(architecture(model), "meta")
+        classifier = MultiHeadClassifier(encoder, dict.fromkeys(config.heads, CLASSES), config.dropout)
+        freeze(classifier, config.freeze_layers)
+        precision = "fp16" if config.precision == "auto" else config.precision
+        needed = estimate_memory(config, classifier, np.array([config.max_length]), precision, on_cpu=False)
+        rows[model, recipe] = {
+            "GiB": needed.total / GIB,
+            "pesos": needed.weights / GIB,
+            "gradientes y momentos": needed.optimizer / GIB,
+            "activaciones": needed.activations / GIB,
+            f"cabe en {memory / GIB:.0f} GiB": "sí" if needed.fits(memory) else "no",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["codificador", "receta"])
 
 
 def _bytes_per_token(

@@ -77,7 +77,7 @@ class Panel(ControlPanel):
         self._moving = False  # widgets are being set from a config, and not by the user
         self.recipe_choice = controls.dropdown("Receta", _recipes(), "Un punto de partida: fija todos los ajustes")
         self.controls = _controls(config)
-        self._expected, self._repeat = ipw.HTML(), ipw.HTML()
+        self._memory, self._expected, self._repeat = ipw.HTML(), ipw.HTML(), ipw.HTML()
         self.reset = ipw.Button(description="Restablecer", tooltip="Vuelve a los ajustes con que se abrió el panel")
         self.runner = Runner(notices, root, lambda: (self.recipe, self.config), self._lock)
         self.box = self._arrange()
@@ -139,7 +139,7 @@ class Panel(ControlPanel):
         for title, names in groups.items():
             parts += [ipw.HTML(f'<div class="ocensa-title">{title}</div>'), *(c[name].row for name in names)]
         buttons = ipw.HBox([self.runner.start, self.runner.stop, self.reset], layout={"flex_flow": "row wrap"})
-        box = ipw.VBox([*parts, self._expected, buttons, self.runner.box, self._repeat])
+        box = ipw.VBox([*parts, self._memory, self._expected, buttons, self.runner.box, self._repeat])
         box.add_class("ocensa-panel")
         return box
 
@@ -182,6 +182,7 @@ class Panel(ControlPanel):
         except UserError as error:  # it can still be trained: that will download it
             c["model"].say(str(error))
             self._show_price("Tiempo previsto: se sabrá cuando el codificador esté en este equipo.")
+            self._memory.value = ""
             self._show_repeat()
             return
         c["model"].say("" if encoder.here else "No está en este equipo: se descarga al entrenar.")
@@ -210,6 +211,7 @@ class Panel(ControlPanel):
             f"({100 * trainable / total:.0f} %)"
         )
         c["gradient_accumulation_steps"].say(f"batch efectivo: {config.effective_batch_size} avisos por paso")
+        self._memory.value = f'<div class="ocensa ocensa-memory">{escape(self._forecast.memory(config))}</div>'
         self._show_repeat()
         self._price(measuring)
 

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
+from ocensa_nb import encoders, forecast, memory_estimate, train
 from ocensa_nb import engine as engines
-from ocensa_nb import memory_estimate
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.dropout import BlockAttention, use_block_dropout
 from ocensa_nb.memory_estimate import MemoryEstimate, estimate_memory
@@ -22,6 +22,7 @@ ROWS, WIDTH, HIDDEN = 16, 64, 128
 MASK = torch.ones(ROWS, WIDTH, dtype=torch.int64)
 IDS = torch.randint(5, 300, MASK.shape, generator=torch.Generator().manual_seed(0))
 HEADS = {"causa": 9}
+T4 = 15e9  # bytes; NVIDIA sells it as 16 GB, some of which it does not give out
 ENCODERS = {
     "bert": lambda: BertModel(
         BertConfig(
@@ -144,3 +145,25 @@ def test_memory_that_does_not_fit_suggests_the_same_effective_batch_in_smaller_p
     note = memory_estimate.describe(found, config, 5e9, "de la GPU")
     assert "batch_size = 16 y gradient_accumulation_steps = 4" in note
     assert "freeze_layers" in memory_estimate.describe(found, config, 1e9, "de la GPU")
+
+
+def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
+    monkeypatch.setattr(encoders, "_cached_snapshot", lambda hub_id: None)  # as the catalogue describes it
+    table = memory_estimate.memory_by_recipe(["beto", "minilm"], ["t4", "t4-small"], T4)
+    assert (table[f"cabe en {T4 / 2**30:.0f} GiB"] == "sí").all()
+    assert 3 < table.loc[("beto", "t4"), "GiB"] < 8
+    assert table.loc[("beto", "t4-small"), "activaciones"] == pytest.approx(
+        table.loc[("beto", "t4"), "activaciones"] / 4
+    )
+
+
+def test_forecast_says_what_a_config_takes_of_this_machine(notices, config):
+    said = forecast.Forecast(notices).memory(config)
+    assert "Memoria: hasta" in said
+    assert "GiB del equipo" in said
+
+
+def test_training_says_what_it_takes_before_it_starts(config, notices, tmp_path, capsys):
+    train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
+    said = capsys.readouterr().out
+    assert said.index("Memoria: hasta") < said.index("Tiempo previsto")
