@@ -30,7 +30,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a training takes on the device where it computes.
+    """Bytes that a training step takes on the device where it computes, besides the program, the notices and CUDA.
 
     weights: parameters, and their copies in half precision; optimizer: gradients and the two moments of AdamW;
     activations: what the largest micro-batch keeps for backpropagation, and the largest layer's intermediate results.
@@ -51,8 +51,8 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         parts = {"pesos": self.weights, "gradientes y momentos": self.optimizer, "activaciones": self.activations}
-        named = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
-        return f"{self.total / GIB:.1f} GiB ({named})"
+        named = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
+        return f"{self.total / GIB:.2f} GiB ({named})"
 
 
 def estimate_memory(
@@ -93,7 +93,7 @@ def describe(estimate: MemoryEstimate, config: TrainConfig, memory: float, place
 
     `place` names whose memory it is, in Spanish: «de la GPU».
     """
-    found = f"Memoria: hasta {estimate} de los {memory / GIB:.1f} GiB {place}."
+    found = f"Memoria de un paso: hasta {estimate}, de los {memory / GIB:.1f} GiB {place}."
     if estimate.fits(memory):
         return found
     fixed = estimate.weights + estimate.optimizer

@@ -159,11 +159,11 @@ def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
 
 def test_forecast_says_what_a_config_takes_of_this_machine(notices, config):
     said = forecast.Forecast(notices).memory(config)
-    assert "Memoria: hasta" in said
+    assert "Memoria de un paso: hasta" in said
     assert "GiB del equipo" in said
 
 
 def test_training_says_what_it_takes_before_it_starts(config, notices, tmp_path, capsys):
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     said = capsys.readouterr().out
-    assert said.index("Memoria: hasta") < said.index("Tiempo previsto")
+    assert said.index("Memoria de un paso: hasta") < said.index("Tiempo previsto")
