@@ -93,7 +93,8 @@ def describe(estimate: MemoryEstimate, config: TrainConfig, memory: float, place
 
     `place` names whose memory it is, in Spanish: «de la GPU».
     """
-    found = f"Memoria de un paso: hasta {estimate}, de los {memory / GIB:.1f} GiB {place}."
+    whole = f"de los {memory / GIB:.1f} GiB {place}, además de lo que ocupa el programa"
+    found = f"Memoria de un paso: hasta {estimate}, {whole}."
     if estimate.fits(memory):
         return found
     fixed = estimate.weights + estimate.optimizer
