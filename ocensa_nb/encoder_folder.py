@@ -45,7 +45,7 @@ def missing_file(folder: Path) -> str:
     return ""
 
 
-def load_weights(folder: Path) -> "PreTrainedModel":
+def load_weights(folder: Path, trust_remote_code: bool = False) -> "PreTrainedModel":
     """Return the encoder of a complete folder with every parameter read from its weights file.
 
     Names with a common prefix, as in the `state_dict` of a model that contains the encoder, are matched without it.
@@ -59,7 +59,9 @@ def load_weights(folder: Path) -> "PreTrainedModel":
     from transformers import AutoModel
 
     def load(**options: Any) -> "tuple[PreTrainedModel, set[str], set[str]]":
-        model, info = AutoModel.from_pretrained(folder, trust_remote_code=False, output_loading_info=True, **options)
+        model, info = AutoModel.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, output_loading_info=True, **options
+        )
         return model, set(info["missing_keys"]), set(info["unexpected_keys"])
 
     model, missing, unused = load()

@@ -76,10 +76,22 @@ def vocabulary_note(name: str) -> str:
     return f"Contado con el vocabulario de {name} ({about}).{other}"
 
 
-def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
+def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False) -> "PreTrainedTokenizerBase":
     """Return the fast tokenizer of an encoder, with the case and the accents that its vocabulary has.
 
-    `tiny` builds one from `texts`. Raises `UserError` if the encoder is unavailable.
+    Parameters
+    ----------
+    name
+        An encoder of the catalogue, a folder or a hub id.
+    texts
+        What the tokenizer of `tiny` is built from.
+    as_saved
+        Leave case and accents as the folder has them: a run is scored with the tokenizer that it was trained with.
+
+    Raises
+    ------
+    UserError
+        If the encoder is unavailable.
     """
     if name == "tiny":
         return tiny.tokenizer(texts)
@@ -87,13 +99,14 @@ def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizer
 
     source = "minilm" if name == "beto-random" else name
     tokenizer = _load(AutoTokenizer.from_pretrained, source)
-    if options := tokenizer_checks.lossless_options(tokenizer):
+    if not as_saved and (options := tokenizer_checks.lossless_options(tokenizer)):
+        tokenizer = _load(AutoTokenizer.from_pretrained, source, **options)
+        kept = not tokenizer_checks.lossless_options(tokenizer)
         print(
-            f"El vocabulario de «{name}» distingue mayúsculas o acentos y su tokenizer_config.json no lo dice: se lee "
-            "como es, sin quitarlos.",
+            f"El vocabulario de «{name}» tiene mayúsculas o acentos que su configuración quita de los textos"
+            + (": se lee con ellos." if kept else ", y no hay forma de conservarlos: revise tokenizer_config.json."),
             flush=True,
         )
-        tokenizer = _load(AutoTokenizer.from_pretrained, source, **options)
     return tokenizer
 
 
@@ -196,7 +209,7 @@ def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
     source = Path(locate(name))
     try:
         with quiet():
-            return loader(source, **options)
+            return loader(source, trust_remote_code=False, **options)  # or it asks, in a notebook where nobody may be
     except UserError:
         raise
     except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it

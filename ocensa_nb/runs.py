@@ -182,7 +182,7 @@ class Run:
         from ocensa_nb.model import MultiHeadClassifier
 
         source = str(self.path / ENCODER)
-        tokenizer = load_tokenizer(source)
+        tokenizer = load_tokenizer(source, as_saved=True)
         sizes = {head: len(names) for head, names in self.classes.items()}
         model = MultiHeadClassifier(load_encoder(source, tokenizer), sizes, self.config.dropout)
         own, _ = tensor_files.read(self.path / HEADS)

@@ -36,11 +36,10 @@ def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
     if normalizer is None:
         return {}
     pieces = [piece for piece in tokenizer.get_vocab() if not piece.startswith("[")]
-    capitals, accents = _share(pieces, lambda piece: piece != piece.lower()), _share(pieces, _has_accent)
     options = {}
-    if capitals >= COMMON and normalizer.normalize_str("A") == "a":
+    if normalizer.normalize_str("A") == "a" and _share(pieces, lambda piece: piece != piece.lower()) >= COMMON:
         options["do_lower_case"] = False
-    if accents >= COMMON and normalizer.normalize_str("á") == "a":
+    if normalizer.normalize_str("á") == "a" and _share(pieces, _has_accent) >= COMMON:
         options["strip_accents"] = False
     return options
 
@@ -76,8 +75,15 @@ def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizer
     """Return, in Spanish, the share of unknown tokens and how the tokenizer splits the commonest words."""
     sample = texts[:: 1 + len(texts) // SAMPLED_TEXTS]
     counts = Counter(word for text in sample for word in text.split() if len(word) >= SHOWN_LETTERS and word.isalpha())
-    words = [f"{word} → {' '.join(tokenizer.tokenize(word))}" for word, _ in counts.most_common(SHOWN_WORDS)]
+    words = [f"{word} → {_pieces(word, tokenizer)}" for word, _ in counts.most_common(SHOWN_WORDS)]
     return f"Tokens desconocidos: {100 * share:.1f} %. Cómo se parten las palabras más frecuentes: {'; '.join(words)}."
+
+
+def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return how a word inside a text is split, as the characters that each piece stands for."""
+    encoded = tokenizer(f" {word}", add_special_tokens=False, return_offsets_mapping=True)
+    shown = [f" {word}"[start:end].strip() for start, end in encoded["offset_mapping"]]
+    return "·".join(piece for piece in shown if piece)
 
 
 def _share(pieces: Sequence[str], has: Callable[[str], bool]) -> float:

@@ -166,6 +166,26 @@ def test_cased_tokenizer_json_without_tokenizer_config_keeps_case_and_accents(fo
     assert encoders.load_tokenizer(str(folder)).tokenize("Válvula") == ["Válvula"]
 
 
+def test_run_is_scored_with_the_tokenizer_it_was_trained_with(folder, capsys):
+    """A run of an earlier version may have been trained on lowercased texts: they must stay so."""
+    vocabulary(folder, CASED, do_lower_case=True)
+    tokenizer = encoders.load_tokenizer(str(folder), as_saved=True)
+    assert tokenizer.tokenize("Bomba") == ["bomba"]
+    assert capsys.readouterr().out == ""
+
+
+def test_code_next_to_a_model_is_refused_without_asking(folder, monkeypatch):
+    evil = {"model_type": "evil", "auto_map": {name: f"evil.{name}" for name in ("AutoConfig", "AutoModel")}}
+    (folder / "config.json").write_text(json.dumps(evil))
+    (folder / "evil.py").write_text("raise SystemExit('executed')")
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append("?") or "n")
+    for loader in (encoders.architecture, encoders.load_tokenizer):
+        with pytest.raises(UserError):
+            loader(str(folder))
+    assert not asked
+
+
 def test_uncased_vocabulary_with_accents_is_lowercased_and_keeps_accents(folder):
     vocabulary(folder, UNCASED)
     assert encoders.load_tokenizer(str(folder)).tokenize("VÁLVULA") == ["válvula"]
