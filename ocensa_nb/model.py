@@ -118,11 +118,11 @@ def freeze(model: MultiHeadClassifier, k: int) -> None:
 def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
     """Return the parameters that the hidden states after layer k depend on; after the last, the encoder's output.
 
-    Found by differentiating those states for a few tokens. They are given as embeddings and without a mask, which no
-    version of transformers reads, so it works on the device `meta` too.
+    They are the leaves of the autograd graph of those states, for a few tokens. These are given as embeddings and
+    without a mask, which no version of transformers reads, so it works on the device `meta` too.
     """
-    stack, parameters = layers(encoder), list(encoder.parameters())
-    ids = torch.arange(8, device=parameters[0].device)[None] % encoder.config.vocab_size
+    stack = layers(encoder)
+    ids = torch.arange(8, device=next(encoder.parameters()).device)[None] % encoder.config.vocab_size
     outputs: list[torch.Tensor | tuple[torch.Tensor, ...]] = []
     hook = stack[k - 1].register_forward_hook(lambda layer, inputs, output: outputs.append(output))
     training = encoder.training
@@ -130,9 +130,7 @@ def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
     try:
         with torch.enable_grad():
             whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
-            after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
-            states = whole if k == len(stack) else after_k
-            gradients = torch.autograd.grad(states.sum(), parameters, allow_unused=True)
+        after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
     except NOT_SUPPORTED as error:
         raise UserError(
             f"No se pueden congelar las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
@@ -140,7 +138,21 @@ def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
     finally:
         hook.remove()
         encoder.train(training)
-    return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+    return _leaves(whole if k == len(stack) else after_k)
+
+
+def _leaves(output: torch.Tensor) -> list[torch.Tensor]:
+    """Return the tensors that require a gradient and that an output was computed from."""
+    found, seen, pending = [], set(), [output.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # the node that accumulates the gradient of a leaf
+            found.append(node.variable)
+        pending += [previous for previous, _ in node.next_functions]
+    return found
 
 
 def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
