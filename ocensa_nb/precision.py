@@ -63,7 +63,7 @@ def replacement_note(requested: str, used: str, device: "torch.device") -> str:
     """Say in Spanish that a run computes in another precision than requested, or slowly in it; "" otherwise."""
     if requested == "bf16" and used == "bf16" and device.type == "cpu" and fastest_on_cpu() == "fp32":
         return "⚠️ Esta CPU no calcula más rápido en bf16 que en fp32: bf16 solo pierde exactitud aquí."
-    if requested in ("auto", used):
+    if requested in ("auto", used) or (requested == "tf32" and _is_ampere(device)):
         return ""
     where = "Esta GPU" if device.type == "cuda" else "Esta CPU"
     return f"⚠️ {where} no tiene {requested} propio, y emularlo es lento: se calcula en {used}."
@@ -82,11 +82,12 @@ def unavailable(device: "torch.device") -> dict[str, str]:
 def scoring_precision(trained: str, device: "torch.device") -> str:
     """Return the precision to score in: the one trained in if this device has it, else this device's own.
 
-    A run of a GPU may be opened on a CPU, where fp16 is slow and tf32 does not exist. What was trained in bf16 is
-    scored in fp32 on a GPU without bf16, because its values may be beyond the range of fp16. `trained` is resolved.
+    A run of a GPU may be opened on a CPU, where fp16 is slow, tf32 does not exist, and bf16 may be emulated. What was
+    trained in bf16 is scored in fp32 on a GPU without bf16, because its values may be beyond the range of fp16.
+    `trained` is resolved.
     """
-    if device.type == "cpu" and trained in ("fp16", "tf32"):
-        return resolve_precision("auto", device)
+    if device.type == "cpu" and trained != "fp32":
+        return fastest_on_cpu()
     if device.type == "cuda" and trained == "bf16" and not _is_ampere(device):
         return "fp32"
     return trained if trained != "tf32" else "fp32"
