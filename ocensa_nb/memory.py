@@ -19,6 +19,7 @@ SMALLER = (
     "Use un max_length menor, congele más capas (freeze_layers), elija un codificador más pequeño, o cierre otros "
     "programas."
 )
+CLOSE = "Cierre otros programas o cuadernos que usen la misma memoria, o use un equipo con más."
 
 
 class MicroBatches:
@@ -67,33 +68,51 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-def in_pieces(work: Callable[[np.ndarray], None], rows: np.ndarray) -> None:
-    """Call `work(rows)`, or, if that runs out of memory, on each half of the rows in turn.
+class Pieces:
+    """Calls a function on rows, and on ever fewer of them at once if they do not fit in memory.
 
-    Raises `UserError` if a single row does not fit.
+    Parameters
+    ----------
+    work
+        Takes row numbers, int64 (rows,), whose order and grouping do not matter.
     """
-    try:
-        return work(rows)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-    # Outside the handler: its traceback keeps the tensors of the failed call alive.
-    if len(rows) == 1:
-        raise UserError(f"No hay memoria ni para un aviso a la vez. {SMALLER}")
-    release()
-    for half in np.array_split(rows, 2):
-        in_pieces(work, half)
+
+    def __init__(self, work: Callable[[np.ndarray], None]) -> None:
+        self._work = work
+        self._most: int | None = None  # rows that fit, once some did not
+
+    def __call__(self, rows: np.ndarray) -> None:
+        """Call `work` on all the rows; raises `UserError` if a single one does not fit."""
+        done = 0
+        while done < len(rows):
+            part = rows[done : done + (self._most or len(rows))]
+            if self._fits(part):
+                done += len(part)
+            elif len(part) == 1:
+                raise UserError(f"No hay memoria ni para un aviso a la vez. {CLOSE}")
+            else:
+                self._most = len(part) // 2
+                release()
+
+    def _fits(self, rows: np.ndarray) -> bool:
+        try:
+            self._work(rows)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Raise `UserError` if the block runs out of memory; `what` says in Spanish what did not fit."""
+def explained(what: str, advice: str = SMALLER) -> Iterator[None]:
+    """Raise `UserError` if the block runs out of memory; in Spanish, what did not fit and what to do about it."""
     try:
         yield
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise UserError(f"No hay memoria para {what}. {SMALLER}") from error
+        raise UserError(f"No hay memoria para {what}. {advice}") from error
 
 
 def release() -> None:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ocensa_nb import environment
 from ocensa_nb.devices import to_device
-from ocensa_nb.memory import explained, in_pieces
+from ocensa_nb.memory import CLOSE, Pieces, explained
 from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.precision import autocast, replacement_note, scoring_precision
 from ocensa_nb.runs import Run
@@ -43,6 +43,7 @@ def logits(
         for head, values in model(inputs, mask).items():
             found[head].index_copy_(0, places, values)
 
+    score_in_pieces = Pieces(score)
     batches = list(sorted_batches(table.lengths[rows], SCORING_BATCH))
     training = model.training
     model.eval()
@@ -50,7 +51,7 @@ def logits(
         with torch.inference_mode(), autocast(precision, device):
             hidden = progress is None or len(batches) < QUIET_BATCHES
             for batch in tqdm(batches, desc=progress, unit="batch", leave=False, disable=hidden):
-                in_pieces(score, batch)
+                score_in_pieces(batch)
     finally:
         model.train(training)
     return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
@@ -68,7 +69,7 @@ def score_texts(run: Run, texts: Sequence[str], progress: str) -> dict[str, np.n
     if note := replacement_note(run.facts["precision"], precision, device):
         print(note, flush=True)
     distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
-    with explained("los pesos del codificador"):
+    with explained("los pesos del codificador", CLOSE):
         model.to(device)
     if run.config.cls_only:
         model.shorten(*to_device(distinct.sample(), device))

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ocensa_nb import trunk_store
 from ocensa_nb.devices import to_device
-from ocensa_nb.memory import in_pieces, out_of_memory
+from ocensa_nb.memory import Pieces, out_of_memory
 from ocensa_nb.model import MultiHeadClassifier, sha256
 from ocensa_nb.precision import autocast, full_fp32
 from ocensa_nb.slices import NOT_SUPPORTED, layers
@@ -123,6 +123,7 @@ def compute(
         index, inside = places(offsets, rows)
         hidden[torch.from_numpy(index[inside])] = states
 
+    fill_in_pieces = Pieces(fill)
     training = model.training
     model.eval()
     try:
@@ -130,7 +131,7 @@ def compute(
             batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
             quiet = len(batches) < QUIET_BATCHES
             for rows in tqdm(batches, "Capas congeladas, una sola vez", unit="batch", leave=False, disable=quiet):
-                in_pieces(fill, rows)
+                fill_in_pieces(rows)
     finally:
         model.train(training)
 

@@ -101,11 +101,26 @@ def test_weights_that_do_not_fit_on_the_device_are_an_error_message(run, notices
         scoring.score_texts(run, notices.texts[:3], "")
 
 
+def test_pieces_remember_how_many_rows_fit_and_give_each_row_once():
+    calls, done = [], []
+
+    def work(rows):
+        calls.append(len(rows))
+        if len(rows) > 3:
+            raise RuntimeError("CUDA error: out of memory")
+        done.extend(rows)
+
+    pieces = memory.Pieces(work)
+    pieces(np.arange(10)), pieces(np.arange(10, 17))
+    assert done == list(range(17))
+    assert calls == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     def wrong(rows):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        memory.in_pieces(wrong, np.arange(4))
+        memory.Pieces(wrong)(np.arange(4))
     with pytest.raises(RuntimeError, match="mat1"), memory.explained("nada"):
         wrong(None)
