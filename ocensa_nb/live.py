@@ -50,7 +50,8 @@ class History:
             self.__init__(self.path, self.heads)
             return False
         self._read += len(whole)
-        self._pace.append((time.perf_counter(), self.step))
+        if not self._pace or self._pace[-1][1] != self.step:  # on Google Drive the history grows every 30 s only
+            self._pace.append((time.perf_counter(), self.step))
         while len(self._pace) > 2 and self._pace[-1][0] - self._pace[0][0] > PACE_SECONDS:
             self._pace.popleft()
         return bool(whole)

@@ -96,8 +96,8 @@ class Runner:
         self._attend(training)
         self.clock.start()
 
-    def train(self) -> Run:
-        """Start or join a training and follow it in the cell that is executing; return its finished run.
+    def train(self, running: Training | None = None) -> Run:
+        """Start a training, or join a running one, and follow it in the executing cell; return its finished run.
 
         Interrupting the cell stops the training, with a checkpoint. Interrupting it again leaves the cell at once, and
         the panel follows the training while it stops.
@@ -111,8 +111,10 @@ class Runner:
         """
         try:
             with heeded(announce=False) as asked:
-                return self._train_in(DisplayHandle(), asked)
+                return self._train_in(DisplayHandle(), asked, running)
         except KeyboardInterrupt:
+            if not (self.training and self.training.is_running):
+                raise AskedToStopError("Interrumpido antes de empezar a entrenar.", signal.SIGINT) from None
             self.clock.start()
             raise AskedToStopError(
                 f"{STOPPING} Para continuar desde ahí, ejecute esta celda otra vez cuando el panel diga «Detenido».",
@@ -180,9 +182,9 @@ class Runner:
         finally:
             self._show_running(False)
 
-    def _train_in(self, cell: DisplayHandle, asked: Interruption) -> Run:
+    def _train_in(self, cell: DisplayHandle, asked: Interruption, running: Training | None) -> Run:
         """Train, and redraw below the executing cell until that has ended."""
-        self._attend(background.running() or self._launch())
+        self._attend(running or self._launch())
         self.stop.disabled = True  # the kernel answers no button while a cell is executing
         self.clock.stop()
         self.view.value = ""

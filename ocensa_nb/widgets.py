@@ -98,7 +98,7 @@ class Panel(ControlPanel):
             self._adopt(training)
         elif run := self._finished():
             return run
-        return self.runner.train()
+        return self.runner.train(training)
 
     def _finished(self) -> Run | None:
         """Return the finished run of this panel's settings: its own, or one of another session."""
