@@ -28,8 +28,8 @@ def memory_taken(device: torch.device) -> int:
     return psutil.Process().memory_info().rss
 
 
-def total_memory(device: torch.device) -> tuple[int, str]:
-    """Return the bytes of memory of a GPU, or of the machine for a CPU, and in Spanish whose they are."""
+def memory_for(device: torch.device) -> int:
+    """Return the bytes that a training may take: those of the GPU, or those that are free on the machine for a CPU."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory, "de la GPU"
-    return psutil.virtual_memory().total, "del equipo"
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().available

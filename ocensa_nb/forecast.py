@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocensa_nb import encoders, engine, environment, memory_estimate, pricing
+from ocensa_nb import encoders, engine, environment, pricing
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.devices import total_memory
 from ocensa_nb.estimate import duration
+from ocensa_nb.memory_estimate import memory_note
 from ocensa_nb.model import MultiHeadClassifier, count_parameters
 from ocensa_nb.notices import Notices
 from ocensa_nb.precision import resolve_precision
@@ -94,8 +94,7 @@ class Forecast:
         device = environment.device()
         lengths = np.minimum(self.encoder(config.model).table.lengths, config.max_length)
         precision = resolve_precision(config.precision, device)
-        needed = memory_estimate.estimate_memory(config, self._model(config), lengths, precision, device.type == "cpu")
-        return memory_estimate.describe(needed, config, *total_memory(device))
+        return memory_note(config, self._model(config), lengths, precision, device, len(self.notices.texts))
 
     def _model(self, config: TrainConfig) -> MultiHeadClassifier:
         key = config.model, config.freeze_layers

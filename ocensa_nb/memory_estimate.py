@@ -8,19 +8,23 @@ matrix. Dropout adds two masks. `tests/test_memory_estimate.py` compares this wi
 with the peak of a whole step.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from ocensa_nb.cls_layer import ClsLayer
 from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.devices import memory_for
 from ocensa_nb.encoders import architecture, untrained
 from ocensa_nb.model import MultiHeadClassifier, freeze
-from ocensa_nb.slices import layers
+from ocensa_nb.slices import NOT_SUPPORTED, layers
+from ocensa_nb.trunk import MEMORY_SHARE
 
 FP32 = 4  # bytes
 USABLE = 0.9  # of a GPU's memory: the rest is for the CUDA context and what the allocator cannot use
@@ -33,17 +37,19 @@ class MemoryEstimate:
     """Bytes that a training step takes on the device where it computes, besides the program, the notices and CUDA.
 
     weights: parameters, and their copies in half precision; optimizer: gradients and the two moments of AdamW;
-    activations: what the largest micro-batch keeps for backpropagation, and the largest layer's intermediate results.
+    activations: what the largest micro-batch keeps for backpropagation, and the largest layer's intermediate results;
+    features: the cached outputs of frozen layers.
     """
 
     weights: int
     optimizer: int
     activations: int
+    features: int = 0
 
     @property
     def total(self) -> int:
         """All of it, in bytes."""
-        return self.weights + self.optimizer + self.activations
+        return self.weights + self.optimizer + self.activations + self.features
 
     def fits(self, memory: float) -> bool:
         """Return whether it fits in a GPU with so many bytes."""
@@ -51,12 +57,19 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         parts = {"pesos": self.weights, "gradientes y momentos": self.optimizer, "activaciones": self.activations}
+        if self.features:
+            parts["capas congeladas"] = self.features
         named = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
         return f"{self.total / GIB:.2f} GiB ({named})"
 
 
 def estimate_memory(
-    config: TrainConfig, model: MultiHeadClassifier, lengths: np.ndarray, precision: str, on_cpu: bool
+    config: TrainConfig,
+    model: MultiHeadClassifier,
+    lengths: np.ndarray,
+    precision: str,
+    on_cpu: bool,
+    texts: int | None = None,
 ) -> MemoryEstimate:
     """Return the memory that one optimiser step takes at most.
 
@@ -72,44 +85,75 @@ def estimate_memory(
         A resolved one; see `precision.resolve_precision`.
     on_cpu
         Whether it computes on a CPU, where attention with dropout keeps its scores and dropout masks are not bytes.
+    texts
+        Texts in all, if `lengths` is of a sample of them.
 
     Returns
     -------
     MemoryEstimate
         For BERT-like encoders; other families may differ.
+
+    Raises
+    ------
+    NOT_SUPPORTED
+        For an encoder without layers or heads of a known form.
     """
     half = precision in ("bf16", "fp16")
     width = config.max_length if config.padding == "max_length" else int(lengths.max())
     tokens = config.batch_size * width
+    features = 0
+    if config.cache_trunk and config.freeze_layers:
+        whole = config.freeze_layers == len(layers(model.encoder))  # then only [CLS] is kept
+        rows = len(lengths) if texts is None else texts
+        kept_tokens = rows if whole else lengths.mean() * rows
+        features = int(kept_tokens * model.encoder.config.hidden_size * (2 if half else FP32))
     return MemoryEstimate(
         weights=FP32 * _count(model) + half * 2 * _trained_matrices(model),
         optimizer=3 * FP32 * _count(model, trained=True),
         activations=int(tokens * _bytes_per_token(config, model, half, width, on_cpu)),
+        features=features,
     )
 
 
-def describe(estimate: MemoryEstimate, config: TrainConfig, memory: float, place: str) -> str:
-    """Return, in Spanish, what a training takes of a memory in bytes and, if it does not fit, what to change.
+def memory_note(
+    config: TrainConfig,
+    model: MultiHeadClassifier,
+    lengths: np.ndarray,
+    precision: str,
+    device: torch.device,
+    texts: int | None = None,
+) -> str:
+    """Return, in Spanish, the memory that a training takes on a device and, if it does not fit, what to change.
 
-    `place` names whose memory it is, in Spanish: «de la GPU».
+    The parameters are those of `estimate_memory`.
     """
-    whole = f"de los {memory / GIB:.1f} GiB {place}, además de lo que ocupa el programa"
-    found = f"Memoria de un paso: hasta {estimate}, {whole}."
-    if estimate.fits(memory):
+    on_cpu, memory = device.type == "cpu", memory_for(device)
+    try:
+        needed = estimate_memory(config, model, lengths, precision, on_cpu, texts)
+    except NOT_SUPPORTED:
+        return "Memoria: no se puede calcular para este codificador."
+    if needed.features > MEMORY_SHARE * memory:  # they stay in a file then
+        needed = dataclasses.replace(needed, features=0)
+    return describe(needed, config, memory, on_cpu)
+
+
+def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: bool) -> str:
+    """Return, in Spanish, what a training takes of so many bytes and, if it does not fit, what to change."""
+    whole = f"de los {memory / GIB:.1f} GiB {'libres en este equipo' if on_cpu else 'de la GPU'}"
+    found = f"Memoria del entrenamiento: hasta {needed}, {whole}."
+    if needed.fits(memory):
         return found
-    fixed = estimate.weights + estimate.optimizer
-    size = config.batch_size
-    while size > 1 and fixed + estimate.activations * size / config.batch_size > USABLE * memory:
-        size //= 2
-    if fixed + estimate.activations * size / config.batch_size > USABLE * memory:
+    sizes = itertools.takewhile(lambda size: size, (config.batch_size >> n for n in itertools.count(1)))
+    per_row = needed.activations / config.batch_size
+    fixed = needed.total - needed.activations
+    size = next((size for size in sizes if fixed + size * per_row <= USABLE * memory), None)
+    if size is None:
         return (
             f"⚠️ {found} No cabe ni aviso por aviso: congele capas (freeze_layers) o elija un codificador más pequeño."
         )
     steps = -(-config.effective_batch_size // size)
-    return (
-        f"⚠️ {found} No cabe: use batch_size = {size} y gradient_accumulation_steps = {steps}, con el mismo batch "
-        "efectivo. Si no, se hará al quedarse sin memoria."
-    )
+    smaller = f"batch_size = {size} y gradient_accumulation_steps = {steps}"
+    return f"⚠️ {found} No cabe: use {smaller}, con el mismo batch efectivo."
 
 
 def memory_by_recipe(models: Sequence[str], recipes: Sequence[str], memory: float) -> pd.DataFrame:

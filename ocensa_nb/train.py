@@ -23,15 +23,13 @@ from ocensa_nb.checkpoint import Checkpoints, Position
 from ocensa_nb.claims import claim
 from ocensa_nb.compiling import require_compiler
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.devices import total_memory
 from ocensa_nb.divergence import Watch
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.engine import Engine
 from ocensa_nb.feeding import step_loader
 from ocensa_nb.interruption import heeded, told
 from ocensa_nb.journal import Journal
-from ocensa_nb.memory_estimate import describe as describe_memory
-from ocensa_nb.memory_estimate import estimate_memory
+from ocensa_nb.memory_estimate import memory_note
 from ocensa_nb.model import count_parameters, describe_parameters, sha256, trained_weights
 from ocensa_nb.notices import Notices, prepare, read
 from ocensa_nb.optim import EarlyStopping, LinearSchedule
@@ -84,8 +82,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         if note := replacement_note(config.precision, precision, device):
             print(note, flush=True)
         print(describe_parameters(model), flush=True)
-        needed = estimate_memory(config, model, table.lengths, precision, device.type == "cpu")
-        print(describe_memory(needed, config, *total_memory(device)), flush=True)
+        print(memory_note(config, model, table.lengths, precision, device), flush=True)
         built_from = time.perf_counter()
         cache = trunk_store.default_folder() if keep_trunk else None
         engine = engines.build(config, notices, table, model, precision, device, cache)

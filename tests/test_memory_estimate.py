@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
-from ocensa_nb import encoders, forecast, memory_estimate, train
+from ocensa_nb import encoders, forecast, memory_estimate, train, trunk
 from ocensa_nb import engine as engines
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.dropout import BlockAttention, use_block_dropout
@@ -17,6 +17,7 @@ from ocensa_nb.model import MultiHeadClassifier, freeze
 from ocensa_nb.objective import Objective
 from ocensa_nb.optim import build_optimizer
 from ocensa_nb.precision import autocast
+from ocensa_nb.tokens import TokenTable
 
 ROWS, WIDTH, HIDDEN = 16, 64, 128
 MASK = torch.ones(ROWS, WIDTH, dtype=torch.int64)
@@ -119,7 +120,7 @@ def test_peak_of_a_step_is_below_the_estimate_and_near_it(family, k, cls_only, p
         for _ in range(2):  # the second step has the moments from its start
             engine.step([micro])
     weights = sum(p.nbytes for p in model.parameters())
-    found = estimate_memory(config, model, np.full(ROWS, WIDTH), precision, on_cpu=True)
+    found = estimate_memory(config.replace(cache_trunk=False), model, np.full(ROWS, WIDTH), precision, on_cpu=True)
     assert 0.95 * found.total <= 1.25 * (live.peak + weights)
     assert live.peak + weights <= 1.03 * found.total
 
@@ -141,10 +142,10 @@ def test_dynamic_padding_takes_the_longest_text_and_fixed_padding_the_whole_widt
 def test_memory_that_does_not_fit_suggests_the_same_effective_batch_in_smaller_pieces():
     config = from_recipe("t4")
     found = MemoryEstimate(weights=10**9, optimizer=10**9, activations=8 * 10**9)
-    assert "No cabe" not in memory_estimate.describe(found, config, 15e9, "de la GPU")
-    note = memory_estimate.describe(found, config, 5e9, "de la GPU")
+    assert "No cabe" not in memory_estimate.describe(found, config, 15e9, on_cpu=False)
+    note = memory_estimate.describe(found, config, 5e9, on_cpu=False)
     assert "batch_size = 16 y gradient_accumulation_steps = 4" in note
-    assert "freeze_layers" in memory_estimate.describe(found, config, 1e9, "de la GPU")
+    assert "freeze_layers" in memory_estimate.describe(found, config, 1e9, on_cpu=False)
 
 
 def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
@@ -159,11 +160,29 @@ def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
 
 def test_forecast_says_what_a_config_takes_of_this_machine(notices, config):
     said = forecast.Forecast(notices).memory(config)
-    assert "Memoria de un paso: hasta" in said
-    assert "GiB del equipo" in said
+    assert "Memoria del entrenamiento: hasta" in said
+    assert "GiB libres en este equipo" in said
 
 
 def test_training_says_what_it_takes_before_it_starts(config, notices, tmp_path, capsys):
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     said = capsys.readouterr().out
-    assert said.index("Memoria de un paso: hasta") < said.index("Tiempo previsto")
+    assert said.index("Memoria del entrenamiento: hasta") < said.index("Tiempo previsto")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("k", [2, 4])
+def test_features_are_those_of_the_cached_table(k, precision):
+    config, model = case("bert", k, False)
+    lengths = np.array([7, 30, 64])
+    ids = np.arange(lengths.sum(), dtype=np.int32) % 300
+    table = TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)]), pad_id=0, max_length=WIDTH)
+    cached = trunk.build(model, table, k, precision)
+    assert estimate_memory(config, model, lengths, precision, on_cpu=True).features == cached.hidden.nbytes
+
+
+def test_encoder_of_an_unknown_form_has_no_estimate_and_no_error():
+    config, model = case("bert", 0, False)
+    model.encoder = torch.nn.Linear(3, 3)
+    note = memory_estimate.memory_note(config, model, np.array([5]), "fp32", torch.device("cpu"))
+    assert "no se puede calcular" in note
