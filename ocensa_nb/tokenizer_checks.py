@@ -80,9 +80,9 @@ def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizer
 
 
 def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return how a word inside a text is split, as the characters that each piece stands for."""
-    encoded = tokenizer(f" {word}", add_special_tokens=False, return_offsets_mapping=True)
-    shown = [f" {word}"[start:end].strip() for start, end in encoded["offset_mapping"]]
+    """Return how a word inside a text is split, as the tokenizer reads it: without accents, if it strips them."""
+    ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+    shown = (tokenizer.decode([i]).removeprefix("##").strip() for i in ids)
     return "·".join(piece for piece in shown if piece)
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel
 
-from ocensa_nb import encoders, train
+from ocensa_nb import encoders, tokenizer_checks, train
 from ocensa_nb.errors import UserError
 from ocensa_nb.model import MultiHeadClassifier
 
@@ -219,6 +219,15 @@ def test_training_with_unknown_tokens_is_rejected_with_their_share(folder, confi
     with pytest.raises(UserError, match=r"\d+ % de los tokens .* desconocidos"):
         train.fit(config.replace(model=str(folder), out=str(tmp_path / "run")), notices)
     assert not (tmp_path / "run").exists()
+
+
+def test_description_shows_words_as_the_tokenizer_reads_them(folder):
+    vocabulary(folder, CASED, do_lower_case=True)
+    texts = ["Fuga en Válvula", "Válvula rota"]
+    lossless, stripping = (encoders.load_tokenizer(str(folder), as_saved=as_saved) for as_saved in (False, True))
+    assert "Válvula → Válvula" in tokenizer_checks.describe(0.0, texts, lossless)
+    assert "Válvula → v·a·l·v·u·l·a" in tokenizer_checks.describe(0.0, texts, stripping)
+    assert tokenizer_checks.describe(0.123, texts, lossless).startswith("Tokens desconocidos: 12.3 %.")
 
 
 @pytest.mark.parametrize("prefix", ["encoder.", "module.bert.", "bert.", "model.encoder."])
