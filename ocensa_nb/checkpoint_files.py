@@ -73,6 +73,8 @@ class CheckpointFiles:
         newest = max(numbers, key=numbers.__getitem__)
         for path in set(there) - set(numbers):
             print(f"El punto de control «{path}» está incompleto o dañado: se usa «{newest.name}».", flush=True)
+        if numbers[newest] == 0:
+            print(f"El punto de control «{newest}» es de una versión anterior y no se puede comprobar.", flush=True)
         self._number, self._next = numbers[newest], 1 - self.paths.index(newest)
         return tensor_files.read(newest)
 

@@ -14,6 +14,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.durable import reason
 from ocensa_nb.errors import UserError
 from ocensa_nb.heartbeat_lock import HeartbeatLock
+from ocensa_nb.manifest import is_finished
 from ocensa_nb.runs import (
     CONFIG,
     FORMAT,
@@ -21,12 +22,11 @@ from ocensa_nb.runs import (
     LABELS,
     LAST,
     LOCK,
-    METRICS,
     RUNS,
     Run,
     finished,
     next_folder,
-    read_json,
+    read_config,
 )
 from ocensa_nb.runs import make_folder as make
 
@@ -90,7 +90,7 @@ def finished_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -
 def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
     """Tell whether the run of a folder is of a config on these notices; one that is damaged is not."""
     with contextlib.suppress(UserError, LookupError, TypeError):
-        kept = read_json(path / CONFIG)
+        kept = read_config(path)
         return (kept["fingerprint"], kept["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
     return False
 
@@ -103,7 +103,7 @@ def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[
                 f"La carpeta «{path}» tiene una corrida sin terminar. Con resume = 'auto' continúa; para empezar otra, "
                 "elija otro nombre en out."
             )
-        kept = read_json(path / CONFIG)
+        kept = read_config(path)
         if different := _differences(config, facts, kept):
             raise UserError(
                 f"La carpeta «{path}» tiene una corrida sin terminar que no es esta: {'; '.join(different)}. Para "
@@ -114,7 +114,7 @@ def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[
             print(f"La corrida empezó con {moved}: continúa bien, pero no quedará igual bit a bit.", flush=True)
     run = Run(path, facts, classes)
     if not run.is_finished():
-        run.write_json(CONFIG, facts)
+        run.write_config()
         run.write_json(LABELS, classes)
     return run
 
@@ -149,7 +149,7 @@ def _hold_numbered(config: TrainConfig, facts: Mapping[str, Any], root: Path) ->
 def _resumes(path: Path, config: TrainConfig, facts: Mapping[str, Any]) -> bool:
     """Return whether an interrupted run is of this very training; a damaged one is not."""
     with contextlib.suppress(UserError):
-        return not _differences(config, facts, read_json(path / CONFIG))
+        return not _differences(config, facts, read_config(path))
     return False
 
 
@@ -168,7 +168,7 @@ def _written(path: Path) -> float:
 
 
 def _is_cut_off(path: Path) -> bool:
-    return not (path / METRICS).exists() or (path / LAST).exists()
+    return not is_finished(path) or (path / LAST).exists()
 
 
 def _refuse_others(path: Path) -> None:

@@ -111,18 +111,20 @@ class Journal:
     def state_dict(self) -> dict[str, Any]:
         """Return how far it has come, and the length of the history up to here, which is written first."""
         self.write()
+        length = self.run.settle_history()
         return {
             "step": self._step,
             "losses": list(self._losses),
             "watch": self.watch.state_dict(),
-            "bytes": self.run.settle_history(),
+            "bytes": length,
+            "sha256": self.run.history_sha256(length),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; what the history had beyond it will be done again, and is cut off."""
         self._step, self._losses = state["step"], state["losses"]
         self.watch.load_state_dict(state["watch"])
-        self.run.cut_history(state["bytes"])
+        self.run.cut_history(state["bytes"], state.get("sha256", ""))  # earlier versions noted no checksum
 
     def _try_to_write(self) -> None:
         """Write, or keep the lines for later: a network disk may refuse for a while. A checkpoint insists."""

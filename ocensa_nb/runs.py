@@ -1,6 +1,7 @@
 """The run folder: what is on disk, written whole or not at all, and checked before it is believed."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -9,21 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocensa_nb import manifest
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.durable import plain_path, reason, remove, replacing, write_text
 from ocensa_nb.errors import UserError
-from ocensa_nb.seals import broken_seal, seal
+from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ocensa_nb.model import MultiHeadClassifier
 
-CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
-ENCODER, HEADS, GIF, LAST, LOCK = "encoder", "heads.safetensors", "training.gif", "last", ".lock"
+GIF, LOCK = "training.gif", ".lock"
 HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file locks
 RUNS = Path("runs")
 FORMAT = 2
+CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
 
 
 def _always_held() -> None:
@@ -57,18 +59,10 @@ class Run:
                     "Repita el mismo entrenamiento: continúa donde quedó" if (path / LAST).exists() else "Entrene otra"
                 )
                 raise UserError(f"«{path}» no es una corrida terminada: le falta {name}. {how}.")
-        facts, classes = read_json(path / CONFIG), read_json(path / LABELS)
+        manifest.verify(path)
+        facts, classes = read_config(path), read_json(path / LABELS)
         if not (_are_classes(classes) and _are_facts(facts, classes) and _are_metrics(read_json(path / METRICS))):
             raise UserError(f"Alguno de {CONFIG}, {LABELS} y {METRICS} de «{path}» está dañado. Vuelva a entrenar.")
-        try:
-            name = broken_seal(path, (LABELS, HEADS, ENCODER), facts["files"])
-        except OSError as error:
-            raise UserError(f"No se puede leer «{path}»: {reason(error)}.") from error
-        if name:
-            raise UserError(
-                f"El archivo {name} de «{path}» no es el que se guardó al entrenar (otro tamaño u otro SHA-256): está "
-                "dañado o alguien lo cambió. Recupere una copia de la carpeta o vuelva a entrenar."
-            )
         run = cls(path, facts, classes)
         if list(run.config.heads) != list(classes):
             raise UserError(f"Las etiquetas de {LABELS} no son las de {CONFIG} en «{path}». Vuelva a entrenar.")
@@ -124,12 +118,27 @@ class Run:
             os.fsync(file.fileno())
             return file.tell()
 
-    def cut_history(self, length: int) -> None:
-        """Cut the history at a length in bytes, or, where it is shorter, after its last whole line."""
+    def history_sha256(self, length: int) -> str:
+        """Return the SHA-256 of the first bytes of the history."""
+        with self._history_on_disk(), open(self.path / HISTORY, "rb") as file:
+            return hashlib.sha256(file.read(length)).hexdigest()
+
+    def cut_history(self, length: int, sha256: str = "") -> None:
+        """Cut the history at a length in bytes, or, where it is shorter, after its last whole line.
+
+        Lines that are not those of the SHA-256 are kept, and that is printed: no weight or metric is made from them.
+        """
         self.check_held()
         if (self.path / HISTORY).exists():
             with self._history_on_disk(), open(self.path / HISTORY, "rb+") as file:
-                file.truncate(file.read(length).rfind(b"\n") + 1)
+                whole = file.read(length)
+                file.truncate(whole.rfind(b"\n") + 1)
+            if sha256 and len(whole) == length and hashlib.sha256(whole).hexdigest() != sha256:
+                print(
+                    f"El historial «{self.path / HISTORY}» está dañado: sus curvas pueden tener errores. El "
+                    "entrenamiento continúa, porque no se hace con él.",
+                    flush=True,
+                )
 
     @contextlib.contextmanager
     def _history_on_disk(self) -> Iterator[None]:
@@ -143,13 +152,18 @@ class Run:
 
     def is_finished(self) -> bool:
         """Tell whether the last file of a run is there."""
-        return (self.path / METRICS).exists()
+        return manifest.is_finished(self.path)
 
     def finish(self, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Seal the model's files, write what is known at the end, and tidy up what a resume would have needed."""
-        self.facts.update(facts, files=seal(self.path, (LABELS, HEADS, ENCODER)))
-        self.write_json(CONFIG, self.facts)
+        """Write what is known at the end, then the manifest, and remove what a resume would have needed.
+
+        A run that is interrupted before its manifest is written resumes from its last checkpoint, and writes all again.
+        """
+        self.facts.update(facts)
+        self.write_config()
         self.write_json(METRICS, metrics)
+        self.check_held()
+        manifest.write(self.path)
         self.tidy()
 
     def tidy(self) -> None:
@@ -157,6 +171,10 @@ class Run:
         for name in (LAST, LOCK):
             with contextlib.suppress(OSError):  # Windows removes no file that is open
                 remove(self.path / name)
+
+    def write_config(self) -> None:
+        """Write the facts to config.json, with their checksum."""
+        self.write_json(CONFIG, self.facts | {CHECKSUM: manifest.checksum(self.facts)})
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, atomically."""
@@ -236,7 +254,8 @@ def next_folder(root: str | Path) -> Path:
 
 def finished(root: str | Path = RUNS) -> list[Path]:
     """Return the finished runs of a folder, oldest first."""
-    runs = [file.parent for file in Path(root).glob(f"*/{METRICS}") if (file.parent / HEADS).exists()]
+    places = [file.parent for file in Path(root).glob(f"*/{METRICS}")]
+    runs = [path for path in places if (path / HEADS).exists() and manifest.is_finished(path)]
     return sorted(runs, key=lambda run: (run / METRICS).stat().st_mtime)
 
 
@@ -258,9 +277,23 @@ def read_json(path: Path) -> Any:
         raise UserError(f"El archivo «{path}» falta o está dañado. Vuelva a entrenar o recupere una copia.") from error
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the facts of a run; raises `UserError` if its config.json is missing or damaged.
+
+    One that an earlier version wrote has no checksum, and is taken as it is.
+    """
+    facts = read_json(path / CONFIG)
+    if not isinstance(facts, dict) or facts.pop(CHECKSUM, None) not in (None, manifest.checksum(facts)):
+        raise UserError(
+            f"El archivo «{path / CONFIG}» está dañado: no es el que se guardó. Recupere una copia de la carpeta, o "
+            "entrene en otra (otro nombre en out)."
+        )
+    return facts
+
+
 def _are_facts(facts: Any, classes: Mapping[str, Any]) -> bool:
     """Tell whether a config.json has the parts that are read from it."""
-    if not isinstance(facts, dict) or not all(isinstance(facts.get(k), dict) for k in ("config", "data", "files")):
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(k), dict) for k in ("config", "data")):
         return False
     data = facts["data"]
     columns = data.get("columns")

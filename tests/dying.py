@@ -10,7 +10,7 @@ import signal
 import threading
 from pathlib import Path
 
-from ocensa_nb import checkpoint, checkpoint_files, durable, engine, runs, scoring, tensor_files, train
+from ocensa_nb import checkpoint, checkpoint_files, durable, engine, manifest, runs, scoring, tensor_files, train
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 
@@ -19,11 +19,11 @@ MOMENTS = {
     "before an optimiser's step": (engine, "step_if_finite", 60),
     "in the middle of a checkpoint": (checkpoint_files, "as_bytes", 2000),
     "in the middle of a file of tensors": (tensor_files, "save_file", 1),
-    "before a file is renamed": (durable.os, "replace", 8),
+    "before a file is renamed": (durable.os, "replace", 9),
     "in the middle of a line of the history": (runs.Run, "append_history", 8),
     "in validation": (scoring, "predictions", 5),
     "while the model is saved": (runs.Run, "save_model", 1),
-    "while the model is sealed": (runs, "seal", 1),
+    "between the metrics and the manifest": (manifest, "seal", 1),
     "after the last file, before tidying up": (runs.Run, "tidy", 1),
 }
 SENTENCE = ".tmp-sentence"  # a name that a training takes for its own leftovers

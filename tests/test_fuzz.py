@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import notices, runs, seals, synthetic
+from ocensa_nb import manifest, notices, runs, synthetic
 from ocensa_nb.columns import ALIASES
 from ocensa_nb.errors import UserError
+from ocensa_nb.manifest import MANIFEST
 from ocensa_nb.runs import Run
 
 many = settings(
@@ -135,13 +136,11 @@ def test_any_run_folder_is_opened_or_refused_with_a_sentence(run, copy, data):
         content = json.dumps(data.draw(replaced(json.loads(whole)))).encode()
     else:
         content = data.draw(damaged(whole))
-    sealed = name in (runs.LABELS, runs.HEADS) and data.draw(st.booleans())  # by someone who knows of the seals
+    sealed = data.draw(st.booleans())  # by someone who knows of the manifest
     try:
         (copy / name).write_bytes(content)
         if sealed:
-            facts = json.loads((run.path / runs.CONFIG).read_text(encoding="utf-8"))
-            facts["files"] = seals.seal(copy, (runs.LABELS, runs.HEADS, runs.ENCODER))
-            (copy / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+            manifest.write(copy)
         opened = Run.load(copy)
         assert opened.metrics["test"] is not None
         assert isinstance(opened.history(), list)
@@ -151,4 +150,4 @@ def test_any_run_folder_is_opened_or_refused_with_a_sentence(run, copy, data):
         pass
     finally:
         (copy / name).write_bytes(whole)
-        shutil.copy(run.path / runs.CONFIG, copy / runs.CONFIG)
+        shutil.copy(run.path / MANIFEST, copy / MANIFEST)

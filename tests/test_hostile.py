@@ -17,11 +17,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocensa_nb import cli, evaluate, experiments, notices, output_tables, plots, predict, seals, synthetic, workbooks
+from ocensa_nb import cli, evaluate, experiments, manifest, notices, output_tables, plots, predict, synthetic, workbooks
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluate import Evaluation
-from ocensa_nb.runs import CONFIG, ENCODER, HEADS, LABELS, Run
+from ocensa_nb.runs import ENCODER, HEADS, LABELS, Run
 
 DANGEROUS = {  # and what they become
     "=1+1": "'=1+1",
@@ -114,9 +114,7 @@ class TestATamperedRun:
         own, _ = tensor_files.read(copy / HEADS)
         name = next(iter(own))
         tensor_files.write(copy / HEADS, own | {name: own[name][:1].clone()})
-        facts = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
-        facts["files"] = seals.seal(copy, (LABELS, HEADS, ENCODER))
-        (copy / CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+        manifest.write(copy)
         with pytest.raises(UserError, match="no son los de esta corrida"):
             Run.load(copy).load_model()
 
@@ -135,6 +133,7 @@ class TestATamperedRun:
         classes = json.loads((copy / LABELS).read_text(encoding="utf-8"))
         classes["../../fuera"] = classes.pop("modo")
         (copy / LABELS).write_text(json.dumps(classes), encoding="utf-8")
+        manifest.write(copy)
         with pytest.raises(UserError, match="dañado"):
             Run.load(copy)
 

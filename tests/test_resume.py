@@ -24,6 +24,7 @@ from ocensa_nb.checkpoint import Checkpoints, pack, unpack
 from ocensa_nb.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.manifest import MANIFEST
 from ocensa_nb.runs import LAST, METRICS, Run
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
@@ -85,13 +86,14 @@ def test_killed_at_any_moment_a_training_ends_with_the_bits_of_one_that_was_not(
         while over:  # this one was over before it was to die: sooner, then
             out = tmp_path / f"{number}-{when:.3f}"
             code = dying.process(settings.replace(out=str(out)), moment, when)
-            over = code == 0 or ((out / METRICS).exists() and not (out / LAST).exists())
+            over = code == 0 or ((out / MANIFEST).exists() and not (out / LAST).exists())
             when *= 0.7
         assert code == -signal.SIGKILL, moment
         if number % 4 == 0:  # and once more, while it reads what the first death left
             code = dying.process(settings.replace(out=str(out)), "while a checkpoint is read")
         assert code == 0 or dying.process(settings.replace(out=str(out))) == 0, moment
         assert dying.content(out) == expected, moment
+        assert (out / MANIFEST).exists(), moment
         assert steps(Run.load(out)) == lines, moment
         assert not (out / LAST).exists()
 
@@ -284,7 +286,7 @@ def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, conf
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
 def test_a_damaged_config_is_a_sentence(cut_off, notices, tmp_path, part):
     facts = json.loads((tmp_path / "run" / runs.CONFIG).read_text(encoding="utf-8"))
-    del facts[part]
+    del facts[part], facts[runs.CHECKSUM]  # as an earlier version would have written it
     (tmp_path / "run" / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
     with pytest.raises(UserError, match="dañada"):
         train.fit(cut_off, notices)

@@ -13,7 +13,8 @@ from ocensa_nb.runs import Run
 
 def test_the_folder_holds_what_the_design_says(run):
     names = {path.name for path in run.path.iterdir()}
-    assert names == {"config.json", "labels.json", "encoder", "heads.safetensors", "history.jsonl", "metrics.json"}
+    results = {"config.json", "labels.json", "encoder", "heads.safetensors", "history.jsonl", "metrics.json"}
+    assert names == results | {"manifest.json"}
     facts = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     assert {"config", "fingerprint", "data", "versions", "hardware", "seconds"} <= set(facts)
     assert facts["fingerprint"] == run.config.fingerprint()
@@ -96,4 +97,4 @@ def test_a_history_cut_short_by_a_crash_keeps_its_whole_lines(run, tmp_path):
     copy = shutil.copytree(run.path, tmp_path / "run")
     with open(copy / "history.jsonl", "a") as file:
         file.write('{"step": 99, "lo')
-    assert Run.load(copy).history() == run.history()
+    assert Run(copy, {}, {}).history() == run.history()
