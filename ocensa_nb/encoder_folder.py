@@ -71,13 +71,13 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> "PreTrainedMo
         model.load_state_dict(renamed.state_dict())  # `renamed` itself would be saved with the prefix again
     if names := _needed(missing):
         raise UserError(
-            f"Los pesos de «{folder}» no son los de su config.json: faltan {len(names)} tensores ({_some(names)}). "
+            f"Los pesos de «{folder}» no son los de su config.json: faltan {len(names)} tensores ({some(names)}). "
             "Entrenar así partiría de valores al azar. Copie otra vez la carpeta completa del codificador."
         )
     if names := _of_layers(unused, model):
         raise UserError(
             f"Los pesos de «{folder}» tienen más capas que su config.json: sobran {len(names)} tensores "
-            f"({_some(names)}). Corrija num_hidden_layers en config.json, o copie la carpeta completa otra vez."
+            f"({some(names)}). Corrija num_hidden_layers en config.json, o copie la carpeta completa otra vez."
         )
     _require_finite(model, folder)
     return model
@@ -96,7 +96,8 @@ def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
     return sorted(name for name in names if f".{stack}." in f".{name}")
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first few of some names of tensors, for an error message."""
     return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
@@ -116,6 +117,6 @@ def _require_finite(model: nn.Module, folder: Path) -> None:
     wrong = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
     if wrong:
         raise UserError(
-            f"Los pesos de «{folder}» tienen valores que no son números en {len(wrong)} tensores ({_some(wrong)}): el "
+            f"Los pesos de «{folder}» tienen valores que no son números en {len(wrong)} tensores ({some(wrong)}): el "
             "archivo está dañado. Copie la carpeta otra vez."
         )

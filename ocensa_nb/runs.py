@@ -183,19 +183,21 @@ class Run:
 
     def save_model(self, model: "MultiHeadClassifier", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Write the encoder as any Hugging Face tool reads it, and the shared layer with the heads beside it."""
-        from ocensa_nb import tensor_files
+        from ocensa_nb import heads_file
         from ocensa_nb.encoders import quiet
 
         self.check_held()
         with replacing(self.path / ENCODER) as fresh, quiet():
             model.encoder.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
-        own = {name: values for name, values in model.state_dict().items() if not name.startswith("encoder.")}
-        tensor_files.write(self.path / HEADS, own)
+        heads_file.write(self.path / HEADS, model)
 
     def load_model(self) -> tuple["MultiHeadClassifier", "PreTrainedTokenizerBase"]:
-        """Return the trained classifier, in eval mode on the CPU, and its tokenizer."""
-        from ocensa_nb import tensor_files
+        """Return the trained classifier, in eval mode on the CPU, and its tokenizer.
+
+        Raises `UserError`, naming the tensors, if weights are missing or not finite.
+        """
+        from ocensa_nb import heads_file
         from ocensa_nb.encoders import load_encoder, load_tokenizer
         from ocensa_nb.model import MultiHeadClassifier
 
@@ -203,13 +205,7 @@ class Run:
         tokenizer = load_tokenizer(source, as_saved=True)
         sizes = {head: len(names) for head, names in self.classes.items()}
         model = MultiHeadClassifier(load_encoder(source, tokenizer), sizes, self.config.dropout)
-        own, _ = tensor_files.read(self.path / HEADS)
-        try:
-            missing, unexpected = model.load_state_dict(own, strict=False)
-        except RuntimeError as error:
-            raise UserError(f"Los pesos de «{self.path / HEADS}» no son los de esta corrida.") from error
-        if unexpected or any(not name.startswith("encoder.") for name in missing):
-            raise UserError(f"Los pesos de «{self.path / HEADS}» no son los de esta corrida. Vuelva a entrenar.")
+        heads_file.load_into(model, self.path / HEADS)
         return model.eval(), tokenizer
 
 

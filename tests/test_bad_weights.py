@@ -1,0 +1,70 @@
+"""Runs that are as they were written, manifest included, but with weights that are missing or are not numbers."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ocensa_nb import manifest
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import ENCODER, HEADS, Run
+
+WEIGHTS = f"{ENCODER}/model.safetensors"
+IN_ENCODER, IN_HEADS = "encoder.layer.2.output.dense.weight", "heads.causa.0.weight"
+
+
+@pytest.fixture
+def rewrite(run, tmp_path):
+    """Return a function that changes the tensors of a file of a copy of the run, renews its manifest and opens it."""
+    copy = Path(shutil.copytree(run.path, tmp_path / "run"))
+
+    def rewritten(file, change):
+        tensors = load_file(copy / file)
+        change(tensors)
+        save_file(tensors, copy / file, {"format": "pt"})
+        manifest.write(copy)
+        return Run.load(copy)
+
+    return rewritten
+
+
+def rejected(run):
+    with pytest.raises(UserError) as refused:
+        run.load_model()
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("file", "name"), [(WEIGHTS, IN_ENCODER), (HEADS, IN_HEADS)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_rejected_with_their_names(rewrite, file, name, value):
+    message = rejected(rewrite(file, lambda tensors: tensors[name].view(-1)[:1].fill_(value)))
+    assert "no son números" in message
+    assert name in message
+    assert str(Path(file).parts[0]) in message
+
+
+@pytest.mark.parametrize(("file", "name"), [(WEIGHTS, IN_ENCODER), (HEADS, IN_HEADS)])
+def test_missing_weights_are_rejected_with_their_names(rewrite, file, name):
+    message = rejected(rewrite(file, lambda tensors: tensors.pop(name)))
+    assert "faltan" in message
+    assert name in message
+
+
+@pytest.mark.parametrize("extra", ["heads.otra.weight", f"encoder.{IN_ENCODER}"])
+def test_extra_weights_in_the_file_of_the_heads_are_rejected_with_their_names(rewrite, extra):
+    message = rejected(rewrite(HEADS, lambda tensors: tensors.update({extra: torch.zeros(2)})))
+    assert f"sobran: {extra}" in message
+
+
+@pytest.mark.parametrize("change", [lambda tensor: tensor[:1].clone(), lambda tensor: tensor.to(torch.float8_e4m3fn)])
+def test_heads_of_another_shape_or_type_are_rejected_with_their_names(rewrite, change):
+    message = rejected(rewrite(HEADS, lambda tensors: tensors.update({IN_HEADS: change(tensors[IN_HEADS])})))
+    assert f"otro tipo: {IN_HEADS}" in message
+
+
+def test_unchanged_weights_are_accepted_and_the_same_twice(rewrite):
+    run = rewrite(HEADS, lambda tensors: None)
+    first, second = run.load_model()[0].state_dict(), run.load_model()[0].state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
