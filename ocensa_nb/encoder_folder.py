@@ -45,10 +45,11 @@ def missing_file(folder: Path) -> str:
     return ""
 
 
-def load_weights(folder: Path, trust_remote_code: bool = False) -> "PreTrainedModel":
+def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
     """Return the encoder of a complete folder with every parameter read from its weights file.
 
     Names with a common prefix, as in the `state_dict` of a model that contains the encoder, are matched without it.
+    `options` go to `AutoModel.from_pretrained`.
 
     Raises
     ------
@@ -58,10 +59,8 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> "PreTrainedMo
     """
     from transformers import AutoModel
 
-    def load(**options: Any) -> "tuple[PreTrainedModel, set[str], set[str]]":
-        model, info = AutoModel.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, output_loading_info=True, **options
-        )
+    def load(**more: Any) -> "tuple[PreTrainedModel, set[str], set[str]]":
+        model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **options, **more)
         return model, set(info["missing_keys"]), set(info["unexpected_keys"])
 
     model, missing, unused = load()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ocensa_nb import tiny, tokenizer_checks
 from ocensa_nb.config import unknown
 from ocensa_nb.encoder_folder import WEIGHTS, load_weights, missing_file
+from ocensa_nb.encoder_settings import ONLY_HERE, check_settings
 from ocensa_nb.errors import UserError
 
 if TYPE_CHECKING:
@@ -205,11 +206,15 @@ def _hub_id(name: str) -> str:
 
 
 def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Return what a loader makes of the encoder's folder; raises `UserError` for whatever it raises."""
+    """Return what a loader makes of the encoder's folder.
+
+    Raises `UserError` for whatever it raises, and before it is called if the folder's settings would run code.
+    """
     source = Path(locate(name))
     try:
+        check_settings(source)
         with quiet():
-            return loader(source, trust_remote_code=False, **options)  # or it asks, in a notebook where nobody may be
+            return loader(source, **ONLY_HERE, **options)
     except UserError:
         raise
     except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it
