@@ -1,11 +1,11 @@
 """Which column of an export is which: description, labels and text fields, under any of the names they go by."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ocensa_nb.accents import without_accents
 from ocensa_nb.config import unknown
 from ocensa_nb.errors import UserError
 
@@ -28,8 +28,7 @@ LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
 def fold(name: str) -> str:
     """Return a column name without accents, case, punctuation or pandas' mark of a repeated name (`.1`)."""
-    plain = unicodedata.normalize("NFKD", re.sub(r"\.\d+$", "", name))
-    plain = "".join(c for c in plain if not unicodedata.combining(c)).lower()
+    plain = without_accents(re.sub(r"\.\d+$", "", name)).lower()
     return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ocensa_nb.accents import without_accents
 from ocensa_nb.columns import find_columns
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.errors import UserError
@@ -26,6 +26,9 @@ MIN_ROWS = 10
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 # Letters of equipment tags, as they stand apart from their number in short texts.
 _TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
+# Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
+# text is searched again from each of its characters.
+_WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
 _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
 
 
@@ -93,9 +96,7 @@ class Notices:
 
 def normalise(text: str) -> str:
     """Return what makes two texts the same notice: no case, accents, tags or numbers."""
-    plain = unicodedata.normalize("NFKD", text.lower())
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    plain = re.sub(r"[\w-]*\d[\w-]*", "#", plain)  # tags and numbers in one piece: MOV-3702, 120
+    plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
     plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)  # and apart from their letters: mov 3702
     return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
 

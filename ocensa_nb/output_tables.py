@@ -18,7 +18,9 @@ from ocensa_nb.errors import UserError
 
 SUFFIXES = (".csv", ".xlsx")
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
-_FORMULA = re.compile(r"(^|[;|\t\r\n])(\s*)(?=[=+\-@＝＋－＠])")
+# A sign at the start of a piece, after spaces. A match that starts with a space starts at the first of them: otherwise
+# a long run of line breaks is searched again from each.
+_FORMULA = re.compile(r"((?:^|[;|])\s*|(?<!\s)[^\S\t\r\n]*[\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dashes that stand for nothing
 
 
@@ -51,7 +53,7 @@ def inert(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _inert(value: Any) -> Any:
-    return _FORMULA.sub(r"\1\2'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
 
 
 def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:

@@ -19,6 +19,7 @@ UNKNOWN = 0.05  # share of unknown tokens above which a text says too little
 SHOWN_WORDS = 10
 SAMPLED_TEXTS = 10_000  # enough to find the commonest words
 SHOWN_LETTERS = 5  # shorter words are rarely split
+LONGEST_SHOWN = 50  # letters; longer is no word, and BPE takes quadratic time for it
 
 
 def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
@@ -74,7 +75,8 @@ def check_unknown_share(share: float, source: str) -> None:
 def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return, in Spanish, the share of unknown tokens and how the tokenizer splits the commonest words."""
     sample = texts[:: 1 + len(texts) // SAMPLED_TEXTS]
-    counts = Counter(word for text in sample for word in text.split() if len(word) >= SHOWN_LETTERS and word.isalpha())
+    shown = range(SHOWN_LETTERS, LONGEST_SHOWN + 1)
+    counts = Counter(word for text in sample for word in text.split() if len(word) in shown and word.isalpha())
     words = [f"{word} → {_pieces(word, tokenizer)}" for word, _ in counts.most_common(SHOWN_WORDS)]
     return f"Tokens desconocidos: {100 * share:.1f} %. Cómo se parten las palabras más frecuentes: {'; '.join(words)}."
 
