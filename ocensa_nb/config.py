@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from typing_extensions import Doc
 
 from ocensa_nb.durable import plain_path
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, clipped, listed
 
 TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componente")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
@@ -205,11 +205,11 @@ def _all_text(*values: object) -> bool:
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:
-    """Return the Spanish sentence for a name that is not among the known ones, with the nearest first."""
-    names = list(known)
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    """Return the Spanish message for a name that is not among the known ones: the nearest of them, and the first."""
+    names, value = [clipped(name) for name in known], clipped(value)
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" ¿Quiso decir «{near[0]}»?" if near else ""
-    return f"{what} «{value}» no existe.{hint} Opciones: {', '.join(names)}."
+    return f"{what} «{value}» no existe.{hint} Opciones: {listed(names)}."
 
 
 # A recipe sets fields; whatever the user sets wins. `baseline` is the guide's starting point, kept to be measured, and

@@ -1,4 +1,9 @@
-"""The exceptions a user is meant to see."""
+"""The exceptions a user is meant to see, and how their messages list names."""
+
+from collections.abc import Iterable
+
+LISTED = 10  # names in a message
+LONGEST_NAME = 60  # characters of each
 
 
 class UserError(Exception):
@@ -26,3 +31,16 @@ class AskedToStopError(StoppedError):
 
 class DivergedError(StoppedError):
     """Losses or gradients stopped being numbers; the weights are those of the last step that was sound."""
+
+
+def clipped(name: object) -> str:
+    """Return a name for a message, shortened if it is longer than `LONGEST_NAME`."""
+    text = str(name)
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return, in Spanish, the first `LISTED` names of a list and how many more it has."""
+    texts = [clipped(name) for name in names]
+    more = len(texts) - LISTED
+    return ", ".join(texts[:LISTED]) + (f" y {more:,} más" if more > 0 else "")

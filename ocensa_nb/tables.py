@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ocensa_nb.durable import plain_path, reason
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, clipped, listed
+from ocensa_nb.table_width import check_width
 from ocensa_nb.workbooks import read_excel
 
 SEPARATORS = ",;\t|"
@@ -47,10 +48,10 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
     table, how = read_excel(path, content) if excel else _read_csv(path, content)
     table.columns = [str(name).strip() for name in table.columns]
     if not table.columns.is_unique:
-        twice = ", ".join(f"«{name}»" for name in table.columns[table.columns.duplicated()])
+        twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
         raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
     if table.empty:
-        raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {', '.join(map(str, table.columns))}.")
+        raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
     return table, how
 
 
@@ -63,6 +64,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
     if not text.strip():
         raise UserError(EMPTY.format(path=path))
     separator = _separator(text)
+    check_width(path, _header_length(path, text, separator))
     try:
         table = pd.read_csv(
             io.StringIO(text.strip("\r\n")), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
@@ -91,6 +93,17 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
         except UnicodeDecodeError:
             continue
     raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+
+
+def _header_length(path: Path, text: str, separator: str) -> int:
+    """Return the number of titles; raises `UserError` if one is longer than the csv module reads."""
+    try:
+        return len(next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator)))
+    except csv.Error as error:
+        raise UserError(
+            f"La primera línea de «{path}» no se puede leer como títulos de columnas (descripcion, …): es demasiado "
+            f"larga o tiene una comilla sin cerrar. {_HOW_TO_EXPORT}"
+        ) from error
 
 
 def _separator(text: str) -> str:

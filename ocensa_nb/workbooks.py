@@ -11,7 +11,8 @@ from openpyxl import load_workbook
 from openpyxl.cell.cell import ERROR_CODES
 from tqdm.auto import tqdm
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, listed
+from ocensa_nb.table_width import check_width
 
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
@@ -39,7 +40,7 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
             f"«{path}» no se puede abrir como libro de Excel. Ábralo en Excel y guárdelo de nuevo."
         ) from error
     if table.columns.empty:
-        names = ", ".join(other.title for other in others)
+        names = listed(other.title for other in others)
         more = f" El libro tiene además: {names}; pase los avisos a la primera." if others else ""
         raise UserError(f"La primera hoja de «{path}», «{sheet.title}», está vacía.{more}")
     return table.fillna(""), f"Excel, hoja «{sheet.title}»"
@@ -70,6 +71,8 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
         texts = [_text(value) for value in row]
         while texts and not texts[-1]:
             texts.pop()
+        if not rows:
+            check_width(path, sum(map(bool, texts)))
         if texts or rows:
             rows.append(texts)
         widest = max(widest, len(row), 1)

@@ -1,0 +1,160 @@
+"""Text of twice the length takes about twice the time, and what was made linear gives what it gave before."""
+
+import re
+import time
+import unicodedata
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocensa_nb import accents, columns, notices, output_tables, tables, tiny, tokenizer_checks
+from ocensa_nb.errors import LISTED, UserError
+
+QUICK = 0.02  # seconds below which the noise of a clock matters
+LONGEST = 2**17  # pieces; longer, and the memory they take changes the time
+REPEATS, RETRIES = 3, 5
+
+# What a text is made of: unbroken, of pieces, of signs that a regular expression may search from again and again.
+PIECES = [
+    "a",
+    "-",
+    "1",
+    "a-",
+    "a1",
+    "ab ",
+    " ",
+    "\n",
+    "\n=",
+    ";\t",
+    "á",
+    "e\u0301\u0327",
+    "\u0301\u0327",
+    ".1",
+    "=",
+    "#",
+]
+
+
+def frame(text):
+    return pd.DataFrame({"descripcion": [text]})
+
+
+def compose_longest(text):
+    """Compose the text in a field without a limit of characters."""
+    table = frame("fuga").assign(equipo=[text])
+    return notices.compose(table, {"descripcion": "descripcion", "equipo": "equipo"}, ["equipo"])
+
+
+TOKENIZER = tiny.tokenizer(["fuga de aceite"])
+FUNCTIONS = {
+    "accents.without_accents": accents.without_accents,
+    "notices.normalise": notices.normalise,
+    "notices.blank_missing": lambda text: notices.blank_missing(frame(text)),
+    "notices.compose": compose_longest,
+    "columns.fold": columns.fold,
+    "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
+    "output_tables.inert": lambda text: output_tables.inert(frame(text)),
+    "tables._separator": lambda text: tables._separator(f"a{text}"),
+    "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
+}
+
+
+def seconds(function, text):
+    """Return the least time of several calls: what disturbs a call only makes it longer."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        function(text)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_text_function_on_twice_the_length_takes_less_than_three_times_as_long(name, piece):
+    function, length = FUNCTIONS[name], 2_000
+    while length < LONGEST and seconds(function, piece * length) < QUICK:
+        length *= 2
+    for _ in range(RETRIES):
+        short, long = seconds(function, piece * length), seconds(function, piece * 2 * length)
+        if long < max(3 * short, QUICK):
+            return
+    pytest.fail(f"{length} pieces: {short:.3f} s, {2 * length}: {long:.3f} s")
+
+
+# Characters that the rewritten expressions treat apart, and any others.
+texts = st.text(st.sampled_from("aB-_1٣ ;|\t\r\n=+@#áÑ\u0301\u0327") | st.characters(), max_size=12)
+
+
+def normalise_before(text):
+    plain = unicodedata.normalize("NFKD", text.lower())
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    plain = re.sub(r"[\w-]*\d[\w-]*", "#", plain)
+    plain = re.sub(rf"\b({notices._TAG_PREFIXES}) #", "#", plain)
+    return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
+
+
+def fold_before(name):
+    plain = unicodedata.normalize("NFKD", re.sub(r"\.\d+$", "", name))
+    plain = "".join(c for c in plain if not unicodedata.combining(c)).lower()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+
+
+@settings(max_examples=1000)
+@given(texts)
+def test_normalise_gives_what_the_quadratic_expression_gave(text):
+    assert notices.normalise(text) == normalise_before(text)
+
+
+@settings(max_examples=1000)
+@given(texts)
+def test_fold_gives_what_it_gave(text):
+    assert columns.fold(text) == fold_before(text)
+
+
+@settings(max_examples=1000)
+@given(texts)
+def test_formula_expression_matches_the_signs_that_the_quadratic_one_matched(text):
+    before = re.sub(r"(^|[;|\t\r\n])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", text)
+    assert output_tables._FORMULA.sub(r"\1'", text) == before
+
+
+def test_unbroken_texts_of_20000_rows_are_normalised_in_minutes_not_hours():
+    text = "A-" * 2_450
+    assert seconds(notices.normalise, text) < 0.01  # 20,000 such rows: below 200 s; it was an hour
+
+
+@pytest.mark.parametrize("form", ["csv", "csv of one repeated name", "csv with line breaks in titles", "xlsx"])
+def test_table_of_too_many_columns_is_refused_by_its_header(tmp_path, form, monkeypatch):
+    monkeypatch.setattr(pd, "read_csv", lambda *_, **__: pytest.fail("read whole"))
+    count = 16_384 if form == "xlsx" else 100_000
+    titles = [
+        {"csv of one repeated name": "a", "csv with line breaks in titles": f'"a\n{i}"'}.get(form, f"a{i}")
+        for i in range(count)
+    ]
+    path = tmp_path / f"a.{form[:4].strip()}"
+    if form == "xlsx":
+        pd.DataFrame([titles]).to_excel(path, index=False, header=False)
+    else:
+        path.write_text(",".join(titles) + "\n1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"{count:,} columnas") as raised:
+        tables.read_table(path)
+    assert len(str(raised.value)) < 500
+
+
+def test_message_about_a_missing_column_lists_ten_short_names(tmp_path):
+    titles = [f"{'x' * 500}{i}" for i in range(900)]
+    (tmp_path / "a.csv").write_text(",".join(titles) + "\n" + ",".join("1" * 900) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"y {900 - LISTED} más") as raised:
+        notices.read(tmp_path / "a.csv")
+    assert len(str(raised.value)) < 1_500
+
+
+def test_stray_cell_far_to_the_right_is_no_header_of_many_columns(tmp_path):
+    table = frame("fuga de aceite").assign(**{"": ""})
+    with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
+        table.to_excel(book, index=False)
+        book.book.active.cell(1, workbooks_column := 2_000).value = "nota"
+    assert tables.read_table(tmp_path / "a.xlsx")[0].shape == (1, workbooks_column)
