@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ocensa_nb import tensor_files
 from ocensa_nb.durable import overwriting
 from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import require_regular
 from ocensa_nb.seals import CHUNK_BYTES
 
 FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
@@ -115,6 +116,7 @@ def as_bytes(tensor: torch.Tensor) -> memoryview:
 def _number(path: Path) -> int | None:
     """Return the number of a checkpoint, 0 for one that an older version wrote without a checksum; None if damaged."""
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             number, has_checksum = (file.metadata() or {}).get(NUMBER), CHECKSUM in set(file.keys())
         if number is None and not has_checksum:

@@ -106,7 +106,7 @@ def overwriting(path: Path) -> Iterator[BinaryIO]:
     A new file appears whole or not at all. One that was there is damaged if the block fails or the machine dies, so
     readers must verify it. Raises `UserError` if the disk refuses.
     """
-    if not path.exists():
+    if not path.is_file():
         with replacing(path) as fresh, open(fresh, "wb") as file:
             yield file
         return

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import first_special
 from ocensa_nb.slices import layer_stack
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ NAMED = 5  # tensors that an error message names
 
 
 def missing_file(folder: Path) -> str:
-    """Return, in Spanish, the first file that a folder lacks to be an encoder with its tokenizer; "" if complete."""
+    """Return, in Spanish, what is wrong with the files of a folder that should be an encoder with its tokenizer, or "".
+
+    That is a file that is missing, or one that transformers could not read to its end.
+    """
 
     def has_any(names: Iterable[str]) -> bool:
         return any((folder / name).is_file() for name in names)
 
+    if special := first_special(folder):
+        return f"{special.relative_to(folder)} no es un archivo normal, sino un dispositivo o una tubería"
     if not has_any(["config.json"]):
         return "falta config.json"
     if not has_any((*WEIGHTS, *SHARDED)):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ocensa_nb.estimate import duration
 from ocensa_nb.looks import COLOURS, SMOOTHING
+from ocensa_nb.regular_files import open_regular
 
 POINTS = 240  # of the loss that are drawn; a screen shows no more
 PACE_SECONDS = 60.0  # how far back the pace that tells the time left is measured
@@ -35,7 +36,7 @@ class History:
     def update(self) -> bool:
         """Read the whole lines that have been added; return whether there were any."""
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 if file.seek(0, 2) < self._read:  # cut back to where a training goes on from
                     self.__init__(self.path, self.heads)
                 file.seek(self._read)

@@ -15,6 +15,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.durable import plain_path, reason, remove, replacing, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
+from ocensa_nb.regular_files import open_regular, read_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,7 @@ HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file 
 RUNS = Path("runs")
 FORMAT = 2
 CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
+LARGEST_JSON, LARGEST_HISTORY = 2**26, 2**30  # bytes: 2**30 are some five million steps
 
 
 def _always_held() -> None:
@@ -89,7 +91,7 @@ class Run:
         if not (self.path / HISTORY).exists():
             return lines
         with self._history_on_disk():
-            content = (self.path / HISTORY).read_text(encoding="utf-8", errors="replace")
+            content = read_regular(self.path / HISTORY, LARGEST_HISTORY).decode(errors="replace")
         for text in content.splitlines():
             try:
                 line = json.loads(text)
@@ -103,7 +105,7 @@ class Run:
     def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to the history, all or none; raises `UserError` where the disk refuses."""
         self.check_held()
-        with self._history_on_disk(), open(self.path / HISTORY, "ab") as file:
+        with self._history_on_disk(), open_regular(self.path / HISTORY, "ab") as file:
             whole = file.tell()
             try:
                 file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
@@ -114,13 +116,13 @@ class Run:
 
     def settle_history(self) -> int:
         """Force the history to the disk and return its length in bytes; raises `UserError` where the disk refuses."""
-        with self._history_on_disk(), open(self.path / HISTORY, "ab") as file:
+        with self._history_on_disk(), open_regular(self.path / HISTORY, "ab") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def history_sha256(self, length: int) -> str:
         """Return the SHA-256 of the first bytes of the history."""
-        with self._history_on_disk(), open(self.path / HISTORY, "rb") as file:
+        with self._history_on_disk(), open_regular(self.path / HISTORY, "rb") as file:
             return hashlib.sha256(file.read(length)).hexdigest()
 
     def cut_history(self, length: int, sha256: str = "") -> None:
@@ -130,7 +132,7 @@ class Run:
         """
         self.check_held()
         if (self.path / HISTORY).exists():
-            with self._history_on_disk(), open(self.path / HISTORY, "rb+") as file:
+            with self._history_on_disk(), open_regular(self.path / HISTORY, "rb+") as file:
                 whole = file.read(length)
                 file.truncate(whole.rfind(b"\n") + 1)
             if sha256 and len(whole) == length and hashlib.sha256(whole).hexdigest() != sha256:
@@ -268,7 +270,10 @@ def latest(root: str | Path = RUNS) -> Path:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raises `UserError` where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(path, LARGEST_JSON))
+        # A lone surrogate or a number that is not finite could not be written again.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"El archivo «{path}» falta o está dañado. Vuelva a entrenar o recupere una copia.") from error
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ocensa_nb.regular_files import open_regular
+
 CHUNK_BYTES = 2**24
 
 
@@ -25,7 +27,7 @@ def broken_seal(folder: Path, names: Sequence[str], seals: Mapping[str, Any]) ->
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

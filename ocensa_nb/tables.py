@@ -9,11 +9,13 @@ import pandas as pd
 
 from ocensa_nb.durable import plain_path, reason
 from ocensa_nb.errors import UserError, clipped, listed
+from ocensa_nb.regular_files import read_regular
 from ocensa_nb.table_width import check_width
 from ocensa_nb.workbooks import read_excel
 
 SEPARATORS = ",;\t|"
 LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
+LARGEST = 2**31  # bytes: some ten million notices
 LONGEST_HEADER = 100_000  # characters; the csv module takes no field of over 131,072
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -35,10 +37,10 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
     if path.is_dir():
         raise UserError(f"«{path}» es una carpeta. Indique el archivo CSV o XLSX que está dentro.")
     try:
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST)
     except OSError as error:
         raise UserError(
-            f"No se puede leer «{path}»: {reason(error)}. Cierre el programa que lo tenga abierto."
+            f"No se puede leer «{path}»: {reason(error)}. Si otro programa lo tiene abierto, ciérrelo."
         ) from error
     if not content:
         raise UserError(EMPTY.format(path=path))

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from ocensa_nb.durable import replacing
 from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import require_regular
 
 STATE = "state"
 
@@ -25,6 +26,7 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Any = None) ->
 def read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     """Return what `write` wrote; raises `UserError` where the file is missing or damaged."""
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             # Copied: a tensor that is a window on the file would hold it open, and change with it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -1,0 +1,54 @@
+"""Open regular files only: a pipe would wait for a writer forever, and `/dev/zero` has no end.
+
+The functions raise `OSError`, so that a caller treats a special file like one that the disk refuses.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits; Windows has no pipes among its files
+
+
+def open_regular(path: Path, mode: str = "rb") -> IO[bytes]:
+    """Open a file in a binary mode of `open`; raises `OSError` if it is not a regular file."""
+    return open(path, mode, opener=_open_regular)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of a regular file; raises `OSError` if it has more than `most` bytes."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EOVERFLOW, f"ocupa más de {most / 2**20:,.0f} MiB")
+    return content
+
+
+def require_regular(path: Path) -> None:
+    """Raise `OSError` if a file that a library is about to open by its name is not a regular file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _not_regular(path)
+
+
+def first_special(folder: Path) -> Path | None:
+    """Return the first file of a folder, or of a folder in it, that is neither regular nor a folder, or None."""
+    files = sorted([*folder.glob("*"), *folder.glob("*/*")])
+    found = (path for path in files if path.exists() and not path.is_dir() and not path.is_file())
+    return next(found, None)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | _NONBLOCK, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _not_regular(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _not_regular(path: str | Path) -> OSError:
+    return OSError(errno.EINVAL, "no es un archivo normal, sino un dispositivo o una tubería", str(path))

@@ -1,0 +1,113 @@
+"""What is no regular file is refused at once: a pipe would be waited for, and `/dev/zero` read without end."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocensa_nb import cli, notices, runs
+from ocensa_nb.encoders import load_encoder, load_tokenizer
+from ocensa_nb.environment import ROOT
+from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import open_regular, read_regular
+from ocensa_nb.runs import Run
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files in a folder")
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def endless(path):
+    path.symlink_to("/dev/zero")
+
+
+def enormous(path):
+    """Make a file of a terabyte that takes no disk."""
+    path.touch()
+    os.truncate(path, 2**40)
+
+
+SPECIAL = {"pipe": pipe, "endless": endless, "enormous": enormous}
+FILES = [runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY, runs.HEADS, f"{runs.ENCODER}/model.safetensors"]
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Path(shutil.copytree(run.path, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_special_file_as_data_is_refused(kind, suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    SPECIAL[kind](path)
+    with pytest.raises(UserError, match="ocupa más de" if kind == "enormous" else "no es un archivo normal"):
+        notices.read(path)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_special_file_in_a_run_is_refused(kind, name, copy):
+    (copy / name).unlink()
+    SPECIAL[kind](copy / name)
+    with pytest.raises(UserError, match=Path(name).name):
+        Run.load(copy).history()
+
+
+@pytest.mark.parametrize("name", [runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY])
+def test_enormous_file_in_a_run_is_refused_unread(name, copy):
+    enormous(copy / name)
+    with pytest.raises(UserError, match=name):
+        Run.load(copy).history()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "special_tokens_map.json", "more.json"])
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_special_file_in_an_encoder_is_refused_by_name(kind, name, copy):
+    folder = copy / runs.ENCODER
+    (folder / name).unlink(missing_ok=True)
+    SPECIAL[kind](folder / name)
+    with pytest.raises(UserError, match=f"{name} no es un archivo normal"):
+        load_encoder(str(folder), load_tokenizer(str(folder)))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_special_file_where_a_checkpoint_was_is_passed_over(kind, csv, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    train = ["train", "--model", "tiny", "--epochs", "1", "--data", str(csv), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr("ocensa_nb.runs.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo")))
+        assert cli.main(train) == 1
+    newest = max((out / runs.LAST).glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    SPECIAL[kind](newest)
+    capsys.readouterr()
+    assert cli.main(train) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    assert Run.load(out)
+
+
+def test_append_to_a_pipe_is_refused_without_waiting(tmp_path):
+    pipe(tmp_path / "history.jsonl")
+    with pytest.raises(OSError, match="history"):
+        open_regular(tmp_path / "history.jsonl", "ab")
+
+
+def test_file_of_more_bytes_than_allowed_is_refused_and_of_as_many_is_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_regular(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(OSError, match="ocupa más de"):
+        read_regular(tmp_path / "a", 4)
+
+
+def test_command_line_refuses_a_pipe_as_data_in_one_line(tmp_path):
+    pipe(tmp_path / "a.csv")
+    command = [sys.executable, "-m", "ocensa_nb", "train", "--model", "tiny", "--data", str(tmp_path / "a.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
