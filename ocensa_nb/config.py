@@ -41,6 +41,9 @@ _WHOLE = {
     "min_class_count": 1,
     "seed": 0,
 }
+# The most each may be: numpy takes no seed of more than 32 bits, and each worker is a process.
+_MOST = dict.fromkeys(_WHOLE, 1_000_000) | {"seed": 2**32 - 1, "num_workers": 256}
+_ENDLESS = 1e30  # for a limit that is none; an integer of hundreds of digits is no float
 # Real numbers: the least, what they stay below, and whether the least itself is allowed.
 _REAL = {
     "learning_rate": (0.0, 1.0, False),
@@ -48,12 +51,12 @@ _REAL = {
     "weight_decay": (0.0, 1.0, True),
     "warmup_ratio": (0.0, 1.0, True),
     "label_smoothing": (0.0, 1.0, True),
-    "max_grad_norm": (0.0, float("inf"), False),
+    "max_grad_norm": (0.0, _ENDLESS, False),
     "dropout": (0.0, 1.0, True),
     "min_delta": (0.0, 1.0, True),
     "val_size": (0.0, 0.5, False),
     "test_size": (0.0, 0.5, False),
-    "checkpoint_minutes": (0.0, float("inf"), False),
+    "checkpoint_minutes": (0.0, _ENDLESS, False),
 }
 
 
@@ -178,20 +181,25 @@ class TrainConfig:
         for head, weight in self.heads.items():
             if not isinstance(head, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", head):
                 raise UserError(f"heads: «{head}» no vale como etiqueta; use minúsculas sin acentos, dígitos y _.")
-            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
-                raise UserError(f"heads: el peso de «{head}» es {weight!r}; debe ser un número mayor que 0.")
+            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < _ENDLESS:
+                raise UserError(
+                    f"heads: el peso de «{head}» es {clipped(weight)}; debe ser un número mayor que 0 y menos de "
+                    f"{_ENDLESS:g}."
+                )
 
     def _validate_numbers(self) -> None:
         for name, least in _WHOLE.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"{name} = {value!r}: debe ser un número entero, {least} como mínimo.")
+                raise UserError(f"{name} = {clipped(repr(value))}: debe ser un número entero, {least} como mínimo.")
+            if value > _MOST[name]:
+                raise UserError(f"{name} = {clipped(repr(value))}: debe ser {_MOST[name]:,} como máximo.")
         for name, (least, below, closed) in _REAL.items():
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not least <= value < below or (value == least and not closed):
                 lowest = f"{least:g} o más" if closed else f"más de {least:g}"
-                raise UserError(f"{name} = {value!r}: debe ser un número, {lowest} y menos de {below:g}.")
+                raise UserError(f"{name} = {clipped(repr(value))}: debe ser un número, {lowest} y menos de {below:g}.")
 
 
 def _real(value: Any) -> Any:

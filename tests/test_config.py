@@ -79,4 +79,16 @@ def test_a_whole_number_where_a_real_one_is_meant_is_the_same_setting():
     whole = from_recipe("cpu", {"label_smoothing": 0, "dropout": 0, "heads": {"causa": 1}})
     real = from_recipe("cpu", {"label_smoothing": 0.0, "dropout": 0.0, "heads": {"causa": 1.0}})
     assert whole.fingerprint() == real.fingerprint()
-    assert from_recipe("cpu", {"max_grad_norm": 10**400}).max_grad_norm == 10**400
+
+
+@pytest.mark.parametrize("field", ["max_grad_norm", "seed", "batch_size", "num_workers", "checkpoint_minutes"])
+def test_number_of_hundreds_of_digits_is_refused_in_a_short_message(field):
+    with pytest.raises(UserError, match=field) as raised:
+        from_recipe("cpu", {field: 10**400})
+    assert len(str(raised.value)) < 150
+
+
+def test_seed_is_at_most_the_largest_of_numpy():
+    assert from_recipe("cpu", {"seed": 2**32 - 1}).seed == 2**32 - 1
+    with pytest.raises(UserError, match="4,294,967,295 como máximo"):
+        from_recipe("cpu", {"seed": 2**32})
