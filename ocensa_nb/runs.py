@@ -200,13 +200,17 @@ class Run:
         Raises `UserError`, naming the tensors, if weights are missing or not finite.
         """
         from ocensa_nb import heads_file
+        from ocensa_nb.encoder_probe import as_user_error, probe
         from ocensa_nb.encoders import load_encoder, load_tokenizer
         from ocensa_nb.model import MultiHeadClassifier
 
         source = str(self.path / ENCODER)
         tokenizer = load_tokenizer(source, as_saved=True)
         sizes = {head: len(names) for head, names in self.classes.items()}
-        model = MultiHeadClassifier(load_encoder(source, tokenizer), sizes, self.config.dropout)
+        encoder = load_encoder(source, tokenizer)
+        probe(encoder, tokenizer, self.config.max_length, source)
+        with as_user_error(source):
+            model = MultiHeadClassifier(encoder, sizes, self.config.dropout)
         heads_file.load_into(model, self.path / HEADS)
         return model.eval(), tokenizer
 

@@ -52,6 +52,12 @@ def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int,
             f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens, y el codificador espera {vocab_size}: no es "
             "el suyo o está incompleto. Copie otra vez tokenizer.json o vocab.txt de donde vino el modelo."
         )
+    largest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]])
+    if largest >= vocab_size:
+        raise UserError(
+            f"El tokenizador de «{source}» da el id {largest}, y el codificador solo tiene {vocab_size} tokens: "
+            "tokenizer.json está dañado o no es el suyo. Cópielo otra vez de donde vino el modelo."
+        )
 
 
 def unknown_share(table: TokenTable, tokenizer: "PreTrainedTokenizerBase") -> float:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
+from ocensa_nb.errors import UserError, clipped
+
 if TYPE_CHECKING:
     import pandas as pd
     import torch
@@ -88,13 +90,19 @@ def places(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.nd
 
 
 def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenTable:
-    """Tokenise every text once, cut at `max_length` tokens, special tokens included."""
+    """Tokenise every text once, cut at `max_length` tokens, special tokens included.
+
+    Raises `UserError` if a text has no token: its first position is what the heads read.
+    """
     ids, lengths = [], []
     starts = range(0, len(texts), CHUNK)
     for start in tqdm(starts, "Avisos a tokens", unit="chunk", leave=False, delay=1):
         chunk = list(texts[start : start + CHUNK])
         rows = tokenizer(chunk, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
         lengths += [len(row) for row in rows["input_ids"]]
+        if 0 in lengths[start:]:
+            text = clipped(texts[lengths.index(0, start)])
+            raise UserError(f"El tokenizador no da ningún token para «{text}»: está dañado o no es el del codificador.")
         ids.append(np.fromiter((i for row in rows["input_ids"] for i in row), dtype=np.int32))
     flat = np.concatenate(ids) if ids else np.empty(0, np.int32)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

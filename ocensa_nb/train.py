@@ -24,7 +24,8 @@ from ocensa_nb.claims import claim
 from ocensa_nb.compiling import require_compiler
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.divergence import Watch
-from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
+from ocensa_nb.encoder_probe import probe
+from ocensa_nb.encoders import load_encoder, load_tokenizer
 from ocensa_nb.engine import Engine
 from ocensa_nb.feeding import step_loader
 from ocensa_nb.interruption import heeded, told
@@ -67,7 +68,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     print(describe_tokens(unknown, notices.texts, tokenizer), flush=True)
     check_unknown_share(unknown, config.model)
     encoder = load_encoder(config.model, tokenizer, config.seed)
-    check_length(encoder, config.max_length)
+    probe(encoder, tokenizer, config.max_length, config.model)
     inputs = {"encoder": sha256(encoder.named_parameters()), "tokens": table.sha256()}
     model = engines.classifier(config, notices, encoder)
     if config.compile:
