@@ -6,12 +6,19 @@ a CSV at another separator than it was written with, as Excel in Spanish does at
 is.
 """
 
+import io
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from openpyxl import Workbook
+from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
 from openpyxl.utils.exceptions import IllegalCharacterError
+from openpyxl.worksheet._writer import WorksheetWriter
+from openpyxl.worksheet.worksheet import Worksheet
+from openpyxl.writer.excel import ExcelWriter
 
 from ocensa_nb.durable import free_path, plain_path, replacing
 from ocensa_nb.errors import UserError
@@ -60,12 +67,34 @@ def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:
     elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
     if any(table[name].astype(str).str.len().max() > LONGEST_CELL for name in table):
         raise UserError(elsewhere)
+    writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
     try:
-        with pd.ExcelWriter(fresh, engine="openpyxl") as book:
-            table.to_excel(book, index=False)
-            for row in book.book.active.iter_rows():
-                for cell in row:
-                    if isinstance(cell.value, str) and cell.value.startswith("="):
-                        cell.data_type, cell.quotePrefix = "s", True
+        table.to_excel(writer, index=False)
+        for row in writer.book.active.iter_rows():
+            for cell in row:
+                if isinstance(cell.value, str) and cell.value.startswith("="):
+                    cell.data_type, cell.quotePrefix = "s", True
     except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
         raise UserError(elsewhere) from error
+    fresh.write_bytes(_packed(writer.book))
+
+
+class _MemoryWriter(ExcelWriter):
+    """openpyxl's writer without the temporary file per sheet, which is on a disk that may be full."""
+
+    def write_worksheet(self, ws: Worksheet) -> None:
+        """Add a sheet to the archive."""
+        ws._drawing = SpreadsheetDrawing()
+        sheet = WorksheetWriter(ws, out=io.BytesIO())
+        sheet.write()
+        ws._rels = sheet._rels
+        self._archive.writestr(ws.path[1:], sheet.out.getvalue())
+        self.manifest.append(ws)
+
+
+def _packed(book: Workbook) -> bytes:
+    """Return the bytes of a workbook. A ZIP that is open when a disk is full raises again when Python closes it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        _MemoryWriter(book, archive).write_data()
+    return packed.getvalue()
