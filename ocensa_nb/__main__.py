@@ -2,6 +2,11 @@
 
 import sys
 
-from ocensa_nb.cli import main
+from ocensa_nb import startup
 
-sys.exit(main())
+startup.handle_interrupts()
+startup.require_utf8()
+
+from ocensa_nb.cli import main  # noqa: E402 (an interrupt is handled from here on)
+
+sys.exit(startup.run(main))

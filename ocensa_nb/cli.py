@@ -17,11 +17,13 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.durable import free_path, replacing, write_text
+from ocensa_nb.durable import free_path, reason, replacing, write_text
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.streams import SafeStream, safe_output
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
 Data = Annotated[str, tyro.conf.arg(help="CSV o XLSX")]
+MOST_ROWS = 5_000_000  # all of them are in memory at once
 RunFolder = Annotated[str, tyro.conf.arg(help="carpeta de una corrida terminada")]
 
 
@@ -29,8 +31,8 @@ def generate(out: Out, rows: int = 20_000, seed: int = 42) -> dict[str, Any]:
     """Generar avisos sintéticos etiquetados."""
     from ocensa_nb import synthetic
 
-    if rows < 1 or seed < 0:
-        raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser 1 como mínimo y seed 0 como mínimo.")
+    if not 1 <= rows <= MOST_ROWS or seed < 0:
+        raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser de 1 a {MOST_ROWS:,}, y seed 0 como mínimo.")
     path = free_path(out)
     with replacing(path) as fresh:
         synthetic.write_csv(synthetic.generate(rows, seed), fresh)
@@ -200,47 +202,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows console of another code page must not stop a run
             stream.reconfigure(errors="replace")
-    # Two flags are read before tyro: where the result goes, and the recipe, which decides the fields' defaults.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--json", default="")
-    own, rest = first.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    first.add_argument("--recipe", default="auto")
-    try:
-        if own.json not in ("", "-"):
-            free_path(own.json)  # before the work, not after
-        verbs = dict(VERBS)
-        if rest[:1] == ["train"]:
-            from ocensa_nb.environment import configure
-
-            recipe = first.parse_known_args(rest)[0].recipe
-            verbs["train"] = functools.partial(train, config=configure(recipe))
-        # With the result on stdout, what is said to the person goes to stderr.
-        with contextlib.redirect_stdout(sys.stderr) if own.json == "-" else contextlib.nullcontext():
-            result = tyro.extras.subcommand_cli_from_dict(
-                verbs,
-                prog="python -m ocensa_nb",
-                description=ABOUT,
-                args=rest,
-                config=(tyro.conf.FlagConversionOff,),
-                registry=REGISTRY,
+    with safe_output() as screen:
+        try:
+            _run(sys.argv[1:] if arguments is None else list(arguments), screen)
+        except AskedToStopError as error:
+            print(error, file=sys.stderr)
+            return 128 + error.signal  # what a shell expects of a process that a signal ended
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 1
+        except MemoryError:
+            print(
+                "No hay memoria suficiente. Cierre otros programas, o use menos filas o un modelo menor.",
+                file=sys.stderr,
             )
-        _write_json(result, own.json)
-    except AskedToStopError as error:
-        print(error, file=sys.stderr)
-        return 128 + error.signal  # what a shell expects of a process that a signal ended
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrumpido.", file=sys.stderr)
-        return 130
+            return 1
+        except KeyboardInterrupt:
+            print("Interrumpido.", file=sys.stderr)
+            return 130
     return 0
 
 
-def _write_json(result: dict[str, Any], target: str) -> None:
+def _run(arguments: list[str], screen: SafeStream) -> None:
+    """Run one verb and write its result."""
+    # Two flags are read before tyro: where the result goes, and the recipe, which decides the fields' defaults.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--json", default="")
+    own, rest = first.parse_known_args(arguments)
+    first.add_argument("--recipe", default="auto")
+    if own.json not in ("", "-"):
+        free_path(own.json)  # before the work, not after
+    verbs = dict(VERBS)
+    if rest[:1] == ["train"]:
+        from ocensa_nb.environment import configure
+
+        recipe = first.parse_known_args(rest)[0].recipe
+        verbs["train"] = functools.partial(train, config=configure(recipe))
+    # With the result on stdout, what is said to the person goes to stderr.
+    with contextlib.redirect_stdout(sys.stderr) if own.json == "-" else contextlib.nullcontext():
+        result = tyro.extras.subcommand_cli_from_dict(
+            verbs,
+            prog="python -m ocensa_nb",
+            description=ABOUT,
+            args=rest,
+            config=(tyro.conf.FlagConversionOff,),
+            registry=REGISTRY,
+        )
+    _write_json(result, own.json, screen)
+
+
+def _write_json(result: dict[str, Any], target: str, screen: SafeStream) -> None:
     text = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
     if target == "-":
-        print(text, end="")
+        print(text, end="", flush=True)
+        if screen.failure:
+            raise UserError(f"No se puede escribir el resultado en la salida: {reason(screen.failure)}.")
     elif target:
         write_text(Path(target), text)
 

@@ -56,6 +56,8 @@ def plain_path(value: str | Path) -> Path:
     """Return a path; raises `UserError` for one too long, or with a NUL, a newline or another control character."""
     if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
         raise UserError(f"La ruta {str(value)!r} tiene caracteres de control (saltos de línea o nulos). Quítelos.")
+    if not str(value).isprintable() and any(0xD800 <= ord(character) < 0xE000 for character in str(value)):
+        raise UserError(f"La ruta {str(value)!r} tiene caracteres que no son UTF-8. Cambie ese nombre.")
     try:
         Path(value).exists()  # a name too long to be asked about
     except OSError as error:
