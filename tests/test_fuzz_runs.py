@@ -1,0 +1,225 @@
+"""Whatever the files of a run folder hold, each verb that opens one ends well or with one message.
+
+`OCENSA_LONG=1` tries ten times as many. Files are changed by structure: a JSON value at any depth, the header of a
+safetensors file, a special file in the place of one; and the seals are often made anew, so that the change is read.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ocensa_nb import cli, runs, seals, synthetic
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import Run
+
+many = settings(
+    max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 50)),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+SECONDS = 60  # an example that takes longer hangs
+
+odd = st.sampled_from([10**400, -1, 0, 2**31, 2**63, 1e308, "\ud800", "", "../x", "None", "a\0b", [], {}, [[]]])
+texts = st.text(st.characters(exclude_categories=()), max_size=6)  # lone surrogates too
+values = odd | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@st.composite
+def changed(draw, tree):
+    """Give a JSON value with one of its parts, at any depth, replaced, renamed, doubled or removed."""
+    if not isinstance(tree, dict | list) or not tree or draw(st.integers(0, 4)) == 0:
+        return draw(values)
+    keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
+    key, copy = draw(st.sampled_from(keys)), tree.copy()
+    how = draw(st.sampled_from(["deeper"] * 6 + ["remove", "rename", "double"]))
+    if how == "remove":
+        del copy[key]
+    elif how == "rename" and isinstance(copy, dict):
+        copy[draw(texts)] = copy.pop(key)
+    elif how == "double" and isinstance(copy, list):
+        copy.append(copy[key])
+    else:
+        copy[key] = draw(changed(tree[key]))
+    return copy
+
+
+def dumped(tree):
+    return json.dumps(tree).encode()
+
+
+@st.composite
+def changed_file(draw, path):
+    """Give other content for a file: JSON, JSON lines or safetensors of another structure, or any bytes."""
+    content = path.read_bytes()
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=60)) or content[: len(content) // 2]
+    if path.suffix == ".json":
+        return dumped(draw(changed(json.loads(content))))
+    if path.suffix == ".jsonl":
+        lines = content.splitlines()
+        place = draw(st.integers(0, len(lines) - 1))
+        lines[place] = dumped(draw(changed(json.loads(lines[place]))))
+        return b"\n".join(lines) + b"\n"
+    length = int.from_bytes(content[:8], "little")
+    header = dumped(draw(changed(json.loads(content[8 : 8 + length]))))
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+def put_special(path, kind):
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "folder":
+        path.mkdir()
+
+
+SPECIAL = ["missing", "folder", "loop", *([] if os.name == "nt" else ["pipe", "endless"])]
+
+
+@contextlib.contextmanager
+def damaged(data, whole, folder, names):
+    """Damage one file of a folder that is a copy of `whole`, and put all as it was afterwards."""
+    name = data.draw(st.sampled_from(names))
+    if data.draw(st.integers(0, 9)) == 0:
+        put_special(folder / name, data.draw(st.sampled_from(SPECIAL)))
+    else:
+        (folder / name).write_bytes(data.draw(changed_file(whole / name)))
+    try:
+        yield name
+    finally:
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
+
+
+def seal_again(folder):
+    """Make the seals anew, as someone who knows of them would; leave a folder that has none as it is."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
+        facts = json.loads((folder / runs.CONFIG).read_text(encoding="utf-8"))
+        facts["files"] = seals.seal(folder, (runs.LABELS, runs.HEADS, runs.ENCODER))
+        (folder / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def check(*arguments):
+    """Run a verb in this process: exit code 0, or 1 and one message; never an exception, never a hang."""
+    said = io.StringIO()
+    handler = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs")) if os.name != "nt" else None
+    if handler is not None:
+        signal.alarm(SECONDS)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = cli.main([str(argument) for argument in arguments])
+    finally:
+        if handler is not None:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, handler)
+    assert code in (0, 1)
+    assert "Traceback" not in said.getvalue()
+    return code
+
+
+ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+FINISHED = [runs.CONFIG, runs.LABELS, runs.METRICS, runs.HEADS, *(f"{runs.ENCODER}/{name}" for name in ENCODER_FILES)]
+counts = Counter()
+
+
+@pytest.fixture(scope="module")
+def copy(run, tmp_path_factory):
+    return Path(shutil.copytree(run.path, tmp_path_factory.mktemp("fuzz") / "run"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Return a file of 60 labelled notices."""
+    path = tmp_path_factory.mktemp("small") / "a.csv"
+    synthetic.write_csv(synthetic.generate(60, seed=4), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Draw nothing: what is drawn does not come from the files of a run, and takes longer than the rest."""
+    monkeypatch.setattr("ocensa_nb.plots.save", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.plots.confusion", lambda *_: None)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_verb_on_any_run_folder_ends_well_or_with_a_message(verb, run, copy, small, tmp_path):
+    @many
+    @given(data=st.data())
+    def fuzz(data):
+        out = tmp_path / "out.csv"
+        with damaged(data, run.path, copy, FINISHED):
+            if data.draw(st.integers(0, 3)):
+                seal_again(copy)
+            counts[verb, check(verb, "--run", copy, "--data", small, "--out", out)] += 1
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+
+    fuzz()
+    print(counts)
+
+
+@many
+@given(data=st.data())
+def test_history_of_any_structure_is_read_up_to_its_damage(run, copy, data):
+    with damaged(data, run.path, copy, [runs.HISTORY]), contextlib.suppress(UserError):
+        assert all(isinstance(line, dict) for line in Run.load(copy).history())
+
+
+@pytest.fixture(scope="module")
+def interrupted(small, tmp_path_factory):
+    """Return the folder of a training that was interrupted after its last checkpoint."""
+    out = tmp_path_factory.mktemp("interrupted") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ocensa_nb.runs.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo")))
+        assert check(*TRAIN, "--data", small, "--out", out) == 1
+    return Path(shutil.copytree(out, out.with_name("whole")))
+
+
+TRAIN = [
+    "train",
+    "--model",
+    "tiny",
+    "--epochs",
+    "1",
+    "--patience",
+    "1",
+    "--min-class-count",
+    "1",
+    "--precision",
+    "fp32",
+]
+
+
+def test_training_resumed_from_any_folder_ends_well_or_with_a_message(interrupted, small, monkeypatch):
+    monkeypatch.setattr("ocensa_nb.plots.training_gif", lambda *_: None)
+    folder = interrupted.with_name("run")
+    names = [str(path.relative_to(interrupted)) for path in sorted(interrupted.rglob("*.*")) if path.is_file()]
+    names = [name for name in names if not name.startswith(".")]
+    shutil.rmtree(folder)
+    shutil.copytree(interrupted, folder)
+
+    @many
+    @given(data=st.data())
+    def fuzz(data):
+        with damaged(data, interrupted, folder, names):
+            counts["train", check(*TRAIN, "--data", small, "--out", folder)] += 1
+
+    fuzz()
+    print(names, counts)
