@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ocensa_nb.runs import (
     read_config,
 )
 from ocensa_nb.runs import make_folder as make
+from ocensa_nb.temporary import is_temporary
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 # A soft lock outlives its machine. filelock 3.32 made the fallback to one a parameter.
@@ -51,9 +53,25 @@ def claim(
     path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, facts, root)
     try:
         run = _open(path, config, facts, {head: list(names) for head, names in classes.items()})
-        yield dataclasses.replace(run, check_held=lock.check) if isinstance(lock, HeartbeatLock) else run
+        yield dataclasses.replace(run, check_held=lambda: _check_held(path, lock))
     finally:
         lock.release()
+
+
+def _check_held(path: Path, lock: Lock) -> None:
+    """Raise `UserError` if another process has taken a run folder over, or it was deleted or moved."""
+    if isinstance(lock, HeartbeatLock):
+        lock.check()
+    try:
+        (path / CONFIG).stat()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"La carpeta de la corrida, «{path}», se borró o se movió mientras se entrenaba, y con ella el punto de "
+            "control: no hay de dónde continuar. Si la movió, devuélvala a su lugar y ejecute lo mismo otra vez; si "
+            "no, ejecute lo mismo y empieza de nuevo."
+        ) from error
+    except OSError:
+        return  # a disk that fails for a moment proves nothing
 
 
 def refuse_finished(config: TrainConfig) -> None:
@@ -174,7 +192,7 @@ def _is_cut_off(path: Path) -> bool:
 def _refuse_others(path: Path) -> None:
     """Raise `UserError` for a folder that holds anything but a run that was cut off."""
     try:
-        names = {entry.name for entry in path.iterdir() if not entry.name.startswith((".tmp-", LOCK))}
+        names = {entry.name for entry in path.iterdir() if not _is_of_a_claim(entry)}
     except OSError as error:
         raise UserError(f"No se puede leer la carpeta «{path}»: {reason(error)}. Elija otro nombre en out.") from error
     if CONFIG in names and not _is_cut_off(path):
@@ -184,6 +202,13 @@ def _refuse_others(path: Path) -> None:
         )
     if names and CONFIG not in names:
         raise UserError(f"La carpeta «{path}» no está vacía, y no se sobrescribe nada. Elija otro nombre en out.")
+
+
+def _is_of_a_claim(entry: Path) -> bool:
+    """Return whether a training that has written nothing yet leaves such a file or folder; a lock of ours is empty."""
+    if entry.name == LOCK:
+        return entry.is_file() and not entry.is_symlink() and not entry.stat().st_size
+    return is_temporary(entry.name) or re.fullmatch(rf"{re.escape(HEARTBEAT)}(-\w+)?", entry.name) is not None
 
 
 def _lock(path: Path) -> Lock | None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.durable import free_path, reason, replacing, write_text
+from ocensa_nb.durable import create_new, free_path, reason
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.streams import SafeStream, safe_output
 
@@ -34,7 +34,7 @@ def generate(out: Out, rows: int = 20_000, seed: int = 42) -> dict[str, Any]:
     if not 1 <= rows <= MOST_ROWS or seed < 0:
         raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser de 1 a {MOST_ROWS:,}, y seed 0 como mínimo.")
     path = free_path(out)
-    with replacing(path) as fresh:
+    with create_new(path) as fresh:
         synthetic.write_csv(synthetic.generate(rows, seed), fresh)
     print(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede pasar de: {_scores(synthetic.ceiling())}.")
     return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
@@ -69,18 +69,22 @@ def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
     """Evaluar una corrida: métricas, informe por clase, confusión (sin data: sus filas de prueba)."""
     from ocensa_nb import evaluate as evaluation
     from ocensa_nb import plots
-    from ocensa_nb.runs import Run
+    from ocensa_nb.runs import Run, free_folder
 
-    found = evaluation.evaluate(Run.load(run), data)
-    folder = found.save(out)
-    for head in found.classes:
-        plots.save(plots.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
-    print(f"Evaluación de {found.source} ({len(found.texts):,}) en {folder}.")
+    trained = Run.load(run)
+    path = free_folder(out)  # before the work, not after
+    found = evaluation.evaluate(trained, data)
+    with create_new(path) as folder:
+        folder.mkdir()
+        found.write(folder)
+        for head in found.classes:
+            plots.save(plots.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
+    print(f"Evaluación de {found.source} ({len(found.texts):,}) en {path}.")
     if found.left_out:
         print(found.left_out_note())
     print(found.summary().round(3).to_string())
     return {
-        "out": str(folder),
+        "out": str(path),
         "rows": len(found.texts),
         "left_out": found.left_out,
         "unknown_labels": found.unknown,
@@ -119,18 +123,19 @@ def compare(
     from ocensa_nb import runs
 
     trainings.check(epochs, seeds)
-    folder = runs.new_folder(out)  # before the work, not after
+    path = runs.free_folder(out)  # before the work, not after
     config = TrainConfig(data=data, model=model)
     results = comparison.compare(config, steps)
     print(comparison.table(results).to_string(index=False))
     print("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
     print("\n".join(comparison.verdicts(results)))
-    comparison.write(results, folder)
-    if quality:
-        results["quality"] = trainings.quality(config, results, epochs, seeds)
-        print(trainings.reading(results["quality"]))
-        comparison.write(results, folder)
-    print(f"Tablas y figuras en {folder}.")
+    try:
+        if quality:
+            results["quality"] = trainings.quality(config, results, epochs, seeds)
+            print(trainings.reading(results["quality"]))
+    finally:  # what was measured is saved even if the trainings stop
+        comparison.save(results, path)
+    print(f"Tablas y figuras en {path}.")
     return results
 
 
@@ -258,7 +263,8 @@ def _write_json(result: dict[str, Any], target: str, screen: SafeStream) -> None
         if screen.failure:
             raise UserError(f"No se puede escribir el resultado en la salida: {reason(screen.failure)}.")
     elif target:
-        write_text(Path(target), text)
+        with create_new(Path(target)) as fresh:
+            fresh.write_text(text, encoding="utf-8")
 
 
 def _scores(metrics: dict[str, float]) -> str:

@@ -16,13 +16,13 @@ from tqdm.auto import tqdm
 from ocensa_nb import environment
 from ocensa_nb.bench import Bench, Variant
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.durable import write_text
+from ocensa_nb.durable import create_new, write_text
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError
 from ocensa_nb.estimate import duration
 from ocensa_nb.output_tables import write_table
 from ocensa_nb.precision import resolve_precision
-from ocensa_nb.runs import new_folder
+from ocensa_nb.runs import free_folder
 from ocensa_nb.slices import layers
 from ocensa_nb.techniques import SHORTER, Technique, alone, ladder
 from ocensa_nb.tokens import encode
@@ -125,19 +125,17 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
 
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:
-    """Write the results, their tables and their figures to a new folder and return it."""
-    return write(results, new_folder(out))
-
-
-def write(results: Mapping[str, Any], folder: Path) -> Path:
-    """Write the results, their tables and their figures to a folder that is theirs, and return it."""
+    """Write the results, their tables and their figures to a new folder, which appears complete, and return it."""
     from ocensa_nb import plots
 
-    if "quality" in results:
-        plots.save(plots.f1_against_time(results["quality"]), folder / "quality.png")
-    write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
-    for which in ("ladder", "alone"):
-        write_table(table(results, which), folder / f"{which}.csv")
-        plots.save(plots.speedups(results, which), folder / f"{which}.png")
-    write_text(folder / "verdicts.txt", "\n".join(verdicts(results)) + "\n")
-    return folder
+    path = free_folder(out)
+    with create_new(path) as folder:
+        folder.mkdir()
+        write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+        for which in ("ladder", "alone"):
+            write_table(table(results, which), folder / f"{which}.csv")
+            plots.save(plots.speedups(results, which), folder / f"{which}.png")
+        write_text(folder / "verdicts.txt", "\n".join(verdicts(results)) + "\n")
+        if "quality" in results:
+            plots.save(plots.f1_against_time(results["quality"]), folder / "quality.png")
+    return path

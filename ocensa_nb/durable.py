@@ -1,24 +1,26 @@
-"""Files written whole or not at all: a temporary name, what is in it forced to the disk, then the rename.
+"""Files written whole or not at all: a temporary name, what is in it forced to the disk, then the final name.
 
-A reader never sees half a file, and after a power cut the name stands for the old content or for the new.
+A reader never sees half a file, and after a power cut the name stands for the old content or for the new. A file of
+ours is replaced (`atomic_write`); a file of the user's is new (`create_new`), and nothing that exists is touched.
 """
 
 import contextlib
 import errno
 import os
 import re
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.temporary import is_temporary, remove, temporary_folder
 
 REPLACE_SECONDS = 1.0  # how long Windows may refuse to replace a file that another process has open
 RETRY_SECONDS = 0.02
 # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION: "System Error Codes (0-499)", learn.microsoft.com
 IN_USE = (5, 32, 33)
+_TAKEN = "Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out."
 _GONE = "se perdió la conexión con el disco"
 _REASONS = {
     errno.ENOSPC: "no queda espacio en el disco",
@@ -66,39 +68,109 @@ def plain_path(value: str | Path) -> Path:
 
 
 def free_path(value: str | Path) -> Path:
-    """Return a path; raises `UserError` where something is there already, or it cannot be one."""
+    """Return a path; raises `UserError` if something has that name, a broken link included, or it cannot be one."""
     path = plain_path(value)
-    if path.exists():
-        raise UserError(f"Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out.")
+    if os.path.lexists(path):
+        raise UserError(_TAKEN.format(path=path))
     return path
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, for a file or a folder, which takes its place when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or a folder; on success rename it over `path`, which is ours to replace.
 
-    The folder it is in is made where there is none; a folder that stands at `path` is removed for the new one. Raises
-    `UserError` where the disk refuses; what stood at `path` is then as it was.
+    Missing parent folders are created. A reader sees the old file or the new one; a folder at `path` is removed first.
+
+    Raises
+    ------
+    UserError
+        If the disk refuses; what was at `path` is unchanged.
     """
-    fresh = path.with_name(f".tmp-{path.name}")  # the suffix stays: some writers go by it
-    try:
+    with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(fresh)
-        yield fresh
-        for file in sorted(fresh.rglob("*")) if fresh.is_dir() else [fresh]:
-            _sync(file)
-        if fresh.is_dir():
-            _sync(fresh)
-            remove(path)
-        replace(fresh, path)
-        _sync(path.parent)
+        with temporary_folder(path.parent) as place:
+            fresh = place / path.name  # with its suffix: some writers go by it
+            yield fresh
+            _sync_all(fresh)
+            if fresh.is_dir():
+                remove(path)
+            replace(fresh, path)
+            _sync(path.parent)
+
+
+@contextlib.contextmanager
+def create_new(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or a folder; on success give it the name `path`, which must be free.
+
+    The name may be taken while the block runs: nothing is replaced then either. A folder may also go to an empty folder
+    that exists, such as a mount point. Its files are then moved one by one; otherwise the name appears at once.
+
+    Raises
+    ------
+    UserError
+        If `path` exists or the disk refuses; what is at `path` is unchanged.
+    """
+    with _refusals(path):
+        parent = path if path.is_dir() else path.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(parent) as place:
+            fresh = place / (path.name or "new")  # the current folder has no name
+            yield fresh
+            _sync_all(fresh)
+            try:
+                if fresh.is_dir() and parent == path:
+                    _fill(path, fresh)
+                else:
+                    _name_new(fresh, path)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise UserError(_TAKEN.format(path=path)) from error
+                raise
+            _sync(parent)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turn what the system, safetensors or tokenizers refuse into a `UserError`."""
+    try:
+        yield
     except Exception as error:
         if not isinstance(error, OSError) and _number(error) is None:
             raise
         raise UserError(f"No se puede escribir «{path}»: {reason(error)}. Lo que ya había sigue intacto.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            remove(fresh)
+
+
+def _fill(folder: Path, fresh: Path) -> None:
+    """Move what is in a folder to one that has nothing in it but temporary folders."""
+    if any(not is_temporary(entry.name) for entry in folder.iterdir()):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+    for entry in sorted(fresh.iterdir()):
+        _name_new(entry, folder / entry.name)
+
+
+def _name_new(fresh: Path, path: Path) -> None:
+    """Rename a file or a folder to a name that is free; raises `FileExistsError` if it is not.
+
+    Windows renames over nothing. Elsewhere a folder is renamed over an empty folder at most, and a file gets the name
+    as a second link, which fails if the name exists. On a disk without links (exFAT, Google Drive) the name is created
+    empty, which fails likewise, and replaced: a process that dies in between leaves an empty file.
+    """
+    if os.name == "nt":
+        _retry(lambda: os.rename(fresh, path))
+    elif fresh.is_dir():
+        if os.path.lexists(path) and not path.is_dir():  # the system would say that it is not a folder
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.rename(fresh, path)
+    else:
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            replace(fresh, path)
+        else:
+            fresh.unlink()
 
 
 @contextlib.contextmanager
@@ -109,7 +181,9 @@ def overwriting(path: Path) -> Iterator[BinaryIO]:
     readers must verify it. Raises `UserError` if the disk refuses.
     """
     if not path.is_file():
-        with replacing(path) as fresh, open(fresh, "wb") as file:
+        with _refusals(path):
+            path.parent.mkdir(exist_ok=True)  # but not its parents: a run folder that was deleted is not made again
+        with atomic_write(path) as fresh, open(fresh, "wb") as file:
             yield file
         return
     try:
@@ -122,15 +196,20 @@ def overwriting(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file or a folder over another, and retry for `REPLACE_SECONDS` if Windows refuses.
+    """Rename a file or a folder over another, and retry for `REPLACE_SECONDS` if Windows refuses."""
+    _retry(lambda: os.replace(source, target))
 
-    On Windows a file cannot be replaced while an antivirus, a search index or a reader has it open, which is soon over.
+
+def _retry(rename: Callable[[], None]) -> None:
+    """Rename, and retry for `REPLACE_SECONDS` if Windows refuses.
+
+    On Windows a file cannot be renamed while an antivirus, a search index or a reader has it open, which is soon over.
     On other systems a `PermissionError` is final: it has no `winerror`, and is raised at once.
     """
     deadline = time.monotonic() + REPLACE_SECONDS
     while True:
         try:
-            os.replace(source, target)
+            rename()
             return
         except PermissionError as error:
             if getattr(error, "winerror", None) not in IN_USE or time.monotonic() >= deadline:
@@ -139,9 +218,16 @@ def replace(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; raises `UserError` where the disk refuses."""
-    with replacing(path) as fresh:
+    """Write a text file of ours in UTF-8, whole or not at all; raises `UserError` if the disk refuses."""
+    with atomic_write(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
+
+
+def _sync_all(path: Path) -> None:
+    """Force a file, or a folder with all its files, to the disk."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else []:
+        _sync(file)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -159,23 +245,3 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with all its files, each emptied first.
-
-    A synchronised disk moves what is deleted to its trash, and counts its bytes: those of an empty file are none.
-    """
-    if path.is_dir() and not path.is_symlink():
-        for file in path.rglob("*"):
-            _empty(file)
-        shutil.rmtree(path)
-    else:
-        _empty(path)
-        path.unlink(missing_ok=True)
-
-
-def _empty(path: Path) -> None:
-    if path.is_file() and not path.is_symlink():
-        with contextlib.suppress(OSError):  # a file that cannot be written can still be removed
-            os.truncate(path, 0)

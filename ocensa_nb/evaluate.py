@@ -12,11 +12,11 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb import environment, notices, scoring
-from ocensa_nb.durable import plain_path, write_text
+from ocensa_nb.durable import create_new, plain_path, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import TEXT
 from ocensa_nb.output_tables import write_table
-from ocensa_nb.runs import Run, new_folder
+from ocensa_nb.runs import Run, free_folder
 
 EXAMPLE_CHARACTERS = 160
 NAMED_LABELS = 5  # how many unknown labels a message names
@@ -105,8 +105,15 @@ class Evaluation:
         )
 
     def save(self, out: str | Path) -> Path:
-        """Write the metrics, tables and predictions to a new folder and return it."""
-        folder = new_folder(out)
+        """Write the metrics, tables and predictions to a new folder, which appears complete, and return it."""
+        path = free_folder(out)
+        with create_new(path) as folder:
+            folder.mkdir()
+            self.write(folder)
+        return path
+
+    def write(self, folder: Path) -> None:
+        """Write the metrics, tables and predictions to a folder that has none of them."""
         facts = {
             "source": self.source,
             "rows": len(self.texts),
@@ -124,7 +131,6 @@ class Evaluation:
             rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
             rows[f"conf_{head}"] = self.confidence[head].round(4)
         write_table(rows, folder / "predictions.csv")
-        return folder
 
 
 def evaluate(run: Run, data: str | Path = "") -> Evaluation:

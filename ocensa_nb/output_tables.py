@@ -20,7 +20,7 @@ from openpyxl.worksheet._writer import WorksheetWriter
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.writer.excel import ExcelWriter
 
-from ocensa_nb.durable import free_path, plain_path, replacing
+from ocensa_nb.durable import create_new, free_path, plain_path
 from ocensa_nb.errors import UserError
 
 SUFFIXES = (".csv", ".xlsx")
@@ -32,12 +32,12 @@ _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dash
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write a table as XLSX, or as CSV that Excel opens with its accents, by the suffix; return the path.
+    """Write a table to a new XLSX, or a CSV that Excel opens with its accents, by the suffix; return the path.
 
-    Its index is left out. Raises `UserError` where the disk refuses or Excel could not hold it.
+    Its index is left out. Raises `UserError` if the file exists, the disk refuses or Excel could not hold it.
     """
     path = plain_path(path)
-    with replacing(path) as fresh:
+    with create_new(path) as fresh:
         if path.suffix.lower() == ".xlsx":
             _write_excel(table, path, fresh)
         else:

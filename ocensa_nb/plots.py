@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocensa_nb import looks
-from ocensa_nb.durable import replacing
+from ocensa_nb.durable import atomic_write, create_new
 from ocensa_nb.film import Film, draw_losses, draw_scores, epoch_lines, step_lines
 from ocensa_nb.looks import COLOURS, GREY, INK, new_figure, read_as, share_colours, styled
 from ocensa_nb.runs import GIF, Run
@@ -173,7 +173,7 @@ def training_gif(run: Run) -> Path | None:
         count = int(np.clip((deadline - now) / (now - started), 2, GIF_FRAMES))
         first, *more = (frame(known) for known in np.linspace(0, len(history), count).astype(int)[:-1])
     path = run.path / GIF
-    with replacing(path) as fresh:
+    with atomic_write(path) as fresh:
         times = [*[FRAME_MS] * (count - 1), HELD_MS]
         first.save(fresh, save_all=True, append_images=[*more, last], duration=times, loop=0)
     return path
@@ -185,8 +185,8 @@ def embedded(gif: Path) -> str:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG; raises `UserError` where the disk refuses."""
-    with replacing(path) as fresh, looks.style():
+    """Write a figure as a new PNG; raises `UserError` if the file exists or the disk refuses."""
+    with create_new(path) as fresh, looks.style():
         figure.savefig(fresh, dpi=110)
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ocensa_nb import manifest
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.durable import plain_path, reason, remove, replacing, write_text
+from ocensa_nb.durable import atomic_write, free_path, plain_path, reason, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
 from ocensa_nb.regular_files import open_regular, read_regular
+from ocensa_nb.temporary import is_temporary, remove, temporary_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,15 +32,15 @@ LARGEST_JSON, LARGEST_HISTORY = 2**26, 2**30  # bytes: 2**30 are some five milli
 
 
 def _always_held() -> None:
-    """Check a lock of the operating system, which lasts as long as its process."""
+    """Check nothing: for a run that no training holds."""
 
 
 @dataclass(frozen=True)
 class Run:
     """A run folder. `facts` is its config.json: config, fingerprints, versions, hardware, seconds.
 
-    `check_held` runs before each write and raises `UserError` if another process has taken the folder over. Checkpoints
-    are covered too: the state of the history is part of each, and is written first.
+    `check_held` runs before each write and raises `UserError` if another process has taken the folder over, or it was
+    deleted. Checkpoints are covered too: the state of the history is part of each, and is written first.
     """
 
     path: Path
@@ -189,7 +190,7 @@ class Run:
         from ocensa_nb.encoders import quiet
 
         self.check_held()
-        with replacing(self.path / ENCODER) as fresh, quiet():
+        with atomic_write(self.path / ENCODER) as fresh, quiet():
             model.encoder.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
         heads_file.write(self.path / HEADS, model)
@@ -215,13 +216,18 @@ class Run:
         return model.eval(), tokenizer
 
 
-def new_folder(out: str | Path) -> Path:
-    """Make and return an empty folder for results; an empty `out` takes the next free `runs/run-001`.
+def free_folder(out: str | Path) -> Path:
+    """Return where a folder of results may go: a free name or an empty folder, for `durable.create_new`.
 
-    Raises `UserError` where it cannot be written or is not empty.
+    An empty `out` takes the next free `runs/run-001`. What a dead process left unfinished does not count. Raises
+    `UserError` if there is anything else, or the disk refuses.
     """
-    path = make_folder(plain_path(out)) if str(out) else make_folder(next_folder(RUNS), new=True)
-    if any(path.iterdir()):
+    if not str(out):
+        return make_folder(next_folder(RUNS), new=True)
+    path = plain_path(out)
+    if not path.is_dir():
+        make_folder(free_path(path).parent)
+    elif any(not is_temporary(entry.name) for entry in make_folder(path).iterdir()):
         what = "ya contiene otra corrida" if (path / CONFIG).exists() else "no está vacía"
         raise UserError(f"La carpeta «{path}» {what}, y no se sobrescribe nada. Elija otro nombre en out.")
     return path
@@ -238,9 +244,8 @@ def make_folder(path: Path, new: bool = False) -> Path:
                 if not new:
                     raise
                 path = next_folder(path.parent)  # another process was quicker
-        probe = path / ".tmp-probe"
-        probe.touch()
-        probe.unlink()
+        with temporary_folder(path):
+            pass  # it can be written to
     except OSError as error:
         raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija en out otra carpeta.") from error
     return path

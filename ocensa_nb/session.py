@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from ocensa_nb.drive import DRIVE
-from ocensa_nb.durable import replacing
+from ocensa_nb.durable import create_new
 from ocensa_nb.errors import UserError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
@@ -192,7 +192,7 @@ def _keep(file: Path, folder: Path) -> Path:
         number += 1
         copy = folder / f"{file.stem}-{number}{file.suffix}"
     if not copy.exists():
-        with replacing(copy) as fresh:
+        with create_new(copy) as fresh:
             shutil.copyfile(file, fresh)
     return copy
 

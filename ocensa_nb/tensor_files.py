@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ocensa_nb.durable import replacing
+from ocensa_nb.durable import atomic_write
 from ocensa_nb.errors import UserError
 from ocensa_nb.regular_files import require_regular
 
@@ -18,7 +18,7 @@ STATE = "state"
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Any = None) -> None:
     """Write tensors, with plain JSON values beside them; raises `UserError` where the disk refuses."""
-    with replacing(path) as fresh:
+    with atomic_write(path) as fresh:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(whole, fresh, {STATE: json.dumps(state)})
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import numpy as np
 
 from ocensa_nb.durable import replace
 from ocensa_nb.seals import sha256
+from ocensa_nb.temporary import remove_abandoned, temporary_folder
 
 KEPT_BYTES = 20 * 2**30  # older files make room for newer ones beyond this
 SPARE_BYTES = 2**30  # disk that is left to the user
-STALE_SECONDS = 24 * 3600  # an unfinished file this old has nobody writing it
 
 
 def default_folder() -> Path:
@@ -44,20 +43,20 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
     Raises `OSError` where the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f"{key}.{os.getpid()}.tmp"
-    try:
-        with open(fresh, "wb") as file:  # the space is taken now: a mapped file that outgrows the disk is a crash
-            _reserve(file.fileno(), int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        array = np.memmap(fresh, dtype, "r+", shape=shape)
-        yield array
-        array.flush()
-        del array
-        seal = {"shape": list(shape), "sha256": sha256(fresh)}
-        replace(fresh, folder / f"{key}.bin")
-        fresh.write_text(json.dumps(seal), encoding="utf-8")
-        replace(fresh, folder / f"{key}.json")
-    finally:
-        fresh.unlink(missing_ok=True)
+    with temporary_folder(folder) as place:
+        fresh, seal = place / f"{key}.bin", place / f"{key}.json"
+        try:
+            with open(fresh, "wb") as file:  # the space is taken now: a mapped file that outgrows the disk is a crash
+                _reserve(file.fileno(), int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            array = np.memmap(fresh, dtype, "r+", shape=shape)
+            yield array
+            array.flush()
+            del array
+            seal.write_text(json.dumps({"shape": list(shape), "sha256": sha256(fresh)}), encoding="utf-8")
+            replace(fresh, folder / fresh.name)
+            replace(seal, folder / seal.name)
+        finally:
+            fresh.unlink(missing_ok=True)  # before it is emptied with its folder: it may still be mapped
 
 
 def make_room(folder: Path, needed: int) -> bool:
@@ -66,9 +65,7 @@ def make_room(folder: Path, needed: int) -> bool:
         return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob("*.tmp"):
-            if time.time() - unfinished.stat().st_mtime > STALE_SECONDS:
-                unfinished.unlink()
+        remove_abandoned(folder)
         kept = sorted(folder.glob("*.bin"), key=_last_used)
         total = sum(data.stat().st_size for data in kept) + needed
         free = shutil.disk_usage(folder).free - SPARE_BYTES

@@ -7,10 +7,23 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
-from ocensa_nb import checkpoint, checkpoint_files, durable, engine, manifest, runs, scoring, tensor_files, train
+from ocensa_nb import (
+    checkpoint,
+    checkpoint_files,
+    durable,
+    engine,
+    manifest,
+    runs,
+    scoring,
+    temporary,
+    tensor_files,
+    train,
+)
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 
@@ -26,7 +39,7 @@ MOMENTS = {
     "between the metrics and the manifest": (manifest, "seal", 1),
     "after the last file, before tidying up": (runs.Run, "tidy", 1),
 }
-SENTENCE = ".tmp-sentence"  # a name that a training takes for its own leftovers
+SENTENCE = "sentence.txt"  # in the run folder, which a training resumes whatever else is in it
 AGAIN = {"while a checkpoint is read": (checkpoint, "unpack", 1)}  # in a second session alone
 
 
@@ -106,6 +119,16 @@ def deaths(seed: int, count: int, seconds: float) -> list[tuple[str, float]]:
     named = [(moment, draw.random()) for moment in MOMENTS]
     drawn = named + [("any", draw.uniform(0.2, 1.0) * seconds) for _ in range(count - len(named))]
     return draw.sample(drawn, count)
+
+
+def abandoned(folder: Path) -> Path:
+    """Make a temporary folder as a process that is dead now would have left it, and return it."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    machine, _ = temporary.owner().split("-")
+    leftover = folder / f"{temporary.PREFIX}{machine}-{child.pid}-abcd1234"
+    leftover.mkdir()
+    return leftover
 
 
 def content(run: Path) -> dict[str, bytes]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import dying
 import pytest
+from dying import abandoned
 
-from ocensa_nb import checkpoint, drive, durable, journal, train
+from ocensa_nb import checkpoint, drive, durable, journal, temporary, train
 from ocensa_nb.runs import HISTORY, LAST, Run
 
 
@@ -79,10 +80,11 @@ def test_ten_epochs_on_drive_leave_less_than_two_checkpoints_in_the_trash(config
 def test_removed_files_and_leftovers_are_emptied_first(tmp_path, monkeypatch):
     trash = Trash(tmp_path, monkeypatch)
     (tmp_path / "folder/inner").mkdir(parents=True)
-    for name in (".tmp-a.txt", "folder/b", "folder/inner/c"):
+    leftover = abandoned(tmp_path)
+    for name in (f"{leftover.name}/a.txt", "folder/b", "folder/inner/c"):
         (tmp_path / name).write_bytes(bytes(10_000))
     durable.write_text(tmp_path / "a.txt", "entero")  # over what a death left
-    durable.remove(tmp_path / "folder")
+    temporary.remove(tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert trash.bytes == 0
 

@@ -3,15 +3,18 @@
 import errno
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from dying import abandoned
 from safetensors import SafetensorError
 
 from ocensa_nb import durable, tensor_files, trunk_store
-from ocensa_nb.durable import replacing, write_text
+from ocensa_nb.durable import atomic_write, create_new, write_text
 from ocensa_nb.errors import UserError
+from ocensa_nb.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
 
 
 def test_what_is_in_a_file_is_on_the_disk_before_its_name_is_and_then_the_folder_is(tmp_path, monkeypatch):
@@ -19,18 +22,23 @@ def test_what_is_in_a_file_is_on_the_disk_before_its_name_is_and_then_the_folder
     sync, replace = os.fsync, os.replace
     paths = {}
     opened = os.open
-    monkeypatch.setattr(os, "open", lambda path, *a: paths.setdefault(fd := opened(path, *a), str(path)) and fd)
+    monkeypatch.setattr(
+        os, "open", lambda path, *a, **k: paths.setdefault(fd := opened(path, *a, **k), str(path)) and fd
+    )
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append(("sync", paths.pop(fd))), sync(fd)))
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append(("rename", str(b))), replace(a, b)))
     write_text(tmp_path / "a.txt", "uno")
-    fresh = str(tmp_path / ".tmp-a.txt")
-    assert order == [("sync", fresh), ("rename", str(tmp_path / "a.txt")), ("sync", str(tmp_path))]
+    (synced, fresh), *after = order
+    assert synced == "sync"
+    assert Path(fresh).name == "a.txt"
+    assert is_temporary(Path(fresh).parent.name)
+    assert after == [("rename", str(tmp_path / "a.txt")), ("sync", str(tmp_path))]
 
 
 def test_every_file_of_a_folder_is_synced_before_the_folder_takes_its_name(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/old.txt").write_text("viejo")
-    with replacing(tmp_path / "encoder") as fresh:
+    with atomic_write(tmp_path / "encoder") as fresh:
         fresh.mkdir()
         write_text(fresh / "new.txt", "nuevo")
     assert [path.name for path in (tmp_path / "encoder").iterdir()] == ["new.txt"]
@@ -51,7 +59,7 @@ def test_a_refusal_is_told_in_spanish_and_what_was_there_stays(tmp_path, number,
     write_text(path, "antes")
 
     def refused():
-        with replacing(path) as fresh:
+        with atomic_write(path) as fresh:
             fresh.write_text("a medias")
             raise OSError(number, "in English")
 
@@ -73,7 +81,8 @@ def test_safetensors_own_refusals_are_told_too(tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_death_are_taken_away_by_the_next_write(tmp_path):
-    (tmp_path / ".tmp-a.txt").write_text("a medias")
+    leftover = abandoned(tmp_path)
+    (leftover / "a.txt").write_text("a medias")
     write_text(tmp_path / "a.txt", "entero")
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
@@ -135,3 +144,128 @@ def test_replace_of_cached_array_that_windows_holds_briefly_is_retried(tmp_path,
 def test_a_path_that_cannot_be_is_a_sentence(name):
     with pytest.raises(UserError, match=r"caracteres de control|no vale"):
         durable.plain_path(name)
+
+
+def test_new_file_is_readable_by_others_as_any_file_is(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with create_new(tmp_path / "a.txt") as fresh:
+        fresh.write_text("uno")
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def make_file(path):
+    path.write_text("del usuario")
+
+
+def make_folder(path):
+    path.mkdir()
+    (path / "nota.txt").write_text("del usuario")
+
+
+def make_broken_link(path):
+    path.symlink_to("no-existe")
+
+
+def make_link(path):
+    (path.parent / "otro.txt").write_text("del usuario")
+    path.symlink_to("otro.txt")
+
+
+def contents(folder):
+    """Return what every name in a folder leads to."""
+    return {
+        path.relative_to(folder).as_posix(): os.readlink(path)
+        if path.is_symlink()
+        else path.read_text(encoding="utf-8")
+        if path.is_file()
+        else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+makers = [make_file, make_folder, make_link, make_broken_link]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+@pytest.mark.parametrize("maker", makers)
+def test_new_name_that_is_taken_during_the_work_is_left_as_it_is(tmp_path, monkeypatch, maker, folder, links):
+    path = tmp_path / "a.csv"
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+
+    def work():
+        with create_new(path) as fresh:
+            fresh.mkdir() if folder else fresh.write_text("nuestro")
+            if folder:
+                (fresh / "nota.txt").write_text("nuestra")
+            maker(path)
+
+    with pytest.raises(UserError, match="Ya existe"):
+        work()
+    found = contents(tmp_path)
+    for path in tmp_path.iterdir():
+        remove(path)
+    maker(tmp_path / "a.csv")
+    assert found == contents(tmp_path)
+
+
+def no_links(source, target):
+    raise OSError(errno.EPERM, "in English")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
+def test_new_file_on_a_disk_with_or_without_links_is_complete(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with create_new(tmp_path / "folder/a.txt") as fresh:
+        fresh.write_text("entero")
+    assert contents(tmp_path) == {"folder": None, "folder/a.txt": "entero"}
+
+
+@pytest.mark.parametrize("name", ["new", "there", "."])
+def test_new_folder_may_be_an_empty_one_that_exists(tmp_path, monkeypatch, name):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    path = Path(name) if name == "." else tmp_path / name
+    with create_new(path) as fresh:
+        fresh.mkdir()
+        (fresh / "a.txt").write_text("entero")
+    assert contents(path) == {"a.txt": "entero"}
+
+
+def test_temporary_name_of_the_users_is_left_alone(tmp_path):
+    machine, process = owner().split("-")
+    names = [".tmp-a.txt", ".tmp-x", ".ocensa-tmp-mine", f".ocensa-tmp-{machine}-{process}", ".ocensa-tmp-a-1-abcd1234"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "nota.txt").write_text("del usuario")
+    before = contents(tmp_path)
+    write_text(tmp_path / "a.txt", "uno")
+    with create_new(tmp_path / "x") as fresh:
+        fresh.write_text("dos")
+    assert contents(tmp_path) == before | {"a.txt": "uno", "x": "dos"}
+
+
+def test_temporary_folder_of_a_live_process_or_of_another_machine_today_is_left_alone(tmp_path):
+    machine, process = owner().split("-")
+    live = tmp_path / f"{PREFIX}{machine}-{process}-abcd1234"
+    foreign = tmp_path / f"{PREFIX}{'0' * 8}-{process}-abcd1234"
+    for folder in (live, foreign):
+        folder.mkdir()
+        (folder / "a").write_text("a medias")
+    remove_abandoned(tmp_path)
+    assert live.exists()
+    assert foreign.exists()
+    for folder in (live, foreign):
+        os.utime(folder, (time.time() - STALE_SECONDS - 1,) * 2)
+    remove_abandoned(tmp_path)
+    assert live.exists()
+    assert not foreign.exists()
+
+
+def test_leftover_with_a_link_to_a_new_file_is_removed_without_emptying_it(tmp_path):
+    (tmp_path / "a.txt").write_text("entero")
+    os.link(tmp_path / "a.txt", abandoned(tmp_path) / "a.txt")  # dead between the link and the removal of its own name
+    remove_abandoned(tmp_path)
+    assert contents(tmp_path) == {"a.txt": "entero"}

@@ -41,16 +41,16 @@ def test_a_config_survives_the_round_trip(run):
 
 def test_a_folder_with_anything_in_it_is_never_written_to(run, tmp_path):
     with pytest.raises(UserError, match="ya contiene otra corrida"):
-        runs.new_folder(run.path)
+        runs.free_folder(run.path)
     (tmp_path / "nota.txt").write_text("mía")
     with pytest.raises(UserError, match="no está vacía"):
-        runs.new_folder(tmp_path)
+        runs.free_folder(tmp_path)
     assert (tmp_path / "nota.txt").read_text() == "mía"
 
 
 def test_an_empty_out_takes_the_next_free_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [str(runs.new_folder("")) for _ in range(2)] == ["runs/run-001", "runs/run-002"]
+    assert [str(runs.free_folder("")) for _ in range(2)] == ["runs/run-001", "runs/run-002"]
 
 
 def test_the_latest_finished_run_is_found_and_none_is_a_sentence(run, tmp_path):
