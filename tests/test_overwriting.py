@@ -1,0 +1,144 @@
+"""Nothing of the user's is overwritten or deleted, whatever it is called and whenever it appears."""
+
+import concurrent.futures
+import shutil
+import signal
+
+import pytest
+
+from ocensa_nb import cli, experiments, interruption, runs, synthetic, train
+from ocensa_nb.errors import UserError
+
+
+@pytest.fixture
+def commands(run, csv, tmp_path):
+    """Return the arguments of each verb that writes something of the user's, and the path that it writes."""
+    out = tmp_path / "salida"
+    out.mkdir()
+    generate = ["generate", "--rows", "20"]
+    return {
+        "generate": ([*generate, "--out", str(out / "a.csv")], out / "a.csv"),
+        "json": ([*generate, "--out", str(tmp_path / "b.csv"), "--json", str(out / "a.json")], out / "a.json"),
+        "predict": (
+            ["predict", "--run", str(run.path), "--data", str(csv), "--out", str(out / "a.csv")],
+            out / "a.csv",
+        ),
+        "predict_xlsx": (
+            ["predict", "--run", str(run.path), "--data", str(csv), "--out", str(out / "a.xlsx")],
+            out / "a.xlsx",
+        ),
+        "evaluate": (["evaluate", "--run", str(run.path), "--out", str(out / "e")], out / "e"),
+    }
+
+
+verbs = pytest.mark.parametrize("verb", ["generate", "json", "predict", "predict_xlsx", "evaluate"])
+
+
+@verbs
+def test_folder_of_the_users_with_a_temporary_looking_name_is_left_alone(commands, verb):
+    arguments, path = commands[verb]
+    mine = path.with_name(f".tmp-{path.name}")
+    mine.mkdir()
+    (mine / "nota.txt").write_text("mía")
+    assert cli.main(arguments) == 0
+    assert (mine / "nota.txt").read_text() == "mía"
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted([mine.name, path.name])
+
+
+@verbs
+def test_broken_link_at_out_counts_as_existing(commands, verb, capsys):
+    arguments, path = commands[verb]
+    path.symlink_to("no-existe")
+    assert cli.main(arguments) == 1
+    assert "no se sobrescribe nada" in capsys.readouterr().err
+    assert path.is_symlink()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_file_that_appears_while_generate_works_is_left_alone(commands, monkeypatch, capsys):
+    arguments, path = commands["generate"]
+    write = synthetic.write_csv
+    monkeypatch.setattr(synthetic, "write_csv", lambda frame, fresh: (write(frame, fresh), path.write_text("mío")))
+    assert cli.main(arguments) == 1
+    assert f"Ya existe «{path}»" in capsys.readouterr().err
+    assert path.read_text() == "mío"
+
+
+def test_folder_with_files_named_like_ours_is_not_taken_for_a_new_run(config, tmp_path):
+    for name in (".tmp-probe", ".lock"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mío")
+        with pytest.raises(UserError, match="no está vacía"):
+            train.fit(config.replace(out=str(folder)))
+        assert (folder / name).read_text() == "mío"
+
+
+def test_new_run_next_to_a_temporary_looking_file_of_the_users_leaves_it(config, notices, tmp_path):
+    (tmp_path / ".tmp-run").write_text("mío")
+    train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
+    assert (tmp_path / ".tmp-run").read_text() == "mío"
+
+
+@pytest.mark.parametrize("when", ["before a checkpoint", "while it is asked to stop", "while the model is saved"])
+def test_run_folder_deleted_during_training_is_reported_as_lost(config, notices, tmp_path, monkeypatch, when):
+    out = tmp_path / "run"
+    owner, name, number = {
+        "before a checkpoint": (train.Checkpoints, "save", 2),
+        "while it is asked to stop": (interruption.Interruption, "check", 3),
+        "while the model is saved": (runs.Run, "save_model", 1),
+    }[when]
+    save, calls = train.Checkpoints.save, 0
+
+    def save_now(checkpoints):
+        save(checkpoints)
+        concurrent.futures.wait([checkpoints._writing])
+
+    def deleting(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            shutil.rmtree(out)
+            if name == "check":
+                self.signal = signal.SIGINT
+        return whole(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Checkpoints, "save", save_now)
+        whole = getattr(owner, name)
+        patch.setattr(owner, name, deleting)
+        with pytest.raises(UserError, match="se borró o se movió mientras se entrenaba") as raised:
+            train.fit(config.replace(out=str(out)), notices)
+    assert "continúa donde" not in str(raised.value)
+    assert not out.exists()
+    assert train.fit(config.replace(out=str(out)), notices).is_finished()
+
+
+def test_suite_that_was_interrupted_resumes_at_the_notebook_it_was_in(run, tmp_path, monkeypatch):
+    executed = []
+
+    def execute(notebook, folder, parameters):
+        executed.append(notebook.stem)
+        if notebook.stem == "03_train":
+            shutil.copytree(run.path, parameters["out"])
+        if executed.count(notebook.stem) == 1 and notebook.stem in ("03_train", "04_evaluate"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "execute", execute)
+    out = tmp_path / "demo"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            experiments.suite(out, {"epochs": 1})
+        monkeypatch.setattr(experiments, "is_running", lambda process: False)
+    with pytest.raises(UserError, match="otros parámetros"):
+        experiments.suite(out, {"epochs": 2})
+    assert list(experiments.suite(out, {"epochs": 1})["seconds"]) == list(experiments.SUITE)
+    assert executed == [*experiments.SUITE[:3], *experiments.SUITE[2:], "04_evaluate"]
+    assert [path.name for path in out.iterdir()] == ["run"]
+
+
+def test_suite_in_a_folder_that_another_process_is_executing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "execute", lambda *_: pytest.fail("executed"))
+    experiments._keep(tmp_path, {}, {})
+    with pytest.raises(UserError, match="Otro proceso está ejecutando la suite"):
+        experiments.suite(tmp_path)
