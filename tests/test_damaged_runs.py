@@ -1,0 +1,76 @@
+"""Damage that a run's seals do not show, because they were made anew: found out before any notice is scored."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ocensa_nb import cli, runs, seals, tokens
+from ocensa_nb.errors import UserError
+from ocensa_nb.runs import Run
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Path(shutil.copytree(run.path, tmp_path / "run"))
+
+
+def change(folder, name, edit):
+    """Edit a JSON file of a run, and make the seals anew."""
+    value = json.loads((folder / name).read_text(encoding="utf-8"))
+    edit(value)
+    (folder / name).write_text(json.dumps(value), encoding="utf-8")
+    facts = json.loads((folder / runs.CONFIG).read_text(encoding="utf-8"))
+    facts["files"] = seals.seal(folder, (runs.LABELS, runs.HEADS, runs.ENCODER))
+    (folder / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def beyond_the_vocabulary(tokenizer):
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 10**6
+
+
+def template_beyond_the_vocabulary(tokenizer):
+    tokenizer["post_processor"]["cls"][1] = 10**6
+
+
+@pytest.mark.parametrize("edit", [beyond_the_vocabulary, template_beyond_the_vocabulary])
+def test_token_ids_beyond_the_embeddings_are_refused(edit, copy, csv, tmp_path, capsys):
+    change(copy, f"{runs.ENCODER}/tokenizer.json", edit)
+    assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
+    assert "da el id 1000000" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("vocab_size", 10), ("max_position_embeddings", 4), ("hidden_size", 7), ("type_vocab_size", 0)]
+)
+def test_encoder_config_of_another_shape_is_refused(name, value, copy):
+    change(copy, f"{runs.ENCODER}/config.json", lambda shape: shape.update({name: value}))
+    with pytest.raises(UserError):
+        Run.load(copy).load_model()
+
+
+def test_lone_surrogate_in_a_label_is_refused(copy, csv, tmp_path, capsys):
+    change(copy, runs.LABELS, lambda labels: labels["causa"].__setitem__(0, "a\ud800"))
+    assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
+    assert runs.LABELS in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400])
+def test_metric_that_is_no_finite_number_is_refused(number, copy):
+    change(copy, runs.METRICS, lambda metrics: metrics["test"].update(causa_f1=number))
+    with pytest.raises(UserError, match=runs.METRICS):
+        Run.load(copy)
+
+
+def test_text_without_a_token_is_refused_rather_than_misplaced():
+    class Empty:
+        pad_token_id = 0
+
+        def __call__(self, texts, **_):
+            return {"input_ids": [[1, 2], *([] for _ in texts[1:])]}
+
+    with pytest.raises(UserError, match="ningún token"):
+        tokens.encode(["fuga", "ruido"], Empty(), 16)
