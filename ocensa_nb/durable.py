@@ -20,6 +20,8 @@ REPLACE_SECONDS = 1.0  # how long Windows may refuse to replace a file that anot
 RETRY_SECONDS = 0.02
 # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION: "System Error Codes (0-499)", learn.microsoft.com
 IN_USE = (5, 32, 33)
+_UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(_UMASK)
 _TAKEN = "Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out."
 _GONE = "se perdió la conexión con el disco"
 _REASONS = {
@@ -91,7 +93,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary_folder(path.parent) as place:
             fresh = place / path.name  # with its suffix: some writers go by it
             yield fresh
-            _sync_all(fresh)
+            _settle(fresh)
             if fresh.is_dir():
                 remove(path)
             replace(fresh, path)
@@ -116,7 +118,7 @@ def create_new(path: Path) -> Iterator[Path]:
         with temporary_folder(parent) as place:
             fresh = place / (path.name or "new")  # the current folder has no name
             yield fresh
-            _sync_all(fresh)
+            _settle(fresh)
             try:
                 if fresh.is_dir() and parent == path:
                     _fill(path, fresh)
@@ -223,10 +225,17 @@ def write_text(path: Path, text: str) -> None:
         fresh.write_text(text, encoding="utf-8")
 
 
-def _sync_all(path: Path) -> None:
-    """Force a file, or a folder with all its files, to the disk."""
+def _settle(path: Path) -> None:
+    """Force a file, or a folder with all its files, to the disk, with the permissions of any new file."""
     for file in sorted(path.rglob("*")) if path.is_dir() else []:
-        _sync(file)
+        _settle_one(file)
+    _settle_one(path)
+
+
+def _settle_one(path: Path) -> None:
+    if path.is_file() and path.stat().st_mode & 0o777 == 0o600:  # safetensors lets nobody else read what it writes
+        with contextlib.suppress(OSError):  # a disk without permissions
+            path.chmod(0o666 & ~_UMASK)
     _sync(path)
 
 

@@ -146,11 +146,16 @@ def test_a_path_that_cannot_be_is_a_sentence(name):
         durable.plain_path(name)
 
 
-def test_new_file_is_readable_by_others_as_any_file_is(tmp_path):
+def test_files_have_the_permissions_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_text("")
     with create_new(tmp_path / "a.txt") as fresh:
         fresh.write_text("uno")
-    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with atomic_write(tmp_path / "folder") as fresh:
+        fresh.mkdir()
+        tensor_files.save_file({"a": torch.ones(2)}, fresh / "w.safetensors")
+    tensor_files.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
+    for name in ("a.txt", "w.safetensors", "folder/w.safetensors"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode, name
 
 
 def make_file(path):
