@@ -334,5 +334,6 @@ def _are_classes(classes: Any) -> bool:
         and isinstance(names, list)
         and len(names) > 1
         and all(isinstance(name, str) for name in names)
+        and len(set(names)) == len(names)
         for head, names in classes.items()
     )

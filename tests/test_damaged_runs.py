@@ -58,6 +58,12 @@ def test_lone_surrogate_in_a_label_is_refused(copy, csv, tmp_path, capsys):
     assert runs.LABELS in capsys.readouterr().err
 
 
+def test_class_that_is_listed_twice_is_refused(copy):
+    change(copy, runs.LABELS, lambda labels: labels["causa"].append(labels["causa"][0]))
+    with pytest.raises(UserError, match=runs.LABELS):
+        Run.load(copy)
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400])
 def test_metric_that_is_no_finite_number_is_refused(number, copy):
     change(copy, runs.METRICS, lambda metrics: metrics["test"].update(causa_f1=number))

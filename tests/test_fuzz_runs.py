@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb import cli, manifest, runs, synthetic
@@ -24,6 +24,7 @@ from ocensa_nb.runs import Run
 many = settings(
     max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 50)),
     deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # to shrink a file takes longer than to find it
     suppress_health_check=list(HealthCheck),
 )
 SECONDS = 60  # an example that takes longer hangs
