@@ -19,7 +19,7 @@ def broken_seal(folder: Path, names: Sequence[str], seals: Mapping[str, Any]) ->
     """Return the first name whose file is not as it was sealed, was never sealed, or is gone; or an empty text."""
     found = dict(_files(folder, names))
     for name in sorted({*found, *seals}):
-        if name not in found or name not in seals or _sealed(found[name]) != seals[name]:
+        if name not in found or name not in seals or not _matches(found[name], seals[name]):
             return name
     return ""
 
@@ -36,6 +36,12 @@ def sha256(path: Path) -> str:
 def _is_of_the_system(file: Path) -> bool:
     """Tell whether a file is one that Windows, macOS or a synchronised disk leaves in any folder."""
     return file.name.startswith(".") or file.name.lower() in ("desktop.ini", "thumbs.db")
+
+
+def _matches(file: Path, seal: Any) -> bool:
+    """Return whether a file is as it was sealed; one of another size is not read."""
+    size = seal.get("bytes") if isinstance(seal, dict) else None
+    return file.stat().st_size == size and _sealed(file) == seal
 
 
 def _sealed(file: Path) -> dict[str, Any]:

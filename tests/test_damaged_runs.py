@@ -1,4 +1,4 @@
-"""Damage that a run's seals do not show, because they were made anew: found out before any notice is scored."""
+"""Damage that the manifest of a run does not show, because it was made anew: found before any notice is scored."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb import cli, runs, seals, tokens
+from ocensa_nb import cli, manifest, runs, tokens
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
 
@@ -17,13 +17,11 @@ def copy(run, tmp_path):
 
 
 def change(folder, name, edit):
-    """Edit a JSON file of a run, and make the seals anew."""
+    """Edit a JSON file of a run, and make its manifest anew."""
     value = json.loads((folder / name).read_text(encoding="utf-8"))
     edit(value)
     (folder / name).write_text(json.dumps(value), encoding="utf-8")
-    facts = json.loads((folder / runs.CONFIG).read_text(encoding="utf-8"))
-    facts["files"] = seals.seal(folder, (runs.LABELS, runs.HEADS, runs.ENCODER))
-    (folder / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    manifest.write(folder)
 
 
 def beyond_the_vocabulary(tokenizer):
