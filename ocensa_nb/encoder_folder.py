@@ -5,6 +5,7 @@ tokens; a parameter that the weights file does not have is drawn at random, with
 """
 
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ocensa_nb.encoder_settings import ONLY_HERE
 from ocensa_nb.errors import UserError
 from ocensa_nb.regular_files import first_special
 from ocensa_nb.slices import layer_stack
@@ -24,6 +26,8 @@ SHARDED = tuple(f"{name}.index.json" for name in WEIGHTS)
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 BPE = ("vocab.json", "merges.txt")  # one tokenizer in two files
 NOT_READ = "pooler."  # parameters of the encoder that no head reads
+MOST_LAYERS = 1_000
+LARGEST_RATIO = 16  # fp32 in memory to the fewest bits per weight that a file may have
 NAMED = 5  # tensors that an error message names
 
 
@@ -65,6 +69,8 @@ def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
     """
     from transformers import AutoModel
 
+    _require_size(folder)
+
     def load(**more: Any) -> "tuple[PreTrainedModel, set[str], set[str]]":
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **options, **more)
         return model, set(info["missing_keys"]), set(info["unexpected_keys"])
@@ -86,6 +92,24 @@ def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
         )
     _require_finite(model, folder)
     return model
+
+
+def _require_size(folder: Path) -> None:
+    """Raise `UserError` if the model of `config.json` is far larger than its weights, before it takes that memory."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(folder, **ONLY_HERE)
+    needed = sys.maxsize
+    if getattr(config, "num_hidden_layers", 0) <= MOST_LAYERS:
+        with torch.device("meta"):  # takes no memory
+            shape = AutoModel.from_config(config)
+        needed = sum(parameter.nbytes for parameter in shape.parameters())
+    stored = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    if needed > LARGEST_RATIO * stored:
+        raise UserError(
+            f"config.json de «{folder}» describe un modelo mucho mayor que sus pesos: está dañado o no es el suyo. "
+            "Copie otra vez la carpeta completa del codificador."
+        )
 
 
 def _needed(names: Iterable[str]) -> list[str]:

@@ -52,7 +52,12 @@ def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int,
             f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens, y el codificador espera {vocab_size}: no es "
             "el suyo o está incompleto. Copie otra vez tokenizer.json o vocab.txt de donde vino el modelo."
         )
-    largest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]])
+    try:
+        largest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]])
+    except Exception as error:  # there are as many kinds as ways to damage a tokenizer
+        raise UserError(
+            f"El tokenizador de «{source}» no funciona con su tokenizer_config.json: {error}. Copie los dos otra vez."
+        ) from error
     if largest >= vocab_size:
         raise UserError(
             f"El tokenizador de «{source}» da el id {largest}, y el codificador solo tiene {vocab_size} tokens: "

@@ -50,6 +50,19 @@ def test_encoder_config_of_another_shape_is_refused(name, value, copy):
         Run.load(copy).load_model()
 
 
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"])
+def test_encoder_config_of_an_enormous_model_is_refused_before_its_memory_is_taken(name, copy):
+    change(copy, f"{runs.ENCODER}/config.json", lambda shape: shape.update({name: 2**20}))
+    with pytest.raises(UserError, match=r"config\.json"):
+        Run.load(copy).load_model()
+
+
+def test_tokenizer_config_of_another_type_is_refused(copy):
+    change(copy, f"{runs.ENCODER}/tokenizer_config.json", lambda settings: settings.update(model_max_length=[1]))
+    with pytest.raises(UserError):
+        Run.load(copy).load_model()
+
+
 def test_lone_surrogate_in_a_label_is_refused(copy, csv, tmp_path, capsys):
     change(copy, runs.LABELS, lambda labels: labels["causa"].__setitem__(0, "a\ud800"))
     assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1

@@ -26,6 +26,7 @@ many = settings(
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # to shrink a file takes longer than to find it
     suppress_health_check=list(HealthCheck),
+    derandomize="OCENSA_LONG" not in os.environ,  # the long run looks for new faults, the short one for old ones
 )
 SECONDS = 60  # an example that takes longer hangs
 
