@@ -65,7 +65,7 @@ def dies(operation, work, *arguments):
 
 def every(operations):
     """Yield numbers of file operations: all of them, or some."""
-    yield from range(operations) if LONG else range(0, operations, max(1, operations // 2))
+    yield from range(operations) if LONG else range(0, operations, max(1, operations // 3))
 
 
 def run_evaluate(run, csv, out):
