@@ -7,6 +7,7 @@ import pytest
 
 from ocensa_nb import synthetic, train
 from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.errors import AskedToStopError
 from ocensa_nb.notices import Notices
 from ocensa_nb.runs import Run
 
@@ -46,3 +47,16 @@ def run(config: TrainConfig, notices: Notices, tmp_path_factory: pytest.TempPath
     """Return a finished run of the tiny encoder; tests read it and leave it as it is."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     return train.fit(config.replace(out=str(out)), notices)
+
+
+@pytest.fixture
+def stopped(config: TrainConfig, notices: Notices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    """Return the config of a training that was stopped in its first epoch, with two checkpoints."""
+    from test_resume import StopAfter
+
+    settings = config.replace(out=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        StopAfter(patch, 4)
+        with pytest.raises(AskedToStopError):
+            train.fit(settings, notices)
+    return settings

@@ -6,11 +6,10 @@ import dying
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resume import StopAfter
 
 from ocensa_nb import tensor_files, train
 from ocensa_nb.checkpoint_files import CHECKSUM, DTYPES, FILES, CheckpointFiles
-from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.errors import UserError
 from ocensa_nb.runs import LAST
 
 TENSORS = {"/w": torch.arange(3.0), "/n": torch.tensor(7), "/mask": torch.tensor([True, False, True])}
@@ -23,17 +22,6 @@ def two(tmp_path):
     for step in range(3):
         files.write({"/w": torch.full((5,), float(step))}, {"step": step})
     return tmp_path
-
-
-@pytest.fixture
-def stopped(config, notices, tmp_path, monkeypatch):
-    """Return the config of a training that was stopped in its first epoch, with two checkpoints."""
-    settings = config.replace(out=str(tmp_path / "run"))
-    with monkeypatch.context() as patch:
-        StopAfter(patch, 4)
-        with pytest.raises(AskedToStopError):
-            train.fit(settings, notices)
-    return settings
 
 
 def flip(path, position, bit):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dying
 import pytest
-from test_resume import StopAfter
 
 from ocensa_nb import evaluate, manifest, runs, seals, train
 from ocensa_nb.checkpoint_files import FILES, CheckpointFiles
@@ -21,17 +20,6 @@ FLIPS = 200
 @pytest.fixture
 def copy(run, tmp_path):
     return Path(shutil.copytree(run.path, tmp_path / "copy"))
-
-
-@pytest.fixture
-def stopped(config, notices, tmp_path, monkeypatch):
-    """Return the config of a training that was stopped in its first epoch, with two checkpoints."""
-    settings = config.replace(out=str(tmp_path / "run"))
-    with monkeypatch.context() as patch:
-        StopAfter(patch, 4)
-        with pytest.raises(AskedToStopError):
-            train.fit(settings, notices)
-    return settings
 
 
 def flip(path, draw):
