@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from ocensa_nb.config import TrainConfig
+from ocensa_nb.config import PRECISIONS, TrainConfig
 from ocensa_nb.durable import reason
 from ocensa_nb.errors import UserError
 from ocensa_nb.heartbeat_lock import HeartbeatLock
@@ -244,7 +244,9 @@ def _lock(path: Path) -> Lock | None:
 def _differences(config: TrainConfig, facts: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
     """Say in Spanish what makes this training another than the one kept; raises `UserError` where that is damaged."""
     try:
-        _machine(kept)  # raises, as what follows does, where a part is missing
+        _machine(kept)  # raises, as what follows does, if a part is missing
+        if kept["precision"] not in PRECISIONS:
+            raise TypeError("precision")
         found = config.differences(kept["config"])
         if not found and kept["data"]["fingerprint"] != facts["data"]["fingerprint"]:
             found.append(

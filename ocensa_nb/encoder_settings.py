@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import LARGEST_JSON, read_regular
 
 CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 # For every `from_pretrained`. Without the first, transformers asks on the terminal whether to execute a model's code.
@@ -47,7 +48,7 @@ def check_settings(folder: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(read_regular(path, LARGEST_JSON))
     for key, value in _items(content):
         if not value:
             continue

@@ -19,6 +19,7 @@ import psutil
 
 from ocensa_nb.durable import replace
 from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import LARGEST_JSON, read_regular
 
 REFRESH_SECONDS = 60.0
 STALE_SECONDS = 600.0  # a holder on another machine that has not refreshed the lock for so long counts as dead
@@ -185,7 +186,7 @@ class HeartbeatLock:
 
 def _read(path: Path) -> tuple[Holder | None, float]:
     """Return the holder that a file names, and the seconds since the file was refreshed."""
-    holder = Holder.parse(path.read_text(encoding="utf-8", errors="replace"))
+    holder = Holder.parse(read_regular(path, LARGEST_JSON).decode(errors="replace"))
     return holder, max(0.0, time.time() - path.stat().st_mtime)
 
 

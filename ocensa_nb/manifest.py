@@ -12,6 +12,7 @@ from typing import Any
 
 from ocensa_nb.durable import reason, write_text
 from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import LARGEST_JSON, read_regular
 from ocensa_nb.seals import broken_seal, seal
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
@@ -83,7 +84,7 @@ def _render(seals: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode()
+        text = read_regular(path, LARGEST_JSON).decode()
         seals = json.loads(text)["files"]
         intact = isinstance(seals, dict) and text == _render(seals)
     except OSError as error:
@@ -101,7 +102,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _earlier_seals(run: Path) -> dict[str, Any]:
     """Return the seals that an earlier version kept in config.json; {} if there are none."""
     try:
-        seals = json.loads((run / CONFIG).read_text(encoding="utf-8"))["files"]
+        seals = json.loads(read_regular(run / CONFIG, LARGEST_JSON))["files"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return seals if isinstance(seals, dict) else {}

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import IO
 
+LARGEST_JSON = 2**26  # bytes; a labels.json of 10,000 classes has less than one MB
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits; Windows has no pipes among its files
 
 

@@ -15,7 +15,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.durable import atomic_write, free_path, plain_path, reason, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
-from ocensa_nb.regular_files import open_regular, read_regular
+from ocensa_nb.regular_files import LARGEST_JSON, open_regular, read_regular
 from ocensa_nb.temporary import is_temporary, remove, temporary_folder
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file 
 RUNS = Path("runs")
 FORMAT = 2
 CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
-LARGEST_JSON, LARGEST_HISTORY = 2**26, 2**30  # bytes: 2**30 are some five million steps
+LARGEST_HISTORY = 2**30  # bytes: some five million steps
 
 
 def _always_held() -> None:

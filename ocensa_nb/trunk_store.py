@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ocensa_nb.durable import replace
+from ocensa_nb.regular_files import LARGEST_JSON, read_regular
 from ocensa_nb.seals import sha256
 from ocensa_nb.temporary import remove_abandoned, temporary_folder
 
@@ -26,7 +27,7 @@ def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]
     """Return a kept array, memory-mapped copy-on-write; None where there is none, or it is damaged or another's."""
     data, seal = folder / f"{key}.bin", folder / f"{key}.json"
     try:
-        kept = json.loads(seal.read_text(encoding="utf-8"))
+        kept = json.loads(read_regular(seal, LARGEST_JSON))
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if kept["shape"] != list(shape) or data.stat().st_size != size or kept["sha256"] != sha256(data):
             return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb import cli, manifest, runs, tokens
+from ocensa_nb import cli, manifest, runs, tokens, train
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
 
@@ -80,6 +80,15 @@ def test_metric_that_is_no_finite_number_is_refused(number, copy):
     change(copy, runs.METRICS, lambda metrics: metrics["test"].update(causa_f1=number))
     with pytest.raises(UserError, match=runs.METRICS):
         Run.load(copy)
+
+
+@pytest.mark.parametrize("value", [[False], "otra", None, 7])
+def test_interrupted_run_with_another_precision_is_refused(value, stopped, notices):
+    folder = Path(stopped.out)
+    facts = runs.read_config(folder) | {"precision": value}
+    Run(folder, facts, {}).write_config()
+    with pytest.raises(UserError, match=runs.CONFIG):
+        train.fit(stopped, notices)
 
 
 def test_text_without_a_token_is_refused_rather_than_misplaced():

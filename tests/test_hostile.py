@@ -180,6 +180,9 @@ class TestWhatASpreadsheetWouldRun:
         assert not list(tmp_path.iterdir())
 
 
+SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+
+
 class TestABombInAWorkbook:
     @staticmethod
     def rewritten(path, name, content):
@@ -232,6 +235,43 @@ class TestABombInAWorkbook:
         content = sheet.encode("utf-16" if form == "UTF-16" else "utf-8")
         with pytest.raises(UserError, match=r"filas por .* columnas: suelen ser celdas sueltas"):
             notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", content))
+
+    def test_long_text_that_many_cells_refer_to_is_refused_before_it_is_copied(self, book, monkeypatch):
+        monkeypatch.setattr(workbooks, "MAX_CHARACTERS", 100_000)
+        with zipfile.ZipFile(book) as archive:
+            types = archive.read("[Content_Types].xml").decode()
+        kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+        shared = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>'
+        self.rewritten(book, "[Content_Types].xml", types.replace("</Types>", shared))
+        texts = f'<sst xmlns="{SHEET}"><si><t>{"a" * 2_000}</t></si></sst>'
+        self.rewritten(book, "xl/sharedStrings.xml", texts)
+        rows = "".join(f'<row r="{i}"><c r="A{i}" t="s"><v>0</v></c></row>' for i in range(1, 100))
+        sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{rows}</sheetData></worksheet>'
+        with pytest.raises(UserError, match="más de 100,000 caracteres"):
+            notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
+
+    def test_row_of_too_many_cells_is_refused_while_it_is_parsed(self, book, monkeypatch):
+        monkeypatch.setattr(workbooks, "MAX_ROW_TAGS", 10_000)
+        row = '<row r="2">' + "<c/>" * 200_000 + "</row>"
+        monkeypatch.setattr("openpyxl.worksheet._reader.WorkSheetParser.parse_row", lambda *_: pytest.fail("parsed"))
+        sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{row}</sheetData></worksheet>'
+        with pytest.raises(UserError, match="demasiadas celdas"):
+            notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
+
+    def test_wide_row_below_the_titles_is_refused_at_once(self, book):
+        rows = "".join(f'<row r="{i}"><c r="XFD{i}" t="inlineStr"><is><t>a</t></is></c></row>' for i in range(2, 9))
+        titles = '<row r="1"><c r="A1" t="inlineStr"><is><t>descripcion</t></is></c></row>'
+        sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{titles}{rows}</sheetData></worksheet>'
+        with pytest.raises(UserError, match="16,384 columnas"):
+            notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
+
+    @pytest.mark.parametrize(
+        ("part", "size"), [("xl/styles.xml", 2**25), ("[Content_Types].xml", 2**25), ("xl/workbook.xml", 2**21)]
+    )
+    def test_enormous_metadata_is_refused_before_it_is_parsed(self, part, size, book):
+        content = f'<a xmlns="{SHEET}">' + "<b/>" * (size // 4) + "</a>"
+        with pytest.raises(UserError, match="estilos, hojas y nombres"):
+            notices.read(self.rewritten(book, part, content))
 
     def test_a_formatted_sheet_is_read_up_to_its_last_text(self, tmp_path):
         frame = synthetic.generate(20, seed=1)

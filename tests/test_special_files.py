@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb import cli, notices, runs
+from ocensa_nb import cli, manifest, notices, runs
 from ocensa_nb.encoders import load_encoder, load_tokenizer
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
@@ -34,6 +34,7 @@ def enormous(path):
 
 SPECIAL = {"pipe": pipe, "endless": endless, "enormous": enormous}
 FILES = [runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY, runs.HEADS, f"{runs.ENCODER}/model.safetensors"]
+FILES += [manifest.MANIFEST, f"{runs.ENCODER}/config.json", f"{runs.ENCODER}/tokenizer.json"]
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def test_special_file_as_data_is_refused(kind, suffix, tmp_path):
     SPECIAL[kind](path)
     with pytest.raises(UserError, match="ocupa más de" if kind == "enormous" else "no es un archivo normal"):
         notices.read(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_special_config_of_a_run_without_manifest_is_refused(kind, copy):
+    (copy / manifest.MANIFEST).unlink()
+    (copy / runs.CONFIG).unlink()
+    SPECIAL[kind](copy / runs.CONFIG)
+    with pytest.raises(UserError, match=manifest.MANIFEST):
+        Run.load(copy)
 
 
 @pytest.mark.parametrize("name", FILES)
