@@ -1,9 +1,12 @@
 """The exceptions a user is meant to see, and how their messages list names."""
 
+import re
 from collections.abc import Iterable
 
 LISTED = 10  # names in a message
 LONGEST_NAME = 60  # characters of each
+# What a terminal obeys instead of showing it: escape sequences, and marks that write from right to left.
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 class UserError(Exception):
@@ -11,6 +14,9 @@ class UserError(Exception):
 
     The command line prints the message alone and exits with 1; a notebook shows the message without a traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(CONTROL, "�", message))
 
     def _render_traceback_(self) -> list[str]:
         """Give IPython the message in place of a traceback (its documented hook for custom rendering)."""

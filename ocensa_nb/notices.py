@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ocensa_nb.accents import without_accents
 from ocensa_nb.columns import find_columns
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.splits import balanced_weights, split_rows
 from ocensa_nb.tables import read_table
 
@@ -117,7 +117,7 @@ def read(
     used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path))
     frame = pd.DataFrame({TEXT: compose(table, used, text_fields, heads)})
     for head in heads:
-        frame[head] = table[used[head]].str.strip()
+        frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
     has_text = frame[TEXT] != ""
     if not has_text.any():
         raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(frame):,} filas.")
@@ -196,7 +196,7 @@ def compose(
 
     Raises `UserError` naming the row of a text too long to be one notice.
     """
-    text = table[used["descripcion"]].str.strip().str.replace(r"\s+", " ", regex=True)
+    text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
     too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
     if len(too_long):
         row = int(too_long[0])
@@ -208,7 +208,7 @@ def compose(
     label_columns = {used[head] for head in heads}
     for role in text_fields:
         if role in used and used[role] not in label_columns:
-            value = table[used[role]].str.strip()
+            value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
             title = TITLES.get(role, role.replace("_", " ").capitalize())
             composed += (". " + title + ": " + value).where(value != "", "")
     return composed.where(text != "", "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ocensa_nb import manifest
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.durable import atomic_write, free_path, plain_path, reason, write_text
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
 from ocensa_nb.regular_files import LARGEST_JSON, open_regular, read_regular
 from ocensa_nb.temporary import is_temporary, remove, temporary_folder
@@ -333,7 +333,7 @@ def _are_classes(classes: Any) -> bool:
         re.fullmatch(r"[a-z][a-z0-9_]*", head)
         and isinstance(names, list)
         and len(names) > 1
-        and all(isinstance(name, str) for name in names)
+        and all(isinstance(name, str) and not re.search(CONTROL, name) for name in names)
         and len(set(names)) == len(names)
         for head, names in classes.items()
     )

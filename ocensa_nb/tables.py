@@ -3,12 +3,13 @@
 import codecs
 import csv
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from ocensa_nb.durable import plain_path, reason
-from ocensa_nb.errors import UserError, clipped, listed
+from ocensa_nb.errors import CONTROL, UserError, clipped, listed
 from ocensa_nb.regular_files import read_regular
 from ocensa_nb.table_width import check_width
 from ocensa_nb.workbooks import read_excel
@@ -27,9 +28,9 @@ _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .
 def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
     """Read a CSV or XLSX with every cell as text, and say in Spanish how it was read.
 
-    Nothing is turned into a number, a date or a missing value, so what is written back is what was read. Repeated
-    column names come as pandas names them (`Denominación`, `Denominación.1`). Raises `UserError` for a file that is
-    missing, empty, damaged, or not a table.
+    Nothing is turned into a number, a date or a missing value, so what is written back is what was read, except for
+    control characters in titles. Repeated column names come as pandas names them (`Denominación`, `Denominación.1`).
+    Raises `UserError` for a file that is missing, empty, damaged, or not a table.
     """
     path = plain_path(path)
     if not path.exists():
@@ -48,7 +49,7 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
         print(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…", flush=True)
     excel = path.suffix.lower() in EXCEL_SUFFIXES
     table, how = read_excel(path, content) if excel else _read_csv(path, content)
-    table.columns = [str(name).strip() for name in table.columns]
+    table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
     if not table.columns.is_unique:
         twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
         raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")

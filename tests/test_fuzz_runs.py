@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ocensa_nb import cli, manifest, runs, synthetic
 from ocensa_nb.errors import UserError
+from ocensa_nb.regular_files import LARGEST_JSON, read_regular
 from ocensa_nb.runs import Run
 
 many = settings(
@@ -113,7 +114,7 @@ def damaged(data, whole, folder, names):
 def seal_again(folder):
     """Make the checksums anew, as someone who knows of them would; leave a folder that has none as it is."""
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
-        facts = json.loads((folder / runs.CONFIG).read_text(encoding="utf-8"))
+        facts = json.loads(read_regular(folder / runs.CONFIG, LARGEST_JSON))
         facts[runs.CHECKSUM] = manifest.checksum({name: facts[name] for name in facts if name != runs.CHECKSUM})
         (folder / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
         if (folder / manifest.MANIFEST).exists():

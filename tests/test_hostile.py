@@ -1,6 +1,7 @@
 """Files made to do harm: nothing of them is run, nothing is believed unchecked, nothing leaves its folder."""
 
 import ast
+import html.parser
 import json
 import pickle
 import re
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from ocensa_nb import cli, evaluate, experiments, manifest, notices, output_tables, plots, predict, synthetic, workbooks
 from ocensa_nb.environment import ROOT
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluate import Evaluation
 from ocensa_nb.runs import ENCODER, HEADS, LABELS, Run
 
@@ -315,20 +316,80 @@ class TestPaths:
         }
 
 
-def test_html_in_notices_and_labels_is_shown_as_text_in_the_notebooks(tmp_path):
-    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+EVIL = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "</pre></td><svg onload=alert(3)>",
+    "'\"><a href=javascript:alert(4)>x</a>",
+    "![x](javascript:alert(5))",
+    "$\\href{javascript:alert(6)}{x}$",
+    "\x1b]8;;javascript:alert(7)\x1b\\x\x1b]8;;\x1b\\",
+    "&lt;img src=x onerror=alert(8)&gt;",
+    "\u202e<iframe srcdoc=&#60;script&#62;alert(9)&#60;/script&#62;>",
+    "{{7*7}}{% raw %}<style>*{display:none}</style>",
+]
+
+
+class Dangers(html.parser.HTMLParser):
+    """Collects what a browser would execute of a page: handlers, addresses that are scripts, and hostile elements."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.text = ""
+        self.in_script = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.in_script = tag in ("script", "style")
+        for name, value in attrs:
+            if name.startswith("on") or "alert(" in (value or "") or "javascript:" in (value or ""):
+                self.found.append((tag, name, value))
+
+    def handle_endtag(self, tag):
+        self.in_script = False
+
+    def handle_data(self, data):
+        if not self.in_script:
+            self.text += data
+        elif "alert(" in data or "*{display:none}" in data:
+            self.found.append(data)
+
+
+def test_dangers_are_found_in_a_page_that_has_them():
+    assert len(Dangers("".join(EVIL[:4])).found) == 4
+
+
+def test_html_in_notices_labels_and_file_names_is_shown_as_text_in_the_notebooks(tmp_path):
     frame = synthetic.generate(120, seed=4)
-    frame["descripcion"] = evil + " " + frame["descripcion"]
-    frame["prioridad"] = frame["prioridad"].where(frame["prioridad"] != "2-Alta", "<b>2-Alta</b>")
-    frame.to_csv(tmp_path / "a.csv", index=False)
-    experiments.suite(tmp_path / "suite", {"model": "tiny", "data": str(tmp_path / "a.csv"), "epochs": 1})
-    shown = 0
+    frame["descripcion"] = [f"{EVIL[i % len(EVIL)]} {text}" for i, text in enumerate(frame["descripcion"])]
+    priorities = sorted(frame["prioridad"].unique())
+    frame["prioridad"] = frame["prioridad"].map({name: EVIL[i] + name for i, name in enumerate(priorities)})
+    modes = frame["modo_falla"].value_counts().index
+    frame["modo_falla"] = frame["modo_falla"].map({name: EVIL[i % 10] + str(i) for i, name in enumerate(modes)})
+    data = tmp_path / "a'\"><img src=x onerror=alert(0)>.csv"
+    frame.rename(columns={"familia_equipo": EVIL[0]}).to_csv(data, index=False)
+    experiments.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1})
     for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
-        html = (tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8")
-        assert "<script>alert(1)" not in html, name
-        assert "<img src=x onerror" not in html, name
-        shown += html.count("&lt;script&gt;alert(1)")
-    assert shown
+        page = Dangers((tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8"))
+        assert not page.found, name
+        assert "onerror=alert(" in page.text, name
+
+
+def test_escape_sequences_in_labels_titles_and_texts_do_not_reach_the_terminal(tmp_path, capsys):
+    escape = "\x1b]0;x\x07\x9b31m\u202e"
+    frame = synthetic.generate(120, seed=4)
+    frame["descripcion"] += escape
+    frame["causa_falla"] = escape + frame["causa_falla"]
+    frame = frame.rename(columns={"familia_equipo": f"{escape}otra"})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    arguments = ["train", "--data", str(tmp_path / "a.csv"), "--model", "tiny", "--epochs", "1"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "run"), "--columns", "modo", f"{escape}nada"]) == 1
+    assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert cli.main(["evaluate", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "e")]) == 0
+    said = "".join(capsys.readouterr())
+    assert "causa" in said
+    assert not re.search(CONTROL, said.replace("\x1b[A", ""))  # tqdm's own
 
 
 def test_a_label_with_dollars_is_drawn_and_not_read_as_a_formula(tmp_path):
