@@ -1,6 +1,7 @@
 """Files made to do harm: nothing of them is run, nothing is believed unchecked, nothing leaves its folder."""
 
 import ast
+import dataclasses
 import html.parser
 import json
 import pickle
@@ -10,6 +11,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+import ipywidgets as ipw
 import numpy as np
 import openpyxl
 import pandas as pd
@@ -18,7 +20,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocensa_nb import cli, evaluate, experiments, manifest, notices, output_tables, plots, predict, synthetic, workbooks
+from ocensa_nb import (
+    cli,
+    evaluate,
+    experiments,
+    manifest,
+    notices,
+    output_tables,
+    plots,
+    predict,
+    synthetic,
+    widgets,
+    workbooks,
+)
 from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluate import Evaluation
@@ -374,6 +388,21 @@ def test_html_in_notices_labels_and_file_names_is_shown_as_text_in_the_notebooks
         page = Dangers((tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8"))
         assert not page.found, name
         assert "onerror=alert(" in page.text, name
+
+
+def test_html_in_names_is_shown_as_text_in_the_panel(config, notices, tmp_path):
+    evil = "".join(EVIL[:4])
+    classes = {head: [evil + name for name in names] for head, names in notices.classes.items()}
+    config = config.replace(out=f"{tmp_path}/{evil[:40]}")
+    panel = widgets.control_panel(
+        config, dataclasses.replace(notices, classes=classes), "cpu", tmp_path, interactive=True
+    )
+    panel._show_repeat()
+    panel.runner.say(evil)
+    shown = [widget for widget in ipw.Widget.widgets.values() if isinstance(widget, ipw.HTML)]
+    page = Dangers("".join(widget.value for widget in shown))
+    assert not [found for found in page.found if "alert(" in str(found)]
+    assert "alert(3)" in page.text
 
 
 def test_escape_sequences_in_labels_titles_and_texts_do_not_reach_the_terminal(tmp_path, capsys):
