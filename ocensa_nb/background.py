@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.environment import ROOT
 from ocensa_nb.equivalents import arguments
+from ocensa_nb.paths import ROOT
 
 TRACEBACK = "Traceback (most recent call last)"
 TAIL = 16_000  # bytes of what the process has said that are looked at

@@ -12,23 +12,11 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ocensa_nb.config import PRECISIONS, TrainConfig
-from ocensa_nb.durable import reason
 from ocensa_nb.errors import UserError
 from ocensa_nb.heartbeat_lock import HeartbeatLock
 from ocensa_nb.manifest import is_finished
-from ocensa_nb.runs import (
-    CONFIG,
-    FORMAT,
-    HEARTBEAT,
-    LABELS,
-    LAST,
-    LOCK,
-    RUNS,
-    Run,
-    finished,
-    next_folder,
-    read_config,
-)
+from ocensa_nb.paths import RUNS, reason
+from ocensa_nb.runs import CONFIG, FORMAT, HEARTBEAT, LABELS, LAST, LOCK, Run, finished, next_folder, read_config
 from ocensa_nb.runs import make_folder as make
 from ocensa_nb.temporary import is_temporary
 

@@ -17,8 +17,9 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.durable import create_new, free_path, reason
+from ocensa_nb.durable import create_new
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.paths import free_path, reason
 from ocensa_nb.streams import SafeStream, safe_output
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]

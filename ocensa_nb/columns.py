@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ocensa_nb.accents import without_accents
-from ocensa_nb.config import unknown
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, unknown
 
 FEW_VALUES = 10  # of so few it cannot be said that they do not repeat
 

@@ -2,18 +2,17 @@
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from typing_extensions import Doc
 
-from ocensa_nb.durable import plain_path
-from ocensa_nb.errors import UserError, clipped, listed
+from ocensa_nb.errors import UserError, clipped, unknown
+from ocensa_nb.paths import plain_path
 
 TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componente")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
@@ -210,14 +209,6 @@ def _real(value: Any) -> Any:
 
 def _all_text(*values: object) -> bool:
     return all(isinstance(value, str) for value in values)
-
-
-def unknown(what: str, value: object, known: Iterable[str]) -> str:
-    """Return the Spanish message for a name that is not among the known ones: the nearest of them, and the first."""
-    names, value = [clipped(name) for name in known], clipped(value)
-    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    hint = f" ¿Quiso decir «{near[0]}»?" if near else ""
-    return f"{what} «{value}» no existe.{hint} Opciones: {listed(names)}."
 
 
 # A recipe sets fields; whatever the user sets wins. `baseline` is the guide's starting point, kept to be measured, and

@@ -7,13 +7,13 @@ ours is replaced (`atomic_write`); a file of the user's is new (`create_new`), a
 import contextlib
 import errno
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import TAKEN, error_number, reason
 from ocensa_nb.temporary import is_temporary, remove, temporary_folder
 
 REPLACE_SECONDS = 1.0  # how long Windows may refuse to replace a file that another process has open
@@ -22,59 +22,6 @@ RETRY_SECONDS = 0.02
 IN_USE = (5, 32, 33)
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
-_TAKEN = "Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out."
-_GONE = "se perdió la conexión con el disco"
-_REASONS = {
-    errno.ENOSPC: "no queda espacio en el disco",
-    errno.EDQUOT: "se acabó la cuota de disco",
-    errno.EFBIG: "el archivo no cabe",
-    errno.EACCES: "no hay permiso",
-    errno.EPERM: "no hay permiso",
-    errno.EROFS: "es de solo lectura",
-    errno.ENOENT: "no existe",
-    errno.ENOTDIR: "parte de la ruta es un archivo y no una carpeta",
-    errno.EISDIR: "es una carpeta",
-    errno.EEXIST: "ya existe un archivo con ese nombre",
-    errno.ENAMETOOLONG: "el nombre es demasiado largo",
-    errno.EIO: "el disco falla",
-    errno.ENOTCONN: _GONE,
-    errno.ESTALE: _GONE,
-    errno.ETIMEDOUT: _GONE,
-}
-
-
-def reason(error: Exception) -> str:
-    """Return in Spanish why the system refused."""
-    return _REASONS.get(_number(error)) or getattr(error, "strerror", None) or str(error)
-
-
-def _number(error: Exception) -> int | None:
-    """Return the system's number of an error; safetensors and tokenizers say it in their text alone."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found.group(1)) if found else None
-
-
-def plain_path(value: str | Path) -> Path:
-    """Return a path; raises `UserError` for one too long, or with a NUL, a newline or another control character."""
-    if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
-        raise UserError(f"La ruta {str(value)!r} tiene caracteres de control (saltos de línea o nulos). Quítelos.")
-    if not str(value).isprintable() and any(0xD800 <= ord(character) < 0xE000 for character in str(value)):
-        raise UserError(f"La ruta {str(value)!r} tiene caracteres que no son UTF-8. Cambie ese nombre.")
-    try:
-        Path(value).exists()  # a name too long to be asked about
-    except OSError as error:
-        raise UserError(f"La ruta «{str(value)[:80]}…» no vale: {reason(error)}.") from error
-    return Path(value)
-
-
-def free_path(value: str | Path) -> Path:
-    """Return a path; raises `UserError` if something has that name, a broken link included, or it cannot be one."""
-    path = plain_path(value)
-    if os.path.lexists(path):
-        raise UserError(_TAKEN.format(path=path))
-    return path
 
 
 @contextlib.contextmanager
@@ -126,7 +73,7 @@ def create_new(path: Path) -> Iterator[Path]:
                     _name_new(fresh, path)
             except OSError as error:
                 if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise UserError(_TAKEN.format(path=path)) from error
+                    raise UserError(TAKEN.format(path=path)) from error
                 raise
             _sync(parent)
 
@@ -137,7 +84,7 @@ def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and _number(error) is None:
+        if not isinstance(error, OSError) and error_number(error) is None:
             raise
         raise UserError(f"No se puede escribir «{path}»: {reason(error)}. Lo que ya había sigue intacto.") from error
 

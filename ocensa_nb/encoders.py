@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb import tiny, tokenizer_checks
-from ocensa_nb.config import unknown
 from ocensa_nb.encoder_folder import WEIGHTS, load_weights, missing_file
 from ocensa_nb.encoder_settings import ONLY_HERE, check_settings
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -17,8 +17,6 @@ from ocensa_nb.config import TrainConfig, from_recipe
 if TYPE_CHECKING:
     import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE_DATA = ROOT / "data" / "synthetic_training_data.csv"
 VERSIONED = ("torch", "transformers", "tokenizers", "scikit-learn", "pandas", "numpy")
 
 

@@ -1,5 +1,6 @@
 """The exceptions a user is meant to see, and how their messages list names."""
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -50,3 +51,11 @@ def listed(names: Iterable[object]) -> str:
     texts = [clipped(name) for name in names]
     more = len(texts) - LISTED
     return ", ".join(texts[:LISTED]) + (f" y {more:,} más" if more > 0 else "")
+
+
+def unknown(what: str, value: object, known: Iterable[str]) -> str:
+    """Return the Spanish message for a name that is not among the known ones: the nearest of them, and the first."""
+    names, value = [clipped(name) for name in known], clipped(value)
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    hint = f" ¿Quiso decir «{near[0]}»?" if near else ""
+    return f"{what} «{value}» no existe.{hint} Opciones: {listed(names)}."

@@ -12,10 +12,11 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb import environment, notices, scoring
-from ocensa_nb.durable import create_new, plain_path, write_text
+from ocensa_nb.durable import create_new, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.notices import TEXT
 from ocensa_nb.output_tables import write_table
+from ocensa_nb.paths import SAMPLE_DATA, plain_path
 from ocensa_nb.runs import Run, free_folder
 
 EXAMPLE_CHARACTERS = 160
@@ -140,7 +141,7 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     it was trained on is missing, or has changed, for then nobody knows which rows were trained on.
     """
     config = run.config
-    trained_on = environment.SAMPLE_DATA if not config.data else Path(run.facts["data"]["path"])
+    trained_on = SAMPLE_DATA if not config.data else Path(run.facts["data"]["path"])
     colab = environment.platform() == "colab"  # each notebook has its own disk, so the file is often missing
     how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
     if not data and not plain_path(trained_on).exists():

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from ocensa_nb import errors
-from ocensa_nb.durable import atomic_write, plain_path, write_text
-from ocensa_nb.environment import ROOT
+from ocensa_nb.durable import atomic_write, write_text
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT, plain_path
 from ocensa_nb.runs import METRICS, Run, free_folder, make_folder, read_json
 from ocensa_nb.temporary import is_running, owner, remove
 

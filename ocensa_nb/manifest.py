@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.durable import reason, write_text
+from ocensa_nb.durable import write_text
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import reason
 from ocensa_nb.regular_files import LARGEST_JSON, read_regular
 from ocensa_nb.seals import broken_seal, seal
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from ocensa_nb import claims
 from ocensa_nb.background import Training
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.runs import LAST, RUNS, Run
+from ocensa_nb.paths import RUNS
+from ocensa_nb.runs import LAST, Run
 
 
 def of(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:

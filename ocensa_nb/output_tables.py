@@ -20,8 +20,9 @@ from openpyxl.worksheet._writer import WorksheetWriter
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.writer.excel import ExcelWriter
 
-from ocensa_nb.durable import create_new, free_path, plain_path
+from ocensa_nb.durable import create_new
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import free_path, plain_path
 
 SUFFIXES = (".csv", ".xlsx")
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing

@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 
 from ocensa_nb.durable import write_text
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 
 BRANCH = "main"  # where the badges of a commit lead: its own notebooks do not have the address yet
 CLONED = ("ocensa_nb", "data", "requirements.txt")  # what a set-up cell needs of a clone

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ocensa_nb import manifest
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.durable import atomic_write, free_path, plain_path, reason, write_text
+from ocensa_nb.durable import atomic_write, write_text
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
+from ocensa_nb.paths import RUNS, free_path, plain_path, reason
 from ocensa_nb.regular_files import LARGEST_JSON, open_regular, read_regular
 from ocensa_nb.temporary import is_temporary, remove, temporary_folder
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 GIF, LOCK = "training.gif", ".lock"
 HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file locks
-RUNS = Path("runs")
 FORMAT = 2
 CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
 LARGEST_HISTORY = 2**30  # bytes: some five million steps

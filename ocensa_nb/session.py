@@ -17,8 +17,8 @@ from pathlib import Path
 from ocensa_nb.drive import DRIVE
 from ocensa_nb.durable import create_new
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import REQUIREMENTS
 
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 WHEELS = "wheels"  # a folder beside the requirements with what to install where there is no internet
 UPLOADS = "avisos"  # a folder of Drive, next to the runs
 KAGGLE_INPUT = Path("/kaggle/input")  # what the user attaches, read-only

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.durable import plain_path, reason
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
+from ocensa_nb.paths import plain_path, reason
 from ocensa_nb.regular_files import read_regular
 from ocensa_nb.table_width import check_width
 from ocensa_nb.workbooks import read_excel

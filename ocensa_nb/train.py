@@ -34,8 +34,9 @@ from ocensa_nb.memory_estimate import memory_note
 from ocensa_nb.model import count_parameters, describe_parameters, sha256, trained_weights
 from ocensa_nb.notices import Notices, prepare, read
 from ocensa_nb.optim import EarlyStopping, LinearSchedule
+from ocensa_nb.paths import RUNS, SAMPLE_DATA
 from ocensa_nb.precision import allow_tf32, replacement_note, resolve_precision
-from ocensa_nb.runs import LAST, RUNS, Run
+from ocensa_nb.runs import LAST, Run
 from ocensa_nb.tokenizer_checks import check_unknown_share, unknown_share
 from ocensa_nb.tokenizer_checks import describe as describe_tokens
 from ocensa_nb.tokens import encode
@@ -43,7 +44,7 @@ from ocensa_nb.tokens import encode
 
 def load_notices(config: TrainConfig) -> Notices:
     """Read and prepare the config's data; an empty path is the synthetic data that comes with the project."""
-    path = config.data or environment.SAMPLE_DATA
+    path = config.data or SAMPLE_DATA
     return prepare(read(path, config.columns, tuple(config.heads), config.text_fields), config)
 
 
@@ -184,7 +185,7 @@ def _facts(
     trainable, total = count_parameters(model)
     return {
         "data": {
-            "path": str(Path(config.data or environment.SAMPLE_DATA).resolve()),
+            "path": str(Path(config.data or SAMPLE_DATA).resolve()),
             "fingerprint": notices.fingerprint,
             "columns": notices.report.columns,
             "merged": notices.report.merged(),

@@ -18,9 +18,10 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.forecast import Forecast
 from ocensa_nb.looks import PANEL_CSS
 from ocensa_nb.notices import Notices
+from ocensa_nb.paths import RUNS
 from ocensa_nb.precision import unavailable
 from ocensa_nb.runner import Runner, guarded
-from ocensa_nb.runs import RUNS, Run
+from ocensa_nb.runs import Run
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 PRECISIONS = {name: name for name in ("auto", "fp32", "tf32", "bf16", "fp16")}

@@ -3,12 +3,13 @@
 import csv
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
-from openpyxl import load_workbook
 from openpyxl.cell.cell import ERROR_CODES
+from openpyxl.reader.excel import ExcelReader
 from tqdm.auto import tqdm
 
 from ocensa_nb.errors import UserError, listed
@@ -23,6 +24,7 @@ MAX_WORKBOOK_PART = 2**21  # bytes: openpyxl takes quadratic time in the number 
 MAX_ROWS = 2**20  # Excel's own
 MAX_CELLS = 60_000_000  # of the rectangle from A1 to the last cell: all those rows, of 57 columns
 MAX_ROW_TAGS = 2_000_000  # between two rows; a row of Excel's 16,384 columns has some 100,000
+MAX_TOKEN = 2**22  # bytes of a tag, or of the text of a cell: Excel takes 32,767 characters
 MAX_CHARACTERS = 2**28  # in all cells: many cells may refer to the same long text
 _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
@@ -34,7 +36,11 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
     """
     try:
         _refuse_bombs(path, content)
-        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
+        reader = ExcelReader(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
+        reader.archive = _GuardedZip(io.BytesIO(content))
+        reader.archive.filename = str(path)
+        reader.read()
+        book = reader.wb
         sheet, *others = book.worksheets
         rows = _rows(path, sheet)
         table = _frame(rows) if rows else pd.DataFrame()
@@ -73,31 +79,39 @@ def _is_metadata(name: str) -> bool:
     return name.endswith((".xml", ".rels")) and not name.startswith(("xl/worksheets/sheet", "xl/sharedStrings"))
 
 
-class _RowGuard:
-    """The XML of a sheet; raises `UserError` in the middle of a row of too many cells, before they fill the memory."""
+class _GuardedZip(zipfile.ZipFile):
+    """A book whose parts raise `UserError` while they are read, before they cost too much time or memory."""
 
-    def __init__(self, file: IO[bytes], message: str) -> None:
-        self._file = file
-        self._message = message
-        self.tags = 0  # since the last row
+    def open(self, name: str | zipfile.ZipInfo, *args: Any, **options: Any) -> IO[bytes]:
+        """Open a part of the book."""
+        file = super().open(name, *args, **options)
+        file.read = _Guard(file.read, f"«{name}» de «{self.filename}»")
+        return file
 
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes."""
-        chunk = self._file.read(size)
-        self.tags += chunk.count(b"<")
-        if self.tags > MAX_ROW_TAGS:
-            raise UserError(self._message)
+
+class _Guard:
+    """The `read` of a part of a book, which stops within a long row or a long token.
+
+    openpyxl parses a whole row before it returns the first cell of it, and expat before 2.6 takes quadratic time for a
+    comment or an attribute that arrives in pieces (CVE-2023-52425).
+    """
+
+    def __init__(self, read: Callable[[int], bytes], name: str) -> None:
+        self._read, self._name = read, name
+        self._tags = 0  # since the last row
+        self._token = 0  # bytes since the last end of a tag
+
+    def __call__(self, size: int = -1) -> bytes:
+        """Return the next bytes; raises `UserError` in the middle of a row or a token that is too long."""
+        chunk = self._read(size)
+        if len(chunk) > MAX_TOKEN:
+            return chunk  # read at once, and parsed in linear time
+        self._tags = chunk.count(b"<") + (0 if b"row" in chunk or b"<si" in chunk else self._tags)
+        end = chunk.rfind(b">")
+        self._token = self._token + len(chunk) if end < 0 else len(chunk) - end
+        if self._tags > MAX_ROW_TAGS or self._token > MAX_TOKEN:
+            raise UserError(f"{self._name} tiene una fila o un texto demasiado largos. {_AS_CSV}")
         return chunk
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> "_RowGuard":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
@@ -107,15 +121,11 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
     thousand million.
     """
     sheet.reset_dimensions()  # what a sheet says of its own size may be wrong
-    too_long = f"Una fila de la hoja «{sheet.title}» de «{path}» tiene demasiadas celdas. {_AS_CSV}"
-    source = _RowGuard(sheet._get_source(), too_long)
-    sheet._get_source = lambda: source  # openpyxl parses a whole row before it gives its first cell
     characters = 0
     rows: list[list[str]] = []
     widest = 0
     found = tqdm(sheet.iter_rows(values_only=True), "Leyendo filas", unit="fila", leave=False, delay=1)
     for number, row in enumerate(found, 1):
-        source.tags = 0
         texts = [_text(value) for value in row]
         while texts and not texts[-1]:
             texts.pop()

@@ -18,8 +18,8 @@ from dying import abandoned
 from PIL import Image
 
 from ocensa_nb import cli, compare, evaluate, plots, predict, synthetic, temporary, train, trunk_store
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import GIF, Run
 from ocensa_nb.tables import read_table
 

@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from ocensa_nb.environment import ROOT
+from ocensa_nb.paths import ROOT
 
 
 def ocensa(*arguments):

@@ -15,10 +15,10 @@ import nbformat
 import papermill
 import pytest
 
-from ocensa_nb import environment, session
-from ocensa_nb.environment import ROOT
+from ocensa_nb import environment, paths, session
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import RUNS, Run
+from ocensa_nb.paths import ROOT, RUNS
+from ocensa_nb.runs import Run
 
 SETUP = next(
     cell.source
@@ -170,7 +170,7 @@ def test_nothing_that_comes_with_a_cloud_is_replaced(monkeypatch, installed, lac
         return installed[name]
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert {re.match(r"[\w-]+", line).group() for line in session.missing_requirements(session.REQUIREMENTS)} == lacking
+    assert {re.match(r"[\w-]+", line).group() for line in session.missing_requirements(paths.REQUIREMENTS)} == lacking
 
 
 def copy_project(folder, changes=()):

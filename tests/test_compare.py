@@ -9,8 +9,8 @@ import torch
 
 from ocensa_nb import compare, measure, quality
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 from ocensa_nb.techniques import EXACT, TRADE, Technique, ladder, verdict
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 from dying import abandoned
 from safetensors import SafetensorError
 
-from ocensa_nb import durable, tensor_files, trunk_store
+from ocensa_nb import paths, tensor_files, trunk_store
 from ocensa_nb.durable import atomic_write, create_new, write_text
 from ocensa_nb.errors import UserError
 from ocensa_nb.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
@@ -143,7 +143,7 @@ def test_replace_of_cached_array_that_windows_holds_briefly_is_retried(tmp_path,
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x7fb", "x" * 5000])
 def test_a_path_that_cannot_be_is_a_sentence(name):
     with pytest.raises(UserError, match=r"caracteres de control|no vale"):
-        durable.plain_path(name)
+        paths.plain_path(name)
 
 
 def test_files_have_the_permissions_of_any_new_file(tmp_path):

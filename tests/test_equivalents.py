@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ocensa_nb import cli, equivalents
 from ocensa_nb.config import RECIPES
-from ocensa_nb.environment import ROOT, configure
+from ocensa_nb.environment import configure
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 
 CHANGES = st.fixed_dictionaries(
     {},

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
 from ocensa_nb import environment, evaluate, plots, predict, runs, scoring, synthetic, train
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import Run
 
 

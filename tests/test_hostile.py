@@ -33,9 +33,9 @@ from ocensa_nb import (
     widgets,
     workbooks,
 )
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluate import Evaluation
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import ENCODER, HEADS, LABELS, Run
 
 DANGEROUS = {  # and what they become
@@ -209,6 +209,15 @@ class TestABombInAWorkbook:
                 book.writestr(member, data)
         return path
 
+    def with_shared_strings(self, book):
+        """Register a part of shared strings: openpyxl writes none."""
+        with zipfile.ZipFile(book) as archive:
+            types = archive.read("[Content_Types].xml").decode()
+        kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+        shared = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>'
+        self.rewritten(book, "[Content_Types].xml", types.replace("</Types>", shared))
+        self.rewritten(book, "xl/sharedStrings.xml", f'<sst xmlns="{SHEET}"/>')
+
     @pytest.fixture
     def book(self, tmp_path):
         synthetic.generate(20, seed=1).to_excel(tmp_path / "a.xlsx", index=False)
@@ -253,11 +262,7 @@ class TestABombInAWorkbook:
 
     def test_long_text_that_many_cells_refer_to_is_refused_before_it_is_copied(self, book, monkeypatch):
         monkeypatch.setattr(workbooks, "MAX_CHARACTERS", 100_000)
-        with zipfile.ZipFile(book) as archive:
-            types = archive.read("[Content_Types].xml").decode()
-        kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
-        shared = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>'
-        self.rewritten(book, "[Content_Types].xml", types.replace("</Types>", shared))
+        self.with_shared_strings(book)
         texts = f'<sst xmlns="{SHEET}"><si><t>{"a" * 2_000}</t></si></sst>'
         self.rewritten(book, "xl/sharedStrings.xml", texts)
         rows = "".join(f'<row r="{i}"><c r="A{i}" t="s"><v>0</v></c></row>' for i in range(1, 100))
@@ -270,8 +275,15 @@ class TestABombInAWorkbook:
         row = '<row r="2">' + "<c/>" * 200_000 + "</row>"
         monkeypatch.setattr("openpyxl.worksheet._reader.WorkSheetParser.parse_row", lambda *_: pytest.fail("parsed"))
         sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{row}</sheetData></worksheet>'
-        with pytest.raises(UserError, match="demasiadas celdas"):
+        with pytest.raises(UserError, match="una fila o un texto demasiado largos"):
             notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
+
+    @pytest.mark.parametrize("part", ["xl/worksheets/sheet1.xml", "xl/sharedStrings.xml"])
+    def test_long_token_is_refused_before_it_takes_quadratic_time(self, part, book, monkeypatch):
+        monkeypatch.setattr(workbooks, "MAX_TOKEN", 100_000)
+        self.with_shared_strings(book)
+        with pytest.raises(UserError, match="demasiado largos"):
+            notices.read(self.rewritten(book, part, f'<a xmlns="{SHEET}"><!--{"x" * 500_000}--></a>'))
 
     def test_wide_row_below_the_titles_is_refused_at_once(self, book):
         rows = "".join(f'<row r="{i}"><c r="XFD{i}" t="inlineStr"><is><t>a</t></is></c></row>' for i in range(2, 9))

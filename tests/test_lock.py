@@ -15,9 +15,9 @@ import dying
 import pytest
 
 from ocensa_nb import claims, heartbeat_lock, interruption, train
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.heartbeat_lock import STALE_SECONDS, HeartbeatLock, Holder
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import HEARTBEAT
 
 fcntl = pytest.importorskip("fcntl", reason="Windows locks files on any disk")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
 from ocensa_nb import film, looks, plots
-from ocensa_nb.environment import ROOT
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import Run
 
 

@@ -9,8 +9,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ocensa_nb import notices
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 from ocensa_nb.splits import split_rows
 from ocensa_nb.tables import read_table
 

@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from ocensa_nb import output_tables
-from ocensa_nb.durable import plain_path
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT, plain_path
 from ocensa_nb.runs import Run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals, pipes and devices")

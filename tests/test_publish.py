@@ -10,8 +10,8 @@ import nbformat
 import pytest
 
 from ocensa_nb import publish
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 
 ADDRESS = "https://github.com/cuenta/copia"
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))

@@ -2,7 +2,7 @@
 
 import re
 
-from ocensa_nb.environment import ROOT
+from ocensa_nb.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

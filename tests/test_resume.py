@@ -22,9 +22,9 @@ from ocensa_nb import claims, interruption, journal, runs, train
 from ocensa_nb.chance import random_state, restore_random_state
 from ocensa_nb.checkpoint import Checkpoints, pack, unpack
 from ocensa_nb.checkpoint_files import FILES, CheckpointFiles
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.manifest import MANIFEST
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import LAST, METRICS, Run
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")

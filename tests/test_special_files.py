@@ -10,8 +10,8 @@ import pytest
 
 from ocensa_nb import cli, manifest, notices, runs
 from ocensa_nb.encoders import load_encoder, load_tokenizer
-from ocensa_nb.environment import ROOT
 from ocensa_nb.errors import UserError
+from ocensa_nb.paths import ROOT
 from ocensa_nb.regular_files import open_regular, read_regular
 from ocensa_nb.runs import Run
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from lab import Lab, Notebook, until
 
-from ocensa_nb.environment import ROOT
+from ocensa_nb.paths import ROOT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

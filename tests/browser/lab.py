@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocensa_nb.environment import ROOT
+from ocensa_nb.paths import ROOT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

@@ -1,0 +1,66 @@
+"""Where the project's own files are, and checks of the paths that a user gives."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from ocensa_nb.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_DATA = ROOT / "data" / "synthetic_training_data.csv"
+REQUIREMENTS = ROOT / "requirements.txt"
+RUNS = Path("runs")
+TAKEN = "Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out."
+_GONE = "se perdió la conexión con el disco"
+_REASONS = {
+    errno.ENOSPC: "no queda espacio en el disco",
+    errno.EDQUOT: "se acabó la cuota de disco",
+    errno.EFBIG: "el archivo no cabe",
+    errno.EACCES: "no hay permiso",
+    errno.EPERM: "no hay permiso",
+    errno.EROFS: "es de solo lectura",
+    errno.ENOENT: "no existe",
+    errno.ENOTDIR: "parte de la ruta es un archivo y no una carpeta",
+    errno.EISDIR: "es una carpeta",
+    errno.EEXIST: "ya existe un archivo con ese nombre",
+    errno.ENAMETOOLONG: "el nombre es demasiado largo",
+    errno.EIO: "el disco falla",
+    errno.ENOTCONN: _GONE,
+    errno.ESTALE: _GONE,
+    errno.ETIMEDOUT: _GONE,
+}
+
+
+def reason(error: Exception) -> str:
+    """Return in Spanish why the system refused."""
+    return _REASONS.get(error_number(error)) or getattr(error, "strerror", None) or str(error)
+
+
+def error_number(error: Exception) -> int | None:
+    """Return the system's number of an error; safetensors and tokenizers say it in their text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found.group(1)) if found else None
+
+
+def plain_path(value: str | Path) -> Path:
+    """Return a path; raises `UserError` for one too long, or with a NUL, a newline or another control character."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
+        raise UserError(f"La ruta {str(value)!r} tiene caracteres de control (saltos de línea o nulos). Quítelos.")
+    if not str(value).isprintable() and any(0xD800 <= ord(character) < 0xE000 for character in str(value)):
+        raise UserError(f"La ruta {str(value)!r} tiene caracteres que no son UTF-8. Cambie ese nombre.")
+    try:
+        Path(value).exists()  # a name too long to be asked about
+    except OSError as error:
+        raise UserError(f"La ruta «{str(value)[:80]}…» no vale: {reason(error)}.") from error
+    return Path(value)
+
+
+def free_path(value: str | Path) -> Path:
+    """Return a path; raises `UserError` if something has that name, a broken link included, or it cannot be one."""
+    path = plain_path(value)
+    if os.path.lexists(path):
+        raise UserError(TAKEN.format(path=path))
+    return path
