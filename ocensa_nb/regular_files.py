@@ -21,8 +21,9 @@ def open_regular(path: Path, mode: str = "rb") -> IO[bytes]:
 def read_regular(path: Path, most: int) -> bytes:
     """Return the content of a regular file; raises `OSError` if it has more than `most` bytes."""
     with open_regular(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        too_large = os.fstat(file.fileno()).st_size > most
+        content = b"" if too_large else file.read(most + 1)
+    if too_large or len(content) > most:  # it may have grown meanwhile
         raise OSError(errno.EOVERFLOW, f"ocupa más de {most / 2**20:,.0f} MiB")
     return content
 
