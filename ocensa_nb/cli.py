@@ -120,8 +120,8 @@ def compare(
 ) -> dict[str, Any]:
     """Medir qué gana cada optimización aquí, con sus datos: sola y una sobre otra."""
     from ocensa_nb import compare as comparison
+    from ocensa_nb import comparison_report, runs
     from ocensa_nb import quality as trainings
-    from ocensa_nb import runs
 
     trainings.check(epochs, seeds)
     path = runs.free_folder(out)  # before the work, not after
@@ -135,7 +135,7 @@ def compare(
             results["quality"] = trainings.quality(config, results, epochs, seeds)
             print(trainings.reading(results["quality"]))
     finally:  # what was measured is saved even if the trainings stop
-        comparison.save(results, path)
+        comparison_report.save(results, path)
     print(f"Tablas y figuras en {path}.")
     return results
 

@@ -16,15 +16,14 @@ from tqdm.auto import tqdm
 from ocensa_nb import environment
 from ocensa_nb.bench import Bench, Variant
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.durable import create_new, write_text
+from ocensa_nb.durable import write_text
 from ocensa_nb.encoders import check_length, load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError
-from ocensa_nb.estimate import duration
+from ocensa_nb.measure import duration
 from ocensa_nb.output_tables import write_table
 from ocensa_nb.precision import resolve_precision
-from ocensa_nb.runs import free_folder
 from ocensa_nb.slices import layers
-from ocensa_nb.techniques import SHORTER, Technique, alone, ladder
+from ocensa_nb.techniques import SHORTER, alone, rungs
 from ocensa_nb.tokens import encode
 from ocensa_nb.train import load_notices
 
@@ -76,15 +75,6 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     }
 
 
-def rungs(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:
-    """Return the ladder of an encoder and its data: each technique, with its config on top of those before it."""
-    found = []
-    for technique in ladder(depth, cuts, halves):
-        base = base.replace(**technique.changes)
-        found.append((technique, base))
-    return found
-
-
 def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
     """Return the ladder, or the techniques `alone`, as the user reads them: a row a technique."""
     columns = {
@@ -124,18 +114,9 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def save(results: Mapping[str, Any], out: str | Path) -> Path:
-    """Write the results, their tables and their figures to a new folder, which appears complete, and return it."""
-    from ocensa_nb import plots
-
-    path = free_folder(out)
-    with create_new(path) as folder:
-        folder.mkdir()
-        write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
-        for which in ("ladder", "alone"):
-            write_table(table(results, which), folder / f"{which}.csv")
-            plots.save(plots.speedups(results, which), folder / f"{which}.png")
-        write_text(folder / "verdicts.txt", "\n".join(verdicts(results)) + "\n")
-        if "quality" in results:
-            plots.save(plots.f1_against_time(results["quality"]), folder / "quality.png")
-    return path
+def write(results: Mapping[str, Any], folder: Path) -> None:
+    """Write the results and their tables to a folder that exists."""
+    write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+    for which in ("ladder", "alone"):
+        write_table(table(results, which), folder / f"{which}.csv")
+    write_text(folder / "verdicts.txt", "\n".join(verdicts(results)) + "\n")

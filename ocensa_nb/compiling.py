@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.model import MultiHeadClassifier
 
 
 def require_compiler(device: torch.device) -> None:
@@ -20,6 +20,6 @@ def require_compiler(device: torch.device) -> None:
         ) from error
 
 
-def compiled(model: MultiHeadClassifier) -> Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
+def compiled(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the model's forward, compiled once for every length; see `require_compiler`."""
     return torch.compile(model, dynamic=True)

@@ -13,7 +13,7 @@ from ocensa_nb.chance import random_state, restore_random_state
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine import Engine
 from ocensa_nb.feeding import EffectiveBatches, EpochSampler
-from ocensa_nb.measure import seconds_of
+from ocensa_nb.measure import duration, seconds_of
 from ocensa_nb.tokens import TokenTable
 
 QUANTILES = (1.0, 0.0, 0.5, 0.25, 0.75, 0.9)  # of an epoch's batches by size, in the order they are measured
@@ -78,13 +78,6 @@ def expect(
     epoch = float(steps_seconds + scoring_seconds["val"])
     training = config.epochs * epoch + sum(scoring_seconds.values())
     return Estimate(epoch, training, time.perf_counter() - started)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person says it: seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextlib.contextmanager

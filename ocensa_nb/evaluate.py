@@ -14,6 +14,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from ocensa_nb import environment, notices, scoring
 from ocensa_nb.durable import create_new, write_text
 from ocensa_nb.errors import UserError
+from ocensa_nb.metrics import flat_metrics
 from ocensa_nb.notices import TEXT
 from ocensa_nb.output_tables import write_table
 from ocensa_nb.paths import SAMPLE_DATA, plain_path
@@ -44,7 +45,7 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, float]:
         """The flat metrics of every head."""
-        return scoring.metrics(self.labels, self.predicted)
+        return flat_metrics(self.labels, self.predicted)
 
     def summary(self) -> pd.DataFrame:
         """Return one row a head: weighted F1, macro F1, accuracy, precision, recall."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from ocensa_nb import encoders, engine, environment, pricing
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.estimate import duration
+from ocensa_nb.measure import duration
 from ocensa_nb.memory_estimate import memory_note
 from ocensa_nb.model import MultiHeadClassifier, count_parameters
 from ocensa_nb.notices import Notices

@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.estimate import duration
 from ocensa_nb.looks import COLOURS, SMOOTHING
+from ocensa_nb.measure import duration
 from ocensa_nb.regular_files import open_regular
 
 POINTS = 240  # of the loss that are drawn; a screen shows no more

@@ -122,10 +122,8 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
 
 
 @styled
-def f1_against_time(points: list[dict[str, Any]]) -> "Figure":
+def f1_against_time(points: list[dict[str, Any]], caption: str) -> "Figure":
     """Return a point a rung of the ladder: seconds of a short training against its validation F1, with its spread."""
-    from ocensa_nb.quality import reading
-
     figure, axes = new_figure(9, 4.5)
     for place, point in enumerate(points):
         spread = [[point["f1"] - point["f1_min"]], [point["f1_max"] - point["f1"]]]
@@ -143,7 +141,7 @@ def f1_against_time(points: list[dict[str, Any]]) -> "Figure":
     axes.plot([], [], "o", color=COLOURS[0], label="entrenado")
     axes.plot([], [], "o", color=COLOURS[5], label="misma función: su F1 es el del entrenado")
     figure.legend(loc="outside upper center", ncols=2)
-    read_as(figure, reading(points))
+    read_as(figure, caption)
     return figure
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ocensa_nb.bench import EPOCHS
-from ocensa_nb.compare import rungs
 from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.estimate import duration
+from ocensa_nb.measure import duration
+from ocensa_nb.techniques import rungs
 from ocensa_nb.train import fit, load_notices
 
 # The guide's rate of 2e-5 learns next to nothing in a few epochs. What is frozen low takes the rate of the recipe for a

@@ -8,21 +8,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ocensa_nb import manifest
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.durable import atomic_write, write_text
+from ocensa_nb.durable import write_text
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
 from ocensa_nb.paths import RUNS, free_path, plain_path, reason
 from ocensa_nb.regular_files import LARGEST_JSON, open_regular, read_regular
 from ocensa_nb.temporary import is_temporary, remove, temporary_folder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from ocensa_nb.model import MultiHeadClassifier
 
 GIF, LOCK = "training.gif", ".lock"
 HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file locks
@@ -183,37 +178,6 @@ class Run:
         """Write a JSON file of the run, atomically."""
         self.check_held()
         write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-    def save_model(self, model: "MultiHeadClassifier", tokenizer: "PreTrainedTokenizerBase") -> None:
-        """Write the encoder as any Hugging Face tool reads it, and the shared layer with the heads beside it."""
-        from ocensa_nb import heads_file
-        from ocensa_nb.encoders import quiet
-
-        self.check_held()
-        with atomic_write(self.path / ENCODER) as fresh, quiet():
-            model.encoder.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-        heads_file.write(self.path / HEADS, model)
-
-    def load_model(self) -> tuple["MultiHeadClassifier", "PreTrainedTokenizerBase"]:
-        """Return the trained classifier, in eval mode on the CPU, and its tokenizer.
-
-        Raises `UserError`, naming the tensors, if weights are missing or not finite.
-        """
-        from ocensa_nb import heads_file
-        from ocensa_nb.encoder_probe import as_user_error, probe
-        from ocensa_nb.encoders import load_encoder, load_tokenizer
-        from ocensa_nb.model import MultiHeadClassifier
-
-        source = str(self.path / ENCODER)
-        tokenizer = load_tokenizer(source, as_saved=True)
-        sizes = {head: len(names) for head, names in self.classes.items()}
-        encoder = load_encoder(source, tokenizer)
-        probe(encoder, tokenizer, self.config.max_length, source)
-        with as_user_error(source):
-            model = MultiHeadClassifier(encoder, sizes, self.config.dropout)
-        heads_file.load_into(model, self.path / HEADS)
-        return model.eval(), tokenizer
 
 
 def free_folder(out: str | Path) -> Path:

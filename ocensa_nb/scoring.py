@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from tqdm.auto import tqdm
 
 from ocensa_nb import environment
@@ -13,6 +12,7 @@ from ocensa_nb.memory import CLOSE, Pieces, explained
 from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.precision import autocast, replacement_note, scoring_precision
 from ocensa_nb.runs import Run
+from ocensa_nb.saved_model import load_model
 from ocensa_nb.tokens import TokenTable, encode, sorted_batches
 from ocensa_nb.trunk import HiddenTable
 
@@ -62,7 +62,7 @@ def score_texts(run: Run, texts: Sequence[str], progress: str) -> dict[str, np.n
 
     `progress` is the title of the progress bar.
     """
-    model, tokenizer = run.load_model()
+    model, tokenizer = load_model(run)
     device = environment.device()
     torch.set_num_threads(environment.threads())
     precision = scoring_precision(run.facts["precision"], device)
@@ -86,29 +86,3 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     """Return the softmax of logits (rows, classes), computed from the largest down so that nothing overflows."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the flat metrics of every head: `causa_f1` (weighted), `causa_f1_macro`, `causa_accuracy` and so on.
-
-    Averages are scikit-learn's; a class that is never predicted has precision 0.
-    """
-    flat = {}
-    for head, truth in labels.items():
-        guess = predicted[head]
-        precision, recall, f1, _ = precision_recall_fscore_support(truth, guess, average="weighted", zero_division=0)
-        flat[f"{head}_f1"] = float(f1)
-        flat[f"{head}_f1_macro"] = float(f1_score(truth, guess, average="macro", zero_division=0))
-        flat[f"{head}_accuracy"] = float(accuracy_score(truth, guess))
-        flat[f"{head}_precision"] = float(precision)
-        flat[f"{head}_recall"] = float(recall)
-    return flat
-
-
-def confusion(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
-    """Return the confusion counts of one head as sparse triples [true, predicted, rows], in order of class.
-
-    labels, predicted: integer classes (rows,). Pairs that do not occur are left out: of some 40 classes most do not.
-    """
-    pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
-    return np.column_stack([pairs, counts]).tolist()

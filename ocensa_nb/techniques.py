@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ocensa_nb.config import TrainConfig
+
 SHORTER = 128  # tokens: the guide's shorter max_length
 EXACT, GIVEN_FREEZING, TRADE = "exacta", "exacta si se congela", "compromiso"
 
@@ -57,6 +59,15 @@ def ladder(depth: int, cuts: bool, halves: bool) -> list[Technique]:
         _freeze(depth),
         Technique("trunk_cache", "Capas congeladas, una sola vez", GIVEN_FREEZING, {"cache_trunk": True}),
     ]
+
+
+def rungs(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:
+    """Return the ladder of an encoder and its data: each technique, with its config on top of those before it."""
+    found = []
+    for technique in ladder(depth, cuts, halves):
+        base = base.replace(**technique.changes)
+        found.append((technique, base))
+    return found
 
 
 def alone(depth: int, cuts: bool, halves: bool, batch_size: int) -> list[Technique]:

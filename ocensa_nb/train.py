@@ -24,6 +24,7 @@ from ocensa_nb.claims import claim
 from ocensa_nb.compiling import require_compiler
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.divergence import Watch
+from ocensa_nb.early_stopping import EarlyStopping
 from ocensa_nb.encoder_probe import probe
 from ocensa_nb.encoders import load_encoder, load_tokenizer
 from ocensa_nb.engine import Engine
@@ -31,12 +32,14 @@ from ocensa_nb.feeding import step_loader
 from ocensa_nb.interruption import heeded, told
 from ocensa_nb.journal import Journal
 from ocensa_nb.memory_estimate import memory_note
+from ocensa_nb.metrics import confusion_counts, flat_metrics
 from ocensa_nb.model import count_parameters, describe_parameters, sha256, trained_weights
 from ocensa_nb.notices import Notices, prepare, read
-from ocensa_nb.optim import EarlyStopping, LinearSchedule
+from ocensa_nb.optim import LinearSchedule
 from ocensa_nb.paths import RUNS, SAMPLE_DATA
 from ocensa_nb.precision import allow_tf32, replacement_note, resolve_precision
 from ocensa_nb.runs import LAST, Run
+from ocensa_nb.saved_model import save_model
 from ocensa_nb.tokenizer_checks import check_unknown_share, unknown_share
 from ocensa_nb.tokenizer_checks import describe as describe_tokens
 from ocensa_nb.tokens import encode
@@ -91,7 +94,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         trunk_seconds = time.perf_counter() - built_from
         took, metrics = _train(run, config, notices, engine)
         used_vocabulary.widen(encoder)
-        run.save_model(model, tokenizer)
+        save_model(run, model, tokenizer)
         took["seconds"] |= {"trunk": trunk_seconds, "total": time.perf_counter() - started + took["seconds"]["earlier"]}
         run.finish(took, metrics)
     return run
@@ -150,9 +153,9 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
             schedule.move(-journal.read())
             watch.check()
             labels, predicted = answers("val")
-            scores = scoring.metrics(labels, predicted)
+            scores = flat_metrics(labels, predicted)
             watched = config.monitored_head
-            confusion = scoring.confusion(labels[watched], predicted[watched])
+            confusion = confusion_counts(labels[watched], predicted[watched])
             line = {
                 "epoch": at.epoch,
                 "loss": journal.mean_loss,
@@ -166,7 +169,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
             asked.check(run.path)
 
     stopping.restore(model)
-    scores = {side: scoring.metrics(*answers(side)) for side in ("val", "test")}
+    scores = {side: flat_metrics(*answers(side)) for side in ("val", "test")}
     at.tick()
     seconds = {
         "expected": expected.training,

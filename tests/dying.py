@@ -35,7 +35,7 @@ MOMENTS = {
     "before a file is renamed": (durable.os, "replace", 9),
     "in the middle of a line of the history": (runs.Run, "append_history", 8),
     "in validation": (scoring, "predictions", 5),
-    "while the model is saved": (runs.Run, "save_model", 1),
+    "while the model is saved": (train, "save_model", 1),
     "between the metrics and the manifest": (manifest, "seal", 1),
     "after the last file, before tidying up": (runs.Run, "tidy", 1),
 }

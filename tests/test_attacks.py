@@ -17,7 +17,18 @@ import pytest
 from dying import abandoned
 from PIL import Image
 
-from ocensa_nb import cli, compare, evaluate, plots, predict, synthetic, temporary, train, trunk_store
+from ocensa_nb import (
+    cli,
+    compare,
+    comparison_report,
+    evaluate,
+    plots,
+    predict,
+    synthetic,
+    temporary,
+    train,
+    trunk_store,
+)
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import GIF, Run
@@ -77,7 +88,7 @@ def run_predict(run, csv, out):
 
 
 def save_comparison(results, out):
-    compare.save(results, out)
+    comparison_report.save(results, out)
 
 
 def draw_gif(run):

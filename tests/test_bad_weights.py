@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ocensa_nb import manifest
+from ocensa_nb import manifest, saved_model
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import ENCODER, HEADS, Run
 
@@ -32,7 +32,7 @@ def rewrite(run, tmp_path):
 
 def rejected(run):
     with pytest.raises(UserError) as refused:
-        run.load_model()
+        saved_model.load_model(run)
     return str(refused.value)
 
 
@@ -66,5 +66,5 @@ def test_heads_of_another_shape_or_type_are_rejected_with_their_names(rewrite, c
 
 def test_unchanged_weights_are_accepted_and_the_same_twice(rewrite):
     run = rewrite(HEADS, lambda tensors: None)
-    first, second = run.load_model()[0].state_dict(), run.load_model()[0].state_dict()
+    first, second = saved_model.load_model(run)[0].state_dict(), saved_model.load_model(run)[0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -11,7 +11,7 @@ from ocensa_nb import compare, measure, quality
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
-from ocensa_nb.techniques import EXACT, TRADE, Technique, ladder, verdict
+from ocensa_nb.techniques import EXACT, TRADE, Technique, ladder, rungs, verdict
 
 CPU = torch.device("cpu")
 
@@ -101,7 +101,7 @@ def test_a_verdict_sets_the_measured_gain_against_the_promised_one(speedup, low,
 
 
 def test_every_rung_keeps_the_changes_of_those_before_it():
-    stacked = compare.rungs(baseline_of(TrainConfig(model="tiny")), depth=4, cuts=True, halves=True)
+    stacked = rungs(baseline_of(TrainConfig(model="tiny")), depth=4, cuts=True, halves=True)
     last = stacked[-1][1]
     assert (last.padding, last.cls_only, last.used_vocabulary, last.max_length) == ("dynamic", True, True, 128)
     assert (last.precision, last.freeze_layers, last.cache_trunk) == ("auto", 2, True)

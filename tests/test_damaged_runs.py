@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb import cli, manifest, runs, tokens, train
+from ocensa_nb import cli, manifest, runs, saved_model, tokens, train
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
 
@@ -47,20 +47,20 @@ def test_token_ids_beyond_the_embeddings_are_refused(edit, copy, csv, tmp_path, 
 def test_encoder_config_of_another_shape_is_refused(name, value, copy):
     change(copy, f"{runs.ENCODER}/config.json", lambda shape: shape.update({name: value}))
     with pytest.raises(UserError):
-        Run.load(copy).load_model()
+        saved_model.load_model(Run.load(copy))
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"])
 def test_encoder_config_of_an_enormous_model_is_refused_before_its_memory_is_taken(name, copy):
     change(copy, f"{runs.ENCODER}/config.json", lambda shape: shape.update({name: 2**20}))
     with pytest.raises(UserError, match=r"config\.json"):
-        Run.load(copy).load_model()
+        saved_model.load_model(Run.load(copy))
 
 
 def test_tokenizer_config_of_another_type_is_refused(copy):
     change(copy, f"{runs.ENCODER}/tokenizer_config.json", lambda settings: settings.update(model_max_length=[1]))
     with pytest.raises(UserError):
-        Run.load(copy).load_model()
+        saved_model.load_model(Run.load(copy))
 
 
 def test_lone_surrogate_in_a_label_is_refused(copy, csv, tmp_path, capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import DebertaV2Config, DebertaV2Model
 
-from ocensa_nb import encoders, manifest
+from ocensa_nb import encoders, manifest, saved_model
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import ENCODER, Run
 
@@ -160,7 +160,7 @@ def test_run_whose_encoder_names_a_kernel_is_rejected_even_with_its_manifest(run
     change(copy / ENCODER / "config.json", {"attn_implementation": KERNEL})
     manifest.write(copy)
     with pytest.raises(UserError, match=r"encoder/config\.json.*attn_implementation"):
-        Run.load(copy).load_model()
+        saved_model.load_model(Run.load(copy))
 
 
 @pytest.mark.parametrize(
@@ -192,4 +192,4 @@ def test_deberta_is_accepted(folder):
 
 
 def test_encoder_of_a_run_is_accepted(run):
-    assert Run.load(run.path).load_model()
+    assert saved_model.load_model(Run.load(run.path))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ocensa_nb import estimate, train
+from ocensa_nb.measure import duration
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -36,9 +37,9 @@ def test_an_estimate_adds_up_the_steps_of_every_size_and_the_scorings(config, no
     steps = sum(len(rows) * table.lengths[rows].max() / 100 for rows in sampler)
     assert found.epoch == pytest.approx(steps + 2, rel=1e-6)
     assert found.training == pytest.approx(3 * (steps + 2) + 4, rel=1e-6)
-    assert f"Tiempo previsto: {estimate.duration(found.training)}, a {estimate.duration(found.epoch)}" in str(found)
+    assert f"Tiempo previsto: {duration(found.training)}, a {duration(found.epoch)}" in str(found)
     assert all(np.isfinite(p.detach()).all() for p in model.parameters())
 
 
 def test_a_duration_reads_as_a_person_says_it():
-    assert [estimate.duration(s) for s in (3.4, 99, 600, 7200)] == ["3 s", "99 s", "10.0 min", "2.0 h"]
+    assert [duration(s) for s in (3.4, 99, 600, 7200)] == ["3 s", "99 s", "10.0 min", "2.0 h"]

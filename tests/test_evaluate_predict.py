@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ocensa_nb import environment, evaluate, plots, predict, runs, scoring, synthetic, train
+from ocensa_nb import environment, evaluate, metrics, plots, predict, runs, scoring, synthetic, train
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import Run
@@ -148,7 +148,7 @@ def test_an_evaluation_is_saved_whole_and_never_over_another(evaluation, tmp_pat
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
 def test_the_flat_metrics_are_scikit_learns(pairs):
     truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
-    flat = scoring.metrics({"causa": truth}, {"causa": guess})
+    flat = metrics.flat_metrics({"causa": truth}, {"causa": guess})
     assert flat["causa_f1"] == pytest.approx(f1_score(truth, guess, average="weighted", zero_division=0))
     assert flat["causa_accuracy"] == pytest.approx((truth == guess).mean())
     assert flat["causa_recall"] == pytest.approx(flat["causa_accuracy"])
@@ -158,7 +158,7 @@ def test_the_flat_metrics_are_scikit_learns(pairs):
 def test_the_confusion_triples_are_scikit_learns_matrix_without_its_zeros(pairs):
     truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
     matrix = np.zeros((6, 6), int)
-    triples = scoring.confusion(truth, guess)
+    triples = metrics.confusion_counts(truth, guess)
     for true, predicted, rows in triples:
         matrix[true, predicted] = rows
     np.testing.assert_array_equal(matrix, confusion_matrix(truth, guess, labels=range(6)))

@@ -12,7 +12,7 @@ from test_model import FAMILIES
 from test_train import HEADS, OFF, batch, cut, engine, gradients, small_model
 from torch import nn
 
-from ocensa_nb import memory, train, used_vocabulary
+from ocensa_nb import memory, saved_model, train, used_vocabulary
 from ocensa_nb.compiling import compiled, require_compiler
 from ocensa_nb.dropout import BlockAttention, BlockDropout, use_block_dropout
 from ocensa_nb.errors import UserError
@@ -101,7 +101,7 @@ def test_a_run_with_the_used_vocabulary_has_the_losses_and_the_whole_vocabulary_
         runs.append(train.fit(chosen, notices))
     losses = [[line["loss"] for line in run.history() if "step" in line] for run in runs]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    models = [Run.load(run.path).load_model()[0] for run in runs]
+    models = [saved_model.load_model(Run.load(run.path))[0] for run in runs]
     weights = [model.encoder.get_input_embeddings().weight for model in models]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import manifest, notices, runs, synthetic
+from ocensa_nb import manifest, notices, runs, saved_model, synthetic
 from ocensa_nb.columns import ALIASES
 from ocensa_nb.errors import UserError
 from ocensa_nb.manifest import MANIFEST
@@ -145,7 +145,7 @@ def test_any_run_folder_is_opened_or_refused_with_a_sentence(run, copy, data):
         assert opened.metrics["test"] is not None
         assert isinstance(opened.history(), list)
         if sealed:
-            opened.load_model()
+            saved_model.load_model(opened)
     except UserError:
         pass
     finally:

@@ -113,7 +113,7 @@ def damaged(data, whole, folder, names):
 
 def seal_again(folder):
     """Make the checksums anew, as someone who knows of them would; leave a folder that has none as it is."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, UserError):
         facts = json.loads(read_regular(folder / runs.CONFIG, LARGEST_JSON))
         facts[runs.CHECKSUM] = manifest.checksum({name: facts[name] for name in facts if name != runs.CHECKSUM})
         (folder / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")

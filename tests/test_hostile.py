@@ -29,6 +29,7 @@ from ocensa_nb import (
     output_tables,
     plots,
     predict,
+    saved_model,
     synthetic,
     widgets,
     workbooks,
@@ -131,7 +132,7 @@ class TestATamperedRun:
         tensor_files.write(copy / HEADS, own | {name: own[name][:1].clone()})
         manifest.write(copy)
         with pytest.raises(UserError, match="no son los de esta corrida"):
-            Run.load(copy).load_model()
+            saved_model.load_model(Run.load(copy))
 
     def test_with_a_file_more_or_another_order_of_classes_is_refused(self, copy):
         (copy / ENCODER / "extra.json").write_text("{}")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ocensa_nb import memory, scoring, train, trunk
+from ocensa_nb import memory, saved_model, scoring, train, trunk
+from ocensa_nb.early_stopping import EarlyStopping
 from ocensa_nb.errors import UserError
 from ocensa_nb.model import MultiHeadClassifier, freeze
-from ocensa_nb.optim import EarlyStopping
 from ocensa_nb.tokens import encode
 
 MESSAGES = (
@@ -33,7 +33,7 @@ def failing(function, most: int):
 
 @pytest.fixture
 def loaded(run, notices):
-    model, tokenizer = run.load_model()
+    model, tokenizer = saved_model.load_model(run)
     return model, encode(notices.texts[:40], tokenizer, 64)
 
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from ocensa_nb import cli, experiments, interruption, runs, synthetic, train
+from ocensa_nb import cli, experiments, interruption, synthetic, train
 from ocensa_nb.errors import UserError
 
 
@@ -86,7 +86,7 @@ def test_run_folder_deleted_during_training_is_reported_as_lost(config, notices,
     owner, name, number = {
         "before a checkpoint": (train.Checkpoints, "save", 2),
         "while it is asked to stop": (interruption.Interruption, "check", 3),
-        "while the model is saved": (runs.Run, "save_model", 1),
+        "while the model is saved": (train, "save_model", 1),
     }[when]
     save, calls = train.Checkpoints.save, 0
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from ocensa_nb import runs
+from ocensa_nb import runs, saved_model
 from ocensa_nb.errors import UserError
 from ocensa_nb.runs import Run
 
@@ -25,7 +25,7 @@ def test_the_encoder_opens_with_transformers_alone(run, notices):
 
     encoder = AutoModel.from_pretrained(run.path / "encoder").eval()
     tokenizer = AutoTokenizer.from_pretrained(run.path / "encoder")
-    model, own = run.load_model()
+    model, own = saved_model.load_model(run)
     text = notices.texts[0]
     batch = tokenizer(text, return_tensors="pt")
     assert batch["input_ids"].tolist() == own(text, return_tensors="pt")["input_ids"].tolist()
@@ -90,7 +90,7 @@ def test_a_damaged_file_is_a_sentence(run, tmp_path, name, content):
     copy = shutil.copytree(run.path, tmp_path / "run")
     (copy / name).write_text(content)
     with pytest.raises(UserError):
-        Run.load(copy).load_model()
+        saved_model.load_model(Run.load(copy))
 
 
 def test_a_history_cut_short_by_a_crash_keeps_its_whole_lines(run, tmp_path):

@@ -11,14 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ocensa_nb import interruption, scoring, tokens, train
+from ocensa_nb import interruption, saved_model, scoring, tokens, train
+from ocensa_nb.early_stopping import EarlyStopping
 from ocensa_nb.encoders import load_tokenizer
 from ocensa_nb.engine import Engine
 from ocensa_nb.errors import UserError
 from ocensa_nb.feeding import step_loader
+from ocensa_nb.metrics import flat_metrics
 from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.objective import Objective
-from ocensa_nb.optim import EarlyStopping, LinearSchedule, build_optimizer
+from ocensa_nb.optim import LinearSchedule, build_optimizer
 from ocensa_nb.runs import Run
 
 HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
@@ -210,11 +212,11 @@ def test_a_gain_under_min_delta_does_not_buy_patience_but_is_kept(config):
 def test_the_metrics_are_those_of_the_restored_weights_loaded_back_from_disk(run, notices):
     from ocensa_nb.tokens import encode
 
-    model, tokenizer = Run.load(run.path).load_model()
+    model, tokenizer = saved_model.load_model(Run.load(run.path))
     rows = notices.split["test"]
     table = encode(notices.texts, tokenizer, run.config.max_length)
     found = scoring.predictions(scoring.logits(model, table, rows, "fp32"))
-    flat = scoring.metrics({head: y[rows] for head, y in notices.labels.items()}, found)
+    flat = flat_metrics({head: y[rows] for head, y in notices.labels.items()}, found)
     assert flat == run.metrics["test"]
 
 

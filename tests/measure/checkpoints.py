@@ -16,7 +16,8 @@ import tyro
 from ocensa_nb import encoders, engine, environment, feeding, precision, tokens, train
 from ocensa_nb.checkpoint import Checkpoints, Position
 from ocensa_nb.config import TrainConfig, from_recipe
-from ocensa_nb.optim import EarlyStopping, LinearSchedule
+from ocensa_nb.early_stopping import EarlyStopping
+from ocensa_nb.optim import LinearSchedule
 
 
 def main(model: str = "minilm", freeze: int = 4, recipe: str = "cpu", seconds: float = 8.0, rounds: int = 7) -> None:

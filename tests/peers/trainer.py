@@ -27,6 +27,7 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.devices import synchronize
 from ocensa_nb.encoders import load_encoder, load_tokenizer
 from ocensa_nb.feeding import EpochSampler, step_loader
+from ocensa_nb.metrics import flat_metrics
 from ocensa_nb.model import MultiHeadClassifier
 from ocensa_nb.notices import Notices
 from ocensa_nb.optim import LinearSchedule, build_optimizer
@@ -215,7 +216,7 @@ def f1(task: Task, options: argparse.Namespace) -> Found:
             model = seeded.model()
             table = side(seeded, model, Clock(task.device))
             logits = scoring.logits(model, table, rows, task.config.precision)
-            scores[name] = scoring.metrics(truth, scoring.predictions(logits))
+            scores[name] = flat_metrics(truth, scoring.predictions(logits))
         scores["difference"] = {key: value - scores["Trainer"][key] for key, value in scores["ours"].items()}
         for key, values in found.items():
             score, name = key.split(", ")

@@ -1,0 +1,32 @@
+"""Metrics of a set of predictions: flat, per head, and the confusion counts."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+
+
+def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the flat metrics of every head: `causa_f1` (weighted), `causa_f1_macro`, `causa_accuracy` and so on.
+
+    Averages are scikit-learn's; a class that is never predicted has precision 0.
+    """
+    flat = {}
+    for head, truth in labels.items():
+        guess = predicted[head]
+        precision, recall, f1, _ = precision_recall_fscore_support(truth, guess, average="weighted", zero_division=0)
+        flat[f"{head}_f1"] = float(f1)
+        flat[f"{head}_f1_macro"] = float(f1_score(truth, guess, average="macro", zero_division=0))
+        flat[f"{head}_accuracy"] = float(accuracy_score(truth, guess))
+        flat[f"{head}_precision"] = float(precision)
+        flat[f"{head}_recall"] = float(recall)
+    return flat
+
+
+def confusion_counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
+    """Return the confusion counts of one head as sparse triples [true, predicted, rows], in order of class.
+
+    labels, predicted: integer classes (rows,). Pairs that do not occur are left out: of some 40 classes most do not.
+    """
+    pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
+    return np.column_stack([pairs, counts]).tolist()
