@@ -17,10 +17,10 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from ocensa_nb.config import RECIPES, TrainConfig
-from ocensa_nb.durable import create_new
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
-from ocensa_nb.streams import SafeStream, safe_output
+from ocensa_nb.runtime.streams import SafeStream, safe_output
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
 Data = Annotated[str, tyro.conf.arg(help="CSV o XLSX")]
@@ -30,7 +30,7 @@ RunFolder = Annotated[str, tyro.conf.arg(help="carpeta de una corrida terminada"
 
 def generate(out: Out, rows: int = 20_000, seed: int = 42) -> dict[str, Any]:
     """Generar avisos sintéticos etiquetados."""
-    from ocensa_nb import synthetic
+    from ocensa_nb.data import synthetic
 
     if not 1 <= rows <= MOST_ROWS or seed < 0:
         raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser de 1 a {MOST_ROWS:,}, y seed 0 como mínimo.")
@@ -46,9 +46,9 @@ def train(
     recipe: Annotated[str, tyro.conf.arg(help=f"auto (según el equipo), {', '.join(RECIPES)}")] = "auto",
 ) -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
-    from ocensa_nb import plots
-    from ocensa_nb import train as training
-    from ocensa_nb.claims import refuse_finished
+    from ocensa_nb.figures import plots
+    from ocensa_nb.storage.resume import refuse_finished
+    from ocensa_nb.training import train as training
 
     refuse_finished(config.validate())
     notices = training.load_notices(config)
@@ -68,9 +68,9 @@ def train(
 
 def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
     """Evaluar una corrida: métricas, informe por clase, confusión (sin data: sus filas de prueba)."""
-    from ocensa_nb import evaluate as evaluation
-    from ocensa_nb import plots
-    from ocensa_nb.runs import Run, free_folder
+    from ocensa_nb.evaluation import evaluate as evaluation
+    from ocensa_nb.figures import plots
+    from ocensa_nb.storage.run_folder import Run, free_folder
 
     trained = Run.load(run)
     path = free_folder(out)  # before the work, not after
@@ -95,9 +95,9 @@ def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
 
 def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; el archivo sale con todas sus filas y columnas."""
-    from ocensa_nb import predict as prediction
-    from ocensa_nb.output_tables import free_table
-    from ocensa_nb.runs import Run
+    from ocensa_nb.data.write_table import free_table
+    from ocensa_nb.evaluation import predict as prediction
+    from ocensa_nb.storage.run_folder import Run
 
     trained = Run.load(run)
     free_table(out)  # before the work, not after
@@ -119,12 +119,13 @@ def compare(
     seeds: Annotated[int, tyro.conf.arg(help="semillas de cada uno")] = 2,
 ) -> dict[str, Any]:
     """Medir qué gana cada optimización aquí, con sus datos: sola y una sobre otra."""
-    from ocensa_nb import compare as comparison
-    from ocensa_nb import comparison_report, runs
-    from ocensa_nb import quality as trainings
+    from ocensa_nb.benchmark import compare as comparison
+    from ocensa_nb.benchmark import quality_cost as trainings
+    from ocensa_nb.figures import comparison_report
+    from ocensa_nb.storage import run_folder
 
     trainings.check(epochs, seeds)
-    path = runs.free_folder(out)  # before the work, not after
+    path = run_folder.free_folder(out)  # before the work, not after
     config = TrainConfig(data=data, model=model)
     results = comparison.compare(config, steps)
     print(comparison.table(results).to_string(index=False))
@@ -142,10 +143,10 @@ def compare(
 
 def suite(out: Out) -> dict[str, Any]:
     """Ejecutar los cuadernos 01 a 04 sin pantalla, con el modelo y los datos incluidos."""
-    from ocensa_nb import experiments
+    from ocensa_nb.notebook import headless
 
-    results = experiments.suite(out)
-    print(experiments.results_table(results).to_string())
+    results = headless.suite(out)
+    print(headless.results_table(results).to_string())
     print("Segundos: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items()) + ".")
     print(f"Cuadernos ejecutados y copias HTML en {results['out']}.")
     return results
@@ -240,7 +241,7 @@ def _run(arguments: list[str], screen: SafeStream) -> None:
         free_path(own.json)  # before the work, not after
     verbs = dict(VERBS)
     if rest[:1] == ["train"]:
-        from ocensa_nb.environment import configure
+        from ocensa_nb.runtime.environment import configure
 
         recipe = first.parse_known_args(rest)[0].recipe
         verbs["train"] = functools.partial(train, config=configure(recipe))

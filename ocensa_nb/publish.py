@@ -10,8 +10,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from ocensa_nb.durable import write_text
 from ocensa_nb.errors import UserError
+from ocensa_nb.files.atomic import write_text
 from ocensa_nb.paths import ROOT
 
 BRANCH = "main"  # where the badges of a commit lead: its own notebooks do not have the address yet

@@ -1,15 +1,23 @@
 """Small data and one tiny trained run, shared by the tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ocensa_nb import synthetic, train
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # One core for each worker and what it starts, before torch counts them: two torch processes that share their cores
+    # slow each other down ten times.
+    worker, cores = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")), sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[worker % len(cores)]})
+
 from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.data import synthetic
+from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError
-from ocensa_nb.notices import Notices
-from ocensa_nb.runs import Run
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
 
 TINY = {"model": "tiny", "epochs": 2, "freeze_layers": 1, "precision": "fp32"}
 

@@ -12,32 +12,25 @@ import sys
 import threading
 from pathlib import Path
 
-from ocensa_nb import (
-    checkpoint,
-    checkpoint_files,
-    durable,
-    engine,
-    manifest,
-    runs,
-    scoring,
-    temporary,
-    tensor_files,
-    train,
-)
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.engine import step
 from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import inference
+from ocensa_nb.files import atomic, temporary, tensors
+from ocensa_nb.storage import checkpoint, checkpoint_files, manifest, run_folder
+from ocensa_nb.training import train
 
 # Where a training may die: the name of the moment, what is called there, and how many calls a whole training makes.
 MOMENTS = {
-    "before an optimiser's step": (engine, "step_if_finite", 60),
+    "before an optimiser's step": (step, "step_if_finite", 60),
     "in the middle of a checkpoint": (checkpoint_files, "as_bytes", 2000),
-    "in the middle of a file of tensors": (tensor_files, "save_file", 1),
-    "before a file is renamed": (durable.os, "replace", 9),
-    "in the middle of a line of the history": (runs.Run, "append_history", 8),
-    "in validation": (scoring, "predictions", 5),
+    "in the middle of a file of tensors": (tensors, "save_file", 1),
+    "before a file is renamed": (atomic.os, "replace", 9),
+    "in the middle of a line of the history": (run_folder.Run, "append_history", 8),
+    "in validation": (inference, "predictions", 5),
     "while the model is saved": (train, "save_model", 1),
     "between the metrics and the manifest": (manifest, "seal", 1),
-    "after the last file, before tidying up": (runs.Run, "tidy", 1),
+    "after the last file, before tidying up": (run_folder.Run, "tidy", 1),
 }
 SENTENCE = "sentence.txt"  # in the run folder, which a training resumes whatever else is in it
 AGAIN = {"while a checkpoint is read": (checkpoint, "unpack", 1)}  # in a second session alone
@@ -62,7 +55,7 @@ def die_at(moment: str, call: int) -> None:
             whole(*args, **kwargs)
             os.truncate(args[1], os.path.getsize(args[1]) // 2)
         if name == "append_history":
-            with open(args[0].path / runs.HISTORY, "a") as file:
+            with open(args[0].path / run_folder.HISTORY, "a") as file:
                 file.write('{"step": 1')
         if name == "save_model":
             whole(*args, **kwargs)
@@ -106,7 +99,9 @@ def training(config: TrainConfig, moment: str | None, when: float) -> None:
 def process(config: TrainConfig, moment: str | None = None, when: float = 0.0) -> int:
     """Return the exit code of a training in a process of its own: 0, or minus the signal it died by."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ocensa_nb.train", "transformers.models.bert.modeling_bert", "sklearn.metrics"])
+    context.set_forkserver_preload(
+        ["ocensa_nb.training.train", "transformers.models.bert.modeling_bert", "sklearn.metrics"]
+    )
     child = context.Process(target=training, args=(config, moment, when))
     child.start()
     child.join(300)
@@ -133,5 +128,10 @@ def abandoned(folder: Path) -> Path:
 
 def content(run: Path) -> dict[str, bytes]:
     """Return what must be the same, bit for bit: all weights and all metrics."""
-    files = [run / runs.HEADS, run / runs.METRICS, run / runs.LABELS, *sorted((run / runs.ENCODER).iterdir())]
+    files = [
+        run / run_folder.HEADS,
+        run / run_folder.METRICS,
+        run / run_folder.LABELS,
+        *sorted((run / run_folder.ENCODER).iterdir()),
+    ]
     return {file.relative_to(run).as_posix(): file.read_bytes() for file in files}

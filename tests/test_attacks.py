@@ -17,22 +17,18 @@ import pytest
 from dying import abandoned
 from PIL import Image
 
-from ocensa_nb import (
-    cli,
-    compare,
-    comparison_report,
-    evaluate,
-    plots,
-    predict,
-    synthetic,
-    temporary,
-    train,
-    trunk_store,
-)
+from ocensa_nb import cli
+from ocensa_nb.benchmark import compare
+from ocensa_nb.data import synthetic
+from ocensa_nb.data.read_table import read_table
 from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import evaluate, predict
+from ocensa_nb.figures import comparison_report, plots
+from ocensa_nb.files import temporary
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import GIF, Run
-from ocensa_nb.tables import read_table
+from ocensa_nb.storage import array_cache
+from ocensa_nb.storage.run_folder import GIF, Run
+from ocensa_nb.training import train
 
 LONG = bool(os.environ.get("OCENSA_LONG"))
 OPERATIONS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "truncate", "unlink")
@@ -66,7 +62,9 @@ def die_before(operation, work, arguments):
 def dies(operation, work, *arguments):
     """Return whether a process that does some work died at that operation, and did not end before."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ocensa_nb.plots", "ocensa_nb.train", "ocensa_nb.compare", "matplotlib.pyplot"])
+    context.set_forkserver_preload(
+        ["ocensa_nb.figures.plots", "ocensa_nb.training.train", "ocensa_nb.benchmark.compare", "matplotlib.pyplot"]
+    )
     child = context.Process(target=die_before, args=(operation, work, arguments))
     child.start()
     child.join(120)
@@ -169,9 +167,9 @@ def fill_cache(folder, number, barrier):
     array = np.random.default_rng(number).random((50, 20), dtype=np.float32)
     for round_ in range(20):
         barrier.wait(60)
-        with trunk_store.write(folder, f"key{round_}", array.shape, np.float32) as empty:
+        with array_cache.write(folder, f"key{round_}", array.shape, np.float32) as empty:
             empty[:] = array
-        found = trunk_store.read(folder, f"key{round_}", array.shape, np.float32)
+        found = array_cache.read(folder, f"key{round_}", array.shape, np.float32)
         assert found is None or found.sum() > 0
         barrier.wait(60)
 
@@ -187,7 +185,7 @@ def test_processes_that_write_the_same_cache_entry_leave_a_valid_one_or_none(tmp
         assert writer.exitcode == 0
     known = [np.random.default_rng(number).random((50, 20), dtype=np.float32) for number in range(2)]
     for round_ in range(20):
-        found = trunk_store.read(tmp_path, f"key{round_}", (50, 20), np.float32)
+        found = array_cache.read(tmp_path, f"key{round_}", (50, 20), np.float32)
         assert found is None or any(np.array_equal(found, one) for one in known)
     assert not leftovers(tmp_path)
 
@@ -195,7 +193,7 @@ def test_processes_that_write_the_same_cache_entry_leave_a_valid_one_or_none(tmp
 def test_any_flipped_bit_or_lost_byte_of_a_cache_entry_is_detected(tmp_path):
     draw = random.Random(5)
     shape = (7, 9)
-    with trunk_store.write(tmp_path, "key", shape, np.float32) as array:
+    with array_cache.write(tmp_path, "key", shape, np.float32) as array:
         array[:] = 1.5
     whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
     data, seal = sorted(whole)
@@ -209,16 +207,16 @@ def test_any_flipped_bit_or_lost_byte_of_a_cache_entry_is_detected(tmp_path):
             else:
                 del damaged[place:]
             path.write_bytes(damaged)
-            found = trunk_store.read(tmp_path, "key", shape, np.float32)
+            found = array_cache.read(tmp_path, "key", shape, np.float32)
             # A bit of the seal may change nothing that is read, such as a space; the states are then right.
             assert found is None or (path == seal and np.array_equal(found, expected))
         path.write_bytes(whole[path])
-    assert np.array_equal(trunk_store.read(tmp_path, "key", shape, np.float32), expected)
+    assert np.array_equal(array_cache.read(tmp_path, "key", shape, np.float32), expected)
 
 
 def test_leftover_of_a_dead_cache_build_is_removed_at_once(tmp_path):
     (abandoned(tmp_path) / "key.bin").write_bytes(bytes(1000))
-    assert trunk_store.make_room(tmp_path, 10)
+    assert array_cache.make_room(tmp_path, 10)
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ocensa_nb import cli, synthetic
+from ocensa_nb import cli
+from ocensa_nb.data import synthetic
 
 
 def table(rows=60):
@@ -144,7 +145,7 @@ def test_an_out_that_holds_another_run_gets_a_sentence_and_the_run_stays(run, ca
 
 
 def test_results_are_written_over_nothing_and_this_is_said_before_the_work(run, csv, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ocensa_nb.predict.predict", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr("ocensa_nb.evaluation.predict.predict", lambda *_: pytest.fail("worked first"))
     mine = tmp_path / "mío.json"
     mine.write_text("mío")
     predict = ["predict", "--run", str(run.path), "--data", str(csv), "--out"]

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ocensa_nb import manifest, saved_model
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import ENCODER, HEADS, Run
+from ocensa_nb.models import saved_model
+from ocensa_nb.storage import manifest
+from ocensa_nb.storage.run_folder import ENCODER, HEADS, Run
 
 WEIGHTS = f"{ENCODER}/model.safetensors"
 IN_ENCODER, IN_HEADS = "encoder.layer.2.output.dense.weight", "heads.causa.0.weight"

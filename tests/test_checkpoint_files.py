@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ocensa_nb import tensor_files, train
-from ocensa_nb.checkpoint_files import CHECKSUM, DTYPES, FILES, CheckpointFiles
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import LAST
+from ocensa_nb.files import tensors as tensor_files
+from ocensa_nb.storage.checkpoint_files import CHECKSUM, DTYPES, FILES, CheckpointFiles
+from ocensa_nb.storage.run_folder import LAST
+from ocensa_nb.training import train
 
 TENSORS = {"/w": torch.arange(3.0), "/n": torch.tensor(7), "/mask": torch.tensor([True, False, True])}
 

@@ -15,10 +15,12 @@ import nbformat
 import papermill
 import pytest
 
-from ocensa_nb import environment, paths, session
+from ocensa_nb import paths
 from ocensa_nb.errors import UserError
+from ocensa_nb.notebook import session
 from ocensa_nb.paths import ROOT, RUNS
-from ocensa_nb.runs import Run
+from ocensa_nb.runtime import environment
+from ocensa_nb.storage.run_folder import Run
 
 SETUP = next(
     cell.source
@@ -249,14 +251,14 @@ def served(folder):
 def test_the_set_up_cell_uses_the_clone_it_is_in():
     told, found = set_up(ROOT / "notebooks")
     assert "Listo." in told
-    assert found == [ROOT, ROOT / "ocensa_nb/session.py"]
+    assert found == [ROOT, ROOT / "ocensa_nb/notebook/session.py"]
 
 
 def test_set_up_cell_clones_the_address_the_user_writes_and_finds_the_clone_again(tmp_path, repository):
     clone = tmp_path / "ocensa-nb"
-    assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [clone, clone / "ocensa_nb/session.py"]
+    assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [clone, clone / "ocensa_nb/notebook/session.py"]
     assert (clone / "which").read_text() == "third"
-    assert set_up(tmp_path)[1] == [clone, clone / "ocensa_nb/session.py"]
+    assert set_up(tmp_path)[1] == [clone, clone / "ocensa_nb/notebook/session.py"]
 
 
 @pytest.mark.parametrize(("ref", "which"), [("refs/tags/v2", "second"), ("HEAD~2", "first")], ids=["tag", "commit"])
@@ -319,7 +321,7 @@ def test_set_up_cell_without_git_is_a_message(tmp_path):
 
 def test_set_up_cell_uses_the_project_of_a_mounted_drive(tmp_path):
     project = copy_project(tmp_path / "content/drive/MyDrive/ocensa-nb")
-    assert set_up(tmp_path, root=tmp_path, PATH="")[1] == [project, project / "ocensa_nb/session.py"]
+    assert set_up(tmp_path, root=tmp_path, PATH="")[1] == [project, project / "ocensa_nb/notebook/session.py"]
 
 
 @pytest.mark.parametrize("place", ["ocensa-nb", "datasets/alguien/ocensa-nb/ocensa-nb-main"])
@@ -330,7 +332,7 @@ def test_the_set_up_cell_uses_an_attached_copy_without_writing_to_it(tmp_path, p
     before = contents(kaggle / "input")
     for cwd in (kaggle / "working", attached):  # opened in Kaggle, and executed by papermill from the copy
         _, found = set_up(cwd, root=tmp_path, PATH="")
-        assert found == [kaggle / "working", attached / "ocensa_nb/session.py"]
+        assert found == [kaggle / "working", attached / "ocensa_nb/notebook/session.py"]
     assert contents(kaggle / "input") == before
 
 

@@ -7,11 +7,12 @@ import sys
 import pytest
 import torch
 
-from ocensa_nb import compare, measure, quality
+from ocensa_nb.benchmark import compare, quality_cost
+from ocensa_nb.benchmark.techniques import EXACT, TRADE, Technique, ladder, rungs, verdict
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
-from ocensa_nb.techniques import EXACT, TRADE, Technique, ladder, rungs, verdict
+from ocensa_nb.runtime import timing
 
 CPU = torch.device("cpu")
 
@@ -111,11 +112,11 @@ def test_every_rung_keeps_the_changes_of_those_before_it():
 
 def test_operations_are_counted_from_the_shapes():
     a, b = torch.randn(3, 5), torch.randn(5, 7)
-    assert measure.flops_of(lambda: a @ b) == 2 * 3 * 5 * 7
+    assert timing.flops_of(lambda: a @ b) == 2 * 3 * 5 * 7
 
 
 def test_the_peak_of_memory_is_what_was_taken_at_once():
-    memory = measure.PeakMemory(CPU)
+    memory = timing.PeakMemory(CPU)
     with memory.watch():
         held = torch.ones(64 * 2**20 // 4)
         torch.ones_like(held).sum()
@@ -126,4 +127,4 @@ def test_no_rounds_and_no_seeds_are_sentences():
     with pytest.raises(UserError, match="steps = 0"):
         compare.compare(TrainConfig(model="tiny"), 0)
     with pytest.raises(UserError, match="seeds = 0"):
-        quality.quality(TrainConfig(model="tiny"), {}, seeds=0)
+        quality_cost.quality(TrainConfig(model="tiny"), {}, seeds=0)

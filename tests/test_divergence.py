@@ -6,14 +6,15 @@ import re
 import pytest
 import torch
 
-from ocensa_nb import divergence, plots, train
-from ocensa_nb.checkpoint_files import CheckpointFiles
-from ocensa_nb.divergence import Watch
-from ocensa_nb.engine import Engine
+from ocensa_nb.engine.loss import Objective
+from ocensa_nb.engine.optimizer import step_if_finite
+from ocensa_nb.engine.step import Engine
 from ocensa_nb.errors import DivergedError
-from ocensa_nb.objective import Objective
-from ocensa_nb.optim import step_if_finite
-from ocensa_nb.runs import LAST
+from ocensa_nb.figures import plots
+from ocensa_nb.storage.checkpoint_files import CheckpointFiles
+from ocensa_nb.storage.run_folder import LAST
+from ocensa_nb.training import nonfinite, train
+from ocensa_nb.training.nonfinite import Watch
 
 
 def poison(monkeypatch, steps, head=1, value=math.nan):
@@ -70,8 +71,8 @@ def test_the_rows_named_are_those_of_the_step(config, notices, tmp_path, monkeyp
     monkeypatch.setattr(train, "step_loader", spied)
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     said = capsys.readouterr()
-    named = ", ".join(str(row + 1) for row in sorted(seen["rows"])[: divergence.ROWS_NAMED])
-    assert f"filas útiles {named} y {len(seen['rows']) - divergence.ROWS_NAMED} más" in said.out + said.err
+    named = ", ".join(str(row + 1) for row in sorted(seen["rows"])[: nonfinite.ROWS_NAMED])
+    assert f"filas útiles {named} y {len(seen['rows']) - nonfinite.ROWS_NAMED} más" in said.out + said.err
 
 
 def test_three_in_a_row_stop_the_training_with_advice_and_the_last_good_weights_kept(
@@ -106,13 +107,13 @@ def test_the_schedule_does_not_count_a_skipped_step(config, notices, tmp_path, m
 
 def test_a_loss_scaler_may_overflow_many_times_before_it_is_a_fault():
     watch = Watch(["causa"], scaled=True)
-    for _ in range(divergence.LIMIT_SCALED - 1):
+    for _ in range(nonfinite.LIMIT_SCALED - 1):
         assert watch.see([1.0], math.inf) == "la norma del gradiente es inf"
         watch.check()
     watch.see([1.0], math.nan)
     with pytest.raises(DivergedError, match="precision = 'fp32'"):
         watch.check()
-    assert watch.skipped == divergence.LIMIT_SCALED
+    assert watch.skipped == nonfinite.LIMIT_SCALED
 
 
 def test_three_in_a_row_are_too_many_whatever_was_read_with_them_and_a_resume_has_three_more():
@@ -124,7 +125,7 @@ def test_three_in_a_row_are_too_many_whatever_was_read_with_them_and_a_resume_ha
     again = Watch(["causa"], scaled=False)
     again.load_state_dict(watch.state_dict() | {"in_a_row": 3})
     assert again.skipped == 3
-    for _ in range(divergence.LIMIT - 1):
+    for _ in range(nonfinite.LIMIT - 1):
         again.see([1.0], math.nan)
         again.check()
     again.see([1.0], math.nan)

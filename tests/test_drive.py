@@ -9,8 +9,10 @@ import dying
 import pytest
 from dying import abandoned
 
-from ocensa_nb import checkpoint, drive, durable, journal, temporary, train
-from ocensa_nb.runs import HISTORY, LAST, Run
+from ocensa_nb.files import atomic, drive, temporary
+from ocensa_nb.storage import checkpoint
+from ocensa_nb.storage.run_folder import HISTORY, LAST, Run
+from ocensa_nb.training import logger, train
 
 
 class Trash:
@@ -83,7 +85,7 @@ def test_removed_files_and_leftovers_are_emptied_first(tmp_path, monkeypatch):
     leftover = abandoned(tmp_path)
     for name in (f"{leftover.name}/a.txt", "folder/b", "folder/inner/c"):
         (tmp_path / name).write_bytes(bytes(10_000))
-    durable.write_text(tmp_path / "a.txt", "entero")  # over what a death left
+    atomic.write_text(tmp_path / "a.txt", "entero")  # over what a death left
     temporary.remove(tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert trash.bytes == 0
@@ -136,7 +138,7 @@ def test_history_on_drive_is_written_with_checkpoints_and_epochs_alone(
 ):
     append, lines = Run.append_history, []
     monkeypatch.setattr(Run, "append_history", lambda run, added: (lines.append(len(added)), append(run, added)))
-    monkeypatch.setattr(journal, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(logger, "WRITE_SECONDS", 0.0)
     if on_drive:
         monkeypatch.setattr(drive, "DRIVE", tmp_path)
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)

@@ -11,10 +11,12 @@ import torch
 from dying import abandoned
 from safetensors import SafetensorError
 
-from ocensa_nb import paths, tensor_files, trunk_store
-from ocensa_nb.durable import atomic_write, create_new, write_text
+from ocensa_nb import paths
 from ocensa_nb.errors import UserError
-from ocensa_nb.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
+from ocensa_nb.files import tensors
+from ocensa_nb.files.atomic import atomic_write, create_new, write_text
+from ocensa_nb.files.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
+from ocensa_nb.storage import array_cache
 
 
 def test_what_is_in_a_file_is_on_the_disk_before_its_name_is_and_then_the_folder_is(tmp_path, monkeypatch):
@@ -73,11 +75,11 @@ def test_safetensors_own_refusals_are_told_too(tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    tensor_files.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
-    monkeypatch.setattr(tensor_files, "save_file", full)
+    tensors.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(UserError, match="no queda espacio en el disco"):
-        tensor_files.write(tmp_path / "w.safetensors", {"a": torch.zeros(2)})
-    assert torch.equal(tensor_files.read(tmp_path / "w.safetensors")[0]["a"], torch.ones(2))
+        tensors.write(tmp_path / "w.safetensors", {"a": torch.zeros(2)})
+    assert torch.equal(tensors.read(tmp_path / "w.safetensors")[0]["a"], torch.ones(2))
 
 
 def test_leftovers_of_a_death_are_taken_away_by_the_next_write(tmp_path):
@@ -134,10 +136,10 @@ def test_replace_without_permission_on_posix_is_refused_at_once(tmp_path, monkey
 
 def test_replace_of_cached_array_that_windows_holds_briefly_is_retried(tmp_path, monkeypatch):
     calls = refuse(monkeypatch, 2, 32)
-    with trunk_store.write(tmp_path, "key", (2, 3), np.float32) as array:
+    with array_cache.write(tmp_path, "key", (2, 3), np.float32) as array:
         array[:] = 1
     assert len(calls) == 4
-    assert trunk_store.read(tmp_path, "key", (2, 3), np.float32) is not None
+    assert array_cache.read(tmp_path, "key", (2, 3), np.float32) is not None
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x7fb", "x" * 5000])
@@ -152,8 +154,8 @@ def test_files_have_the_permissions_of_any_new_file(tmp_path):
         fresh.write_text("uno")
     with atomic_write(tmp_path / "folder") as fresh:
         fresh.mkdir()
-        tensor_files.save_file({"a": torch.ones(2)}, fresh / "w.safetensors")
-    tensor_files.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
+        tensors.save_file({"a": torch.ones(2)}, fresh / "w.safetensors")
+    tensors.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
     for name in ("a.txt", "w.safetensors", "folder/w.safetensors"):
         assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode, name
 

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel
 
-from ocensa_nb import encoders, tokenizer_checks, train
+from ocensa_nb.encoders import loading, tokenizer_checks
 from ocensa_nb.errors import UserError
-from ocensa_nb.model import MultiHeadClassifier
+from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.training import train
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -60,19 +61,19 @@ def vocabulary(folder: Path, pieces: list[str], **options: bool) -> None:
 
 
 def load(folder: Path):
-    return encoders.load_encoder(str(folder), encoders.load_tokenizer(str(folder)))
+    return loading.load_encoder(str(folder), loading.load_tokenizer(str(folder)))
 
 
 def test_folder_without_tokenizer_is_rejected_naming_the_file(folder):
     (folder / "vocab.txt").unlink()
     with pytest.raises(UserError, match=r"falta el tokenizador \(tokenizer.json o vocab.txt"):
-        encoders.load_tokenizer(str(folder))
+        loading.load_tokenizer(str(folder))
 
 
 def test_folder_with_merges_missing_is_rejected_naming_the_file(folder):
     (folder / "vocab.txt").rename(folder / "vocab.json")
     with pytest.raises(UserError, match=r"merges\.txt"):
-        encoders.load_tokenizer(str(folder))
+        loading.load_tokenizer(str(folder))
 
 
 def test_folder_without_weights_is_rejected_naming_the_file(folder):
@@ -108,17 +109,17 @@ def hub(folder, monkeypatch, tmp_path):
     for module in (constants, file_download):
         monkeypatch.setattr(module, "HF_HUB_CACHE", str(cache), raising=False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(encoders, "_files_on_the_hub", lambda *_: files)
+    monkeypatch.setattr(loading, "_files_on_the_hub", lambda *_: files)
     return asked, snapshot
 
 
 def test_hub_cache_without_tokenizer_downloads_what_is_missing(hub):
     asked, snapshot = hub
-    assert not encoders.is_here("beto")
-    assert encoders.locate("beto") == str(snapshot)
+    assert not loading.is_here("beto")
+    assert loading.locate("beto") == str(snapshot)
     assert len(asked) == 1
-    assert encoders.is_here("beto")
-    assert len(encoders.load_tokenizer("beto")) == len(CASED)
+    assert loading.is_here("beto")
+    assert len(loading.load_tokenizer("beto")) == len(CASED)
     assert len(asked) == 1  # complete now: nothing more to download
 
 
@@ -126,7 +127,7 @@ def test_hub_cache_without_tokenizer_downloads_what_is_missing(hub):
 def test_hub_cache_with_weights_downloads_no_other_weights(hub, cached):
     asked, snapshot = hub
     (snapshot / "model.safetensors").rename(snapshot / cached)
-    encoders.locate("beto")
+    loading.locate("beto")
     assert [name for name in ("model.safetensors", "pytorch_model.bin") if name in asked[0]] == [cached]
 
 
@@ -139,7 +140,7 @@ def test_hub_cache_without_tokenizer_and_without_network_names_the_missing_file(
     monkeypatch.setattr(huggingface_hub.file_download, "HF_HUB_CACHE", str(snapshot.parents[2]), raising=False)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", raise_connection_error)
     with pytest.raises(UserError, match=r"incompleta: falta el tokenizador .*huggingface\.co"):
-        encoders.load_tokenizer("beto")
+        loading.load_tokenizer("beto")
     assert asked == []
 
 
@@ -148,28 +149,28 @@ def raise_connection_error(*_, **__):
 
 
 def test_cased_vocabulary_without_tokenizer_config_keeps_case_and_accents(folder, capsys):
-    tokenizer = encoders.load_tokenizer(str(folder))
+    tokenizer = loading.load_tokenizer(str(folder))
     assert tokenizer.tokenize("Válvula de Bomba") == ["Válvula", "d", "##e", "Bomba"]
     assert "mayúsculas" in capsys.readouterr().out
 
 
 def test_cased_vocabulary_with_wrong_tokenizer_config_keeps_case_and_accents(folder):
     vocabulary(folder, CASED, do_lower_case=True)
-    assert encoders.load_tokenizer(str(folder)).tokenize("Válvula") == ["Válvula"]
+    assert loading.load_tokenizer(str(folder)).tokenize("Válvula") == ["Válvula"]
 
 
 def test_cased_tokenizer_json_without_tokenizer_config_keeps_case_and_accents(folder):
     """The normalizer in `tokenizer.json` says cased; transformers ignores it without `do_lower_case`."""
-    encoders.load_tokenizer(str(folder)).save_pretrained(folder)
+    loading.load_tokenizer(str(folder)).save_pretrained(folder)
     for name in ("tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         (folder / name).unlink(missing_ok=True)
-    assert encoders.load_tokenizer(str(folder)).tokenize("Válvula") == ["Válvula"]
+    assert loading.load_tokenizer(str(folder)).tokenize("Válvula") == ["Válvula"]
 
 
 def test_run_is_scored_with_the_tokenizer_it_was_trained_with(folder, capsys):
     """A run of an earlier version may have been trained on lowercased texts: they must stay so."""
     vocabulary(folder, CASED, do_lower_case=True)
-    tokenizer = encoders.load_tokenizer(str(folder), as_saved=True)
+    tokenizer = loading.load_tokenizer(str(folder), as_saved=True)
     assert tokenizer.tokenize("Bomba") == ["bomba"]
     assert capsys.readouterr().out == ""
 
@@ -180,7 +181,7 @@ def test_code_next_to_a_model_is_refused_without_asking(folder, monkeypatch):
     (folder / "evil.py").write_text("raise SystemExit('executed')")
     asked = []
     monkeypatch.setattr("builtins.input", lambda *_: asked.append("?") or "n")
-    for loader in (encoders.architecture, encoders.load_tokenizer):
+    for loader in (loading.architecture, loading.load_tokenizer):
         with pytest.raises(UserError):
             loader(str(folder))
     assert not asked
@@ -188,20 +189,20 @@ def test_code_next_to_a_model_is_refused_without_asking(folder, monkeypatch):
 
 def test_uncased_vocabulary_with_accents_is_lowercased_and_keeps_accents(folder):
     vocabulary(folder, UNCASED)
-    assert encoders.load_tokenizer(str(folder)).tokenize("VÁLVULA") == ["válvula"]
+    assert loading.load_tokenizer(str(folder)).tokenize("VÁLVULA") == ["válvula"]
 
 
 def test_uncased_vocabulary_without_accents_is_left_as_it_is(folder, capsys):
     vocabulary(folder, ENGLISH)
-    assert encoders.load_tokenizer(str(folder)).tokenize("BÓMBA") == ["bomba"]
+    assert loading.load_tokenizer(str(folder)).tokenize("BÓMBA") == ["bomba"]
     assert capsys.readouterr().out == ""
 
 
 def test_cased_tokenizer_is_still_cased_after_it_is_saved(folder, tmp_path):
     shape().save_pretrained(tmp_path / "saved")
     write(tmp_path / "saved", BertModel(shape()).state_dict())
-    encoders.load_tokenizer(str(folder)).save_pretrained(tmp_path / "saved")
-    assert encoders.load_tokenizer(str(tmp_path / "saved")).tokenize("Válvula") == ["Válvula"]
+    loading.load_tokenizer(str(folder)).save_pretrained(tmp_path / "saved")
+    assert loading.load_tokenizer(str(tmp_path / "saved")).tokenize("Válvula") == ["Válvula"]
 
 
 @pytest.mark.parametrize("pieces", [CASED[:40], [*CASED, "otra"]])
@@ -224,7 +225,7 @@ def test_training_with_unknown_tokens_is_rejected_with_their_share(folder, confi
 def test_description_shows_words_as_the_tokenizer_reads_them(folder):
     vocabulary(folder, CASED, do_lower_case=True)
     texts = ["Fuga en Válvula", "Válvula rota"]
-    lossless, stripping = (encoders.load_tokenizer(str(folder), as_saved=as_saved) for as_saved in (False, True))
+    lossless, stripping = (loading.load_tokenizer(str(folder), as_saved=as_saved) for as_saved in (False, True))
     assert "Válvula → Válvula" in tokenizer_checks.describe(0.0, texts, lossless)
     assert "Válvula → v·a·l·v·u·l·a" in tokenizer_checks.describe(0.0, texts, stripping)
     assert tokenizer_checks.describe(0.123, texts, lossless).startswith("Tokens desconocidos: 12.3 %.")

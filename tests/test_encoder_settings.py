@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from transformers import DebertaV2Config, DebertaV2Model
 
-from ocensa_nb import encoders, manifest, saved_model
+from ocensa_nb.encoders import loading
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import ENCODER, Run
+from ocensa_nb.models import saved_model
+from ocensa_nb.storage import manifest
+from ocensa_nb.storage.run_folder import ENCODER, Run
 
 KERNEL = "someone/kernel"
 BETO = {  # as dccuchile/bert-base-spanish-wwm-cased has them
@@ -85,7 +87,7 @@ def change(path: Path, changes: dict) -> None:
 
 
 def load(folder):
-    return encoders.load_encoder(str(folder), encoders.load_tokenizer(str(folder)))
+    return loading.load_encoder(str(folder), loading.load_tokenizer(str(folder)))
 
 
 HOSTILE = {
@@ -128,7 +130,7 @@ def test_config_that_runs_code_is_rejected_naming_file_and_key(folder, changes):
     named = set(changes) | {key for value in changes.values() if isinstance(value, dict) for key in value}
     assert any(key in str(refused.value) for key in named)
     with pytest.raises(UserError):
-        encoders.untrained(encoders.architecture(str(folder)))
+        loading.untrained(loading.architecture(str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_run_whose_encoder_names_a_kernel_is_rejected_even_with_its_manifest(run
 def test_ordinary_config_is_accepted(folder, changes):
     change(folder / "config.json", changes)
     assert load(folder).config.num_hidden_layers == 4
-    assert encoders.architecture(str(folder)).num_hidden_layers == 4
+    assert loading.architecture(str(folder)).num_hidden_layers == 4
 
 
 def test_embedded_encoder_is_accepted():

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from ocensa_nb import encoders
+from ocensa_nb.encoders import loading
 from ocensa_nb.errors import UserError
 
 
@@ -15,33 +15,33 @@ def no_hub(monkeypatch):
     import huggingface_hub
 
     stop = threading.Event()
-    monkeypatch.setattr(encoders, "HUB_SECONDS", 0.2)
-    monkeypatch.setattr(encoders, "_cached_snapshot", lambda hub_id: None)
+    monkeypatch.setattr(loading, "HUB_SECONDS", 0.2)
+    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: stop.wait(30))
     yield
     stop.set()
 
 
 def test_the_embedded_encoder_loads_without_a_network(no_hub):
-    tokenizer = encoders.load_tokenizer("minilm")
-    encoder = encoders.load_encoder("minilm", tokenizer)
+    tokenizer = loading.load_tokenizer("minilm")
+    encoder = loading.load_encoder("minilm", tokenizer)
     assert encoder.config.hidden_size == 384
     assert encoder.dtype == torch.float32
     assert encoder.pooler is None
 
 
 def test_embedded_weights_that_are_not_the_expected_are_refused(monkeypatch):
-    monkeypatch.setattr(encoders, "MINILM_SHA256", "0" * 64)
-    encoders._packaged_minilm.cache_clear()
+    monkeypatch.setattr(loading, "MINILM_SHA256", "0" * 64)
+    loading._packaged_minilm.cache_clear()
     with pytest.raises(UserError, match="SHA-256"):
-        encoders.load_tokenizer("minilm")
-    encoders._packaged_minilm.cache_clear()
+        loading.load_tokenizer("minilm")
+    loading._packaged_minilm.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["beto", "beto-uncased", "distilbeto", "distilbert-multilingual", "alguien/modelo"])
 def test_a_hub_that_does_not_answer_is_a_sentence_that_names_the_ways_on(no_hub, name):
     with pytest.raises(UserError, match=r"huggingface.co.*minilm.*copia local"):
-        encoders.load_tokenizer(name)
+        loading.load_tokenizer(name)
 
 
 def test_an_encoder_the_hub_does_not_know_is_answered_with_the_nearest(monkeypatch):
@@ -52,16 +52,16 @@ def test_an_encoder_the_hub_does_not_know_is_answered_with_the_nearest(monkeypat
         raise HFValidationError("no such repository")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unknown)
-    monkeypatch.setattr(encoders, "_cached_snapshot", lambda hub_id: None)
+    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
     with pytest.raises(UserError, match="¿Quiso decir «distilbeto»"):
-        encoders.load_tokenizer("distilbet")
+        loading.load_tokenizer("distilbet")
 
 
 def test_tiny_is_built_alike_every_time_and_another_seed_gives_other_weights():
     texts = ["fuga de crudo en bomba", "válvula trabada", "fuga de aceite"]
-    tokenizers = [encoders.load_tokenizer("tiny", texts) for _ in range(2)]
+    tokenizers = [loading.load_tokenizer("tiny", texts) for _ in range(2)]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
-    first, second, other = (encoders.load_encoder("tiny", tokenizers[0], seed) for seed in (0, 0, 1))
+    first, second, other = (loading.load_encoder("tiny", tokenizers[0], seed) for seed in (0, 0, 1))
     name = next(iter(first.state_dict()))
     assert torch.equal(first.state_dict()[name], second.state_dict()[name])
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
@@ -70,17 +70,17 @@ def test_tiny_is_built_alike_every_time_and_another_seed_gives_other_weights():
 
 def test_beto_random_has_betos_shape_and_leaves_the_random_state_alone():
     state = torch.get_rng_state()
-    encoder = encoders.load_encoder("beto-random", encoders.load_tokenizer("beto-random"))
+    encoder = loading.load_encoder("beto-random", loading.load_tokenizer("beto-random"))
     assert torch.equal(state, torch.get_rng_state())
     config = encoder.config
     assert (config.vocab_size, config.hidden_size, config.num_hidden_layers) == (31_002, 768, 12)
 
 
 def test_a_local_folder_is_an_encoder_like_any_other(run):
-    tokenizer = encoders.load_tokenizer(str(run.path / "encoder"))
-    assert encoders.load_encoder(str(run.path / "encoder"), tokenizer).config.hidden_size == 32
+    tokenizer = loading.load_tokenizer(str(run.path / "encoder"))
+    assert loading.load_encoder(str(run.path / "encoder"), tokenizer).config.hidden_size == 32
 
 
 def test_the_note_warns_where_the_vocabulary_is_not_spanish():
-    assert "con BETO los mismos avisos ocupan menos" in encoders.vocabulary_note("minilm")
-    assert "menos" not in encoders.vocabulary_note("beto")
+    assert "con BETO los mismos avisos ocupan menos" in loading.vocabulary_note("minilm")
+    assert "menos" not in loading.vocabulary_note("beto")

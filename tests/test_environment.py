@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocensa_nb import environment, precision, session
 from ocensa_nb.errors import UserError
+from ocensa_nb.notebook import session
+from ocensa_nb.runtime import environment, precision
 
 CPU = environment.Hardware("local", "Linux x86_64", "3.11", cores=2, ram_gib=8.0, disk_free_gib=20.0)
 T4 = {"gpu": "Tesla T4", "gpu_gib": 14.7, "capability": "7.5", "gpu_usable": True, "fp16": True}

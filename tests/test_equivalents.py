@@ -8,11 +8,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import cli, equivalents
+from ocensa_nb import cli
 from ocensa_nb.config import RECIPES
-from ocensa_nb.environment import configure
 from ocensa_nb.errors import UserError
+from ocensa_nb.notebook import commands
 from ocensa_nb.paths import ROOT
+from ocensa_nb.runtime.environment import configure
 
 CHANGES = st.fixed_dictionaries(
     {},
@@ -45,7 +46,7 @@ def test_the_command_line_trains_with_the_same_config(recipe, changes):
         seen.update(config=config, recipe=recipe)
         return {}
 
-    words = shlex.split(equivalents.command_line(config, recipe))
+    words = shlex.split(commands.command_line(config, recipe))
     assert words[:3] == ["python", "-m", "ocensa_nb"]
     with pytest.MonkeyPatch.context() as patch:
         note.__annotations__ = cli.train.__annotations__
@@ -61,11 +62,11 @@ def test_the_command_line_trains_with_the_same_config(recipe, changes):
 @given(recipe=st.sampled_from(sorted(RECIPES)), changes=CHANGES)
 def test_the_papermill_line_gives_notebook_03_the_same_config(recipe, changes):
     config = configure(recipe, changes)
-    words = shlex.split(equivalents.papermill_line(config, recipe))
+    words = shlex.split(commands.papermill_line(config, recipe))
     assert words[:2] == ["papermill", "notebooks/03_train.ipynb"]
     parameters = yaml.safe_load(words[words.index("-y") + 1])
     assert parameters.pop("interactive") is False
-    more = equivalents.parse_settings(parameters.pop("more_settings", ""))
+    more = commands.parse_settings(parameters.pop("more_settings", ""))
     assert configure(parameters.pop("recipe"), {**parameters, **more}).to_dict() == config.to_dict()
 
 
@@ -73,10 +74,10 @@ def test_notebook_03_has_every_parameter_that_the_lines_use():
     notebook = nbformat.read(ROOT / "notebooks/03_train.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     names = {line.split(" = ")[0] for line in cell.source.splitlines()}
-    assert {*equivalents.PARAMETERS, "recipe", "interactive", "more_settings"} <= names
+    assert {*commands.PARAMETERS, "recipe", "interactive", "more_settings"} <= names
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "nada", "1", "{'columns': 1}"])
 def test_settings_that_are_no_json_object_are_refused_with_an_example(text):
     with pytest.raises(UserError, match="objeto JSON"):
-        equivalents.parse_settings(text)
+        commands.parse_settings(text)

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from ocensa_nb import estimate, train
-from ocensa_nb.measure import duration
+from ocensa_nb.runtime.timing import duration
+from ocensa_nb.training import time_estimate, train
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_measuring_changes_nothing_of_the_training(config, notices, tmp_path, monkeypatch, precision):
     settings = config.replace(precision=precision, epochs=1)
     runs = [train.fit(settings.replace(out=str(tmp_path / "measured")), notices)]
-    monkeypatch.setattr(estimate, "expect", lambda *_: estimate.Estimate(1.0, 1.0, 0.0))
+    monkeypatch.setattr(time_estimate, "expect", lambda *_: time_estimate.Estimate(1.0, 1.0, 0.0))
     runs.append(train.fit(settings.replace(out=str(tmp_path / "plain")), notices))
     histories = [[line["loss"] for line in run.history()] for run in runs]
     assert histories[0] == histories[1]
@@ -20,20 +20,21 @@ def test_measuring_changes_nothing_of_the_training(config, notices, tmp_path, mo
 
 
 def test_an_estimate_adds_up_the_steps_of_every_size_and_the_scorings(config, notices, monkeypatch):
-    from ocensa_nb import encoders, engine, feeding, tokens
+    from ocensa_nb.encoders import loading, token_table
+    from ocensa_nb.engine import batching, step
 
-    tokenizer = encoders.load_tokenizer("tiny", notices.texts)
-    table = tokens.encode(notices.texts, tokenizer, config.max_length)
-    model = engine.classifier(config, notices, encoders.load_encoder("tiny", tokenizer))
+    tokenizer = loading.load_tokenizer("tiny", notices.texts)
+    table = token_table.encode(notices.texts, tokenizer, config.max_length)
+    model = step.classifier(config, notices, loading.load_encoder("tiny", tokenizer))
     cpu = torch.device("cpu")
-    made = engine.build(config, notices, table, model, "fp32", cpu)
-    loader, sampler = feeding.step_loader(made.table, notices, config, cpu)
+    made = step.build(config, notices, table, model, "fp32", cpu)
+    loader, sampler = batching.step_loader(made.table, notices, config, cpu)
     # A step of one second a hundred places, a scoring of two seconds.
     monkeypatch.setattr(
-        estimate, "_step_seconds", lambda engine, batches, rows: len(rows) * table.lengths[rows].max() / 100
+        time_estimate, "_step_seconds", lambda engine, batches, rows: len(rows) * table.lengths[rows].max() / 100
     )
-    monkeypatch.setattr(estimate, "_scoring_seconds", lambda *_: 2.0)
-    found = estimate.expect(made, loader.dataset, sampler, notices.split, config.replace(epochs=3))
+    monkeypatch.setattr(time_estimate, "_scoring_seconds", lambda *_: 2.0)
+    found = time_estimate.expect(made, loader.dataset, sampler, notices.split, config.replace(epochs=3))
     steps = sum(len(rows) * table.lengths[rows].max() / 100 for rows in sampler)
     assert found.epoch == pytest.approx(steps + 2, rel=1e-6)
     assert found.training == pytest.approx(3 * (steps + 2) + 4, rel=1e-6)

@@ -10,10 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ocensa_nb import environment, evaluate, metrics, plots, predict, runs, scoring, synthetic, train
+from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import evaluate, inference, metrics, predict
+from ocensa_nb.figures import plots
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import Run
+from ocensa_nb.runtime import environment
+from ocensa_nb.storage import run_folder
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +123,7 @@ def test_evaluate_file_with_unknown_labels_alone_is_refused_and_names_some(run, 
 def test_load_run_with_damaged_merged_classes_is_refused(run, tmp_path, merged):
     copy = shutil.copytree(run.path, tmp_path / "run")
     facts = {**run.facts, "data": {**run.facts["data"], "merged": merged}}
-    (copy / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    (copy / run_folder.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
     with pytest.raises(UserError, match="está dañado"):
         Run.load(copy)
 
@@ -169,7 +174,7 @@ def test_the_confusion_triples_are_scikit_learns_matrix_without_its_zeros(pairs)
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=8))
 def test_probabilities_add_to_one_for_any_logits(values):
-    shares = scoring.probabilities(np.array([values], np.float32))
+    shares = inference.probabilities(np.array([values], np.float32))
     assert np.isfinite(shares).all()
     assert shares.sum() == pytest.approx(1.0, abs=1e-5)
 

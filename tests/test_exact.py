@@ -12,15 +12,17 @@ from test_model import FAMILIES
 from test_train import HEADS, OFF, batch, cut, engine, gradients, small_model
 from torch import nn
 
-from ocensa_nb import memory, saved_model, train, used_vocabulary
-from ocensa_nb.compiling import compiled, require_compiler
-from ocensa_nb.dropout import BlockAttention, BlockDropout, use_block_dropout
+from ocensa_nb.encoders.layer_slice import takes_ready_mask
+from ocensa_nb.encoders.token_table import TokenTable
+from ocensa_nb.engine import oom_retry
+from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout, use_block_dropout
+from ocensa_nb.engine.loss import Objective
+from ocensa_nb.engine.optimizer import build_optimizer
 from ocensa_nb.errors import UserError
-from ocensa_nb.objective import Objective
-from ocensa_nb.optim import build_optimizer
-from ocensa_nb.runs import Run
-from ocensa_nb.slices import takes_ready_mask
-from ocensa_nb.tokens import TokenTable
+from ocensa_nb.models import saved_model, used_vocabulary
+from ocensa_nb.runtime.compilation import compiled, require_compiler
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
 
 
 @given(st.floats(0.0, 0.95), st.integers(1, 7))
@@ -64,7 +66,7 @@ def table_of(ids, pad_id=0):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_the_used_rows_ends_where_training_all_rows_does(family, config):
-    from ocensa_nb.model import MultiHeadClassifier
+    from ocensa_nb.models.classifier import MultiHeadClassifier
 
     ids = np.random.default_rng(0).choice([2, 5, 9, 11, 30, 49], size=(8, 6))
     ended = []
@@ -151,9 +153,9 @@ class TestAStepThatRunsOutOfMemory:
             made.step([batch(2)])
 
     def test_is_told_from_every_other_fault(self):
-        assert memory.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-        assert memory.out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory"))
-        assert not memory.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+        assert oom_retry.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        assert oom_retry.out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory"))
+        assert not oom_retry.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_compile_is_refused_with_the_reason_where_this_machine_cannot(monkeypatch):
@@ -190,9 +192,9 @@ class TestBlockAttention:
         assert ((draws.mean(0) - expected).abs() < 6 * draws.std(0) / 4000**0.5 + 1e-4).all()
 
     def test_leaves_every_other_attention_to_torch(self, monkeypatch):
-        from ocensa_nb import dropout
+        from ocensa_nb.engine import fast_dropout
 
-        monkeypatch.setattr(dropout, "_attention", None)
+        monkeypatch.setattr(fast_dropout, "_attention", None)
         q, k, v, mask = self.given("bool")
         with BlockAttention():
             found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -5,15 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import encoders, forecast, pricing
-from ocensa_nb.chance import random_state
+from ocensa_nb.benchmark import pricing, time_prediction
 from ocensa_nb.config import TrainConfig, baseline_of
+from ocensa_nb.encoders import loading
 from ocensa_nb.errors import UserError
+from ocensa_nb.runtime.seeding import random_state
 
 
 @pytest.fixture(scope="module")
 def told(notices):
-    return forecast.Forecast(notices)
+    return time_prediction.Forecast(notices)
 
 
 def test_the_parameters_are_those_the_training_then_writes_down(told, run):
@@ -22,29 +23,29 @@ def test_the_parameters_are_those_the_training_then_writes_down(told, run):
 
 
 def test_the_share_cut_is_counted_on_the_very_texts(told, notices):
-    tokenizer = encoders.load_tokenizer("minilm")
+    tokenizer = loading.load_tokenizer("minilm")
     longer = [len(tokenizer(text)["input_ids"]) > 40 for text in notices.texts]
     assert told.cut_share("minilm", 40) == pytest.approx(np.mean(longer))
 
 
 def test_of_many_texts_some_of_every_side_are_looked_at(notices, monkeypatch):
-    monkeypatch.setattr(forecast, "SAMPLED_TEXTS", 50)
-    few, all_of_them = forecast.Forecast(notices), forecast.Forecast(notices)
+    monkeypatch.setattr(time_prediction, "SAMPLED_TEXTS", 50)
+    few, all_of_them = time_prediction.Forecast(notices), time_prediction.Forecast(notices)
     all_of_them._sides, all_of_them._rows = notices.split, np.concatenate(list(notices.split.values()))
     assert len(few.encoder("minilm").table) <= 50 + 3
     assert few.cut_share("minilm", 40) == pytest.approx(all_of_them.cut_share("minilm", 40), abs=0.25)
 
 
 def test_an_encoder_that_is_not_here_is_known_by_its_catalogue_entry(told, monkeypatch):
-    monkeypatch.setattr(encoders, "_cached_snapshot", lambda hub_id: None)
-    beto = forecast.Forecast(told.notices).encoder("beto")
+    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
+    beto = time_prediction.Forecast(told.notices).encoder("beto")
     assert (beto.here, beto.depth, beto.positions, beto.counted_with) == (False, 12, 512, "minilm")
     _, total = told.parameters(TrainConfig(model="beto-random"))
     assert 109e6 < total < 112e6
 
 
 def test_an_encoder_nobody_knows_is_refused_with_a_sentence(told, monkeypatch):
-    monkeypatch.setattr(encoders, "_cached_snapshot", lambda hub_id: None)
+    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
     with pytest.raises(UserError, match="no está en este equipo"):
         told.encoder("nadie/lo-conoce")
 
@@ -64,9 +65,9 @@ def test_a_training_is_priced_once_and_its_price_follows_the_settings(told, conf
 
 
 def test_measuring_changes_no_random_state(config, notices):
-    tokenizer = encoders.load_tokenizer("tiny", notices.texts)
+    tokenizer = loading.load_tokenizer("tiny", notices.texts)
     before = random_state()
-    pricing.measure(encoders.architecture("tiny", tokenizer), "fp32", config, notices)
+    pricing.measure(loading.architecture("tiny", tokenizer), "fp32", config, notices)
     assert all((a == b).all() for a, b in zip(before, random_state(), strict=True))
 
 

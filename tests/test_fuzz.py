@@ -12,11 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import manifest, notices, runs, saved_model, synthetic
-from ocensa_nb.columns import ALIASES
+from ocensa_nb.data import notices, synthetic
+from ocensa_nb.data.columns import ALIASES
 from ocensa_nb.errors import UserError
-from ocensa_nb.manifest import MANIFEST
-from ocensa_nb.runs import Run
+from ocensa_nb.models import saved_model
+from ocensa_nb.storage import manifest, run_folder
+from ocensa_nb.storage.manifest import MANIFEST
+from ocensa_nb.storage.run_folder import Run
 
 many = settings(
     max_examples=2000 if os.environ.get("OCENSA_LONG") else 200,
@@ -130,7 +132,11 @@ def copy(run, tmp_path_factory):
 @many
 @given(data=st.data())
 def test_any_run_folder_is_opened_or_refused_with_a_sentence(run, copy, data):
-    name = data.draw(st.sampled_from([runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY, runs.HEADS]))
+    name = data.draw(
+        st.sampled_from(
+            [run_folder.CONFIG, run_folder.LABELS, run_folder.METRICS, run_folder.HISTORY, run_folder.HEADS]
+        )
+    )
     whole = (run.path / name).read_bytes()
     if name.endswith(".json") and data.draw(st.booleans()):
         content = json.dumps(data.draw(replaced(json.loads(whole)))).encode()

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import cli, manifest, runs, synthetic
+from ocensa_nb import cli
+from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
-from ocensa_nb.regular_files import LARGEST_JSON, read_regular
-from ocensa_nb.runs import Run
+from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+from ocensa_nb.storage import manifest, run_folder
+from ocensa_nb.storage.run_folder import Run
 
 many = settings(
     max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 20)),
@@ -114,9 +116,11 @@ def damaged(data, whole, folder, names):
 def seal_again(folder):
     """Make the checksums anew, as someone who knows of them would; leave a folder that has none as it is."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, UserError):
-        facts = json.loads(read_regular(folder / runs.CONFIG, LARGEST_JSON))
-        facts[runs.CHECKSUM] = manifest.checksum({name: facts[name] for name in facts if name != runs.CHECKSUM})
-        (folder / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+        facts = json.loads(read_regular(folder / run_folder.CONFIG, LARGEST_JSON))
+        facts[run_folder.CHECKSUM] = manifest.checksum(
+            {name: facts[name] for name in facts if name != run_folder.CHECKSUM}
+        )
+        (folder / run_folder.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
         if (folder / manifest.MANIFEST).exists():
             manifest.write(folder)
 
@@ -141,8 +145,15 @@ def check(*arguments):
 
 ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 FINISHED = [
-    *(runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY, runs.HEADS, manifest.MANIFEST),
-    *(f"{runs.ENCODER}/{name}" for name in ENCODER_FILES),
+    *(
+        run_folder.CONFIG,
+        run_folder.LABELS,
+        run_folder.METRICS,
+        run_folder.HISTORY,
+        run_folder.HEADS,
+        manifest.MANIFEST,
+    ),
+    *(f"{run_folder.ENCODER}/{name}" for name in ENCODER_FILES),
 ]
 counts = Counter()
 
@@ -163,8 +174,8 @@ def small(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Draw nothing: what is drawn does not come from the files of a run, and takes longer than the rest."""
-    monkeypatch.setattr("ocensa_nb.plots.save", lambda *_: None)
-    monkeypatch.setattr("ocensa_nb.plots.confusion", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.plots.save", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.plots.confusion", lambda *_: None)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
@@ -186,7 +197,7 @@ def test_verb_on_any_run_folder_ends_well_or_with_a_message(verb, run, copy, sma
 @many
 @given(data=st.data())
 def test_history_of_any_structure_is_read_up_to_its_damage(run, copy, data):
-    with damaged(data, run.path, copy, [runs.HISTORY]), contextlib.suppress(UserError):
+    with damaged(data, run.path, copy, [run_folder.HISTORY]), contextlib.suppress(UserError):
         seal_again(copy)
         assert all(isinstance(line, dict) for line in Run.load(copy).history())
 
@@ -196,7 +207,9 @@ def interrupted(small, tmp_path_factory):
     """Return the folder of a training that was interrupted after its last checkpoint."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ocensa_nb.runs.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo")))
+        patch.setattr(
+            "ocensa_nb.storage.run_folder.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo"))
+        )
         assert check(*TRAIN, "--data", small, "--out", out) == 1
     return Path(shutil.copytree(out, out.with_name("whole")))
 
@@ -217,7 +230,7 @@ TRAIN = [
 
 
 def test_training_resumed_from_any_folder_ends_well_or_with_a_message(interrupted, small, monkeypatch):
-    monkeypatch.setattr("ocensa_nb.plots.training_gif", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.plots.training_gif", lambda *_: None)
     folder = interrupted.with_name("run")
     names = [str(path.relative_to(interrupted)) for path in sorted(interrupted.rglob("*.*")) if path.is_file()]
     names = [name for name in names if not name.startswith(".")]

@@ -20,24 +20,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocensa_nb import (
-    cli,
-    evaluate,
-    experiments,
-    manifest,
-    notices,
-    output_tables,
-    plots,
-    predict,
-    saved_model,
-    synthetic,
-    widgets,
-    workbooks,
-)
+from ocensa_nb import cli
+from ocensa_nb.data import notices, read_excel, synthetic, write_table
 from ocensa_nb.errors import CONTROL, UserError
-from ocensa_nb.evaluate import Evaluation
+from ocensa_nb.evaluation import evaluate, predict
+from ocensa_nb.evaluation.evaluate import Evaluation
+from ocensa_nb.figures import plots
+from ocensa_nb.models import saved_model
+from ocensa_nb.notebook import headless
+from ocensa_nb.notebook import panel as widgets
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import ENCODER, HEADS, LABELS, Run
+from ocensa_nb.storage import manifest
+from ocensa_nb.storage.run_folder import ENCODER, HEADS, LABELS, Run
 
 DANGEROUS = {  # and what they become
     "=1+1": "'=1+1",
@@ -66,7 +60,9 @@ class TestNothingIsUnpickled:
     def test_no_module_imports_what_unpickles(self):
         unpicklers = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
         calls = {"load", "read_pickle", "to_pickle"}
-        for path in (ROOT / "ocensa_nb").glob("*.py"):
+        modules = list((ROOT / "ocensa_nb").rglob("*.py"))
+        assert len(modules) > 80
+        for path in modules:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     named = {alias.name.split(".")[0] for alias in node.names} | {getattr(node, "module", "") or ""}
@@ -81,7 +77,7 @@ class TestNothingIsUnpickled:
             Run.load(copy)
 
     def test_a_pickle_in_an_encoder_of_ones_own_is_not_run(self, run, tmp_path):
-        from ocensa_nb.encoders import load_encoder, load_tokenizer
+        from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 
         class Evil:
             def __reduce__(self):
@@ -96,7 +92,7 @@ class TestNothingIsUnpickled:
             assert not (tmp_path / "ran").exists()
 
     def test_code_beside_an_encoder_is_not_run(self, run, tmp_path):
-        from ocensa_nb.encoders import load_encoder, load_tokenizer
+        from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 
         folder = Path(shutil.copytree(run.path / ENCODER, tmp_path / "encoder"))
         (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
@@ -125,11 +121,11 @@ class TestATamperedRun:
             Run.load(copy)
 
     def test_with_weights_of_another_shape_is_refused_even_when_sealed(self, copy):
-        from ocensa_nb import tensor_files
+        from ocensa_nb.files import tensors
 
-        own, _ = tensor_files.read(copy / HEADS)
+        own, _ = tensors.read(copy / HEADS)
         name = next(iter(own))
-        tensor_files.write(copy / HEADS, own | {name: own[name][:1].clone()})
+        tensors.write(copy / HEADS, own | {name: own[name][:1].clone()})
         manifest.write(copy)
         with pytest.raises(UserError, match="no son los de esta corrida"):
             saved_model.load_model(Run.load(copy))
@@ -159,7 +155,7 @@ class TestWhatASpreadsheetWouldRun:
     def test_is_written_as_text_titles_included_and_numbers_stay(self, tmp_path, suffix):
         column = [*DANGEROUS, *HARMLESS]
         table = pd.DataFrame({"texto": column, "=titulo()": column, "n": range(-3, len(column) - 3)})
-        path = output_tables.write_table(table, tmp_path / f"a{suffix}")
+        path = write_table.write_table(table, tmp_path / f"a{suffix}")
         if suffix == ".csv":
             back = pd.read_csv(path, dtype=str, keep_default_na=False)
             assert list(back["texto"]) == [*DANGEROUS.values(), *HARMLESS]
@@ -173,7 +169,7 @@ class TestWhatASpreadsheetWouldRun:
 
     @given(st.text(max_size=20))
     def test_of_any_text_nothing_is_left_that_begins_a_formula(self, text):
-        (written,) = output_tables.inert(pd.DataFrame({"a": [text]}))["a"]
+        (written,) = write_table.inert(pd.DataFrame({"a": [text]}))["a"]
         assert written.replace("'", "") == text.replace("'", "")
         pieces = [piece.strip() for piece in re.split(r"[;|\t\r\n]", written)]
         if any(piece.startswith(("=", "+", "-", "@")) for piece in pieces):  # a number, then
@@ -192,7 +188,7 @@ class TestWhatASpreadsheetWouldRun:
 
     def test_a_cell_longer_than_excel_holds_is_refused_rather_than_cut(self, tmp_path):
         with pytest.raises(UserError, match=r"termine en \.csv"):
-            output_tables.write_table(pd.DataFrame({"a": ["x" * 40_000]}), tmp_path / "a.xlsx")
+            write_table.write_table(pd.DataFrame({"a": ["x" * 40_000]}), tmp_path / "a.xlsx")
         assert not list(tmp_path.iterdir())
 
 
@@ -225,7 +221,7 @@ class TestABombInAWorkbook:
         return tmp_path / "a.xlsx"
 
     def test_that_unpacks_to_more_than_a_book_may_is_refused_before_it_is_unpacked(self, book, monkeypatch):
-        monkeypatch.setattr(workbooks, "MAX_UNPACKED", 2**20)
+        monkeypatch.setattr(read_excel, "MAX_UNPACKED", 2**20)
         self.rewritten(book, "xl/sharedStrings.xml", b" " * 2**21)
         monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
         with pytest.raises(UserError, match="GiB al abrirlo"):
@@ -262,7 +258,7 @@ class TestABombInAWorkbook:
             notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", content))
 
     def test_long_text_that_many_cells_refer_to_is_refused_before_it_is_copied(self, book, monkeypatch):
-        monkeypatch.setattr(workbooks, "MAX_CHARACTERS", 100_000)
+        monkeypatch.setattr(read_excel, "MAX_CHARACTERS", 100_000)
         self.with_shared_strings(book)
         texts = f'<sst xmlns="{SHEET}"><si><t>{"a" * 2_000}</t></si></sst>'
         self.rewritten(book, "xl/sharedStrings.xml", texts)
@@ -272,7 +268,7 @@ class TestABombInAWorkbook:
             notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
 
     def test_row_of_too_many_cells_is_refused_while_it_is_parsed(self, book, monkeypatch):
-        monkeypatch.setattr(workbooks, "MAX_ROW_TAGS", 10_000)
+        monkeypatch.setattr(read_excel, "MAX_ROW_TAGS", 10_000)
         row = '<row r="2">' + "<c/>" * 200_000 + "</row>"
         monkeypatch.setattr("openpyxl.worksheet._reader.WorkSheetParser.parse_row", lambda *_: pytest.fail("parsed"))
         sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{row}</sheetData></worksheet>'
@@ -281,7 +277,7 @@ class TestABombInAWorkbook:
 
     @pytest.mark.parametrize("part", ["xl/worksheets/sheet1.xml", "xl/sharedStrings.xml"])
     def test_long_token_is_refused_before_it_takes_quadratic_time(self, part, book, monkeypatch):
-        monkeypatch.setattr(workbooks, "MAX_TOKEN", 100_000)
+        monkeypatch.setattr(read_excel, "MAX_TOKEN", 100_000)
         self.with_shared_strings(book)
         with pytest.raises(UserError, match="demasiado largos"):
             notices.read(self.rewritten(book, part, f'<a xmlns="{SHEET}"><!--{"x" * 500_000}--></a>'))
@@ -396,7 +392,7 @@ def test_html_in_notices_labels_and_file_names_is_shown_as_text_in_the_notebooks
     frame["modo_falla"] = frame["modo_falla"].map({name: EVIL[i % 10] + str(i) for i, name in enumerate(modes)})
     data = tmp_path / "a'\"><img src=x onerror=alert(0)>.csv"
     frame.rename(columns={"familia_equipo": EVIL[0]}).to_csv(data, index=False)
-    experiments.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1})
+    headless.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1})
     for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
         page = Dangers((tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8"))
         assert not page.found, name

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import accents, columns, notices, output_tables, tables, tiny, tokenizer_checks
+from ocensa_nb.data import accents, columns, notices, read_table, write_table
+from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
 
 QUICK = 0.02  # seconds below which the noise of a clock matters
@@ -47,7 +48,7 @@ def compose_longest(text):
     return notices.compose(table, {"descripcion": "descripcion", "equipo": "equipo"}, ["equipo"])
 
 
-TOKENIZER = tiny.tokenizer(["fuga de aceite"])
+TOKENIZER = tiny_encoder.tokenizer(["fuga de aceite"])
 FUNCTIONS = {
     "accents.without_accents": accents.without_accents,
     "notices.normalise": notices.normalise,
@@ -55,8 +56,8 @@ FUNCTIONS = {
     "notices.compose": compose_longest,
     "columns.fold": columns.fold,
     "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
-    "output_tables.inert": lambda text: output_tables.inert(frame(text)),
-    "tables._separator": lambda text: tables._separator(f"a{text}"),
+    "output_tables.inert": lambda text: write_table.inert(frame(text)),
+    "tables._separator": lambda text: read_table._separator(f"a{text}"),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
 
@@ -118,7 +119,7 @@ def test_fold_gives_what_it_gave(text):
 @given(texts)
 def test_formula_expression_matches_the_signs_that_the_quadratic_one_matched(text):
     before = re.sub(r"(^|[;|\t\r\n])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", text)
-    assert output_tables._FORMULA.sub(r"\1'", text) == before
+    assert write_table._FORMULA.sub(r"\1'", text) == before
 
 
 def test_unbroken_texts_of_20000_rows_are_normalised_in_minutes_not_hours():
@@ -140,7 +141,7 @@ def test_table_of_too_many_columns_is_refused_by_its_header(tmp_path, form, monk
     else:
         path.write_text(",".join(titles) + "\n1\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"{count:,} columnas") as raised:
-        tables.read_table(path)
+        read_table.read_table(path)
     assert len(str(raised.value)) < 500
 
 
@@ -157,4 +158,4 @@ def test_stray_cell_far_to_the_right_is_no_header_of_many_columns(tmp_path):
     with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
         table.to_excel(book, index=False)
         book.book.active.cell(1, workbooks_column := 2_000).value = "nota"
-    assert tables.read_table(tmp_path / "a.xlsx")[0].shape == (1, workbooks_column)
+    assert read_table.read_table(tmp_path / "a.xlsx")[0].shape == (1, workbooks_column)

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ocensa_nb import live
+from ocensa_nb.notebook import live_view
 
 
 def step(number, loss=2.0, epoch=1):
@@ -23,7 +23,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def history(path):
-    return live.History(path, ["modo", "causa"])
+    return live_view.History(path, ["modo", "causa"])
 
 
 def write(path, *lines, mode="a", end=""):
@@ -70,15 +70,15 @@ def test_a_long_training_is_drawn_with_few_points_from_its_first_step_to_its_las
     write(path, *(step(n, loss=100 / n) for n in range(1, 20_001)))
     history.update()
     numbers = [number for number, *_ in history.losses]
-    assert live.POINTS <= len(numbers) <= 2 * live.POINTS
+    assert live_view.POINTS <= len(numbers) <= 2 * live_view.POINTS
     assert numbers[0] < 100
     assert numbers[-1] > 19_800
-    assert len(live.view(history, 20_000, 10, "")) < 40_000
+    assert len(live_view.view(history, 20_000, 10, "")) < 40_000
 
 
 def test_the_time_left_follows_the_pace_of_this_session(path, history, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(live.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(live_view.time, "perf_counter", lambda: now[0])
     write(path, *(step(n) for n in range(1, 101)))  # of an earlier session
     history.update()
     assert history.seconds_left(200) is None
@@ -91,7 +91,7 @@ def test_the_time_left_follows_the_pace_of_this_session(path, history, monkeypat
 def test_the_view_is_well_formed_and_shows_what_is_known(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1, 0.5), *(step(n, 1.0, 2) for n in range(11, 16)))
     history.update()
-    html = live.view(history, 40, 4, "a < b & <script>")
+    html = live_view.view(history, 40, 4, "a < b & <script>")
     tree = ET.fromstring(html)
     text = " ".join(tree.itertext())
     for shown in ("15 de 40", "Época 2 de 4", "3.0 GiB", "100 filas/s", "modo 0.50", "causa 0.25", "a < b & <script>"):
@@ -103,13 +103,13 @@ def test_the_view_is_well_formed_and_shows_what_is_known(path, history):
 def test_at_the_end_both_bars_are_full(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1))
     history.update()
-    assert live.view(history, 10, 1, "").count("width:100.0%") == 2
+    assert live_view.view(history, 10, 1, "").count("width:100.0%") == 2
 
 
 def test_one_that_stopped_early_is_shown_as_over(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1))
     history.update()
-    shown = " ".join(ET.fromstring(live.view(history, 40, 4, "", over=True)).itertext())
+    shown = " ".join(ET.fromstring(live_view.view(history, 40, 4, "", over=True)).itertext())
     assert "Época 1 de 4" in shown
     assert "Tiempo restante —" in shown
     assert "10 de 40" in shown

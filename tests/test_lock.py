@@ -14,11 +14,14 @@ from dataclasses import asdict, replace
 import dying
 import pytest
 
-from ocensa_nb import claims, heartbeat_lock, interruption, train
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.heartbeat_lock import STALE_SECONDS, HeartbeatLock, Holder
+from ocensa_nb.files import heartbeat_lock
+from ocensa_nb.files.heartbeat_lock import STALE_SECONDS, HeartbeatLock, Holder
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import HEARTBEAT
+from ocensa_nb.runtime import signals
+from ocensa_nb.storage import resume
+from ocensa_nb.storage.run_folder import HEARTBEAT
+from ocensa_nb.training import train
 
 fcntl = pytest.importorskip("fcntl", reason="Windows locks files on any disk")
 
@@ -73,7 +76,7 @@ def written(folder, **changes):
 
 def test_lock_of_killed_process_is_taken_over_at_once(tmp_path, capsys):
     killed_holder(tmp_path / "run")
-    _, lock = claims._hold(tmp_path / "run")
+    _, lock = resume._hold(tmp_path / "run")
     lock.release()
     assert re.search(r"Se toma la carpeta .*que la usaba, ya no existe", capsys.readouterr().out)
 
@@ -81,7 +84,7 @@ def test_lock_of_killed_process_is_taken_over_at_once(tmp_path, capsys):
 def test_lock_of_dead_host_is_taken_over_after_ten_minutes(tmp_path, capsys):
     killed_holder(tmp_path / "run", "otro-equipo")
     age(tmp_path / "run", STALE_SECONDS + 1)
-    _, lock = claims._hold(tmp_path / "run")
+    _, lock = resume._hold(tmp_path / "run")
     lock.release()
     assert re.search(r"proceso \d+ de «otro-equipo».* no da señales desde hace 10 min", capsys.readouterr().out)
 
@@ -90,7 +93,7 @@ def test_lock_of_other_host_within_ten_minutes_is_refused_with_the_wait(tmp_path
     killed_holder(tmp_path / "run", "otro-equipo")
     age(tmp_path / "run", 180)
     with pytest.raises(UserError, match=r"«otro-equipo», que dio señales hace 18\d s.*dentro de 7 min"):
-        claims._hold(tmp_path / "run")
+        resume._hold(tmp_path / "run")
 
 
 def test_numbered_run_of_other_host_within_ten_minutes_is_not_started_anew(config, notices, tmp_path, monkeypatch):
@@ -98,7 +101,7 @@ def test_numbered_run_of_other_host_within_ten_minutes_is_not_started_anew(confi
         raise AskedToStopError("detenido", signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(interruption.Interruption, "check", stopped)
+        patch.setattr(signals.Interruption, "check", stopped)
         with pytest.raises(AskedToStopError):
             train.fit(config, notices, root=tmp_path)
     written(tmp_path / "run-001")
@@ -108,33 +111,33 @@ def test_numbered_run_of_other_host_within_ten_minutes_is_not_started_anew(confi
 
 
 def test_lock_of_live_process_is_refused_however_long_it_was_suspended(tmp_path):
-    lock = claims._lock(tmp_path)
+    lock = resume._lock(tmp_path)
     age(tmp_path, 10 * STALE_SECONDS)
     with pytest.raises(UserError, match="en este equipo"):
-        claims._lock(tmp_path)
+        resume._lock(tmp_path)
     lock.release()
-    claims._lock(tmp_path).release()
+    resume._lock(tmp_path).release()
     assert not (tmp_path / HEARTBEAT).exists()
 
 
 def test_lock_of_process_whose_number_is_in_use_again_is_taken_over(tmp_path):
     here = Holder.here()
     (tmp_path / HEARTBEAT).write_text(json.dumps(asdict(replace(here, started=here.started - 3600))), encoding="utf-8")
-    claims._lock(tmp_path).release()
+    resume._lock(tmp_path).release()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"host":"a","pid":1,"started":1,"id":"../x"}'])
 def test_damaged_lock_is_refused_until_it_is_ten_minutes_old(tmp_path, content):
     (tmp_path / HEARTBEAT).write_text(content)
     with pytest.raises(UserError, match="un proceso desconocido"):
-        claims._lock(tmp_path)
+        resume._lock(tmp_path)
     age(tmp_path, STALE_SECONDS + 1)
-    claims._lock(tmp_path).release()
+    resume._lock(tmp_path).release()
 
 
 def test_filelock_that_falls_back_unasked_still_gives_a_heartbeat_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "NO_FALLBACK", {})
-    lock = claims._lock(tmp_path)
+    monkeypatch.setattr(resume, "NO_FALLBACK", {})
+    lock = resume._lock(tmp_path)
     assert isinstance(lock, HeartbeatLock)
     lock.release()
 
@@ -188,7 +191,7 @@ def test_claim_of_process_that_died_during_its_take_over_is_dropped(tmp_path):
     claim = path.with_name(f"{HEARTBEAT}-{json.loads(path.read_text())['id']}")
     claim.write_text(path.read_text())
     age(tmp_path, STALE_SECONDS + 1)
-    lock = claims._lock(tmp_path)
+    lock = resume._lock(tmp_path)
     assert not claim.exists()
     lock.check()
     lock.release()
@@ -196,7 +199,7 @@ def test_claim_of_process_that_died_during_its_take_over_is_dropped(tmp_path):
 
 def test_held_lock_is_refreshed(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat_lock, "REFRESH_SECONDS", 0.01)
-    lock = claims._lock(tmp_path)
+    lock = resume._lock(tmp_path)
     age(tmp_path, 1000)
     deadline = time.monotonic() + 30
     while time.time() - (tmp_path / HEARTBEAT).stat().st_mtime > 100:
@@ -216,7 +219,7 @@ def test_training_that_lost_its_lock_stops_and_writes_nothing_more(config, notic
             left.update(content())
 
     calls, left = [], {}
-    monkeypatch.setattr(interruption.Interruption, "check", check)
+    monkeypatch.setattr(signals.Interruption, "check", check)
     with pytest.raises(UserError, match="ya no escribe nada"):
         train.fit(config.replace(out=str(tmp_path / "run")), notices)
     assert content() == left

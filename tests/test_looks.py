@@ -13,9 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
-from ocensa_nb import film, looks, plots
+from ocensa_nb.figures import animation, plots
+from ocensa_nb.figures import style as looks
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import Run
+from ocensa_nb.storage.run_folder import Run
 
 
 def shown(figure):
@@ -62,7 +63,7 @@ def test_more_heads_than_colours_are_all_drawn_and_told_apart():
     heads = [f"h{i}" for i in range(2 * len(looks.COLOURS) + 1)]
     epochs = [{"epoch": epoch, **{f"{head}_f1": 0.5 for head in heads}} for epoch in (1, 2)]
     axes = Figure().subplots()
-    lines = film.draw_scores(axes, heads, epochs)
+    lines = animation.draw_scores(axes, heads, epochs)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == heads
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(heads)
 
@@ -106,7 +107,7 @@ def test_the_gif_takes_no_more_of_the_training_than_its_share(copy):
 
 def test_the_last_frame_names_the_epoch_that_was_kept_and_shows_its_numbers(copy):
     with looks.style():
-        drawn = film.Film(copy, copy.history())
+        drawn = animation.Film(copy, copy.history())
         drawn.frame(len(copy.history()))
     best = copy.metrics["best_epoch"]
     kept = next(line for line in copy.history() if "step" not in line and line["epoch"] == best)
@@ -125,7 +126,7 @@ def test_the_confusion_of_the_gif_changes_from_epoch_to_epoch_and_is_blank_befor
     history = [*copy.history(), {"step": 10_000, "loss": 1.0}]  # the end shows the epoch that was kept
     ends = [place + 1 for place, line in enumerate(history) if "step" not in line]
     with looks.style():
-        drawn = film.Film(copy, history)
+        drawn = animation.Film(copy, history)
         drawn.frame(ends[0] - 1)
         assert drawn.images[0].get_array().mask.all()
         shares = []

@@ -8,11 +8,14 @@ from pathlib import Path
 import dying
 import pytest
 
-from ocensa_nb import evaluate, manifest, runs, seals, train
-from ocensa_nb.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
-from ocensa_nb.runs import Run
+from ocensa_nb.evaluation import evaluate
+from ocensa_nb.files import checksums
+from ocensa_nb.storage import manifest, run_folder
+from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
+from ocensa_nb.storage.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
 
 FLIPS = 200
 
@@ -36,7 +39,7 @@ def as_earlier(run):
     """Turn a finished run into one of a version without manifests."""
     facts = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     facts.pop("sha256", None)
-    facts["files"] = seals.seal(run, (LABELS, HEADS, ENCODER))
+    facts["files"] = checksums.seal(run, (LABELS, HEADS, ENCODER))
     (run / CONFIG).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     (run / MANIFEST).unlink(missing_ok=True)
 
@@ -92,7 +95,7 @@ def test_run_whose_manifest_is_gone_is_rejected(copy):
 
 
 def test_manifest_does_not_cover_the_animation(copy):
-    (copy / runs.GIF).write_bytes(b"GIF89a")
+    (copy / run_folder.GIF).write_bytes(b"GIF89a")
     assert Run.load(copy)
 
 
@@ -103,7 +106,7 @@ def test_run_without_manifest_of_earlier_version_opens_with_a_warning(run, copy,
     assert f"La corrida «{copy}» es de una versión anterior, sin {MANIFEST}" in said
     assert opened.config == run.config
     assert opened.metrics == run.metrics
-    assert runs.finished(copy.parent) == [copy]
+    assert run_folder.finished(copy.parent) == [copy]
 
 
 @pytest.mark.parametrize("name", [LABELS, HEADS, f"{ENCODER}/tokenizer.json"])
@@ -133,7 +136,7 @@ def test_run_interrupted_before_its_manifest_is_not_finished_and_resumes_with_on
             train.fit(settings, notices)
     assert (tmp_path / "run" / METRICS).exists()
     assert not manifest.is_finished(tmp_path / "run")
-    assert runs.finished(tmp_path) == []
+    assert run_folder.finished(tmp_path) == []
     assert dying.content(train.fit(settings, notices).path) == dying.content(run.path)
     assert Run.load(tmp_path / "run").config == settings
 
@@ -144,12 +147,12 @@ def interrupted(*_):
 
 def test_flipped_bits_of_an_unfinished_config_are_detected_unless_they_only_hit_its_checksum_key(stopped, tmp_path):
     path, draw = tmp_path / "run" / CONFIG, random.Random(13)
-    kept = runs.read_config(path.parent)
+    kept = run_folder.read_config(path.parent)
     detected = 0
     for _ in range(FLIPS):
         whole = flip(path, draw)
         try:
-            facts = runs.read_config(path.parent)
+            facts = run_folder.read_config(path.parent)
         except UserError as error:
             detected += str(path) in str(error)
         else:

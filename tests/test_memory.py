@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from ocensa_nb import memory, saved_model, scoring, train, trunk
-from ocensa_nb.early_stopping import EarlyStopping
+from ocensa_nb.encoders.token_table import encode
+from ocensa_nb.engine import frozen_features, oom_retry
 from ocensa_nb.errors import UserError
-from ocensa_nb.model import MultiHeadClassifier, freeze
-from ocensa_nb.tokens import encode
+from ocensa_nb.evaluation import inference
+from ocensa_nb.models import saved_model
+from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
+from ocensa_nb.training import train
+from ocensa_nb.training.early_stopping import EarlyStopping
 
 MESSAGES = (
     "CUDA error: out of memory",
@@ -39,15 +42,15 @@ def loaded(run, notices):
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_out_of_memory_is_recognised_in_every_form(message):
-    assert memory.out_of_memory(RuntimeError(message))
+    assert oom_retry.out_of_memory(RuntimeError(message))
 
 
 @pytest.mark.parametrize("most", [1, 3, 64])
 def test_scoring_out_of_memory_is_repeated_in_halves_with_the_same_logits(loaded, monkeypatch, most):
     model, table = loaded
-    expected = scoring.logits(model, table, np.arange(40), "fp32")
+    expected = inference.logits(model, table, np.arange(40), "fp32")
     monkeypatch.setattr(model, "forward", failing(model.forward, most))
-    found = scoring.logits(model, table, np.arange(40), "fp32")
+    found = inference.logits(model, table, np.arange(40), "fp32")
     for head, values in expected.items():
         np.testing.assert_allclose(found[head], values, atol=1e-5)
 
@@ -56,16 +59,16 @@ def test_scoring_without_memory_for_one_row_is_an_error_message(loaded, monkeypa
     model, table = loaded
     monkeypatch.setattr(model, "forward", failing(model.forward, 0))
     with pytest.raises(UserError, match="ni para un aviso"):
-        scoring.logits(model, table, np.arange(40), "fp32")
+        inference.logits(model, table, np.arange(40), "fp32")
 
 
 def test_frozen_features_out_of_memory_are_built_in_halves(loaded, monkeypatch):
     model, table = loaded
     freeze(model, 2)
-    expected = trunk.build(model, table, 2, "fp32").hidden
+    expected = frozen_features.build(model, table, 2, "fp32").hidden
     bottom = MultiHeadClassifier.bottom
     monkeypatch.setattr(MultiHeadClassifier, "bottom", lambda model, k: failing(bottom(model, k), 5))
-    torch.testing.assert_close(trunk.build(model, table, 2, "fp32").hidden, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(frozen_features.build(model, table, 2, "fp32").hidden, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -98,7 +101,7 @@ def test_weights_that_do_not_fit_on_the_device_are_an_error_message(run, notices
 
     monkeypatch.setattr(MultiHeadClassifier, "to", full)
     with pytest.raises(UserError, match="No hay memoria para los pesos"):
-        scoring.score_texts(run, notices.texts[:3], "")
+        inference.score_texts(run, notices.texts[:3], "")
 
 
 def test_pieces_remember_how_many_rows_fit_and_give_each_row_once():
@@ -110,7 +113,7 @@ def test_pieces_remember_how_many_rows_fit_and_give_each_row_once():
             raise RuntimeError("CUDA error: out of memory")
         done.extend(rows)
 
-    pieces = memory.Pieces(work)
+    pieces = oom_retry.Pieces(work)
     pieces(np.arange(10)), pieces(np.arange(10, 17))
     assert done == list(range(17))
     assert calls == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 1]
@@ -121,6 +124,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        memory.Pieces(wrong)(np.arange(4))
-    with pytest.raises(RuntimeError, match="mat1"), memory.explained("nada"):
+        oom_retry.Pieces(wrong)(np.arange(4))
+    with pytest.raises(RuntimeError, match="mat1"), oom_retry.explained("nada"):
         wrong(None)

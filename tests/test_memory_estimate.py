@@ -8,16 +8,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
-from ocensa_nb import encoders, forecast, memory_estimate, train, trunk
-from ocensa_nb import engine as engines
+from ocensa_nb.benchmark import time_prediction
 from ocensa_nb.config import TrainConfig, from_recipe
-from ocensa_nb.dropout import BlockAttention, use_block_dropout
-from ocensa_nb.memory_estimate import MemoryEstimate, estimate_memory
-from ocensa_nb.model import MultiHeadClassifier, freeze
-from ocensa_nb.objective import Objective
-from ocensa_nb.optim import build_optimizer
-from ocensa_nb.precision import autocast
-from ocensa_nb.tokens import TokenTable
+from ocensa_nb.encoders import loading
+from ocensa_nb.encoders.token_table import TokenTable
+from ocensa_nb.engine import frozen_features, memory_estimate
+from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.fast_dropout import BlockAttention, use_block_dropout
+from ocensa_nb.engine.loss import Objective
+from ocensa_nb.engine.memory_estimate import MemoryEstimate, estimate_memory
+from ocensa_nb.engine.optimizer import build_optimizer
+from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
+from ocensa_nb.runtime.precision import autocast
+from ocensa_nb.training import train
 
 ROWS, WIDTH, HIDDEN = 16, 64, 128
 MASK = torch.ones(ROWS, WIDTH, dtype=torch.int64)
@@ -149,7 +152,7 @@ def test_memory_that_does_not_fit_suggests_the_same_effective_batch_in_smaller_p
 
 
 def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
-    monkeypatch.setattr(encoders, "_cached_snapshot", lambda hub_id: None)  # as the catalogue describes it
+    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)  # as the catalogue describes it
     table = memory_estimate.memory_by_recipe(["beto", "minilm"], ["t4", "t4-small"], T4)
     assert (table[f"cabe en {T4 / 2**30:.0f} GiB"] == "sí").all()
     assert 3 < table.loc[("beto", "t4"), "GiB"] < 8
@@ -159,7 +162,7 @@ def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
 
 
 def test_forecast_says_what_a_config_takes_of_this_machine(notices, config):
-    said = forecast.Forecast(notices).memory(config)
+    said = time_prediction.Forecast(notices).memory(config)
     assert "Memoria del entrenamiento: hasta" in said
     assert "GiB libres en este equipo" in said
 
@@ -177,7 +180,7 @@ def test_features_are_those_of_the_cached_table(k, precision):
     lengths = np.array([7, 30, 64])
     ids = np.arange(lengths.sum(), dtype=np.int32) % 300
     table = TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)]), pad_id=0, max_length=WIDTH)
-    cached = trunk.build(model, table, k, precision)
+    cached = frozen_features.build(model, table, k, precision)
     assert estimate_memory(config, model, lengths, precision, on_cpu=True).features == cached.hidden.nbytes
 
 

@@ -19,9 +19,9 @@ from transformers import (
     RobertaModel,
 )
 
+from ocensa_nb.encoders.layer_slice import layers, takes_ready_mask
 from ocensa_nb.errors import UserError
-from ocensa_nb.model import MultiHeadClassifier, count_parameters, describe_parameters, freeze
-from ocensa_nb.slices import layers, takes_ready_mask
+from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters, describe_parameters, freeze
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
 DEBERTA_V3 = {  # what microsoft/mdeberta-v3-base sets: positions enter every layer through `rel_embeddings`

@@ -7,10 +7,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ocensa_nb import experiments
 from ocensa_nb.errors import UserError
+from ocensa_nb.notebook import headless
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import Run
+from ocensa_nb.storage.run_folder import Run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -56,12 +56,12 @@ class TestEveryNotebook:
 @pytest.fixture(scope="module")
 def results(csv, tmp_path_factory):
     out = tmp_path_factory.mktemp("suite") / "demo"
-    return experiments.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1})
+    return headless.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1})
 
 
 def test_the_suite_runs_all_four_and_gathers_metrics_times_and_html(results):
     folder = Path(results["out"])
-    assert tuple(results["seconds"]) == experiments.SUITE
+    assert tuple(results["seconds"]) == headless.SUITE
     for name in results["seconds"]:
         assert "<html" in (folder / f"{name}.html").read_text(encoding="utf-8")
     run = Run.load(results["run"])
@@ -69,7 +69,7 @@ def test_the_suite_runs_all_four_and_gathers_metrics_times_and_html(results):
     assert run.config.epochs == 1
     assert (run.path / "training.gif").exists()
     assert (folder / "evaluation/metrics.json").exists()
-    assert list(experiments.results_table(results).index) == ["modo", "causa", "prioridad"]
+    assert list(headless.results_table(results).index) == ["modo", "causa", "prioridad"]
 
 
 def test_an_executed_notebook_shows_its_pictures_and_no_error(results):
@@ -84,7 +84,7 @@ def test_an_executed_notebook_shows_its_pictures_and_no_error(results):
 
 def test_a_notebook_that_stops_says_its_sentence_without_a_traceback(tmp_path):
     with pytest.raises(UserError, match=r"04_evaluate se detuvo\. No existe la carpeta de corrida"):
-        experiments.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
+        headless.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
     outputs = [o for c in read(tmp_path / "04_evaluate.ipynb").cells for o in c.get("outputs", [])]
     error = next(o for o in outputs if o.output_type == "error" and o.ename == "UserError")
     assert len(error.traceback) == 1
@@ -94,7 +94,7 @@ def test_a_notebook_that_stops_says_its_sentence_without_a_traceback(tmp_path):
 def test_the_comparison_runs_as_a_notebook_and_shows_tables_and_pictures(csv, tmp_path):
     out = tmp_path / "comparison"
     parameters = {"model": "tiny", "data": str(csv), "steps": 1, "quality": False, "out": str(out)}
-    executed = experiments.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
+    executed = headless.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
     outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
     assert sum("text/html" in o.get("data", {}) for o in outputs) >= 2

@@ -6,8 +6,12 @@ import signal
 
 import pytest
 
-from ocensa_nb import cli, experiments, interruption, synthetic, train
+from ocensa_nb import cli
+from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
+from ocensa_nb.notebook import headless
+from ocensa_nb.runtime import signals
+from ocensa_nb.training import train
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_run_folder_deleted_during_training_is_reported_as_lost(config, notices,
     out = tmp_path / "run"
     owner, name, number = {
         "before a checkpoint": (train.Checkpoints, "save", 2),
-        "while it is asked to stop": (interruption.Interruption, "check", 3),
+        "while it is asked to stop": (signals.Interruption, "check", 3),
         "while the model is saved": (train, "save_model", 1),
     }[when]
     save, calls = train.Checkpoints.save, 0
@@ -124,21 +128,21 @@ def test_suite_that_was_interrupted_resumes_at_the_notebook_it_was_in(run, tmp_p
         if executed.count(notebook.stem) == 1 and notebook.stem in ("03_train", "04_evaluate"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments, "execute", execute)
+    monkeypatch.setattr(headless, "execute", execute)
     out = tmp_path / "demo"
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            experiments.suite(out, {"epochs": 1})
-        monkeypatch.setattr(experiments, "is_running", lambda process: False)
+            headless.suite(out, {"epochs": 1})
+        monkeypatch.setattr(headless, "is_running", lambda process: False)
     with pytest.raises(UserError, match="otros parámetros"):
-        experiments.suite(out, {"epochs": 2})
-    assert list(experiments.suite(out, {"epochs": 1})["seconds"]) == list(experiments.SUITE)
-    assert executed == [*experiments.SUITE[:3], *experiments.SUITE[2:], "04_evaluate"]
+        headless.suite(out, {"epochs": 2})
+    assert list(headless.suite(out, {"epochs": 1})["seconds"]) == list(headless.SUITE)
+    assert executed == [*headless.SUITE[:3], *headless.SUITE[2:], "04_evaluate"]
     assert [path.name for path in out.iterdir()] == ["run"]
 
 
 def test_suite_in_a_folder_that_another_process_is_executing_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments, "execute", lambda *_: pytest.fail("executed"))
-    experiments._keep(tmp_path, {}, {})
+    monkeypatch.setattr(headless, "execute", lambda *_: pytest.fail("executed"))
+    headless._keep(tmp_path, {}, {})
     with pytest.raises(UserError, match="Otro proceso está ejecutando la suite"):
-        experiments.suite(tmp_path)
+        headless.suite(tmp_path)

@@ -11,14 +11,18 @@ import pandas as pd
 import pytest
 import torch
 
-from ocensa_nb import encoders, forecast, precision, pricing, runner, session, widgets
-from ocensa_nb.background import Training
-from ocensa_nb.claims import folder_of
+from ocensa_nb.benchmark import pricing, time_prediction
 from ocensa_nb.config import RECIPES
-from ocensa_nb.environment import configure
+from ocensa_nb.encoders import loading
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.page_clock import PageClock
-from ocensa_nb.runs import Run
+from ocensa_nb.notebook import panel as widgets
+from ocensa_nb.notebook import run_controller, session
+from ocensa_nb.notebook.page_clock import PageClock
+from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.runtime import precision
+from ocensa_nb.runtime.environment import configure
+from ocensa_nb.storage.resume import folder_of
+from ocensa_nb.storage.run_folder import Run
 
 SECONDS = 120
 
@@ -26,7 +30,7 @@ SECONDS = 120
 @pytest.fixture(scope="module")
 def prices(config, notices):
     """Return what a step costs here, measured once for all these tests."""
-    shape = encoders.architecture("tiny", encoders.load_tokenizer("tiny", notices.texts))
+    shape = loading.architecture("tiny", loading.load_tokenizer("tiny", notices.texts))
     return pricing.measure(shape, "fp32", config, notices)
 
 
@@ -83,8 +87,8 @@ class Output:
 @pytest.fixture
 def cell(monkeypatch):
     """Return what the cell shows that calls `panel.run()`."""
-    monkeypatch.setattr(runner, "DisplayHandle", Output)
-    monkeypatch.setattr(runner, "REDRAW_SECONDS", 0.1)
+    monkeypatch.setattr(run_controller, "DisplayHandle", Output)
+    monkeypatch.setattr(run_controller, "REDRAW_SECONDS", 0.1)
     return Output
 
 
@@ -98,7 +102,7 @@ def interrupt_when(monkeypatch, happened, times=1):
             left[0] -= 1
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(runner, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(run_controller, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
 def test_it_opens_on_the_config_it_was_given_and_shows_every_field_it_has(panel, config):
@@ -193,10 +197,10 @@ def test_what_goes_wrong_in_a_control_is_said_in_the_panel(panel, monkeypatch):
     def fail(*_):
         raise UserError("la frase")
 
-    monkeypatch.setattr(forecast.Forecast, "expected", fail)
+    monkeypatch.setattr(time_prediction.Forecast, "expected", fail)
     move(panel, "epochs", 3)
     assert "⛔ la frase" in panel.runner._status.value
-    monkeypatch.setattr(forecast.Forecast, "expected", lambda *_: 1 / 0)
+    monkeypatch.setattr(time_prediction.Forecast, "expected", lambda *_: 1 / 0)
     move(panel, "epochs", 4)
     assert "Error inesperado" in panel.runner._status.value
 
@@ -262,7 +266,7 @@ def test_cell_of_a_run_that_never_resumes_trains_once_per_panel(config, notices,
 
 
 def test_cell_joins_the_training_of_the_button_and_ends_with_its_run(config, notices, tmp_path, cell, monkeypatch):
-    monkeypatch.setattr(runner, "platform", lambda: "colab")
+    monkeypatch.setattr(run_controller, "platform", lambda: "colab")
     long = config.replace(epochs=20, patience=20, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     panel.runner.start.click()
@@ -286,7 +290,7 @@ def test_cell_interrupted_stops_with_a_checkpoint_and_executed_again_resumes(
     with pytest.raises(AskedToStopError, match=r"Detenido\. Lo hecho queda en .*panel\.run"):
         panel.run()
     assert checkpoint.exists()
-    assert any(runner.STOPPING in shown for shown in cell.shown)
+    assert any(run_controller.STOPPING in shown for shown in cell.shown)
     assert "Detenido" in panel.runner._status.value
     assert panel.runner.start.description == "Continuar"
     assert panel.run().path == tmp_path / "run-001"
@@ -343,7 +347,7 @@ def test_clock_ticks_until_it_is_stopped_and_asks_the_page_for_each_next_tick():
 
 def test_a_panel_shown_anew_watches_the_training_of_the_one_before(config, notices, tmp_path, monkeypatch):
     monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
-    monkeypatch.setattr(runner, "display", lambda *_, **__: None)
+    monkeypatch.setattr(run_controller, "display", lambda *_, **__: None)
     long = config.replace(epochs=200, patience=200, batch_size=4)
     first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     first.runner.start.click()

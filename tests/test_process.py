@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ocensa_nb import output_tables
+from ocensa_nb.data import write_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT, plain_path
-from ocensa_nb.runs import Run
+from ocensa_nb.storage.run_folder import Run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals, pipes and devices")
 LIMIT = 120  # seconds
@@ -98,7 +98,7 @@ class TestXlsx:
 
     def test_full_temporary_folder_does_not_matter(self, tmp_path, monkeypatch):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "does-not-exist"))
-        output_tables.write_table(self.TABLE, tmp_path / "a.xlsx")
+        write_table.write_table(self.TABLE, tmp_path / "a.xlsx")
         back = pd.read_excel(tmp_path / "a.xlsx", dtype=str)
         assert list(back["a"]) == list(self.TABLE["a"])
 

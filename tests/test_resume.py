@@ -18,14 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from ocensa_nb import claims, interruption, journal, runs, train
-from ocensa_nb.chance import random_state, restore_random_state
-from ocensa_nb.checkpoint import Checkpoints, pack, unpack
-from ocensa_nb.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.manifest import MANIFEST
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import LAST, METRICS, Run
+from ocensa_nb.runtime import signals
+from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.storage import resume, run_folder
+from ocensa_nb.storage.checkpoint import Checkpoints, pack, unpack
+from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
+from ocensa_nb.storage.manifest import MANIFEST
+from ocensa_nb.storage.run_folder import LAST, METRICS, Run
+from ocensa_nb.training import logger, train
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
 
@@ -46,7 +48,7 @@ class StopAfter:
     """Asks a training to stop after so many steps, as Ctrl+C would."""
 
     def __init__(self, monkeypatch, count):
-        check, calls = interruption.Interruption.check, 0
+        check, calls = signals.Interruption.check, 0
 
         def counted(asked, folder):
             nonlocal calls
@@ -54,7 +56,7 @@ class StopAfter:
             asked.signal = signal.SIGINT if calls == count else 0
             check(asked, folder)
 
-        monkeypatch.setattr(interruption.Interruption, "check", counted)
+        monkeypatch.setattr(signals.Interruption, "check", counted)
 
 
 @pytest.fixture
@@ -220,10 +222,10 @@ def test_another_machine_goes_on_and_says_so(cut_off, notices, monkeypatch, caps
 def test_the_precision_of_then_is_kept_on_the_device_of_then(config, notices, tmp_path):
     facts = {"device": "cpu", "precision": "bf16", "hardware": {"gpu": "", "system": "x", "cores": 2}, "versions": {}}
     now = facts | {"precision": "fp32"}
-    claims._keep_precision(now, facts)
+    resume._keep_precision(now, facts)
     assert now["precision"] == "bf16"
     other = facts | {"precision": "fp16", "hardware": facts["hardware"] | {"gpu": "T4"}}
-    claims._keep_precision(other, facts)
+    resume._keep_precision(other, facts)
     assert other["precision"] == "fp16"
 
 
@@ -271,7 +273,7 @@ def test_lines_of_a_session_that_died_before_its_first_checkpoint_are_not_there_
 
 def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, config, notices, tmp_path, monkeypatch):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
-    lock = claims._lock
+    lock = resume._lock
 
     def finished_first(path):
         if path.name == "run-001":
@@ -279,15 +281,15 @@ def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, conf
             shutil.rmtree(path / LAST)
         return lock(path)
 
-    monkeypatch.setattr(claims, "_lock", finished_first)
+    monkeypatch.setattr(resume, "_lock", finished_first)
     assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
 
 
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
 def test_a_damaged_config_is_a_sentence(cut_off, notices, tmp_path, part):
-    facts = json.loads((tmp_path / "run" / runs.CONFIG).read_text(encoding="utf-8"))
-    del facts[part], facts[runs.CHECKSUM]  # as an earlier version would have written it
-    (tmp_path / "run" / runs.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    facts = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
+    del facts[part], facts[run_folder.CHECKSUM]  # as an earlier version would have written it
+    (tmp_path / "run" / run_folder.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
     with pytest.raises(UserError, match="dañada"):
         train.fit(cut_off, notices)
 
@@ -302,7 +304,7 @@ def test_a_disk_that_refuses_the_history_for_a_while_costs_no_line(config, notic
             raise UserError("el disco falla")
         append(self, lines)
 
-    monkeypatch.setattr(journal, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(logger, "WRITE_SECONDS", 0.0)
     monkeypatch.setattr(Run, "append_history", refused_at_first)
     run = train.fit(config.replace(out=str(tmp_path / "run")), notices)
     assert [line[0] for line in steps(run)] == list(range(1, 21))
@@ -315,7 +317,7 @@ def test_half_a_line_of_the_history_is_cut_off_with_what_is_beyond_the_checkpoin
     run.append_history([{"step": 3}])
     run.cut_history(kept)
     assert run.history() == [{"step": 1}, {"step": 2}]
-    with open(tmp_path / runs.HISTORY, "a") as file:
+    with open(tmp_path / run_folder.HISTORY, "a") as file:
         file.write('{"step":')
     run.cut_history(10_000)
     assert run.settle_history() == kept
@@ -352,7 +354,7 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(config, notice
         holder.kill()
         holder.wait()
     assert train.fit(config.replace(out=str(out), epochs=1), notices).is_finished()
-    assert not (out / runs.LOCK).exists()
+    assert not (out / run_folder.LOCK).exists()
 
 
 def test_a_disk_without_locks_is_said_and_one_that_fails_is_a_sentence(tmp_path, monkeypatch, capsys):
@@ -360,21 +362,21 @@ def test_a_disk_without_locks_is_said_and_one_that_fails_is_a_sentence(tmp_path,
         def acquire(self, timeout):
             raise OSError(number, "in English")
 
-        monkeypatch.setattr(claims.FileLock, "acquire", acquire)
+        monkeypatch.setattr(resume.FileLock, "acquire", acquire)
 
     fails(errno.ENOLCK)
-    assert claims._lock(tmp_path) is not None
+    assert resume._lock(tmp_path) is not None
     assert "no tiene bloqueos" in capsys.readouterr().out
     fails(errno.EIO)
     with pytest.raises(UserError, match="el disco falla"):
-        claims._lock(tmp_path)
+        resume._lock(tmp_path)
     fails(errno.EACCES)
-    assert claims._lock(tmp_path) is None
+    assert resume._lock(tmp_path) is None
 
 
 def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notices, tmp_path):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
-    lock = claims._lock(tmp_path / "runs/run-001")
+    lock = resume._lock(tmp_path / "runs/run-001")
     try:
         assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
     finally:
@@ -382,7 +384,7 @@ def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notice
 
 
 def test_a_second_ctrl_c_is_obeyed_at_once():
-    with interruption.heeded() as asked:
+    with signals.heeded() as asked:
         signal.raise_signal(signal.SIGINT)
         assert asked.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):

@@ -6,9 +6,10 @@ import shutil
 import pytest
 import torch
 
-from ocensa_nb import runs, saved_model
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs import Run
+from ocensa_nb.models import saved_model
+from ocensa_nb.storage import run_folder
+from ocensa_nb.storage.run_folder import Run
 
 
 def test_the_folder_holds_what_the_design_says(run):
@@ -41,24 +42,24 @@ def test_a_config_survives_the_round_trip(run):
 
 def test_a_folder_with_anything_in_it_is_never_written_to(run, tmp_path):
     with pytest.raises(UserError, match="ya contiene otra corrida"):
-        runs.free_folder(run.path)
+        run_folder.free_folder(run.path)
     (tmp_path / "nota.txt").write_text("mía")
     with pytest.raises(UserError, match="no está vacía"):
-        runs.free_folder(tmp_path)
+        run_folder.free_folder(tmp_path)
     assert (tmp_path / "nota.txt").read_text() == "mía"
 
 
 def test_an_empty_out_takes_the_next_free_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [str(runs.free_folder("")) for _ in range(2)] == ["runs/run-001", "runs/run-002"]
+    assert [str(run_folder.free_folder("")) for _ in range(2)] == ["runs/run-001", "runs/run-002"]
 
 
 def test_the_latest_finished_run_is_found_and_none_is_a_sentence(run, tmp_path):
     with pytest.raises(UserError, match="03_train"):
-        runs.latest(tmp_path)
+        run_folder.latest(tmp_path)
     shutil.copytree(run.path, tmp_path / "run-001")
     (tmp_path / "run-002").mkdir()
-    assert runs.latest(tmp_path) == tmp_path / "run-001"
+    assert run_folder.latest(tmp_path) == tmp_path / "run-001"
 
 
 def test_a_missing_run_is_a_sentence_that_names_those_there_are(run):

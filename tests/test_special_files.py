@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb import cli, manifest, notices, runs
-from ocensa_nb.encoders import load_encoder, load_tokenizer
+from ocensa_nb import cli
+from ocensa_nb.data import notices
+from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError
+from ocensa_nb.files.regular import open_regular, read_regular
 from ocensa_nb.paths import ROOT
-from ocensa_nb.regular_files import open_regular, read_regular
-from ocensa_nb.runs import Run
+from ocensa_nb.storage import manifest, run_folder
+from ocensa_nb.storage.run_folder import Run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files in a folder")
 
@@ -33,8 +35,15 @@ def enormous(path):
 
 
 SPECIAL = {"pipe": pipe, "endless": endless, "enormous": enormous}
-FILES = [runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY, runs.HEADS, f"{runs.ENCODER}/model.safetensors"]
-FILES += [manifest.MANIFEST, f"{runs.ENCODER}/config.json", f"{runs.ENCODER}/tokenizer.json"]
+FILES = [
+    run_folder.CONFIG,
+    run_folder.LABELS,
+    run_folder.METRICS,
+    run_folder.HISTORY,
+    run_folder.HEADS,
+    f"{run_folder.ENCODER}/model.safetensors",
+]
+FILES += [manifest.MANIFEST, f"{run_folder.ENCODER}/config.json", f"{run_folder.ENCODER}/tokenizer.json"]
 
 
 @pytest.fixture
@@ -54,8 +63,8 @@ def test_special_file_as_data_is_refused(kind, suffix, tmp_path):
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
 def test_special_config_of_a_run_without_manifest_is_refused(kind, copy):
     (copy / manifest.MANIFEST).unlink()
-    (copy / runs.CONFIG).unlink()
-    SPECIAL[kind](copy / runs.CONFIG)
+    (copy / run_folder.CONFIG).unlink()
+    SPECIAL[kind](copy / run_folder.CONFIG)
     with pytest.raises(UserError, match=manifest.MANIFEST):
         Run.load(copy)
 
@@ -69,7 +78,7 @@ def test_special_file_in_a_run_is_refused(kind, name, copy):
         Run.load(copy).history()
 
 
-@pytest.mark.parametrize("name", [runs.CONFIG, runs.LABELS, runs.METRICS, runs.HISTORY])
+@pytest.mark.parametrize("name", [run_folder.CONFIG, run_folder.LABELS, run_folder.METRICS, run_folder.HISTORY])
 def test_enormous_file_in_a_run_is_refused_unread(name, copy):
     enormous(copy / name)
     with pytest.raises(UserError, match=name):
@@ -79,7 +88,7 @@ def test_enormous_file_in_a_run_is_refused_unread(name, copy):
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "special_tokens_map.json", "more.json"])
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
 def test_special_file_in_an_encoder_is_refused_by_name(kind, name, copy):
-    folder = copy / runs.ENCODER
+    folder = copy / run_folder.ENCODER
     (folder / name).unlink(missing_ok=True)
     SPECIAL[kind](folder / name)
     with pytest.raises(UserError, match=f"{name} no es un archivo normal"):
@@ -91,9 +100,11 @@ def test_special_file_where_a_checkpoint_was_is_passed_over(kind, csv, tmp_path,
     out = tmp_path / "run"
     train = ["train", "--model", "tiny", "--epochs", "1", "--data", str(csv), "--out", str(out)]
     with monkeypatch.context() as patch:
-        patch.setattr("ocensa_nb.runs.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo")))
+        patch.setattr(
+            "ocensa_nb.storage.run_folder.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo"))
+        )
         assert cli.main(train) == 1
-    newest = max((out / runs.LAST).glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    newest = max((out / run_folder.LAST).glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     newest.unlink()
     SPECIAL[kind](newest)
     capsys.readouterr()

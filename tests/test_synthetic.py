@@ -13,9 +13,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
-from ocensa_nb import vocabulary as words
-from ocensa_nb.sap_example import generate_iw69
-from ocensa_nb.synthetic import (
+from ocensa_nb.data import synthetic_vocabulary as words
+from ocensa_nb.data.sap_example import generate_iw69
+from ocensa_nb.data.synthetic import (
     COLUMNS,
     EVIDENCE,
     NOISE,

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocensa_nb import encoders, tokens
+from ocensa_nb.encoders import loading, token_table
 
 TEXTS = ["fuga de crudo", "ruido en el rodamiento de la bomba P-301", "no arranca"] * 7 + ["paro"]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return encoders.load_tokenizer("tiny", TEXTS)
+    return loading.load_tokenizer("tiny", TEXTS)
 
 
 def test_a_batch_is_what_the_tokenizer_itself_would_pad(tokenizer):
-    table = tokens.encode(TEXTS, tokenizer, max_length=8)
+    table = token_table.encode(TEXTS, tokenizer, max_length=8)
     rows = np.array([3, 0, 21, 1])
     ids, mask = table.batch(rows)
     expected = tokenizer(
@@ -29,9 +29,9 @@ def test_a_batch_is_what_the_tokenizer_itself_would_pad(tokenizer):
 
 
 def test_texts_are_tokenised_the_same_in_chunks(tokenizer, monkeypatch):
-    whole = tokens.encode(TEXTS, tokenizer, 16)
-    monkeypatch.setattr(tokens, "CHUNK", 5)
-    parts = tokens.encode(TEXTS, tokenizer, 16)
+    whole = token_table.encode(TEXTS, tokenizer, 16)
+    monkeypatch.setattr(token_table, "CHUNK", 5)
+    parts = token_table.encode(TEXTS, tokenizer, 16)
     np.testing.assert_array_equal(whole.ids, parts.ids)
     np.testing.assert_array_equal(whole.offsets, parts.offsets)
 
@@ -41,27 +41,27 @@ def test_texts_are_tokenised_the_same_in_chunks(tokenizer, monkeypatch):
 )
 def test_an_epoch_has_every_row_once_the_same_way_for_the_same_seed(lengths, batch_size, seed, epoch):
     lengths = np.array(lengths)
-    batches = list(tokens.epoch_batches(lengths, batch_size, seed, epoch))
+    batches = list(token_table.epoch_batches(lengths, batch_size, seed, epoch))
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     assert len(batches) == -(-len(lengths) // batch_size)
     assert sum(len(b) < batch_size for b in batches) <= 1
-    again = tokens.epoch_batches(lengths, batch_size, seed, epoch)
+    again = token_table.epoch_batches(lengths, batch_size, seed, epoch)
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
 
 
 def test_batches_of_like_length_waste_little_and_change_with_the_epoch():
     lengths = np.random.default_rng(0).integers(10, 90, size=6400)
-    batches = list(tokens.epoch_batches(lengths, 32, seed=0, epoch=1))
+    batches = list(token_table.epoch_batches(lengths, 32, seed=0, epoch=1))
     padded = sum(len(b) * lengths[b].max() for b in batches)
     assert padded / lengths.sum() < 1.05
-    other = list(tokens.epoch_batches(lengths, 32, seed=0, epoch=2))
+    other = list(token_table.epoch_batches(lengths, 32, seed=0, epoch=2))
     assert not np.array_equal(np.concatenate(batches), np.concatenate(other))
 
 
 def test_the_recommended_length_leaves_99_texts_of_100_whole():
     lengths = np.concatenate([np.full(99, 40), [300]])
-    assert tokens.recommend_max_length(lengths) == 48
-    table = tokens.truncation_table(lengths, (32, 64))
+    assert token_table.recommend_max_length(lengths) == 48
+    table = token_table.truncation_table(lengths, (32, 64))
     assert table["textos cortados (%)"].tolist() == [100.0, 1.0]
-    by_class = tokens.truncation_by_class(lengths, ["a"] * 99 + ["b"], (64,))
+    by_class = token_table.truncation_by_class(lengths, ["a"] * 99 + ["b"], (64,))
     assert by_class["cortados a 64 (%)"].to_dict() == {"b": 100.0, "a": 0.0}

@@ -11,17 +11,21 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ocensa_nb import interruption, saved_model, scoring, tokens, train
-from ocensa_nb.early_stopping import EarlyStopping
-from ocensa_nb.encoders import load_tokenizer
-from ocensa_nb.engine import Engine
+from ocensa_nb.encoders import token_table
+from ocensa_nb.encoders.loading import load_tokenizer
+from ocensa_nb.engine.batching import step_loader
+from ocensa_nb.engine.loss import Objective
+from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
+from ocensa_nb.engine.step import Engine
 from ocensa_nb.errors import UserError
-from ocensa_nb.feeding import step_loader
-from ocensa_nb.metrics import flat_metrics
-from ocensa_nb.model import MultiHeadClassifier
-from ocensa_nb.objective import Objective
-from ocensa_nb.optim import LinearSchedule, build_optimizer
-from ocensa_nb.runs import Run
+from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.models import saved_model
+from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.runtime import signals
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
+from ocensa_nb.training.early_stopping import EarlyStopping
 
 HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
 SIZES = {"modo": 5, "causa": 9, "prioridad": 4}
@@ -163,7 +167,7 @@ def test_the_schedule_goes_back_by_the_steps_that_an_overflow_skipped(config, no
 
 
 def test_biases_and_norms_do_not_decay_and_frozen_weights_are_not_the_optimisers(config):
-    from ocensa_nb.model import freeze
+    from ocensa_nb.models.classifier import freeze
 
     model = small_model()
     freeze(model, 1)
@@ -210,12 +214,12 @@ def test_a_gain_under_min_delta_does_not_buy_patience_but_is_kept(config):
 
 
 def test_the_metrics_are_those_of_the_restored_weights_loaded_back_from_disk(run, notices):
-    from ocensa_nb.tokens import encode
+    from ocensa_nb.encoders.token_table import encode
 
     model, tokenizer = saved_model.load_model(Run.load(run.path))
     rows = notices.split["test"]
     table = encode(notices.texts, tokenizer, run.config.max_length)
-    found = scoring.predictions(scoring.logits(model, table, rows, "fp32"))
+    found = inference.predictions(inference.logits(model, table, rows, "fp32"))
     flat = flat_metrics({head: y[rows] for head, y in notices.labels.items()}, found)
     assert flat == run.metrics["test"]
 
@@ -243,11 +247,11 @@ def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a process")
 def test_a_stop_that_reaches_every_process_costs_no_batch(config, notices):
-    table = tokens.encode(notices.texts, load_tokenizer("tiny", notices.texts), config.max_length)
+    table = token_table.encode(notices.texts, load_tokenizer("tiny", notices.texts), config.max_length)
     loader, sampler = step_loader(table, notices, config.replace(num_workers=1), torch.device("cpu"))
     batches = iter(loader)
     next(batches)
-    for number in interruption.SIGNALS:
+    for number in signals.SIGNALS:
         os.kill(batches._workers[0].pid, number)
     assert sum(1 for _ in batches) == len(sampler) - 1
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from test_model import FAMILIES, IDS, classifier, train_steps
 
-from ocensa_nb import train, trunk, trunk_store
-from ocensa_nb.model import count_parameters, freeze
-from ocensa_nb.tokens import TokenTable
+from ocensa_nb.encoders.token_table import TokenTable
+from ocensa_nb.engine import frozen_features
+from ocensa_nb.models.classifier import count_parameters, freeze
+from ocensa_nb.storage import array_cache
+from ocensa_nb.training import train
 
 LENGTHS = np.array([7, 3, 5, 6])
 TABLE = TokenTable(
@@ -27,8 +29,8 @@ def test_logits_and_gradients_are_those_of_the_whole_encoder(family, k):
     model = classifier(family)
     freeze(model, k)
     counted = count_parameters(model)
-    hidden = trunk.build(model, TABLE, k, "fp32")
-    assert isinstance(hidden, trunk.HiddenTable)
+    hidden = frozen_features.build(model, TABLE, k, "fp32")
+    assert isinstance(hidden, frozen_features.HiddenTable)
     assert count_parameters(model) == counted
     model.eval()
     seen = []
@@ -48,7 +50,7 @@ def test_cached_features_after_60_steps_give_the_logits_of_the_whole_encoder(fam
     """Train on cached features and then run the whole encoder: what leaks into the frozen part shows."""
     model = classifier(family).eval()
     freeze(model, k)
-    hidden = trunk.build(model, TABLE, k, "fp32")
+    hidden = frozen_features.build(model, TABLE, k, "fp32")
     if isinstance(hidden, TokenTable):
         pytest.skip(f"{family} cannot start at layer {k}: it is trained without cached features")
     train_steps(model, lambda: model(*hidden.batch(ROWS)))
@@ -76,7 +78,7 @@ def test_rows_of_the_same_text_share_an_entry():
     )
     model = classifier("bert").eval()
     freeze(model, 2)
-    hidden = trunk.build(model, twice, 2, "fp32")
+    hidden = frozen_features.build(model, twice, 2, "fp32")
     assert len(hidden) == 8
     assert len(hidden.hidden) == len(TABLE.ids)
     torch.testing.assert_close(hidden.batch(ROWS)[0], hidden.batch(ROWS + 4)[0])
@@ -86,10 +88,10 @@ def test_rows_of_the_same_text_share_an_entry():
 def test_a_second_run_reads_what_the_first_computed(dtype, tmp_path, monkeypatch, capsys):
     model = classifier("bert")
     freeze(model, 2)
-    first = trunk.build(model, TABLE, 2, dtype, tmp_path)
+    first = frozen_features.build(model, TABLE, 2, dtype, tmp_path)
     assert "se calculan y se guardan" in capsys.readouterr().out
-    monkeypatch.setattr(trunk, "compute", None)
-    second = trunk.build(model, TABLE, 2, dtype, tmp_path)
+    monkeypatch.setattr(frozen_features, "compute", None)
+    second = frozen_features.build(model, TABLE, 2, dtype, tmp_path)
     assert "ya calculadas" in capsys.readouterr().out
     assert torch.equal(first.hidden, second.hidden)
 
@@ -100,7 +102,7 @@ def test_another_depth_weight_text_or_precision_is_another_entry(tmp_path):
         freeze(model, k)
         with torch.no_grad():
             model.encoder.embeddings.word_embeddings.weight[7] += seed
-        return trunk._key(model, table, k, precision, torch.device("cpu"))
+        return frozen_features._key(model, table, k, precision, torch.device("cpu"))
 
     other = TokenTable(TABLE.ids[::-1].copy(), TABLE.offsets, 0, 16)
     assert keys() == keys()
@@ -111,7 +113,7 @@ def test_another_depth_weight_text_or_precision_is_another_entry(tmp_path):
 def test_a_damaged_or_foreign_file_is_computed_again(harm, tmp_path, capsys):
     model = classifier("bert")
     freeze(model, 2)
-    first = trunk.build(model, TABLE, 2, "fp32", tmp_path)
+    first = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
     data, seal = next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.json"))
     whole = bytearray(data.read_bytes())
     if harm == "cut":
@@ -122,16 +124,16 @@ def test_a_damaged_or_foreign_file_is_computed_again(harm, tmp_path, capsys):
     else:
         seal.write_text("{" if harm == "broken seal" else '{"shape": [1, 1], "sha256": ""}')
     capsys.readouterr()
-    again = trunk.build(model, TABLE, 2, "fp32", tmp_path)
+    again = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
     assert "se calculan y se guardan" in capsys.readouterr().out
     assert torch.equal(first.hidden, again.hidden)
 
 
 def test_without_disk_it_stays_in_memory_and_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trunk_store, "SPARE_BYTES", 2**62)
+    monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
     model = classifier("bert")
     freeze(model, 2)
-    assert isinstance(trunk.build(model, TABLE, 2, "fp32", tmp_path), trunk.HiddenTable)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.HiddenTable)
     assert "no hay sitio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -140,10 +142,10 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trunk_store, "_reserve", full)
+    monkeypatch.setattr(array_cache, "_reserve", full)
     model = classifier("bert")
     freeze(model, 2)
-    assert isinstance(trunk.build(model, TABLE, 2, "fp32", tmp_path), trunk.HiddenTable)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.HiddenTable)
     assert "no hay sitio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -151,26 +153,26 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeyp
 def test_what_does_not_fit_in_memory_is_read_from_the_file(tmp_path, monkeypatch):
     model = classifier("bert").eval()
     freeze(model, 2)
-    expected = trunk.build(model, TABLE, 2, "fp32").batch(ROWS)
-    monkeypatch.setattr(trunk, "MEMORY_SHARE", 0.0)
-    mapped = trunk.build(model, TABLE, 2, "fp32", tmp_path)
+    expected = frozen_features.build(model, TABLE, 2, "fp32").batch(ROWS)
+    monkeypatch.setattr(frozen_features, "MEMORY_SHARE", 0.0)
+    mapped = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
     torch.testing.assert_close(mapped.batch(ROWS), expected)
 
 
 def test_the_folder_forgets_what_was_used_least_recently(tmp_path, monkeypatch):
     for number, key in enumerate(("old", "new")):
-        with trunk_store.write(tmp_path, key, (10, 10), np.float32) as array:
+        with array_cache.write(tmp_path, key, (10, 10), np.float32) as array:
             array[:] = number
         os.utime(tmp_path / f"{key}.json", (number, number))
-    monkeypatch.setattr(trunk_store, "KEPT_BYTES", 900)
-    assert trunk_store.make_room(tmp_path, 400)
+    monkeypatch.setattr(array_cache, "KEPT_BYTES", 900)
+    assert array_cache.make_room(tmp_path, 400)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new.bin", "new.json"]
-    assert not trunk_store.make_room(tmp_path, 901)
+    assert not array_cache.make_room(tmp_path, 901)
 
 
 def test_without_memory_or_disk_the_training_goes_on_and_says_so(config, notices, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trunk, "MEMORY_SHARE", 0.0)
-    monkeypatch.setattr(trunk_store, "SPARE_BYTES", 2**62)
+    monkeypatch.setattr(frozen_features, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # a trunk kept by no one
     assert "no caben en memoria ni en disco" in capsys.readouterr().out
     assert run.metrics["epochs"] == 1
@@ -179,5 +181,5 @@ def test_without_memory_or_disk_the_training_goes_on_and_says_so(config, notices
 def test_an_encoder_that_cannot_be_split_goes_on_without_the_cache(monkeypatch, capsys):
     model = classifier("bert")
     monkeypatch.setattr(model, "bottom", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
-    assert trunk.build(model, TABLE, 1, "fp32") is TABLE
+    assert frozen_features.build(model, TABLE, 1, "fp32") is TABLE
     assert "no deja separar" in capsys.readouterr().out

@@ -13,24 +13,27 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from ocensa_nb import encoders, engine, environment, feeding, precision, tokens, train
-from ocensa_nb.checkpoint import Checkpoints, Position
 from ocensa_nb.config import TrainConfig, from_recipe
-from ocensa_nb.early_stopping import EarlyStopping
-from ocensa_nb.optim import LinearSchedule
+from ocensa_nb.encoders import loading, token_table
+from ocensa_nb.engine import batching, step
+from ocensa_nb.engine.optimizer import LinearSchedule
+from ocensa_nb.runtime import environment, precision
+from ocensa_nb.storage.checkpoint import Checkpoints, Position
+from ocensa_nb.training import train
+from ocensa_nb.training.early_stopping import EarlyStopping
 
 
 def main(model: str = "minilm", freeze: int = 4, recipe: str = "cpu", seconds: float = 8.0, rounds: int = 7) -> None:
     """Measure blocks of about so many seconds."""
     config = from_recipe(recipe, {"model": model, "freeze_layers": freeze})
     notices = train.load_notices(config)
-    tokenizer = encoders.load_tokenizer(model, notices.texts)
-    table = tokens.encode(notices.texts, tokenizer, config.max_length)
+    tokenizer = loading.load_tokenizer(model, notices.texts)
+    table = token_table.encode(notices.texts, tokenizer, config.max_length)
     device = environment.device()
-    classifier = engine.classifier(config, notices, encoders.load_encoder(model, tokenizer))
+    classifier = step.classifier(config, notices, loading.load_encoder(model, tokenizer))
     resolved = precision.resolve_precision(config.precision, device)
-    made = engine.build(config, notices, table, classifier, resolved, device)
-    loader, sampler = feeding.step_loader(made.table, notices, config, device)
+    made = step.build(config, notices, table, classifier, resolved, device)
+    loader, sampler = batching.step_loader(made.table, notices, config, device)
     batches = list(loader)
     stopping = EarlyStopping(config)
     stopping.update(1, {config.monitor: 0.5}, classifier)  # the best epoch's weights are in a checkpoint too

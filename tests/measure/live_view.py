@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from ocensa_nb import environment, train, widgets
-from ocensa_nb.background import Training
 from ocensa_nb.config import TrainConfig, from_recipe
-from ocensa_nb.notices import Notices
-from ocensa_nb.runner import REDRAW_SECONDS
-from ocensa_nb.runs import Run
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.notebook import panel as widgets
+from ocensa_nb.notebook.run_controller import REDRAW_SECONDS
+from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.runtime import environment
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
 
 
 def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:

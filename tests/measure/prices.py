@@ -10,12 +10,16 @@ import numpy as np
 import torch
 import tyro
 
-from ocensa_nb import encoders, engine, environment, pricing, train
+from ocensa_nb.benchmark import pricing
 from ocensa_nb.config import TrainConfig, baseline_of, from_recipe
-from ocensa_nb.feeding import step_loader
-from ocensa_nb.measure import seconds_of
-from ocensa_nb.notices import Notices
-from ocensa_nb.tokens import TokenTable, encode
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.encoders import loading
+from ocensa_nb.encoders.token_table import TokenTable, encode
+from ocensa_nb.engine import step
+from ocensa_nb.engine.batching import step_loader
+from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.timing import seconds_of
+from ocensa_nb.training import train
 
 
 def settings(config: TrainConfig, depth: int) -> dict[str, TrainConfig]:
@@ -29,7 +33,7 @@ def settings(config: TrainConfig, depth: int) -> dict[str, TrainConfig]:
     }
 
 
-def epoch_seconds(made: engine.Engine, config: TrainConfig, notices: Notices, table: TokenTable, steps: int) -> float:
+def epoch_seconds(made: step.Engine, config: TrainConfig, notices: Notices, table: TokenTable, steps: int) -> float:
     """Return what an epoch takes by so many of its steps, spread over its batches by size."""
     made.model.train()
     loader, sampler = step_loader(made.table, notices, config, made.device)
@@ -46,15 +50,15 @@ def main(model: str = "minilm", precisions: tuple[str, ...] = ("bf16", "fp32"), 
     torch.set_num_threads(environment.threads())
     config = from_recipe("cpu", {"model": model})
     notices = train.load_notices(config)
-    tokenizer = encoders.load_tokenizer(model, notices.texts)
-    shape = encoders.architecture(model, tokenizer)
+    tokenizer = loading.load_tokenizer(model, notices.texts)
+    shape = loading.architecture(model, tokenizer)
     for precision in precisions:
         prices = pricing.measure(shape, precision, config, notices)
         print(f"{model}, {precision}: ± {prices.spread:.0%}, measured in {prices.measured:.1f} s", flush=True)
         for title, tried in settings(config, shape.num_hidden_layers).items():
             table = encode(notices.texts, tokenizer, tried.max_length)
-            classifier = engine.classifier(tried, notices, encoders.load_encoder(model, tokenizer))
-            made = engine.build(tried, notices, table, classifier, precision, device)
+            classifier = step.classifier(tried, notices, loading.load_encoder(model, tokenizer))
+            made = step.build(tried, notices, table, classifier, precision, device)
             updated = sum(p.numel() for p in made.model.parameters() if p.requires_grad)
             lengths = table.lengths[notices.split["train"]]
             priced = prices.epoch(tried, shape.num_hidden_layers, lengths, updated)

@@ -20,20 +20,22 @@ import transformers
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ocensa_nb import engine as engines
-from ocensa_nb import environment, scoring, train
-from ocensa_nb.chance import seed_everything
 from ocensa_nb.config import TrainConfig, from_recipe
-from ocensa_nb.devices import synchronize
-from ocensa_nb.encoders import load_encoder, load_tokenizer
-from ocensa_nb.feeding import EpochSampler, step_loader
-from ocensa_nb.metrics import flat_metrics
-from ocensa_nb.model import MultiHeadClassifier
-from ocensa_nb.notices import Notices
-from ocensa_nb.optim import LinearSchedule, build_optimizer
-from ocensa_nb.precision import allow_tf32, resolve_precision
-from ocensa_nb.tokens import TokenTable, encode
-from ocensa_nb.trunk import HiddenTable
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
+from ocensa_nb.encoders.token_table import TokenTable, encode
+from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.batching import EpochSampler, step_loader
+from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
+from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.device import synchronize
+from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
+from ocensa_nb.runtime.seeding import seed_everything
+from ocensa_nb.training import train
 
 WARM_UP = 3  # steps made before the clock of `epoch` starts
 Found = dict[str, list[float]]  # what was measured: a value a repeat, or a seed
@@ -215,8 +217,8 @@ def f1(task: Task, options: argparse.Namespace) -> Found:
         for name, side in SIDES.items():
             model = seeded.model()
             table = side(seeded, model, Clock(task.device))
-            logits = scoring.logits(model, table, rows, task.config.precision)
-            scores[name] = flat_metrics(truth, scoring.predictions(logits))
+            logits = inference.logits(model, table, rows, task.config.precision)
+            scores[name] = flat_metrics(truth, inference.predictions(logits))
         scores["difference"] = {key: value - scores["Trainer"][key] for key, value in scores["ours"].items()}
         for key, values in found.items():
             score, name = key.split(", ")

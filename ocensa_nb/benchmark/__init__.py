@@ -1,0 +1,1 @@
+"""Measure what each optimization gains, and predict the time of a training."""

@@ -1,0 +1,215 @@
+"""The measuring of techniques: what all variants share, and the rounds of one."""
+
+import contextlib
+import copy
+import io
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ocensa_nb.benchmark.techniques import Technique, verdict
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.encoders.layer_slice import layers
+from ocensa_nb.encoders.token_table import TokenTable, epoch_batches
+from ocensa_nb.engine import frozen_features
+from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.batching import EffectiveBatches, MicroBatch
+from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.models.classifier import count_parameters
+from ocensa_nb.runtime import environment, timing
+from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
+from ocensa_nb.runtime.seeding import seed_everything
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+EPOCHS, MODELS = 15, 3  # the guide's: a run has 15 epochs, and there is a run for each of three models
+QUANTILES = (0.15, 0.5, 0.85)  # of an epoch's batches by length: their mean stands for the epoch
+PRICED_ROWS = 256  # whose frozen layers are computed to say how long all would take
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one technique.
+
+    seconds_per_step: of preparing a batch and making a step, the median over rounds, from seconds_min to seconds_max;
+    speedup: the median of the baseline's seconds over its own, round by round, from speedup_min to speedup_max;
+    peak_memory: bytes of weights, gradients, moments, activations and the whole trunk cache; padded_share: of the
+    tokens computed; utilisation: share of the machine's measured matrix-product peak; loading_share: of a step, for
+    preparing its batch; build_seconds: of the trunk cache, once a run; run_seconds, models_seconds: projected, of the
+    guide's 15 epochs and of its three models.
+    """
+
+    name: str
+    title: str
+    exact: bool
+    kind: str
+    seconds_per_step: float
+    seconds_min: float
+    seconds_max: float
+    speedup: float
+    speedup_min: float
+    speedup_max: float
+    rows_per_second: float
+    peak_memory: int
+    trainable_parameters: int
+    padded_share: float
+    precision: str
+    gflops_per_step: float
+    utilisation: float
+    loading_share: float
+    build_seconds: float
+    run_seconds: float
+    models_seconds: float
+    claim: tuple[float, float] | None
+    verdict: str
+
+
+@dataclass
+class Variant:
+    """A technique, the config it makes, whether torch's own loop serves it, and what its steps took in each round."""
+
+    technique: Technique
+    config: TrainConfig
+    plain: bool
+    seconds: list[float] = field(default_factory=list)
+    padded: list[float] = field(default_factory=list)
+    loading: list[float] = field(default_factory=list)
+    memory: int = 0
+    flops: float = 0.0
+    trainable: int = 0
+    build_seconds: float = 0.0
+
+
+class Bench:
+    """The data and the encoder that all variants share, and the measuring of one."""
+
+    def __init__(
+        self, notices: Notices, tables: dict[int, TokenTable], encoder: "PreTrainedModel", base: TrainConfig
+    ) -> None:
+        self.notices, self.tables, self.encoder, self.base = notices, tables, encoder, base
+        self.device = environment.device()
+        train = notices.split["train"]
+        lengths = tables[base.max_length].lengths[train]
+        batches = [train[rows] for rows in epoch_batches(lengths, base.effective_batch_size, base.seed, 1)]
+        full = max(map(len, batches))
+        self.batches = sorted(
+            (rows for rows in batches if len(rows) == full),
+            key=lambda rows: int(tables[base.max_length].lengths[rows].max()),
+        )
+        self.steps_a_run = EPOCHS * len(batches)
+
+    def rows_of(self, number: int) -> list[np.ndarray]:
+        """Return the batches of one round: a short one, a middling one and a long one, others in each round."""
+        places = {round(q * (len(self.batches) - 1)) for q in QUANTILES}
+        return [self.batches[(place + number) % len(self.batches)] for place in sorted(places)]
+
+    def measure(self, variant: Variant, number: int) -> None:
+        """Add one round to a variant; its first also counts memory and arithmetic."""
+        rounds = self.rows_of(number)
+        if variant.config.padding == "max_length" and not variant.config.freeze_layers:
+            rounds = rounds[:1]  # padded to the same width they all cost the same
+        memory = timing.PeakMemory(self.device)
+        engine, batches, rounds = self._build(variant, rounds)
+        if not variant.seconds:
+            with memory.watch():
+                flops = timing.flops_of(lambda: [engine.step(batches[rows]) for rows in rounds])
+            variant.flops = flops / len(rounds)
+            variant.memory = memory.bytes
+            variant.trainable = count_parameters(engine.model)[0]
+            if isinstance(engine.table, HiddenTable):
+                self._price_the_cache(variant, engine)
+        else:
+            engine.step(batches[rounds[-1][:1]])  # one row: the moments are made, and the kernels warm
+        seconds = [timing.seconds_of(lambda r=rows: engine.step(batches[r]), self.device) for rows in rounds]
+        variant.seconds.append(float(np.mean(seconds)))
+        loading = [timing.seconds_of(lambda r=rows: batches[r], self.device) for rows in rounds]
+        variant.loading.append(float(np.mean(loading)))
+        variant.padded.append(_padded_share([batches[rows] for rows in rounds]))
+
+    def _price_the_cache(self, variant: Variant, engine: engines.Engine) -> None:
+        """Measure what computing the frozen layers takes and fills for all texts, from some of every length."""
+        config = variant.config
+        texts, _ = self.tables[config.max_length].unique()
+        by_length = np.argsort(texts.lengths, kind="stable")
+        some = texts.take(by_length[:: -(-len(texts) // PRICED_ROWS)])
+        width = engine.model.encoder.config.hidden_size
+        hidden = torch.empty(len(some.ids), width, dtype=engine.table.hidden.dtype)
+        arguments = (engine.model, some, some.offsets, config.freeze_layers, engine.precision, hidden)
+        seconds = timing.seconds_of(lambda: frozen_features.compute(*arguments), self.device)
+        variant.build_seconds = seconds * len(texts.ids) / len(some.ids)
+        variant.memory += len(texts.ids) * width * hidden.itemsize - engine.table.hidden.nbytes
+
+    def _build(
+        self, variant: Variant, rounds: list[np.ndarray]
+    ) -> tuple[engines.Engine, EffectiveBatches, list[np.ndarray]]:
+        """Return a fresh engine of a variant, what makes its micro-batches, and the rows of each of its steps."""
+        config = variant.config
+        seed_everything(config.seed)
+        encoder = copy.deepcopy(self.encoder)
+        if variant.technique.half:
+            del layers(encoder)[len(layers(encoder)) // 2 :]
+        table, labels = self.tables[config.max_length], self.notices.labels
+        if config.cache_trunk:  # what the cache holds of other rows is not read here
+            rows = np.concatenate(rounds)
+            table, labels = table.take(rows), {head: y[rows] for head, y in labels.items()}
+            rounds = np.split(np.arange(len(rows)), np.cumsum([len(part) for part in rounds])[:-1])
+        model = engines.classifier(config, self.notices, encoder)
+        precision = resolve_precision(config.precision, self.device)
+        allow_tf32(precision)
+        with contextlib.redirect_stdout(io.StringIO()):  # what it says of every fresh engine
+            engine = engines.build(config, self.notices, table, model, precision, self.device, plain=variant.plain)
+        engine.model.train()
+        return engine, EffectiveBatches(engine.table, labels, config.batch_size, config.padding), rounds
+
+    def peaks(self) -> dict[str, float]:
+        """Return the machine's matrix-product peak, in Gflop/s, in fp32 and in the precision that is fastest here."""
+        names = dict.fromkeys(("fp32", resolve_precision("auto", self.device)))
+        return {name: timing.peak_flops(name, self.device) / 1e9 for name in names}
+
+    def summary(self, variants: list[Variant], baseline: Variant) -> list[dict[str, Any]]:
+        """Return what was measured of each variant, as plain values."""
+        rows = len(self.batches[0])
+        found = []
+        for variant in variants:
+            technique = variant.technique
+            seconds = float(np.median(variant.seconds))
+            times = np.divide(baseline.seconds, variant.seconds)
+            speedup, low, high = float(np.median(times)), float(times.min()), float(times.max())
+            precision = resolve_precision(variant.config.precision, self.device)
+            run = variant.build_seconds + self.steps_a_run * seconds
+            measured = Measured(
+                name=technique.name,
+                title=technique.title,
+                kind=technique.kind,
+                exact=technique.exact,
+                seconds_per_step=seconds,
+                seconds_min=min(variant.seconds),
+                seconds_max=max(variant.seconds),
+                speedup=speedup,
+                speedup_min=low,
+                speedup_max=high,
+                rows_per_second=rows / seconds,
+                peak_memory=variant.memory,
+                trainable_parameters=variant.trainable,
+                padded_share=float(np.mean(variant.padded)),
+                precision=precision,
+                gflops_per_step=variant.flops / 1e9,
+                utilisation=variant.flops / seconds / timing.peak_flops(precision, self.device),
+                build_seconds=variant.build_seconds,
+                loading_share=float(np.median(np.divide(variant.loading, variant.seconds))),
+                run_seconds=run,
+                models_seconds=MODELS * run,
+                claim=technique.claim,
+                verdict=verdict(technique, speedup, low, high) if variant is not baseline else "",
+            )
+            found.append(asdict(measured))
+        return found
+
+
+def _padded_share(batches: list[list[MicroBatch]]) -> float:
+    masks = [micro["attention_mask"] for batch in batches for micro in batch]
+    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)

@@ -1,0 +1,241 @@
+"""Maintenance notices: which columns say what, which rows can be used, what each label is, and a fair split."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ocensa_nb.config import TEXT_FIELDS, TrainConfig
+from ocensa_nb.data.accents import without_accents
+from ocensa_nb.data.columns import find_columns
+from ocensa_nb.data.read_table import read_table
+from ocensa_nb.data.splits import balanced_weights, split_rows
+from ocensa_nb.errors import CONTROL, UserError
+
+TEXT = "texto"
+OTHER = "Other"
+MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
+MIN_ROWS = 10
+
+TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
+# Letters of equipment tags, as they stand apart from their number in short texts.
+_TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
+# Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
+# text is searched again from each of its characters.
+_WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
+_MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was read and what was left out; every row of the file is accounted for."""
+
+    source: str
+    how: str
+    columns: dict[str, str]
+    rows: int
+    without_text: int = 0
+    without_label: dict[str, int] = field(default_factory=dict)
+    kept: int = 0
+    passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
+    joined: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict)
+    split: dict[str, int] = field(default_factory=dict)
+    repeated_texts: int = 0
+
+    def merged(self) -> dict[str, dict[str, str]]:
+        """Return, per head, the class that each class with too few rows was merged into."""
+        return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
+
+    def lines(self) -> list[str]:
+        """Return the report as Spanish sentences, one a line."""
+        lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
+        lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
+        lines += [f"«{name}» se dejó de lado para {role}: {why}." for name, (role, why) in self.passed_over.items()]
+        if self.without_text:
+            lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
+        if any(self.without_label.values()):
+            counts = ", ".join(f"{head} {count:,}" for head, count in self.without_label.items() if count)
+            dropped = self.rows - self.without_text - self.kept
+            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {dropped:,} ({counts}).")
+        lines.append(f"Filas útiles: {self.kept:,} de {self.rows:,}.")
+        for head, (other, classes) in self.joined.items():
+            names = ", ".join(f"{name} ({count})" for name, count in classes.items())
+            lines.append(f"Clases de {head} con muy pocas filas, unidas en «{other}»: {names}.")
+        if self.split:
+            parts = " / ".join(f"{name} {count:,}" for name, count in self.split.items())
+            lines.append(f"Reparto: {parts}; {self.repeated_texts:,} filas repiten un texto y van del mismo lado.")
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+@dataclass(frozen=True)
+class Notices:
+    """Texts, labels and split, ready to be tokenised.
+
+    texts: one string a row; labels: class index of each row, int64 (rows,), a head; classes: the names behind the
+    indices; split: row numbers of `train`, `val` and `test`; class_weights: float64 (classes,), of the heads that
+    have them; fingerprint: SHA-256 of texts, labels and split.
+    """
+
+    texts: list[str]
+    labels: dict[str, np.ndarray]
+    classes: dict[str, list[str]]
+    split: dict[str, np.ndarray]
+    class_weights: dict[str, np.ndarray]
+    report: DataReport
+    fingerprint: str
+
+
+def normalise(text: str) -> str:
+    """Return what makes two texts the same notice: no case, accents, tags or numbers."""
+    plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
+    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)  # and apart from their letters: mov 3702
+    return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
+
+
+def read(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    heads: Sequence[str] = ("modo", "causa", "prioridad"),
+    text_fields: Sequence[str] = TEXT_FIELDS,
+) -> pd.DataFrame:
+    """Read the labelled notices of a CSV or XLSX: a column `texto` and one a head.
+
+    `columns` names a column that goes by none of its known names, e.g. `{"causa": "Mi columna"}`. The frame's
+    `attrs["report"]` is the `DataReport`. Raises `UserError` for a file or a column that will not do.
+    """
+    table, how = read_table(path)
+    table = blank_missing(table)
+    used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path))
+    frame = pd.DataFrame({TEXT: compose(table, used, text_fields, heads)})
+    for head in heads:
+        frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
+    has_text = frame[TEXT] != ""
+    if not has_text.any():
+        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(frame):,} filas.")
+    labelled = frame[list(heads)] != ""
+    keep = has_text & labelled.all(axis=1)
+    report = DataReport(
+        source=str(path),
+        how=how,
+        columns=used,
+        rows=len(frame),
+        without_text=int((~has_text).sum()),
+        without_label={head: int((has_text & ~labelled[head]).sum()) for head in heads},
+        kept=int(keep.sum()),
+        passed_over=passed_over,
+    )
+    _require_labels(report, heads)
+    frame = frame[keep].reset_index(drop=True)
+    frame.attrs["report"] = report
+    return frame
+
+
+def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
+    """Encode the labels and split the rows; raises `UserError` where there is nothing to learn or too few rows.
+
+    Classes under `min_class_count` rows are joined to `Other`. All rows whose texts are the same once tags and
+    numbers are folded stay on one side of the split, so that no test text was trained on.
+    """
+    frame = frame.copy()
+    heads = list(config.heads)
+    report: DataReport = frame.attrs.get("report") or DataReport("tabla", "en memoria", {}, len(frame), kept=len(frame))
+    if len(frame) < MIN_ROWS:
+        raise UserError(
+            f"{report.source}: quedan {len(frame)} filas con texto y etiquetas, y hacen falta {MIN_ROWS} por lo menos "
+            "para entrenar, validar y probar (unos cientos para que sirva de algo)."
+        )
+    joined = {}
+    for head in heads:
+        frame[head], other, rare = _join_rare(frame[head], config.min_class_count)
+        if rare:
+            joined[head] = (other, rare)
+    classes = {head: sorted(frame[head].unique()) for head in heads}
+    for head, names in classes.items():
+        if len(names) < 2:
+            raise UserError(
+                f"{report.source}: la etiqueta «{head}» tiene una sola clase, «{names[0]}», en las {len(frame):,} "
+                f"filas útiles: no hay nada que aprender. Use otra columna (columns) o quite «{head}» de heads."
+            )
+    labels = {
+        head: pd.Categorical(frame[head], categories=names).codes.astype(np.int64) for head, names in classes.items()
+    }
+    texts = frame[TEXT].tolist()
+    shown = tqdm(texts, "Avisos que repiten un texto", unit="aviso", leave=False, delay=1)
+    groups = pd.factorize(pd.Series([normalise(text) for text in shown]))[0]
+    split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
+    report = dataclasses.replace(
+        report,
+        joined=joined,
+        split={name: len(rows) for name, rows in split.items()},
+        repeated_texts=len(groups) - len(np.unique(groups)),
+    )
+    weights = {}
+    if config.class_weights and "causa" in labels:
+        weights["causa"] = balanced_weights(labels["causa"][split["train"]], len(classes["causa"]))
+    return Notices(texts, labels, classes, split, weights, report, _fingerprint(texts, labels, split))
+
+
+def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with every way of writing «no value» (`nan`, `N/A`, …) as empty text."""
+    return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
+
+
+def compose(
+    table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
+) -> pd.Series:
+    """Return the text of each row: the description, then each filled field as `. Equipo: …`; empty without one.
+
+    Raises `UserError` naming the row of a text too long to be one notice.
+    """
+    text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
+    too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
+    if len(too_long):
+        row = int(too_long[0])
+        raise UserError(
+            f"La fila {row + 2} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} caracteres; el "
+            f"máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que junta muchas filas: revise ahí."
+        )
+    composed = text.copy()
+    label_columns = {used[head] for head in heads}
+    for role in text_fields:
+        if role in used and used[role] not in label_columns:
+            value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
+            title = TITLES.get(role, role.replace("_", " ").capitalize())
+            composed += (". " + title + ": " + value).where(value != "", "")
+    return composed.where(text != "", "")
+
+
+def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
+    """Refuse a file most of whose texts have no label: far more often the wrong column than the right one."""
+    texts = report.rows - report.without_text
+    worst = max(heads, key=lambda head: report.without_label[head])
+    if report.without_label[worst] > texts / 2:
+        raise UserError(
+            f"{report.source}: la etiqueta «{worst}» (columna «{report.columns[worst]}») está vacía en "
+            f"{report.without_label[worst]:,} de {texts:,} filas con texto. Si la etiqueta está en otra columna, diga "
+            f"cuál con columns (p. ej. --columns {worst} «nombre»); si es esa, deje solo las filas que la tienen."
+        )
+
+
+def _join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
+    """Join classes under `least` rows to the file's own «Other» class, or to a new one; return it and the joined."""
+    counts = labels.value_counts()
+    own = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
+    rare = {str(name): int(count) for name, count in counts.items() if count < least and name != own}
+    return labels.where(~labels.isin(rare), own), own, rare
+
+
+def _fingerprint(texts: list[str], labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
+    for name, values in (*labels.items(), *split.items()):
+        digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,115 @@
+"""CSV and XLSX as plant systems export them: encoding and separator found out, every cell kept as its own text."""
+
+import codecs
+import csv
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ocensa_nb.data.read_excel import read_excel
+from ocensa_nb.data.table_width import check_width
+from ocensa_nb.errors import CONTROL, UserError, clipped, listed
+from ocensa_nb.files.regular import read_regular
+from ocensa_nb.paths import plain_path, reason
+
+SEPARATORS = ",;\t|"
+LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
+LARGEST = 2**31  # bytes: some ten million notices
+LONGEST_HEADER = 100_000  # characters; the csv module takes no field of over 131,072
+EXCEL_SUFFIXES = (".xlsx", ".xlsm")
+_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
+_HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
+
+
+def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
+    """Read a CSV or XLSX with every cell as text, and say in Spanish how it was read.
+
+    Nothing is turned into a number, a date or a missing value, so what is written back is what was read, except for
+    control characters in titles. Repeated column names come as pandas names them (`Denominación`, `Denominación.1`).
+    Raises `UserError` for a file that is missing, empty, damaged, or not a table.
+    """
+    path = plain_path(path)
+    if not path.exists():
+        raise UserError(f"No existe el archivo «{path}». Revise la ruta; la carpeta actual es {Path.cwd()}.")
+    if path.is_dir():
+        raise UserError(f"«{path}» es una carpeta. Indique el archivo CSV o XLSX que está dentro.")
+    try:
+        content = read_regular(path, LARGEST)
+    except OSError as error:
+        raise UserError(
+            f"No se puede leer «{path}»: {reason(error)}. Si otro programa lo tiene abierto, ciérrelo."
+        ) from error
+    if not content:
+        raise UserError(EMPTY.format(path=path))
+    if len(content) > LARGE:
+        print(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…", flush=True)
+    excel = path.suffix.lower() in EXCEL_SUFFIXES
+    table, how = read_excel(path, content) if excel else _read_csv(path, content)
+    table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
+    if not table.columns.is_unique:
+        twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
+        raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
+    if table.empty:
+        raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
+    return table, how
+
+
+def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
+    if content.startswith(_ZIP):
+        raise UserError(f"«{path}» es en realidad un libro de Excel (o un ZIP). Cámbiele la extensión a .xlsx.")
+    if content.startswith(_OLE):
+        raise UserError(f"«{path}» es un libro de Excel antiguo (.xls). Ábralo en Excel y guárdelo como .xlsx.")
+    text, encoding = _decode(path, content)
+    if not text.strip():
+        raise UserError(EMPTY.format(path=path))
+    separator = _separator(text)
+    check_width(path, _header_length(path, text, separator))
+    try:
+        table = pd.read_csv(
+            io.StringIO(text.strip("\r\n")), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        detail = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"«{path}» no es una tabla bien formada (separador «{separator}»): {detail}. Suele ser una comilla sin "
+            f"cerrar o un separador dentro de un texto. {_HOW_TO_EXPORT}"
+        ) from error
+    if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). {_HOW_TO_EXPORT}")
+    # A row shorter than the header leaves NaN even so.
+    name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
+    return table.fillna(""), f"CSV, separador {name}, codificación {encoding}"
+
+
+def _decode(path: Path, content: bytes) -> tuple[str, str]:
+    """Decode by the byte-order mark, else as UTF-8, else as Windows-1252, which is what SAP on Windows writes."""
+    marked = next((encoding for bom, encoding in _BOMS.items() if content.startswith(bom)), None)
+    if marked is None and b"\0" in content:
+        raise UserError(f"«{path}» no es un archivo de texto, aunque se llame .csv. {_HOW_TO_EXPORT}")
+    for encoding in (marked,) if marked else ("utf-8", "cp1252"):
+        try:
+            return content.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+
+
+def _header_length(path: Path, text: str, separator: str) -> int:
+    """Return the number of titles; raises `UserError` if one is longer than the csv module reads."""
+    try:
+        return len(next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator)))
+    except csv.Error as error:
+        raise UserError(
+            f"La primera línea de «{path}» no se puede leer como títulos de columnas (descripcion, …): es demasiado "
+            f"larga o tiene una comilla sin cerrar. {_HOW_TO_EXPORT}"
+        ) from error
+
+
+def _separator(text: str) -> str:
+    """Return the separator that cuts the header into most names."""
+    header = next(line for line in text.splitlines() if line.strip())[:LONGEST_HEADER]
+    return max(SEPARATORS, key=lambda sep: len(next(csv.reader([header], delimiter=sep))))

@@ -1,0 +1,80 @@
+"""The invented notices in the layout of a SAP notice list (transaction IW69), flaws of real exports included."""
+
+import random
+from datetime import datetime, timedelta
+
+import pandas as pd
+
+from ocensa_nb.data import synthetic_vocabulary as words
+from ocensa_nb.data.synthetic import EVIDENCE, NOISE, SAP_WIDTH, draw_notices, pick
+
+
+def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
+    """Generate the notices as a SAP notice list (transaction IW69) gives them.
+
+    Texts are lower case and cut at 40 characters, whatever the cut takes with it; names of columns repeat;
+    dates stand in two forms; cells are empty, or hold the word `nan`. The labels a user would train on are
+    `modo_iso_label`, `causa_iso_label` and `prioridad`; `causa_falla` is SAP's own free text, mostly empty.
+
+    Returns 37 columns of text, in the order of a real export.
+    """
+    notices = draw_notices(rows, seed, EVIDENCE, NOISE, short_tries=1.0)
+    draw = random.Random(f"iw69-{seed}").random
+    causes, families = list(words.CAUSES), list(words.FAMILIES)
+
+    def mostly(value: str, share: float) -> str | None:
+        """Return the value, or an empty cell, or now and then the word `nan`."""
+        return value if draw() < share else None if draw() < 0.8 else "nan"
+
+    table = []
+    for notice in notices.itertuples(index=False):
+        day, month, year = map(int, notice.fecha_aviso.split("/"))
+        start = datetime(year, month, day, int(draw() * 24), int(draw() * 60))
+        hours = round(0.5 + 40 * draw() ** 3, 1)
+        end = start + timedelta(hours=hours)
+        code = notice.modo_falla.split("(")[-1].rstrip(")")
+        group = f"{families.index(notice.familia_equipo) + 1:02}"
+        station = 1 + int(draw() * 6)
+        noun = pick(words.NOUNS[notice.familia_equipo][1:], draw)
+        table.append(
+            {
+                "equipo": mostly(notice.ubicacion_tecnica, 0.96),
+                "Centro planif.": f"PL{station:02}",
+                "Ubicac.técnica": f"EST{station}-{notice.familia_equipo[:3]}-{notice.ubicacion_tecnica}",
+                "Denominación": f"{noun} {notice.ubicacion_tecnica}".upper(),
+                "Denominación.1": f"ESTACIÓN {station}",
+                "Activo fijo": mostly(str(700_000 + int(draw() * 9_000)), 0.6),
+                "Orden": mostly(str(3_100_000 + int(draw() * 90_000)), 0.8),
+                "Perfil catálogo": f"PM-{group}",
+                "id_aviso": str(notice.id_aviso),
+                "tipo_mantenimiento": "CORRECTIVO" if draw() < 0.8 else "PREDICTIVO",
+                "descripcion": mostly(notice.descripcion.lower()[:SAP_WIDTH].rstrip(), 0.97),
+                "Fecha de aviso": notice.fecha_aviso,
+                "Grupo códigos": f"OB-{group}",
+                "TextoGrpPartObj": notice.familia_equipo.replace("_", " ").capitalize(),
+                "Cód.parte obj.": f"{1 + int(draw() * 40):04}",
+                "TextoCódPartObj": notice.componente.capitalize(),
+                "Grupo códigos.1": f"AV-{group}",
+                "Código averia": mostly(code, 0.7),
+                "TextoCódProblem": mostly(pick(words.MODES[notice.modo_falla], draw).capitalize(), 0.6),
+                "Causas avería": f"CA-{group}",
+                "Causa": mostly(f"C{causes.index(notice.causa_falla) + 1:03}", 0.5),
+                "Txt. cód. mot.": mostly(pick(words.CAUSES[notice.causa_falla], draw).capitalize(), 0.4),
+                "causa_falla": mostly(pick(words.CAUSES[notice.causa_falla], draw), 0.1),
+                "fecha_inicio": f"{start.day}/{start.month}/{start.year}",
+                "hora_inicio": f"{start:%H:%M:%S}",
+                "fecha_fin": f"{end.day}/{end.month}/{end.year}",
+                "hora_fin": f"{end:%H:%M:%S}",
+                "Parada": "X" if draw() < 0.2 else None,
+                "duracion": f"{hours}",
+                "Status sistema": pick(("MECE ORAS", "METR ORAS", "MEAB"), draw),
+                "Indicador ABC": mostly(pick("ABC", draw), 0.9),
+                "fecha_inicio_dt": f"{start:%Y-%m-%d %H:%M:%S}",
+                "fecha_fin_dt": f"{end:%Y-%m-%d %H:%M:%S}",
+                "duracion_horas": f"{hours}",
+                "modo_iso_label": mostly(notice.modo_falla, 0.9),
+                "causa_iso_label": mostly(notice.causa_falla, 0.8),
+                "prioridad": mostly(notice.prioridad, 0.94),
+            }
+        )
+    return pd.DataFrame(table)

@@ -1,0 +1,50 @@
+"""Run an encoder once on the extreme inputs that its tokenizer may give, before it is used on many texts."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from ocensa_nb.encoders.loading import check_length
+from ocensa_nb.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LONGEST_PROBE = 512  # tokens; only encoders without a table of positions take more
+
+
+def probe(encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int, source: str) -> None:
+    """Raise `UserError` if an encoder cannot compute a text of `max_length` tokens with the ids of its tokenizer.
+
+    The ids of `tokenizer.json` are free: one beyond the embeddings is an `IndexError` in the middle of the work.
+    """
+    check_length(encoder, max_length)
+    with as_user_error(source):
+        vocabulary = tokenizer.get_vocab().values()
+        ids = [*tokenizer("")["input_ids"], min(vocabulary), max(vocabulary), tokenizer.pad_token_id or 0]
+        length = min(max_length, LONGEST_PROBE)
+        text = torch.tensor([(ids + [ids[0]] * length)[:length]])
+        training = encoder.training
+        encoder.eval()  # draws no random number
+        try:
+            with torch.inference_mode():
+                encoder(input_ids=text, attention_mask=torch.ones_like(text))
+        finally:
+            encoder.train(training)
+
+
+@contextlib.contextmanager
+def as_user_error(source: str) -> Iterator[None]:
+    """Turn any exception into a `UserError` that names an encoder: there are as many kinds as ways to damage one."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        detail = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"El codificador de «{source}» no funciona con su config.json y su tokenizador: {detail}. Copie otra vez "
+            "la carpeta completa."
+        ) from error

@@ -1,0 +1,1 @@
+"""One optimizer step, fast: batches, loss, optimizer, dropout, cached frozen features, memory."""

@@ -1,0 +1,87 @@
+"""Rows to micro-batches: one item of the loader is one optimiser step."""
+
+import itertools
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.encoders.token_table import TokenTable, epoch_batches
+from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.runtime.signals import SIGNALS
+
+# inputs: ids, int64 (rows, length), or hidden states (rows, length, width); attention_mask: int64 (rows, length);
+# labels: {head: int64 (rows,)}
+MicroBatch = dict[str, Any]
+
+
+class EffectiveBatches(Dataset):
+    """Rows of one optimiser step in, its micro-batches out; the ids are ready-made, so this only pads."""
+
+    def __init__(
+        self, table: TokenTable | HiddenTable, labels: dict[str, np.ndarray], batch_size: int, padding: str
+    ) -> None:
+        self.table, self.labels = table, labels
+        self.batch_size, self.padding = batch_size, padding
+
+    def __getitem__(self, rows: np.ndarray) -> list[MicroBatch]:
+        return [self._micro_batch(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
+
+    def _micro_batch(self, rows: np.ndarray) -> MicroBatch:
+        inputs, mask = self.table.batch(rows, self.padding)
+        labels = {head: torch.from_numpy(y[rows]) for head, y in self.labels.items()}
+        return {"inputs": inputs, "attention_mask": mask, "labels": labels}
+
+
+class EpochSampler(Sampler):
+    """Yields the training rows of each optimiser step of `epoch`, the first `done` left out; set both before a pass."""
+
+    def __init__(self, rows: np.ndarray, lengths: np.ndarray, effective_batch_size: int, seed: int) -> None:
+        self.rows, self.lengths = rows, lengths[rows]
+        self.effective_batch_size, self.seed = effective_batch_size, seed
+        self.epoch, self.done = 1, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, self.epoch)
+        for batch in itertools.islice(batches, self.done, None):
+            yield self.rows[batch]
+
+    def rows_of(self, epoch: int, step: int) -> np.ndarray:
+        """Return the rows of a step of an epoch, both counted from 1."""
+        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch)
+        return self.rows[next(itertools.islice(batches, step - 1, None))]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.effective_batch_size)
+
+
+def step_loader(
+    table: TokenTable | HiddenTable, notices: Notices, config: TrainConfig, device: torch.device
+) -> tuple[DataLoader, EpochSampler]:
+    """Return a loader with one item an optimiser step, and the sampler that decides their rows."""
+    sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
+    on_gpu = isinstance(table, HiddenTable) and table.hidden.is_cuda
+    workers = 0 if on_gpu else config.num_workers  # a worker process has no hold on the GPU's memory
+    loader = DataLoader(
+        EffectiveBatches(table, notices.labels, config.batch_size, config.padding),
+        sampler=sampler,
+        batch_size=None,  # an item is a batch already
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_stopping_to_the_main_process,
+        pin_memory=device.type == "cuda" and not on_gpu,
+        # The loader draws a seed for its workers; from its own source, so that their number changes no dropout mask.
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    return loader, sampler
+
+
+def _leave_stopping_to_the_main_process(_: int) -> None:
+    """Let no signal that may reach every process at once stop a worker: the batch it prepares is still needed."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

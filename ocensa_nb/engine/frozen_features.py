@@ -1,0 +1,177 @@
+"""What frozen layers compute for a row never changes: computed once, kept ragged, read every epoch.
+
+Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same again. In half
+precision the states are kept in half precision too, which rounds what goes on beside the first trained layer.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from tqdm.auto import tqdm
+
+from ocensa_nb.encoders.layer_slice import NOT_SUPPORTED, layers
+from ocensa_nb.encoders.token_table import TokenTable, places, sorted_batches
+from ocensa_nb.engine.oom_retry import Pieces, out_of_memory
+from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
+from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.precision import autocast, full_fp32
+from ocensa_nb.storage import array_cache
+
+BUILD_BATCH = 64
+LAYOUT = 2  # of what is kept: another number, and nothing kept before is read
+QUIET_BATCHES = 10  # fewer than this end before a progress bar could be read
+MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
+GIB = 2**30
+# numpy has no bfloat16, so the file holds its bits.
+DTYPES = {"bf16": (torch.bfloat16, np.int16), "fp16": (torch.float16, np.float16)}
+FP32 = (torch.float32, np.float32)
+
+
+@dataclass(frozen=True)
+class HiddenTable:
+    """Hidden states after the frozen layers, ragged, one entry for all rows of the same text.
+
+    hidden: (tokens, width) in the run's precision, in memory, mapped from a file or on the GPU; offsets: int64
+    (entries + 1,); entry: int64 (rows,), the entry of each row; lengths: int64 (rows,), the tokens of its text.
+    """
+
+    hidden: torch.Tensor
+    offsets: np.ndarray
+    entry: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.entry)
+
+    def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return hidden states (rows, length, width) and attention mask, int64 (rows, length).
+
+        Padding repeats a row's last token, which the mask hides; it is always dynamic, for there is none to measure.
+        """
+        index, mask = places(self.offsets, self.entry[rows])
+        index = torch.from_numpy(index)
+        if self.hidden.is_cuda:
+            index = index.pin_memory().to(self.hidden.device, non_blocking=True)
+        states = self.hidden.index_select(0, index.flatten()).view(*index.shape, -1)
+        return states, torch.from_numpy(mask.astype(np.int64))
+
+
+def build(
+    model: MultiHeadClassifier, tokens: TokenTable, k: int, precision: str, folder: Path | None = None
+) -> HiddenTable | TokenTable:
+    """Compute the first k layers of every distinct text and let the model start after them.
+
+    With a folder they are kept there, and read from there the next time. Says what it does and how large it is; where
+    the cache cannot be had it says why and returns the ids as they came: the training goes on without it.
+    """
+    device = next(model.parameters()).device
+    texts, entry = tokens.unique()
+    whole = k == len(layers(model.encoder))  # nothing but [CLS] is read after the last layer
+    offsets = np.arange(len(texts) + 1) if whole else texts.offsets
+    dtype, stored = DTYPES.get(precision, FP32)
+    shape = (int(offsets[-1]), model.encoder.config.hidden_size)
+    size = shape[0] * shape[1] * dtype.itemsize
+    if not _can_start_at(model, tokens, k):
+        print("Este codificador no deja separar sus capas congeladas: se calculan en cada paso.", flush=True)
+        return tokens
+
+    array = None
+    if folder:
+        key = _key(model, texts, k, precision, device)
+        array = array_cache.read(folder, key, shape, stored)
+        if array is not None:
+            print(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.", flush=True)
+        elif array_cache.make_room(folder, size):
+            print(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.", flush=True)
+            try:
+                with array_cache.write(folder, key, shape, stored) as array:
+                    compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
+                    del array  # Windows renames no file that is mapped
+                array = array_cache.read(folder, key, shape, stored)
+            except OSError:
+                array = None
+    if array is None:
+        if size > MEMORY_SHARE * psutil.virtual_memory().available:
+            print(
+                f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben en memoria"
+                f"{' ni en disco' if folder else ''}: se calculan en cada paso.",
+                flush=True,
+            )
+            return tokens
+        reason = ": no hay sitio en disco para guardarlas" if folder else ""
+        print(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.", flush=True)
+        array = np.empty(shape, stored)
+        compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
+    return HiddenTable(_place(torch.from_numpy(array).view(dtype), device), offsets, entry, tokens.lengths)
+
+
+def compute(
+    model: MultiHeadClassifier, texts: TokenTable, offsets: np.ndarray, k: int, precision: str, hidden: torch.Tensor
+) -> None:
+    """Fill `hidden`, (tokens, width), with what the first k layers give for every text."""
+    device = next(model.parameters()).device
+    bottom = model.bottom(k)
+
+    def fill(rows: np.ndarray) -> None:
+        ids, mask = to_device(list(texts.batch(rows)), device)
+        states = bottom(ids, mask)
+        states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
+        index, inside = places(offsets, rows)
+        hidden[torch.from_numpy(index[inside])] = states
+
+    fill_in_pieces = Pieces(fill)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(precision, device):
+            batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
+            quiet = len(batches) < QUIET_BATCHES
+            for rows in tqdm(batches, "Capas congeladas, una sola vez", unit="batch", leave=False, disable=quiet):
+                fill_in_pieces(rows)
+    finally:
+        model.train(training)
+
+
+def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the states where they are read fastest and fit: on the GPU, in memory, or where they are."""
+    size = hidden.nbytes
+    if device.type == "cuda" and size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        try:
+            return hidden.to(device)
+        except RuntimeError as error:  # the free memory may be in pieces
+            if not out_of_memory(error):
+                raise
+    if size < MEMORY_SHARE * psutil.virtual_memory().available:
+        return hidden.clone()
+    return hidden
+
+
+def _can_start_at(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
+    """Let the model start at layer k, and tell whether that is the same function; an unknown family may differ."""
+    device = next(model.parameters()).device
+    ids, mask = to_device(tokens.sample(), device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), full_fp32():
+            whole = model(ids, mask)
+            model.start_at(k)
+            hidden = model.bottom(k)(ids, mask)
+            parts = model(hidden, mask[:, : hidden.shape[1]])
+        return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
+    except NOT_SUPPORTED:
+        return False
+    finally:
+        model.train(training)
+
+
+def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, device: torch.device) -> str:
+    """Return the SHA-256 of all that decides the states: weights, shape, depth, texts, arithmetic."""
+    shape = {n: v for n, v in model.encoder.config.to_dict().items() if n not in ("_name_or_path", "architectures")}
+    weights = sha256((name, p) for name, p in model.encoder.named_parameters() if not p.requires_grad)
+    parts = (LAYOUT, sorted(shape.items(), key=str), k, precision, device.type, weights, texts.sha256())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,135 @@
+"""Running out of memory: the same work in smaller pieces, or an error message that says what to change."""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.runtime.seeding import random_state, restore_random_state
+
+# What torch's messages contain: of a GPU's driver ("CUDA error: out of memory") and of torch's own allocator, of the
+# system's on Linux and macOS, and on Windows, and of cuBLAS and cuDNN.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+SMALLER = (
+    "Use un max_length menor, congele más capas (freeze_layers), elija un codificador más pequeño, o cierre otros "
+    "programas."
+)
+CLOSE = "Cierre otros programas o cuadernos que usen la misma memoria, o use un equipo con más."
+
+
+class MicroBatches:
+    """Runs a step over its micro-batches, and cuts them in two for good when one does not fit in memory."""
+
+    def __init__(self) -> None:
+        self.pieces = 1
+
+    def run(
+        self,
+        accumulate: Callable[[list[dict[str, Any]]], torch.Tensor],
+        micro_batches: list[dict[str, Any]],
+        model: nn.Module,
+    ) -> torch.Tensor:
+        """Return `accumulate(micro_batches)`, over smaller ones where need be; the user is told when they shrink.
+
+        A second try begins with no gradient and with the random state of the first. Raises `UserError` where a
+        single row does not fit.
+        """
+        while True:
+            before = random_state()
+            try:
+                return accumulate(self._cut(micro_batches))
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            largest = max(len(piece["inputs"]) for piece in self._cut(micro_batches))
+            if largest == 1:
+                raise UserError(f"No hay memoria ni para un aviso a la vez. {SMALLER}")
+            self.pieces *= 2
+            model.zero_grad(set_to_none=True)
+            release()
+            restore_random_state(before)
+            print(
+                f"Sin memoria con micro-batches de {largest} filas: se repite el paso con {-(-largest // 2)}, y se "
+                "acumula el doble. El batch efectivo es el mismo.",
+                flush=True,
+            )
+
+    def _cut(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [piece for micro in micro_batches for piece in _pieces(micro, self.pieces)]
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch ran out of memory; the driver and a CPU have no exception for it, only a message."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+class Pieces:
+    """Calls a function on rows, and on ever fewer of them at once if they do not fit in memory.
+
+    Parameters
+    ----------
+    work
+        Takes row numbers, int64 (rows,), whose order and grouping do not matter.
+    """
+
+    def __init__(self, work: Callable[[np.ndarray], None]) -> None:
+        self._work = work
+        self._most: int | None = None  # rows that fit, once some did not
+
+    def __call__(self, rows: np.ndarray) -> None:
+        """Call `work` on all the rows; raises `UserError` if a single one does not fit."""
+        done = 0
+        while done < len(rows):
+            part = rows[done : done + (self._most or len(rows))]
+            if self._fits(part):
+                done += len(part)
+            elif len(part) == 1:
+                raise UserError(f"No hay memoria ni para un aviso a la vez. {CLOSE}")
+            else:
+                self._most = len(part) // 2
+                release()
+
+    def _fits(self, rows: np.ndarray) -> bool:
+        try:
+            self._work(rows)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def explained(what: str, advice: str = SMALLER) -> Iterator[None]:
+    """Raise `UserError` if the block runs out of memory; in Spanish, what did not fit and what to do about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"No hay memoria para {what}. {advice}") from error
+
+
+def release() -> None:
+    """Give the memory that torch no longer uses back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _pieces(micro: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Cut a micro-batch into `count` of nearly the same rows, or as many as it has rows."""
+    rows = len(micro["inputs"])
+    size = -(-rows // count)
+    return [
+        {
+            "inputs": micro["inputs"][start : start + size],
+            "attention_mask": micro["attention_mask"][start : start + size],
+            "labels": {head: y[start : start + size] for head, y in micro["labels"].items()},
+        }
+        for start in range(0, rows, size)
+    ]

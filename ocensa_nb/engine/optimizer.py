@@ -1,0 +1,84 @@
+"""The optimiser, its schedule, and when to stop."""
+
+from typing import Any
+
+import torch
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.models.classifier import MultiHeadClassifier
+
+
+def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool = True) -> torch.optim.AdamW:
+    """Return AdamW over what is trained: one rate for encoder, one for heads; no decay on biases and norms."""
+    groups = []
+    for own, rate in ((True, config.learning_rate), (False, config.head_learning_rate)):
+        for decays in (True, False):
+            parameters = [
+                p
+                for name, p in model.named_parameters()
+                if p.requires_grad and name.startswith("encoder.") == own and (p.ndim > 1) == decays
+            ]
+            decay = config.weight_decay if decays else 0.0
+            groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW([g for g in groups if g["params"]], fused=fused or None)
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
+    """Make a step, unless the gradient's norm, a scalar, is not finite: the device decides, and nobody waits for it.
+
+    Where `found_inf` is 1, a fused optimiser leaves weights and moments as they are: it is how `torch.amp.GradScaler`
+    has it skip an overflow. Other optimisers have no such door and always step.
+    """
+    if not optimizer.defaults.get("fused"):
+        optimizer.step()
+        return
+    optimizer.grad_scale, optimizer.found_inf = None, (~norm.isfinite()).float()
+    optimizer.step()
+    del optimizer.grad_scale, optimizer.found_inf
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the moments of every parameter, by its number; rates are the schedule's to keep."""
+    return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take back what `optimizer_state` gave; raises `ValueError` where the moments are of other parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {int(number): values for number, values in state.items()}
+    for number, values in moments.items():
+        if any(t.ndim and t.shape != parameters[number].shape for t in values.values()):
+            raise ValueError("these moments are of other parameters")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+
+
+class LinearSchedule:
+    """A linear warm-up to each group's own rate and a linear decay to zero over `total_steps`.
+
+    `position` counts the steps the optimiser has made; it is plain host state, so a step costs no wait for the device.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, warmup_ratio: float, total_steps: int) -> None:
+        self.optimizer, self.total_steps = optimizer, total_steps
+        self.warmup = int(warmup_ratio * total_steps)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.position = 0
+        self.move(0)
+
+    def move(self, steps: int) -> None:
+        """Go on by some steps, or back by those that turned out to be skipped, and set the rates of the next one."""
+        self.position += steps
+        if self.position < self.warmup:
+            factor = (self.position + 1) / (self.warmup + 1)
+        else:
+            factor = max(0.0, (self.total_steps - self.position) / max(1, self.total_steps - self.warmup))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position."""
+        self.move(state["position"] - self.position)

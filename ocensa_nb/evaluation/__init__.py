@@ -1,0 +1,1 @@
+"""Inference, metrics, evaluation of a run, and predictions for a file."""

@@ -1,0 +1,221 @@
+"""How good a finished run is: metrics, a report by class, confusion, and the pairs it confuses most."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import classification_report, confusion_matrix
+
+from ocensa_nb.data import notices
+from ocensa_nb.data.notices import TEXT
+from ocensa_nb.data.write_table import write_table
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.files.atomic import create_new, write_text
+from ocensa_nb.paths import SAMPLE_DATA, plain_path
+from ocensa_nb.runtime import environment
+from ocensa_nb.storage.run_folder import Run, free_folder
+
+EXAMPLE_CHARACTERS = 160
+NAMED_LABELS = 5  # how many unknown labels a message names
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run got right and wrong on a set of rows.
+
+    texts: (rows,); classes: the names behind the indices; labels, predicted: int64 (rows,) a head; confidence:
+    probability of the predicted class, float32 (rows,) a head; left_out: rows excluded for a label the run does not
+    know; unknown: those labels and their rows, per head.
+    """
+
+    source: str
+    texts: list[str]
+    classes: dict[str, list[str]]
+    labels: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
+    confidence: dict[str, np.ndarray]
+    left_out: int = 0
+    unknown: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The flat metrics of every head."""
+        return flat_metrics(self.labels, self.predicted)
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row a head: weighted F1, macro F1, accuracy, precision, recall."""
+        flat = self.metrics
+        names = ("f1", "f1_macro", "accuracy", "precision", "recall")
+        return pd.DataFrame(
+            {name: [flat[f"{head}_{name}"] for head in self.labels] for name in names}, list(self.labels)
+        )
+
+    def per_class(self, head: str) -> pd.DataFrame:
+        """Return precision, recall, F1 and rows of each class that occurs, the most frequent first."""
+        present = np.union1d(self.labels[head], self.predicted[head])
+        names = [self.classes[head][i] for i in present]
+        report = classification_report(
+            self.labels[head],
+            self.predicted[head],
+            labels=present,
+            target_names=names,
+            output_dict=True,
+            zero_division=0,
+        )
+        table = pd.DataFrame({name: report[name] for name in names}).T
+        table = table.rename(columns={"precision": "precisión", "f1-score": "F1", "support": "filas"})
+        return table.astype({"filas": int}).sort_values("filas", ascending=False)
+
+    def confusion(self, head: str) -> pd.DataFrame:
+        """Return the confusion matrix of the classes that occur: rows are true and add to 1, columns predicted."""
+        present = np.union1d(self.labels[head], self.predicted[head])
+        matrix = confusion_matrix(self.labels[head], self.predicted[head], labels=present).astype(float)
+        matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        names = [self.classes[head][i] for i in present]
+        return pd.DataFrame(matrix, index=names, columns=names)
+
+    def confused_pairs(self, head: str, most: int = 10) -> pd.DataFrame:
+        """Return the most frequent mistakes: true and predicted class, rows, share of the true class, an example."""
+        names = np.array(self.classes[head])
+        table = pd.DataFrame(
+            {
+                "verdadera": names[self.labels[head]],
+                "predicha": names[self.predicted[head]],
+                "ejemplo": [text[:EXAMPLE_CHARACTERS] for text in self.texts],
+                "confianza": self.confidence[head],
+            }
+        )
+        totals = table["verdadera"].value_counts()
+        wrong = table[table["verdadera"] != table["predicha"]].sort_values("confianza", ascending=False, kind="stable")
+        pairs = wrong.groupby(["verdadera", "predicha"]).agg(filas=("ejemplo", "size"), ejemplo=("ejemplo", "first"))
+        pairs = pairs.reset_index().sort_values("filas", ascending=False, kind="stable").head(most)
+        pairs["% de la clase"] = (100 * pairs["filas"] / pairs["verdadera"].map(totals)).round(1)
+        return pairs[["verdadera", "predicha", "filas", "% de la clase", "ejemplo"]].reset_index(drop=True)
+
+    def left_out_note(self) -> str:
+        """Say in Spanish how many rows were excluded and which labels they have; empty if there are none."""
+        if not self.left_out:
+            return ""
+        return (
+            f"{self.left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: "
+            f"{_name_labels(self.unknown)}."
+        )
+
+    def save(self, out: str | Path) -> Path:
+        """Write the metrics, tables and predictions to a new folder, which appears complete, and return it."""
+        path = free_folder(out)
+        with create_new(path) as folder:
+            folder.mkdir()
+            self.write(folder)
+        return path
+
+    def write(self, folder: Path) -> None:
+        """Write the metrics, tables and predictions to a folder that has none of them."""
+        facts = {
+            "source": self.source,
+            "rows": len(self.texts),
+            "left_out": self.left_out,
+            "unknown_labels": self.unknown,
+            "metrics": self.metrics,
+        }
+        write_text(folder / "metrics.json", json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+        rows = pd.DataFrame({TEXT: self.texts})
+        for head, names in self.classes.items():
+            write_table(self.per_class(head).reset_index(names="clase"), folder / f"per_class_{head}.csv")
+            write_table(self.confusion(head).reset_index(names="verdadera"), folder / f"confusion_{head}.csv")
+            write_table(self.confused_pairs(head, most=50), folder / f"confused_{head}.csv")
+            rows[head] = np.array(names)[self.labels[head]]
+            rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
+            rows[f"conf_{head}"] = self.confidence[head].round(4)
+        write_table(rows, folder / "predictions.csv")
+
+
+def evaluate(run: Run, data: str | Path = "") -> Evaluation:
+    """Evaluate a run on its own test rows, or on every labelled row of another file.
+
+    Its own rows are found by preparing its data again, whatever the file is called now. Raises `UserError` if the file
+    it was trained on is missing, or has changed, for then nobody knows which rows were trained on.
+    """
+    config = run.config
+    trained_on = SAMPLE_DATA if not config.data else Path(run.facts["data"]["path"])
+    colab = environment.platform() == "colab"  # each notebook has its own disk, so the file is often missing
+    how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
+    if not data and not plain_path(trained_on).exists():
+        raise UserError(
+            f"No está aquí «{trained_on}», el archivo con que se entrenó «{run.path}». Dé el mismo archivo con {how}: "
+            "se reconoce por su contenido, se llame como se llame, y se evalúan solo sus filas de prueba."
+        )
+    frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields)
+    prepared = _as_trained(run, frame)
+    if prepared is not None:
+        rows = prepared.split["test"]
+        texts = [prepared.texts[row] for row in rows]
+        return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()})
+    if data:
+        texts, labels, left_out, unknown = _known_rows(run, frame)
+        found = _score(run, f"todas las filas de {data}", texts, labels)
+        return dataclasses.replace(found, left_out=left_out, unknown=unknown)
+    raise UserError(
+        f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
+        f"Recupere el archivo de entonces, o dé otro archivo etiquetado con {how}."
+    )
+
+
+def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
+    """Return the notices as the run saw them, or None where the frame is not what it was trained on."""
+    try:
+        prepared = notices.prepare(frame, run.config)
+    except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
+        return None
+    return prepared if prepared.fingerprint == run.facts["data"]["fingerprint"] else None
+
+
+def _known_rows(
+    run: Run, frame: pd.DataFrame
+) -> tuple[list[str], dict[str, np.ndarray], int, dict[str, dict[str, int]]]:
+    """Return the texts and labels of the rows whose labels the run knows, and what was excluded.
+
+    A class that the training merged into another counts as that one. A run of an earlier version does not say which
+    they were: a label it does not know may never have been seen, so the row is excluded, not scored as `Other`.
+
+    Returns
+    -------
+    texts, labels, left_out, unknown
+        As in `Evaluation`.
+    """
+    merged = run.facts["data"].get("merged", {})
+    codes, unknown = {}, {}
+    for head, names in run.classes.items():
+        into = merged.get(head, {})
+        labels = frame[head].map(lambda name, into=into: into.get(name, name))
+        codes[head] = pd.Categorical(labels, categories=names).codes.astype(np.int64)
+        if rows := Counter(labels[codes[head] < 0]):
+            unknown[head] = dict(rows.most_common())
+    keep = np.all([values >= 0 for values in codes.values()], axis=0)
+    if not keep.any():
+        raise UserError(
+            f"Ninguna de las {len(frame):,} filas tiene etiquetas que esta corrida conozca. No conoce "
+            f"{_name_labels(unknown)}."
+        )
+    labels = {head: values[keep] for head, values in codes.items()}
+    return frame[TEXT][keep].tolist(), labels, int((~keep).sum()), unknown
+
+
+def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the first of the unknown labels with their rows, and how many more there are."""
+    named = [f"{head} «{name}» ({rows:,})" for head, labels in unknown.items() for name, rows in labels.items()]
+    more = f" y {len(named) - NAMED_LABELS:,} más" if len(named) > NAMED_LABELS else ""
+    return ", ".join(named[:NAMED_LABELS]) + more
+
+
+def _score(run: Run, source: str, texts: list[str], labels: dict[str, np.ndarray]) -> Evaluation:
+    found = inference.score_texts(run, texts, "Evaluando")
+    confidence = {head: inference.probabilities(values).max(axis=1) for head, values in found.items()}
+    return Evaluation(source, texts, run.classes, labels, inference.predictions(found), confidence)

@@ -1,0 +1,88 @@
+"""Score rows with a model: logits of every row, and the flat metrics of a set of predictions."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ocensa_nb.encoders.token_table import TokenTable, encode, sorted_batches
+from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
+from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.models.saved_model import load_model
+from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.precision import autocast, replacement_note, scoring_precision
+from ocensa_nb.storage.run_folder import Run
+
+SCORING_BATCH = 64
+QUIET_BATCHES = 40  # fewer than this end before a progress bar could be read
+
+
+def logits(
+    model: MultiHeadClassifier,
+    table: TokenTable | HiddenTable,
+    rows: np.ndarray,
+    precision: str,
+    padding: str = "dynamic",
+    progress: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
+
+    `progress` is the title of a progress bar, shown when there is enough to wait for. The model is left in the
+    mode it came in.
+    """
+    device = next(model.parameters()).device
+    found = {
+        head: torch.empty(len(rows), layers[-1].out_features, device=device) for head, layers in model.heads.items()
+    }
+
+    def score(batch: np.ndarray) -> None:
+        inputs, mask, places = to_device([*table.batch(rows[batch], padding), torch.from_numpy(batch)], device)
+        for head, values in model(inputs, mask).items():
+            found[head].index_copy_(0, places, values)
+
+    score_in_pieces = Pieces(score)
+    batches = list(sorted_batches(table.lengths[rows], SCORING_BATCH))
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(precision, device):
+            hidden = progress is None or len(batches) < QUIET_BATCHES
+            for batch in tqdm(batches, desc=progress, unit="batch", leave=False, disable=hidden):
+                score_in_pieces(batch)
+    finally:
+        model.train(training)
+    return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
+
+
+def score_texts(run: Run, texts: Sequence[str], progress: str) -> dict[str, np.ndarray]:
+    """Return the fp32 logits (texts, classes) of each head of a finished run; a text that repeats is computed once.
+
+    `progress` is the title of the progress bar.
+    """
+    model, tokenizer = load_model(run)
+    device = environment.device()
+    torch.set_num_threads(environment.threads())
+    precision = scoring_precision(run.facts["precision"], device)
+    if note := replacement_note(run.facts["precision"], precision, device):
+        print(note, flush=True)
+    distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
+    with explained("los pesos del codificador", CLOSE):
+        model.to(device)
+    if run.config.cls_only:
+        model.shorten(*to_device(distinct.sample(), device))
+    found = logits(model, distinct, np.arange(len(distinct)), precision, progress=progress)
+    return {head: values[entry] for head, values in found.items()}
+
+
+def predictions(logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the most probable class of each row, int64 (rows,), a head."""
+    return {head: values.argmax(axis=1) for head, values in logits.items()}
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax of logits (rows, classes), computed from the largest down so that nothing overflows."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)

@@ -1,0 +1,1 @@
+"""All figures, and the animation of a training."""

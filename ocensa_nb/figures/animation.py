@@ -1,0 +1,129 @@
+"""A training drawn from its history: loss by step, F1 by epoch, the confusion settling; and the frames of the GIF."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ocensa_nb.figures.style import COLOURS, GREY, SMOOTHING, line_styles, share_colours
+from ocensa_nb.storage.run_folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+Lines = Sequence[Mapping[str, Any]]  # of a history
+SIZE = (9.0, 3.3)  # inches
+
+
+class Film:
+    """A finished training, drawn once; a frame draws again only what moves, which is many times as quick.
+
+    To be made and used in our style. A history without confusion, as they were once written, is shown without it.
+    """
+
+    def __init__(self, run: Run, history: Lines) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.run, self.history, self.epochs = run, history, epoch_lines(history)
+        self.head, self.kept = run.config.monitored_head, run.metrics["best_epoch"]
+        self.figure = Figure(figsize=SIZE, layout="constrained")
+        self.canvas = FigureCanvasAgg(self.figure)
+        parts = 3 if any("confusion" in line for line in self.epochs) else 2
+        left, middle, *right = self.figure.subplots(1, parts)
+        self.losses = draw_losses(left, step_lines(history))
+        self.scores = draw_scores(middle, run.classes, self.epochs)
+        self.mark = middle.axvline(self.kept, color=GREY, linestyle=":")
+        self.images = [axes.imshow(self._shares({}), cmap=share_colours(), vmin=0, vmax=1) for axes in right]
+        for axes in right:
+            axes.set(xlabel="clase predicha", ylabel="clase verdadera", xticks=[], yticks=[])
+            axes.set_title(f"Confusión: {self.head} (validación)")
+            axes.spines[:].set_visible(True)
+        for image in self.images:
+            self.figure.colorbar(image, label="fracción de la clase verdadera", ticks=[0, 0.5, 1], shrink=0.75)
+        self.caption = self.figure.supxlabel(" ", fontsize=10)
+        edges = [spine for axes in right for spine in axes.spines.values()]  # an image is drawn over its edges
+        self.moving = [*self.losses, *self.scores, self.mark, middle.get_legend(), *self.images, *edges, self.caption]
+        self.whole = {line: line.get_xydata().T for line in (*self.losses, *self.scores)}
+        for artist in self.moving:
+            artist.set_animated(True)
+        self.canvas.draw()
+        self.still = self.canvas.copy_from_bbox(self.figure.bbox)
+
+    def frame(self, known: int) -> np.ndarray:
+        """Return uint8 (height, width, 3): what was known after `known` lines of the history.
+
+        After the last one the numbers are those of the epoch that was kept, and it is named.
+        """
+        steps, epochs = step_lines(self.history[:known]), epoch_lines(self.history[:known])
+        ended = known == len(self.history)
+        shown = next((line for line in reversed(epochs) if not ended or line["epoch"] == self.kept), {})
+        caption = f"Época {min(len(epochs) + 1, len(self.epochs))} de {len(self.epochs)}"
+        if ended:
+            caption = (
+                f"Se guardó la época {self.kept}, la de mejor {self.run.config.monitor} en validación: es la que se ve."
+            )
+        self.caption.set_text(caption)
+        self.mark.set_visible(ended)
+        for lines, count in ((self.losses, len(steps)), (self.scores, len(epochs))):
+            for line in lines:
+                line.set_data(self.whole[line][:, :count])
+        for text, head in zip(self.scores[0].axes.get_legend().get_texts(), self.run.classes, strict=True):
+            text.set_text(f"{head} {shown[f'{head}_f1']:.2f}" if shown else head)
+        for image in self.images:
+            image.set_data(self._shares(shown))
+        self.canvas.restore_region(self.still)
+        for artist in self.moving:
+            self.figure.draw_artist(artist)
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+    def _shares(self, epoch: Mapping[str, Any]) -> np.ndarray:
+        """Return the shares of each true class (classes, classes) in an epoch's line; NaN where it has no rows."""
+        size = len(self.run.classes[self.head])
+        counts = np.zeros((size, size))
+        for true, predicted, rows in epoch.get("confusion", []):
+            counts[true, predicted] = rows
+        total = counts.sum(axis=1, keepdims=True)
+        return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+
+
+def step_lines(history: Lines) -> Lines:
+    """Return the lines of the steps that have a loss; one that was not finite has none."""
+    return [line for line in history if "step" in line and line["loss"] is not None]
+
+
+def epoch_lines(history: Lines) -> Lines:
+    """Return the lines of the epochs."""
+    return [line for line in history if "step" not in line]
+
+
+def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
+    """Draw the loss of each step, and smoothed; return both lines."""
+    numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    smooth, smoothed = losses[0], []
+    for loss in losses:
+        smooth += SMOOTHING * (loss - smooth)
+        smoothed.append(smooth)
+    drawn = [
+        *axes.plot(numbers, losses, color=COLOURS[5], linewidth=0.7, alpha=0.6, label="cada paso"),
+        *axes.plot(numbers, smoothed, color=COLOURS[0], linewidth=1.8, label="suavizada"),
+    ]
+    axes.set(xlabel="paso del optimizador", ylabel="pérdida (nats)", title="Entrenamiento")
+    axes.set(xlim=(0, numbers[-1]), ylim=(0, 1.05 * max(losses)))
+    axes.legend(loc="upper right")
+    return drawn
+
+
+def draw_scores(axes: "Axes", heads: Iterable[str], epochs: Lines) -> list["Line2D"]:
+    """Draw the validation F1 of each head by epoch; return a line a head."""
+    numbers = [line["epoch"] for line in epochs]
+    drawn = [
+        axes.plot(numbers, [line[f"{head}_f1"] for line in epochs], marker="o", markersize=4, label=head, **look)[0]
+        for head, look in line_styles(heads).items()
+    ]
+    axes.set(xlabel="época", ylabel="F1 ponderado (0 a 1)", title="Validación")
+    axes.set(xlim=(0.5, numbers[-1] + 0.5), ylim=(0, 1))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="lower right")
+    return drawn

@@ -1,0 +1,194 @@
+"""A lock for disks without file locks: a small file that names its holder and is refreshed every minute.
+
+The operating system releases a file lock when its process ends. A lock file stays, so another process has to judge
+whether its holder is alive: on the same machine by its process, on another by the time of the last refresh.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.files.atomic import replace
+from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+
+REFRESH_SECONDS = 60.0
+STALE_SECONDS = 600.0  # a holder on another machine that has not refreshed the lock for so long counts as dead
+START_TOLERANCE = 10.0  # seconds; the clock may be set while a process runs, and psutil derives its start from it
+ATTEMPTS = 3  # each but the last found the lock released while it was read
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock; `id` is new for each acquisition."""
+
+    host: str
+    pid: int
+    started: float
+    id: str
+
+    @classmethod
+    def here(cls) -> "Holder":
+        """Return this process as a holder."""
+        return cls(platform.node(), os.getpid(), psutil.Process().create_time(), uuid.uuid4().hex)
+
+    @classmethod
+    def parse(cls, text: str) -> "Holder | None":
+        """Return the holder that a lock file names, None if the file is damaged or not yet written."""
+        try:
+            holder = cls(**json.loads(text))
+            valid = re.fullmatch("[0-9a-f]{32}", holder.id) and holder.pid > 0 and holder.started > 0
+            return holder if valid and isinstance(holder.pid, int) else None
+        except (ValueError, TypeError):
+            return None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the process ran on this machine."""
+        return self.host == platform.node()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process still runs on this machine; a later process with the same number does not count."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < START_TOLERANCE
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.Error:
+            return True
+
+
+class HeartbeatLock:
+    """An exclusive lock on a folder, kept in a file that a daemon thread refreshes every `REFRESH_SECONDS`.
+
+    A holder that was suspended can lose the lock. It must call `check` before each write.
+
+    Parameters
+    ----------
+    path
+        The lock file. Its folder is the one that is locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._holder = Holder.here()
+        self._released = threading.Event()
+
+    def acquire(self) -> None:
+        """Take the lock, or take it over from a dead holder and print that.
+
+        Raises
+        ------
+        UserError
+            If a live process holds the lock; the message says how long to wait.
+        OSError
+            If the disk refuses.
+        """
+        for _ in range(ATTEMPTS):
+            if self._create(self.path) or self._take_over():
+                threading.Thread(target=self._refresh, name="heartbeat-lock", daemon=True).start()
+                return
+        raise UserError(f"Otro proceso acaba de tomar la carpeta «{self.path.parent}». Elija otro nombre en out.")
+
+    def check(self) -> None:
+        """Raise `UserError` if another process has taken the lock over; do nothing after `release`."""
+        if not self._released.is_set() and not self._is_ours():
+            raise UserError(
+                f"Otro proceso tomó la carpeta «{self.path.parent}», porque este dejó de dar señales durante más de "
+                f"{STALE_SECONDS / 60:.0f} min (equipo suspendido o disco desconectado). Aquí se detiene y ya no "
+                "escribe nada; lo que había guardado lo continúa el otro proceso."
+            )
+
+    def release(self) -> None:
+        """Give the lock back, unless another process has taken it over."""
+        ours = self._is_ours()
+        self._released.set()
+        if ours:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def _create(self, path: Path) -> bool:
+        """Create a file that names this process; return False if there is one."""
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                json.dump(asdict(self._holder), file)
+        except FileExistsError:
+            return False
+        return True
+
+    def _take_over(self) -> bool:
+        """Take the lock from a dead holder; return False if it was released meanwhile.
+
+        Only one process can create the claim that carries the dead holder's id, and a claim counts only while the
+        lock still names that holder. The claim then replaces the lock in one rename.
+        """
+        try:
+            dead, age = _read(self.path)
+            self._refuse_live(dead, age)
+            claim = self.path.with_name(f"{self.path.name}-{dead.id if dead else 'unknown'}")
+            if not self._create(claim):
+                rival, since = _read(claim)
+                self._refuse_live(rival, since)
+                claim.unlink()
+                return False
+            if _read(self.path)[0] != dead:
+                claim.unlink()
+                return False
+        except FileNotFoundError:
+            return False
+        replace(claim, self.path)
+        why = "ya no existe" if dead and dead.is_local else f"no da señales desde hace {age / 60:.0f} min"
+        print(f"Se toma la carpeta «{self.path.parent}»: {_name(dead)}, que la usaba, {why}.", flush=True)
+        return True
+
+    def _refuse_live(self, holder: Holder | None, age: float) -> None:
+        if holder and holder.is_local:
+            if holder.is_running:
+                raise UserError(
+                    f"Otro proceso está entrenando en la carpeta «{self.path.parent}»: {_name(holder)}, en este "
+                    "equipo. Espere a que termine, o elija otro nombre en out."
+                )
+        elif age < STALE_SECONDS:
+            wait = (STALE_SECONDS - age) / 60
+            raise UserError(
+                f"Otro proceso está entrenando en la carpeta «{self.path.parent}»: {_name(holder)}, que dio señales "
+                f"hace {age:.0f} s. Espere a que termine, o elija otro nombre en out. Si ese equipo ya no existe, "
+                f"repita lo mismo dentro de {wait:.0f} min: continúa donde quedó."
+            )
+
+    def _is_ours(self) -> bool:
+        """Return whether the lock file names this acquisition; a disk that fails for a moment proves nothing."""
+        try:
+            return _read(self.path)[0] == self._holder
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def _refresh(self) -> None:
+        while not self._released.wait(REFRESH_SECONDS):
+            with contextlib.suppress(OSError):
+                if not self._is_ours():
+                    return
+                os.utime(self.path)
+
+
+def _read(path: Path) -> tuple[Holder | None, float]:
+    """Return the holder that a file names, and the seconds since the file was refreshed."""
+    holder = Holder.parse(read_regular(path, LARGEST_JSON).decode(errors="replace"))
+    return holder, max(0.0, time.time() - path.stat().st_mtime)
+
+
+def _name(holder: Holder | None) -> str:
+    return f"el proceso {holder.pid} de «{holder.host}»" if holder else "un proceso desconocido"

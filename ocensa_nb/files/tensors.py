@@ -1,0 +1,35 @@
+"""Safetensors files: written whole, read without running anything that is in them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.files.atomic import atomic_write
+from ocensa_nb.files.regular import require_regular
+
+STATE = "state"
+
+
+def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Any = None) -> None:
+    """Write tensors, with plain JSON values beside them; raises `UserError` where the disk refuses."""
+    with atomic_write(path) as fresh:
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, fresh, {STATE: json.dumps(state)})
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    """Return what `write` wrote; raises `UserError` where the file is missing or damaged."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            # Copied: a tensor that is a window on the file would hold it open, and change with it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return tensors, json.loads((file.metadata() or {}).get(STATE, "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"El archivo «{path}» falta o está dañado: {error}.") from error

@@ -1,0 +1,196 @@
+"""The classifier: an encoder, one shared layer, a small head for each label; and freezing its lower part."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ocensa_nb.encoders.layer_slice import NOT_SUPPORTED, Slice, layers, takes_ready_mask
+from ocensa_nb.errors import UserError
+from ocensa_nb.models.cls_layer import ClsLayer
+from ocensa_nb.runtime.precision import full_fp32
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way from an input to the encoder's output at the first position, which is all the heads read."""
+
+    body: Slice
+    last: ClsLayer | None = None
+
+    def __call__(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the output at the first position, (rows, width)."""
+        hidden = self.body(inputs, attention_mask)
+        return self.last(hidden, attention_mask) if self.last else hidden[:, 0]
+
+
+class MultiHeadClassifier(nn.Module):
+    """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head a label.
+
+    classes: number of classes of each head. `forward` takes int64 (rows, tokens) ids and mask and returns, a head,
+    fp32 logits (rows, classes), whatever the precision of the rest; see `start_at` for the other input it takes.
+    """
+
+    def __init__(self, encoder: "PreTrainedModel", classes: Mapping[str, int], dropout: float) -> None:
+        super().__init__()
+        hidden = encoder.config.hidden_size
+        self.encoder = encoder
+        self.shared = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout))
+        self.heads = nn.ModuleDict({name: _head(hidden, count, dropout) for name, count in classes.items()})
+        self._ready_mask = takes_ready_mask(encoder)
+        self._from_ids = self._from_hidden = Path(self._slice())
+
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the logits of every head, from ids or from the hidden states after the frozen layers."""
+        path = self._from_hidden if inputs.is_floating_point() else self._from_ids
+        shared = self.shared(path(inputs, attention_mask))
+        return {name: head(shared).float() for name, head in self.heads.items()}
+
+    def shorten(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> bool:
+        """Compute the last layer for `[CLS]` alone from now on; return whether this encoder lets it.
+
+        Another family may have the same names and not the same meaning, so both ways are compared on the ids given,
+        int64 (rows, tokens).
+        """
+        training = self.training
+        self.eval()
+        try:
+            stack = layers(self.encoder)
+            short = Path(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
+            with torch.inference_mode(), full_fp32():
+                whole, found = self._from_ids(ids, attention_mask), short(ids, attention_mask)
+            same = torch.allclose(whole, found, atol=1e-4)
+        except NOT_SUPPORTED:
+            same = False
+        finally:
+            self.train(training)
+        if same:
+            self._from_ids = short
+        return same
+
+    def start_at(self, k: int) -> None:
+        """Take, from now on, the hidden states after layer k as input too; after the last, those of `[CLS]` alone."""
+        depth, last = len(layers(self.encoder)), self._from_ids.last
+        if k == depth:
+            self._from_hidden = Path(self._slice(depth, depth))
+        else:
+            self._from_hidden = Path(self._slice(k, depth - 1 if last else depth), last)
+
+    def bottom(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Return what gives, from ids and mask, the input of `start_at`: (rows, tokens, width), or (rows, 1, width)."""
+        if k == len(layers(self.encoder)):
+            return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]
+        return self._slice(0, k)
+
+    def _slice(self, start: int = 0, stop: int | None = None) -> Slice:
+        return Slice(self.encoder, self._ready_mask, start, stop)
+
+    def train(self, mode: bool = True) -> "MultiHeadClassifier":
+        """Set training mode, but leave frozen modules in eval: what is frozen must not drop anything out."""
+        super().train(mode)
+        if mode:
+            _freeze_mode(self.encoder)
+        return self
+
+
+def freeze(model: MultiHeadClassifier, k: int) -> None:
+    """Freeze the first k layers and every other parameter that their output depends on; k = 0 trains everything.
+
+    Besides the embeddings, that may be a table of relative positions that all layers read (DeBERTa, MPNet). Raises
+    `UserError` for more layers than there are, and for an encoder that does not run on token ids alone.
+    """
+    model.requires_grad_(True)
+    if k:
+        stack = layers(model.encoder)
+        if not 0 <= k <= len(stack):
+            raise UserError(f"freeze_layers = {k}: este codificador tiene {len(stack)} capas; use de 0 a {len(stack)}.")
+        for parameter in [*_feeding(model.encoder, k), *stack[:k].parameters()]:
+            parameter.requires_grad_(False)
+    model.train(model.training)
+
+
+def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
+    """Return the parameters that the hidden states after layer k depend on; after the last, the encoder's output.
+
+    They are the leaves of the autograd graph of those states, for a few tokens. These are given as embeddings and
+    without a mask, which no version of transformers reads, so it works on the device `meta` too.
+    """
+    stack = layers(encoder)
+    ids = torch.arange(8, device=next(encoder.parameters()).device)[None] % encoder.config.vocab_size
+    outputs: list[torch.Tensor | tuple[torch.Tensor, ...]] = []
+    hook = stack[k - 1].register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+    training = encoder.training
+    encoder.eval()  # draws no random number
+    try:
+        with torch.enable_grad():
+            whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
+        after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
+    except NOT_SUPPORTED as error:
+        raise UserError(
+            f"No se pueden congelar las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
+        ) from error
+    finally:
+        hook.remove()
+        encoder.train(training)
+    return _leaves(whole if k == len(stack) else after_k)
+
+
+def _leaves(output: torch.Tensor) -> list[torch.Tensor]:
+    """Return the tensors that require a gradient and that an output was computed from."""
+    found, seen, pending = [], set(), [output.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # the node that accumulates the gradient of a leaf
+            found.append(node.variable)
+        pending += [previous for previous, _ in node.next_functions]
+    return found
+
+
+def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters that are trained, by name: the living ones, detached."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def sha256(parameters: Iterable[tuple[str, nn.Parameter]]) -> str:
+    """Return the SHA-256 of named weights."""
+    digest = hashlib.sha256()
+    for name, parameter in parameters:
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return (trainable, total) parameters."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trainable in counts if trainable), sum(n for n, _ in counts)
+
+
+def describe_parameters(model: nn.Module) -> str:
+    """Return the parameter count as the guide prints it, in Spanish."""
+    trainable, total = count_parameters(model)
+    return f"Parámetros: {trainable:,} entrenables de {total:,} totales ({100 * trainable / total:.1f}%)"
+
+
+def _head(hidden: int, classes: int, dropout: float) -> nn.Sequential:
+    half = max(hidden // 2, 16)
+    return nn.Sequential(nn.Linear(hidden, half), nn.GELU(), nn.Dropout(dropout), nn.Linear(half, classes))
+
+
+def _freeze_mode(module: nn.Module) -> None:
+    """Put every module whose weights are all frozen in eval mode, from the top down."""
+    parameters = list(module.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        module.eval()
+    else:
+        for child in module.children():
+            _freeze_mode(child)

@@ -1,0 +1,156 @@
+"""Papermill: the numbered notebooks, executed without a screen and gathered."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ocensa_nb import errors
+from ocensa_nb.errors import UserError
+from ocensa_nb.files.atomic import atomic_write, write_text
+from ocensa_nb.files.temporary import is_running, owner, remove
+from ocensa_nb.paths import ROOT, plain_path
+from ocensa_nb.storage.run_folder import METRICS, Run, free_folder, make_folder, read_json
+
+NOTEBOOKS = ROOT / "notebooks"
+# What a machine without a GPU is recommended, the same on every machine; three epochs more, to come near the ceiling.
+DEFAULTS = {"recipe": "cpu", "epochs": 9}
+STATE = ".suite.json"  # in the folder of a suite until it ends: its parameters, its process, and what it has executed
+SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate")
+
+
+def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Execute notebooks 01 to 04 into `out`, a progress line each, with an HTML copy of each.
+
+    A suite that was interrupted, or that a notebook stopped, resumes at that notebook.
+
+    Parameters
+    ----------
+    out
+        A new folder, or that of an unfinished suite with the same parameters; empty for the next free number.
+    parameters
+        Go to every notebook that has a parameter of that name (model, data, epochs, …).
+
+    Returns
+    -------
+    dict
+        The seconds of each notebook and the metrics of the run.
+
+    Raises
+    ------
+    UserError
+        If `out` holds anything else, another process is executing it, or a notebook stops.
+    """
+    folder, seconds = _open(out, dict(parameters or {}))
+    run = folder / "run"
+    own = {"03_train": {"out": str(run)}, "04_evaluate": {"run": str(run), "out": str(folder / "evaluation")}}
+    for number, name in enumerate(SUITE, 1):
+        if name in seconds:
+            print(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado", flush=True)
+            continue
+        if name in own and (Path(own[name]["out"]) / METRICS).exists():  # finished, but its notebook was not
+            remove(Path(own[name]["out"]))
+        print(f"[{number}/{len(SUITE)}] {name} …", flush=True)
+        started = time.perf_counter()
+        execute(NOTEBOOKS / f"{name}.ipynb", folder, {**DEFAULTS, **(parameters or {}), **own.get(name, {})})
+        seconds[name] = time.perf_counter() - started
+        _keep(folder, dict(parameters or {}), seconds)
+        print(f"[{number}/{len(SUITE)}] {name}: listo en {seconds[name]:.0f} s", flush=True)
+    finished = Run.load(run)
+    remove(folder / STATE)
+    return {"out": str(folder), "run": str(run), "seconds": seconds, "best_epoch": finished.metrics["best_epoch"]} | {
+        side: finished.metrics[side] for side in ("val", "test")
+    }
+
+
+def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path:
+    """Execute one notebook into `folder`, from the project's root, and write an HTML copy beside it.
+
+    Parameters the notebook does not have are left out. What it prints is shown as it goes. Raises `UserError` with
+    the notebook's own sentence where it stops.
+    """
+    import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    target = folder / notebook.name
+    known = papermill.inspect_notebook(str(notebook))
+    stopped = None
+    try:
+        with atomic_write(target) as fresh:  # papermill writes the notebook again after each cell
+            try:
+                papermill.execute_notebook(
+                    str(notebook),
+                    str(fresh),
+                    {name: value for name, value in parameters.items() if name in known},
+                    kernel_name="python3",
+                    cwd=str(ROOT),
+                    progress_bar=False,
+                    stdout_file=sys.stdout,
+                    extra_arguments=["--log-level=ERROR"],  # the kernel's own notices are not the reader's
+                )
+            except PapermillExecutionError as error:
+                stopped = error
+    except (DeadKernelError, NoSuchKernel) as error:
+        raise UserError(
+            f"El cuaderno {notebook.stem} se quedó sin núcleo de Python ({error}). Suele ser falta de memoria: cierre "
+            "otros programas o use un batch menor."
+        ) from error
+    _write_html(target)
+    if stopped is not None:
+        what = stopped.evalue if hasattr(errors, stopped.ename) else f"{stopped.ename}: {stopped.evalue}"
+        raise UserError(
+            f"El cuaderno {notebook.stem} se detuvo. {what} (Ejecutado hasta ahí en «{target}».)"
+        ) from stopped
+    return target
+
+
+def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the metrics of a suite's run as a table: a row a label, validation and test F1."""
+    heads = [key.removesuffix("_f1") for key in results["test"] if key.endswith("_f1")]
+    columns = {
+        "F1 validación": [results["val"][f"{head}_f1"] for head in heads],
+        "F1 prueba": [results["test"][f"{head}_f1"] for head in heads],
+        "F1 macro prueba": [results["test"][f"{head}_f1_macro"] for head in heads],
+        "exactitud prueba": [results["test"][f"{head}_accuracy"] for head in heads],
+    }
+    return pd.DataFrame(columns, index=heads).round(3)
+
+
+def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, float]]:
+    """Return the folder of a suite, new or unfinished, and the seconds of the notebooks executed in it."""
+    path = plain_path(out)
+    seconds: dict[str, float] = {}
+    if str(out) and (path / STATE).exists():
+        kept = read_json(path / STATE)
+        if kept["parameters"] != parameters:
+            raise UserError(
+                f"La carpeta «{path}» tiene una suite sin terminar con otros parámetros ({kept['parameters']}). Para "
+                "terminarla use los de entonces; para empezar otra, elija otro nombre en out."
+            )
+        if is_running(kept["process"]):
+            raise UserError(f"Otro proceso está ejecutando la suite de «{path}». Espere, o elija otro nombre en out.")
+        seconds = kept["seconds"]
+    else:
+        path = make_folder(free_folder(out))
+    _keep(path, parameters, seconds)
+    return path.resolve(), seconds
+
+
+def _keep(folder: Path, parameters: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    """Write down the state of a suite."""
+    state = {"parameters": parameters, "process": owner(), "seconds": seconds}
+    write_text(folder / STATE, json.dumps(state, ensure_ascii=False, indent=2) + "\n")
+
+
+def _write_html(notebook: Path) -> None:
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter().from_notebook_node(nbformat.read(notebook, as_version=4))
+    write_text(notebook.with_suffix(".html"), body)

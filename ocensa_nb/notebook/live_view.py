@@ -1,0 +1,169 @@
+"""The live view: how far a training has come, read from its history and drawn as a small SVG.
+
+Nothing here touches the training: it is another process's, and its history is a file that grows.
+"""
+
+import json
+import time
+from collections import deque
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ocensa_nb.figures.style import COLOURS, SMOOTHING
+from ocensa_nb.files.regular import open_regular
+from ocensa_nb.runtime.timing import duration
+
+POINTS = 240  # of the loss that are drawn; a screen shows no more
+PACE_SECONDS = 60.0  # how far back the pace that tells the time left is measured
+WIDTH, HEIGHT, MARGIN = 400, 160, 34
+
+
+class History:
+    """The history of a run as it grows: losses by step, scores by epoch, and the pace at which they come."""
+
+    def __init__(self, path: Path, heads: list[str]) -> None:
+        self.path, self.heads = path, heads
+        self.losses: list[tuple[int, float, float]] = []  # step, loss, smoothed
+        self.scores: dict[str, list[tuple[int, float]]] = {head: [] for head in heads}
+        self.step = self.epoch = 0
+        self.rows_per_second, self.memory = 0.0, 0
+        self._read = 0
+        self._every = 1
+        self._smooth: float | None = None
+        self._pace: deque[tuple[float, int]] = deque()
+
+    def update(self) -> bool:
+        """Read the whole lines that have been added; return whether there were any."""
+        try:
+            with open_regular(self.path) as file:
+                if file.seek(0, 2) < self._read:  # cut back to where a training goes on from
+                    self.__init__(self.path, self.heads)
+                file.seek(self._read)
+                new = file.read()
+        except OSError:  # not there yet, or a disk that is away for a while
+            return False
+        whole = new[: new.rfind(b"\n") + 1]
+        try:
+            for text in whole.splitlines():
+                self._take(json.loads(text))
+        except (ValueError, KeyError, TypeError):  # it was cut back and has grown again meanwhile: from the start, then
+            self.__init__(self.path, self.heads)
+            return False
+        self._read += len(whole)
+        if not self._pace or self._pace[-1][1] != self.step:  # on Google Drive the history grows every 30 s only
+            self._pace.append((time.perf_counter(), self.step))
+        while len(self._pace) > 2 and self._pace[-1][0] - self._pace[0][0] > PACE_SECONDS:
+            self._pace.popleft()
+        return bool(whole)
+
+    def seconds_left(self, total_steps: int) -> float | None:
+        """Return about the seconds to the end at the pace of late; None before there is one."""
+        if not self._pace or self._pace[-1][1] <= self._pace[0][1]:
+            return None
+        (then, before), (now, after) = self._pace[0], self._pace[-1]
+        return (total_steps - after) * (now - then) / (after - before)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "step" not in line:
+            self.epoch = line["epoch"]
+            for head in self.heads:
+                self.scores[head].append((line["epoch"], line[f"{head}_f1"]))
+            return
+        self.step, self.rows_per_second, self.memory = line["step"], line["rows_per_second"], line.get("memory", 0)
+        loss = line["loss"]
+        if loss is None:
+            return
+        self._smooth = loss if self._smooth is None else self._smooth + SMOOTHING * (loss - self._smooth)
+        if self.step % self._every == 0:
+            self.losses.append((self.step, loss, self._smooth))
+        if len(self.losses) > 2 * POINTS:
+            self.losses = self.losses[1::2]
+            self._every *= 2
+
+
+def view(history: History, total_steps: int, epochs: int, state: str, over: bool = False) -> str:
+    """Return the live view as HTML: bars, figures, and the two charts.
+
+    state: a sentence, in Spanish; over: whether the training has ended, which may be before its last epoch.
+    """
+    steps_an_epoch = max(1, total_steps // epochs)
+    in_epoch = history.step - history.epoch * steps_an_epoch if history.epoch < epochs else steps_an_epoch
+    left = None if over else history.seconds_left(total_steps)
+    epoch = history.epoch if over else min(history.epoch + 1, epochs)
+    numbers = {
+        "Paso": f"{history.step} de {total_steps}",
+        "Tiempo restante": "—" if over else "…" if left is None else f"{duration(left)} aprox.",
+        "Ritmo": f"{history.rows_per_second:.0f} filas/s" if history.step else "…",
+        "Memoria": f"{history.memory / 2**30:.1f} GiB" if history.step else "…",
+    }
+    cells = "".join(f"<span><small>{name}</small><b>{value}</b></span>" for name, value in numbers.items())
+    return (
+        f'<div class="ocensa"><div class="ocensa-state">{escape(state)}</div>'
+        f"{_bar('Época', epoch, epochs, 1.0 if over else max(0, in_epoch) / steps_an_epoch)}"
+        f"{_bar('Total', history.step, total_steps, history.step / total_steps)}"
+        f'<div class="ocensa-numbers">{cells}</div><div class="ocensa-charts">{loss_chart(history, total_steps)}'
+        f"{score_chart(history, epochs)}</div></div>"
+    )
+
+
+def loss_chart(history: History, total_steps: int) -> str:
+    """Return the loss by step, raw and smoothed, as an SVG with its legend."""
+    chart = _Chart("Pérdida (nats) por paso", total_steps, max((loss for _, loss, _ in history.losses), default=1.0))
+    chart.line([(step, loss) for step, loss, _ in history.losses], COLOURS[5], 0.8)
+    chart.line([(step, smooth) for step, _, smooth in history.losses], COLOURS[0], 2)
+    return chart.html({"cada paso": COLOURS[5], "suavizada": COLOURS[0]})
+
+
+def score_chart(history: History, epochs: int) -> str:
+    """Return the validation F1 of each head by epoch as an SVG with its legend."""
+    chart = _Chart("F1 de validación (0 a 1) por época", epochs, 1.0)
+    names = {}
+    for place, (head, scores) in enumerate(history.scores.items()):
+        colour = COLOURS[place % len(COLOURS)]
+        chart.line(scores, colour, 2, dots=True)
+        names[f"{head} {scores[-1][1]:.2f}" if scores else head] = colour
+    return chart.html(names)
+
+
+class _Chart:
+    """A plain line chart from (0, 0) to (right, top); text and axes take the page's own colour, light or dark."""
+
+    def __init__(self, title: str, right: float, top: float) -> None:
+        self.right, self.top = right, top
+        self.parts = [f'<text x="{MARGIN}" y="12" font-weight="600">{escape(title)}</text>']
+        for share in (0, 0.5, 1):
+            x, y = self._place(right, top * share)
+            self.parts.append(
+                f'<line x1="{MARGIN}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".18"/>'
+                f'<text x="{MARGIN - 4}" y="{y + 3:.1f}" text-anchor="end">{top * share:.3g}</text>'
+            )
+            x, y = self._place(right * share, 0)
+            anchor = ("start", "middle", "end")[int(2 * share)]
+            self.parts.append(f'<text x="{x:.1f}" y="{y + 13:.1f}" text-anchor="{anchor}">{right * share:.0f}</text>')
+
+    def line(self, points: list[tuple[float, float]], colour: str, width: float, dots: bool = False) -> None:
+        places = [self._place(*point) for point in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
+        if dots:
+            self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+
+    def html(self, legend: dict[str, str]) -> str:
+        """Return the chart with a legend, names and colours, that wraps where there is no room."""
+        names = "".join(f'<span><b style="color:{c}">●</b> {escape(name)}</span>' for name, c in legend.items())
+        return (
+            f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'
+            f"{''.join(self.parts)}</svg><figcaption>{names}</figcaption></figure>"
+        )
+
+    def _place(self, x: float, y: float) -> tuple[float, float]:
+        across, up = x / max(self.right, 1e-9), y / max(self.top, 1e-9)
+        return MARGIN + across * (WIDTH - MARGIN - 8), HEIGHT - 20 - up * (HEIGHT - 40)
+
+
+def _bar(name: str, done: int, whole: int, share: float) -> str:
+    return (
+        f'<div class="ocensa-bar"><small>{name} {done} de {whole}</small>'
+        f'<div><i style="width:{100 * min(1.0, share):.1f}%"></i></div></div>'
+    )

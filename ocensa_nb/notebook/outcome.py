@@ -1,0 +1,63 @@
+"""How a training in another process ended: its run, or an error that says what to do."""
+
+import signal
+from pathlib import Path
+
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.paths import RUNS
+from ocensa_nb.storage import resume
+from ocensa_nb.storage.run_folder import LAST, Run
+
+
+def of(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:
+    """Return the finished run of a training that has ended.
+
+    Parameters
+    ----------
+    training : Training
+        One that is not running any more.
+    data_fingerprint : str
+        That of the notices it was trained on.
+    root : Path
+        Where numbered runs are.
+
+    Raises
+    ------
+    AskedToStopError
+        If it was stopped before its end.
+    UserError
+        If it was refused, or ended by a fault.
+    """
+    if training.was_asked_to_stop:
+        message = "Detenido antes del primer paso."
+        if (training.folder / LAST).exists():
+            message = f"Detenido. Lo hecho queda en «{short(training.folder)}»."
+        if resume.goes_on(training.config, data_fingerprint, root):
+            message += " Para continuar, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
+        raise AskedToStopError(message, signal.SIGTERM)
+    if training.was_refused:
+        raise UserError(training.last_words())
+    if training.exit_code:
+        raise UserError(
+            f"El entrenamiento terminó de golpe (código {training.exit_code}); suele ser falta de memoria. Use un "
+            "batch menor o congele más capas, y entrene otra vez: sigue desde lo último que guardó."
+        )
+    return Run.load(training.folder)
+
+
+def success(run: Run) -> str:
+    """Say in Spanish where a run is and how good."""
+    scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
+    best, made = run.metrics["best_epoch"], run.metrics["epochs"]
+    return f"✅ Listo, en «{short(run.path)}». Mejor época: {best} de {made}. F1 de prueba: {scores}."
+
+
+def failure(error: UserError) -> str:
+    """Return what an error says, marked as one unless the user asked for the stop."""
+    return str(error) if isinstance(error, AskedToStopError) else f"⛔ {error}"
+
+
+def short(path: Path) -> Path:
+    """Return a path relative to the working directory, if it is inside it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,229 @@
+"""Train from the panel: start a training in another process, show its progress, stop it, and say how it ended.
+
+A training is followed from one of two places, and redrawn from nowhere else, as Colab requires (`page_clock.py`): the
+panel, by the ticks of the page, once its button is pressed; or a cell, while that cell is executing.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as ipw
+from IPython.display import HTML, DisplayHandle, display
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.figures import plots
+from ocensa_nb.figures.style import PANEL_CSS
+from ocensa_nb.notebook import live_view, outcome, training_process
+from ocensa_nb.notebook.page_clock import PageClock
+from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.runtime.environment import platform
+from ocensa_nb.runtime.signals import Interruption, heeded
+from ocensa_nb.storage import resume
+from ocensa_nb.storage.run_folder import HISTORY, Run
+
+REDRAW_SECONDS = 2.0  # between two drawings of a training
+POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or should
+STOPPING = "Se detiene al terminar este paso y guarda dónde quedó…"
+
+
+def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Do some work of a callback, and say what goes wrong: nobody would see an exception there."""
+    try:
+        work()
+    except UserError as error:
+        say(f"⛔ {error}")
+    except Exception as error:
+        say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
+
+
+class Runner:
+    """Entrenar, Detener, and the live view of one panel.
+
+    Parameters
+    ----------
+    notices : Notices
+        What is trained on.
+    root : Path
+        Where numbered runs go.
+    choose : callable
+        Returns the recipe and the config to train.
+    lock : callable
+        Called with True when a training begins and with False when it ends.
+    """
+
+    def __init__(
+        self,
+        notices: Notices,
+        root: Path,
+        choose: Callable[[], tuple[str, TrainConfig]],
+        lock: Callable[[bool], None],
+    ) -> None:
+        self.notices, self.root, self._choose, self._lock = notices, root, choose, lock
+        self.training: Training | None = None
+        self._history: live_view.History | None = None
+        self._steps = 0
+        self._picture: Any = None
+        self.start = ipw.Button(description="Entrenar", button_style="success", tooltip="Entrena con estos ajustes")
+        self.stop = ipw.Button(
+            description="Detener", disabled=True, tooltip="Termina el paso en curso y guarda dónde quedó"
+        )
+        self.start.on_click(lambda _: guarded(self._start, self.say))
+        self.stop.on_click(lambda _: guarded(self._stop, self.say))
+        self.clock = PageClock(lambda: guarded(self._redraw, self.say), REDRAW_SECONDS)
+        self._status, self.view = ipw.HTML(), ipw.HTML()
+        self.box = ipw.VBox([self._status, self.view, self.clock.box])
+
+    def show_picture(self) -> None:
+        """Make a place, below the panel, for the picture that a saved notebook keeps: it keeps no widget."""
+        self._picture = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence under the buttons."""
+        self._status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
+
+    def name_start(self) -> None:
+        """Name the button after what it would do: begin, or resume an interrupted training."""
+        _, config = self._choose()
+        goes_on = resume.goes_on(config, self.notices.fingerprint, self.root)
+        self.start.description = "Continuar" if goes_on else "Entrenar"
+
+    def watch(self, training: Training) -> None:
+        """Follow a training in the panel until it ends."""
+        self._attend(training)
+        self.clock.start()
+
+    def train(self, running: Training | None = None) -> Run:
+        """Start a training, or join a running one, and follow it in the executing cell; return its finished run.
+
+        Interrupting the cell stops the training, with a checkpoint. Interrupting it again leaves the cell at once, and
+        the panel follows the training while it stops.
+
+        Raises
+        ------
+        AskedToStopError
+            If the training was stopped.
+        UserError
+            If it was refused, or ended by a fault.
+        """
+        try:
+            with heeded(announce=False) as asked:
+                return self._train_in(DisplayHandle(), asked, running)
+        except KeyboardInterrupt:
+            if not (self.training and self.training.is_running):
+                raise AskedToStopError("Interrumpido antes de empezar a entrenar.", signal.SIGINT) from None
+            self.clock.start()
+            raise AskedToStopError(
+                f"{STOPPING} Para continuar desde ahí, ejecute esta celda otra vez cuando el panel diga «Detenido».",
+                signal.SIGINT,
+            ) from None
+
+    def _start(self) -> None:
+        if self.start.disabled:  # a second click, made before the first was answered
+            return
+        if training_process.running():
+            raise UserError("Ya hay un entrenamiento en marcha en este cuaderno: ejecute otra vez la celda del panel.")
+        self.watch(self._launch())
+
+    def _launch(self) -> Training:
+        recipe, config = self._choose()
+        folder = resume.folder_of(config.validate(), self.notices.fingerprint, self.root)
+        self.say(f"Preparando el entrenamiento en «{outcome.short(folder)}»…")
+        return Training(config, recipe, folder.resolve())
+
+    def _stop(self) -> None:
+        self.stop.disabled = True
+        if not self.training.is_running:
+            return
+        self.training.stop()
+        self.say(STOPPING)
+
+    def _attend(self, training: Training) -> None:
+        config = training.config
+        self.training = training
+        self._history = live_view.History(training.folder / HISTORY, list(config.heads))
+        self._steps = config.epochs * config.steps_an_epoch(len(self.notices.split["train"]))
+        self._show_running(True)
+
+    def _show_running(self, running: bool) -> None:
+        self.start.disabled, self.stop.disabled = True, not running
+        self._lock(running)  # names the button too, before it can be pressed
+        self.start.disabled = running
+
+    def _draw(self, sentence: str = "") -> str:
+        """Return the live view; before the first step it also shows what the training says while it prepares."""
+        self._history.update()
+        words = sentence if self._history.step else f"{sentence} {self.training.last_words()}"
+        over = self.training.exit_code == 0
+        return live_view.view(self._history, self._steps, self.training.config.epochs, words.strip(), over)
+
+    def _redraw(self) -> None:
+        """Redraw the panel; once the training has ended, say how."""
+        ended = not self.training.is_running
+        self.view.value = self._draw()
+        if ended:
+            self.clock.stop()
+            self._end()
+        elif self._history.step and not self.stop.disabled:
+            on_colab = " Ejecute la celda de abajo: Colab puede cerrar una sesión que no ejecuta ninguna."
+            self.say(self._where() + (on_colab if platform() == "colab" else ""))
+
+    def _end(self) -> None:
+        try:
+            run = self._outcome()
+            if self._picture:
+                self._picture.update(plots.learning_curves(run))
+            self.say(f"{outcome.success(run)} Siga con las celdas de abajo.")
+        except UserError as error:
+            self.say(outcome.failure(error))
+        finally:
+            self._show_running(False)
+
+    def _train_in(self, cell: DisplayHandle, asked: Interruption, running: Training | None) -> Run:
+        """Train, and redraw below the executing cell until that has ended."""
+        self._attend(running or self._launch())
+        self.stop.disabled = True  # the kernel answers no button while a cell is executing
+        self.clock.stop()
+        self.view.value = ""
+        self.say(f"{self._where()} Se sigue en la celda que lo ejecuta; para detenerlo, pulse el ■ de esa celda.")
+        cell.display(self._page())
+        self._follow(cell, asked)
+        try:
+            run = self._outcome()
+            self.say(outcome.success(run))
+            cell.update(self._page(outcome.success(run)))
+            return run
+        except UserError as error:
+            self.say(outcome.failure(error))
+            cell.update(self._page() if self._history.step else HTML())  # the error says the rest
+            raise
+        finally:
+            self._show_running(False)
+
+    def _follow(self, cell: DisplayHandle, asked: Interruption) -> None:
+        """Redraw until the training has ended; stop it if that is asked for."""
+        hint, redraw_at = f"{self._where()} Para detenerlo, pulse el ■ de esta celda.", 0.0
+        while self.training.is_running:
+            if asked.signal and hint != STOPPING:
+                self.training.stop()
+                self.say(STOPPING)
+                hint, redraw_at = STOPPING, 0.0
+            if time.monotonic() >= redraw_at:
+                cell.update(self._page(hint))
+                redraw_at = time.monotonic() + REDRAW_SECONDS
+            time.sleep(POLL_SECONDS)
+
+    def _outcome(self) -> Run:
+        return outcome.of(self.training, self.notices.fingerprint, self.root)
+
+    def _page(self, sentence: str = "") -> HTML:
+        """Return the live view with its style, which on Colab does not reach from one cell to another."""
+        return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
+
+    def _where(self) -> str:
+        return f"Entrenando en «{outcome.short(self.training.folder)}»."

@@ -1,0 +1,1 @@
+"""Hardware and process: what the machine has, number formats, seeds, signals, timing."""

@@ -1,0 +1,203 @@
+"""Where am I: platform, hardware, and what this machine computes fastest."""
+
+import importlib.metadata
+import os
+import platform as _platform
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.runtime import precision
+
+if TYPE_CHECKING:
+    import torch
+
+VERSIONED = ("torch", "transformers", "tokenizers", "scikit-learn", "pandas", "numpy")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the machine at hand has. Memory and disk are in GiB."""
+
+    platform: str
+    system: str
+    python: str
+    cores: int
+    ram_gib: float
+    disk_free_gib: float
+    gpu: str = ""
+    gpu_gib: float = 0.0
+    capability: str = ""
+    gpu_usable: bool = False
+    fp16: bool = False
+    bf16: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+
+def platform() -> str:
+    """Return `colab`, `kaggle` or `local`."""
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # first: Kaggle's image is made from Colab's, whose variable it keeps
+        return "kaggle"
+    return "colab" if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules else "local"
+
+
+def cores() -> int:
+    """Return the cores this process may use: its affinity, and in a container the share of time it is granted."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _quota(Path("/sys/fs/cgroup/cpu.max"))))
+
+
+def _quota(limit: Path) -> int:
+    """Return the whole cores of a cgroup's limit; where there is none, more than any machine has.
+
+    Source: Linux kernel documentation, "Control Group v2", cpu.max: `$MAX $PERIOD` in microseconds, or `max`.
+    """
+    try:
+        quota, period = limit.read_text(encoding="ascii").split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def threads() -> int:
+    """Return the threads for torch to compute with: one a core it is granted, and no more than it was told."""
+    import psutil
+    import torch
+
+    physical = psutil.cpu_count(logical=False) or sys.maxsize  # two threads share one core's arithmetic units
+    return min(cores(), physical, torch.get_num_threads())
+
+
+def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
+    """Tell whether a torch build with these architectures (`torch.cuda.get_arch_list()`) runs on a GPU.
+
+    A compiled kernel (`sm_75`) runs on its own major version from its minor up; PTX (`compute_75`) is compiled
+    on the spot for anything newer. Source: CUDA C++ Programming Guide, "Binary Compatibility" and "PTX Compatibility".
+    """
+    for kind, digits in (m.groups() for a in architectures if (m := re.match(r"(sm|compute)_(\d+)", a))):
+        built = (int(digits[:-1]), int(digits[-1]))
+        if built <= capability and (kind == "compute" or built[0] == capability[0]):
+            return True
+    return False
+
+
+def hardware(folder: str | Path = ".") -> Hardware:
+    """Describe this machine; `folder` is where runs are kept, whose free disk is told."""
+    import psutil
+    import torch
+
+    facts: dict[str, Any] = {
+        "platform": platform(),
+        "system": f"{_platform.system()} {_platform.machine()}",
+        "python": _platform.python_version(),
+        "cores": cores(),
+        "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "disk_free_gib": round(shutil.disk_usage(folder).free / 2**30, 1),
+    }
+    if torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability()
+        usable = has_kernels(capability, torch.cuda.get_arch_list())
+        facts |= {
+            "gpu": torch.cuda.get_device_name(),
+            "gpu_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
+            "capability": ".".join(map(str, capability)),
+            "gpu_usable": usable,
+            "fp16": usable and capability >= (7, 0),
+            "bf16": usable and capability >= (8, 0),
+        }
+    return Hardware(**facts)
+
+
+def versions() -> dict[str, str]:
+    """Return the installed version of every package that decides a result; `—` where one is missing."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "—"
+    return found
+
+
+def device() -> "torch.device":
+    """Return the GPU where this torch build has kernels for it, else the CPU."""
+    import torch
+
+    usable = torch.cuda.is_available() and has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
+    return torch.device("cuda" if usable else "cpu")
+
+
+def recommend(machine: Hardware) -> tuple[str, str]:
+    """Return the recipe for a machine and, in Spanish, why."""
+    if machine.gpu and not machine.gpu_usable:
+        why = f"la GPU {machine.gpu} no sirve con esta versión de PyTorch: cambie el entorno a GPU T4"
+        return "cpu", f"{why}; mientras tanto se entrena en CPU."
+    if machine.gpu_usable and machine.gpu_gib >= 12:
+        return "t4", f"hay una GPU {machine.gpu} con {machine.gpu_gib} GiB: caben batches de 64 sin congelar capas."
+    if machine.gpu_usable:
+        return "t4-small", f"la GPU {machine.gpu} tiene {machine.gpu_gib} GiB: micro-batches de 16, acumulados."
+    return "cpu", "no hay GPU: se congelan las capas bajas y se entrena en CPU con la precisión más rápida."
+
+
+def chosen_recipe(recipe: str) -> str:
+    """Return the recipe itself, `auto` being the one this machine is recommended."""
+    return recommend(hardware())[0] if recipe == "auto" else recipe
+
+
+def configure(recipe: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Return the config of a recipe, `auto` being the one this machine is recommended, with the user's values on top.
+
+    A value of None leaves the recipe's. Raises `UserError` for what does not exist or cannot be.
+    """
+    recipe = chosen_recipe(recipe)
+    chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
+    return from_recipe(recipe, chosen)
+
+
+def describe(machine: Hardware) -> dict[str, str]:
+    """Return the machine's facts as the user reads them, in Spanish, versions included."""
+    yes = {True: "sí", False: "no"}
+    gpu = {
+        "GPU": machine.gpu or "ninguna",
+        "Memoria de GPU": f"{machine.gpu_gib} GiB",
+        "Capacidad de cómputo": machine.capability,
+        "PyTorch está compilado para ella": yes[machine.gpu_usable],
+        "fp16 / bf16 en la GPU": f"{yes[machine.fp16]} / {yes[machine.bf16]}",
+    }
+    names = {"colab": "Google Colab", "kaggle": "Kaggle", "local": "Jupyter local"}
+    return {
+        "Plataforma": names[machine.platform],
+        "Sistema": machine.system,
+        **(gpu if machine.gpu else {"GPU": "ninguna"}),
+        "Precisión más rápida en CPU": precision.fastest_on_cpu(),
+        "Núcleos de CPU": str(machine.cores),
+        "Memoria RAM": f"{machine.ram_gib} GiB",
+        "Disco libre": f"{machine.disk_free_gib} GiB",
+        "Python": machine.python,
+        **versions(),
+    }
+
+
+def gpu_advice(machine: Hardware) -> str:
+    """Say in Spanish what to do about the GPU on this platform: nothing, switch it on, or change it."""
+    menus = {
+        "colab": "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4 → Guardar",
+        "kaggle": "Settings → Accelerator → GPU T4 x2",
+    }
+    if machine.gpu_usable:
+        return f"✅ La GPU {machine.gpu} está lista."
+    menu = menus.get(machine.platform)
+    if machine.gpu:
+        change = f"Cámbiela por una T4: {menu}." if menu else "Instale una versión de PyTorch que la admita."
+        return f"⚠️ La GPU {machine.gpu} (capacidad {machine.capability}) no sirve con este PyTorch. {change}"
+    if menu:
+        return f"⚠️ Este entorno no tiene GPU. Actívela: {menu}, y ejecute de nuevo desde el principio."
+    return "ℹ️ No hay GPU: se entrena en CPU. Para ir más rápido, abra este cuaderno en Colab y elija una GPU T4."

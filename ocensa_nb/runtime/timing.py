@@ -1,0 +1,101 @@
+"""One step of a training measured: its seconds, its memory, its arithmetic, and the machine's best at that."""
+
+import contextlib
+import ctypes
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ocensa_nb.runtime.device import memory_taken, synchronize
+
+SAMPLE_SECONDS = 0.002
+# Shapes of a layer's products at BERT's width, and a large square: the best of them is the machine's peak.
+PEAK_SHAPES = ((768, 768, 768), (1024, 768, 3072), (2048, 2048, 2048))
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Return how long some work takes on the device."""
+    synchronize(device)
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def flops_of(work: Callable[[], object]) -> int:
+    """Return the floating-point operations of the matrix products in some work, counted from their actual shapes."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@cache
+def peak_flops(precision: str, device: torch.device) -> float:
+    """Return the most operations a second that a matrix product reaches here in a precision; takes a second or so."""
+    dtype = DTYPES.get(precision, torch.float32)
+    best = 0.0
+    for rows, inner, columns in PEAK_SHAPES:
+        a = torch.randn(rows, inner, device=device, dtype=dtype)
+        b = torch.randn(inner, columns, device=device, dtype=dtype)
+        seconds = [seconds_of(lambda a=a, b=b: a @ b, device) for _ in range(15)]
+        best = max(best, 2 * rows * inner * columns / float(np.median(seconds[5:])))
+    return best
+
+
+class PeakMemory:
+    """The most memory that was taken while it watched, in bytes, beyond what there was before."""
+
+    def __init__(self, device: torch.device) -> None:
+        release_memory()
+        self.device = device
+        self.bytes = 0
+        on_gpu = device.type == "cuda"
+        self._before = torch.cuda.memory_allocated(device) if on_gpu else memory_taken(device)
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Take note of the peak inside the block: the GPU's own count, or the process's memory every few ms."""
+        done = threading.Event()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            yield
+            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._before
+            return
+        peak = [memory_taken(self.device)]
+
+        def sample() -> None:
+            while not done.wait(SAMPLE_SECONDS):
+                peak.append(max(peak.pop(), memory_taken(self.device)))
+
+        watcher = threading.Thread(target=sample, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            self.bytes = max(peak[0] - self._before, 0)
+
+
+def release_memory() -> None:
+    """Give back what nothing holds, so that the next measurement begins level."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person says it: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

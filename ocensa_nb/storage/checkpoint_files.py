@@ -1,0 +1,137 @@
+"""Two checkpoint files, written in turn and in place; the newest valid one is read.
+
+At every moment one of them is whole. A file that stays in its place leaves nothing in the trash of a synchronised disk
+(Google Drive counts it against the quota), and if the machine dies before an upload is over, the other file is there.
+
+Each is a safetensors file with the number of the checkpoint in its metadata. Its last tensor is the SHA-256 of all the
+bytes before.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.files import tensors as tensor_files
+from ocensa_nb.files.atomic import overwriting
+from ocensa_nb.files.checksums import CHUNK_BYTES
+from ocensa_nb.files.regular import require_regular
+
+FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
+NUMBER = "number"  # counts the checkpoints of a run, from 1
+CHECKSUM = "sha256"
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+# The names of the safetensors format: "Format", github.com/huggingface/safetensors
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class CheckpointFiles:
+    """The checkpoint files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = [folder / name for name in FILES]
+        self._number, self._next = 0, 0  # the newest checkpoint, and the file that the next one goes to
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is a checkpoint, valid or not."""
+        return any(path.exists() for path in self.paths)
+
+    def write(self, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
+        """Write a checkpoint over the older one; raises `UserError` if the disk refuses, and the newer one stays."""
+        metadata = {tensor_files.STATE: json.dumps(state), NUMBER: str(self._number + 1)}
+        _write(self.paths[self._next], tensors, metadata)
+        self._number, self._next = self._number + 1, 1 - self._next
+
+    def read(self) -> tuple[dict[str, torch.Tensor], Any]:
+        """Return the tensors and the state of the newest valid checkpoint; print which file is damaged.
+
+        Raises
+        ------
+        UserError
+            If none is valid.
+        """
+        there = [path for path in self.paths if path.exists()]
+        numbers = {path: number for path in there if (number := _number(path)) is not None}
+        if not numbers:
+            raise UserError(f"No hay ningún punto de control válido en «{self.paths[0].parent}».")
+        newest = max(numbers, key=numbers.__getitem__)
+        for path in set(there) - set(numbers):
+            print(f"El punto de control «{path}» está incompleto o dañado: se usa «{newest.name}».", flush=True)
+        if numbers[newest] == 0:
+            print(f"El punto de control «{newest}» es de una versión anterior y no se puede comprobar.", flush=True)
+        self._number, self._next = numbers[newest], 1 - self.paths.index(newest)
+        return tensor_files.read(newest)
+
+
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a file in place; the checksum goes last, so a file that was not finished has none that fits."""
+    digest = hashlib.sha256()
+    # The widest types first: then all are aligned, as the format asks, and the checksum comes last.
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
+    with overwriting(path) as file:
+        for piece in _pieces(ordered, metadata):
+            digest.update(piece)
+            file.write(piece)
+        file.write(digest.digest())
+
+
+def _pieces(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a safetensors file up to the checksum, its last tensor."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    header[CHECKSUM] = {"dtype": "U8", "shape": [CHECKSUM_BYTES], "data_offsets": [end, end + CHECKSUM_BYTES]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for tensor in tensors.values():
+        yield as_bytes(tensor)
+
+
+def as_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a tensor on the CPU, without copying one that is contiguous."""
+    return memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _number(path: Path) -> int | None:
+    """Return the number of a checkpoint, 0 for one that an older version wrote without a checksum; None if damaged."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            number, has_checksum = (file.metadata() or {}).get(NUMBER), CHECKSUM in set(file.keys())
+        if number is None and not has_checksum:
+            return 0
+        return int(number) if number and _is_intact(path) else None
+    except (SafetensorError, OSError, ValueError):
+        return None
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a file ends with the SHA-256 of the rest."""
+    digest, left = hashlib.sha256(), path.stat().st_size - CHECKSUM_BYTES
+    with open(path, "rb") as file:
+        while left > 0:
+            piece = file.read(min(left, CHUNK_BYTES))
+            digest.update(piece)
+            left -= len(piece)
+        return file.read() == digest.digest()

@@ -1,0 +1,303 @@
+"""The run folder: what is on disk, written whole or not at all, and checked before it is believed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.errors import CONTROL, UserError
+from ocensa_nb.files.atomic import write_text
+from ocensa_nb.files.regular import LARGEST_JSON, open_regular, read_regular
+from ocensa_nb.files.temporary import is_temporary, remove, temporary_folder
+from ocensa_nb.paths import RUNS, free_path, plain_path, reason
+from ocensa_nb.storage import manifest
+from ocensa_nb.storage.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
+
+GIF, LOCK = "training.gif", ".lock"
+HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file locks
+FORMAT = 2
+CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
+LARGEST_HISTORY = 2**30  # bytes: some five million steps
+
+
+def _always_held() -> None:
+    """Check nothing: for a run that no training holds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. `facts` is its config.json: config, fingerprints, versions, hardware, seconds.
+
+    `check_held` runs before each write and raises `UserError` if another process has taken the folder over, or it was
+    deleted. Checkpoints are covered too: the state of the history is part of each, and is written first.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+    classes: dict[str, list[str]]
+    check_held: Callable[[], None] = field(default=_always_held, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """Open a finished run; raises `UserError` where there is none, or it is not as it was written."""
+        path = plain_path(path)
+        if not path.is_dir():
+            known = [str(run) for run in finished(path.parent)]
+            near = f" En {path.parent} hay: {', '.join(known[-5:])}." if known else ""
+            raise UserError(f"No existe la carpeta de corrida «{path}».{near} Entrene primero (cuaderno 03_train).")
+        for name in (CONFIG, LABELS, METRICS, HEADS, ENCODER):
+            if not (path / name).exists():
+                how = (
+                    "Repita el mismo entrenamiento: continúa donde quedó" if (path / LAST).exists() else "Entrene otra"
+                )
+                raise UserError(f"«{path}» no es una corrida terminada: le falta {name}. {how}.")
+        manifest.verify(path)
+        facts, classes = read_config(path), read_json(path / LABELS)
+        if not (_are_classes(classes) and _are_facts(facts, classes) and _are_metrics(read_json(path / METRICS))):
+            raise UserError(f"Alguno de {CONFIG}, {LABELS} y {METRICS} de «{path}» está dañado. Vuelva a entrenar.")
+        run = cls(path, facts, classes)
+        if list(run.config.heads) != list(classes):
+            raise UserError(f"Las etiquetas de {LABELS} no son las de {CONFIG} en «{path}». Vuelva a entrenar.")
+        return run
+
+    @property
+    def config(self) -> TrainConfig:
+        """The config the run was trained with; raises `UserError` where it cannot be one."""
+        values = dict(self.facts["config"])
+        try:
+            values["text_fields"] = tuple(values["text_fields"])
+            return TrainConfig().replace(**values).validate()
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"La configuración guardada en «{self.path}» está dañada: {error}.") from error
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Validation and test metrics of the restored best epoch."""
+        return read_json(self.path / METRICS)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return every line of the history up to one that is damaged, as the last may be after a crash."""
+        lines: list[dict[str, Any]] = []
+        if not (self.path / HISTORY).exists():
+            return lines
+        with self._history_on_disk():
+            content = read_regular(self.path / HISTORY, LARGEST_HISTORY).decode(errors="replace")
+        for text in content.splitlines():
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                break
+            if not isinstance(line, dict):
+                break
+            lines.append(line)
+        return lines
+
+    def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to the history, all or none; raises `UserError` where the disk refuses."""
+        self.check_held()
+        with self._history_on_disk(), open_regular(self.path / HISTORY, "ab") as file:
+            whole = file.tell()
+            try:
+                file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+                file.flush()
+            except OSError:
+                file.truncate(whole)
+                raise
+
+    def settle_history(self) -> int:
+        """Force the history to the disk and return its length in bytes; raises `UserError` where the disk refuses."""
+        with self._history_on_disk(), open_regular(self.path / HISTORY, "ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def history_sha256(self, length: int) -> str:
+        """Return the SHA-256 of the first bytes of the history."""
+        with self._history_on_disk(), open_regular(self.path / HISTORY, "rb") as file:
+            return hashlib.sha256(file.read(length)).hexdigest()
+
+    def cut_history(self, length: int, sha256: str = "") -> None:
+        """Cut the history at a length in bytes, or, where it is shorter, after its last whole line.
+
+        Lines that are not those of the SHA-256 are kept, and that is printed: no weight or metric is made from them.
+        """
+        self.check_held()
+        if (self.path / HISTORY).exists():
+            with self._history_on_disk(), open_regular(self.path / HISTORY, "rb+") as file:
+                whole = file.read(length)
+                file.truncate(whole.rfind(b"\n") + 1)
+            if sha256 and len(whole) == length and hashlib.sha256(whole).hexdigest() != sha256:
+                print(
+                    f"El historial «{self.path / HISTORY}» está dañado: sus curvas pueden tener errores. El "
+                    "entrenamiento continúa, porque no se hace con él.",
+                    flush=True,
+                )
+
+    @contextlib.contextmanager
+    def _history_on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"No se puede leer o escribir «{self.path / HISTORY}»: {reason(error)}. Cuando se pueda, repita el "
+                "mismo entrenamiento: continúa desde el último punto de control."
+            ) from error
+
+    def is_finished(self) -> bool:
+        """Tell whether the last file of a run is there."""
+        return manifest.is_finished(self.path)
+
+    def finish(self, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Write what is known at the end, then the manifest, and remove what a resume would have needed.
+
+        A run that is interrupted before its manifest is written resumes from its last checkpoint, and writes all again.
+        """
+        self.facts.update(facts)
+        self.write_config()
+        self.write_json(METRICS, metrics)
+        self.check_held()
+        manifest.write(self.path)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a finished run has no more use for."""
+        for name in (LAST, LOCK):
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                remove(self.path / name)
+
+    def write_config(self) -> None:
+        """Write the facts to config.json, with their checksum."""
+        self.write_json(CONFIG, self.facts | {CHECKSUM: manifest.checksum(self.facts)})
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, atomically."""
+        self.check_held()
+        write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def free_folder(out: str | Path) -> Path:
+    """Return where a folder of results may go: a free name or an empty folder, for `durable.create_new`.
+
+    An empty `out` takes the next free `runs/run-001`. What a dead process left unfinished does not count. Raises
+    `UserError` if there is anything else, or the disk refuses.
+    """
+    if not str(out):
+        return make_folder(next_folder(RUNS), new=True)
+    path = plain_path(out)
+    if not path.is_dir():
+        make_folder(free_path(path).parent)
+    elif any(not is_temporary(entry.name) for entry in make_folder(path).iterdir()):
+        what = "ya contiene otra corrida" if (path / CONFIG).exists() else "no está vacía"
+        raise UserError(f"La carpeta «{path}» {what}, y no se sobrescribe nada. Elija otro nombre en out.")
+    return path
+
+
+def make_folder(path: Path, new: bool = False) -> Path:
+    """Make a folder, the next number where it must be new and is not; raises `UserError` where it cannot."""
+    try:
+        while True:
+            try:
+                path.mkdir(parents=True, exist_ok=not new)
+                break
+            except FileExistsError:
+                if not new:
+                    raise
+                path = next_folder(path.parent)  # another process was quicker
+        with temporary_folder(path):
+            pass  # it can be written to
+    except OSError as error:
+        raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija en out otra carpeta.") from error
+    return path
+
+
+def next_folder(root: str | Path) -> Path:
+    """Return the first of `root/run-001`, `run-002`, … that is not there yet."""
+    number = 1
+    while (Path(root) / f"run-{number:03d}").exists():
+        number += 1
+    return Path(root) / f"run-{number:03d}"
+
+
+def finished(root: str | Path = RUNS) -> list[Path]:
+    """Return the finished runs of a folder, oldest first."""
+    places = [file.parent for file in Path(root).glob(f"*/{METRICS}")]
+    runs = [path for path in places if (path / HEADS).exists() and manifest.is_finished(path)]
+    return sorted(runs, key=lambda run: (run / METRICS).stat().st_mtime)
+
+
+def latest(root: str | Path = RUNS) -> Path:
+    """Return the newest finished run; raises `UserError` where there is none yet."""
+    runs = finished(root)
+    if not runs:
+        raise UserError(
+            f"Todavía no hay ninguna corrida terminada en «{root}». Entrene primero con el cuaderno 03_train."
+        )
+    return runs[-1]
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; raises `UserError` where it is missing or damaged."""
+    try:
+        value = json.loads(read_regular(path, LARGEST_JSON))
+        # A lone surrogate or a number that is not finite could not be written again.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"El archivo «{path}» falta o está dañado. Vuelva a entrenar o recupere una copia.") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the facts of a run; raises `UserError` if its config.json is missing or damaged.
+
+    One that an earlier version wrote has no checksum, and is taken as it is.
+    """
+    facts = read_json(path / CONFIG)
+    if not isinstance(facts, dict) or facts.pop(CHECKSUM, None) not in (None, manifest.checksum(facts)):
+        raise UserError(
+            f"El archivo «{path / CONFIG}» está dañado: no es el que se guardó. Recupere una copia de la carpeta, o "
+            "entrene en otra (otro nombre en out)."
+        )
+    return facts
+
+
+def _are_facts(facts: Any, classes: Mapping[str, Any]) -> bool:
+    """Tell whether a config.json has the parts that are read from it."""
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(k), dict) for k in ("config", "data")):
+        return False
+    data = facts["data"]
+    columns = data.get("columns")
+    texts = [facts.get("precision"), data.get("path"), data.get("fingerprint")]
+    if not isinstance(columns, dict) or not {"descripcion", *classes} <= set(columns):
+        return False
+    merged = data.get("merged", {})  # absent from runs of earlier versions
+    if not isinstance(merged, dict) or not all(isinstance(into, dict) for into in merged.values()):
+        return False
+    texts += [name for into in merged.values() for name in into.values()]
+    return all(isinstance(text, str) for text in (*texts, *columns.values()))
+
+
+def _are_metrics(metrics: Any) -> bool:
+    """Tell whether a metrics.json has the parts that are read from it."""
+    return (
+        isinstance(metrics, dict)
+        and all(isinstance(metrics.get(name), int) for name in ("best_epoch", "epochs"))
+        and all(isinstance(metrics.get(side), dict) for side in ("val", "test"))
+        and all(isinstance(value, float) for side in ("val", "test") for value in metrics[side].values())
+    )
+
+
+def _are_classes(classes: Any) -> bool:
+    """Tell whether a labels.json is what it should be; names of heads become names of files."""
+    return isinstance(classes, dict) and all(
+        re.fullmatch(r"[a-z][a-z0-9_]*", head)
+        and isinstance(names, list)
+        and len(names) > 1
+        and all(isinstance(name, str) and not re.search(CONTROL, name) for name in names)
+        and len(set(names)) == len(names)
+        for head, names in classes.items()
+    )

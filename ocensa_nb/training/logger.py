@@ -1,0 +1,156 @@
+"""What a training says while it runs: one history line a step, and the progress bar."""
+
+import contextlib
+import functools
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ocensa_nb.engine.batching import EpochSampler
+from ocensa_nb.errors import UserError
+from ocensa_nb.files.drive import is_on_drive
+from ocensa_nb.runtime.device import memory_taken
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training.nonfinite import Watch, describe
+
+READ_EVERY = 10  # steps between reads of a GPU's losses: each read waits for the device; a CPU's are read at once
+WRITE_SECONDS = 1.0  # between writes of the history: it may be on a network disk
+DRIVE_WRITE_SECONDS = 30.0  # on Google Drive, where each write uploads the whole history
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, not yet read: values holds its losses a head and its gradient norm, (heads + 1,), on the device."""
+
+    epoch: int
+    number: int
+    rate: float
+    rows: int
+    values: torch.Tensor
+
+
+class Journal:
+    """Collects the steps of a training, watches their numbers, writes them to the run's history, moves the bar.
+
+    Reads come after fixed numbers of steps and never by the clock, because the schedule goes back by the steps that a
+    read finds skipped: when it does so must be the same in every run.
+    """
+
+    def __init__(self, run: Run, sampler: EpochSampler, watch: Watch, total_steps: int, device: torch.device) -> None:
+        self.run, self.sampler, self.watch = run, sampler, watch
+        self.device, self.every = device, READ_EVERY if device.type == "cuda" else 1
+        self.total_steps = total_steps
+        self.write_seconds = DRIVE_WRITE_SECONDS if is_on_drive(run.path) else WRITE_SECONDS
+        self._step = 0
+        self._losses: list[float] = []  # of this epoch
+        self._pending: list[Step] = []
+        self._lines: list[dict[str, Any]] = []
+        self._read_at = self._written_at = time.perf_counter()
+
+    @functools.cached_property
+    def bar(self) -> tqdm:
+        """The progress bar, from where the training is when it is first needed."""
+        return tqdm(total=self.total_steps, initial=self._step, desc="Entrenando", unit="paso", dynamic_ncols=True)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every step made has been read: only then is it known how far the schedule has gone."""
+        return not self._pending
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss of this epoch's steps read so far, without those that were not finite."""
+        return sum(self._losses) / max(1, len(self._losses))
+
+    def step(self, epoch: int, number: int, losses: torch.Tensor, norm: torch.Tensor, rate: float, rows: int) -> int:
+        """Note one optimiser step; return how many steps have turned out to be skipped since the last read."""
+        self._pending.append(Step(epoch, number, rate, rows, torch.cat([losses, norm.to(losses)[None]])))
+        return self.read() if len(self._pending) == self.every else 0
+
+    def read(self) -> int:
+        """Read what is waiting and move the bar; return how many of its steps were skipped."""
+        if not self._pending:
+            return 0
+        bar = self.bar  # made before these steps are counted
+        table = torch.stack([step.values for step in self._pending]).cpu().numpy()
+        now = time.perf_counter()
+        rows_per_second = sum(step.rows for step in self._pending) / (now - self._read_at)
+        before, memory = self.watch.skipped, memory_taken(self.device)
+        for step, (*losses, norm) in zip(self._pending, table.tolist(), strict=True):
+            self._note(step, losses, norm, rows_per_second, memory)
+        shown = f"pérdida {sum(losses):.3f}, {rows_per_second:.0f} filas/s"
+        bar.set_postfix_str(shown, refresh=False)
+        bar.update(len(self._pending))
+        self._pending.clear()
+        if now - self._written_at > self.write_seconds:
+            self._try_to_write()
+        self._read_at = time.perf_counter()
+        return self.watch.skipped - before
+
+    def write(self) -> None:
+        """Write the lines that are waiting to the history."""
+        self._written_at = time.perf_counter()
+        self.run.append_history(self._lines)
+        self._lines.clear()
+
+    def epoch(self, line: dict[str, Any], monitor: str) -> None:
+        """Write the line of a finished epoch and say it in one sentence."""
+        self._lines.append(line)
+        self._try_to_write()
+        self._losses.clear()
+        self.bar.write(
+            f"Época {line['epoch']}: pérdida {line['loss']:.3f}, {monitor} de validación {line[monitor]:.3f}, "
+            f"{line['seconds']:.0f} s"
+        )
+        self._read_at = time.perf_counter()  # validation is not training
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far it has come, and the length of the history up to here, which is written first."""
+        self.write()
+        length = self.run.settle_history()
+        return {
+            "step": self._step,
+            "losses": list(self._losses),
+            "watch": self.watch.state_dict(),
+            "bytes": length,
+            "sha256": self.run.history_sha256(length),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; what the history had beyond it will be done again, and is cut off."""
+        self._step, self._losses = state["step"], state["losses"]
+        self.watch.load_state_dict(state["watch"])
+        self.run.cut_history(state["bytes"], state.get("sha256", ""))  # earlier versions noted no checksum
+
+    def _try_to_write(self) -> None:
+        """Write, or keep the lines for later: a network disk may refuse for a while. A checkpoint insists."""
+        with contextlib.suppress(UserError):
+            self.write()
+
+    def _note(self, step: Step, losses: list[float], norm: float, rows_per_second: float, memory: int) -> None:
+        """Add the line of a step; one that is not finite has no loss, for JSON has no such number."""
+        self._step += 1
+        wrong, loss = self.watch.see(losses, norm), sum(losses)
+        line = {"step": self._step, "epoch": step.epoch, "loss": loss, "lr": step.rate}
+        if not math.isfinite(loss):
+            line["loss"] = None
+        else:
+            self._losses.append(loss)
+        if wrong:
+            line["skipped"] = wrong
+        if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # a scaler's overflows are only counted
+            rows = self.sampler.rows_of(step.epoch, step.number)
+            self.bar.write(describe(wrong, self._step, step.rate, rows))
+        self._lines.append({**line, "rows_per_second": rows_per_second, "memory": memory})
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.read()
+        self._try_to_write()
+        self.bar.close()

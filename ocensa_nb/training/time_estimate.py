@@ -1,0 +1,112 @@
+"""How long a training will take, from a few of its own steps, undone afterwards."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.encoders.token_table import TokenTable
+from ocensa_nb.engine.batching import EffectiveBatches, EpochSampler
+from ocensa_nb.engine.step import Engine
+from ocensa_nb.evaluation import inference
+from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.timing import duration, seconds_of
+
+QUANTILES = (1.0, 0.0, 0.5, 0.25, 0.75, 0.9)  # of an epoch's batches by size, in the order they are measured
+REPEATS = 3
+BUDGET_SECONDS = 6.0  # after which the largest and the smallest are enough
+SCORED_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds expected of one epoch and of the whole training, and how long the measuring took."""
+
+    epoch: float
+    training: float
+    measured: float
+
+    def after(self, epochs: float) -> "Estimate":
+        """Return what is left once some epochs, and a part of one, are done."""
+        return dataclasses.replace(self, training=self.training - epochs * self.epoch)
+
+    def __str__(self) -> str:
+        return (
+            f"Tiempo previsto: {duration(self.training)}, a {duration(self.epoch)} por época. Sale de pasos medidos en "
+            f"esta máquina durante {self.measured:.1f} s; si deja de mejorar antes, será menos."
+        )
+
+
+def expect(
+    engine: Engine,
+    batches: EffectiveBatches,
+    sampler: EpochSampler,
+    split: dict[str, np.ndarray],
+    config: TrainConfig,
+) -> Estimate:
+    """Measure a few steps and scorings, leave everything as it was, and say what the training should take.
+
+    The time of a step is interpolated, by the size of its batch, between those measured, and an epoch is added up.
+    """
+    started = time.perf_counter()
+    sampler.epoch = 1
+    steps = list(sampler)
+    fixed = config.max_length if config.padding == "max_length" and isinstance(engine.table, TokenTable) else 0
+    lengths = engine.table.lengths
+    sizes = np.array([len(rows) * (fixed or int(lengths[rows].max())) for rows in steps])
+    by_size = np.argsort(sizes, kind="stable")
+    chosen = list(dict.fromkeys(by_size[round(q * (len(steps) - 1))] for q in QUANTILES))
+    with _undone(engine):
+        engine.step(batches[steps[chosen[0]]])  # warms up
+        seconds: dict[int, list[float]] = {}
+        first = time.perf_counter()
+        for _ in range(REPEATS):
+            for index in chosen:
+                if len(seconds) < 2 or time.perf_counter() - first < BUDGET_SECONDS:
+                    seconds.setdefault(index, []).append(_step_seconds(engine, batches, steps[index]))
+    measured = sorted(seconds, key=lambda index: sizes[index])
+    medians = [float(np.median(seconds[index])) for index in measured]
+    steps_seconds = np.interp(sizes, sizes[measured], medians).sum()
+
+    scoring_seconds = {
+        side: _scoring_seconds(engine, rows, config.padding) for side, rows in split.items() if side != "train"
+    }
+    epoch = float(steps_seconds + scoring_seconds["val"])
+    training = config.epochs * epoch + sum(scoring_seconds.values())
+    return Estimate(epoch, training, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _undone(engine: Engine) -> Iterator[None]:
+    """Let steps be made that change nothing: with a rate of zero, and the random state and moments put back."""
+    before, scale = random_state(), engine.scaler.state_dict()
+    rates = [group["lr"] for group in engine.optimizer.param_groups]
+    for group in engine.optimizer.param_groups:
+        group["lr"] = 0.0
+    engine.model.train()
+    try:
+        yield
+    finally:
+        for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        engine.optimizer.state.clear()
+        if scale:  # a scaler that is switched off has none
+            engine.scaler.load_state_dict(scale)
+        restore_random_state(before)
+
+
+def _step_seconds(engine: Engine, batches: EffectiveBatches, rows: np.ndarray) -> float:
+    return seconds_of(lambda: engine.step(batches[rows]), engine.device)
+
+
+def _scoring_seconds(engine: Engine, rows: np.ndarray, padding: str) -> float:
+    """Return what scoring all rows should take, from some of every length."""
+    by_length = rows[np.argsort(engine.table.lengths[rows], kind="stable")]
+    some = by_length[:: -(-len(rows) // SCORED_ROWS)]
+    started = time.perf_counter()
+    inference.logits(engine.model, engine.table, some, engine.precision, padding)
+    return (time.perf_counter() - started) * len(rows) / len(some)

@@ -1,0 +1,206 @@
+"""The training loop, top to bottom.
+
+    from ocensa_nb import config, train
+    run = train.fit(config.from_recipe("cpu", {"data": "avisos.csv"}))
+
+An optimiser step draws its whole effective batch, so that the loss of its micro-batches adds up to the loss of the
+batch, class weights, label smoothing and a ragged last batch included (`engine/loss.py`). What a step does is in
+`engine/step.py`; here it is repeated, scored, kept against the loss of the session, and stopped in time.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.notices import Notices, prepare, read
+from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
+from ocensa_nb.encoders.probe import probe
+from ocensa_nb.encoders.token_table import encode
+from ocensa_nb.encoders.tokenizer_checks import check_unknown_share, unknown_share
+from ocensa_nb.encoders.tokenizer_checks import describe as describe_tokens
+from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.batching import step_loader
+from ocensa_nb.engine.memory_estimate import memory_note
+from ocensa_nb.engine.optimizer import LinearSchedule
+from ocensa_nb.engine.step import Engine
+from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
+from ocensa_nb.models import used_vocabulary
+from ocensa_nb.models.classifier import count_parameters, describe_parameters, sha256, trained_weights
+from ocensa_nb.models.saved_model import save_model
+from ocensa_nb.paths import RUNS, SAMPLE_DATA
+from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.compilation import require_compiler
+from ocensa_nb.runtime.precision import allow_tf32, replacement_note, resolve_precision
+from ocensa_nb.runtime.seeding import seed_everything
+from ocensa_nb.runtime.signals import heeded, told
+from ocensa_nb.storage import array_cache
+from ocensa_nb.storage.checkpoint import Checkpoints, Position
+from ocensa_nb.storage.resume import claim
+from ocensa_nb.storage.run_folder import LAST, Run
+from ocensa_nb.training import time_estimate
+from ocensa_nb.training.early_stopping import EarlyStopping
+from ocensa_nb.training.logger import Journal
+from ocensa_nb.training.nonfinite import Watch
+
+
+def load_notices(config: TrainConfig) -> Notices:
+    """Read and prepare the config's data; an empty path is the synthetic data that comes with the project."""
+    path = config.data or SAMPLE_DATA
+    return prepare(read(path, config.columns, tuple(config.heads), config.text_fields), config)
+
+
+def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = True, root: Path = RUNS) -> Run:
+    """Train a classifier on the notices and return its finished run, with the best epoch's weights.
+
+    keep_trunk: whether what frozen layers give is kept for, and taken from, other runs; root: where numbered runs go
+    when `config.out` is empty. A training that was cut off goes on where it was, unless `config.resume` says never.
+    Raises `UserError` for settings, data, encoder or output folder that cannot be, and its kind `StoppedError` for a
+    training that stopped and can go on.
+    """
+    started = time.perf_counter()
+    config.validate()
+    notices = notices or load_notices(config)
+    device = environment.device()
+    torch.set_num_threads(environment.threads())
+
+    seed_everything(config.seed)
+    tokenizer = load_tokenizer(config.model, notices.texts)
+    table = encode(notices.texts, tokenizer, config.max_length)
+    unknown = unknown_share(table, tokenizer)
+    print(describe_tokens(unknown, notices.texts, tokenizer), flush=True)
+    check_unknown_share(unknown, config.model)
+    encoder = load_encoder(config.model, tokenizer, config.seed)
+    probe(encoder, tokenizer, config.max_length, config.model)
+    inputs = {"encoder": sha256(encoder.named_parameters()), "tokens": table.sha256()}
+    model = engines.classifier(config, notices, encoder)
+    if config.compile:
+        require_compiler(device)
+    facts = _facts(config, notices, model, inputs, device)
+    with told(), claim(config, facts, notices.classes, root) as run:
+        if run.is_finished():  # it was cut off between its last file and the tidying up
+            run.tidy()
+            return Run.load(run.path)
+        precision = run.facts["precision"]
+        allow_tf32(precision)
+        if note := replacement_note(config.precision, precision, device):
+            print(note, flush=True)
+        print(describe_parameters(model), flush=True)
+        print(memory_note(config, model, table.lengths, precision, device), flush=True)
+        built_from = time.perf_counter()
+        cache = array_cache.default_folder() if keep_trunk else None
+        engine = engines.build(config, notices, table, model, precision, device, cache)
+        trunk_seconds = time.perf_counter() - built_from
+        took, metrics = _train(run, config, notices, engine)
+        used_vocabulary.widen(encoder)
+        save_model(run, model, tokenizer)
+        took["seconds"] |= {"trunk": trunk_seconds, "total": time.perf_counter() - started + took["seconds"]["earlier"]}
+        run.finish(took, metrics)
+    return run
+
+
+def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Repeat the step, from the run's last checkpoint if it has one, and leave the best epoch's weights in the model.
+
+    Returns what the training took, for config.json, and the metrics of the best epoch.
+    """
+    model = engine.model
+    loader, sampler = step_loader(engine.table, notices, config, engine.device)
+    total_steps = config.epochs * len(sampler)
+    schedule = LinearSchedule(engine.optimizer, config.warmup_ratio, total_steps)
+    stopping = EarlyStopping(config)
+    watch = Watch(list(config.heads), scaled=engine.scaler.is_enabled())
+
+    def answers(side: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        rows = notices.split[side]
+        found = inference.logits(model, engine.table, rows, engine.precision, config.padding)
+        return {head: y[rows] for head, y in notices.labels.items()}, inference.predictions(found)
+
+    expected = time_estimate.expect(engine, loader.dataset, sampler, notices.split, config)
+    at = Position()
+    with (
+        heeded() as asked,
+        Journal(run, sampler, watch, total_steps, engine.device) as journal,
+        Checkpoints(
+            run.path / LAST,
+            config.checkpoint_minutes,
+            {"engine": engine, "schedule": schedule, "stopping": stopping, "journal": journal, "at": at},
+        ) as checkpoints,
+    ):
+        if checkpoints.restore():
+            print(f"Continúa «{run.path}» desde la época {at.epoch}, paso {at.step} de {len(sampler)}.", flush=True)
+        else:
+            run.cut_history(0)  # lines of a session that died before it kept anything
+        print(checkpoints.describe(sum(weight.nbytes for weight in trained_weights(model).values())))
+        print(expected.after(at.epoch - 1 + at.step / len(sampler)), flush=True)
+        earlier = at.seconds
+        checkpoints.save()
+        while not at.over:
+            model.train()
+            sampler.epoch, sampler.done = at.epoch, at.step
+            for micro_batches in loader:
+                rate = engine.optimizer.param_groups[0]["lr"]
+                losses, norm = engine.step(micro_batches)
+                at.step += 1
+                rows = sum(len(micro["inputs"]) for micro in micro_batches)
+                skipped = journal.step(at.epoch, at.step, losses, norm, rate, rows)
+                schedule.move(1 - skipped)
+                if journal.caught_up:
+                    watch.check()
+                    asked.check(run.path)
+                    checkpoints.save_if_due()
+            schedule.move(-journal.read())
+            watch.check()
+            labels, predicted = answers("val")
+            scores = flat_metrics(labels, predicted)
+            watched = config.monitored_head
+            confusion = confusion_counts(labels[watched], predicted[watched])
+            line = {
+                "epoch": at.epoch,
+                "loss": journal.mean_loss,
+                "seconds": at.tick(),
+                **scores,
+                "confusion": confusion,
+            }
+            journal.epoch(line, config.monitor)
+            at.next_epoch(over=stopping.update(at.epoch, scores, model) or at.epoch == config.epochs)
+            checkpoints.save()
+            asked.check(run.path)
+
+    stopping.restore(model)
+    scores = {side: flat_metrics(*answers(side)) for side in ("val", "test")}
+    at.tick()
+    seconds = {
+        "expected": expected.training,
+        "expected_epoch": expected.epoch,
+        "training": at.seconds,
+        "earlier": earlier,  # of which, in sessions before this one
+    }
+    took = {"seconds": seconds, "skipped_steps": watch.skipped, "checkpoint_bytes": checkpoints.bytes}
+    return took, {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1, **scores}
+
+
+def _facts(
+    config: TrainConfig, notices: Notices, model: nn.Module, inputs: dict[str, str], device: torch.device
+) -> dict[str, Any]:
+    """Return what config.json says of a run beside its config."""
+    trainable, total = count_parameters(model)
+    return {
+        "data": {
+            "path": str(Path(config.data or SAMPLE_DATA).resolve()),
+            "fingerprint": notices.fingerprint,
+            "columns": notices.report.columns,
+            "merged": notices.report.merged(),
+        },
+        "inputs": inputs,
+        "device": device.type,
+        "precision": resolve_precision(config.precision, device),
+        "parameters": {"trainable": trainable, "total": total},
+        "versions": environment.versions(),
+        "hardware": environment.hardware().to_dict(),
+    }
