@@ -1,7 +1,41 @@
 """OCENSA notebook suite: failure mode, failure cause and priority from Spanish maintenance notices.
 
-Importing the package loads nothing heavy; each module loads torch, transformers or matplotlib when it needs it. The
-data flows one way: `notices.read` → `notices.prepare` → `tokens.encode` → `train.fit` → `evaluate`, `predict`, `plots`.
+    from ocensa_nb import TrainConfig, evaluate, fit, predict
+    run = fit(TrainConfig(data="avisos.csv"))
+
+Importing the package loads nothing heavy: each public name is imported when it is first used (PEP 562). Data flows one
+way: `data` reads a file, `encoders` and `models` build the classifier, `engine` makes one optimizer step, `training`
+repeats it, `evaluation` scores, `storage` keeps the result, `figures` draws it.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ocensa_nb.config import TrainConfig
+    from ocensa_nb.evaluation.evaluate import evaluate
+    from ocensa_nb.evaluation.predict import predict
+    from ocensa_nb.storage.run_folder import Run
+    from ocensa_nb.training.train import fit, load_notices
+
 __version__ = "0.1.0"
+__all__ = ["Run", "TrainConfig", "evaluate", "fit", "load_notices", "predict"]
+
+_MODULES = {
+    "Run": "ocensa_nb.storage.run_folder",
+    "TrainConfig": "ocensa_nb.config",
+    "evaluate": "ocensa_nb.evaluation.evaluate",
+    "fit": "ocensa_nb.training.train",
+    "load_notices": "ocensa_nb.training.train",
+    "predict": "ocensa_nb.evaluation.predict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

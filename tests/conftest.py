@@ -60,7 +60,7 @@ def run(config: TrainConfig, notices: Notices, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def stopped(config: TrainConfig, notices: Notices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """Return the config of a training that was stopped in its first epoch, with two checkpoints."""
-    from test_resume import StopAfter
+    from tests.helpers.stopping import StopAfter
 
     settings = config.replace(out=str(tmp_path / "run"))
     with monkeypatch.context() as patch:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from lab import Lab, Notebook, until
 
 from ocensa_nb.paths import ROOT
+from tests.helpers.lab import Lab, Notebook, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from colab import ColabRule
+
+from tests.helpers.colab import ColabRule
 
 TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
 STARTS = 60  # seconds within which a training in another process makes its first step

@@ -4,7 +4,8 @@ import os
 import re
 
 import pytest
-from lab import until
+
+from tests.helpers.lab import until
 
 TALL = {"width": 1280, "height": 1500}
 STARTS = 60  # seconds within which a training in another process makes its first step

@@ -1,0 +1,72 @@
+"""What the live view costs a training.
+
+    python -m tests.benchmarks.live_view
+
+Each round trains twice in a process of its own, in turns: once alone, and once with a panel that redraws its live view
+every two seconds. The cost is the difference in the training's own seconds; beside it, the processor time that the
+panel took, as a share of the machine's in that while.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.notebook import panel as widgets
+from ocensa_nb.notebook.run_controller import REDRAW_SECONDS
+from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.runtime import environment
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
+
+
+def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
+    """Train with nobody looking; return the training's seconds and the panel's share, which is none."""
+    training = Training(config, "cpu", folder / "run-001")
+    assert training.wait() == 0
+    return Run.load(training.folder).facts["seconds"]["training"], 0.0
+
+
+def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
+    """Train from a panel that ticks as in a page; return the training's seconds and the panel's share."""
+    panel = widgets.control_panel(config, notices, "cpu", folder, interactive=True)
+    panel._tell()  # as when it is shown: it measures before anything trains
+    started, used = time.perf_counter(), time.process_time()
+    panel.runner.start.click()
+    while panel.runner.training.is_running:
+        time.sleep(REDRAW_SECONDS)
+        panel.runner.clock.tick()
+    share = (time.process_time() - used) / (time.perf_counter() - started) / environment.cores()
+    panel.runner.clock.tick()
+    return panel.run().facts["seconds"]["training"], share
+
+
+def main(rounds: int = 5, epochs: int = 2) -> None:
+    """Measure so many pairs of trainings."""
+    config = from_recipe("cpu", {"epochs": epochs})
+    notices = train.load_notices(config)
+    found, shares = [], []
+    for number in range(rounds + 1):
+        seconds, used = {}, 0.0
+        for way in (alone, watched) if number % 2 else (watched, alone):
+            with tempfile.TemporaryDirectory() as folder:
+                seconds[way], share = way(config, notices, Path(folder))
+            used = max(share, used)
+        cost = seconds[watched] / seconds[alone] - 1
+        if number:  # the first fills the cache of the frozen layers
+            found.append(cost)
+            shares.append(used)
+        print(f"alone {seconds[alone]:.2f} s, watched {seconds[watched]:.2f} s: {cost:+.2%}, {used:.2%}", flush=True)
+    low, middle, high = np.quantile(found, [0, 0.5, 1])
+    print(
+        f"costs {middle:+.2%} ({low:+.2%} to {high:+.2%}) in {rounds} rounds; the panel took {np.median(shares):.2%} "
+        f"of the machine ({min(shares):.2%} to {max(shares):.2%})"
+    )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

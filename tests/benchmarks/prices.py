@@ -1,0 +1,70 @@
+"""How near the panel's prices come to what trainings take.
+
+    python -m tests.benchmarks.prices --model minilm
+
+For each precision and setting: the seconds of an epoch as priced from a shallow encoder with random weights, and as
+real steps of the real encoder say, a few of every length; and their ratio.
+"""
+
+import numpy as np
+import torch
+import tyro
+
+from ocensa_nb.benchmark import pricing
+from ocensa_nb.config import TrainConfig, baseline_of, from_recipe
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.encoders import loading
+from ocensa_nb.encoders.token_table import TokenTable, encode
+from ocensa_nb.engine import step
+from ocensa_nb.engine.batching import step_loader
+from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.timing import seconds_of
+from ocensa_nb.training import train
+
+
+def settings(config: TrainConfig, depth: int) -> dict[str, TrainConfig]:
+    """Return what is tried, from the cheapest."""
+    return {
+        "all frozen but two, cached": config.replace(freeze_layers=depth - 2),
+        "the same, not cached": config.replace(freeze_layers=depth - 2, cache_trunk=False),
+        "nothing frozen, 16": config.replace(freeze_layers=0, batch_size=16),
+        "nothing frozen, 8 × 4": config.replace(freeze_layers=0, batch_size=8, gradient_accumulation_steps=4),
+        "baseline": baseline_of(config),
+    }
+
+
+def epoch_seconds(made: step.Engine, config: TrainConfig, notices: Notices, table: TokenTable, steps: int) -> float:
+    """Return what an epoch takes by so many of its steps, spread over its batches by size."""
+    made.model.train()
+    loader, sampler = step_loader(made.table, notices, config, made.device)
+    by_size = sorted(sampler, key=lambda rows: len(rows) * table.lengths[rows].max())
+    some = [by_size[round(q * (len(by_size) - 1))] for q in np.linspace(0.04, 0.96, steps)]
+    for _ in range(2):  # a shape that is new has its kernels made first: in a training, in the first epoch
+        took = [seconds_of(lambda rows=rows: made.step(loader.dataset[rows]), made.device) for rows in some]
+    return len(by_size) * float(np.mean(took))
+
+
+def main(model: str = "minilm", precisions: tuple[str, ...] = ("bf16", "fp32"), steps: int = 12) -> None:
+    """Measure so many steps of every setting."""
+    device = environment.device()
+    torch.set_num_threads(environment.threads())
+    config = from_recipe("cpu", {"model": model})
+    notices = train.load_notices(config)
+    tokenizer = loading.load_tokenizer(model, notices.texts)
+    shape = loading.architecture(model, tokenizer)
+    for precision in precisions:
+        prices = pricing.measure(shape, precision, config, notices)
+        print(f"{model}, {precision}: ± {prices.spread:.0%}, measured in {prices.measured:.1f} s", flush=True)
+        for title, tried in settings(config, shape.num_hidden_layers).items():
+            table = encode(notices.texts, tokenizer, tried.max_length)
+            classifier = step.classifier(tried, notices, loading.load_encoder(model, tokenizer))
+            made = step.build(tried, notices, table, classifier, precision, device)
+            updated = sum(p.numel() for p in made.model.parameters() if p.requires_grad)
+            lengths = table.lengths[notices.split["train"]]
+            priced = prices.epoch(tried, shape.num_hidden_layers, lengths, updated)
+            took = epoch_seconds(made, tried, notices, table, steps)
+            print(f"  {title:<28} priced {priced:8.1f} s, takes {took:8.1f} s: {priced / took:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

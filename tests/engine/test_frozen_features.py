@@ -1,0 +1,185 @@
+"""The trunk cache is exact: the same hidden states, the same gradients, the same loss curve and metrics."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from ocensa_nb.encoders.token_table import TokenTable
+from ocensa_nb.engine import frozen_features
+from ocensa_nb.models.classifier import count_parameters, freeze
+from ocensa_nb.storage import array_cache
+from ocensa_nb.training import train
+from tests.helpers.families import FAMILIES, IDS, classifier, train_steps
+
+LENGTHS = np.array([7, 3, 5, 6])
+TABLE = TokenTable(
+    np.concatenate([IDS[row, :length].numpy() for row, length in enumerate(LENGTHS)]).astype(np.int32),
+    np.concatenate([[0], np.cumsum(LENGTHS)]),
+    pad_id=0,
+    max_length=16,
+)
+ROWS = np.array([2, 0, 3])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_logits_and_gradients_are_those_of_the_whole_encoder(family, k):
+    model = classifier(family)
+    freeze(model, k)
+    counted = count_parameters(model)
+    hidden = frozen_features.build(model, TABLE, k, "fp32")
+    assert isinstance(hidden, frozen_features.HiddenTable)
+    assert count_parameters(model) == counted
+    model.eval()
+    seen = []
+    for table in (TABLE, hidden):
+        model.zero_grad()
+        logits = model(*table.batch(ROWS))
+        sum(values.square().sum() for values in logits.values()).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        seen.append((logits, gradients))
+    torch.testing.assert_close(seen[0][0], seen[1][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(seen[0][1], seen[1][1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_cached_features_after_60_steps_give_the_logits_of_the_whole_encoder(family, k):
+    """Train on cached features and then run the whole encoder: what leaks into the frozen part shows."""
+    model = classifier(family).eval()
+    freeze(model, k)
+    hidden = frozen_features.build(model, TABLE, k, "fp32")
+    if isinstance(hidden, TokenTable):
+        pytest.skip(f"{family} cannot start at layer {k}: it is trained without cached features")
+    train_steps(model, lambda: model(*hidden.batch(ROWS)))
+    with torch.no_grad():
+        cached, whole = (model(*table.batch(ROWS)) for table in (hidden, TABLE))
+    torch.testing.assert_close(cached, whole, atol=1e-6, rtol=1e-6)
+
+
+def test_a_training_with_the_cache_has_the_losses_and_metrics_of_one_without(config, notices, tmp_path):
+    runs = [
+        train.fit(config.replace(out=str(tmp_path / str(cached)), freeze_layers=2, cache_trunk=cached), notices)
+        for cached in (True, False)
+    ]
+    losses = [[line["loss"] for line in run.history() if "step" in line] for run in runs]
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
+    assert runs[0].metrics == runs[1].metrics
+
+
+def test_rows_of_the_same_text_share_an_entry():
+    twice = TokenTable(
+        np.concatenate([TABLE.ids, TABLE.ids]),
+        np.concatenate([TABLE.offsets, TABLE.offsets[1:] + TABLE.offsets[-1]]),
+        pad_id=0,
+        max_length=16,
+    )
+    model = classifier("bert").eval()
+    freeze(model, 2)
+    hidden = frozen_features.build(model, twice, 2, "fp32")
+    assert len(hidden) == 8
+    assert len(hidden.hidden) == len(TABLE.ids)
+    torch.testing.assert_close(hidden.batch(ROWS)[0], hidden.batch(ROWS + 4)[0])
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_a_second_run_reads_what_the_first_computed(dtype, tmp_path, monkeypatch, capsys):
+    model = classifier("bert")
+    freeze(model, 2)
+    first = frozen_features.build(model, TABLE, 2, dtype, tmp_path)
+    assert "se calculan y se guardan" in capsys.readouterr().out
+    monkeypatch.setattr(frozen_features, "compute", None)
+    second = frozen_features.build(model, TABLE, 2, dtype, tmp_path)
+    assert "ya calculadas" in capsys.readouterr().out
+    assert torch.equal(first.hidden, second.hidden)
+
+
+def test_another_depth_weight_text_or_precision_is_another_entry(tmp_path):
+    def keys(k=2, seed=0, table=TABLE, precision="fp32"):
+        model = classifier("bert")
+        freeze(model, k)
+        with torch.no_grad():
+            model.encoder.embeddings.word_embeddings.weight[7] += seed
+        return frozen_features._key(model, table, k, precision, torch.device("cpu"))
+
+    other = TokenTable(TABLE.ids[::-1].copy(), TABLE.offsets, 0, 16)
+    assert keys() == keys()
+    assert len({keys(), keys(k=1), keys(seed=1), keys(table=other), keys(precision="bf16")}) == 5
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "foreign seal", "broken seal"])
+def test_a_damaged_or_foreign_file_is_computed_again(harm, tmp_path, capsys):
+    model = classifier("bert")
+    freeze(model, 2)
+    first = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
+    data, seal = next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.json"))
+    whole = bytearray(data.read_bytes())
+    if harm == "cut":
+        data.write_bytes(whole[:-4])
+    elif harm == "flip":
+        whole[100] ^= 1
+        data.write_bytes(whole)
+    else:
+        seal.write_text("{" if harm == "broken seal" else '{"shape": [1, 1], "sha256": ""}')
+    capsys.readouterr()
+    again = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
+    assert "se calculan y se guardan" in capsys.readouterr().out
+    assert torch.equal(first.hidden, again.hidden)
+
+
+def test_without_disk_it_stays_in_memory_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
+    model = classifier("bert")
+    freeze(model, 2)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.HiddenTable)
+    assert "no hay sitio en disco" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(array_cache, "_reserve", full)
+    model = classifier("bert")
+    freeze(model, 2)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.HiddenTable)
+    assert "no hay sitio en disco" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_fit_in_memory_is_read_from_the_file(tmp_path, monkeypatch):
+    model = classifier("bert").eval()
+    freeze(model, 2)
+    expected = frozen_features.build(model, TABLE, 2, "fp32").batch(ROWS)
+    monkeypatch.setattr(frozen_features, "MEMORY_SHARE", 0.0)
+    mapped = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
+    torch.testing.assert_close(mapped.batch(ROWS), expected)
+
+
+def test_the_folder_forgets_what_was_used_least_recently(tmp_path, monkeypatch):
+    for number, key in enumerate(("old", "new")):
+        with array_cache.write(tmp_path, key, (10, 10), np.float32) as array:
+            array[:] = number
+        os.utime(tmp_path / f"{key}.json", (number, number))
+    monkeypatch.setattr(array_cache, "KEPT_BYTES", 900)
+    assert array_cache.make_room(tmp_path, 400)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new.bin", "new.json"]
+    assert not array_cache.make_room(tmp_path, 901)
+
+
+def test_without_memory_or_disk_the_training_goes_on_and_says_so(config, notices, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frozen_features, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # a trunk kept by no one
+    assert "no caben en memoria ni en disco" in capsys.readouterr().out
+    assert run.metrics["epochs"] == 1
+
+
+def test_an_encoder_that_cannot_be_split_goes_on_without_the_cache(monkeypatch, capsys):
+    model = classifier("bert")
+    monkeypatch.setattr(model, "bottom", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
+    assert frozen_features.build(model, TABLE, 1, "fp32") is TABLE
+    assert "no deja separar" in capsys.readouterr().out

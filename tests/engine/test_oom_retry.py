@@ -1,0 +1,129 @@
+"""Running out of memory anywhere but in a micro-batch: smaller pieces, or an error message."""
+
+import numpy as np
+import pytest
+import torch
+
+from ocensa_nb.encoders.token_table import encode
+from ocensa_nb.engine import frozen_features, oom_retry
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import inference
+from ocensa_nb.models import saved_model
+from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
+from ocensa_nb.training import train
+from ocensa_nb.training.early_stopping import EarlyStopping
+
+MESSAGES = (
+    "CUDA error: out of memory",
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes",
+)
+
+
+def failing(function, most: int):
+    """Return a function of tensors that has room for `most` rows."""
+
+    def limited(inputs, mask):
+        if len(inputs) > most:
+            raise RuntimeError("CUDA error: out of memory")
+        return function(inputs, mask)
+
+    return limited
+
+
+@pytest.fixture
+def loaded(run, notices):
+    model, tokenizer = saved_model.load_model(run)
+    return model, encode(notices.texts[:40], tokenizer, 64)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_out_of_memory_is_recognised_in_every_form(message):
+    assert oom_retry.out_of_memory(RuntimeError(message))
+
+
+@pytest.mark.parametrize("most", [1, 3, 64])
+def test_scoring_out_of_memory_is_repeated_in_halves_with_the_same_logits(loaded, monkeypatch, most):
+    model, table = loaded
+    expected = inference.logits(model, table, np.arange(40), "fp32")
+    monkeypatch.setattr(model, "forward", failing(model.forward, most))
+    found = inference.logits(model, table, np.arange(40), "fp32")
+    for head, values in expected.items():
+        np.testing.assert_allclose(found[head], values, atol=1e-5)
+
+
+def test_scoring_without_memory_for_one_row_is_an_error_message(loaded, monkeypatch):
+    model, table = loaded
+    monkeypatch.setattr(model, "forward", failing(model.forward, 0))
+    with pytest.raises(UserError, match="ni para un aviso"):
+        inference.logits(model, table, np.arange(40), "fp32")
+
+
+def test_frozen_features_out_of_memory_are_built_in_halves(loaded, monkeypatch):
+    model, table = loaded
+    freeze(model, 2)
+    expected = frozen_features.build(model, table, 2, "fp32").hidden
+    bottom = MultiHeadClassifier.bottom
+    monkeypatch.setattr(MultiHeadClassifier, "bottom", lambda model, k: failing(bottom(model, k), 5))
+    torch.testing.assert_close(frozen_features.build(model, table, 2, "fp32").hidden, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_first_optimiser_step_out_of_memory_is_an_error_message(config, notices, tmp_path, monkeypatch, precision):
+    def full(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "_init_group", full)
+    with pytest.raises(UserError, match=r"No hay memoria para los dos momentos de AdamW.*freeze_layers"):
+        train.fit(config.replace(out=str(tmp_path / "run"), precision=precision), notices)
+
+
+def test_best_weights_are_copied_to_the_cpu(config, monkeypatch):
+    """A GPU may have no room for a second copy of the weights."""
+    model, asked = torch.nn.Linear(3, 2), []
+    move = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda weight, *args, **kw: asked.append(args) or move(weight, *args, **kw))
+    stopping = EarlyStopping(config)
+    stopping.update(1, {config.monitor: 0.5}, model)
+    assert asked == [("cpu",), ("cpu",)]
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    torch.nn.init.zeros_(model.weight)
+    stopping.restore(model)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_weights_that_do_not_fit_on_the_device_are_an_error_message(run, notices, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(MultiHeadClassifier, "to", full)
+    with pytest.raises(UserError, match="No hay memoria para los pesos"):
+        inference.score_texts(run, notices.texts[:3], "")
+
+
+def test_pieces_remember_how_many_rows_fit_and_give_each_row_once():
+    calls, done = [], []
+
+    def work(rows):
+        calls.append(len(rows))
+        if len(rows) > 3:
+            raise RuntimeError("CUDA error: out of memory")
+        done.extend(rows)
+
+    pieces = oom_retry.Pieces(work)
+    pieces(np.arange(10)), pieces(np.arange(10, 17))
+    assert done == list(range(17))
+    assert calls == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def wrong(rows):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        oom_retry.Pieces(wrong)(np.arange(4))
+    with pytest.raises(RuntimeError, match="mat1"), oom_retry.explained("nada"):
+        wrong(None)

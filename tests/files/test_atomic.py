@@ -1,0 +1,278 @@
+"""A file is there whole or not at all: synced, then renamed; and a refusal of the disk is a sentence in Spanish."""
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from ocensa_nb import paths
+from ocensa_nb.errors import UserError
+from ocensa_nb.files import tensors
+from ocensa_nb.files.atomic import atomic_write, create_new, write_text
+from ocensa_nb.files.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
+from ocensa_nb.storage import array_cache
+from tests.helpers.dying import abandoned
+
+
+def test_what_is_in_a_file_is_on_the_disk_before_its_name_is_and_then_the_folder_is(tmp_path, monkeypatch):
+    order = []
+    sync, replace = os.fsync, os.replace
+    paths = {}
+    opened = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *a, **k: paths.setdefault(fd := opened(path, *a, **k), str(path)) and fd
+    )
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(("sync", paths.pop(fd))), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(("rename", str(b))), replace(a, b)))
+    write_text(tmp_path / "a.txt", "uno")
+    (synced, fresh), *after = order
+    assert synced == "sync"
+    assert Path(fresh).name == "a.txt"
+    assert is_temporary(Path(fresh).parent.name)
+    assert after == [("rename", str(tmp_path / "a.txt")), ("sync", str(tmp_path))]
+
+
+def test_every_file_of_a_folder_is_synced_before_the_folder_takes_its_name(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/old.txt").write_text("viejo")
+    with atomic_write(tmp_path / "encoder") as fresh:
+        fresh.mkdir()
+        write_text(fresh / "new.txt", "nuevo")
+    assert [path.name for path in (tmp_path / "encoder").iterdir()] == ["new.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "no queda espacio en el disco"),
+        (errno.EDQUOT, "se acabó la cuota"),
+        (errno.EACCES, "no hay permiso"),
+        (errno.EROFS, "es de solo lectura"),
+    ],
+)
+def test_a_refusal_is_told_in_spanish_and_what_was_there_stays(tmp_path, number, words):
+    path = tmp_path / "a.txt"
+    write_text(path, "antes")
+
+    def refused():
+        with atomic_write(path) as fresh:
+            fresh.write_text("a medias")
+            raise OSError(number, "in English")
+
+    with pytest.raises(UserError, match=words):
+        refused()
+    assert path.read_text() == "antes"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_safetensors_own_refusals_are_told_too(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    tensors.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(UserError, match="no queda espacio en el disco"):
+        tensors.write(tmp_path / "w.safetensors", {"a": torch.zeros(2)})
+    assert torch.equal(tensors.read(tmp_path / "w.safetensors")[0]["a"], torch.ones(2))
+
+
+def test_leftovers_of_a_death_are_taken_away_by_the_next_write(tmp_path):
+    leftover = abandoned(tmp_path)
+    (leftover / "a.txt").write_text("a medias")
+    write_text(tmp_path / "a.txt", "entero")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def refuse(monkeypatch, times, winerror):
+    """Let `os.replace` fail so many times, with an error number of Windows or without; return the list of its calls."""
+    calls, replace = [], os.replace
+
+    def refused(source, target):
+        calls.append(target)
+        if len(calls) <= times:
+            error = PermissionError(errno.EACCES, "in English")
+            if winerror:
+                error.winerror = winerror
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    return calls
+
+
+@pytest.mark.parametrize("winerror", [5, 32, 33])
+def test_replace_of_file_that_windows_holds_briefly_is_retried(tmp_path, monkeypatch, winerror):
+    write_text(tmp_path / "a.txt", "antes")
+    calls = refuse(monkeypatch, 3, winerror)
+    write_text(tmp_path / "a.txt", "después")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "después"
+    assert len(calls) == 4
+
+
+def test_replace_of_file_that_windows_holds_for_long_is_refused_after_a_second(tmp_path, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) * 0.1)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    write_text(tmp_path / "a.txt", "antes")
+    calls = refuse(monkeypatch, 1000, 32)
+    with pytest.raises(UserError, match="no hay permiso"):
+        write_text(tmp_path / "a.txt", "después")
+    assert len(calls) == 10
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "antes"
+
+
+def test_replace_without_permission_on_posix_is_refused_at_once(tmp_path, monkeypatch):
+    calls = refuse(monkeypatch, 1000, None)
+    with pytest.raises(UserError, match="no hay permiso"):
+        write_text(tmp_path / "a.txt", "después")
+    assert len(calls) == 1
+
+
+def test_replace_of_cached_array_that_windows_holds_briefly_is_retried(tmp_path, monkeypatch):
+    calls = refuse(monkeypatch, 2, 32)
+    with array_cache.write(tmp_path, "key", (2, 3), np.float32) as array:
+        array[:] = 1
+    assert len(calls) == 4
+    assert array_cache.read(tmp_path, "key", (2, 3), np.float32) is not None
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x7fb", "x" * 5000])
+def test_a_path_that_cannot_be_is_a_sentence(name):
+    with pytest.raises(UserError, match=r"caracteres de control|no vale"):
+        paths.plain_path(name)
+
+
+def test_files_have_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with create_new(tmp_path / "a.txt") as fresh:
+        fresh.write_text("uno")
+    with atomic_write(tmp_path / "folder") as fresh:
+        fresh.mkdir()
+        tensors.save_file({"a": torch.ones(2)}, fresh / "w.safetensors")
+    tensors.write(tmp_path / "w.safetensors", {"a": torch.ones(2)})
+    for name in ("a.txt", "w.safetensors", "folder/w.safetensors"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode, name
+
+
+def make_file(path):
+    path.write_text("del usuario")
+
+
+def make_folder(path):
+    path.mkdir()
+    (path / "nota.txt").write_text("del usuario")
+
+
+def make_broken_link(path):
+    path.symlink_to("no-existe")
+
+
+def make_link(path):
+    (path.parent / "otro.txt").write_text("del usuario")
+    path.symlink_to("otro.txt")
+
+
+def contents(folder):
+    """Return what every name in a folder leads to."""
+    return {
+        path.relative_to(folder).as_posix(): os.readlink(path)
+        if path.is_symlink()
+        else path.read_text(encoding="utf-8")
+        if path.is_file()
+        else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+makers = [make_file, make_folder, make_link, make_broken_link]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+@pytest.mark.parametrize("maker", makers)
+def test_new_name_that_is_taken_during_the_work_is_left_as_it_is(tmp_path, monkeypatch, maker, folder, links):
+    path = tmp_path / "a.csv"
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+
+    def work():
+        with create_new(path) as fresh:
+            fresh.mkdir() if folder else fresh.write_text("nuestro")
+            if folder:
+                (fresh / "nota.txt").write_text("nuestra")
+            maker(path)
+
+    with pytest.raises(UserError, match="Ya existe"):
+        work()
+    found = contents(tmp_path)
+    for path in tmp_path.iterdir():
+        remove(path)
+    maker(tmp_path / "a.csv")
+    assert found == contents(tmp_path)
+
+
+def no_links(source, target):
+    raise OSError(errno.EPERM, "in English")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
+def test_new_file_on_a_disk_with_or_without_links_is_complete(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with create_new(tmp_path / "folder/a.txt") as fresh:
+        fresh.write_text("entero")
+    assert contents(tmp_path) == {"folder": None, "folder/a.txt": "entero"}
+
+
+@pytest.mark.parametrize("name", ["new", "there", "."])
+def test_new_folder_may_be_an_empty_one_that_exists(tmp_path, monkeypatch, name):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    path = Path(name) if name == "." else tmp_path / name
+    with create_new(path) as fresh:
+        fresh.mkdir()
+        (fresh / "a.txt").write_text("entero")
+    assert contents(path) == {"a.txt": "entero"}
+
+
+def test_temporary_name_of_the_users_is_left_alone(tmp_path):
+    machine, process = owner().split("-")
+    names = [".tmp-a.txt", ".tmp-x", ".ocensa-tmp-mine", f".ocensa-tmp-{machine}-{process}", ".ocensa-tmp-a-1-abcd1234"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "nota.txt").write_text("del usuario")
+    before = contents(tmp_path)
+    write_text(tmp_path / "a.txt", "uno")
+    with create_new(tmp_path / "x") as fresh:
+        fresh.write_text("dos")
+    assert contents(tmp_path) == before | {"a.txt": "uno", "x": "dos"}
+
+
+def test_temporary_folder_of_a_live_process_or_of_another_machine_today_is_left_alone(tmp_path):
+    machine, process = owner().split("-")
+    live = tmp_path / f"{PREFIX}{machine}-{process}-abcd1234"
+    foreign = tmp_path / f"{PREFIX}{'0' * 8}-{process}-abcd1234"
+    for folder in (live, foreign):
+        folder.mkdir()
+        (folder / "a").write_text("a medias")
+    remove_abandoned(tmp_path)
+    assert live.exists()
+    assert foreign.exists()
+    for folder in (live, foreign):
+        os.utime(folder, (time.time() - STALE_SECONDS - 1,) * 2)
+    remove_abandoned(tmp_path)
+    assert live.exists()
+    assert not foreign.exists()
+
+
+def test_leftover_with_a_link_to_a_new_file_is_removed_without_emptying_it(tmp_path):
+    (tmp_path / "a.txt").write_text("entero")
+    os.link(tmp_path / "a.txt", abandoned(tmp_path) / "a.txt")  # dead between the link and the removal of its own name
+    remove_abandoned(tmp_path)
+    assert contents(tmp_path) == {"a.txt": "entero"}

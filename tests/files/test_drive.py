@@ -1,0 +1,164 @@
+"""Google Drive: what is deleted fills its trash, uploads come late, and each write uploads a whole file."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ocensa_nb.files import atomic, drive, temporary
+from ocensa_nb.storage import checkpoint
+from ocensa_nb.storage.run_folder import HISTORY, LAST, Run
+from ocensa_nb.training import logger, train
+from tests.helpers import dying
+from tests.helpers.dying import abandoned
+
+
+class Trash:
+    """Adds up the bytes of the files of a folder that are deleted, or replaced by a rename, as Drive's trash does."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.bytes = folder.resolve(), 0
+        for name in ("unlink", "remove"):
+            monkeypatch.setattr(os, name, self._deleting(getattr(os, name)))
+        for name in ("replace", "rename"):
+            monkeypatch.setattr(os, name, self._replacing(getattr(os, name)))
+        monkeypatch.setattr(Path, "unlink", self._unlink)  # Python 3.10 keeps an os.unlink of its own there
+
+    def take(self, path, dir_fd=None):
+        path = Path(os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else "", path).resolve()
+        if path.is_relative_to(self.folder) and path.is_file():
+            self.bytes += path.stat().st_size
+
+    def _deleting(self, delete):
+        def deleted(path, *, dir_fd=None):
+            self.take(path, dir_fd)
+            delete(path, dir_fd=dir_fd)
+
+        return deleted
+
+    def _replacing(self, replace):
+        def replaced(source, target, **directories):
+            self.take(target)
+            replace(source, target, **directories)
+
+        return replaced
+
+    @staticmethod
+    def _unlink(path, missing_ok=False):
+        with contextlib.suppress(FileNotFoundError) if missing_ok else contextlib.nullcontext():
+            os.unlink(path)
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="finds deleted files by their folder's number"
+)
+
+
+@needs_proc
+def test_trash_of_the_simulated_drive_holds_what_is_deleted_and_replaced(tmp_path, monkeypatch):
+    trash = Trash(tmp_path / "drive", monkeypatch)
+    (tmp_path / "drive/folder").mkdir(parents=True)
+    for name in ("a", "b", "c", "folder/d", "folder/e"):
+        (tmp_path / "drive" / name).write_bytes(bytes(10))
+    (tmp_path / "drive/a").unlink()
+    os.replace(tmp_path / "drive/b", tmp_path / "drive/c")
+    shutil.rmtree(tmp_path / "drive/folder")
+    assert trash.bytes == 40
+
+
+@needs_proc
+def test_ten_epochs_on_drive_leave_less_than_two_checkpoints_in_the_trash(config, notices, tmp_path, monkeypatch):
+    trash = Trash(tmp_path, monkeypatch)
+    monkeypatch.setattr(drive, "DRIVE", tmp_path)
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=10, patience=10), notices)
+    assert run.metrics["epochs"] == 10
+    assert not (run.path / LAST).exists()
+    assert trash.bytes < 2 * run.facts["checkpoint_bytes"]
+
+
+@needs_proc
+def test_removed_files_and_leftovers_are_emptied_first(tmp_path, monkeypatch):
+    trash = Trash(tmp_path, monkeypatch)
+    (tmp_path / "folder/inner").mkdir(parents=True)
+    leftover = abandoned(tmp_path)
+    for name in (f"{leftover.name}/a.txt", "folder/b", "folder/inner/c"):
+        (tmp_path / name).write_bytes(bytes(10_000))
+    atomic.write_text(tmp_path / "a.txt", "entero")  # over what a death left
+    temporary.remove(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert trash.bytes == 0
+
+
+@pytest.fixture(scope="module")
+def uploads(config, notices, tmp_path_factory):
+    """Return a folder with what the run folder held after each checkpoint, and the bits of the whole training."""
+    folder = tmp_path_factory.mktemp("uploads")
+    write, count = checkpoint.CheckpointFiles.write, 0
+
+    def uploaded(files, tensors, state):
+        nonlocal count
+        write(files, tensors, state)
+        shutil.copytree(folder / "run", folder / str(count), ignore=shutil.ignore_patterns(".*"))
+        count += 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.CheckpointFiles, "write", uploaded)
+        run = train.fit(config.replace(out=str(folder / "run"), epochs=4, patience=4), notices)
+    assert count == 5
+    return folder, dying.content(run.path)
+
+
+@pytest.mark.parametrize("history", ["new", "old"])
+@pytest.mark.parametrize("arrived", ["old", "half", "empty"])
+@pytest.mark.parametrize("number", [2, 3])
+def test_machine_that_died_during_an_upload_resumes_with_the_same_bits(
+    config, notices, tmp_path, uploads, number, arrived, history
+):
+    folder, expected = uploads
+    before, after = folder / str(number - 1), folder / str(number)
+    cloud = shutil.copytree(after, tmp_path / "run")
+    [late] = [
+        file for file in (after / LAST).iterdir() if file.read_bytes() != (before / LAST / file.name).read_bytes()
+    ]
+    new, old = late.read_bytes(), (before / LAST / late.name).read_bytes()
+    half = len(new) // 2
+    content = {"old": old, "half": new[:half] + old[half:], "empty": b""}
+    (cloud / LAST / late.name).write_bytes(content[arrived])
+    if history == "old":
+        shutil.copy(before / HISTORY, cloud / HISTORY)
+    run = train.fit(config.replace(out=str(cloud), epochs=4, patience=4), notices)
+    assert dying.content(run.path) == expected
+
+
+@pytest.mark.parametrize("on_drive", [False, True])
+def test_history_on_drive_is_written_with_checkpoints_and_epochs_alone(
+    config, notices, tmp_path, monkeypatch, on_drive
+):
+    append, lines = Run.append_history, []
+    monkeypatch.setattr(Run, "append_history", lambda run, added: (lines.append(len(added)), append(run, added)))
+    monkeypatch.setattr(logger, "WRITE_SECONDS", 0.0)
+    if on_drive:
+        monkeypatch.setattr(drive, "DRIVE", tmp_path)
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
+    steps = sum("step" in line for line in run.history())
+    assert steps == 10
+    assert (max(lines) == steps + 1) if on_drive else (max(lines) == 1)
+
+
+def test_folder_is_on_drive_by_the_type_of_its_file_system_or_a_link_to_it(tmp_path, monkeypatch):
+    mounted = tmp_path / "mi unidad"
+    (mounted / "MyDrive").mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    escaped = str(mounted).replace(" ", "\\040")
+    mounts.write_text(f"overlay / overlay rw 0 0\nshm /dev/shm tmpfs rw 0 0\ndrive {escaped} fuse.drive rw 0 0\n\n")
+    monkeypatch.setattr(drive, "MOUNTS", mounts)
+    (tmp_path / "link").symlink_to(mounted / "MyDrive")
+    assert drive.is_on_drive(mounted / "MyDrive/runs/new")
+    assert drive.is_on_drive(tmp_path / "link/runs")
+    assert drive.is_on_drive(Path("/content/drive/MyDrive"))
+    assert not drive.is_on_drive(tmp_path / "mi unidad 2")
+    assert not drive.is_on_drive(Path("/content/runs"))
+    monkeypatch.setattr(drive, "MOUNTS", tmp_path / "none")
+    assert not drive.is_on_drive(mounted)

@@ -1,0 +1,232 @@
+"""A run folder on a disk without file locks: one process at a time, and a dead one does not keep it."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+
+import pytest
+
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.files import heartbeat_lock
+from ocensa_nb.files.heartbeat_lock import STALE_SECONDS, HeartbeatLock, Holder
+from ocensa_nb.paths import ROOT
+from ocensa_nb.runtime import signals
+from ocensa_nb.storage import resume
+from ocensa_nb.storage.run_folder import HEARTBEAT
+from ocensa_nb.training import train
+from tests.helpers import dying
+
+fcntl = pytest.importorskip("fcntl", reason="Windows locks files on any disk")
+
+HOLDER = """
+import errno, fcntl, platform, socket, sys, time
+from pathlib import Path
+def flock(*_):
+    raise OSError(errno.ENOSYS, "no locks")
+fcntl.flock = flock
+if len(sys.argv) > 2:
+    platform.node = socket.gethostname = lambda: sys.argv[2]
+from ocensa_nb import claims
+held = claims._hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_flock(monkeypatch):
+    """Give the tests a disk without `flock`."""
+
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def killed_holder(folder, *host):
+    """Let another process hold a folder, on this machine or on another, and kill it."""
+    command = [sys.executable, "-c", HOLDER, str(folder), *host]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert "held\n" in iter(process.stdout.readline, "")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def age(folder, seconds):
+    """Make the locks of a folder as old as if they had not been refreshed since."""
+    for file in folder.glob(".lock*"):
+        os.utime(file, (time.time() - seconds,) * 2)
+
+
+def written(folder, **changes):
+    """Write a lock of a process that is on another machine, or of one with other properties; return its lock file."""
+    path = folder / HEARTBEAT
+    path.write_text(json.dumps(asdict(replace(Holder.here(), host="otro", **changes))), encoding="utf-8")
+    return path
+
+
+def test_lock_of_killed_process_is_taken_over_at_once(tmp_path, capsys):
+    killed_holder(tmp_path / "run")
+    _, lock = resume._hold(tmp_path / "run")
+    lock.release()
+    assert re.search(r"Se toma la carpeta .*que la usaba, ya no existe", capsys.readouterr().out)
+
+
+def test_lock_of_dead_host_is_taken_over_after_ten_minutes(tmp_path, capsys):
+    killed_holder(tmp_path / "run", "otro-equipo")
+    age(tmp_path / "run", STALE_SECONDS + 1)
+    _, lock = resume._hold(tmp_path / "run")
+    lock.release()
+    assert re.search(r"proceso \d+ de «otro-equipo».* no da señales desde hace 10 min", capsys.readouterr().out)
+
+
+def test_lock_of_other_host_within_ten_minutes_is_refused_with_the_wait(tmp_path):
+    killed_holder(tmp_path / "run", "otro-equipo")
+    age(tmp_path / "run", 180)
+    with pytest.raises(UserError, match=r"«otro-equipo», que dio señales hace 18\d s.*dentro de 7 min"):
+        resume._hold(tmp_path / "run")
+
+
+def test_numbered_run_of_other_host_within_ten_minutes_is_not_started_anew(config, notices, tmp_path, monkeypatch):
+    def stopped(asked, folder):
+        raise AskedToStopError("detenido", signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signals.Interruption, "check", stopped)
+        with pytest.raises(AskedToStopError):
+            train.fit(config, notices, root=tmp_path)
+    written(tmp_path / "run-001")
+    with pytest.raises(UserError, match="dentro de 10 min: continúa donde quedó"):
+        train.fit(config, notices, root=tmp_path)
+    assert not (tmp_path / "run-002").exists()
+
+
+def test_lock_of_live_process_is_refused_however_long_it_was_suspended(tmp_path):
+    lock = resume._lock(tmp_path)
+    age(tmp_path, 10 * STALE_SECONDS)
+    with pytest.raises(UserError, match="en este equipo"):
+        resume._lock(tmp_path)
+    lock.release()
+    resume._lock(tmp_path).release()
+    assert not (tmp_path / HEARTBEAT).exists()
+
+
+def test_lock_of_process_whose_number_is_in_use_again_is_taken_over(tmp_path):
+    here = Holder.here()
+    (tmp_path / HEARTBEAT).write_text(json.dumps(asdict(replace(here, started=here.started - 3600))), encoding="utf-8")
+    resume._lock(tmp_path).release()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"host":"a","pid":1,"started":1,"id":"../x"}'])
+def test_damaged_lock_is_refused_until_it_is_ten_minutes_old(tmp_path, content):
+    (tmp_path / HEARTBEAT).write_text(content)
+    with pytest.raises(UserError, match="un proceso desconocido"):
+        resume._lock(tmp_path)
+    age(tmp_path, STALE_SECONDS + 1)
+    resume._lock(tmp_path).release()
+
+
+def test_filelock_that_falls_back_unasked_still_gives_a_heartbeat_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "NO_FALLBACK", {})
+    lock = resume._lock(tmp_path)
+    assert isinstance(lock, HeartbeatLock)
+    lock.release()
+
+
+def test_many_processes_that_see_a_dead_lock_make_one_winner(tmp_path):
+    for _ in range(20):
+        written(tmp_path)
+        age(tmp_path, STALE_SECONDS + 1)
+        locks = [HeartbeatLock(tmp_path / HEARTBEAT) for _ in range(8)]
+        together, winners = threading.Barrier(len(locks)), []
+
+        def compete(lock, together=together, winners=winners):
+            together.wait()
+            try:
+                lock.acquire()
+                winners.append(lock)
+            except UserError:
+                pass
+
+        threads = [threading.Thread(target=compete, args=(lock,)) for lock in locks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(winners) == 1
+        winners[0].check()
+        winners[0].release()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_taken_over_between_look_and_claim_is_refused(tmp_path, monkeypatch):
+    path = written(tmp_path)
+    age(tmp_path, STALE_SECONDS + 1)
+    quick, slow = HeartbeatLock(path), HeartbeatLock(path)
+    refuse = slow._refuse_live
+
+    def late(holder, since):
+        refuse(holder, since)
+        monkeypatch.setattr(slow, "_refuse_live", refuse)
+        quick.acquire()
+
+    monkeypatch.setattr(slow, "_refuse_live", late)
+    with pytest.raises(UserError, match="en este equipo"):
+        slow.acquire()
+    quick.check()
+    quick.release()
+
+
+def test_claim_of_process_that_died_during_its_take_over_is_dropped(tmp_path):
+    path = written(tmp_path)
+    claim = path.with_name(f"{HEARTBEAT}-{json.loads(path.read_text())['id']}")
+    claim.write_text(path.read_text())
+    age(tmp_path, STALE_SECONDS + 1)
+    lock = resume._lock(tmp_path)
+    assert not claim.exists()
+    lock.check()
+    lock.release()
+
+
+def test_held_lock_is_refreshed(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat_lock, "REFRESH_SECONDS", 0.01)
+    lock = resume._lock(tmp_path)
+    age(tmp_path, 1000)
+    deadline = time.monotonic() + 30
+    while time.time() - (tmp_path / HEARTBEAT).stat().st_mtime > 100:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    lock.release()
+
+
+def test_training_that_lost_its_lock_stops_and_writes_nothing_more(config, notices, tmp_path, monkeypatch):
+    def content():
+        return {file: file.read_bytes() for file in sorted((tmp_path / "run").rglob("*")) if file.is_file()}
+
+    def check(asked, folder):
+        calls.append(1)
+        if len(calls) == 4:  # suspended for a long time, in which another machine took the run over
+            written(folder)
+            left.update(content())
+
+    calls, left = [], {}
+    monkeypatch.setattr(signals.Interruption, "check", check)
+    with pytest.raises(UserError, match="ya no escribe nada"):
+        train.fit(config.replace(out=str(tmp_path / "run")), notices)
+    assert content() == left
+    assert Holder.parse((tmp_path / "run" / HEARTBEAT).read_text()).host == "otro"
+
+
+def test_training_without_flock_ends_with_the_same_bits_and_leaves_no_lock(run, config, notices, tmp_path):
+    other = train.fit(config.replace(out=str(tmp_path / "run")), notices)
+    assert dying.content(other.path) == dying.content(run.path)
+    assert not list(other.path.glob(".lock*"))

@@ -1,0 +1,157 @@
+"""The classifier: heads, and freezing that is found by structure and silences dropout."""
+
+import pytest
+import torch
+import transformers
+
+from ocensa_nb.encoders.layer_slice import layers, takes_ready_mask
+from ocensa_nb.errors import UserError
+from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters, describe_parameters, freeze
+from tests.helpers.families import CLS_FAMILIES, FAMILIES, IDS, MASK, classifier, train_steps
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_fp32_logits_of_each_head(family):
+    logits = classifier(family)(IDS, torch.ones_like(IDS))
+    assert {head: tuple(values.shape) for head, values in logits.items()} == {"modo": (4, 5), "causa": (4, 7)}
+    assert all(values.dtype == torch.float32 for values in logits.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_freezing_stops_the_embeddings_and_the_first_k_layers_and_nothing_else(family, k):
+    model = classifier(family)
+    freeze(model, k)
+    stack = layers(model.encoder)
+    assert len(stack) == 3
+    in_layers = {id(p): i for i, layer in enumerate(stack) for p in layer.parameters()}
+    for name, parameter in model.named_parameters():
+        depth = in_layers.get(id(parameter), -1) if name.startswith("encoder.") else 3
+        assert parameter.requires_grad == (k == 0 or depth >= k), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_layers_drop_nothing_out_while_trained_ones_do(family):
+    model = classifier(family)
+    freeze(model, 2)
+    model.train()
+    stack = layers(model.encoder)
+    assert not any(m.training for layer in stack[:2] for m in layer.modules())
+    assert all(m.training for m in stack[2].modules())
+    assert not model.encoder.embeddings.training
+    assert model.shared.training
+    model.eval()
+    assert not any(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_frozen_part_after_60_steps_has_the_same_outputs(family, k):
+    model = classifier(family)
+    freeze(model, k)
+    frozen = model.bottom(k)
+    model.eval()
+    with torch.no_grad():
+        before = frozen(IDS, MASK)
+    train_steps(model, lambda: model(IDS, MASK))
+    with torch.no_grad():
+        assert torch.equal(frozen(IDS, MASK), before)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
+@pytest.mark.skipif(transformers.__version__ < "5", reason="transformers 4 takes no mask that is ready for attention")
+def test_ready_masks_are_used_by_families_that_take_them(family):
+    assert takes_ready_mask(FAMILIES[family]())
+
+
+def test_ready_mask_that_is_rejected_or_read_differently_is_not_used():
+    encoder = FAMILIES["bert"]()
+    original = encoder.forward
+    encoder.forward = lambda input_ids, attention_mask: original(
+        input_ids, attention_mask=attention_mask if attention_mask.ndim == 2 else None
+    )
+    assert not takes_ready_mask(encoder)
+    assert not takes_ready_mask(FAMILIES["mpnet"]())
+
+
+def test_freezing_less_again_trains_more_again():
+    model = classifier("bert")
+    freeze(model, 3)
+    few, total = count_parameters(model)
+    freeze(model, 0)
+    assert count_parameters(model) == (total, total)
+    assert few < total
+
+
+def test_more_layers_than_there_are_is_a_sentence():
+    with pytest.raises(UserError, match="freeze_layers = 4: este codificador tiene 3 capas"):
+        freeze(classifier("bert"), 4)
+
+
+def test_the_parameter_count_reads_as_the_guide_prints_it():
+    model = classifier("bert")
+    freeze(model, 3)
+    trainable, total = count_parameters(model)
+    share = 100 * trainable / total
+    assert describe_parameters(model) == f"Parámetros: {trainable:,} entrenables de {total:,} totales ({share:.1f}%)"
+
+
+@pytest.mark.parametrize("family", CLS_FAMILIES)
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_the_last_layer_for_cls_alone_gives_the_outputs_and_gradients_of_the_whole(family, k):
+    seen = []
+    for short in (False, True):
+        model = classifier(family)
+        with torch.no_grad():  # biases start at zero, where a wrong one would not show
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+        freeze(model, k)
+        model.eval()
+        assert not short or model.shorten(IDS, MASK)
+        logits = model(IDS, MASK)
+        sum(values.square().sum() for values in logits.values()).backward()
+        seen.append((logits, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    (logits, whole), (short_logits, short) = seen
+    torch.testing.assert_close(short_logits, logits, atol=1e-5, rtol=1e-5)
+    largest = max(gradient.abs().max() for gradient in whole.values() if gradient is not None)
+    for name, gradient in whole.items():
+        if gradient is None:
+            assert short[name] is None
+        else:
+            # The bias of the last layer's keys moves no output: its gradient is zero, and rounding in the long way.
+            found = torch.zeros_like(gradient) if short[name] is None else short[name]
+            torch.testing.assert_close(found, gradient, atol=1e-5 * largest.item(), rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", CLS_FAMILIES)
+def test_dropout_in_the_last_layer_for_cls_alone_has_the_distribution_of_the_whole(family):
+    moments = []
+    for short in (False, True):
+        model = classifier(family)
+        with torch.no_grad():
+            layers(model.encoder)[-1].apply(lambda m: m.bias.fill_(0.5) if hasattr(m, "out_features") else None)
+        freeze(model, 2)  # dropout in the last layer alone
+        model.eval()
+        assert not short or model.shorten(IDS, MASK)
+        layers(model.encoder)[-1].train()
+        torch.manual_seed(1)
+        draws = torch.stack([model(IDS, MASK)["causa"].detach() for _ in range(3000)])
+        moments.append((draws.mean(0), draws.std(0)))
+    (mean, spread), (short_mean, short_spread) = moments
+    assert ((short_mean - mean).abs() < 6 * spread / 3000**0.5 + 1e-6).all()
+    torch.testing.assert_close(short_spread, spread, rtol=0.12, atol=1e-4)
+
+
+def test_another_family_keeps_its_whole_last_layer_and_gives_the_same_outputs():
+    from transformers import FNetConfig, FNetModel
+
+    torch.manual_seed(0)
+    encoder = FNetModel(
+        FNetConfig(hidden_size=16, num_hidden_layers=2, intermediate_size=32, vocab_size=50), add_pooling_layer=False
+    )
+    encoder.forward = lambda input_ids=None, attention_mask=None, original=encoder.forward: original(input_ids)
+    model = MultiHeadClassifier(encoder, {"causa": 7}, dropout=0.1).eval()
+    before = model(IDS, MASK)["causa"]
+    assert not model.shorten(IDS, MASK)
+    assert torch.equal(model(IDS, MASK)["causa"], before)

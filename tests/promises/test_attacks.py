@@ -1,0 +1,295 @@
+"""Killed, raced, damaged or locked out: nothing half-written, nothing wrong, and the same command works again.
+
+`OCENSA_LONG=1` tries every file operation and ten times as many bits.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocensa_nb import cli
+from ocensa_nb.benchmark import compare
+from ocensa_nb.data import synthetic
+from ocensa_nb.data.read_table import read_table
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import evaluate, predict
+from ocensa_nb.figures import comparison_report, plots
+from ocensa_nb.files import temporary
+from ocensa_nb.paths import ROOT
+from ocensa_nb.storage import array_cache
+from ocensa_nb.storage.run_folder import GIF, Run
+from ocensa_nb.training import train
+from tests.helpers.dying import abandoned
+
+LONG = bool(os.environ.get("OCENSA_LONG"))
+OPERATIONS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "truncate", "unlink")
+needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
+needs_permissions = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or (os.geteuid() == 0 and not shutil.which("setpriv")),
+    reason="needs a user whose permissions count",
+)
+
+
+def die_before(operation, work, arguments):
+    """Do some work, and die by SIGKILL before the file operation of that number."""
+    count = 0
+
+    def counted(whole):
+        def operate(*args, **kwargs):
+            nonlocal count
+            if count == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+            return whole(*args, **kwargs)
+
+        return operate
+
+    for name in OPERATIONS:
+        setattr(os, name, counted(getattr(os, name)))
+    work(*arguments)
+    os._exit(0)
+
+
+def dies(operation, work, *arguments):
+    """Return whether a process that does some work died at that operation, and did not end before."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["ocensa_nb.figures.plots", "ocensa_nb.training.train", "ocensa_nb.benchmark.compare", "matplotlib.pyplot"]
+    )
+    child = context.Process(target=die_before, args=(operation, work, arguments))
+    child.start()
+    child.join(120)
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
+
+
+def every(operations):
+    """Yield numbers of file operations: all of them, or some."""
+    yield from range(operations) if LONG else range(0, operations, max(1, operations // 3))
+
+
+def run_evaluate(run, csv, out):
+    assert cli.main(["evaluate", "--run", str(run), "--data", str(csv), "--out", str(out)]) == 0
+
+
+def run_predict(run, csv, out):
+    assert cli.main(["predict", "--run", str(run), "--data", str(csv), "--out", str(out)]) == 0
+
+
+def save_comparison(results, out):
+    comparison_report.save(results, out)
+
+
+def draw_gif(run):
+    plots.training_gif(Run.load(run))
+
+
+@pytest.fixture(scope="module")
+def comparison(config):
+    return compare.compare(config, 1)
+
+
+def leftovers(folder):
+    return [path.name for path in folder.iterdir() if temporary.is_temporary(path.name)]
+
+
+@needs_kill
+@pytest.mark.parametrize("verb", ["evaluate", "compare"])
+def test_killed_at_any_file_operation_leaves_no_folder_and_the_same_command_works(verb, run, csv, comparison, tmp_path):
+    work, arguments, operations = {
+        "evaluate": (run_evaluate, (run.path, csv), 130),
+        "compare": (save_comparison, (comparison,), 60),
+    }[verb]
+    work(*arguments, tmp_path / "whole")
+    expected = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for operation in every(operations):
+        folder = tmp_path / str(operation)
+        folder.mkdir()
+        if not dies(operation, work, *arguments, folder / "out"):
+            break
+        if (folder / "out").exists():  # only its temporary folder was still to be removed
+            assert sorted(path.name for path in (folder / "out").iterdir()) == expected
+            (folder / "out").rename(folder / "first")
+        work(*arguments, folder / "out")
+        assert sorted(path.name for path in (folder / "out").iterdir()) == expected
+        assert not leftovers(folder)
+    assert operation > operations / 2
+
+
+@needs_kill
+def test_predict_killed_at_any_file_operation_leaves_a_whole_file_or_none(run, csv, tmp_path):
+    run_predict(run.path, csv, tmp_path / "whole.csv")
+    for operation in every(9):
+        folder = tmp_path / str(operation)
+        folder.mkdir()
+        if not dies(operation, run_predict, run.path, csv, folder / "out.csv"):
+            break
+        if (folder / "out.csv").exists():
+            (folder / "out.csv").rename(folder / "first.csv")
+        run_predict(run.path, csv, folder / "out.csv")
+        assert not leftovers(folder)
+        for path in folder.iterdir():
+            assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert operation > 3
+
+
+@needs_kill
+def test_gif_killed_at_any_file_operation_is_whole_or_absent(run, tmp_path):
+    copy = tmp_path / "run"
+    for operation in every(9):
+        if not dies(operation, draw_gif, copied(run, copy)):
+            break
+        if (copy / GIF).exists():
+            with Image.open(copy / GIF) as image:
+                image.seek(image.n_frames - 1)
+        plots.training_gif(Run.load(copy))
+        assert not leftovers(copy)
+        with Image.open(copy / GIF) as image:
+            assert image.n_frames >= 2
+    assert operation > 2
+
+
+def copied(run, target):
+    shutil.rmtree(target, ignore_errors=True)
+    return shutil.copytree(run.path, target)
+
+
+def fill_cache(folder, number, barrier):
+    array = np.random.default_rng(number).random((50, 20), dtype=np.float32)
+    for round_ in range(20):
+        barrier.wait(60)
+        with array_cache.write(folder, f"key{round_}", array.shape, np.float32) as empty:
+            empty[:] = array
+        found = array_cache.read(folder, f"key{round_}", array.shape, np.float32)
+        assert found is None or found.sum() > 0
+        barrier.wait(60)
+
+
+def test_processes_that_write_the_same_cache_entry_leave_a_valid_one_or_none(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    writers = [context.Process(target=fill_cache, args=(tmp_path, number, barrier)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    known = [np.random.default_rng(number).random((50, 20), dtype=np.float32) for number in range(2)]
+    for round_ in range(20):
+        found = array_cache.read(tmp_path, f"key{round_}", (50, 20), np.float32)
+        assert found is None or any(np.array_equal(found, one) for one in known)
+    assert not leftovers(tmp_path)
+
+
+def test_any_flipped_bit_or_lost_byte_of_a_cache_entry_is_detected(tmp_path):
+    draw = random.Random(5)
+    shape = (7, 9)
+    with array_cache.write(tmp_path, "key", shape, np.float32) as array:
+        array[:] = 1.5
+    whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    data, seal = sorted(whole)
+    expected = np.full(shape, 1.5, np.float32)
+    for path in (data, seal):
+        for number in range(1000 if LONG else 100):
+            damaged = bytearray(whole[path])
+            place = draw.randrange(len(damaged))
+            if number % 5:
+                damaged[place] ^= 1 << draw.randrange(8)
+            else:
+                del damaged[place:]
+            path.write_bytes(damaged)
+            found = array_cache.read(tmp_path, "key", shape, np.float32)
+            # A bit of the seal may change nothing that is read, such as a space; the states are then right.
+            assert found is None or (path == seal and np.array_equal(found, expected))
+        path.write_bytes(whole[path])
+    assert np.array_equal(array_cache.read(tmp_path, "key", shape, np.float32), expected)
+
+
+def test_leftover_of_a_dead_cache_build_is_removed_at_once(tmp_path):
+    (abandoned(tmp_path) / "key.bin").write_bytes(bytes(1000))
+    assert array_cache.make_room(tmp_path, 10)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluating_and_predicting_during_another_training_of_the_same_root_holds(run, config, csv, tmp_path):
+    command = ["train", "--data", csv, "--model", "tiny", "--epochs", "12", "--patience", "12", "--precision", "fp32"]
+    training = subprocess.Popen(
+        [sys.executable, "-m", "ocensa_nb", *map(str, command), "--out", str(tmp_path / "training")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    rounds = 0
+    try:
+        while training.poll() is None:
+            metrics = evaluate.evaluate(run).metrics
+            assert metrics["causa_f1"] == pytest.approx(run.metrics["test"]["causa_f1"], abs=1e-6)
+            assert len(predict.predict(run, csv)) == 400
+            with contextlib.suppress(UserError):  # until it is finished
+                assert Run.load(tmp_path / "training").config.epochs == 12
+            rounds += 1
+    finally:
+        training.kill()
+        said = training.communicate()[1]
+    assert training.returncode == 0, said
+    assert rounds > 1
+    assert Run.load(tmp_path / "training").metrics["epochs"] == 12
+
+
+VERBS = {
+    "generate": ["generate", "--rows", "30", "--out"],
+    "evaluate": ["evaluate", "--run", "RUN", "--data", "DATA", "--out"],
+    "train": ["train", "--data", "DATA", "--model", "tiny", "--epochs", "1", "--freeze-layers", "1", "--out"],
+}
+
+
+def without_privileges(home, arguments):
+    """Run a command as a user whose permissions count, which root's do not."""
+    prefix = ["setpriv", "--bounding-set", "-all"] if os.geteuid() == 0 else []
+    command = [*prefix, sys.executable, "-m", "ocensa_nb", *map(str, arguments)]
+    env = {**os.environ, "HOME": str(home)}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+@needs_permissions
+@pytest.mark.parametrize("verb", VERBS)
+def test_read_only_folder_is_a_message_and_a_read_only_home_changes_no_result(run, csv, tmp_path, verb):
+    closed, opened = tmp_path / "closed", tmp_path / "open"
+    closed.mkdir(mode=0o555)
+    opened.mkdir()
+    arguments = [{"RUN": run.path, "DATA": csv}.get(word, word) for word in VERBS[verb]]
+    refused = without_privileges(closed, [*arguments, closed / "out"])
+    assert refused.returncode == 1, refused.stderr
+    assert "no hay permiso" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+    done = without_privileges(closed, [*arguments, opened / "out"])
+    assert done.returncode == 0, done.stderr
+    assert (opened / "out").exists()
+    assert not list(closed.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+@pytest.mark.parametrize("name", ["Equipo", "descripcion", "causa_falla", ""])
+def test_repeated_column_names_are_read_trained_on_and_written_back_in_their_order(config, tmp_path, suffix, name):
+    frame = synthetic.generate(60, seed=2)
+    for _ in range(2):
+        frame.insert(len(frame.columns), name, [f"x{number % 3}" for number in range(60)], allow_duplicates=True)
+    path = tmp_path / f"a{suffix}"
+    frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_excel(path, index=False)
+    table, _ = read_table(path)
+    assert table.columns.is_unique
+    assert table.shape == frame.shape
+    run = train.fit(config.replace(data=str(path), out=str(tmp_path / "run"), epochs=1))
+    assert run.facts["data"]["columns"]["descripcion"] == "descripcion"
+    out = predict.save(predict.predict(run, path), tmp_path / f"p{suffix}")
+    assert list(read_table(out)[0].columns)[: frame.shape[1]] == list(table.columns)

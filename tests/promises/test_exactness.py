@@ -1,0 +1,240 @@
+"""What is always on and claims to change nothing: block dropout, the used vocabulary, smaller micro-batches."""
+
+import shutil
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ocensa_nb.encoders.layer_slice import takes_ready_mask
+from ocensa_nb.encoders.token_table import TokenTable
+from ocensa_nb.engine import oom_retry
+from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout, use_block_dropout
+from ocensa_nb.engine.loss import Objective
+from ocensa_nb.engine.optimizer import build_optimizer
+from ocensa_nb.errors import UserError
+from ocensa_nb.models import saved_model, used_vocabulary
+from ocensa_nb.runtime.compilation import compiled, require_compiler
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
+from tests.helpers.families import FAMILIES
+from tests.helpers.small_engine import HEADS, OFF, batch, cut, engine, gradients, small_model
+
+
+@given(st.floats(0.0, 0.95), st.integers(1, 7))
+@settings(max_examples=30, deadline=None)
+def test_block_dropout_keeps_the_mean_and_drops_its_share(p, odd):
+    torch.manual_seed(0)
+    inputs = torch.ones(odd, 40_001)
+    found = BlockDropout(p)(inputs)
+    kept = found != 0
+    sigma = (p * (1 - p) / found.numel()) ** 0.5
+    assert abs(kept.float().mean().item() - (1 - p)) < 5 * sigma + 1e-5
+    if kept.any():
+        assert torch.allclose(found[kept], found[kept][0])
+        assert found[kept][0].item() * (1 - round(p * 65536) / 65536) == pytest.approx(1, rel=1e-4)
+
+
+def test_block_dropout_drops_neighbours_independently_and_its_gradient_has_the_same_mask():
+    torch.manual_seed(0)
+    inputs = torch.ones(400_000, requires_grad=True)
+    found = BlockDropout(0.5)(inputs)
+    found.sum().backward()
+    assert torch.equal(inputs.grad, found.detach())
+    dropped = (found == 0).float()
+    for apart in (1, 2, 3, 4):  # four of them come from one draw
+        both = (dropped[apart:] * dropped[:-apart]).mean().item()
+        assert both == pytest.approx(0.25, abs=0.005)
+
+
+def test_block_dropout_does_nothing_in_eval_and_takes_the_place_of_every_other():
+    model = small_model()
+    use_block_dropout(model)
+    assert {type(m) for m in model.modules() if isinstance(m, nn.Dropout)} == {BlockDropout}
+    values = torch.randn(5)
+    assert BlockDropout(0.5).eval()(values) is values
+
+
+def table_of(ids, pad_id=0):
+    lengths = np.full(len(ids), ids.shape[1])
+    return TokenTable(ids.flatten().astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), pad_id, 16)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_the_used_rows_ends_where_training_all_rows_does(family, config):
+    from ocensa_nb.models.classifier import MultiHeadClassifier
+
+    ids = np.random.default_rng(0).choice([2, 5, 9, 11, 30, 49], size=(8, 6))
+    ended = []
+    for narrowed in (False, True):
+        torch.manual_seed(0)
+        encoder = FAMILIES[family]()
+        pad_id = encoder.config.pad_token_id
+        model = MultiHeadClassifier(encoder, {"causa": 4}, dropout=0.0).eval()
+        table = table_of(ids, pad_id)
+        if narrowed:
+            table = used_vocabulary.narrow(encoder, table)
+            assert len(encoder.get_input_embeddings().weight) < 10
+        decaying = config.replace(weight_decay=0.5, learning_rate=1e-3)
+        optimizer = build_optimizer(model, decaying)
+        for step in range(6):
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * (step + 1)
+            logits = model(*table.batch(np.arange(8)))["causa"]
+            nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        used_vocabulary.widen(encoder)
+        assert len(encoder.get_input_embeddings().weight) == 50
+        ended.append(encoder.get_input_embeddings().weight.detach())
+    torch.testing.assert_close(ended[1], ended[0], atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_with_the_used_vocabulary_has_the_losses_and_the_whole_vocabulary_of_one_without(
+    config, notices, tmp_path
+):
+    runs = []
+    for narrowed in (True, False):
+        chosen = config.replace(out=str(tmp_path / str(narrowed)), freeze_layers=0, used_vocabulary=narrowed, epochs=1)
+        runs.append(train.fit(chosen, notices))
+    losses = [[line["loss"] for line in run.history() if "step" in line] for run in runs]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    models = [saved_model.load_model(Run.load(run.path))[0] for run in runs]
+    weights = [model.encoder.get_input_embeddings().weight for model in models]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
+
+
+class TestAStepThatRunsOutOfMemory:
+    def failing(self, model, largest):
+        """Return a forward that has no memory for more rows than `largest`."""
+
+        def forward(inputs, attention_mask):
+            if len(inputs) > largest:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+            return model(inputs, attention_mask)
+
+        return forward
+
+    def test_is_tried_again_in_halves_and_gives_what_the_smaller_run_gives(self, capsys):
+        results = []
+        for rows, largest in ((16, 4), (4, 16)):
+            model = small_model()
+            torch.manual_seed(5)
+            made = engine(model, Objective(HEADS, {}, 0.1), OFF)
+            made.forward = self.failing(model, largest)
+            loss, norm = made.step(cut(batch(16), rows))
+            results.append((loss, norm, {name: p.detach().clone() for name, p in model.named_parameters()}))
+        torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
+        said = capsys.readouterr().out
+        assert "Sin memoria con micro-batches de 16 filas: se repite el paso con 8" in said
+        assert "Sin memoria con micro-batches de 8 filas: se repite el paso con 4" in said
+
+    def test_stays_small_and_starts_each_try_without_gradients(self):
+        model = small_model().eval()
+        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made.forward = self.failing(model, 4)
+        made.micro_batches.run(made.accumulate, [batch(13)], model)
+        found = gradients(model)
+        assert made.micro_batches.pieces == 4
+        model.zero_grad()
+        engine(model, Objective(HEADS, {}, 0.0), OFF).accumulate([batch(13)])
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=0)
+
+    def test_that_has_no_room_for_one_row_is_a_sentence(self):
+        model = small_model()
+        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made.forward = self.failing(model, 0)
+        with pytest.raises(UserError, match="ni para un aviso"):
+            made.step([batch(2)])
+
+    def test_is_told_from_every_other_fault(self):
+        assert oom_retry.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        assert oom_retry.out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory"))
+        assert not oom_retry.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_compile_is_refused_with_the_reason_where_this_machine_cannot(monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(UserError, match=r"compile = True no es posible.*No working C\+\+ compiler"):
+        require_compiler(torch.device("cpu"))
+
+
+class TestBlockAttention:
+    def given(self, mask_kind):
+        draw = torch.Generator().manual_seed(0)
+        q, k, v = (torch.randn(2, 3, 5, 4, generator=draw) for _ in range(3))
+        mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+        mask[1, ..., 3:] = False
+        masks = {"none": None, "bool": mask, "float": torch.zeros(mask.shape).masked_fill(~mask, -1e9)}
+        return q, k, v, masks[mask_kind]
+
+    @pytest.mark.parametrize("mask_kind", ["none", "bool", "float"])
+    def test_is_torchs_attention_in_the_mean(self, mask_kind):
+        q, k, v, mask = self.given(mask_kind)
+        expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        torch.manual_seed(0)
+        with BlockAttention():
+            draws = torch.stack(
+                [
+                    nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.1)
+                    for _ in range(4000)
+                ]
+            )
+        assert draws.std(0).max() > 0
+        assert ((draws.mean(0) - expected).abs() < 6 * draws.std(0) / 4000**0.5 + 1e-4).all()
+
+    def test_leaves_every_other_attention_to_torch(self, monkeypatch):
+        from ocensa_nb.engine import fast_dropout
+
+        monkeypatch.setattr(fast_dropout, "_attention", None)
+        q, k, v, mask = self.given("bool")
+        with BlockAttention():
+            found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=0.5)
+        torch.testing.assert_close(found, nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("cls_only", [True, False])
+def test_no_step_waits_for_the_device(precision, cls_only):
+    """On a GPU a value read by the host waits for all work queued before it: no step may read one."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    read = []
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+                read.append("".join(traceback.format_stack()[-6:-1]))
+            return func(*args, **(kwargs or {}))
+
+    model, scaler = small_model(), torch.amp.GradScaler("cpu", enabled=precision == "fp16")
+    if not takes_ready_mask(model.encoder):
+        pytest.skip("transformers 4 asks every mask what it holds")
+    if cls_only:
+        assert model.shorten(batch(8)["inputs"], batch(8)["attention_mask"])
+    made = engine(model, Objective(HEADS, {"causa": torch.ones(9)}, 0.1), scaler, precision)
+    made.step([batch(8)])
+    with Reads():
+        made.step(cut(batch(8), 4))
+    assert not read, read[0]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_model_reads_texts_of_any_length():
+    model = small_model().eval()
+    forward = compiled(model)
+    for rows in (8, 5):
+        whole = batch(rows)
+        for length in (11, 7):
+            inputs, mask = whole["inputs"][:, :length], whole["attention_mask"][:, :length]
+            with torch.inference_mode():
+                torch.testing.assert_close(forward(inputs, mask), model(inputs, mask), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,122 @@
+"""The notebooks: one set-up cell, no outputs, one parameters cell of plain scalars, and they run from start to end."""
+
+import ast
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.notebook import headless
+from ocensa_nb.paths import ROOT
+from ocensa_nb.storage.run_folder import Run
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestEveryNotebook:
+    def test_is_valid_and_committed_without_outputs_for_kernel_python3(self, path):
+        notebook = read(path)
+        nbformat.validate(notebook)
+        assert notebook.metadata.kernelspec.name == "python3"
+        for cell in notebook.cells:
+            assert not cell.get("outputs")
+            assert cell.get("execution_count") is None
+
+    def test_has_the_same_set_up_cell_as_the_others(self, path):
+        setup = next(cell for cell in read(path).cells if cell.cell_type == "code")
+        assert setup.source == next(c for c in read(NOTEBOOKS[0]).cells if c.cell_type == "code").source
+
+    def test_has_one_parameters_cell_of_plain_scalars(self, path):
+        tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        for statement in ast.parse(tagged[0].source).body:
+            value = ast.literal_eval(statement.value)
+            assert value is None or isinstance(value, str | int | float | bool)
+
+    def test_links_to_another_notebook_that_exists(self, path):
+        last = read(path).cells[-1]
+        target = last.source.rsplit("](", 1)[1].split(")")[0]
+        assert (path.parent / target).exists()
+
+    def test_keeps_its_logic_in_the_package(self, path):
+        for cell in read(path).cells:
+            if cell.cell_type == "code":
+                tree = ast.parse(cell.source)
+                assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
+                assert len(cell.source.splitlines()) <= 25
+
+
+@pytest.fixture(scope="module")
+def results(csv, tmp_path_factory):
+    out = tmp_path_factory.mktemp("suite") / "demo"
+    return headless.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1})
+
+
+def test_the_suite_runs_all_four_and_gathers_metrics_times_and_html(results):
+    folder = Path(results["out"])
+    assert tuple(results["seconds"]) == headless.SUITE
+    for name in results["seconds"]:
+        assert "<html" in (folder / f"{name}.html").read_text(encoding="utf-8")
+    run = Run.load(results["run"])
+    assert results["test"] == run.metrics["test"]
+    assert run.config.epochs == 1
+    assert (run.path / "training.gif").exists()
+    assert (folder / "evaluation/metrics.json").exists()
+    assert list(headless.results_table(results).index) == ["modo", "causa", "prioridad"]
+
+
+def test_an_executed_notebook_shows_its_pictures_and_no_error(results):
+    for name in results["seconds"]:
+        outputs = [o for c in read(Path(results["out"]) / f"{name}.ipynb").cells for o in c.get("outputs", [])]
+        assert not any(o.output_type == "error" for o in outputs)
+        kinds = {kind for o in outputs for kind in o.get("data", {})}
+        if name.startswith(("02", "03", "04")):
+            assert "image/png" in kinds
+    assert "data:image/gif" in (Path(results["out"]) / "03_train.html").read_text(encoding="utf-8")
+
+
+def test_a_notebook_that_stops_says_its_sentence_without_a_traceback(tmp_path):
+    with pytest.raises(UserError, match=r"04_evaluate se detuvo\. No existe la carpeta de corrida"):
+        headless.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
+    outputs = [o for c in read(tmp_path / "04_evaluate.ipynb").cells for o in c.get("outputs", [])]
+    error = next(o for o in outputs if o.output_type == "error" and o.ename == "UserError")
+    assert len(error.traceback) == 1
+    assert (tmp_path / "04_evaluate.html").exists()
+
+
+def test_the_comparison_runs_as_a_notebook_and_shows_tables_and_pictures(csv, tmp_path):
+    out = tmp_path / "comparison"
+    parameters = {"model": "tiny", "data": str(csv), "steps": 1, "quality": False, "out": str(out)}
+    executed = headless.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
+    outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
+    assert sum("text/html" in o.get("data", {}) for o in outputs) >= 2
+    assert (out / "compare.json").exists()
+
+
+def test_the_stop_button_keeps_where_the_training_was_and_shows_one_sentence(csv, tmp_path):
+    from jupyter_client.manager import start_new_kernel
+
+    out = tmp_path / "run"
+    settings = {"model": "tiny", "data": str(csv), "out": str(out), "epochs": 500, "patience": 500, "precision": "fp32"}
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+    try:
+        client.execute("from ocensa_nb import config, fit\n" + f"run = fit(config.from_recipe('cpu', {settings!r}))")
+        while not (out / "history.jsonl").exists():
+            time.sleep(0.1)
+        manager.interrupt_kernel()  # what the button does
+        reply = client.get_shell_msg(timeout=60)["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["ename"] == "AskedToStopError"
+    assert len(reply["traceback"]) == 1
+    assert f"⛔ Entrenamiento detenido; lo hecho queda en «{out}»" in reply["traceback"][0]
+    assert (out / "last/checkpoint.safetensors").exists()

@@ -1,0 +1,186 @@
+"""The manifest of a run: every damaged file is detected and named, and so is every damaged file of `last/`."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.evaluation import evaluate
+from ocensa_nb.files import checksums
+from ocensa_nb.storage import manifest, run_folder
+from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
+from ocensa_nb.storage.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
+from tests.helpers import dying
+
+FLIPS = 200
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Path(shutil.copytree(run.path, tmp_path / "copy"))
+
+
+def flip(path, draw):
+    """Flip one random bit of a file; return what it was."""
+    whole = path.read_bytes()
+    content = bytearray(whole)
+    position = draw.randrange(len(content))
+    content[position] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+    return whole
+
+
+def as_earlier(run):
+    """Turn a finished run into one of a version without manifests."""
+    facts = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+    facts.pop("sha256", None)
+    facts["files"] = checksums.seal(run, (LABELS, HEADS, ENCODER))
+    (run / CONFIG).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (run / MANIFEST).unlink(missing_ok=True)
+
+
+def test_flipped_bits_of_any_file_are_detected_and_the_file_is_named(copy, stopped, tmp_path, capsys):
+    draw = random.Random(13)
+    last = tmp_path / "run" / LAST
+    files = sorted(path for path in copy.rglob("*") if path.is_file()) + [last / name for name in FILES]
+    assert {path.name for path in files} >= {CONFIG, LABELS, METRICS, HISTORY, HEADS, MANIFEST, *FILES}
+    detected = 0
+    for count in range(FLIPS):
+        path = files[count % len(files)]
+        whole = flip(path, draw)
+        if path.parent == last:
+            CheckpointFiles(last).read()
+            detected += f"«{path}» está incompleto o dañado" in capsys.readouterr().out
+        else:
+            with pytest.raises(UserError) as refused:
+                Run.load(copy)
+            detected += path.relative_to(copy).as_posix() in str(refused.value)
+        path.write_bytes(whole)
+    assert detected == FLIPS
+    Run.load(copy)
+
+
+@pytest.mark.parametrize("name", [CONFIG, LABELS, METRICS, HISTORY])
+def test_changed_text_of_a_finished_run_is_rejected_with_its_name(copy, name):
+    text = (copy / name).read_text(encoding="utf-8")
+    (copy / name).write_text(text.replace("1", "2", 1), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"El archivo {name} .*no es el que se guardó"):
+        Run.load(copy)
+
+
+def test_evaluate_of_run_with_changed_seed_is_rejected(copy):
+    facts = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
+    facts["config"]["seed"] = 7
+    (copy / CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(UserError, match=CONFIG):
+        evaluate.evaluate(Run.load(copy))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"files": []}', '{"files": {}}', "\ud800"])
+def test_damaged_manifest_is_rejected_with_its_name(copy, content):
+    (copy / MANIFEST).write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UserError, match=rf"{MANIFEST}.*dañado"):
+        Run.load(copy)
+
+
+def test_run_whose_manifest_is_gone_is_rejected(copy):
+    (copy / MANIFEST).unlink()
+    with pytest.raises(UserError, match=rf"le falta {MANIFEST}"):
+        Run.load(copy)
+
+
+def test_manifest_does_not_cover_the_animation(copy):
+    (copy / run_folder.GIF).write_bytes(b"GIF89a")
+    assert Run.load(copy)
+
+
+def test_run_without_manifest_of_earlier_version_opens_with_a_warning(run, copy, capsys):
+    as_earlier(copy)
+    opened = Run.load(copy)
+    said = capsys.readouterr().out
+    assert f"La corrida «{copy}» es de una versión anterior, sin {MANIFEST}" in said
+    assert opened.config == run.config
+    assert opened.metrics == run.metrics
+    assert run_folder.finished(copy.parent) == [copy]
+
+
+@pytest.mark.parametrize("name", [LABELS, HEADS, f"{ENCODER}/tokenizer.json"])
+def test_damaged_file_that_an_earlier_version_sealed_is_rejected_with_its_name(copy, name):
+    as_earlier(copy)
+    flip(copy / name, random.Random(1))
+    with pytest.raises(UserError, match=f"El archivo {name}"):
+        Run.load(copy)
+
+
+def test_earlier_run_that_was_not_tidied_up_is_finished(run, config, notices, copy):
+    as_earlier(copy)
+    (copy / LAST).mkdir()
+    again = train.fit(config.replace(out=str(copy)), notices)
+    assert again.metrics == run.metrics
+    assert not (copy / LAST).exists()
+    assert not (copy / MANIFEST).exists()
+
+
+def test_run_interrupted_before_its_manifest_is_not_finished_and_resumes_with_one(
+    run, config, notices, tmp_path, monkeypatch
+):
+    settings = config.replace(out=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "seal", interrupted)
+        with pytest.raises(AskedToStopError):
+            train.fit(settings, notices)
+    assert (tmp_path / "run" / METRICS).exists()
+    assert not manifest.is_finished(tmp_path / "run")
+    assert run_folder.finished(tmp_path) == []
+    assert dying.content(train.fit(settings, notices).path) == dying.content(run.path)
+    assert Run.load(tmp_path / "run").config == settings
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_flipped_bits_of_an_unfinished_config_are_detected_unless_they_only_hit_its_checksum_key(stopped, tmp_path):
+    path, draw = tmp_path / "run" / CONFIG, random.Random(13)
+    kept = run_folder.read_config(path.parent)
+    detected = 0
+    for _ in range(FLIPS):
+        whole = flip(path, draw)
+        try:
+            facts = run_folder.read_config(path.parent)
+        except UserError as error:
+            detected += str(path) in str(error)
+        else:
+            assert {name: facts[name] for name in kept} == kept
+        path.write_bytes(whole)
+    assert detected > 0.98 * FLIPS
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", 43), ("precision", "bf16")])
+def test_resume_of_run_with_changed_config_is_rejected_with_its_name(stopped, notices, tmp_path, field, value):
+    path = tmp_path / "run" / CONFIG
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    (facts if field in facts else facts["config"])[field] = value
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    for settings in (stopped, stopped.replace(**{field: value})):
+        with pytest.raises(UserError, match=rf"{CONFIG}.*dañado"):
+            train.fit(settings, notices)
+
+
+def test_damaged_labels_of_an_interrupted_run_are_written_again(run, stopped, notices, tmp_path):
+    flip(tmp_path / "run" / LABELS, random.Random(2))
+    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+
+
+def test_damaged_history_of_an_interrupted_run_is_printed_and_the_training_resumes(
+    run, stopped, notices, tmp_path, capsys
+):
+    path = tmp_path / "run" / HISTORY
+    path.write_text(path.read_text(encoding="utf-8").replace('"step": 2', '"step": 3', 1), encoding="utf-8")
+    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert f"El historial «{path}» está dañado" in capsys.readouterr().out

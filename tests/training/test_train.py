@@ -1,0 +1,243 @@
+"""The loop: exact accumulation, a schedule that waits for the optimiser, mixed precision, and the best epoch kept."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ocensa_nb.encoders import token_table
+from ocensa_nb.encoders.loading import load_tokenizer
+from ocensa_nb.engine.batching import step_loader
+from ocensa_nb.engine.loss import Objective
+from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.models import saved_model
+from ocensa_nb.runtime import signals
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
+from ocensa_nb.training.early_stopping import EarlyStopping
+from tests.helpers import dying
+from tests.helpers.small_engine import HEADS, SIZES, batch, cut, engine, gradients, small_model
+
+
+@pytest.mark.parametrize("rows", [16, 13])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(rows, weighted):
+    whole = batch(rows)
+    weights = {"causa": torch.linspace(0.2, 3.0, SIZES["causa"])} if weighted else {}
+
+    # The plain reference: torch's own mean losses, one pass over the whole batch.
+    model = small_model().eval()
+    logits = model(whole["inputs"], whole["attention_mask"])
+    reference = sum(
+        share * nn.CrossEntropyLoss(weight=weights.get(head), label_smoothing=0.1)(logits[head], whole["labels"][head])
+        for head, share in HEADS.items()
+    )
+    reference.backward()
+    expected = gradients(model)
+
+    for size in (rows, 4, 1):
+        model = small_model().eval()
+        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(cut(whole, size)).sum()
+        assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=f"{name}, micro-batch {size}")
+
+
+def test_a_training_of_4_by_4_has_the_losses_of_one_of_16(config, csv, tmp_path):
+    losses = []
+    for size, steps in ((16, 1), (4, 4)):
+        cuts = {"batch_size": size, "gradient_accumulation_steps": steps, "dropout": 0.0, "freeze_layers": 4}
+        settings = config.replace(out=str(tmp_path / str(size)), epochs=1, class_weights=True, **cuts)
+        losses.append([line["loss"] for line in train.fit(settings).history() if "step" in line])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_an_overflow_skips_the_optimiser_and_the_norm_says_so():
+    model = small_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    too_large = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    _, norm = engine(model, Objective(HEADS, {}, 0.0), too_large, "fp16").step([batch(8)])
+    assert not norm.isfinite()
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+    fitting = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    _, norm = engine(model, Objective(HEADS, {}, 0.0), fitting, "fp16").step([batch(8)])
+    assert norm.isfinite()
+    assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_gradients_are_clipped_after_unscaling():
+    model = small_model().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    engine(model, Objective(HEADS, {}, 0.0), scaler, "fp32", optimizer, max_grad_norm=0.01).step([batch(8)])
+    moved = torch.cat([(before[name] - p.detach()).flatten() for name, p in model.named_parameters()])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_every_precision_trains_on_a_cpu_and_counts_skipped_steps(config, notices, tmp_path, precision):
+    run = train.fit(config.replace(out=str(tmp_path / precision), precision=precision, epochs=1), notices)
+    losses = [line["loss"] for line in run.history() if "step" in line]
+    assert np.isfinite(losses).all()
+    assert run.facts["precision"] == precision
+    steps = len(losses)
+    assert 0 <= run.facts["skipped_steps"] < steps
+
+
+def test_the_schedule_warms_up_and_decays_to_zero_over_the_whole_run():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = LinearSchedule(optimizer, warmup_ratio=0.1, total_steps=100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.move(1)
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_the_schedule_goes_back_by_the_steps_that_an_overflow_skipped(config, notices, tmp_path, monkeypatch):
+    moves = []
+    move = LinearSchedule.move
+    monkeypatch.setattr(LinearSchedule, "move", lambda self, steps: (moves.append(steps), move(self, steps)))
+    # Warmed up by scale 2^40, the first steps overflow until the scaler has come down to where they do not.
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda kind, enabled: scaler(kind, init_scale=2.0**40, enabled=enabled)
+    )
+    run = train.fit(config.replace(out=str(tmp_path / "run"), precision="fp16", epochs=1), notices)
+    steps = sum("step" in line for line in run.history())
+    assert run.facts["skipped_steps"] > 0
+    assert sum(moves) == steps - run.facts["skipped_steps"]
+
+
+def test_biases_and_norms_do_not_decay_and_frozen_weights_are_not_the_optimisers(config):
+    from ocensa_nb.models.classifier import freeze
+
+    model = small_model()
+    freeze(model, 1)
+    optimizer = build_optimizer(model, config)
+    held = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in held) == parameter.requires_grad
+        if parameter.requires_grad:
+            group = held[id(parameter)]
+            assert group["weight_decay"] == (config.weight_decay if parameter.ndim > 1 else 0.0)
+            own = config.learning_rate if name.startswith("encoder.") else config.head_learning_rate
+            assert group["lr"] == own
+
+
+def test_the_saved_weights_are_the_best_epochs_and_not_the_lasts(config, notices, tmp_path, monkeypatch):
+    script = iter([0.1, 0.5, 0.4, 0.3, 0.2])
+    after_epoch = {}
+    update = EarlyStopping.update
+
+    def scripted(self, epoch, scores, model):
+        after_epoch[epoch] = {
+            n: p.detach().clone() for n, p in model.named_parameters() if not n.startswith("encoder.")
+        }
+        return update(self, epoch, {**scores, self.monitor: next(script)}, model)
+
+    monkeypatch.setattr(EarlyStopping, "update", scripted)
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=9, patience=3), notices)
+    assert run.metrics["best_epoch"] == 2
+    assert run.metrics["epochs"] == 5  # three without a gain after the second
+    saved = load_file(run.path / "heads.safetensors")
+    assert all(torch.equal(saved[name], after_epoch[2][name]) for name in saved)
+    assert any(not torch.equal(saved[name], after_epoch[5][name]) for name in saved)
+
+
+def test_a_gain_under_min_delta_does_not_buy_patience_but_is_kept(config):
+    stopping = EarlyStopping(config.replace(patience=2, min_delta=0.05))
+    model = nn.Linear(1, 1)
+    assert [stopping.update(epoch, {"causa_f1": f1}, model) for epoch, f1 in enumerate([0.5, 0.52, 0.54], 1)] == [
+        False,
+        False,
+        True,
+    ]
+    assert stopping.best_epoch == 3
+
+
+def test_the_metrics_are_those_of_the_restored_weights_loaded_back_from_disk(run, notices):
+    from ocensa_nb.encoders.token_table import encode
+
+    model, tokenizer = saved_model.load_model(Run.load(run.path))
+    rows = notices.split["test"]
+    table = encode(notices.texts, tokenizer, run.config.max_length)
+    found = inference.predictions(inference.logits(model, table, rows, "fp32"))
+    flat = flat_metrics({head: y[rows] for head, y in notices.labels.items()}, found)
+    assert flat == run.metrics["test"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_same_config_gives_the_same_bits_twice_in_a_row_and_in_another_process(config, tmp_path, precision):
+    settings = config.replace(epochs=1, precision=precision)
+    first, second, elsewhere = (settings.replace(out=str(tmp_path / name)) for name in "abc")
+    train.fit(first), train.fit(second)
+    assert dying.content(tmp_path / "a") == dying.content(tmp_path / "b")
+    if sys.platform != "win32":
+        assert dying.process(elsewhere) == 0
+        assert dying.content(tmp_path / "c") == dying.content(tmp_path / "a")
+    other = settings.replace(out=str(tmp_path / "d"), seed=7)
+    assert dying.content(train.fit(other).path) != dying.content(tmp_path / "a")
+
+
+def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):
+    losses = []
+    for workers in (0, 2):
+        settings = config.replace(out=str(tmp_path / str(workers)), epochs=2, num_workers=workers)
+        losses.append([line["loss"] for line in train.fit(settings, notices).history() if "step" in line])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a process")
+def test_a_stop_that_reaches_every_process_costs_no_batch(config, notices):
+    table = token_table.encode(notices.texts, load_tokenizer("tiny", notices.texts), config.max_length)
+    loader, sampler = step_loader(table, notices, config.replace(num_workers=1), torch.device("cpu"))
+    batches = iter(loader)
+    next(batches)
+    for number in signals.SIGNALS:
+        os.kill(batches._workers[0].pid, number)
+    assert sum(1 for _ in batches) == len(sampler) - 1
+
+
+def test_the_history_has_a_line_a_step_and_a_line_an_epoch(run):
+    lines = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "step" in line]
+    epochs = [line for line in lines if "step" not in line]
+    assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
+    assert set(steps[0]) == {"step", "epoch", "loss", "lr", "rows_per_second", "memory"}
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    assert "causa_f1" in epochs[0]
+
+
+def test_each_epoch_keeps_the_confusion_of_the_monitored_head_on_validation(run, notices):
+    truth = notices.labels["causa"][notices.split["val"]]
+    for line in (line for line in run.history() if "step" not in line):
+        triples = np.array(line["confusion"])
+        assert np.repeat(triples[:, 0], triples[:, 2]).tolist() == sorted(truth)
+        hits = triples[triples[:, 0] == triples[:, 1], 2].sum()
+        assert hits / len(truth) == pytest.approx(line["causa_accuracy"])
+
+
+def test_any_number_of_heads_can_be_learnt(csv, config, tmp_path):
+    settings = config.replace(heads={"causa": 1.0}, out=str(tmp_path / "one"), epochs=1)
+    assert set(train.fit(settings).classes) == {"causa"}
+
+
+def test_more_frozen_layers_than_there_are_stops_before_a_folder_is_made(config, notices, tmp_path):
+    with pytest.raises(UserError, match="freeze_layers = 9"):
+        train.fit(config.replace(freeze_layers=9, out=str(tmp_path / "no")), notices)
+    assert not (tmp_path / "no").exists()
