@@ -20,8 +20,6 @@ from transformers import (
 from ocensa_nb.models.classifier import MultiHeadClassifier
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
-
-
 DEBERTA_V3 = {  # what microsoft/mdeberta-v3-base sets: positions enter every layer through `rel_embeddings`
     "relative_attention": True,
     "position_buckets": 4,
@@ -31,8 +29,6 @@ DEBERTA_V3 = {  # what microsoft/mdeberta-v3-base sets: positions enter every la
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
-
-
 FAMILIES = {
     "bert": lambda: BertModel(BertConfig(**SMALL), add_pooling_layer=False),
     "roberta": lambda: RobertaModel(RobertaConfig(**SMALL), add_pooling_layer=False),
@@ -43,14 +39,8 @@ FAMILIES = {
     "deberta-v2": lambda: DebertaV2Model(DebertaV2Config(**SMALL, **DEBERTA_V3)),
     "mpnet": lambda: MPNetModel(MPNetConfig(**SMALL), add_pooling_layer=False),
 }
-
-
 CLS_FAMILIES = ("bert", "roberta", "electra", "distilbert")  # whose last layer is computed for [CLS] alone
-
-
 IDS = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(0))
-
-
 MASK = (torch.arange(7) < torch.tensor([[7], [3], [5], [6]])).long()
 
 

@@ -8,11 +8,7 @@ from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.training import train
 
 HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
-
-
 SIZES = {"modo": 5, "causa": 9, "prioridad": 4}
-
-
 OFF = torch.amp.GradScaler("cpu", enabled=False)
 
 

@@ -109,7 +109,9 @@ def test_the_stop_button_keeps_where_the_training_was_and_shows_one_sentence(csv
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
     try:
         client.execute("from ocensa_nb import config, fit\n" + f"run = fit(config.from_recipe('cpu', {settings!r}))")
+        end = time.monotonic() + 120
         while not (out / "history.jsonl").exists():
+            assert time.monotonic() < end
             time.sleep(0.1)
         manager.interrupt_kernel()  # what the button does
         reply = client.get_shell_msg(timeout=60)["content"]
