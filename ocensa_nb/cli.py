@@ -47,16 +47,16 @@ def train(
 ) -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
     from ocensa_nb.figures import plots
-    from ocensa_nb.storage.resume import refuse_finished
+    from ocensa_nb.storage.resume import reject_finished
     from ocensa_nb.training import train as training
 
-    refuse_finished(config.validate())
+    reject_finished(config.validate())
     notices = training.load_notices(config)
     print(notices.report)
     print(f"Receta {recipe}, codificador {config.model}.", flush=True)
     run = training.fit(config, notices)
     plots.training_gif(run)
-    metrics, seconds = run.metrics, run.facts["seconds"]
+    metrics, seconds = run.metrics, run.metadata["seconds"]
     print(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
     print(
         f"Entrenar tardó {seconds['training']:.0f} s, de {seconds['expected']:.0f} s previstos; todo, "
@@ -130,7 +130,7 @@ def compare(
     results = comparison.compare(config, steps)
     print(comparison.table(results).to_string(index=False))
     print("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
-    print("\n".join(comparison.verdicts(results)))
+    print("\n".join(comparison.summaries(results)))
     try:
         if quality:
             results["quality"] = trainings.quality(config, results, epochs, seeds)

@@ -18,7 +18,7 @@ TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componen
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 PADDINGS = ("dynamic", "max_length")
 RESUMES = ("auto", "never")
-METRICS = ("f1", "f1_macro", "accuracy", "precision", "recall")
+METRIC_NAMES = ("f1", "f1_macro", "accuracy", "precision", "recall")
 
 # Where a run is kept and how it is made, not what it is: two runs that differ only here are the same experiment.
 _NOT_IN_FINGERPRINT = ("data", "out", "num_workers", "resume", "checkpoint_minutes")
@@ -147,7 +147,7 @@ class TrainConfig:
     @property
     def monitored_head(self) -> str:
         """The head that `monitor` is a metric of."""
-        return next(head for head in self.heads if self.monitor.removeprefix(f"{head}_") in METRICS)
+        return next(head for head in self.heads if self.monitor.removeprefix(f"{head}_") in METRIC_NAMES)
 
     def validate(self) -> "TrainConfig":
         """Return the config itself, or raise `UserError` naming the first field and value that cannot be."""
@@ -169,7 +169,7 @@ class TrainConfig:
         if self.resume not in RESUMES:
             raise UserError(unknown("En resume, el valor", self.resume, RESUMES))
         self._validate_heads()
-        monitors = [f"{head}_{metric}" for head in self.heads for metric in METRICS]
+        monitors = [f"{head}_{metric}" for head in self.heads for metric in METRIC_NAMES]
         if self.monitor not in monitors:
             raise UserError(unknown("En monitor, la métrica", self.monitor, monitors))
         return self

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ocensa_nb.benchmark.techniques import Technique, verdict
+from ocensa_nb.benchmark.techniques import Technique, summarize
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.encoders.layer_slice import layers
 from ocensa_nb.encoders.token_table import TokenTable, epoch_batches
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine import step as engines
-from ocensa_nb.engine.batching import EffectiveBatches, MicroBatch
-from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.engine.batching import MicroBatch, StepDataset
+from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.models.classifier import count_parameters
 from ocensa_nb.runtime import environment, timing
 from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
@@ -65,7 +65,7 @@ class Measured:
     run_seconds: float
     models_seconds: float
     claim: tuple[float, float] | None
-    verdict: str
+    summarize: str
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Bench:
             variant.flops = flops / len(rounds)
             variant.memory = memory.bytes
             variant.trainable = count_parameters(engine.model)[0]
-            if isinstance(engine.table, HiddenTable):
+            if isinstance(engine.table, FeatureTable):
                 self._price_the_cache(variant, engine)
         else:
             engine.step(batches[rounds[-1][:1]])  # one row: the moments are made, and the kernels warm
@@ -145,7 +145,7 @@ class Bench:
 
     def _build(
         self, variant: Variant, rounds: list[np.ndarray]
-    ) -> tuple[engines.Engine, EffectiveBatches, list[np.ndarray]]:
+    ) -> tuple[engines.Engine, StepDataset, list[np.ndarray]]:
         """Return a fresh engine of a variant, what makes its micro-batches, and the rows of each of its steps."""
         config = variant.config
         seed_everything(config.seed)
@@ -163,7 +163,7 @@ class Bench:
         with contextlib.redirect_stdout(io.StringIO()):  # what it says of every fresh engine
             engine = engines.build(config, self.notices, table, model, precision, self.device, plain=variant.plain)
         engine.model.train()
-        return engine, EffectiveBatches(engine.table, labels, config.batch_size, config.padding), rounds
+        return engine, StepDataset(engine.table, labels, config.batch_size, config.padding), rounds
 
     def peaks(self) -> dict[str, float]:
         """Return the machine's matrix-product peak, in Gflop/s, in fp32 and in the precision that is fastest here."""
@@ -204,7 +204,7 @@ class Bench:
                 run_seconds=run,
                 models_seconds=MODELS * run,
                 claim=technique.claim,
-                verdict=verdict(technique, speedup, low, high) if variant is not baseline else "",
+                summarize=summarize(technique, speedup, low, high) if variant is not baseline else "",
             )
             found.append(asdict(measured))
         return found

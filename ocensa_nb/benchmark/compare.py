@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ocensa_nb.benchmark.ablation import Bench, Variant
-from ocensa_nb.benchmark.techniques import SHORTER, alone, rungs
+from ocensa_nb.benchmark.techniques import SHORTER, cumulative, individual
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.data.write_table import write_table
 from ocensa_nb.encoders.layer_slice import layers
@@ -48,10 +48,12 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     torch.set_num_threads(environment.threads())
 
     halves = resolve_precision("auto", environment.device()) != "fp32"
-    stack = rungs(base, depth, cuts, halves)
+    stack = cumulative(base, depth, cuts, halves)
     ours = next(place for place, (technique, _) in enumerate(stack) if technique.engine)
     stacked = [Variant(technique, rung, place < ours) for place, (technique, rung) in enumerate(stack)]
-    single = [Variant(t, base.replace(**t.changes), not t.engine) for t in alone(depth, cuts, halves, base.batch_size)]
+    single = [
+        Variant(t, base.replace(**t.changes), not t.engine) for t in individual(depth, cuts, halves, base.batch_size)
+    ]
     bench = Bench(notices, tables, encoder, base)
     variants = stacked + single
     with tqdm(total=steps * len(variants), desc="Midiendo", unit="paso", dynamic_ncols=True) as bar:
@@ -94,7 +96,7 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
     return pd.DataFrame([{name: show(m) for name, show in columns.items()} for m in results[which]])
 
 
-def verdicts(results: Mapping[str, Any]) -> list[str]:
+def summaries(results: Mapping[str, Any]) -> list[str]:
     """Return what there is to say of each technique of the guide, a Spanish sentence each."""
     said = [f"{m['title']}. {m['verdict']}" for m in results["alone"]]
     best = results["ladder"][-1]
@@ -119,4 +121,4 @@ def write(results: Mapping[str, Any], folder: Path) -> None:
     write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     for which in ("ladder", "alone"):
         write_table(table(results, which), folder / f"{which}.csv")
-    write_text(folder / "verdicts.txt", "\n".join(verdicts(results)) + "\n")
+    write_text(folder / "verdicts.txt", "\n".join(summaries(results)) + "\n")

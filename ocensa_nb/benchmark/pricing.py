@@ -22,7 +22,7 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.encoders.loading import untrained
 from ocensa_nb.encoders.token_table import TokenTable, epoch_batches, sorted_batches
 from ocensa_nb.engine import step as engines
-from ocensa_nb.engine.batching import EffectiveBatches
+from ocensa_nb.engine.batching import StepDataset
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.precision import allow_tf32
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
@@ -239,7 +239,7 @@ def _steps(
 ) -> list[float]:
     """Return the median seconds of a step of each size."""
     labels = {head: np.zeros(len(engine.table), np.int64) for head in notices.classes}
-    batches = EffectiveBatches(engine.table, labels, config.batch_size, config.padding)
+    batches = StepDataset(engine.table, labels, config.batch_size, config.padding)
     bounds = np.concatenate([[0], np.cumsum(sizes[:, 0])])
     rows = [np.arange(a, b) for a, b in itertools.pairwise(bounds)]
     for step in rows[:2]:

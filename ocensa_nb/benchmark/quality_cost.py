@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ocensa_nb.benchmark.ablation import EPOCHS
-from ocensa_nb.benchmark.techniques import rungs
+from ocensa_nb.benchmark.techniques import cumulative
 from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.runtime.timing import duration
@@ -37,7 +37,7 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
         class_weights=False,
     )
     notices = load_notices(base)
-    stacked = rungs(base, results["depth"], results["cuts"], results["halves"])
+    stacked = cumulative(base, results["depth"], results["cuts"], results["halves"])
     points: list[dict[str, Any]] = []
     for place, (technique, rung) in enumerate(stacked):
         measured = results["ladder"][place]
@@ -58,7 +58,7 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
                     said = "Detenido. Estos entrenamientos no se continúan: lo medido antes queda."
                     raise AskedToStopError(said, error.signal) from None
                 scores.append(float(np.mean([run.metrics["val"][f"{head}_f1"] for head in run.classes])))
-                times.append(run.facts["seconds"]["training"] + run.facts["seconds"]["trunk"])
+                times.append(run.metadata["seconds"]["training"] + run.metadata["seconds"]["trunk"])
         points[-1] |= {"trained_seconds": float(np.mean(times)), "trained": True}
         for point in points:  # and all before it that compute the same
             if "f1" not in point:

@@ -61,7 +61,7 @@ def ladder(depth: int, cuts: bool, halves: bool) -> list[Technique]:
     ]
 
 
-def rungs(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:
+def cumulative(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:
     """Return the ladder of an encoder and its data: each technique, with its config on top of those before it."""
     found = []
     for technique in ladder(depth, cuts, halves):
@@ -70,7 +70,7 @@ def rungs(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple
     return found
 
 
-def alone(depth: int, cuts: bool, halves: bool, batch_size: int) -> list[Technique]:
+def individual(depth: int, cuts: bool, halves: bool, batch_size: int) -> list[Technique]:
     """Return the techniques that are measured each on its own against the baseline."""
     micro = max(1, batch_size // 4)
     return [
@@ -91,7 +91,7 @@ def alone(depth: int, cuts: bool, halves: bool, batch_size: int) -> list[Techniq
     ]
 
 
-def verdict(technique: Technique, speedup: float, low: float, high: float) -> str:
+def summarize(technique: Technique, speedup: float, low: float, high: float) -> str:
     """Say in one Spanish sentence what a technique gave here, beside what the guide promises.
 
     speedup: the median, in times; low and high: the least and the most that was measured.

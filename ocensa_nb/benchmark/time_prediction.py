@@ -27,7 +27,7 @@ STAND_IN = "minilm"  # whose tokens stand for those of an encoder that is not on
 
 
 @dataclass(frozen=True)
-class Expected:
+class TimeEstimate:
     """Seconds of a whole training, and by what share they may be off."""
 
     seconds: float
@@ -110,7 +110,7 @@ class Forecast:
         """Tell whether `expected` answers at once; else it measures for some seconds."""
         return self._price_key(config) in self._prices
 
-    def expected(self, config: TrainConfig) -> Expected:
+    def expected(self, config: TrainConfig) -> TimeEstimate:
         """Return how long the training of a config should take, all its epochs and the frozen layers once.
 
         Measures steps of this encoder's shape the first time it is asked for one in a precision. Raises `UserError` for
@@ -130,7 +130,7 @@ class Forecast:
         seconds = config.epochs * (epoch + scoring["val"]) + sum(scoring.values())
         if config.cache_trunk and config.freeze_layers:
             seconds += prices.trunk(config, lengths)
-        return Expected(whole * seconds, prices.spread)
+        return TimeEstimate(whole * seconds, prices.spread)
 
     def measured_seconds(self, *configs: TrainConfig) -> float:
         """Return how long it took to measure what the prices of some configs, already told, come from."""

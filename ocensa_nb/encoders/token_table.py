@@ -44,7 +44,7 @@ class TokenTable:
         """Return input ids and attention mask, int64 (rows, width); width is the longest row's, or max_length."""
         import torch
 
-        index, mask = places(self.offsets, rows, self.max_length if padding == "max_length" else 0)
+        index, mask = padded_index(self.offsets, rows, self.max_length if padding == "max_length" else 0)
         ids = np.where(mask, self.ids[index], self.pad_id).astype(np.int64)
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
@@ -76,7 +76,7 @@ class TokenTable:
         return TokenTable(np.concatenate(parts), offsets, self.pad_id, self.max_length), entry
 
 
-def places(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return where the padded batch of some ragged rows lies in the flat array, and which places hold a token.
 
     index: int64 (rows, width), with a row's last place standing in for its padding; mask: bool (rows, width). The

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.encoders.token_table import TokenTable, epoch_batches
-from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.runtime.signals import SIGNALS
 
 # inputs: ids, int64 (rows, length), or hidden states (rows, length, width); attention_mask: int64 (rows, length);
@@ -20,11 +20,11 @@ from ocensa_nb.runtime.signals import SIGNALS
 MicroBatch = dict[str, Any]
 
 
-class EffectiveBatches(Dataset):
+class StepDataset(Dataset):
     """Rows of one optimiser step in, its micro-batches out; the ids are ready-made, so this only pads."""
 
     def __init__(
-        self, table: TokenTable | HiddenTable, labels: dict[str, np.ndarray], batch_size: int, padding: str
+        self, table: TokenTable | FeatureTable, labels: dict[str, np.ndarray], batch_size: int, padding: str
     ) -> None:
         self.table, self.labels = table, labels
         self.batch_size, self.padding = batch_size, padding
@@ -61,14 +61,14 @@ class EpochSampler(Sampler):
 
 
 def step_loader(
-    table: TokenTable | HiddenTable, notices: Notices, config: TrainConfig, device: torch.device
+    table: TokenTable | FeatureTable, notices: Notices, config: TrainConfig, device: torch.device
 ) -> tuple[DataLoader, EpochSampler]:
     """Return a loader with one item an optimiser step, and the sampler that decides their rows."""
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
-    on_gpu = isinstance(table, HiddenTable) and table.hidden.is_cuda
+    on_gpu = isinstance(table, FeatureTable) and table.hidden.is_cuda
     workers = 0 if on_gpu else config.num_workers  # a worker process has no hold on the GPU's memory
     loader = DataLoader(
-        EffectiveBatches(table, notices.labels, config.batch_size, config.padding),
+        StepDataset(table, notices.labels, config.batch_size, config.padding),
         sampler=sampler,
         batch_size=None,  # an item is a batch already
         num_workers=workers,

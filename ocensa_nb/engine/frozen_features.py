@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ocensa_nb.encoders.layer_slice import NOT_SUPPORTED, layers
-from ocensa_nb.encoders.token_table import TokenTable, places, sorted_batches
+from ocensa_nb.encoders.token_table import TokenTable, padded_index, sorted_batches
 from ocensa_nb.engine.oom_retry import Pieces, out_of_memory
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.runtime.device import to_device
@@ -32,7 +32,7 @@ FP32 = (torch.float32, np.float32)
 
 
 @dataclass(frozen=True)
-class HiddenTable:
+class FeatureTable:
     """Hidden states after the frozen layers, ragged, one entry for all rows of the same text.
 
     hidden: (tokens, width) in the run's precision, in memory, mapped from a file or on the GPU; offsets: int64
@@ -52,7 +52,7 @@ class HiddenTable:
 
         Padding repeats a row's last token, which the mask hides; it is always dynamic, for there is none to measure.
         """
-        index, mask = places(self.offsets, self.entry[rows])
+        index, mask = padded_index(self.offsets, self.entry[rows])
         index = torch.from_numpy(index)
         if self.hidden.is_cuda:
             index = index.pin_memory().to(self.hidden.device, non_blocking=True)
@@ -62,7 +62,7 @@ class HiddenTable:
 
 def build(
     model: MultiHeadClassifier, tokens: TokenTable, k: int, precision: str, folder: Path | None = None
-) -> HiddenTable | TokenTable:
+) -> FeatureTable | TokenTable:
     """Compute the first k layers of every distinct text and let the model start after them.
 
     With a folder they are kept there, and read from there the next time. Says what it does and how large it is; where
@@ -75,7 +75,7 @@ def build(
     dtype, stored = DTYPES.get(precision, FP32)
     shape = (int(offsets[-1]), model.encoder.config.hidden_size)
     size = shape[0] * shape[1] * dtype.itemsize
-    if not _can_start_at(model, tokens, k):
+    if not _can_accept_features_from(model, tokens, k):
         print("Este codificador no deja separar sus capas congeladas: se calculan en cada paso.", flush=True)
         return tokens
 
@@ -106,7 +106,7 @@ def build(
         print(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.", flush=True)
         array = np.empty(shape, stored)
         compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
-    return HiddenTable(_place(torch.from_numpy(array).view(dtype), device), offsets, entry, tokens.lengths)
+    return FeatureTable(_place(torch.from_numpy(array).view(dtype), device), offsets, entry, tokens.lengths)
 
 
 def compute(
@@ -114,13 +114,13 @@ def compute(
 ) -> None:
     """Fill `hidden`, (tokens, width), with what the first k layers give for every text."""
     device = next(model.parameters()).device
-    bottom = model.bottom(k)
+    frozen_forward = model.frozen_forward(k)
 
     def fill(rows: np.ndarray) -> None:
         ids, mask = to_device(list(texts.batch(rows)), device)
-        states = bottom(ids, mask)
+        states = frozen_forward(ids, mask)
         states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
-        index, inside = places(offsets, rows)
+        index, inside = padded_index(offsets, rows)
         hidden[torch.from_numpy(index[inside])] = states
 
     fill_in_pieces = Pieces(fill)
@@ -150,7 +150,7 @@ def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
     return hidden
 
 
-def _can_start_at(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
+def _can_accept_features_from(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
     """Let the model start at layer k, and tell whether that is the same function; an unknown family may differ."""
     device = next(model.parameters()).device
     ids, mask = to_device(tokens.sample(), device)
@@ -159,8 +159,8 @@ def _can_start_at(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> boo
     try:
         with torch.inference_mode(), full_fp32():
             whole = model(ids, mask)
-            model.start_at(k)
-            hidden = model.bottom(k)(ids, mask)
+            model.accept_features_from(k)
+            hidden = model.frozen_forward(k)(ids, mask)
             parts = model(hidden, mask[:, : hidden.shape[1]])
         return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
     except NOT_SUPPORTED:

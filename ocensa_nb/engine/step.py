@@ -15,7 +15,7 @@ from ocensa_nb.encoders.token_table import TokenTable
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine.batching import MicroBatch
 from ocensa_nb.engine.fast_dropout import BlockAttention, use_block_dropout
-from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.oom_retry import MicroBatches, explained
 from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
@@ -37,7 +37,7 @@ class Engine:
     """
 
     model: MultiHeadClassifier
-    table: TokenTable | HiddenTable
+    table: TokenTable | FeatureTable
     objective: Objective
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler

@@ -118,14 +118,14 @@ class Evaluation:
 
     def write(self, folder: Path) -> None:
         """Write the metrics, tables and predictions to a folder that has none of them."""
-        facts = {
+        metadata = {
             "source": self.source,
             "rows": len(self.texts),
             "left_out": self.left_out,
             "unknown_labels": self.unknown,
             "metrics": self.metrics,
         }
-        write_text(folder / "metrics.json", json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+        write_text(folder / "metrics.json", json.dumps(metadata, ensure_ascii=False, indent=2) + "\n")
         rows = pd.DataFrame({TEXT: self.texts})
         for head, names in self.classes.items():
             write_table(self.per_class(head).reset_index(names="clase"), folder / f"per_class_{head}.csv")
@@ -144,7 +144,7 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     it was trained on is missing, or has changed, for then nobody knows which rows were trained on.
     """
     config = run.config
-    trained_on = SAMPLE_DATA if not config.data else Path(run.facts["data"]["path"])
+    trained_on = SAMPLE_DATA if not config.data else Path(run.metadata["data"]["path"])
     colab = environment.platform() == "colab"  # each notebook has its own disk, so the file is often missing
     how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
     if not data and not plain_path(trained_on).exists():
@@ -174,7 +174,7 @@ def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
         prepared = notices.prepare(frame, run.config)
     except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
         return None
-    return prepared if prepared.fingerprint == run.facts["data"]["fingerprint"] else None
+    return prepared if prepared.fingerprint == run.metadata["data"]["fingerprint"] else None
 
 
 def _known_rows(
@@ -190,7 +190,7 @@ def _known_rows(
     texts, labels, left_out, unknown
         As in `Evaluation`.
     """
-    merged = run.facts["data"].get("merged", {})
+    merged = run.metadata["data"].get("merged", {})
     codes, unknown = {}, {}
     for head, names in run.classes.items():
         into = merged.get(head, {})

@@ -7,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ocensa_nb.encoders.token_table import TokenTable, encode, sorted_batches
-from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.saved_model import load_model
@@ -22,7 +22,7 @@ QUIET_BATCHES = 40  # fewer than this end before a progress bar could be read
 
 def logits(
     model: MultiHeadClassifier,
-    table: TokenTable | HiddenTable,
+    table: TokenTable | FeatureTable,
     rows: np.ndarray,
     precision: str,
     padding: str = "dynamic",
@@ -65,8 +65,8 @@ def score_texts(run: Run, texts: Sequence[str], progress: str) -> dict[str, np.n
     model, tokenizer = load_model(run)
     device = environment.device()
     torch.set_num_threads(environment.threads())
-    precision = scoring_precision(run.facts["precision"], device)
-    if note := replacement_note(run.facts["precision"], precision, device):
+    precision = scoring_precision(run.metadata["precision"], device)
+    if note := replacement_note(run.metadata["precision"], precision, device):
         print(note, flush=True)
     distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
     with explained("los pesos del codificador", CLOSE):

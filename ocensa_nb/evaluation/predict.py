@@ -29,7 +29,7 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
         )
     named = {role: name for role, name in config.columns.items() if role not in config.heads and name in table.columns}
     # Only the fields the run was trained with; a column it learnt as a label is never text.
-    trained = run.facts["data"]["columns"]
+    trained = run.metadata["data"]["columns"]
     labels = [trained[head] for head in run.classes]
     fields = [field for field in config.text_fields if field in trained and field not in run.classes]
     filled = blank_missing(table)

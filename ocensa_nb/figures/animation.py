@@ -16,7 +16,7 @@ Lines = Sequence[Mapping[str, Any]]  # of a history
 SIZE = (9.0, 3.3)  # inches
 
 
-class Film:
+class TrainingAnimation:
     """A finished training, drawn once; a frame draws again only what moves, which is many times as quick.
 
     To be made and used in our style. A history without confusion, as they were once written, is shown without it.

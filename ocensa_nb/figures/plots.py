@@ -11,7 +11,7 @@ import numpy as np
 from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
 from ocensa_nb.encoders.token_table import recommend_max_length
 from ocensa_nb.figures import style
-from ocensa_nb.figures.animation import Film, draw_losses, draw_scores, epoch_lines, step_lines
+from ocensa_nb.figures.animation import TrainingAnimation, draw_losses, draw_scores, epoch_lines, step_lines
 from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, share_colours, styled
 from ocensa_nb.files.atomic import atomic_write, create_new
 from ocensa_nb.storage.run_folder import GIF, Run
@@ -156,9 +156,9 @@ def training_gif(run: Run) -> Path | None:
     history = run.history()
     if len(step_lines(history)) < 2 or not epoch_lines(history):
         return None
-    deadline = time.perf_counter() + GIF_SHARE * run.facts["seconds"]["training"]
+    deadline = time.perf_counter() + GIF_SHARE * run.metadata["seconds"]["training"]
     with style.style():
-        film = Film(run, history)
+        film = TrainingAnimation(run, history)
         # One palette for all, so that only what changes is written. With more colours white would not stay white.
         palette = Image.fromarray(film.frame(len(history))).quantize(128, Image.Quantize.MAXCOVERAGE)
 

@@ -10,16 +10,16 @@ from ocensa_nb.files.regular import open_regular
 CHUNK_BYTES = 2**24
 
 
-def seal(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def compute(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the size in bytes and the SHA-256 of some files of a folder, and of every file of its folders so named."""
-    return {name: _sealed(file) for name, file in _files(folder, names)}
+    return {name: _checksum(file) for name, file in _files(folder, names)}
 
 
-def broken_seal(folder: Path, names: Sequence[str], seals: Mapping[str, Any]) -> str:
-    """Return the first name whose file is not as it was sealed, was never sealed, or is gone; or an empty text."""
+def first_mismatch(folder: Path, names: Sequence[str], expected: Mapping[str, Any]) -> str:
+    """Return the first name whose file has another checksum, has none, or is missing; "" if all match."""
     found = dict(_files(folder, names))
-    for name in sorted({*found, *seals}):
-        if name not in found or name not in seals or not _matches(found[name], seals[name]):
+    for name in sorted({*found, *expected}):
+        if name not in found or name not in expected or not _matches(found[name], expected[name]):
             return name
     return ""
 
@@ -38,13 +38,13 @@ def _is_of_the_system(file: Path) -> bool:
     return file.name.startswith(".") or file.name.lower() in ("desktop.ini", "thumbs.db")
 
 
-def _matches(file: Path, seal: Any) -> bool:
-    """Return whether a file is as it was sealed; one of another size is not read."""
-    size = seal.get("bytes") if isinstance(seal, dict) else None
-    return file.stat().st_size == size and _sealed(file) == seal
+def _matches(file: Path, expected: Any) -> bool:
+    """Return whether a file has the expected size and SHA-256; one of another size is not read."""
+    size = expected.get("bytes") if isinstance(expected, dict) else None
+    return file.stat().st_size == size and _checksum(file) == expected
 
 
-def _sealed(file: Path) -> dict[str, Any]:
+def _checksum(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Path:
+class ForwardPath:
     """A way from an input to the encoder's output at the first position, which is all the heads read."""
 
     body: Slice
@@ -44,7 +44,7 @@ class MultiHeadClassifier(nn.Module):
         self.shared = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout))
         self.heads = nn.ModuleDict({name: _head(hidden, count, dropout) for name, count in classes.items()})
         self._ready_mask = takes_ready_mask(encoder)
-        self._from_ids = self._from_hidden = Path(self._slice())
+        self._from_ids = self._from_hidden = ForwardPath(self._slice())
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the logits of every head, from ids or from the hidden states after the frozen layers."""
@@ -62,7 +62,7 @@ class MultiHeadClassifier(nn.Module):
         self.eval()
         try:
             stack = layers(self.encoder)
-            short = Path(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
+            short = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
             with torch.inference_mode(), full_fp32():
                 whole, found = self._from_ids(ids, attention_mask), short(ids, attention_mask)
             same = torch.allclose(whole, found, atol=1e-4)
@@ -74,15 +74,15 @@ class MultiHeadClassifier(nn.Module):
             self._from_ids = short
         return same
 
-    def start_at(self, k: int) -> None:
+    def accept_features_from(self, k: int) -> None:
         """Take, from now on, the hidden states after layer k as input too; after the last, those of `[CLS]` alone."""
         depth, last = len(layers(self.encoder)), self._from_ids.last
         if k == depth:
-            self._from_hidden = Path(self._slice(depth, depth))
+            self._from_hidden = ForwardPath(self._slice(depth, depth))
         else:
-            self._from_hidden = Path(self._slice(k, depth - 1 if last else depth), last)
+            self._from_hidden = ForwardPath(self._slice(k, depth - 1 if last else depth), last)
 
-    def bottom(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def frozen_forward(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return what gives, from ids and mask, the input of `start_at`: (rows, tokens, width), or (rows, 1, width)."""
         if k == len(layers(self.encoder)):
             return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]

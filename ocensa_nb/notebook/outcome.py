@@ -33,7 +33,7 @@ def of(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:
         message = "Detenido antes del primer paso."
         if (training.folder / LAST).exists():
             message = f"Detenido. Lo hecho queda en «{short(training.folder)}»."
-        if resume.goes_on(training.config, data_fingerprint, root):
+        if resume.will_resume(training.config, data_fingerprint, root):
             message += " Para continuar, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
         raise AskedToStopError(message, signal.SIGTERM)
     if training.was_refused:

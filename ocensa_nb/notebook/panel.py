@@ -47,7 +47,7 @@ def control_panel(
     table, and `run` trains. Raises `UserError` for data that cannot be.
     """
     if interactive is None:
-        interactive = session.somebody_is_there()
+        interactive = session.is_interactive()
     panel = Panel if interactive else ControlPanel
     return panel(config, notices or train.load_notices(config), environment.chosen_recipe(recipe), root)
 
@@ -112,7 +112,7 @@ class Panel(ControlPanel):
             return Run.load(training.folder)
         if self.config.resume == "never":
             return None
-        if path := resume.finished_of(self.config, self.notices.fingerprint, self.root):
+        if path := resume.find_finished(self.config, self.notices.fingerprint, self.root):
             print(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
             return Run.load(path)
         return None

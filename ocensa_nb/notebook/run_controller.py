@@ -23,7 +23,7 @@ from ocensa_nb.notebook import live_view, outcome, training_process
 from ocensa_nb.notebook.page_clock import PageClock
 from ocensa_nb.notebook.training_process import Training
 from ocensa_nb.runtime.environment import platform
-from ocensa_nb.runtime.signals import Interruption, heeded
+from ocensa_nb.runtime.signals import StopRequest, defer_signals
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import HISTORY, Run
 
@@ -90,8 +90,8 @@ class Runner:
     def name_start(self) -> None:
         """Name the button after what it would do: begin, or resume an interrupted training."""
         _, config = self._choose()
-        goes_on = resume.goes_on(config, self.notices.fingerprint, self.root)
-        self.start.description = "Continuar" if goes_on else "Entrenar"
+        will_resume = resume.will_resume(config, self.notices.fingerprint, self.root)
+        self.start.description = "Continuar" if will_resume else "Entrenar"
 
     def watch(self, training: Training) -> None:
         """Follow a training in the panel until it ends."""
@@ -112,7 +112,7 @@ class Runner:
             If it was refused, or ended by a fault.
         """
         try:
-            with heeded(announce=False) as asked:
+            with defer_signals(announce=False) as asked:
                 return self._train_in(DisplayHandle(), asked, running)
         except KeyboardInterrupt:
             if not (self.training and self.training.is_running):
@@ -132,7 +132,7 @@ class Runner:
 
     def _launch(self) -> Training:
         recipe, config = self._choose()
-        folder = resume.folder_of(config.validate(), self.notices.fingerprint, self.root)
+        folder = resume.resolve_run_dir(config.validate(), self.notices.fingerprint, self.root)
         self.say(f"Preparando el entrenamiento en «{outcome.short(folder)}»…")
         return Training(config, recipe, folder.resolve())
 
@@ -184,7 +184,7 @@ class Runner:
         finally:
             self._show_running(False)
 
-    def _train_in(self, cell: DisplayHandle, asked: Interruption, running: Training | None) -> Run:
+    def _train_in(self, cell: DisplayHandle, asked: StopRequest, running: Training | None) -> Run:
         """Train, and redraw below the executing cell until that has ended."""
         self._attend(running or self._launch())
         self.stop.disabled = True  # the kernel answers no button while a cell is executing
@@ -205,7 +205,7 @@ class Runner:
         finally:
             self._show_running(False)
 
-    def _follow(self, cell: DisplayHandle, asked: Interruption) -> None:
+    def _follow(self, cell: DisplayHandle, asked: StopRequest) -> None:
         """Redraw until the training has ended; stop it if that is asked for."""
         hint, redraw_at = f"{self._where()} Para detenerlo, pulse el ■ de esta celda.", 0.0
         while self.training.is_running:

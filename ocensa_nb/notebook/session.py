@@ -197,7 +197,7 @@ def _keep(file: Path, folder: Path) -> Path:
     return copy
 
 
-def somebody_is_there() -> bool:
+def is_interactive() -> bool:
     """Tell whether this cell is executed for somebody who can answer, and not by papermill or nbconvert.
 
     A front end says with each cell whether it can be asked for input. Source: "Messaging in Jupyter", execute_request.

@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if sys.platform ==
 
 
 @dataclass
-class Interruption:
+class StopRequest:
     """What was asked: the number of the signal, or 0 for nothing yet."""
 
     signal: int = 0
@@ -31,7 +31,7 @@ class Interruption:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def interrupt_as_error() -> Iterator[None]:
     """Turn an interruption at any other time into a sentence."""
     try:
         yield
@@ -42,14 +42,14 @@ def told() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def heeded(announce: bool = True) -> Iterator[Interruption]:
+def defer_signals(announce: bool = True) -> Iterator[StopRequest]:
     """Note, inside this context, `SIGNALS` instead of dying by them; a second SIGINT is obeyed at once.
 
     A step cannot be cut in two without losing what it was doing, so whoever makes the steps looks here between them.
     Only the main thread may handle signals: in another nothing changes. One that this process was started to ignore
     stays ignored. announce: whether to print that it is stopping.
     """
-    asked = Interruption()
+    asked = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
         if asked.signal and number == signal.SIGINT:

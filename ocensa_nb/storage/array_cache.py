@@ -25,13 +25,13 @@ def default_folder() -> Path:
 
 def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.ndarray | None:
     """Return a kept array, memory-mapped copy-on-write; None where there is none, or it is damaged or another's."""
-    data, seal = folder / f"{key}.bin", folder / f"{key}.json"
+    data, record = folder / f"{key}.bin", folder / f"{key}.json"
     try:
-        kept = json.loads(read_regular(seal, LARGEST_JSON))
+        kept = json.loads(read_regular(record, LARGEST_JSON))
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if kept["shape"] != list(shape) or data.stat().st_size != size or kept["sha256"] != sha256(data):
             return None
-        os.utime(seal)  # used now: the last to make room
+        os.utime(record)  # used now: the last to make room
         return np.memmap(data, dtype, "c", shape=shape)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -45,7 +45,7 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
     """
     folder.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder) as place:
-        fresh, seal = place / f"{key}.bin", place / f"{key}.json"
+        fresh, record = place / f"{key}.bin", place / f"{key}.json"
         try:
             with open(fresh, "wb") as file:  # the space is taken now: a mapped file that outgrows the disk is a crash
                 _reserve(file.fileno(), int(np.prod(shape)) * np.dtype(dtype).itemsize)
@@ -53,9 +53,9 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
             yield array
             array.flush()
             del array
-            seal.write_text(json.dumps({"shape": list(shape), "sha256": sha256(fresh)}), encoding="utf-8")
+            record.write_text(json.dumps({"shape": list(shape), "sha256": sha256(fresh)}), encoding="utf-8")
             replace(fresh, folder / fresh.name)
-            replace(seal, folder / seal.name)
+            replace(record, folder / record.name)
         finally:
             fresh.unlink(missing_ok=True)  # before it is emptied with its folder: it may still be mapped
 
@@ -85,8 +85,8 @@ def make_room(folder: Path, needed: int) -> bool:
 
 
 def _last_used(data: Path) -> float:
-    seal = data.with_suffix(".json")
-    return seal.stat().st_mtime if seal.exists() else 0.0  # without its seal it can never be read
+    record = data.with_suffix(".json")
+    return record.stat().st_mtime if record.exists() else 0.0  # without its record it can never be read
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -21,7 +21,7 @@ MIB = 2**20
 
 
 @dataclass
-class Position:
+class TrainerState:
     """Where a training is: its epoch, from 1; the steps made of it; whether it is over; the seconds spent."""
 
     epoch: int = 1
@@ -63,7 +63,7 @@ class Stateful(Protocol):
         """Take a state back."""
 
 
-class Checkpoints:
+class CheckpointManager:
     """Keeps the parts of a training in a folder, every so many minutes and when told to, beside the training.
 
     The parts are copied in memory while the training waits, and written by a thread while it goes on. As a context,
@@ -94,7 +94,7 @@ class Checkpoints:
         if not self.files.exist:
             return False
         try:
-            state = unpack(*self.files.read())
+            state = unflatten_state(*self.files.read())
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             restore_random_state(state["chance"])
@@ -109,7 +109,7 @@ class Checkpoints:
         """Keep the parts as they are now; raises `UserError` where the one before could not be written."""
         self._finish()
         state = {name: part.state_dict() for name, part in self.parts.items()} | {"chance": random_state()}
-        tensors, tree = pack(state)
+        tensors, tree = flatten_state(state)
         self.bytes = sum(tensor.nbytes for tensor in tensors.values())
         self._writing = self._writer.submit(self.files.write, tensors, tree)
         self._kept_at = time.perf_counter()
@@ -126,7 +126,7 @@ class Checkpoints:
         if writing:
             writing.result()
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> "CheckpointManager":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -139,7 +139,7 @@ class Checkpoints:
             self._writer.shutdown()
 
 
-def pack(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
+def flatten_state(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
     """Take the tensors, copied to the CPU, out of a tree; return them by name, and the tree with marks for them."""
     tensors: dict[str, torch.Tensor] = {}
 
@@ -158,10 +158,10 @@ def pack(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
     return tensors, take(state, "")
 
 
-def unpack(tensors: Mapping[str, torch.Tensor], tree: Any) -> Any:
+def unflatten_state(tensors: Mapping[str, torch.Tensor], tree: Any) -> Any:
     """Return the tree that `pack` took apart, with its keys as text; raises `KeyError` for a tensor not there."""
     if isinstance(tree, dict):
         if MARK in tree:
             return tensors[tree[MARK]]
-        return {key: unpack(tensors, one) for key, one in tree.items()}
-    return [unpack(tensors, one) for one in tree] if isinstance(tree, list) else tree
+        return {key: unflatten_state(tensors, one) for key, one in tree.items()}
+    return [unflatten_state(tensors, one) for one in tree] if isinstance(tree, list) else tree

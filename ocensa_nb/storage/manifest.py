@@ -1,7 +1,7 @@
 """`RUN/manifest.json`: the size and SHA-256 of every file of a run that affects a result.
 
 It is the last file of a run to be written. Its text is determined by its content, a checksum included, so that a
-damaged manifest is not taken for a damaged file. Earlier versions kept the seals of some files in config.json.
+damaged manifest is not taken for a damaged file. Earlier versions kept the checksums of some files in config.json.
 """
 
 import hashlib
@@ -12,20 +12,20 @@ from typing import Any
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.checksums import broken_seal, seal
+from ocensa_nb.files.checksums import compute, first_mismatch
 from ocensa_nb.files.regular import LARGEST_JSON, read_regular
 from ocensa_nb.paths import reason
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
 ENCODER, HEADS, LAST, MANIFEST = "encoder", "heads.safetensors", "last", "manifest.json"
 RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER)
-EARLIER = (LABELS, HEADS, ENCODER)  # what the seals of earlier versions cover
+EARLIER = (LABELS, HEADS, ENCODER)  # what the checksums of earlier versions cover
 
 
 def write(run: Path) -> None:
     """Write the manifest of a run; raises `UserError` if a file cannot be read or the disk refuses."""
     try:
-        text = _render(seal(run, RESULTS))
+        text = _render(compute(run, RESULTS))
     except OSError as error:
         raise UserError(f"No se puede leer «{run}»: {reason(error)}.") from error
     write_text(run / MANIFEST, text)
@@ -34,12 +34,12 @@ def write(run: Path) -> None:
 def verify(run: Path) -> None:
     """Raise `UserError`, naming the file, if a finished run is not as it was written.
 
-    A run of an earlier version is verified as far as its seals go, and that is printed.
+    A run of an earlier version is verified as far as its checksums go, and that is printed.
     """
     if (run / MANIFEST).exists():
         _verify(run, RESULTS, _read(run / MANIFEST))
         return
-    if not (seals := _earlier_seals(run)):
+    if not (checksums := _earlier_checksums(run)):
         raise UserError(
             f"A «{run}» le falta {MANIFEST}, con el que se comprueba que sus archivos son los que se guardaron. "
             "Recupere una copia de la carpeta o vuelva a entrenar."
@@ -49,17 +49,17 @@ def verify(run: Path) -> None:
         f"no {CONFIG}, {METRICS} ni {HISTORY}.",
         flush=True,
     )
-    _verify(run, EARLIER, seals)
+    _verify(run, EARLIER, checksums)
 
 
 def is_finished(run: Path) -> bool:
     """Return whether a run has its last file: the manifest or, in one of an earlier version, the metrics.
 
-    With metrics and a checkpoint but neither manifest nor seals, it was interrupted just before its manifest.
+    With metrics and a checkpoint but neither manifest nor checksums, it was interrupted just before its manifest.
     """
     if (run / MANIFEST).exists() or not (run / METRICS).exists():
         return (run / MANIFEST).exists()
-    return not (run / LAST).exists() or bool(_earlier_seals(run))
+    return not (run / LAST).exists() or bool(_earlier_checksums(run))
 
 
 def checksum(value: Any) -> str:
@@ -67,9 +67,9 @@ def checksum(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _verify(run: Path, names: tuple[str, ...], seals: Mapping[str, Any]) -> None:
+def _verify(run: Path, names: tuple[str, ...], checksums: Mapping[str, Any]) -> None:
     try:
-        name = broken_seal(run, names, seals)
+        name = first_mismatch(run, names, checksums)
     except OSError as error:
         raise UserError(f"No se puede leer «{run}»: {reason(error)}.") from error
     if name:
@@ -79,15 +79,15 @@ def _verify(run: Path, names: tuple[str, ...], seals: Mapping[str, Any]) -> None
         )
 
 
-def _render(seals: Mapping[str, Any]) -> str:
-    return json.dumps({"files": seals, "sha256": checksum(seals)}, indent=2) + "\n"
+def _render(checksums: Mapping[str, Any]) -> str:
+    return json.dumps({"files": checksums, "sha256": checksum(checksums)}, indent=2) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = read_regular(path, LARGEST_JSON).decode()
-        seals = json.loads(text)["files"]
-        intact = isinstance(seals, dict) and text == _render(seals)
+        checksums = json.loads(text)["files"]
+        intact = isinstance(checksums, dict) and text == _render(checksums)
     except OSError as error:
         raise UserError(f"No se puede leer «{path}»: {reason(error)}.") from error
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -97,13 +97,13 @@ def _read(path: Path) -> dict[str, Any]:
             f"El archivo «{path}» está dañado: sin él no se puede comprobar la corrida. Recupere una copia de la "
             "carpeta o vuelva a entrenar."
         )
-    return seals
+    return checksums
 
 
-def _earlier_seals(run: Path) -> dict[str, Any]:
-    """Return the seals that an earlier version kept in config.json; {} if there are none."""
+def _earlier_checksums(run: Path) -> dict[str, Any]:
+    """Return the checksums that an earlier version kept in config.json; {} if there are none."""
     try:
-        seals = json.loads(read_regular(run / CONFIG, LARGEST_JSON))["files"]
+        checksums = json.loads(read_regular(run / CONFIG, LARGEST_JSON))["files"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
-    return seals if isinstance(seals, dict) else {}
+    return checksums if isinstance(checksums, dict) else {}

@@ -39,8 +39,8 @@ Lock = BaseFileLock | HeartbeatLock
 
 
 @contextlib.contextmanager
-def claim(
-    config: TrainConfig, facts: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path = RUNS
+def acquire_run(
+    config: TrainConfig, metadata: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path = RUNS
 ) -> Iterator[Run]:
     """Hold, inside this context, the folder of a training: `config.out`, or a numbered one in `root`.
 
@@ -48,10 +48,10 @@ def claim(
     the lock go with the process, however it ends. Raises `UserError` where another process holds the folder, where it
     holds anything else (a run is never written over), or where the disk refuses.
     """
-    facts = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **facts}
-    path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, facts, root)
+    metadata = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **metadata}
+    path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, metadata, root)
     try:
-        run = _open(path, config, facts, {head: list(names) for head, names in classes.items()})
+        run = _open(path, config, metadata, {head: list(names) for head, names in classes.items()})
         yield dataclasses.replace(run, check_held=lambda: _check_held(path, lock))
     finally:
         lock.release()
@@ -73,34 +73,34 @@ def _check_held(path: Path, lock: Lock) -> None:
         return  # a disk that fails for a moment proves nothing
 
 
-def refuse_finished(config: TrainConfig) -> None:
+def reject_finished(config: TrainConfig) -> None:
     """Raise `UserError`, before anything is read, where `config.out` holds what a training would not go on with."""
     if config.out and Path(config.out).is_dir():
         _refuse_others(Path(config.out))
 
 
-def folder_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
+def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
     """Return where a training of the config would go: `config.out`, its newest cut-off run in `root`, or a new number.
 
     For whoever needs to know before the training does, which is told to go there.
     """
     if config.out:
         return Path(config.out)
-    cut_off = _cut_off(root) if config.resume == "auto" else []
+    cut_off = _interrupted_runs(root) if config.resume == "auto" else []
     mine = (path for path in cut_off if _is_of(path, config, data_fingerprint))
     return next(mine, None) or next_folder(root)
 
 
-def goes_on(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:
+def will_resume(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:
     """Tell whether a training of the config would go on from where one was cut off."""
-    path = folder_of(config, data_fingerprint, root)
-    return config.resume == "auto" and _is_cut_off(path) and _is_of(path, config, data_fingerprint)
+    path = resolve_run_dir(config, data_fingerprint, root)
+    return config.resume == "auto" and _is_interrupted(path) and _is_of(path, config, data_fingerprint)
 
 
-def finished_of(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path | None:
+def find_finished(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path | None:
     """Return the finished run of the config on these notices: `config.out`, or the newest in `root`; None for none."""
     places = [Path(config.out)] if config.out else list(reversed(finished(root)))
-    mine = (path for path in places if not _is_cut_off(path) and _is_of(path, config, data_fingerprint))
+    mine = (path for path in places if not _is_interrupted(path) and _is_of(path, config, data_fingerprint))
     return next(mine, None)
 
 
@@ -112,7 +112,7 @@ def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
     return False
 
 
-def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[str, list[str]]) -> Run:
+def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: dict[str, list[str]]) -> Run:
     """Return the run of a folder that is held: written new, or as it was left."""
     if (path / CONFIG).exists():
         if config.resume == "never":
@@ -121,15 +121,15 @@ def _open(path: Path, config: TrainConfig, facts: dict[str, Any], classes: dict[
                 "elija otro nombre en out."
             )
         kept = read_config(path)
-        if different := _differences(config, facts, kept):
+        if different := _differences(config, metadata, kept):
             raise UserError(
                 f"La carpeta «{path}» tiene una corrida sin terminar que no es esta: {'; '.join(different)}. Para "
                 "continuarla use lo de entonces; para empezar otra, elija otro nombre en out."
             )
-        _keep_precision(facts, kept)
-        if moved := _moves(facts, kept):
+        _keep_precision(metadata, kept)
+        if moved := _moves(metadata, kept):
             print(f"La corrida empezó con {moved}: continúa bien, pero no quedará igual bit a bit.", flush=True)
-    run = Run(path, facts, classes)
+    run = Run(path, metadata, classes)
     if not run.is_finished():
         run.write_config()
         run.write_json(LABELS, classes)
@@ -152,27 +152,27 @@ def _hold(path: Path) -> tuple[Path, Lock]:
     return path, lock
 
 
-def _hold_numbered(config: TrainConfig, facts: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
+def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
     """Hold the newest folder of this very training that was cut off, or else the next free number."""
     if config.resume == "auto":
-        for path in _cut_off(root):
-            if _resumes(path, config, facts) and (lock := _lock(path)):
-                if _is_cut_off(path):  # and not finished by another process meanwhile
+        for path in _interrupted_runs(root):
+            if _resumes(path, config, metadata) and (lock := _lock(path)):
+                if _is_interrupted(path):  # and not finished by another process meanwhile
                     return path, lock
                 lock.release()
     return _hold(make(next_folder(root), new=True))
 
 
-def _resumes(path: Path, config: TrainConfig, facts: Mapping[str, Any]) -> bool:
+def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bool:
     """Return whether an interrupted run is of this very training; a damaged one is not."""
     with contextlib.suppress(UserError):
-        return not _differences(config, facts, read_config(path))
+        return not _differences(config, metadata, read_config(path))
     return False
 
 
-def _cut_off(root: Path) -> list[Path]:
+def _interrupted_runs(root: Path) -> list[Path]:
     """Return the runs of a folder that were cut off, newest first."""
-    cut_off = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_cut_off(file.parent)]
+    cut_off = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_interrupted(file.parent)]
     return sorted(cut_off, key=_written, reverse=True)
 
 
@@ -184,17 +184,17 @@ def _written(path: Path) -> float:
         return 0.0
 
 
-def _is_cut_off(path: Path) -> bool:
+def _is_interrupted(path: Path) -> bool:
     return not is_finished(path) or (path / LAST).exists()
 
 
 def _refuse_others(path: Path) -> None:
     """Raise `UserError` for a folder that holds anything but a run that was cut off."""
     try:
-        names = {entry.name for entry in path.iterdir() if not _is_of_a_claim(entry)}
+        names = {entry.name for entry in path.iterdir() if not _is_left_by_acquire(entry)}
     except OSError as error:
         raise UserError(f"No se puede leer la carpeta «{path}»: {reason(error)}. Elija otro nombre en out.") from error
-    if CONFIG in names and not _is_cut_off(path):
+    if CONFIG in names and not _is_interrupted(path):
         raise UserError(
             f"La carpeta «{path}» ya contiene otra corrida, terminada, y no se sobrescribe nada. Para verla, "
             f"evaluate --run {path}; para entrenar otra, elija otro nombre en out."
@@ -203,7 +203,7 @@ def _refuse_others(path: Path) -> None:
         raise UserError(f"La carpeta «{path}» no está vacía, y no se sobrescribe nada. Elija otro nombre en out.")
 
 
-def _is_of_a_claim(entry: Path) -> bool:
+def _is_left_by_acquire(entry: Path) -> bool:
     """Return whether a training that has written nothing yet leaves such a file or folder; a lock of ours is empty."""
     if entry.name == LOCK:
         return entry.is_file() and not entry.is_symlink() and not entry.stat().st_size
@@ -240,20 +240,20 @@ def _lock(path: Path) -> Lock | None:
     return heartbeat
 
 
-def _differences(config: TrainConfig, facts: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
+def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
     """Say in Spanish what makes this training another than the one kept; raises `UserError` where that is damaged."""
     try:
         _machine(kept)  # raises, as what follows does, if a part is missing
         if kept["precision"] not in PRECISIONS:
             raise TypeError("precision")
         found = config.differences(kept["config"])
-        if not found and kept["data"]["fingerprint"] != facts["data"]["fingerprint"]:
+        if not found and kept["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
             found.append(
-                f"los avisos no son los mismos ({kept['data']['path']} entonces, {facts['data']['path']} ahora)"
+                f"los avisos no son los mismos ({kept['data']['path']} entonces, {metadata['data']['path']} ahora)"
             )
-        elif not found and kept["inputs"] != facts["inputs"]:
+        elif not found and kept["inputs"] != metadata["inputs"]:
             found.append(f"el codificador «{config.model}» o su tokenizador han cambiado")
-        if kept["format"] != facts["format"]:
+        if kept["format"] != metadata["format"]:
             found.append("la guardó otra versión de este programa")
         return found
     except (KeyError, TypeError, AttributeError) as error:
@@ -262,28 +262,28 @@ def _differences(config: TrainConfig, facts: Mapping[str, Any], kept: Mapping[st
         ) from error
 
 
-def _keep_precision(facts: dict[str, Any], kept: Mapping[str, Any]) -> None:
+def _keep_precision(metadata: dict[str, Any], kept: Mapping[str, Any]) -> None:
     """Take the precision of then on the device of then: `auto` measures, and might choose another now."""
-    if all(_machine(facts)[name] == _machine(kept)[name] for name in ("dispositivo", "GPU")):
-        facts["precision"] = kept["precision"]
+    if all(_machine(metadata)[name] == _machine(kept)[name] for name in ("dispositivo", "GPU")):
+        metadata["precision"] = kept["precision"]
 
 
-def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the last bits of a result hang on, by its Spanish name."""
-    hardware = facts["hardware"]
+    hardware = metadata["hardware"]
     return {
-        "dispositivo": facts["device"],
+        "dispositivo": metadata["device"],
         "GPU": hardware["gpu"] or "ninguna",
         "sistema": hardware["system"],
         "núcleos": hardware["cores"],
-        "precisión": facts["precision"],
-        **facts["versions"],
+        "precisión": metadata["precision"],
+        **metadata["versions"],
     }
 
 
-def _moves(facts: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
+def _moves(metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
     """Say in Spanish what has changed of the machine since, or nothing."""
-    before, now = _machine(kept), _machine(facts)
+    before, now = _machine(kept), _machine(metadata)
     return ", ".join(
         f"{name} {before.get(name)} (ahora {value})" for name, value in now.items() if before.get(name) != value
     )

@@ -39,7 +39,7 @@ class Run:
     """
 
     path: Path
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     classes: dict[str, list[str]]
     check_held: Callable[[], None] = field(default=_always_held, repr=False, compare=False)
 
@@ -58,10 +58,10 @@ class Run:
                 )
                 raise UserError(f"«{path}» no es una corrida terminada: le falta {name}. {how}.")
         manifest.verify(path)
-        facts, classes = read_config(path), read_json(path / LABELS)
-        if not (_are_classes(classes) and _are_facts(facts, classes) and _are_metrics(read_json(path / METRICS))):
+        metadata, classes = read_config(path), read_json(path / LABELS)
+        if not (_are_classes(classes) and _are_metadata(metadata, classes) and _are_metrics(read_json(path / METRICS))):
             raise UserError(f"Alguno de {CONFIG}, {LABELS} y {METRICS} de «{path}» está dañado. Vuelva a entrenar.")
-        run = cls(path, facts, classes)
+        run = cls(path, metadata, classes)
         if list(run.config.heads) != list(classes):
             raise UserError(f"Las etiquetas de {LABELS} no son las de {CONFIG} en «{path}». Vuelva a entrenar.")
         return run
@@ -69,7 +69,7 @@ class Run:
     @property
     def config(self) -> TrainConfig:
         """The config the run was trained with; raises `UserError` where it cannot be one."""
-        values = dict(self.facts["config"])
+        values = dict(self.metadata["config"])
         try:
             values["text_fields"] = tuple(values["text_fields"])
             return TrainConfig().replace(**values).validate()
@@ -152,12 +152,12 @@ class Run:
         """Tell whether the last file of a run is there."""
         return manifest.is_finished(self.path)
 
-    def finish(self, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    def finish(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Write what is known at the end, then the manifest, and remove what a resume would have needed.
 
         A run that is interrupted before its manifest is written resumes from its last checkpoint, and writes all again.
         """
-        self.facts.update(facts)
+        self.metadata.update(metadata)
         self.write_config()
         self.write_json(METRICS, metrics)
         self.check_held()
@@ -172,7 +172,7 @@ class Run:
 
     def write_config(self) -> None:
         """Write the facts to config.json, with their checksum."""
-        self.write_json(CONFIG, self.facts | {CHECKSUM: manifest.checksum(self.facts)})
+        self.write_json(CONFIG, self.metadata | {CHECKSUM: manifest.checksum(self.metadata)})
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, atomically."""
@@ -256,22 +256,22 @@ def read_config(path: Path) -> dict[str, Any]:
 
     One that an earlier version wrote has no checksum, and is taken as it is.
     """
-    facts = read_json(path / CONFIG)
-    if not isinstance(facts, dict) or facts.pop(CHECKSUM, None) not in (None, manifest.checksum(facts)):
+    metadata = read_json(path / CONFIG)
+    if not isinstance(metadata, dict) or metadata.pop(CHECKSUM, None) not in (None, manifest.checksum(metadata)):
         raise UserError(
             f"El archivo «{path / CONFIG}» está dañado: no es el que se guardó. Recupere una copia de la carpeta, o "
             "entrene en otra (otro nombre en out)."
         )
-    return facts
+    return metadata
 
 
-def _are_facts(facts: Any, classes: Mapping[str, Any]) -> bool:
+def _are_metadata(metadata: Any, classes: Mapping[str, Any]) -> bool:
     """Tell whether a config.json has the parts that are read from it."""
-    if not isinstance(facts, dict) or not all(isinstance(facts.get(k), dict) for k in ("config", "data")):
+    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(k), dict) for k in ("config", "data")):
         return False
-    data = facts["data"]
+    data = metadata["data"]
     columns = data.get("columns")
-    texts = [facts.get("precision"), data.get("path"), data.get("fingerprint")]
+    texts = [metadata.get("precision"), data.get("path"), data.get("fingerprint")]
     if not isinstance(columns, dict) or not {"descripcion", *classes} <= set(columns):
         return False
     merged = data.get("merged", {})  # absent from runs of earlier versions

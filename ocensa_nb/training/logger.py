@@ -15,7 +15,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.files.drive import is_on_drive
 from ocensa_nb.runtime.device import memory_taken
 from ocensa_nb.storage.run_folder import Run
-from ocensa_nb.training.nonfinite import Watch, describe
+from ocensa_nb.training.nonfinite import NonFiniteGuard, describe
 
 READ_EVERY = 10  # steps between reads of a GPU's losses: each read waits for the device; a CPU's are read at once
 WRITE_SECONDS = 1.0  # between writes of the history: it may be on a network disk
@@ -28,19 +28,21 @@ class Step:
 
     epoch: int
     number: int
-    rate: float
+    lr: float
     rows: int
     values: torch.Tensor
 
 
-class Journal:
+class TrainingLogger:
     """Collects the steps of a training, watches their numbers, writes them to the run's history, moves the bar.
 
     Reads come after fixed numbers of steps and never by the clock, because the schedule goes back by the steps that a
     read finds skipped: when it does so must be the same in every run.
     """
 
-    def __init__(self, run: Run, sampler: EpochSampler, watch: Watch, total_steps: int, device: torch.device) -> None:
+    def __init__(
+        self, run: Run, sampler: EpochSampler, watch: NonFiniteGuard, total_steps: int, device: torch.device
+    ) -> None:
         self.run, self.sampler, self.watch = run, sampler, watch
         self.device, self.every = device, READ_EVERY if device.type == "cuda" else 1
         self.total_steps = total_steps
@@ -66,9 +68,9 @@ class Journal:
         """The mean loss of this epoch's steps read so far, without those that were not finite."""
         return sum(self._losses) / max(1, len(self._losses))
 
-    def step(self, epoch: int, number: int, losses: torch.Tensor, norm: torch.Tensor, rate: float, rows: int) -> int:
+    def step(self, epoch: int, number: int, losses: torch.Tensor, norm: torch.Tensor, lr: float, rows: int) -> int:
         """Note one optimiser step; return how many steps have turned out to be skipped since the last read."""
-        self._pending.append(Step(epoch, number, rate, rows, torch.cat([losses, norm.to(losses)[None]])))
+        self._pending.append(Step(epoch, number, lr, rows, torch.cat([losses, norm.to(losses)[None]])))
         return self.read() if len(self._pending) == self.every else 0
 
     def read(self) -> int:
@@ -135,7 +137,7 @@ class Journal:
         """Add the line of a step; one that is not finite has no loss, for JSON has no such number."""
         self._step += 1
         wrong, loss = self.watch.see(losses, norm), sum(losses)
-        line = {"step": self._step, "epoch": step.epoch, "loss": loss, "lr": step.rate}
+        line = {"step": self._step, "epoch": step.epoch, "loss": loss, "lr": step.lr}
         if not math.isfinite(loss):
             line["loss"] = None
         else:
@@ -144,10 +146,10 @@ class Journal:
             line["skipped"] = wrong
         if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # a scaler's overflows are only counted
             rows = self.sampler.rows_of(step.epoch, step.number)
-            self.bar.write(describe(wrong, self._step, step.rate, rows))
+            self.bar.write(describe(wrong, self._step, step.lr, rows))
         self._lines.append({**line, "rows_per_second": rows_per_second, "memory": memory})
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "TrainingLogger":
         return self
 
     def __exit__(self, *_: object) -> None:

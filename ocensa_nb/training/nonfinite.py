@@ -15,7 +15,7 @@ ROWS_NAMED = 8
 
 
 @dataclass
-class Watch:
+class NonFiniteGuard:
     """Counts the steps that were skipped for a loss or a gradient that is not finite.
 
     heads: names of the losses; scaled: whether a loss scaler is at work, which overflows now and then by design.
@@ -67,8 +67,8 @@ class Watch:
         )
 
 
-def describe(what: str, step: int, rate: float, rows: np.ndarray) -> str:
+def describe(what: str, step: int, lr: float, rows: np.ndarray) -> str:
     """Return the Spanish sentence for one skipped step; rows: int64 (rows,), numbers of the useful rows from 0."""
     named = ", ".join(str(row + 1) for row in sorted(rows)[:ROWS_NAMED])
     more = f" y {len(rows) - ROWS_NAMED} más" if len(rows) > ROWS_NAMED else ""
-    return f"Paso {step:,}: {what} (tasa {rate:.2g}; filas útiles {named}{more}). El paso no se aplica."
+    return f"Paso {step:,}: {what} (tasa {lr:.2g}; filas útiles {named}{more}). El paso no se aplica."

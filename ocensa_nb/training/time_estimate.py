@@ -10,7 +10,7 @@ import numpy as np
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.encoders.token_table import TokenTable
-from ocensa_nb.engine.batching import EffectiveBatches, EpochSampler
+from ocensa_nb.engine.batching import EpochSampler, StepDataset
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.evaluation import inference
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
@@ -41,9 +41,9 @@ class Estimate:
         )
 
 
-def expect(
+def estimate_time(
     engine: Engine,
-    batches: EffectiveBatches,
+    batches: StepDataset,
     sampler: EpochSampler,
     split: dict[str, np.ndarray],
     config: TrainConfig,
@@ -99,7 +99,7 @@ def _undone(engine: Engine) -> Iterator[None]:
         restore_random_state(before)
 
 
-def _step_seconds(engine: Engine, batches: EffectiveBatches, rows: np.ndarray) -> float:
+def _step_seconds(engine: Engine, batches: StepDataset, rows: np.ndarray) -> float:
     return seconds_of(lambda: engine.step(batches[rows]), engine.device)
 
 

@@ -38,15 +38,15 @@ from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.compilation import require_compiler
 from ocensa_nb.runtime.precision import allow_tf32, replacement_note, resolve_precision
 from ocensa_nb.runtime.seeding import seed_everything
-from ocensa_nb.runtime.signals import heeded, told
+from ocensa_nb.runtime.signals import defer_signals, interrupt_as_error
 from ocensa_nb.storage import array_cache
-from ocensa_nb.storage.checkpoint import Checkpoints, Position
-from ocensa_nb.storage.resume import claim
+from ocensa_nb.storage.checkpoint import CheckpointManager, TrainerState
+from ocensa_nb.storage.resume import acquire_run
 from ocensa_nb.storage.run_folder import LAST, Run
 from ocensa_nb.training import time_estimate
 from ocensa_nb.training.early_stopping import EarlyStopping
-from ocensa_nb.training.logger import Journal
-from ocensa_nb.training.nonfinite import Watch
+from ocensa_nb.training.logger import TrainingLogger
+from ocensa_nb.training.nonfinite import NonFiniteGuard
 
 
 def load_notices(config: TrainConfig) -> Notices:
@@ -81,12 +81,12 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     model = engines.classifier(config, notices, encoder)
     if config.compile:
         require_compiler(device)
-    facts = _facts(config, notices, model, inputs, device)
-    with told(), claim(config, facts, notices.classes, root) as run:
+    metadata = _metadata(config, notices, model, inputs, device)
+    with interrupt_as_error(), acquire_run(config, metadata, notices.classes, root) as run:
         if run.is_finished():  # it was cut off between its last file and the tidying up
             run.tidy()
             return Run.load(run.path)
-        precision = run.facts["precision"]
+        precision = run.metadata["precision"]
         allow_tf32(precision)
         if note := replacement_note(config.precision, precision, device):
             print(note, flush=True)
@@ -96,11 +96,14 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         cache = array_cache.default_folder() if keep_trunk else None
         engine = engines.build(config, notices, table, model, precision, device, cache)
         trunk_seconds = time.perf_counter() - built_from
-        took, metrics = _train(run, config, notices, engine)
+        timings, metrics = _train(run, config, notices, engine)
         used_vocabulary.widen(encoder)
         save_model(run, model, tokenizer)
-        took["seconds"] |= {"trunk": trunk_seconds, "total": time.perf_counter() - started + took["seconds"]["earlier"]}
-        run.finish(took, metrics)
+        timings["seconds"] |= {
+            "trunk": trunk_seconds,
+            "total": time.perf_counter() - started + timings["seconds"]["earlier"],
+        }
+        run.finish(timings, metrics)
     return run
 
 
@@ -114,19 +117,19 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
     total_steps = config.epochs * len(sampler)
     schedule = LinearSchedule(engine.optimizer, config.warmup_ratio, total_steps)
     stopping = EarlyStopping(config)
-    watch = Watch(list(config.heads), scaled=engine.scaler.is_enabled())
+    watch = NonFiniteGuard(list(config.heads), scaled=engine.scaler.is_enabled())
 
-    def answers(side: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def predict_split(side: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         rows = notices.split[side]
         found = inference.logits(model, engine.table, rows, engine.precision, config.padding)
         return {head: y[rows] for head, y in notices.labels.items()}, inference.predictions(found)
 
-    expected = time_estimate.expect(engine, loader.dataset, sampler, notices.split, config)
-    at = Position()
+    expected = time_estimate.estimate_time(engine, loader.dataset, sampler, notices.split, config)
+    at = TrainerState()
     with (
-        heeded() as asked,
-        Journal(run, sampler, watch, total_steps, engine.device) as journal,
-        Checkpoints(
+        defer_signals() as asked,
+        TrainingLogger(run, sampler, watch, total_steps, engine.device) as journal,
+        CheckpointManager(
             run.path / LAST,
             config.checkpoint_minutes,
             {"engine": engine, "schedule": schedule, "stopping": stopping, "journal": journal, "at": at},
@@ -144,11 +147,11 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
             model.train()
             sampler.epoch, sampler.done = at.epoch, at.step
             for micro_batches in loader:
-                rate = engine.optimizer.param_groups[0]["lr"]
+                lr = engine.optimizer.param_groups[0]["lr"]
                 losses, norm = engine.step(micro_batches)
                 at.step += 1
                 rows = sum(len(micro["inputs"]) for micro in micro_batches)
-                skipped = journal.step(at.epoch, at.step, losses, norm, rate, rows)
+                skipped = journal.step(at.epoch, at.step, losses, norm, lr, rows)
                 schedule.move(1 - skipped)
                 if journal.caught_up:
                     watch.check()
@@ -156,7 +159,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
                     checkpoints.save_if_due()
             schedule.move(-journal.read())
             watch.check()
-            labels, predicted = answers("val")
+            labels, predicted = predict_split("val")
             scores = flat_metrics(labels, predicted)
             watched = config.monitored_head
             confusion = confusion_counts(labels[watched], predicted[watched])
@@ -173,7 +176,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
             asked.check(run.path)
 
     stopping.restore(model)
-    scores = {side: flat_metrics(*answers(side)) for side in ("val", "test")}
+    scores = {side: flat_metrics(*predict_split(side)) for side in ("val", "test")}
     at.tick()
     seconds = {
         "expected": expected.training,
@@ -181,11 +184,11 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
         "training": at.seconds,
         "earlier": earlier,  # of which, in sessions before this one
     }
-    took = {"seconds": seconds, "skipped_steps": watch.skipped, "checkpoint_bytes": checkpoints.bytes}
-    return took, {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1, **scores}
+    timings = {"seconds": seconds, "skipped_steps": watch.skipped, "checkpoint_bytes": checkpoints.bytes}
+    return timings, {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1, **scores}
 
 
-def _facts(
+def _metadata(
     config: TrainConfig, notices: Notices, model: nn.Module, inputs: dict[str, str], device: torch.device
 ) -> dict[str, Any]:
     """Return what config.json says of a run beside its config."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ocensa_nb.benchmark import compare, quality_cost
-from ocensa_nb.benchmark.techniques import EXACT, TRADE, Technique, ladder, rungs, verdict
+from ocensa_nb.benchmark.techniques import EXACT, TRADE, Technique, cumulative, ladder, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
@@ -53,16 +53,16 @@ def test_every_rung_tells_its_time_memory_and_share_of_the_machine(compared):
 
 
 def test_each_rung_computes_less_than_the_one_before_it_where_it_should(compared):
-    rungs = {rung["name"]: rung for rung in compared[0]["ladder"]}
+    cumulative = {rung["name"]: rung for rung in compared[0]["ladder"]}
     halves = compared[0]["halves"]
-    work = {name: rung["gflops_per_step"] for name, rung in rungs.items()}
+    work = {name: rung["gflops_per_step"] for name, rung in cumulative.items()}
     assert work["baseline"] > 2 * work["dynamic_padding"] > 2 * work["cls_only"]
     assert work["mixed_precision" if halves else "max_length"] > work["freeze"] > work["trunk_cache"]
-    assert rungs["baseline"]["padded_share"] > 0.8
-    assert rungs["dynamic_padding"]["padded_share"] < 0.05
-    assert rungs["used_vocabulary"]["trainable_parameters"] <= rungs["baseline"]["trainable_parameters"]
-    assert rungs["freeze"]["trainable_parameters"] < rungs["baseline"]["trainable_parameters"]
-    assert rungs["trunk_cache"]["build_seconds"] > 0
+    assert cumulative["baseline"]["padded_share"] > 0.8
+    assert cumulative["dynamic_padding"]["padded_share"] < 0.05
+    assert cumulative["used_vocabulary"]["trainable_parameters"] <= cumulative["baseline"]["trainable_parameters"]
+    assert cumulative["freeze"]["trainable_parameters"] < cumulative["baseline"]["trainable_parameters"]
+    assert cumulative["trunk_cache"]["build_seconds"] > 0
 
 
 def test_the_quality_of_rungs_of_one_function_is_one(compared):
@@ -98,11 +98,11 @@ def test_a_verdict_is_said_of_every_technique_of_the_guide_and_everything_is_wri
 )
 def test_a_verdict_sets_the_measured_gain_against_the_promised_one(speedup, low, high, kind, claim, words):
     technique = Technique("name", "Título", kind, claim=claim)
-    assert verdict(technique, speedup, low, high).startswith(words)
+    assert summarize(technique, speedup, low, high).startswith(words)
 
 
 def test_every_rung_keeps_the_changes_of_those_before_it():
-    stacked = rungs(baseline_of(TrainConfig(model="tiny")), depth=4, cuts=True, halves=True)
+    stacked = cumulative(baseline_of(TrainConfig(model="tiny")), depth=4, cuts=True, halves=True)
     last = stacked[-1][1]
     assert (last.padding, last.cls_only, last.used_vocabulary, last.max_length) == ("dynamic", True, True, 128)
     assert (last.precision, last.freeze_layers, last.cache_trunk) == ("auto", 2, True)

@@ -13,19 +13,19 @@ from ocensa_nb.runtime.seeding import random_state
 
 
 @pytest.fixture(scope="module")
-def told(notices):
+def interrupt_as_error(notices):
     return time_prediction.Forecast(notices)
 
 
-def test_the_parameters_are_those_the_training_then_writes_down(told, run):
-    trainable, total = told.parameters(run.config)
-    assert {"trainable": trainable, "total": total} == run.facts["parameters"]
+def test_the_parameters_are_those_the_training_then_writes_down(interrupt_as_error, run):
+    trainable, total = interrupt_as_error.parameters(run.config)
+    assert {"trainable": trainable, "total": total} == run.metadata["parameters"]
 
 
-def test_the_share_cut_is_counted_on_the_very_texts(told, notices):
+def test_the_share_cut_is_counted_on_the_very_texts(interrupt_as_error, notices):
     tokenizer = loading.load_tokenizer("minilm")
     longer = [len(tokenizer(text)["input_ids"]) > 40 for text in notices.texts]
-    assert told.cut_share("minilm", 40) == pytest.approx(np.mean(longer))
+    assert interrupt_as_error.cut_share("minilm", 40) == pytest.approx(np.mean(longer))
 
 
 def test_of_many_texts_some_of_every_side_are_looked_at(notices, monkeypatch):
@@ -36,30 +36,30 @@ def test_of_many_texts_some_of_every_side_are_looked_at(notices, monkeypatch):
     assert few.cut_share("minilm", 40) == pytest.approx(all_of_them.cut_share("minilm", 40), abs=0.25)
 
 
-def test_an_encoder_that_is_not_here_is_known_by_its_catalogue_entry(told, monkeypatch):
+def test_an_encoder_that_is_not_here_is_known_by_its_catalogue_entry(interrupt_as_error, monkeypatch):
     monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
-    beto = time_prediction.Forecast(told.notices).encoder("beto")
+    beto = time_prediction.Forecast(interrupt_as_error.notices).encoder("beto")
     assert (beto.here, beto.depth, beto.positions, beto.counted_with) == (False, 12, 512, "minilm")
-    _, total = told.parameters(TrainConfig(model="beto-random"))
+    _, total = interrupt_as_error.parameters(TrainConfig(model="beto-random"))
     assert 109e6 < total < 112e6
 
 
-def test_an_encoder_nobody_knows_is_refused_with_a_sentence(told, monkeypatch):
+def test_an_encoder_nobody_knows_is_refused_with_a_sentence(interrupt_as_error, monkeypatch):
     monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
     with pytest.raises(UserError, match="no está en este equipo"):
-        told.encoder("nadie/lo-conoce")
+        interrupt_as_error.encoder("nadie/lo-conoce")
 
 
-def test_a_training_is_priced_once_and_its_price_follows_the_settings(told, config):
-    assert not told.is_priced(config)
-    one = told.expected(config)
-    assert told.is_priced(config.replace(freeze_layers=0, epochs=9))
-    measured = told.measured_seconds(config)
-    twice = told.expected(config.replace(epochs=2 * config.epochs))
+def test_a_training_is_priced_once_and_its_price_follows_the_settings(interrupt_as_error, config):
+    assert not interrupt_as_error.is_priced(config)
+    one = interrupt_as_error.expected(config)
+    assert interrupt_as_error.is_priced(config.replace(freeze_layers=0, epochs=9))
+    measured = interrupt_as_error.measured_seconds(config)
+    twice = interrupt_as_error.expected(config.replace(epochs=2 * config.epochs))
     assert one.seconds < twice.seconds < 2 * one.seconds  # the frozen layers and the test rows are paid once
-    assert told.expected(baseline_of(config)).seconds > twice.seconds
+    assert interrupt_as_error.expected(baseline_of(config)).seconds > twice.seconds
     # In the same precision nothing is measured again.
-    assert told.measured_seconds(config, baseline_of(config)) == measured
+    assert interrupt_as_error.measured_seconds(config, baseline_of(config)) == measured
     assert 0 < one.spread < np.inf
     assert str(one).startswith(("0 s ±", "1 s ±", "2 s ±"))
 

@@ -18,7 +18,7 @@ from ocensa_nb.encoders import loading, token_table
 from ocensa_nb.engine import batching, step
 from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.runtime import environment, precision
-from ocensa_nb.storage.checkpoint import Checkpoints, Position
+from ocensa_nb.storage.checkpoint import CheckpointManager, TrainerState
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
 
@@ -41,7 +41,7 @@ def main(model: str = "minilm", freeze: int = 4, recipe: str = "cpu", seconds: f
         "engine": made,
         "schedule": LinearSchedule(made.optimizer, 0.1, 100),
         "stopping": stopping,
-        "at": Position(),
+        "at": TrainerState(),
     }
 
     started = time.perf_counter()
@@ -50,7 +50,10 @@ def main(model: str = "minilm", freeze: int = 4, recipe: str = "cpu", seconds: f
     a_step = (time.perf_counter() - started) / 10
     block = batches[: max(2, min(len(batches), round(seconds / a_step)))]
 
-    with tempfile.TemporaryDirectory(dir=".") as folder, Checkpoints(Path(folder) / "last", 5, parts) as checkpoints:
+    with (
+        tempfile.TemporaryDirectory(dir=".") as folder,
+        CheckpointManager(Path(folder) / "last", 5, parts) as checkpoints,
+    ):
         checkpoints.save()
 
         def run(kept: bool) -> float:

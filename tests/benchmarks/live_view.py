@@ -28,7 +28,7 @@ def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, f
     """Train with nobody looking; return the training's seconds and the panel's share, which is none."""
     training = Training(config, "cpu", folder / "run-001")
     assert training.wait() == 0
-    return Run.load(training.folder).facts["seconds"]["training"], 0.0
+    return Run.load(training.folder).metadata["seconds"]["training"], 0.0
 
 
 def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float,
         panel.runner.clock.tick()
     share = (time.process_time() - used) / (time.perf_counter() - started) / environment.cores()
     panel.runner.clock.tick()
-    return panel.run().facts["seconds"]["training"], share
+    return panel.run().metadata["seconds"]["training"], share
 
 
 def main(rounds: int = 5, epochs: int = 2) -> None:

@@ -26,7 +26,7 @@ from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 from ocensa_nb.encoders.token_table import TokenTable, encode
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import EpochSampler, step_loader
-from ocensa_nb.engine.frozen_features import HiddenTable
+from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
 from ocensa_nb.evaluation import inference
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -84,7 +84,7 @@ class Clock(TrainerCallback):
         self.seconds = time.perf_counter() - self.started
 
 
-def ours(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable | HiddenTable:
+def ours(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable | FeatureTable:
     """Train with this package's engine; return the table the model is scored on."""
     config = task.config
     engine = engines.build(config, task.notices, task.table, model, config.precision, task.device, cache=None)
@@ -262,9 +262,9 @@ def main() -> None:
         print(f"   {min(values):.4g} to {max(values):.4g}")
     if options.json:
         asked = {name: value for name, value in vars(options).items() if name != "measure"}
-        facts = {"options": asked, "config": config.to_dict(), "versions": versions}
-        facts |= {"threads": torch.get_num_threads(), "hardware": environment.hardware().to_dict()}
-        Path(options.json).write_text(json.dumps({"found": found, **facts}, indent=2), encoding="utf-8")
+        metadata = {"options": asked, "config": config.to_dict(), "versions": versions}
+        metadata |= {"threads": torch.get_num_threads(), "hardware": environment.hardware().to_dict()}
+        Path(options.json).write_text(json.dumps({"found": found, **metadata}, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import math
 import re
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -24,8 +23,9 @@ from ocensa_nb.data.synthetic import (
     generate,
     write_csv,
 )
+from ocensa_nb.paths import ROOT
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = ROOT / "data"
 PARTS = {(family, part.name): part for family, parts in words.FAMILIES.items() for part in parts}
 
 MODES = """Blockage (BLO), Calibration error (CAL), Cavitation (CAV), Contamination (CNT),

@@ -30,7 +30,7 @@ def test_logits_and_gradients_are_those_of_the_whole_encoder(family, k):
     freeze(model, k)
     counted = count_parameters(model)
     hidden = frozen_features.build(model, TABLE, k, "fp32")
-    assert isinstance(hidden, frozen_features.HiddenTable)
+    assert isinstance(hidden, frozen_features.FeatureTable)
     assert count_parameters(model) == counted
     model.eval()
     seen = []
@@ -133,7 +133,7 @@ def test_without_disk_it_stays_in_memory_and_says_so(tmp_path, monkeypatch, caps
     monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
     model = classifier("bert")
     freeze(model, 2)
-    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.HiddenTable)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
     assert "no hay sitio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -145,7 +145,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeyp
     monkeypatch.setattr(array_cache, "_reserve", full)
     model = classifier("bert")
     freeze(model, 2)
-    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.HiddenTable)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
     assert "no hay sitio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -180,6 +180,6 @@ def test_without_memory_or_disk_the_training_goes_on_and_says_so(config, notices
 
 def test_an_encoder_that_cannot_be_split_goes_on_without_the_cache(monkeypatch, capsys):
     model = classifier("bert")
-    monkeypatch.setattr(model, "bottom", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
+    monkeypatch.setattr(model, "frozen_forward", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
     assert frozen_features.build(model, TABLE, 1, "fp32") is TABLE
     assert "no deja separar" in capsys.readouterr().out

@@ -84,12 +84,12 @@ def test_activations_are_those_that_autograd_saves(family, k, cls_only, precisio
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
+    def flatten_state(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     with (
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(flatten_state, lambda tensor: tensor),
         autocast(precision, torch.device("cpu")),
         BlockAttention(),
     ):

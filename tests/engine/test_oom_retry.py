@@ -66,8 +66,8 @@ def test_frozen_features_out_of_memory_are_built_in_halves(loaded, monkeypatch):
     model, table = loaded
     freeze(model, 2)
     expected = frozen_features.build(model, table, 2, "fp32").hidden
-    bottom = MultiHeadClassifier.bottom
-    monkeypatch.setattr(MultiHeadClassifier, "bottom", lambda model, k: failing(bottom(model, k), 5))
+    frozen = MultiHeadClassifier.frozen_forward
+    monkeypatch.setattr(MultiHeadClassifier, "frozen_forward", lambda model, k: failing(frozen(model, k), 5))
     torch.testing.assert_close(frozen_features.build(model, table, 2, "fp32").hidden, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -38,9 +38,9 @@ def test_naming_the_training_file_never_evaluates_on_rows_that_were_trained_on(r
 
 
 def test_data_that_changed_since_the_training_is_refused(run, csv, tmp_path):
-    facts = {**run.facts, "data": {**run.facts["data"], "fingerprint": "0" * 64}}
+    metadata = {**run.metadata, "data": {**run.metadata["data"], "fingerprint": "0" * 64}}
     with pytest.raises(UserError, match="ha cambiado desde que se entrenó"):
-        evaluate.evaluate(Run(run.path, facts, run.classes))
+        evaluate.evaluate(Run(run.path, metadata, run.classes))
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_data_that_changed_since_the_training_is_refused(run, csv, tmp_path):
 )
 def test_evaluate_file_of_the_training_missing_says_how_to_give_it(run, csv, tmp_path, monkeypatch, platform, how):
     monkeypatch.setattr(environment, "platform", lambda: platform)
-    data = {**run.facts["data"], "path": str(tmp_path / "avisos.csv")}
-    moved = Run(run.path, {**run.facts, "data": data}, run.classes)
+    data = {**run.metadata["data"], "path": str(tmp_path / "avisos.csv")}
+    moved = Run(run.path, {**run.metadata, "data": data}, run.classes)
     with pytest.raises(UserError, match=f"No está aquí «.*avisos.csv», el archivo con que se entrenó .*{how}"):
         evaluate.evaluate(moved)
     assert evaluate.evaluate(moved, csv).source == "las filas de prueba"
@@ -103,9 +103,9 @@ def test_evaluate_label_never_seen_in_training_is_left_out_counted_and_named(mer
 
 
 def test_evaluate_run_without_merged_classes_leaves_every_unknown_label_out(merged_run, another_file):
-    data = {name: value for name, value in merged_run.facts["data"].items() if name != "merged"}
+    data = {name: value for name, value in merged_run.metadata["data"].items() if name != "merged"}
     found = evaluate.evaluate(
-        Run(merged_run.path, {**merged_run.facts, "data": data}, merged_run.classes), another_file
+        Run(merged_run.path, {**merged_run.metadata, "data": data}, merged_run.classes), another_file
     )
     assert found.left_out == 7
     assert set(modes(found)) == {"Wear (WEA)"}
@@ -122,8 +122,8 @@ def test_evaluate_file_with_unknown_labels_alone_is_refused_and_names_some(run, 
 @pytest.mark.parametrize("merged", [None, "Other", ["Rara"], {"modo": ["Rara"]}, {"modo": {"Rara": 1}}, {"modo": None}])
 def test_load_run_with_damaged_merged_classes_is_refused(run, tmp_path, merged):
     copy = shutil.copytree(run.path, tmp_path / "run")
-    facts = {**run.facts, "data": {**run.facts["data"], "merged": merged}}
-    (copy / run_folder.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    metadata = {**run.metadata, "data": {**run.metadata["data"], "merged": merged}}
+    (copy / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(UserError, match="está dañado"):
         Run.load(copy)
 

@@ -69,15 +69,15 @@ def test_more_heads_than_colours_are_all_drawn_and_told_apart():
 
 
 def test_the_palette_is_had_without_matplotlib():
-    check = "import sys, ocensa_nb.looks as looks; assert looks.COLOURS and 'matplotlib' not in sys.modules"
+    check = "import sys; from ocensa_nb.figures import style; assert style.COLOURS and 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
 
 
 @pytest.fixture
 def copy(run, tmp_path):
     """Return a copy of the run that took long enough for a GIF of many frames."""
-    facts = {**run.facts, "seconds": {"training": 60.0, "total": 60.0}}
-    return Run(shutil.copytree(run.path, tmp_path / "run"), facts, run.classes)
+    metadata = {**run.metadata, "seconds": {"training": 60.0, "total": 60.0}}
+    return Run(shutil.copytree(run.path, tmp_path / "run"), metadata, run.classes)
 
 
 def frames(path):
@@ -101,13 +101,13 @@ def test_the_gif_is_small_fits_a_notebook_and_holds_a_last_frame_unlike_the_firs
 
 
 def test_the_gif_takes_no_more_of_the_training_than_its_share(copy):
-    copy.facts["seconds"]["training"] = 0.0
+    copy.metadata["seconds"]["training"] = 0.0
     assert len(frames(plots.training_gif(copy))) == 2
 
 
 def test_the_last_frame_names_the_epoch_that_was_kept_and_shows_its_numbers(copy):
     with looks.style():
-        drawn = animation.Film(copy, copy.history())
+        drawn = animation.TrainingAnimation(copy, copy.history())
         drawn.frame(len(copy.history()))
     best = copy.metrics["best_epoch"]
     kept = next(line for line in copy.history() if "step" not in line and line["epoch"] == best)
@@ -126,7 +126,7 @@ def test_the_confusion_of_the_gif_changes_from_epoch_to_epoch_and_is_blank_befor
     history = [*copy.history(), {"step": 10_000, "loss": 1.0}]  # the end shows the epoch that was kept
     ends = [place + 1 for place, line in enumerate(history) if "step" not in line]
     with looks.style():
-        drawn = animation.Film(copy, history)
+        drawn = animation.TrainingAnimation(copy, history)
         drawn.frame(ends[0] - 1)
         assert drawn.images[0].get_array().mask.all()
         shares = []

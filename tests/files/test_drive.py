@@ -75,7 +75,7 @@ def test_ten_epochs_on_drive_leave_less_than_two_checkpoints_in_the_trash(config
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=10, patience=10), notices)
     assert run.metrics["epochs"] == 10
     assert not (run.path / LAST).exists()
-    assert trash.bytes < 2 * run.facts["checkpoint_bytes"]
+    assert trash.bytes < 2 * run.metadata["checkpoint_bytes"]
 
 
 @needs_proc

@@ -33,8 +33,8 @@ def flock(*_):
 fcntl.flock = flock
 if len(sys.argv) > 2:
     platform.node = socket.gethostname = lambda: sys.argv[2]
-from ocensa_nb import claims
-held = claims._hold(Path(sys.argv[1]))
+from ocensa_nb.storage import resume
+held = resume._hold(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -101,7 +101,7 @@ def test_numbered_run_of_other_host_within_ten_minutes_is_not_started_anew(confi
         raise AskedToStopError("detenido", signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(signals.Interruption, "check", stopped)
+        patch.setattr(signals.StopRequest, "check", stopped)
         with pytest.raises(AskedToStopError):
             train.fit(config, notices, root=tmp_path)
     written(tmp_path / "run-001")
@@ -188,11 +188,11 @@ def test_lock_taken_over_between_look_and_claim_is_refused(tmp_path, monkeypatch
 
 def test_claim_of_process_that_died_during_its_take_over_is_dropped(tmp_path):
     path = written(tmp_path)
-    claim = path.with_name(f"{HEARTBEAT}-{json.loads(path.read_text())['id']}")
-    claim.write_text(path.read_text())
+    acquire_run = path.with_name(f"{HEARTBEAT}-{json.loads(path.read_text())['id']}")
+    acquire_run.write_text(path.read_text())
     age(tmp_path, STALE_SECONDS + 1)
     lock = resume._lock(tmp_path)
-    assert not claim.exists()
+    assert not acquire_run.exists()
     lock.check()
     lock.release()
 
@@ -219,7 +219,7 @@ def test_training_that_lost_its_lock_stops_and_writes_nothing_more(config, notic
             left.update(content())
 
     calls, left = [], {}
-    monkeypatch.setattr(signals.Interruption, "check", check)
+    monkeypatch.setattr(signals.StopRequest, "check", check)
     with pytest.raises(UserError, match="ya no escribe nada"):
         train.fit(config.replace(out=str(tmp_path / "run")), notices)
     assert content() == left

@@ -29,11 +29,11 @@ MOMENTS = {
     "in the middle of a line of the history": (run_folder.Run, "append_history", 8),
     "in validation": (inference, "predictions", 5),
     "while the model is saved": (train, "save_model", 1),
-    "between the metrics and the manifest": (manifest, "seal", 1),
+    "between the metrics and the manifest": (manifest, "compute", 1),
     "after the last file, before tidying up": (run_folder.Run, "tidy", 1),
 }
 SENTENCE = "sentence.txt"  # in the run folder, which a training resumes whatever else is in it
-AGAIN = {"while a checkpoint is read": (checkpoint, "unpack", 1)}  # in a second session alone
+AGAIN = {"while a checkpoint is read": (checkpoint, "unflatten_state", 1)}  # in a second session alone
 
 
 def die() -> None:
@@ -68,7 +68,7 @@ def fill_the_disk_at(save: int) -> None:
     """Let no file grow over a few bytes from that checkpoint on: the nearest to a full disk that needs no rights."""
     import resource
 
-    keep, saves = checkpoint.Checkpoints.save, 0
+    keep, saves = checkpoint.CheckpointManager.save, 0
 
     def full(self):
         nonlocal saves
@@ -77,7 +77,7 @@ def fill_the_disk_at(save: int) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
         keep(self)
 
-    checkpoint.Checkpoints.save = full
+    checkpoint.CheckpointManager.save = full
 
 
 def training(config: TrainConfig, moment: str | None, when: float) -> None:

@@ -9,7 +9,7 @@ class StopAfter:
     """Asks a training to stop after so many steps, as Ctrl+C would."""
 
     def __init__(self, monkeypatch, count):
-        check, calls = signals.Interruption.check, 0
+        check, calls = signals.StopRequest.check, 0
 
         def counted(asked, folder):
             nonlocal calls
@@ -17,4 +17,4 @@ class StopAfter:
             asked.signal = signal.SIGINT if calls == count else 0
             check(asked, folder)
 
-        monkeypatch.setattr(signals.Interruption, "check", counted)
+        monkeypatch.setattr(signals.StopRequest, "check", counted)

@@ -49,7 +49,7 @@ def test_frozen_layers_drop_nothing_out_while_trained_ones_do(family):
 def test_frozen_part_after_60_steps_has_the_same_outputs(family, k):
     model = classifier(family)
     freeze(model, k)
-    frozen = model.bottom(k)
+    frozen = model.frozen_forward(k)
     model.eval()
     with torch.no_grad():
         before = frozen(IDS, MASK)

@@ -21,7 +21,7 @@ from ocensa_nb.notebook.page_clock import PageClock
 from ocensa_nb.notebook.training_process import Training
 from ocensa_nb.runtime import precision
 from ocensa_nb.runtime.environment import configure
-from ocensa_nb.storage.resume import folder_of
+from ocensa_nb.storage.resume import resolve_run_dir
 from ocensa_nb.storage.run_folder import Run
 
 SECONDS = 120
@@ -422,8 +422,8 @@ def test_a_training_in_the_background_tells_its_state(config, tmp_path):
 
 
 def test_where_a_training_goes_is_told_beforehand(config, notices, run, tmp_path):
-    assert folder_of(config.replace(out="a/b"), "", tmp_path).parts[-2:] == ("a", "b")
-    assert folder_of(config.replace(out=""), notices.fingerprint, run.path.parent).name == "run-001"
+    assert resolve_run_dir(config.replace(out="a/b"), "", tmp_path).parts[-2:] == ("a", "b")
+    assert resolve_run_dir(config.replace(out=""), notices.fingerprint, run.path.parent).name == "run-001"
 
 
 def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, tmp_path, monkeypatch):
@@ -441,5 +441,5 @@ def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, t
 
 
 def test_outside_a_notebook_nobody_is_there(config, notices):
-    assert not session.somebody_is_there()
+    assert not session.is_interactive()
     assert type(widgets.control_panel(config, notices)) is widgets.ControlPanel

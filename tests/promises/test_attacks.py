@@ -290,6 +290,6 @@ def test_repeated_column_names_are_read_trained_on_and_written_back_in_their_ord
     assert table.columns.is_unique
     assert table.shape == frame.shape
     run = train.fit(config.replace(data=str(path), out=str(tmp_path / "run"), epochs=1))
-    assert run.facts["data"]["columns"]["descripcion"] == "descripcion"
+    assert run.metadata["data"]["columns"]["descripcion"] == "descripcion"
     out = predict.save(predict.predict(run, path), tmp_path / f"p{suffix}")
     assert list(read_table(out)[0].columns)[: frame.shape[1]] == list(table.columns)

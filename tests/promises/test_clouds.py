@@ -212,10 +212,10 @@ def set_up(cwd, address="", ref="", root="/nowhere", **variables):
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", cell]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    told = done.stdout + done.stderr
-    assert "Traceback" not in told
-    found = re.search(r"^> (\S+) (\S+)$", told, flags=re.MULTILINE)
-    return told, [Path(path) for path in found.groups()] if found else []
+    interrupt_as_error = done.stdout + done.stderr
+    assert "Traceback" not in interrupt_as_error
+    found = re.search(r"^> (\S+) (\S+)$", interrupt_as_error, flags=re.MULTILINE)
+    return interrupt_as_error, [Path(path) for path in found.groups()] if found else []
 
 
 def git(folder, *arguments):
@@ -249,8 +249,8 @@ def served(folder):
 
 
 def test_the_set_up_cell_uses_the_clone_it_is_in():
-    told, found = set_up(ROOT / "notebooks")
-    assert "Listo." in told
+    interrupt_as_error, found = set_up(ROOT / "notebooks")
+    assert "Listo." in interrupt_as_error
     assert found == [ROOT, ROOT / "ocensa_nb/notebook/session.py"]
 
 
@@ -272,9 +272,9 @@ def test_set_up_cell_clones_the_pinned_version(tmp_path, repository, ref, which)
 @pytest.mark.parametrize("ref", ["refs/tags/main", "0" * 40], ids=["tag", "commit"])
 def test_set_up_cell_with_a_version_the_address_lacks_runs_no_other(tmp_path, repository, ref):
     git(repository, "branch", "-f", "main")
-    told, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
+    interrupt_as_error, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»" in told
+    assert f"⛔ No se pudo descargar «{ADDRESS}»" in interrupt_as_error
     assert not (tmp_path / "ocensa-nb/ocensa_nb").exists()
 
 
@@ -290,20 +290,20 @@ def fake_git(folder):
 def test_set_up_cell_without_an_address_asks_for_it_and_runs_no_git(tmp_path):
     path, calls = fake_git(tmp_path)
     (tmp_path / "content").mkdir()
-    told, found = set_up(tmp_path / "content", PATH=path)
+    interrupt_as_error, found = set_up(tmp_path / "content", PATH=path)
     assert not calls.exists()
     assert not found
-    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in told
+    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in interrupt_as_error
     assert list((tmp_path / "content").iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["--upload-pack=touch x", "ext::sh -c touch% x", "file:///x", "http://x/y", "$(x)"])
 def test_set_up_cell_with_an_address_that_is_not_https_runs_no_git(tmp_path, address):
     path, calls = fake_git(tmp_path)
-    told, found = set_up(tmp_path, address, PATH=path)
+    interrupt_as_error, found = set_up(tmp_path, address, PATH=path)
     assert not calls.exists()
     assert not found
-    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in told
+    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in interrupt_as_error
 
 
 def test_set_up_cell_passes_the_address_to_git_as_one_argument_after_the_options(tmp_path):
@@ -314,9 +314,9 @@ def test_set_up_cell_passes_the_address_to_git_as_one_argument_after_the_options
 
 
 def test_set_up_cell_without_git_is_a_message(tmp_path):
-    told, found = set_up(tmp_path, ADDRESS, PATH="")
+    interrupt_as_error, found = set_up(tmp_path, ADDRESS, PATH="")
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in told
+    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in interrupt_as_error
 
 
 def test_set_up_cell_uses_the_project_of_a_mounted_drive(tmp_path):
@@ -341,10 +341,10 @@ def test_a_package_that_cannot_be_had_is_a_sentence_that_says_what_to_do(tmp_pat
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("no-such-package>=1\n")
     (kaggle / "working").mkdir()
-    told, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
+    interrupt_as_error, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
     assert not found
-    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in told
-    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in told
+    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in interrupt_as_error
+    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in interrupt_as_error
 
 
 def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_path):
@@ -359,8 +359,8 @@ def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_pa
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
     (kaggle / "working").mkdir()
-    told, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
-    assert "Listo. Se instaló: ocensa-probe>=1." in told
+    interrupt_as_error, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
+    assert "Listo. Se instaló: ocensa-probe>=1." in interrupt_as_error
     assert (tmp_path / "site/ocensa_probe.py").exists()
 
 
@@ -387,9 +387,9 @@ def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(k
     (tmp_path / "working").mkdir()
     before = contents(tmp_path / "input")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    told = train(attached, tmp_path / "working", {"data": str(data)})
+    interrupt_as_error = train(attached, tmp_path / "working", {"data": str(data)})
     assert contents(tmp_path / "input") == before
-    assert "Settings → Accelerator → GPU T4 x2" in told
+    assert "Settings → Accelerator → GPU T4 x2" in interrupt_as_error
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
@@ -404,11 +404,11 @@ def test_notebooks_03_and_04_in_colab_share_the_run_and_the_uploaded_file_throug
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "runtime"))
-    told = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
+    interrupt_as_error = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
     shutil.rmtree(tmp_path / "runtime")  # each notebook of Colab has its own disk
     (tmp_path / "runtime").mkdir()
-    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in told
-    assert "borra su disco" not in told
+    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in interrupt_as_error
+    assert "borra su disco" not in interrupt_as_error
     run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
     assert Path(run.config.data).name == "mis avisos.csv"
     evaluated = "40 avisos: las filas de prueba."  # a tenth of the 400

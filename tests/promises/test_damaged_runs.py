@@ -89,8 +89,8 @@ def test_metric_that_is_no_finite_number_is_refused(number, copy):
 @pytest.mark.parametrize("value", [[False], "otra", None, 7])
 def test_interrupted_run_with_another_precision_is_refused(value, stopped, notices):
     folder = Path(stopped.out)
-    facts = run_folder.read_config(folder) | {"precision": value}
-    Run(folder, facts, {}).write_config()
+    metadata = run_folder.read_config(folder) | {"precision": value}
+    Run(folder, metadata, {}).write_config()
     with pytest.raises(UserError, match=run_folder.CONFIG):
         train.fit(stopped, notices)
 

@@ -116,11 +116,11 @@ def damaged(data, whole, folder, names):
 def seal_again(folder):
     """Make the checksums anew, as someone who knows of them would; leave a folder that has none as it is."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, UserError):
-        facts = json.loads(read_regular(folder / run_folder.CONFIG, LARGEST_JSON))
-        facts[run_folder.CHECKSUM] = manifest.checksum(
-            {name: facts[name] for name in facts if name != run_folder.CHECKSUM}
+        metadata = json.loads(read_regular(folder / run_folder.CONFIG, LARGEST_JSON))
+        metadata[run_folder.CHECKSUM] = manifest.checksum(
+            {name: metadata[name] for name in metadata if name != run_folder.CHECKSUM}
         )
-        (folder / run_folder.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+        (folder / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
         if (folder / manifest.MANIFEST).exists():
             manifest.write(folder)
 

@@ -88,11 +88,11 @@ def test_new_run_next_to_a_temporary_looking_file_of_the_users_leaves_it(config,
 def test_run_folder_deleted_during_training_is_reported_as_lost(config, notices, tmp_path, monkeypatch, when):
     out = tmp_path / "run"
     owner, name, number = {
-        "before a checkpoint": (train.Checkpoints, "save", 2),
-        "while it is asked to stop": (signals.Interruption, "check", 3),
+        "before a checkpoint": (train.CheckpointManager, "save", 2),
+        "while it is asked to stop": (signals.StopRequest, "check", 3),
         "while the model is saved": (train, "save_model", 1),
     }[when]
-    save, calls = train.Checkpoints.save, 0
+    save, calls = train.CheckpointManager.save, 0
 
     def save_now(checkpoints):
         save(checkpoints)
@@ -108,7 +108,7 @@ def test_run_folder_deleted_during_training_is_reported_as_lost(config, notices,
         return whole(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Checkpoints, "save", save_now)
+        patch.setattr(train.CheckpointManager, "save", save_now)
         whole = getattr(owner, name)
         patch.setattr(owner, name, deleting)
         with pytest.raises(UserError, match="se borró o se movió mientras se entrenaba") as raised:

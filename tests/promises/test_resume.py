@@ -22,7 +22,7 @@ from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import signals
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
 from ocensa_nb.storage import resume, run_folder
-from ocensa_nb.storage.checkpoint import Checkpoints, pack, unpack
+from ocensa_nb.storage.checkpoint import CheckpointManager, flatten_state, unflatten_state
 from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.storage.manifest import MANIFEST
 from ocensa_nb.storage.run_folder import LAST, METRICS, Run
@@ -206,12 +206,17 @@ def test_another_machine_goes_on_and_says_so(cut_off, notices, monkeypatch, caps
 
 
 def test_the_precision_of_then_is_kept_on_the_device_of_then(config, notices, tmp_path):
-    facts = {"device": "cpu", "precision": "bf16", "hardware": {"gpu": "", "system": "x", "cores": 2}, "versions": {}}
-    now = facts | {"precision": "fp32"}
-    resume._keep_precision(now, facts)
+    metadata = {
+        "device": "cpu",
+        "precision": "bf16",
+        "hardware": {"gpu": "", "system": "x", "cores": 2},
+        "versions": {},
+    }
+    now = metadata | {"precision": "fp32"}
+    resume._keep_precision(now, metadata)
     assert now["precision"] == "bf16"
-    other = facts | {"precision": "fp16", "hardware": facts["hardware"] | {"gpu": "T4"}}
-    resume._keep_precision(other, facts)
+    other = metadata | {"precision": "fp16", "hardware": metadata["hardware"] | {"gpu": "T4"}}
+    resume._keep_precision(other, metadata)
     assert other["precision"] == "fp16"
 
 
@@ -247,7 +252,7 @@ def test_one_that_died_while_it_tidied_up_is_the_finished_run_that_it_is(run, co
     out = shutil.copytree(run.path, tmp_path / "run")
     (out / LAST).mkdir()
     again = train.fit(config.replace(out=str(out)), notices)
-    assert again.facts == run.facts
+    assert again.metadata == run.metadata
     assert not (out / LAST).exists()
 
 
@@ -273,9 +278,9 @@ def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, conf
 
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
 def test_a_damaged_config_is_a_sentence(cut_off, notices, tmp_path, part):
-    facts = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
-    del facts[part], facts[run_folder.CHECKSUM]  # as an earlier version would have written it
-    (tmp_path / "run" / run_folder.CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    metadata = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
+    del metadata[part], metadata[run_folder.CHECKSUM]  # as an earlier version would have written it
+    (tmp_path / "run" / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(UserError, match="dañada"):
         train.fit(cut_off, notices)
 
@@ -370,7 +375,7 @@ def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notice
 
 
 def test_a_second_ctrl_c_is_obeyed_at_once():
-    with signals.heeded() as asked:
+    with signals.defer_signals() as asked:
         signal.raise_signal(signal.SIGINT)
         assert asked.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
@@ -384,7 +389,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_step(tmp_path):
             return {"weight": torch.ones(3)}
 
     (tmp_path / "file").write_text("")
-    checkpoints = Checkpoints(tmp_path / "file" / "last", 5, {"part": Part()})
+    checkpoints = CheckpointManager(tmp_path / "file" / "last", 5, {"part": Part()})
     checkpoints.save()
     concurrent.futures.wait([checkpoints._writing], timeout=30)
     with pytest.raises(UserError, match="parte de la ruta es un archivo"):
@@ -408,5 +413,5 @@ def test_any_state_comes_back_as_it_was_taken_apart(tree):
             return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
         return all(map(same, a, b)) and len(a) == len(b) if isinstance(a, list) else a == b
 
-    tensors, rest = pack(tree)
-    assert same(tree, unpack(tensors, json.loads(json.dumps(rest))))
+    tensors, rest = flatten_state(tree)
+    assert same(tree, unflatten_state(tensors, json.loads(json.dumps(rest))))

@@ -143,8 +143,8 @@ def test_bf16_on_a_cpu_without_its_units_is_reported(monkeypatch):
 
 
 def test_this_machine_is_described_in_spanish():
-    facts = environment.describe(environment.hardware())
-    assert {"Plataforma", "GPU", "Núcleos de CPU", "Memoria RAM", "Disco libre", "torch"} <= set(facts)
+    metadata = environment.describe(environment.hardware())
+    assert {"Plataforma", "GPU", "Núcleos de CPU", "Memoria RAM", "Disco libre", "torch"} <= set(metadata)
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,10 @@ def flip(path, draw):
 
 def as_earlier(run):
     """Turn a finished run into one of a version without manifests."""
-    facts = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-    facts.pop("sha256", None)
-    facts["files"] = checksums.seal(run, (LABELS, HEADS, ENCODER))
-    (run / CONFIG).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    metadata = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+    metadata.pop("sha256", None)
+    metadata["files"] = checksums.compute(run, (LABELS, HEADS, ENCODER))
+    (run / CONFIG).write_text(json.dumps(metadata, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     (run / MANIFEST).unlink(missing_ok=True)
 
 
@@ -74,9 +74,9 @@ def test_changed_text_of_a_finished_run_is_rejected_with_its_name(copy, name):
 
 
 def test_evaluate_of_run_with_changed_seed_is_rejected(copy):
-    facts = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
-    facts["config"]["seed"] = 7
-    (copy / CONFIG).write_text(json.dumps(facts), encoding="utf-8")
+    metadata = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
+    metadata["config"]["seed"] = 7
+    (copy / CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(UserError, match=CONFIG):
         evaluate.evaluate(Run.load(copy))
 
@@ -131,7 +131,7 @@ def test_run_interrupted_before_its_manifest_is_not_finished_and_resumes_with_on
 ):
     settings = config.replace(out=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "seal", interrupted)
+        patch.setattr(manifest, "compute", interrupted)
         with pytest.raises(AskedToStopError):
             train.fit(settings, notices)
     assert (tmp_path / "run" / METRICS).exists()
@@ -152,11 +152,11 @@ def test_flipped_bits_of_an_unfinished_config_are_detected_unless_they_only_hit_
     for _ in range(FLIPS):
         whole = flip(path, draw)
         try:
-            facts = run_folder.read_config(path.parent)
+            metadata = run_folder.read_config(path.parent)
         except UserError as error:
             detected += str(path) in str(error)
         else:
-            assert {name: facts[name] for name in kept} == kept
+            assert {name: metadata[name] for name in kept} == kept
         path.write_bytes(whole)
     assert detected > 0.98 * FLIPS
 
@@ -164,9 +164,9 @@ def test_flipped_bits_of_an_unfinished_config_are_detected_unless_they_only_hit_
 @pytest.mark.parametrize(("field", "value"), [("seed", 43), ("precision", "bf16")])
 def test_resume_of_run_with_changed_config_is_rejected_with_its_name(stopped, notices, tmp_path, field, value):
     path = tmp_path / "run" / CONFIG
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    (facts if field in facts else facts["config"])[field] = value
-    path.write_text(json.dumps(facts), encoding="utf-8")
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    (metadata if field in metadata else metadata["config"])[field] = value
+    path.write_text(json.dumps(metadata), encoding="utf-8")
     for settings in (stopped, stopped.replace(**{field: value})):
         with pytest.raises(UserError, match=rf"{CONFIG}.*dañado"):
             train.fit(settings, notices)

@@ -16,9 +16,9 @@ def test_the_folder_holds_what_the_design_says(run):
     names = {path.name for path in run.path.iterdir()}
     results = {"config.json", "labels.json", "encoder", "heads.safetensors", "history.jsonl", "metrics.json"}
     assert names == results | {"manifest.json"}
-    facts = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
-    assert {"config", "fingerprint", "data", "versions", "hardware", "seconds"} <= set(facts)
-    assert facts["fingerprint"] == run.config.fingerprint()
+    metadata = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    assert {"config", "fingerprint", "data", "versions", "hardware", "seconds"} <= set(metadata)
+    assert metadata["fingerprint"] == run.config.fingerprint()
 
 
 def test_the_encoder_opens_with_transformers_alone(run, notices):

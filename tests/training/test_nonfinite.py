@@ -13,14 +13,14 @@ from ocensa_nb.errors import DivergedError
 from ocensa_nb.figures import plots
 from ocensa_nb.storage.checkpoint_files import CheckpointFiles
 from ocensa_nb.storage.run_folder import LAST
-from ocensa_nb.training import nonfinite, train
-from ocensa_nb.training.nonfinite import Watch
+from ocensa_nb.training import nonfinite, time_estimate, train
+from ocensa_nb.training.nonfinite import NonFiniteGuard
 
 
 def poison(monkeypatch, steps, head=1, value=math.nan):
     """Make the loss of a head not finite in those steps of the training, counted from 1."""
     step, call, made = Engine.step, Objective.__call__, [0]
-    monkeypatch.setattr(train.estimate, "expect", lambda *_: train.estimate.Estimate(1, 1, 0))  # it steps too
+    monkeypatch.setattr(time_estimate, "estimate_time", lambda *_: time_estimate.Estimate(1, 1, 0))  # it steps too
 
     def counted(self, micro_batches):
         made[0] += 1
@@ -48,7 +48,7 @@ def test_a_step_that_is_not_finite_changes_nothing_is_named_and_the_training_goe
     assert re.search(r"\(tasa 0\.000\d+; filas útiles \d", text)
     assert "Paso 4:" in text
     assert "Paso 5:" not in text
-    assert run.facts["skipped_steps"] == 2
+    assert run.metadata["skipped_steps"] == 2
     lines = [line for line in run.history() if "step" in line]
     assert [line["step"] for line in lines if line["loss"] is None] == [3, 4]
     assert all(math.isfinite(line["loss"]) for line in run.history() if "step" not in line)
@@ -95,7 +95,7 @@ def test_three_in_a_row_stop_the_training_with_advice_and_the_last_good_weights_
 def test_two_in_a_row_twice_do_not_stop_it(config, notices, tmp_path, monkeypatch):
     poison(monkeypatch, {2, 3, 5, 6})
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
-    assert run.facts["skipped_steps"] == 4
+    assert run.metadata["skipped_steps"] == 4
 
 
 def test_the_schedule_does_not_count_a_skipped_step(config, notices, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_the_schedule_does_not_count_a_skipped_step(config, notices, tmp_path, m
 
 
 def test_a_loss_scaler_may_overflow_many_times_before_it_is_a_fault():
-    watch = Watch(["causa"], scaled=True)
+    watch = NonFiniteGuard(["causa"], scaled=True)
     for _ in range(nonfinite.LIMIT_SCALED - 1):
         assert watch.see([1.0], math.inf) == "la norma del gradiente es inf"
         watch.check()
@@ -117,12 +117,12 @@ def test_a_loss_scaler_may_overflow_many_times_before_it_is_a_fault():
 
 
 def test_three_in_a_row_are_too_many_whatever_was_read_with_them_and_a_resume_has_three_more():
-    watch = Watch(["causa"], scaled=False)
+    watch = NonFiniteGuard(["causa"], scaled=False)
     for norm in (math.nan, math.nan, math.nan, 1.0):  # a GPU's steps are read ten at a time
         watch.see([1.0], norm)
     with pytest.raises(DivergedError):
         watch.check()
-    again = Watch(["causa"], scaled=False)
+    again = NonFiniteGuard(["causa"], scaled=False)
     again.load_state_dict(watch.state_dict() | {"in_a_row": 3})
     assert again.skipped == 3
     for _ in range(nonfinite.LIMIT - 1):

@@ -12,7 +12,7 @@ from ocensa_nb.training import time_estimate, train
 def test_measuring_changes_nothing_of_the_training(config, notices, tmp_path, monkeypatch, precision):
     settings = config.replace(precision=precision, epochs=1)
     runs = [train.fit(settings.replace(out=str(tmp_path / "measured")), notices)]
-    monkeypatch.setattr(time_estimate, "expect", lambda *_: time_estimate.Estimate(1.0, 1.0, 0.0))
+    monkeypatch.setattr(time_estimate, "estimate_time", lambda *_: time_estimate.Estimate(1.0, 1.0, 0.0))
     runs.append(train.fit(settings.replace(out=str(tmp_path / "plain")), notices))
     histories = [[line["loss"] for line in run.history()] for run in runs]
     assert histories[0] == histories[1]
@@ -34,7 +34,7 @@ def test_an_estimate_adds_up_the_steps_of_every_size_and_the_scorings(config, no
         time_estimate, "_step_seconds", lambda engine, batches, rows: len(rows) * table.lengths[rows].max() / 100
     )
     monkeypatch.setattr(time_estimate, "_scoring_seconds", lambda *_: 2.0)
-    found = time_estimate.expect(made, loader.dataset, sampler, notices.split, config.replace(epochs=3))
+    found = time_estimate.estimate_time(made, loader.dataset, sampler, notices.split, config.replace(epochs=3))
     steps = sum(len(rows) * table.lengths[rows].max() / 100 for rows in sampler)
     assert found.epoch == pytest.approx(steps + 2, rel=1e-6)
     assert found.training == pytest.approx(3 * (steps + 2) + 4, rel=1e-6)

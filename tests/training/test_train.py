@@ -90,9 +90,9 @@ def test_every_precision_trains_on_a_cpu_and_counts_skipped_steps(config, notice
     run = train.fit(config.replace(out=str(tmp_path / precision), precision=precision, epochs=1), notices)
     losses = [line["loss"] for line in run.history() if "step" in line]
     assert np.isfinite(losses).all()
-    assert run.facts["precision"] == precision
+    assert run.metadata["precision"] == precision
     steps = len(losses)
-    assert 0 <= run.facts["skipped_steps"] < steps
+    assert 0 <= run.metadata["skipped_steps"] < steps
 
 
 def test_the_schedule_warms_up_and_decays_to_zero_over_the_whole_run():
@@ -119,8 +119,8 @@ def test_the_schedule_goes_back_by_the_steps_that_an_overflow_skipped(config, no
     )
     run = train.fit(config.replace(out=str(tmp_path / "run"), precision="fp16", epochs=1), notices)
     steps = sum("step" in line for line in run.history())
-    assert run.facts["skipped_steps"] > 0
-    assert sum(moves) == steps - run.facts["skipped_steps"]
+    assert run.metadata["skipped_steps"] > 0
+    assert sum(moves) == steps - run.metadata["skipped_steps"]
 
 
 def test_biases_and_norms_do_not_decay_and_frozen_weights_are_not_the_optimisers(config):
