@@ -65,7 +65,7 @@ class Measured:
     run_seconds: float
     models_seconds: float
     claim: tuple[float, float] | None
-    summarize: str
+    verdict: str
 
 
 @dataclass
@@ -204,7 +204,7 @@ class Bench:
                 run_seconds=run,
                 models_seconds=MODELS * run,
                 claim=technique.claim,
-                summarize=summarize(technique, speedup, low, high) if variant is not baseline else "",
+                verdict=summarize(technique, speedup, low, high) if variant is not baseline else "",
             )
             found.append(asdict(measured))
         return found
