@@ -1,7 +1,7 @@
-"""The command line: one verb a function, its flags made by tyro from the signatures and from `TrainConfig`.
+"""The command line: one function per verb; tyro derives the flags from the signatures and from `TrainConfig`.
 
-Exit code 0, 1 with the message of a `UserError` alone on stderr, 2 for arguments that cannot be parsed, or 128 and
-the number of the signal that stopped it.
+Exit codes: 0; 1 for a `UserError`, with only its message on stderr; 2 for arguments that cannot be parsed; 128 plus the
+number of the signal that stopped the process.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ocensa_nb.runtime.streams import SafeStream, safe_output
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
 Data = Annotated[str, tyro.conf.arg(help="CSV o XLSX")]
-MOST_ROWS = 5_000_000  # all of them are in memory at once
+MOST_ROWS = 5_000_000  # all rows are in memory at once
 RunFolder = Annotated[str, tyro.conf.arg(help="carpeta de una corrida terminada")]
 
 
@@ -73,7 +73,7 @@ def evaluate(run: RunFolder, out: Out, data: Data = "") -> dict[str, Any]:
     from ocensa_nb.storage.run_folder import Run, free_folder
 
     trained = Run.load(run)
-    path = free_folder(out)  # before the work, not after
+    path = free_folder(out)  # fail before the work, not after
     found = evaluation.evaluate(trained, data)
     with create_new(path) as folder:
         folder.mkdir()
@@ -100,7 +100,7 @@ def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
     from ocensa_nb.storage.run_folder import Run
 
     trained = Run.load(run)
-    free_table(out)  # before the work, not after
+    free_table(out)  # fail before the work, not after
     table = prediction.predict(trained, data)
     path = prediction.save(table, out)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
@@ -125,7 +125,7 @@ def compare(
     from ocensa_nb.storage import run_folder
 
     trainings.check(epochs, seeds)
-    path = run_folder.free_folder(out)  # before the work, not after
+    path = run_folder.free_folder(out)  # fail before the work, not after
     config = TrainConfig(data=data, model=model)
     results = comparison.compare(config, steps)
     print(comparison.table(results).to_string(index=False))
@@ -135,7 +135,7 @@ def compare(
         if quality:
             results["quality"] = trainings.quality(config, results, epochs, seeds)
             print(trainings.reading(results["quality"]))
-    finally:  # what was measured is saved even if the trainings stop
+    finally:  # save the measurements even if a training stops
         comparison_report.save(results, path)
     print(f"Tablas y figuras en {path}.")
     return results
@@ -185,7 +185,7 @@ REGISTRY = tyro.constructors.ConstructorRegistry()
 def _pairs(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """Read a dict field as `--heads causa 0.6 modo 0.4`: what is given replaces the default whole."""
+    """Parse a dict field from `--heads causa 0.6 modo 0.4`; the given pairs replace all defaults."""
     if get_origin(info.type) is not dict:
         return None
     _, kind = get_args(info.type)
@@ -205,16 +205,16 @@ def _pairs(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code."""
+    """Run one verb and return the exit code; `arguments` defaults to `sys.argv[1:]`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a Windows console of another code page must not stop a run
+        if isinstance(stream, io.TextIOWrapper):  # a Windows code page may lack a character
             stream.reconfigure(errors="replace")
     with safe_output() as screen:
         try:
             _run(sys.argv[1:] if arguments is None else list(arguments), screen)
         except AskedToStopError as error:
             print(error, file=sys.stderr)
-            return 128 + error.signal  # what a shell expects of a process that a signal ended
+            return 128 + error.signal  # the shell convention for a process ended by a signal
         except UserError as error:
             print(error, file=sys.stderr)
             return 1
@@ -232,20 +232,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], screen: SafeStream) -> None:
     """Run one verb and write its result."""
-    # Two flags are read before tyro: where the result goes, and the recipe, which decides the fields' defaults.
+    # Two flags are parsed before tyro: --json, and --recipe, which sets the defaults of the fields.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--json", default="")
     own, rest = first.parse_known_args(arguments)
     first.add_argument("--recipe", default="auto")
     if own.json not in ("", "-"):
-        free_path(own.json)  # before the work, not after
+        free_path(own.json)  # fail before the work, not after
     verbs = dict(VERBS)
     if rest[:1] == ["train"]:
         from ocensa_nb.runtime.environment import configure
 
         recipe = first.parse_known_args(rest)[0].recipe
         verbs["train"] = functools.partial(train, config=configure(recipe))
-    # With the result on stdout, what is said to the person goes to stderr.
+    # With the JSON result on stdout, messages to the user go to stderr.
     with contextlib.redirect_stdout(sys.stderr) if own.json == "-" else contextlib.nullcontext():
         result = tyro.extras.subcommand_cli_from_dict(
             verbs,

@@ -1,4 +1,4 @@
-"""Every setting of a run: one flat, frozen list of fields, the recipes that fill it, and the checks it must pass."""
+"""The settings of a training run: a flat frozen dataclass, its validation, and the recipes."""
 
 import contextlib
 import dataclasses
@@ -20,15 +20,15 @@ PADDINGS = ("dynamic", "max_length")
 RESUMES = ("auto", "never")
 METRIC_NAMES = ("f1", "f1_macro", "accuracy", "precision", "recall")
 
-# Where a run is kept and how it is made, not what it is: two runs that differ only here are the same experiment.
+# Location and execution of a run, not its result: two runs that differ only here are the same experiment.
 _NOT_IN_FINGERPRINT = ("data", "out", "num_workers", "resume", "checkpoint_minutes")
-# What is learnt, and from what: another recipe leaves it as it is.
+# The learning task and its data: changing the recipe does not change these fields.
 _TASK = (
     *("model", "data", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size", "seed"),
     "monitor",
 )
 
-# Whole numbers and the least each may be.
+# Integer fields and their minimum.
 _WHOLE = {
     "max_length": 4,
     "batch_size": 1,
@@ -40,10 +40,10 @@ _WHOLE = {
     "min_class_count": 1,
     "seed": 0,
 }
-# The most each may be: numpy takes no seed of more than 32 bits, and each worker is a process.
+# Maximum of each integer field: numpy seeds have at most 32 bits, and each worker is a process.
 _MOST = dict.fromkeys(_WHOLE, 1_000_000) | {"seed": 2**32 - 1, "num_workers": 256}
-_ENDLESS = 1e30  # for a limit that is none; an integer of hundreds of digits is no float
-# Real numbers: the least, what they stay below, and whether the least itself is allowed.
+_ENDLESS = 1e30  # practically no limit, but finite: an integer of hundreds of digits does not fit in a float
+# Float fields: minimum, exclusive maximum, and whether the minimum itself is allowed.
 _REAL = {
     "learning_rate": (0.0, 1.0, False),
     "head_learning_rate": (0.0, 1.0, False),
@@ -61,7 +61,7 @@ _REAL = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of one training run. The help texts are the user's, so they are in Spanish."""
+    """Settings of one training run. The help texts of the fields are in Spanish, because users read them."""
 
     model: Annotated[str, Doc("codificador: un nombre del catálogo, una carpeta o un id de Hugging Face")] = "minilm"
     data: Annotated[str, Doc("CSV o XLSX con los avisos; vacío = los datos sintéticos incluidos")] = ""
@@ -104,7 +104,7 @@ class TrainConfig:
     checkpoint_minutes: Annotated[float, Doc("minutos entre puntos de control; además, uno por época")] = 5.0
 
     def __post_init__(self) -> None:
-        """Make whole numbers real where real ones are meant: 0 and 0.0 are one setting, with one fingerprint."""
+        """Convert integers in float fields: 0 and 0.0 are the same setting and must have the same fingerprint."""
         for name in _REAL:
             object.__setattr__(self, name, _real(getattr(self, name)))
         if isinstance(self.heads, Mapping):
@@ -112,11 +112,11 @@ class TrainConfig:
 
     @property
     def effective_batch_size(self) -> int:
-        """Rows the optimiser sees in one step."""
+        """Rows per optimiser step."""
         return self.batch_size * self.gradient_accumulation_steps
 
     def steps_an_epoch(self, rows: int) -> int:
-        """Return the optimiser steps of one epoch over some training rows; the last may be a smaller one."""
+        """Return the optimiser steps per epoch for a number of training rows; the last step may have fewer rows."""
         return -(-rows // self.effective_batch_size)
 
     def replace(self, **changes: Any) -> "TrainConfig":
@@ -132,12 +132,23 @@ class TrainConfig:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides the result; where the data and the run live is left out."""
+        """Return the SHA-256 of the fields that affect the result; paths and resume settings are excluded."""
         values = {k: v for k, v in self.to_dict().items() if k not in _NOT_IN_FINGERPRINT}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Return the fields of the fingerprint that differ in another config's `to_dict`, as `field: theirs → own`."""
+        """Return the fields of the fingerprint that differ from another config.
+
+        Parameters
+        ----------
+        other
+            The other config's `to_dict`.
+
+        Returns
+        -------
+        list of str
+            One `field: other → own` per difference.
+        """
         return [
             f"{name}: {other.get(name)!r} → {value!r}"
             for name, value in self.to_dict().items()
@@ -146,11 +157,11 @@ class TrainConfig:
 
     @property
     def monitored_head(self) -> str:
-        """The head that `monitor` is a metric of."""
+        """The head of the metric in `monitor`."""
         return next(head for head in self.heads if self.monitor.removeprefix(f"{head}_") in METRIC_NAMES)
 
     def validate(self) -> "TrainConfig":
-        """Return the config itself, or raise `UserError` naming the first field and value that cannot be."""
+        """Return the config itself; raises `UserError` naming the first field and value that are not valid."""
         self._validate_numbers()
         for name in ("model", "data", "out"):
             if not isinstance(getattr(self, name), str):
@@ -211,13 +222,13 @@ def _all_text(*values: object) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-# A recipe sets fields; whatever the user sets wins. `baseline` is the guide's starting point, kept to be measured, and
-# `exact` differs from it only where the function is unchanged. The others weigh the heads alike: with the guide's
-# weights the mode, at 0.1, had reached a weighted F1 of 0.67 where the cause had reached its ceiling of 0.94
+# A recipe sets fields; the user's values override it. `baseline` is the guide's starting point, for measurements, and
+# `exact` only adds optimisations that do not change the function. The others weight the heads equally: with the guide's
+# weights `modo`, at 0.1, reached a weighted F1 of 0.67 when `causa` had already reached its ceiling of 0.94
 # (minilm on the shipped data, 6 epochs).
 _GUIDE = {"batch_size": 16, "learning_rate": 2e-5, "head_learning_rate": 2e-5, "class_weights": True, "epochs": 15}
-# Two trained layers take a high rate: of 6e-4, 8e-4 and 1e-3 with 32 rows, 6e-4 had the best validation F1 of the
-# cause after 6 epochs. A step of 32 costs less a row than two of 16.
+# Two trained layers need a high learning rate: of 6e-4, 8e-4 and 1e-3 with batches of 32, 6e-4 had the best validation
+# F1 of `causa` after 6 epochs. One step of 32 rows costs less per row than two steps of 16.
 _FROZEN = {"freeze_layers": 4, "batch_size": 32, "learning_rate": 6e-4, "head_learning_rate": 2e-3}
 _EVEN = {"heads": {"modo": 1 / 3, "causa": 1 / 3, "prioridad": 1 / 3}}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -238,9 +249,19 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Return the validated config of a recipe with the user's own values on top.
+    """Return the validated config of a recipe, updated with the user's values.
 
-    Raises `UserError` for a recipe, a field or a value that cannot be.
+    Parameters
+    ----------
+    name
+        A name in `RECIPES`.
+    overrides
+        Values by field name.
+
+    Raises
+    ------
+    UserError
+        If the recipe or a field does not exist, or a value is not valid.
     """
     if name not in RECIPES:
         raise UserError(unknown("La receta", name, ["auto", *RECIPES]))
@@ -248,14 +269,26 @@ def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainC
 
 
 def baseline_of(config: TrainConfig) -> TrainConfig:
-    """Return the recipe `baseline` on the data, the encoder, the heads and the seed of a config."""
+    """Return the recipe `baseline` with the task fields of a config: data, encoder, heads, splits and seed."""
     return from_recipe("baseline", {name: getattr(config, name) for name in _TASK} | {"cache_trunk": False})
 
 
 def with_recipe(config: TrainConfig, name: str) -> TrainConfig:
-    """Return another recipe for the task of a config, in the same place; of the same heads, with the recipe's weights.
+    """Return the config of another recipe with the task, paths and resume settings of a config.
 
-    Raises `UserError` for a recipe that does not exist.
+    If both have the same heads, the loss weights of the recipe are used.
+
+    Parameters
+    ----------
+    config
+        The config whose task fields are copied.
+    name
+        A name in `RECIPES`.
+
+    Raises
+    ------
+    UserError
+        If the recipe does not exist.
     """
     kept = {name: getattr(config, name) for name in dict.fromkeys((*_TASK, *_NOT_IN_FINGERPRINT))}
     if kept["heads"].keys() == from_recipe(name).heads.keys():

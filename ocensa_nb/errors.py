@@ -1,17 +1,17 @@
-"""The exceptions a user is meant to see, and how their messages list names."""
+"""Exceptions whose messages are shown to the user, and helpers to format those messages."""
 
 import difflib
 import re
 from collections.abc import Iterable
 
-LISTED = 10  # names in a message
+LISTED = 10  # maximum number of names in a message
 LONGEST_NAME = 60  # characters of each
-# What a terminal obeys instead of showing it: escape sequences, and marks that write from right to left.
+# Characters that a terminal interprets instead of showing: escape sequences and right-to-left marks.
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 class UserError(Exception):
-    """Something the user can put right. The message, in Spanish, says what is wrong, where, and what to do.
+    """An error that the user can fix. The message, in Spanish, says what is wrong, where, and what to do.
 
     The command line prints the message alone and exits with 1; a notebook shows the message without a traceback.
     """
@@ -20,16 +20,16 @@ class UserError(Exception):
         super().__init__(re.sub(CONTROL, "�", message))
 
     def _render_traceback_(self) -> list[str]:
-        """Give IPython the message in place of a traceback (its documented hook for custom rendering)."""
+        """Return the message in place of a traceback (IPython's documented hook for custom rendering)."""
         return [f"⛔ {self}"]
 
 
 class StoppedError(UserError):
-    """A training that stopped before its end, and can go on from there: where it is gets written before it ends."""
+    """The training stopped early; a checkpoint is saved first, so that it can be resumed."""
 
 
 class AskedToStopError(StoppedError):
-    """The user, or the machine, asked the training to stop; `signal` is the number of what it was asked with."""
+    """The user or the machine asked the training to stop; `signal` is the number of the signal."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class AskedToStopError(StoppedError):
 
 
 class DivergedError(StoppedError):
-    """Losses or gradients stopped being numbers; the weights are those of the last step that was sound."""
+    """The loss or the gradients are not finite; the weights are those of the last finite step."""
 
 
 def clipped(name: object) -> str:
@@ -47,14 +47,24 @@ def clipped(name: object) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Return, in Spanish, the first `LISTED` names of a list and how many more it has."""
+    """Return the first `LISTED` names of a list and the number of the others, in Spanish."""
     texts = [clipped(name) for name in names]
     more = len(texts) - LISTED
     return ", ".join(texts[:LISTED]) + (f" y {more:,} más" if more > 0 else "")
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:
-    """Return the Spanish message for a name that is not among the known ones: the nearest of them, and the first."""
+    """Return the error message, in Spanish, for an unknown name: the closest known name and the first known names.
+
+    Parameters
+    ----------
+    what
+        Start of the message, such as `La opción`.
+    value
+        The unknown name.
+    known
+        The valid names.
+    """
     names, value = [clipped(name) for name in known], clipped(value)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" ¿Quiso decir «{near[0]}»?" if near else ""

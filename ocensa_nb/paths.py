@@ -1,4 +1,4 @@
-"""Where the project's own files are, and checks of the paths that a user gives."""
+"""Paths of the project's files, and validation of paths given by the user."""
 
 import errno
 import os
@@ -33,12 +33,12 @@ _REASONS = {
 
 
 def reason(error: Exception) -> str:
-    """Return in Spanish why the system refused."""
+    """Return the reason of an error of the system, in Spanish."""
     return _REASONS.get(error_number(error)) or getattr(error, "strerror", None) or str(error)
 
 
 def error_number(error: Exception) -> int | None:
-    """Return the system's number of an error; safetensors and tokenizers say it in their text alone."""
+    """Return the errno of an error, or None; safetensors and tokenizers give it only in their message."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"os error (\d+)", str(error))
@@ -46,20 +46,20 @@ def error_number(error: Exception) -> int | None:
 
 
 def plain_path(value: str | Path) -> Path:
-    """Return a path; raises `UserError` for one too long, or with a NUL, a newline or another control character."""
+    """Return a path; raises `UserError` if it is too long, not valid UTF-8, or has control characters."""
     if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
         raise UserError(f"La ruta {str(value)!r} tiene caracteres de control (saltos de línea o nulos). Quítelos.")
     if not str(value).isprintable() and any(0xD800 <= ord(character) < 0xE000 for character in str(value)):
         raise UserError(f"La ruta {str(value)!r} tiene caracteres que no son UTF-8. Cambie ese nombre.")
     try:
-        Path(value).exists()  # a name too long to be asked about
+        Path(value).exists()  # raises for a name that is too long
     except OSError as error:
         raise UserError(f"La ruta «{str(value)[:80]}…» no vale: {reason(error)}.") from error
     return Path(value)
 
 
 def free_path(value: str | Path) -> Path:
-    """Return a path; raises `UserError` if something has that name, a broken link included, or it cannot be one."""
+    """Return a path that does not exist; raises `UserError` if it exists, even as a broken link, or is not valid."""
     path = plain_path(value)
     if os.path.lexists(path):
         raise UserError(TAKEN.format(path=path))

@@ -1,8 +1,8 @@
-"""Write the address of the project, and the version that the notebooks clone, wherever they appear.
+"""Write the address of the project and the version that the notebooks clone into all files that contain them.
 
-`[project.urls]` of pyproject.toml is where the address is kept. The set-up cells have a copy, because on Colab they
-run before there is any other file, and the badges are links to it. Without an address there are no badges, and the
-set-up cells clone nothing until the user writes the address of a copy.
+The address is defined in `[project.urls]` of pyproject.toml. The set-up cells have a copy, because on Colab they run
+before any other file exists, and the badges link to it. Without an address there are no badges, and the set-up cells
+clone nothing until the user enters the address of a copy.
 """
 
 import json
@@ -14,8 +14,8 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.paths import ROOT
 
-BRANCH = "main"  # where the badges of a commit lead: its own notebooks do not have the address yet
-CLONED = ("ocensa_nb", "data", "requirements.txt")  # what a set-up cell needs of a clone
+BRANCH = "main"  # the badges of a commit link here: the notebooks of the commit do not have the address yet
+CLONED = ("ocensa_nb", "data", "requirements.txt")  # what a set-up cell uses from a clone
 TAG = "refs/tags/"
 BY_HAND = "Colab: *Archivo → Subir cuaderno* · Kaggle: *File → Import Notebook*"
 
@@ -45,7 +45,7 @@ def publish(repository: str, version: str = "", root: Path = ROOT) -> tuple[str,
     Raises
     ------
     UserError
-        If the address or the version will not do, or `root` is not a checkout of the project.
+        If the address or the version is not valid, or `root` is not a checkout of the project.
     """
     if not (root / "notebooks").is_dir() or not (root / "pyproject.toml").exists():
         raise UserError(
@@ -66,7 +66,7 @@ def publish(repository: str, version: str = "", root: Path = ROOT) -> tuple[str,
 
 
 def next_step(address: str, ref: str) -> str:
-    """Say in Spanish what is left to do after writing an address."""
+    """Return the remaining steps after `publish`, in Spanish."""
     if not address:
         return "El proyecto no tiene dirección: la primera celda de los cuadernos pide la de la copia de cada usuario."
     if ref.startswith(TAG):
@@ -76,7 +76,7 @@ def next_step(address: str, ref: str) -> str:
 
 
 def check_address(repository: str) -> str:
-    """Return an address without its final slash or `.git`; raises `UserError` unless git can clone it over https."""
+    """Return an address without its final slash or `.git`; raises `UserError` if it is not a plain https address."""
     address = repository.strip().removesuffix("/").removesuffix(".git")
     if not address:
         return ""
@@ -93,7 +93,25 @@ def check_address(repository: str) -> str:
 
 
 def find_ref(version: str, root: Path) -> str:
-    """Return the ref of a tag or a commit; raises `UserError` for anything that can move, such as a branch."""
+    """Return the git ref of a version.
+
+    Parameters
+    ----------
+    version
+        A tag or the 40 digits of a commit. If empty, the last commit that changed a path in `CLONED`.
+    root
+        The checkout.
+
+    Returns
+    -------
+    str
+        `refs/tags/TAG` or the 40 digits of a commit.
+
+    Raises
+    ------
+    UserError
+        If the version can move, such as a branch, or the commit does not exist in the checkout.
+    """
     if not version:
         if _git(root, "status", "--porcelain", "--", *CLONED):
             raise UserError(
@@ -119,7 +137,7 @@ def find_ref(version: str, root: Path) -> str:
 
 
 def rewrite(root: Path, address: str, ref: str) -> dict[Path, str]:
-    """Return the text that each file has with an address and a ref."""
+    """Return the new text of the notebooks, README.md and pyproject.toml for an address and a ref."""
     texts = {path: _rewrite_notebook(path, address, ref) for path in sorted((root / "notebooks").glob("*.ipynb"))}
     readme, project = root / "README.md", root / "pyproject.toml"
     texts[readme] = re.sub(
@@ -138,10 +156,10 @@ def rewrite(root: Path, address: str, ref: str) -> dict[Path, str]:
 
 
 def badges(address: str, ref: str, notebook: str) -> list[str]:
-    """Return the badges that open a notebook in Colab and Kaggle, which read from GitHub alone."""
+    """Return the badges that open a notebook in Colab and Kaggle; none if the address is not on GitHub."""
     if not _GITHUB.fullmatch(address):
         return []
-    # The notebooks of a tag go with its package; those of a branch may be newer than what they clone.
+    # The notebooks of a tag match its package; those of a branch may be newer than the version they clone.
     page = f"{address}/blob/{ref.removeprefix(TAG) if ref.startswith(TAG) else BRANCH}/notebooks/{notebook}"
     colab = page.replace("https://github.com", "https://colab.research.google.com/github")
     return [
@@ -170,7 +188,7 @@ def _rewrite_notebook(path: Path, address: str, ref: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """Return what git says, or nothing if it fails; raises `UserError` if there is no git."""
+    """Return the output of git, or "" if it fails; raises `UserError` if git is not installed."""
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     except OSError as error:

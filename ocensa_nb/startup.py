@@ -1,6 +1,6 @@
-"""What a process of the command line needs before its imports: Ctrl+C without a traceback, and UTF-8 file names.
+"""Set up a command-line process before its imports: Ctrl+C without a traceback, and UTF-8 file names.
 
-It imports little itself: until `handle_interrupts` has run, an interrupt is a traceback.
+This module imports little, because an interrupt prints a traceback until `handle_interrupts` has run.
 """
 
 import codecs
@@ -13,14 +13,14 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = 128 + signal.SIGINT
-GRACE_SECONDS = 1.0  # in which the process ends after a first Ctrl+C, and ignores more of them
+GRACE_SECONDS = 1.0  # after a first Ctrl+C, more of them are ignored while the process ends
 
 
 class _Interrupts:
-    """The handler of SIGINT: a `KeyboardInterrupt`, once, while a verb works; otherwise the process ends at once.
+    """The handler of SIGINT: raise `KeyboardInterrupt` once while a verb runs; otherwise end the process at once.
 
-    Before that there is nothing to clean up. While a module is imported there is not either, and a `KeyboardInterrupt`
-    would be caught by it, or leave it half imported.
+    Before a verb runs there is nothing to clean up. During an import there is nothing either, and a `KeyboardInterrupt`
+    could be caught by the module or leave it half imported.
     """
 
     working = False
@@ -36,17 +36,17 @@ class _Interrupts:
         self.leave()
 
     def unraisable(self, args: Any) -> None:
-        """Leave if a `KeyboardInterrupt` was raised in a finaliser, which Python reports and ignores."""
+        """End the process if a `KeyboardInterrupt` was raised in a finaliser, which Python reports and ignores."""
         if args.exc_type is KeyboardInterrupt:
             self.leave()
         sys.__unraisablehook__(args)
 
     def leave(self) -> None:
-        """End the process at once, with one line."""
+        """End the process at once and print one line."""
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except Exception:  # closed, or interrupted in the middle of a write: it loses a few words
+            except Exception:  # closed, or interrupted during a write: its last output is lost
                 continue
         try:
             os.write(2, b"Interrumpido.\n")
@@ -58,16 +58,22 @@ _interrupts = _Interrupts()
 
 
 def handle_interrupts() -> None:
-    """Handle SIGINT from now on, unless the process was started to ignore it."""
+    """Install the handler of SIGINT, unless the process was started to ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupts)
         sys.unraisablehook = _interrupts.unraisable
 
 
 def run(main: Callable[[], int]) -> int:
-    """Return the exit code of a function that a `KeyboardInterrupt` may end; the process should exit with it.
+    """Run a function and return its exit code, or `INTERRUPTED` after a `KeyboardInterrupt`.
 
-    Python gives SIGINT its default action when it finalises, so another one would kill the process: it is ignored.
+    SIGINT is ignored afterwards: Python restores its default action when it finalises, and another SIGINT would then
+    kill the process.
+
+    Parameters
+    ----------
+    main
+        The function; it returns an exit code.
     """
     try:
         _interrupts.working = True
@@ -81,7 +87,7 @@ def run(main: Callable[[], int]) -> int:
 
 
 def require_utf8() -> None:
-    """Start this process again in Python's UTF-8 mode if it names files in ASCII, as under `LC_ALL=C`."""
+    """Restart the process in Python's UTF-8 mode if its file name encoding is ASCII, as with `LC_ALL=C`."""
     ascii_names = codecs.lookup(sys.getfilesystemencoding()).name == "ascii"
     if ascii_names and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"

@@ -1,4 +1,4 @@
-"""The measuring of techniques: what all variants share, and the rounds of one."""
+"""Measure the time, memory and arithmetic of the training step of each technique."""
 
 import contextlib
 import copy
@@ -26,21 +26,33 @@ from ocensa_nb.runtime.seeding import seed_everything
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EPOCHS, MODELS = 15, 3  # the guide's: a run has 15 epochs, and there is a run for each of three models
-QUANTILES = (0.15, 0.5, 0.85)  # of an epoch's batches by length: their mean stands for the epoch
-PRICED_ROWS = 256  # whose frozen layers are computed to say how long all would take
+EPOCHS, MODELS = 15, 3  # from the guide: 15 epochs per run, one run for each of three models
+QUANTILES = (0.15, 0.5, 0.85)  # of an epoch's batches sorted by length; their mean represents the epoch
+PRICED_ROWS = 256  # sample used to extrapolate the time of the frozen layers to all texts
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one technique.
+    """Measurements of one technique.
 
-    seconds_per_step: of preparing a batch and making a step, the median over rounds, from seconds_min to seconds_max;
-    speedup: the median of the baseline's seconds over its own, round by round, from speedup_min to speedup_max;
-    peak_memory: bytes of weights, gradients, moments, activations and the whole trunk cache; padded_share: of the
-    tokens computed; utilisation: share of the machine's measured matrix-product peak; loading_share: of a step, for
-    preparing its batch; build_seconds: of the trunk cache, once a run; run_seconds, models_seconds: projected, of the
-    guide's 15 epochs and of its three models.
+    Attributes
+    ----------
+    seconds_per_step, seconds_min, seconds_max
+        Seconds to prepare a batch and run one step: median, minimum and maximum over the rounds.
+    speedup, speedup_min, speedup_max
+        Ratio of the baseline's seconds to the technique's, computed per round: median, minimum and maximum.
+    peak_memory
+        Bytes of weights, gradients, optimizer moments, activations and the full trunk cache.
+    padded_share
+        Fraction of the computed tokens that is padding.
+    utilisation
+        Fraction of the machine's measured matrix-product peak.
+    loading_share
+        Fraction of a step spent preparing its batch.
+    build_seconds
+        Seconds to build the trunk cache, once per run.
+    run_seconds, models_seconds
+        Projected seconds of the guide's 15 epochs, and of its three models.
     """
 
     name: str
@@ -70,7 +82,7 @@ class Measured:
 
 @dataclass
 class Variant:
-    """A technique, the config it makes, whether torch's own loop serves it, and what its steps took in each round."""
+    """A technique, its config, whether it uses the plain torch loop, and the measurements of each round."""
 
     technique: Technique
     config: TrainConfig
@@ -85,7 +97,19 @@ class Variant:
 
 
 class Bench:
-    """The data and the encoder that all variants share, and the measuring of one."""
+    """Measure variants on the same data and encoder.
+
+    Parameters
+    ----------
+    notices
+        Texts, labels and split.
+    tables
+        Encoded texts by `max_length`; must contain that of `base`.
+    encoder
+        Pretrained encoder; each variant trains a copy.
+    base
+        Config of the baseline.
+    """
 
     def __init__(
         self, notices: Notices, tables: dict[int, TokenTable], encoder: "PreTrainedModel", base: TrainConfig
@@ -103,15 +127,34 @@ class Bench:
         self.steps_a_run = EPOCHS * len(batches)
 
     def rows_of(self, number: int) -> list[np.ndarray]:
-        """Return the batches of one round: a short one, a middling one and a long one, others in each round."""
+        """Return the batches of one round: one short, one medium and one long, different in each round.
+
+        Parameters
+        ----------
+        number
+            Index of the round, from 0.
+
+        Returns
+        -------
+        list of ndarray of shape (effective batch size,)
+            Row indices of each batch.
+        """
         places = {round(q * (len(self.batches) - 1)) for q in QUANTILES}
         return [self.batches[(place + number) % len(self.batches)] for place in sorted(places)]
 
     def measure(self, variant: Variant, number: int) -> None:
-        """Add one round to a variant; its first also counts memory and arithmetic."""
+        """Measure one round of a variant; the first round also measures peak memory and flops.
+
+        Parameters
+        ----------
+        variant
+            Updated in place.
+        number
+            Index of the round, from 0.
+        """
         rounds = self.rows_of(number)
         if variant.config.padding == "max_length" and not variant.config.freeze_layers:
-            rounds = rounds[:1]  # padded to the same width they all cost the same
+            rounds = rounds[:1]  # all batches are padded to the same width and cost the same
         memory = timing.PeakMemory(self.device)
         engine, batches, rounds = self._build(variant, rounds)
         if not variant.seconds:
@@ -123,7 +166,7 @@ class Bench:
             if isinstance(engine.table, FeatureTable):
                 self._price_the_cache(variant, engine)
         else:
-            engine.step(batches[rounds[-1][:1]])  # one row: the moments are made, and the kernels warm
+            engine.step(batches[rounds[-1][:1]])  # one row: allocates the moments and warms up the kernels
         seconds = [timing.seconds_of(lambda r=rows: engine.step(batches[r]), self.device) for rows in rounds]
         variant.seconds.append(float(np.mean(seconds)))
         loading = [timing.seconds_of(lambda r=rows: batches[r], self.device) for rows in rounds]
@@ -131,7 +174,7 @@ class Bench:
         variant.padded.append(_padded_share([batches[rows] for rows in rounds]))
 
     def _price_the_cache(self, variant: Variant, engine: engines.Engine) -> None:
-        """Measure what computing the frozen layers takes and fills for all texts, from some of every length."""
+        """Estimate the seconds and bytes of the trunk cache of all texts from a sample of all lengths."""
         config = variant.config
         texts, _ = self.tables[config.max_length].unique()
         by_length = np.argsort(texts.lengths, kind="stable")
@@ -146,32 +189,45 @@ class Bench:
     def _build(
         self, variant: Variant, rounds: list[np.ndarray]
     ) -> tuple[engines.Engine, StepDataset, list[np.ndarray]]:
-        """Return a fresh engine of a variant, what makes its micro-batches, and the rows of each of its steps."""
+        """Return a new engine for a variant, the dataset of its micro-batches, and the rows of each step."""
         config = variant.config
         seed_everything(config.seed)
         encoder = copy.deepcopy(self.encoder)
         if variant.technique.half:
             del layers(encoder)[len(layers(encoder)) // 2 :]
         table, labels = self.tables[config.max_length], self.notices.labels
-        if config.cache_trunk:  # what the cache holds of other rows is not read here
+        if config.cache_trunk:  # the steps read only these rows of the cache
             rows = np.concatenate(rounds)
             table, labels = table.take(rows), {head: y[rows] for head, y in labels.items()}
             rounds = np.split(np.arange(len(rows)), np.cumsum([len(part) for part in rounds])[:-1])
         model = engines.classifier(config, self.notices, encoder)
         precision = resolve_precision(config.precision, self.device)
         allow_tf32(precision)
-        with contextlib.redirect_stdout(io.StringIO()):  # what it says of every fresh engine
+        with contextlib.redirect_stdout(io.StringIO()):  # `build` prints a line for every new engine
             engine = engines.build(config, self.notices, table, model, precision, self.device, plain=variant.plain)
         engine.model.train()
         return engine, StepDataset(engine.table, labels, config.batch_size, config.padding), rounds
 
     def peaks(self) -> dict[str, float]:
-        """Return the machine's matrix-product peak, in Gflop/s, in fp32 and in the precision that is fastest here."""
+        """Return the measured matrix-product peak, in Gflop/s, in fp32 and in the fastest precision of this machine."""
         names = dict.fromkeys(("fp32", resolve_precision("auto", self.device)))
         return {name: timing.peak_flops(name, self.device) / 1e9 for name in names}
 
     def summary(self, variants: list[Variant], baseline: Variant) -> list[dict[str, Any]]:
-        """Return what was measured of each variant, as plain values."""
+        """Return the measurements of each variant as JSON-serializable values.
+
+        Parameters
+        ----------
+        variants
+            Measured variants.
+        baseline
+            Variant that speedups are relative to, measured in the same rounds.
+
+        Returns
+        -------
+        list of dict
+            The fields of `Measured`, one dictionary per variant.
+        """
         rows = len(self.batches[0])
         found = []
         for variant in variants:

@@ -1,7 +1,7 @@
-"""What each optimisation gains on this machine, with this data: alone against the baseline, and stacked on the others.
+"""Measure the speedup of each optimisation on this machine and data, individually and cumulatively.
 
-Every variant makes the step of a training (`engine/step.py`), on the same rows. Rounds are interleaved: each makes one
-step of every variant, so that a machine that slows down slows them all, and a ratio is taken inside its round.
+Every variant runs the training step (`engine/step.py`) on the same rows. Rounds are interleaved: each round runs every
+variant once, so a machine that slows down affects all variants, and ratios are computed within a round.
 """
 
 import json
@@ -29,11 +29,25 @@ from ocensa_nb.training.train import load_notices
 
 
 def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
-    """Measure every technique on the config's data and encoder, in `steps` rounds.
+    """Measure every technique on the config's data and encoder.
 
-    Of the config only data, encoder, heads and seed count: the rest is the `baseline` recipe and the techniques.
-    Returns `{"ladder": [...], "alone": [...], "machine": {...}, …}` of plain JSON values. Raises `UserError` for data
-    or an encoder that cannot be.
+    Parameters
+    ----------
+    config
+        Only its data, encoder, heads and seed are used; the rest comes from the `baseline` recipe and the techniques.
+    steps
+        Number of rounds, at least 1.
+
+    Returns
+    -------
+    dict
+        `{"ladder": [...], "alone": [...], "machine": {...}, …}`, JSON-serializable. `ladder` has the cumulative
+        measurements and `alone` the individual ones; see `ablation.Measured` for their fields.
+
+    Raises
+    ------
+    UserError
+        If `steps` is less than 1, or the data or the encoder is invalid.
     """
     if steps < 1:
         raise UserError(f"steps = {steps}: debe ser 1 como mínimo.")
@@ -78,7 +92,20 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
-    """Return the ladder, or the techniques `alone`, as the user reads them: a row a technique."""
+    """Return the measurements as a table for the user, one row per technique.
+
+    Parameters
+    ----------
+    results
+        From `compare`.
+    which
+        `ladder` (cumulative) or `alone` (individual).
+
+    Returns
+    -------
+    DataFrame
+        Formatted text, with column names in Spanish.
+    """
     columns = {
         "técnica": lambda m: m["title"],
         "tipo": lambda m: m["kind"],
@@ -97,7 +124,7 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
 
 
 def summaries(results: Mapping[str, Any]) -> list[str]:
-    """Return what there is to say of each technique of the guide, a Spanish sentence each."""
+    """Return one Spanish sentence per technique of the guide, from the results of `compare`."""
     said = [f"{m['title']}. {m['verdict']}" for m in results["alone"]]
     best = results["ladder"][-1]
     loading = max(m["loading_share"] for m in results["ladder"])
@@ -117,7 +144,7 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
 
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
-    """Write the results and their tables to a folder that exists."""
+    """Write the results, their tables and their summaries to an existing folder."""
     write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     for which in ("ladder", "alone"):
         write_table(table(results, which), folder / f"{which}.csv")

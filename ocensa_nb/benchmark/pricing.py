@@ -1,8 +1,8 @@
-"""What a training would cost on this machine, for any settings: a few measured steps, and a model of what a step does.
+"""Predict the training time of any settings on this machine from a few measured steps and a linear cost model.
 
-A step's time is taken as a sum over what it computes (layers on tokens, attention, the last layer for `[CLS]`, the
-embeddings, the weights it moves), each at its own rate. The rates come from real steps of a shallow encoder of the same
-shape, with random weights: nothing needs to be downloaded, and no slider needs another measurement.
+The time of a step is modelled as a sum over the operations it computes (layers on tokens, attention, the last layer for
+`[CLS]`, embeddings, weight updates), each with its own rate. The rates are fitted to real steps of a shallow encoder of
+the same shape with random weights: nothing is downloaded, and changing a setting needs no new measurement.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from ocensa_nb.runtime.timing import release_memory, seconds_of
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-DEPTH = 3  # layers of the encoder that is measured
-PROBES = (  # what each measured engine computes, so that every rate is told from the others
+DEPTH = 3  # layers of the measured encoder
+PROBES = (  # variants chosen so that every rate can be identified
     {"freeze_layers": 0, "cls_only": False},
     {"freeze_layers": 0, "cls_only": True},
     {"freeze_layers": 0, "cls_only": True, "batch_size": 8},
@@ -40,23 +40,34 @@ PROBES = (  # what each measured engine computes, so that every rate is told fro
     {"freeze_layers": 2, "cls_only": True, "cache_trunk": False},
     {"freeze_layers": 2, "cls_only": True, "cache_trunk": True},
 )
-# (rows, tokens) of the steps measured; a GPU is not filled by what fills a CPU. Odd widths, as real texts have: in bf16
-# they are the slower ones.
+# (rows, tokens) of the measured steps; a GPU needs larger ones to be fully used. Odd widths, as in real texts: in bf16
+# they are slower.
 CPU_SIZES = ((8, 13), (16, 23), (32, 17), (16, 47), (32, 51), (16, 256))
 GPU_SIZES = ((16, 16), (32, 32), (64, 48), (32, 128), (16, 256))
 VOCABULARY = 2_000
 REPEATS = 3
-BUDGET_SECONDS = 10.0  # after which one repeat is enough
+BUDGET_SECONDS = 10.0  # after this time, one repeat per step is enough
 SCORING_BATCH = 64
-# How far prices have been from the steps of real encoders, which are deeper: tests/measure/prices.py.
+# Relative error measured on the steps of real encoders, which are deeper: tests/measure/prices.py.
 EXTRAPOLATION = 0.2
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What of an encoder a pass computes: layers trained, layers only run, the short last layer, the embeddings.
+    """Parts of an encoder that a pass computes.
 
-    learns: whether the embeddings are trained too.
+    Attributes
+    ----------
+    trained
+        Number of layers with a forward and a backward pass.
+    run
+        Number of layers with a forward pass only.
+    short
+        1 if the last layer is computed only for `[CLS]`, otherwise 0.
+    embeds
+        Whether the embeddings are computed.
+    learns
+        Whether the embeddings are trained.
     """
 
     trained: int
@@ -67,21 +78,33 @@ class Layout:
 
     @classmethod
     def of(cls, config: TrainConfig, depth: int) -> "Layout":
-        """Return what a step of a config computes in an encoder of some depth."""
+        """Return the layout of a training step of `config` in an encoder of `depth` layers."""
         short = int(config.cls_only and config.freeze_layers < depth)
         frozen = min(config.freeze_layers, depth - short)
         cached = bool(config.cache_trunk and config.freeze_layers)
         return cls(depth - short - frozen, 0 if cached else frozen, short, not cached, not config.freeze_layers)
 
     def scoring(self) -> "Layout":
-        """Return what scoring computes: the same without a backward pass."""
+        """Return the layout of scoring: the same layers without a backward pass."""
         return Layout(0, self.trained + self.run, self.short, self.embeds)
 
 
 def work(shapes: np.ndarray, layout: Layout, trains: bool = True) -> np.ndarray:
-    """Return how much of each kind of work some passes are, float64 (kinds,), the optimiser's left at zero.
+    """Return the amount of each kind of work in some passes.
 
-    shapes: int64 (passes, 2), the rows and the width of each.
+    Parameters
+    ----------
+    shapes : ndarray of shape (passes, 2), int64
+        Rows and width in tokens of each pass.
+    layout
+        Parts of the encoder that a pass computes.
+    trains
+        Whether the passes include a backward pass.
+
+    Returns
+    -------
+    ndarray of shape (kinds,), float64
+        The last entry, the optimiser's, is zero; the caller sets it.
     """
     rows, width = shapes.astype(np.float64).T
     tokens, passes = rows * width, len(shapes)
@@ -94,7 +117,7 @@ def work(shapes: np.ndarray, layout: Layout, trains: bool = True) -> np.ndarray:
             layout.trained * tokens.sum(),
             layout.run * tokens.sum(),
             layout.trained * (tokens * width).sum(),
-            layout.run * (tokens * width).sum(),  # without dropout, which costs most in those trained
+            layout.run * (tokens * width).sum(),  # no dropout here, which is a large cost in trained layers
             short * tokens.sum(),
             short * rows.sum(),
             layout.embeds * tokens.sum(),
@@ -106,9 +129,16 @@ def work(shapes: np.ndarray, layout: Layout, trains: bool = True) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds of each kind of work on this machine, float64 (kinds,), in one precision.
+    """Fitted cost of each kind of work on this machine, in one precision.
 
-    spread: how far off, as a share, what these prices say may be; measured: seconds it took.
+    Attributes
+    ----------
+    rates : ndarray of shape (kinds,), float64
+        Seconds per unit of work.
+    spread
+        Relative uncertainty of the predictions.
+    measured
+        Seconds the measurement took.
     """
 
     rates: np.ndarray
@@ -116,9 +146,23 @@ class Prices:
     measured: float
 
     def epoch(self, config: TrainConfig, depth: int, lengths: np.ndarray, updated: int) -> float:
-        """Return the seconds of one epoch's steps over texts of these lengths, int64 (rows,), already cut.
+        """Return the predicted seconds of the training steps of one epoch.
 
-        updated: the parameters that the optimiser moves.
+        Parameters
+        ----------
+        config
+            Settings of the training.
+        depth
+            Number of layers of the encoder.
+        lengths : ndarray of shape (rows,), int64
+            Tokens of each text, after truncation.
+        updated
+            Number of parameters that the optimiser updates.
+
+        Returns
+        -------
+        float
+            Seconds.
         """
         shapes, steps = [], 0
         for rows in epoch_batches(lengths, config.effective_batch_size, config.seed, 1):
@@ -131,11 +175,11 @@ class Prices:
         return float(amount @ self.rates)
 
     def scoring(self, config: TrainConfig, depth: int, lengths: np.ndarray) -> float:
-        """Return the seconds of scoring texts of these lengths once."""
+        """Return the predicted seconds to score texts of `lengths` tokens, int64 (rows,), once."""
         return self._forward(config, Layout.of(config, depth).scoring(), lengths)
 
     def trunk(self, config: TrainConfig, lengths: np.ndarray) -> float:
-        """Return the seconds of computing the frozen layers of texts of these lengths once."""
+        """Return the predicted seconds to compute the frozen layers of texts of `lengths` tokens, int64 (rows,)."""
         return self._forward(config.replace(padding="dynamic"), Layout(0, config.freeze_layers, 0, True), lengths)
 
     def _forward(self, config: TrainConfig, layout: Layout, lengths: np.ndarray) -> float:
@@ -145,9 +189,25 @@ class Prices:
 
 
 def measure(shape: "PretrainedConfig", precision: str, config: TrainConfig, notices: Notices) -> Prices:
-    """Measure steps of a shallow encoder of a shape in a resolved precision, and return the prices they give.
+    """Measure steps of a shallow encoder and return the fitted prices.
 
-    The random state is left as it was.
+    The random state is restored afterwards.
+
+    Parameters
+    ----------
+    shape
+        Architecture of the encoder; its depth and vocabulary are reduced for the measurement.
+    precision
+        Resolved precision, not `auto`.
+    config
+        Base settings; batch size, padding and frozen layers are overridden by each probe.
+    notices
+        Determine the heads and classes of the model.
+
+    Returns
+    -------
+    Prices
+        Rates in this precision, with their spread.
     """
     started = time.perf_counter()
     device = environment.device()
@@ -170,17 +230,30 @@ def measure(shape: "PretrainedConfig", precision: str, config: TrainConfig, noti
                 seconds.append(found)
     finally:
         restore_random_state(before)
-        engine = None  # what it held is for the training to have
+        engine = None  # release its memory for the training
         release_memory()
     rates, spread = fit(np.array(amounts), np.array(seconds))
     return Prices(rates, float(np.hypot(spread, EXTRAPOLATION)), time.perf_counter() - started)
 
 
 def fit(amounts: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the rates, none negative, of the least relative error, and how far a step left out is from what they say.
+    """Fit the rates by non-negative least squares on relative error; also return the leave-one-out error.
 
-    amounts: float64 (steps, kinds); seconds: float64 (steps,). The spread is twice the root mean square of the relative
-    error of each step under the rates of the others. Source: Lawson & Hanson, "Solving Least Squares Problems", 1974.
+    Source: Lawson & Hanson, "Solving Least Squares Problems", 1974.
+
+    Parameters
+    ----------
+    amounts : ndarray of shape (steps, kinds), float64
+        Amount of each kind of work in each step.
+    seconds : ndarray of shape (steps,), float64
+        Measured time of each step.
+
+    Returns
+    -------
+    rates : ndarray of shape (kinds,), float64
+        Seconds per unit of work, none negative.
+    spread : float
+        Twice the root mean square of the relative error of each step under the rates fitted to the other steps.
     """
     relative = amounts / seconds[:, None]
     scale = np.maximum(relative.max(axis=0), np.finfo(np.float64).tiny)
@@ -203,15 +276,15 @@ def _width(config: TrainConfig, lengths: np.ndarray) -> int:
 
 
 def _micro_batches(size: np.ndarray, batch_size: int) -> np.ndarray:
-    """Return the sizes of the micro-batches, int64 (passes, 2), that a step of a size is cut into."""
+    """Return the sizes, int64 (passes, 2), of the micro-batches that a step of `size` is split into."""
     rows, width = size
     return np.array([(min(batch_size, rows - start), width) for start in range(0, rows, batch_size)])
 
 
 def _table(sizes: np.ndarray) -> TokenTable:
-    """Return texts of random ids: for each size its rows, the first of its tokens and every other one token shorter.
+    """Return texts of random ids for each size (rows, tokens); every second row is one token shorter.
 
-    Real batches have padding too, and so a mask.
+    The shorter rows give each batch padding and a mask, as real batches have.
     """
     lengths = np.concatenate([width - np.arange(rows) % 2 for rows, width in sizes])
     ids = np.random.default_rng(0).integers(1, VOCABULARY, int(lengths.sum()), np.int32)
@@ -228,7 +301,7 @@ def _engine(
 ) -> engines.Engine:
     model = engines.classifier(config, notices, untrained(shape).float())
     allow_tf32(precision)
-    with contextlib.redirect_stdout(io.StringIO()):  # what it says of every fresh engine
+    with contextlib.redirect_stdout(io.StringIO()):  # `build` prints a line for every new engine
         engine = engines.build(config, notices, table, model, precision, device)
     engine.model.train()
     return engine
@@ -237,13 +310,13 @@ def _engine(
 def _steps(
     engine: engines.Engine, config: TrainConfig, notices: Notices, sizes: np.ndarray, started: float
 ) -> list[float]:
-    """Return the median seconds of a step of each size."""
+    """Return the median seconds per step for each size."""
     labels = {head: np.zeros(len(engine.table), np.int64) for head in notices.classes}
     batches = StepDataset(engine.table, labels, config.batch_size, config.padding)
     bounds = np.concatenate([[0], np.cumsum(sizes[:, 0])])
     rows = [np.arange(a, b) for a, b in itertools.pairwise(bounds)]
     for step in rows[:2]:
-        engine.step(batches[step])  # the moments are made, and the kernels warm
+        engine.step(batches[step])  # allocates the moments and warms up the kernels
     found: list[list[float]] = [[] for _ in rows]
     for _ in range(REPEATS):
         if found[0] and time.perf_counter() - started > BUDGET_SECONDS:

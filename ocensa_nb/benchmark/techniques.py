@@ -1,4 +1,4 @@
-"""The techniques that are measured: what each changes, whether it is exact, and what the guide says it gains."""
+"""Define the measured techniques: what each changes, whether it is exact, and the gain stated in the guide."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,24 @@ EXACT, GIVEN_FREEZING, TRADE = "exacta", "exacta si se congela", "compromiso"
 
 @dataclass(frozen=True)
 class Technique:
-    """One change to a training. What the user reads is in Spanish.
+    """One change to a training.
 
-    changes: fields of `TrainConfig`; engine: it also needs our own optimiser loop and dropout; half: the encoder with
-    half its layers; claim: the gain the guide promises, as a range of times, None where it promises none.
+    Attributes
+    ----------
+    name
+        Identifier.
+    title
+        Spanish text for tables and figures.
+    kind
+        `EXACT`, `GIVEN_FREEZING` or `TRADE`.
+    changes
+        Fields of `TrainConfig` and their values.
+    engine
+        Whether it also needs our own optimiser loop and dropout.
+    half
+        Whether it uses the encoder with half of its layers.
+    claim
+        Speedup stated in the guide, as (minimum, maximum); None if the guide states none.
     """
 
     name: str
@@ -28,7 +42,7 @@ class Technique:
 
     @property
     def exact(self) -> bool:
-        """Whether the function learnt is the same with it and without it."""
+        """Whether the learned function is the same with and without the technique."""
         return self.kind != TRADE
 
 
@@ -36,10 +50,21 @@ BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EX
 
 
 def ladder(depth: int, cuts: bool, halves: bool) -> list[Technique]:
-    """Return the techniques in the order they are stacked: the exact that need no other, the trades, the cache.
+    """Return the techniques in cumulative order: independent exact ones, trade-offs, then the trunk cache.
 
-    cuts: whether any text is longer than `SHORTER` tokens; where none is, the shorter limit changes nothing. halves:
-    whether this machine computes faster in half precision; where it does not, there is none to mix.
+    Parameters
+    ----------
+    depth
+        Number of layers of the encoder.
+    cuts
+        Whether any text is longer than `SHORTER` tokens; if none is, the shorter limit is exact.
+    halves
+        Whether half precision is faster on this machine; if not, mixed precision is left out.
+
+    Returns
+    -------
+    list of Technique
+        The first is `BASELINE`.
     """
     mixed = Technique("mixed_precision", "Precisión mixta", TRADE, {"precision": "auto"}, claim=(2.0, 3.0))
     return [
@@ -62,7 +87,20 @@ def ladder(depth: int, cuts: bool, halves: bool) -> list[Technique]:
 
 
 def cumulative(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:
-    """Return the ladder of an encoder and its data: each technique, with its config on top of those before it."""
+    """Return each technique of `ladder` with a config that applies it and all previous ones.
+
+    Parameters
+    ----------
+    base
+        Config of the baseline.
+    depth, cuts, halves
+        See `ladder`.
+
+    Returns
+    -------
+    list of (Technique, TrainConfig)
+        In the order of `ladder`.
+    """
     found = []
     for technique in ladder(depth, cuts, halves):
         base = base.replace(**technique.changes)
@@ -71,7 +109,20 @@ def cumulative(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[
 
 
 def individual(depth: int, cuts: bool, halves: bool, batch_size: int) -> list[Technique]:
-    """Return the techniques that are measured each on its own against the baseline."""
+    """Return the techniques that are measured individually against the baseline.
+
+    Parameters
+    ----------
+    depth, cuts, halves
+        See `ladder`.
+    batch_size
+        Batch size of the baseline; gradient accumulation uses micro-batches of a quarter of it.
+
+    Returns
+    -------
+    list of Technique
+        Without the baseline.
+    """
     micro = max(1, batch_size // 4)
     return [
         *(technique for technique in ladder(depth, cuts, halves)[1:] if technique.name != "trunk_cache"),
@@ -92,9 +143,19 @@ def individual(depth: int, cuts: bool, halves: bool, batch_size: int) -> list[Te
 
 
 def summarize(technique: Technique, speedup: float, low: float, high: float) -> str:
-    """Say in one Spanish sentence what a technique gave here, beside what the guide promises.
+    """Return a Spanish sentence that compares the measured speedup of a technique with the guide's.
 
-    speedup: the median, in times; low and high: the least and the most that was measured.
+    Parameters
+    ----------
+    technique
+        The measured technique.
+    speedup, low, high
+        Median, minimum and maximum of the measured ratio to the baseline.
+
+    Returns
+    -------
+    str
+        In Spanish.
     """
     if low >= 0.9 and high <= 1.1:
         gain = "aquí apenas cambia el tiempo"
@@ -120,6 +181,6 @@ def summarize(technique: Technique, speedup: float, low: float, high: float) -> 
 
 
 def _freeze(depth: int) -> Technique:
-    """Freeze all layers but two, as the guide does with BETO's twelve."""
+    """Return the technique that freezes all layers but two, as the guide does with BETO's twelve."""
     kept = max(1, depth - 2)
     return Technique("freeze", f"Congelar {kept} de {depth} capas", TRADE, {"freeze_layers": kept}, claim=(1.5, 2.0))

@@ -1,4 +1,4 @@
-"""What settings would make of these notices here, before training: what is cut, what is trained, how long it takes."""
+"""Predict, before training, the truncation, trainable parameters, memory and time of some settings."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,14 +21,14 @@ from ocensa_nb.runtime.timing import duration
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-SAMPLED_TEXTS = 20_000  # enough to tell shares and times; a million would be waited for
-LONGEST = 512  # tokens; beyond it texts are not told apart
-STAND_IN = "minilm"  # whose tokens stand for those of an encoder that is not on this machine
+SAMPLED_TEXTS = 20_000  # enough to estimate fractions and times; encoding a million texts is slow
+LONGEST = 512  # tokens; longer texts count as this long
+STAND_IN = "minilm"  # its tokenizer is used if the encoder's is not on this machine
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """Seconds of a whole training, and by what share they may be off."""
+    """Predicted seconds of a full training, and their relative uncertainty."""
 
     seconds: float
     spread: float
@@ -39,10 +39,24 @@ class TimeEstimate:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What is known of an encoder without its weights.
+    """Description of an encoder, available without its weights.
 
-    depth: its layers; positions: the most tokens it takes; here: whether it is on this machine; counted_with: the name
-    of the encoder whose tokens `table` holds, the sampled texts uncut.
+    Attributes
+    ----------
+    name
+        Name or path of the encoder.
+    shape
+        Its transformers configuration.
+    depth
+        Number of layers.
+    positions
+        Maximum number of tokens.
+    here
+        Whether it is on this machine.
+    counted_with
+        Name of the encoder whose tokenizer made `table`.
+    table
+        Tokens of the sampled texts, truncated at `LONGEST`.
     """
 
     name: str
@@ -55,7 +69,7 @@ class Encoder:
 
 
 class Forecast:
-    """Answers for one set of notices; what has been measured or counted is kept."""
+    """Predictions for one set of notices; measurements and token counts are cached."""
 
     def __init__(self, notices: Notices) -> None:
         self.notices = notices
@@ -64,13 +78,13 @@ class Forecast:
         self._rows = np.concatenate(list(self._sides.values()))
         self._encoders: dict[str, Encoder] = {}
         self._prices: dict[tuple[str, str], pricing.Prices] = {}
-        self._models: dict[tuple[str, int], MultiHeadClassifier] = {}  # without weights
+        self._models: dict[tuple[str, int], MultiHeadClassifier] = {}  # on the meta device
 
     def encoder(self, name: str) -> Encoder:
-        """Return what is known of an encoder; raises `UserError` where it is neither here nor in the catalogue."""
+        """Return the description of an encoder; raise `UserError` if it is neither here nor in the catalogue."""
         known = self._encoders.get(name)
         if known is None or (not known.here and loading.is_here(name)):
-            for kept in (self._prices, self._models):  # of an encoder that has been downloaded since
+            for kept in (self._prices, self._models):  # stale: the encoder has been downloaded since
                 for key in [key for key in kept if key[0] == name]:
                     del kept[key]
             here = loading.is_here(name)
@@ -85,15 +99,15 @@ class Forecast:
         return self._encoders[name]
 
     def cut_share(self, name: str, max_length: int) -> float:
-        """Return the share of the texts that are longer than `max_length` tokens."""
+        """Return the fraction of the texts that are longer than `max_length` tokens."""
         return float((self.encoder(name).table.lengths > max_length).mean())
 
     def parameters(self, config: TrainConfig) -> tuple[int, int]:
-        """Return (trainable, total) parameters, as the training counts them."""
+        """Return the number of (trainable, total) parameters, counted as in training."""
         return count_parameters(self._model(config))
 
     def memory(self, config: TrainConfig) -> str:
-        """Return, in Spanish, the memory that the training of a config takes of this device's, and whether it fits."""
+        """Return a Spanish note with the memory a training needs on this device and whether it fits."""
         device = environment.device()
         lengths = np.minimum(self.encoder(config.model).table.lengths, config.max_length)
         precision = resolve_precision(config.precision, device)
@@ -107,14 +121,28 @@ class Forecast:
         return self._models[key]
 
     def is_priced(self, config: TrainConfig) -> bool:
-        """Tell whether `expected` answers at once; else it measures for some seconds."""
+        """Return whether `expected` needs no measurement; otherwise it measures for some seconds."""
         return self._price_key(config) in self._prices
 
     def expected(self, config: TrainConfig) -> TimeEstimate:
-        """Return how long the training of a config should take, all its epochs and the frozen layers once.
+        """Return the predicted time of a training: all epochs, and the frozen layers once if they are cached.
 
-        Measures steps of this encoder's shape the first time it is asked for one in a precision. Raises `UserError` for
-        an encoder or a precision that cannot be.
+        The first call for an encoder and a precision measures steps of that encoder's shape.
+
+        Parameters
+        ----------
+        config
+            Settings of the training.
+
+        Returns
+        -------
+        TimeEstimate
+            Seconds and relative uncertainty.
+
+        Raises
+        ------
+        UserError
+            If the encoder or the precision is unavailable.
         """
         encoder, key = self.encoder(config.model), self._price_key(config)
         if key not in self._prices:
@@ -133,11 +161,11 @@ class Forecast:
         return TimeEstimate(whole * seconds, prices.spread)
 
     def measured_seconds(self, *configs: TrainConfig) -> float:
-        """Return how long it took to measure what the prices of some configs, already told, come from."""
+        """Return the seconds spent measuring for some configs; `expected` must have been called for each."""
         return sum(self._prices[key].measured for key in {self._price_key(config) for config in configs})
 
     def _updated(self, config: TrainConfig) -> int:
-        """Return the parameters the optimiser moves: those trained, without the tokens that never occur."""
+        """Return the number of parameters the optimiser updates: the trainable ones minus unused tokens."""
         trainable, _ = self.parameters(config)
         encoder = self.encoder(config.model)
         if config.used_vocabulary and not config.freeze_layers:

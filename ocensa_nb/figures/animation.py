@@ -1,4 +1,4 @@
-"""A training drawn from its history: loss by step, F1 by epoch, the confusion settling; and the frames of the GIF."""
+"""Draw the history of a training as animation frames: loss per step, F1 per epoch and the confusion matrix."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-Lines = Sequence[Mapping[str, Any]]  # of a history
+Lines = Sequence[Mapping[str, Any]]  # lines of a history
 SIZE = (9.0, 3.3)  # inches
 
 
 class TrainingAnimation:
-    """A finished training, drawn once; a frame draws again only what moves, which is many times as quick.
+    """Frames of a finished training.
 
-    To be made and used in our style. A history without confusion, as they were once written, is shown without it.
+    The figure is drawn once; each frame redraws only the artists that change, which is many times faster. Create and
+    use it inside `style.style()`. Older histories have no confusion matrices; the frames then omit the matrix.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    history
+        Its history, with at least one step with a loss and one epoch.
     """
 
     def __init__(self, run: Run, history: Lines) -> None:
@@ -52,9 +60,17 @@ class TrainingAnimation:
         self.still = self.canvas.copy_from_bbox(self.figure.bbox)
 
     def frame(self, known: int) -> np.ndarray:
-        """Return uint8 (height, width, 3): what was known after `known` lines of the history.
+        """Return the frame after the first `known` lines of the history.
 
-        After the last one the numbers are those of the epoch that was kept, and it is named.
+        Parameters
+        ----------
+        known
+            Number of lines. With all of them, the frame shows the scores of the best epoch and names it.
+
+        Returns
+        -------
+        ndarray of shape (height, width, 3), uint8
+            RGB image.
         """
         steps, epochs = step_lines(self.history[:known]), epoch_lines(self.history[:known])
         ended = known == len(self.history)
@@ -79,7 +95,7 @@ class TrainingAnimation:
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
     def _shares(self, epoch: Mapping[str, Any]) -> np.ndarray:
-        """Return the shares of each true class (classes, classes) in an epoch's line; NaN where it has no rows."""
+        """Return an epoch's confusion matrix (classes, classes), normalised by row; NaN for classes without rows."""
         size = len(self.run.classes[self.head])
         counts = np.zeros((size, size))
         for true, predicted, rows in epoch.get("confusion", []):
@@ -89,7 +105,7 @@ class TrainingAnimation:
 
 
 def step_lines(history: Lines) -> Lines:
-    """Return the lines of the steps that have a loss; one that was not finite has none."""
+    """Return the lines of the steps that have a loss; a non-finite loss is stored as None."""
     return [line for line in history if "step" in line and line["loss"] is not None]
 
 
@@ -99,7 +115,7 @@ def epoch_lines(history: Lines) -> Lines:
 
 
 def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
-    """Draw the loss of each step, and smoothed; return both lines."""
+    """Draw the loss per step, raw and smoothed, and return both lines."""
     numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
     smooth, smoothed = losses[0], []
     for loss in losses:
@@ -116,7 +132,7 @@ def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
 
 
 def draw_scores(axes: "Axes", heads: Iterable[str], epochs: Lines) -> list["Line2D"]:
-    """Draw the validation F1 of each head by epoch; return a line a head."""
+    """Draw the validation F1 of each head per epoch and return one line per head."""
     numbers = [line["epoch"] for line in epochs]
     drawn = [
         axes.plot(numbers, [line[f"{head}_f1"] for line in epochs], marker="o", markersize=4, label=head, **look)[0]

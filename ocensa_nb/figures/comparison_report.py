@@ -1,4 +1,4 @@
-"""A folder with all that a comparison of optimisations found: results, tables and figures."""
+"""Write the results, tables and figures of a comparison of optimisations to a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,24 @@ from ocensa_nb.storage.run_folder import free_folder
 
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:
-    """Write the results, their tables and their figures to a new folder, which appears complete, and return it.
+    """Write the results, their tables and their figures to a new folder, atomically.
+
+    Parameters
+    ----------
+    results
+        From `compare.compare`, with the points of `quality_cost.quality` under `quality` if they were measured.
+    out
+        A folder that is new or empty.
+
+    Returns
+    -------
+    Path
+        The folder.
 
     Raises
     ------
     UserError
-        If the folder has something in it, or the disk refuses.
+        If the folder is not empty, or cannot be written.
     """
     path = free_folder(out)
     with create_new(path) as folder:

@@ -1,4 +1,4 @@
-"""Every figure, and the training GIF. Each figure carries its units and a one-line reading, in Spanish."""
+"""Draw every figure and the training GIF. Each figure shows its units and a one-line reading, in Spanish."""
 
 import base64
 import time
@@ -22,15 +22,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GIF_FRAMES = 80
-GIF_SHARE = 0.04  # of the training time, at most, is spent on drawing it, but for its first and last frame
+GIF_SHARE = 0.04  # maximum fraction of the training time spent on drawing, except for the first and last frames
 FRAME_MS, HELD_MS = 100, 3000
 FEW_LABELS, MAX_CONFUSION_LABELS = 12, 60
-LABEL_LENGTH = 32  # characters of a class's name beside the matrix
+LABEL_LENGTH = 32  # maximum characters of a class name beside the matrix
 
 
 @styled
 def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
-    """Return the histogram of token counts with p95, p99, the current and the recommended `max_length`."""
+    """Return the histogram of token counts with p95, p99 and the recommended `max_length`.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (texts,), int64
+        Tokens of each text, untruncated.
+    max_length
+        Current limit in tokens; the reading gives the percentage of texts above it.
+
+    Returns
+    -------
+    Figure
+        Counts of texts in bins of two tokens.
+    """
     figure, axes = new_figure(8, 4)
     p95, p99 = np.percentile(lengths, [95, 99])
     recommended = recommend_max_length(lengths)
@@ -52,7 +65,7 @@ def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
 
 @styled
 def learning_curves(run: Run) -> "Figure":
-    """Return the loss of each step, raw and smoothed, beside the validation F1 of each head by epoch."""
+    """Return the loss per step, raw and smoothed, beside the validation F1 of each head per epoch."""
     history = run.history()
     figure, (left, right) = new_figure(9, 4, columns=2)
     draw_losses(left, step_lines(history))
@@ -68,7 +81,20 @@ def learning_curves(run: Run) -> "Figure":
 
 @styled
 def confusion(matrix: "pd.DataFrame", title: str) -> "Figure":
-    """Return the heat map of a normalised confusion matrix: true classes in rows, predicted in columns."""
+    """Return the heat map of a normalised confusion matrix.
+
+    Parameters
+    ----------
+    matrix : DataFrame of shape (classes, classes)
+        Fractions of each true class: true classes in rows, predicted classes in columns.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    Figure
+        With class names if there are at most `MAX_CONFUSION_LABELS`.
+    """
     names = [str(name) for name in matrix.index]
     side = 5 + min(4.0, 0.09 * len(names))
     figure, axes = new_figure(max(side, 6), side)
@@ -81,7 +107,7 @@ def confusion(matrix: "pd.DataFrame", title: str) -> "Figure":
     axes.set(xlabel="clase predicha", ylabel="clase verdadera", title=title)
     axes.grid(False)
     figure.colorbar(image, ax=axes, label="fracción de la clase verdadera", shrink=0.8)
-    seen = matrix.to_numpy().sum(axis=1) > 0  # a class that was only predicted has no rows to recognise
+    seen = matrix.to_numpy().sum(axis=1) > 0  # a class that was only predicted has no true rows, so no recall
     hits = np.where(seen, np.diag(matrix.to_numpy()), np.inf)
     worst = _plain(names[int(hits.argmin())])
     read_as(figure, f"La diagonal es el acierto; la clase que menos se reconoce es «{worst}» ({hits.min():.0%}).")
@@ -90,7 +116,20 @@ def confusion(matrix: "pd.DataFrame", title: str) -> "Figure":
 
 @styled
 def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
-    """Return the bars of a comparison: how many times faster than the baseline, stacked or each technique alone."""
+    """Return a bar chart of the speedup of each technique over the baseline, on a logarithmic axis.
+
+    Parameters
+    ----------
+    results
+        From `compare.compare`.
+    which
+        `ladder` (cumulative, in order) or `alone` (individual, sorted by speedup).
+
+    Returns
+    -------
+    Figure
+        Error bars span the minimum and maximum over the rounds.
+    """
     from matplotlib.patches import Patch
 
     found = results[which] if which == "ladder" else sorted(results[which], key=lambda m: m["speedup"])
@@ -123,7 +162,20 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
 
 @styled
 def f1_against_time(points: list[dict[str, Any]], caption: str) -> "Figure":
-    """Return a point a rung of the ladder: seconds of a short training against its validation F1, with its spread."""
+    """Return a scatter plot of validation F1 against seconds of training, one point per cumulative technique.
+
+    Parameters
+    ----------
+    points
+        From `quality_cost.quality`.
+    caption
+        The one-line reading.
+
+    Returns
+    -------
+    Figure
+        Error bars span the minimum and maximum over the seeds.
+    """
     figure, axes = new_figure(9, 4.5)
     for place, point in enumerate(points):
         spread = [[point["f1"] - point["f1_min"]], [point["f1_max"] - point["f1"]]]
@@ -146,10 +198,19 @@ def f1_against_time(points: list[dict[str, Any]], caption: str) -> "Figure":
 
 
 def training_gif(run: Run) -> Path | None:
-    """Draw the training as a GIF from its history: loss, F1s and the confusion settling, the last frame held.
+    """Write the training GIF of a run: loss, F1 and confusion matrix over time; the last frame lasts longer.
 
-    As many frames as `GIF_SHARE` of the training time allows, from 2 to `GIF_FRAMES`; None where the history is too
-    short to show.
+    The number of frames, from 2 to `GIF_FRAMES`, is limited by `GIF_SHARE` of the training time.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+
+    Returns
+    -------
+    Path or None
+        The GIF in the run folder; None if the history has fewer than two steps with a loss or no epoch.
     """
     from PIL import Image
 
@@ -159,7 +220,7 @@ def training_gif(run: Run) -> Path | None:
     deadline = time.perf_counter() + GIF_SHARE * run.metadata["seconds"]["training"]
     with style.style():
         film = TrainingAnimation(run, history)
-        # One palette for all, so that only what changes is written. With more colours white would not stay white.
+        # One palette for all frames, so that only changed pixels are written. With more colours white is not preserved.
         palette = Image.fromarray(film.frame(len(history))).quantize(128, Image.Quantize.MAXCOVERAGE)
 
         def frame(known: int) -> Image.Image:
@@ -178,23 +239,23 @@ def training_gif(run: Run) -> Path | None:
 
 
 def embedded(gif: Path) -> str:
-    """Return a GIF as HTML that holds it whole: an HTML copy of a notebook shows no GIF of another kind."""
+    """Return an HTML image with the GIF as base64; HTML copies of a notebook show no other kind of GIF."""
     return f'<img src="data:image/gif;base64,{base64.b64encode(gif.read_bytes()).decode()}" alt="El entrenamiento">'
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as a new PNG; raises `UserError` if the file exists or the disk refuses."""
+    """Write a figure as a new PNG; raise `UserError` if the file exists or cannot be written."""
     with create_new(path) as fresh, style.style():
         figure.savefig(fresh, dpi=110)
 
 
 def _plain(text: str) -> str:
-    """Return text that is drawn as it stands; what is between two dollars would be read as a formula."""
+    """Return text with its dollar signs escaped; matplotlib reads text between two dollars as a formula."""
     return text.replace("$", r"\$")
 
 
 def _count_logarithmically(axes: "Axes") -> None:
-    """Make the horizontal axis logarithmic, with plain numbers at 1, 2, 5, 10, 20 and so on."""
+    """Make the horizontal axis logarithmic, with plain numbers at 1, 2, 5, 10, 20, etc."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_xscale("log")

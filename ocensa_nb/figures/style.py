@@ -1,6 +1,6 @@
-"""One visual language: the palette and the style that every figure, the GIF and the panel are drawn in.
+"""Define the palette and the style of all figures, the GIF and the panel.
 
-Figures are white cards: legible on a light page and on a dark one, whatever style the user has set.
+Figures have a white background, so they are legible on light and dark pages, independently of the user's style.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette, told apart by colour-blind readers too.
+# Palette of Okabe & Ito, distinguishable by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY, INK, CARD = "#6B6B6B", "#1A1A1A", "#FFFFFF"
 SMOOTHING = 0.05  # weight of the newest step in a smoothed loss
 DASHES = ("-", "--", ":")
 STYLE: dict[str, Any] = {
-    "figure.dpi": 100,  # with 9 inches at most: a Colab cell is some 900 pixels wide
+    "figure.dpi": 100,  # figures are at most 9 inches wide; a Colab cell is about 900 pixels wide
     "figure.facecolor": CARD,
     "savefig.facecolor": CARD,
     "axes.facecolor": CARD,
@@ -47,7 +47,7 @@ Given = ParamSpec("Given")
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw in our style alone, whatever the user's is."""
+    """Apply our style inside the block, ignoring the user's matplotlib style."""
     from matplotlib.style import context
 
     with context(STYLE, after_reset=True):
@@ -55,36 +55,51 @@ def style() -> Iterator[None]:
 
 
 def styled(draw: "Callable[Given, Figure]") -> "Callable[Given, Figure]":
-    """Make a function that returns a figure draw it in our style, so that it looks the same wherever it is shown."""
+    """Decorate a function that returns a figure so that the figure is drawn in our style."""
 
     @functools.wraps(draw)
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> "Figure":
         with style():
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # ticks are made, and styled, when they are first needed
+            figure.draw_without_rendering()  # ticks are created, and styled, when first needed
         return figure
 
     return drawn
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure", Any]:
-    """Return a figure, in inches, that is not pyplot's to show, and its axes."""
+    """Return a figure that pyplot does not show by itself, and its axes.
+
+    Parameters
+    ----------
+    width, height
+        Size in inches.
+    columns
+        Number of axes, side by side.
+
+    Returns
+    -------
+    figure : Figure
+        Already closed in pyplot.
+    axes : Axes or ndarray of Axes
+        An array if `columns` is greater than 1.
+    """
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
     for one in np.atleast_1d(axes):
-        one.tick_params(labelsize=STYLE["font.size"])  # or how many ticks fit would be asked of the user's style
-    plt.close(figure)  # the caller shows or saves it; pyplot would show it a second time
+        one.tick_params(labelsize=STYLE["font.size"])  # otherwise the number of ticks depends on the user's style
+    plt.close(figure)  # the caller shows or saves it; an open figure would be shown twice
     return figure, axes
 
 
 def read_as(figure: "Figure", text: str) -> None:
-    """Say in one line, below a figure, what is to be read in it."""
+    """Write a one-line reading below a figure."""
     figure.supxlabel(text, fontsize=9, color=GREY, wrap=True)
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return a colour for the line of each name, and other dashes each time the palette begins again."""
+    """Return the colour and line style of each name; the dashes change each time the palette repeats."""
     styles = {}
     for place, name in enumerate(names):
         again, colour = divmod(place, len(COLOURS))
@@ -93,13 +108,13 @@ def line_styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def share_colours() -> "Colormap":
-    """Return the colours of shares from 0, the card's white, to 1; what has no share is grey."""
+    """Return the colour map of fractions, from 0 (white) to 1 (dark blue); NaN is grey."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shares", [CARD, COLOURS[0], "#001F33"]).with_extremes(bad="#EBEBEB")
 
 
-# The panel takes the page's own text colour, light or dark, and marks parts with a grey that shows on both.
+# The panel uses the page's text colour, and a grey for borders that is visible on light and dark pages.
 PANEL_CSS = f"""
 .ocensa-panel {{ max-width: 960px; padding: 8px 12px; border: 1px solid rgba(128,128,128,.4); border-radius: 8px; }}
 .ocensa-panel .widget-html-content, .ocensa {{ color: var(--jp-ui-font-color1, currentColor); line-height: 1.4; }}

@@ -1,1 +1,1 @@
-"""Files written whole or not at all, read only if regular, and compared with their checksums."""
+"""Atomic writes, reads of regular files only, checksums, locks and temporary folders."""

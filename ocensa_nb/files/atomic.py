@@ -1,7 +1,7 @@
-"""Files written whole or not at all: a temporary name, what is in it forced to the disk, then the final name.
+"""Atomic writes: write to a temporary path, fsync it, then rename it to the final path.
 
-A reader never sees half a file, and after a power cut the name stands for the old content or for the new. A file of
-ours is replaced (`atomic_write`); a file of the user's is new (`create_new`), and nothing that exists is touched.
+A reader never sees a partial file, and after a power cut the path has either the old content or the new content.
+`atomic_write` replaces files of the program; `create_new` creates files of the user and never replaces anything.
 """
 
 import contextlib
@@ -26,19 +26,29 @@ os.umask(_UMASK)
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path for a file or a folder; on success rename it over `path`, which is ours to replace.
+    """Yield a temporary path; on success fsync it and rename it to `path`.
 
-    Missing parent folders are created. A reader sees the old file or the new one; a folder at `path` is removed first.
+    Missing parent folders are created. A file at `path` is replaced in one rename. A folder at `path` is removed first.
+
+    Parameters
+    ----------
+    path
+        The final path, of a file or a folder that the program may replace.
+
+    Yields
+    ------
+    Path
+        The path to write to, with the same name as `path`.
 
     Raises
     ------
     UserError
-        If the disk refuses; what was at `path` is unchanged.
+        If the file cannot be written; `path` is unchanged.
     """
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(path.parent) as place:
-            fresh = place / path.name  # with its suffix: some writers go by it
+            fresh = place / path.name  # the same suffix: some writers choose the format by it
             yield fresh
             _settle(fresh)
             if fresh.is_dir():
@@ -49,15 +59,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def create_new(path: Path) -> Iterator[Path]:
-    """Yield a temporary path for a file or a folder; on success give it the name `path`, which must be free.
+    """Yield a temporary path; on success fsync it and rename it to `path`, which must not exist.
 
-    The name may be taken while the block runs: nothing is replaced then either. A folder may also go to an empty folder
-    that exists, such as a mount point. Its files are then moved one by one; otherwise the name appears at once.
+    If `path` appears while the block runs, it is not replaced either. For a folder, `path` may also be an empty folder,
+    such as a mount point: then its files are moved one by one, otherwise the folder is renamed at once.
+
+    Parameters
+    ----------
+    path
+        The final path, of a file or a folder.
+
+    Yields
+    ------
+    Path
+        The path to write to.
 
     Raises
     ------
     UserError
-        If `path` exists or the disk refuses; what is at `path` is unchanged.
+        If `path` exists or cannot be written; `path` is unchanged.
     """
     with _refusals(path):
         parent = path if path.is_dir() else path.parent
@@ -80,7 +100,7 @@ def create_new(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """Turn what the system, safetensors or tokenizers refuse into a `UserError`."""
+    """Turn an error of the system, safetensors or tokenizers into a `UserError`."""
     try:
         yield
     except Exception as error:
@@ -90,7 +110,7 @@ def _refusals(path: Path) -> Iterator[None]:
 
 
 def _fill(folder: Path, fresh: Path) -> None:
-    """Move what is in a folder to one that has nothing in it but temporary folders."""
+    """Move the entries of a folder to another one, which must have nothing but temporary folders in it."""
     if any(not is_temporary(entry.name) for entry in folder.iterdir()):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
     for entry in sorted(fresh.iterdir()):
@@ -98,16 +118,16 @@ def _fill(folder: Path, fresh: Path) -> None:
 
 
 def _name_new(fresh: Path, path: Path) -> None:
-    """Rename a file or a folder to a name that is free; raises `FileExistsError` if it is not.
+    """Rename a file or a folder to a path that must not exist; raises `FileExistsError` if it does.
 
-    Windows renames over nothing. Elsewhere a folder is renamed over an empty folder at most, and a file gets the name
-    as a second link, which fails if the name exists. On a disk without links (exFAT, Google Drive) the name is created
-    empty, which fails likewise, and replaced: a process that dies in between leaves an empty file.
+    On Windows a rename never replaces. On other systems renaming a folder replaces an empty folder at most. A file is
+    hard-linked to the new path, which fails if the path exists. On a disk without hard links (exFAT, Google Drive) an
+    empty file is created, which fails likewise, and then replaced: a process that dies in between leaves an empty file.
     """
     if os.name == "nt":
         _retry(lambda: os.rename(fresh, path))
     elif fresh.is_dir():
-        if os.path.lexists(path) and not path.is_dir():  # the system would say that it is not a folder
+        if os.path.lexists(path) and not path.is_dir():  # the system would raise NotADirectoryError
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         os.rename(fresh, path)
     else:
@@ -124,14 +144,24 @@ def _name_new(fresh: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def overwriting(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write it in place from its start; on success cut the rest off and force it to the disk.
+    """Open a file to overwrite it in place; on success truncate it to the new length and fsync it.
 
-    A new file appears whole or not at all. One that was there is damaged if the block fails or the machine dies, so
-    readers must verify it. Raises `UserError` if the disk refuses.
+    A new file is written atomically. An existing file is damaged if the block fails or the machine dies, so readers
+    must verify it.
+
+    Parameters
+    ----------
+    path
+        The file. Its folder is created if missing, but not the parents of the folder.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
     """
     if not path.is_file():
         with _refusals(path):
-            path.parent.mkdir(exist_ok=True)  # but not its parents: a run folder that was deleted is not made again
+            path.parent.mkdir(exist_ok=True)  # not its parents: a deleted run folder must not be created again
         with atomic_write(path) as fresh, open(fresh, "wb") as file:
             yield file
         return
@@ -145,15 +175,15 @@ def overwriting(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file or a folder over another, and retry for `REPLACE_SECONDS` if Windows refuses."""
+    """Rename a file or a folder over another one; on Windows retry for `REPLACE_SECONDS` while it is in use."""
     _retry(lambda: os.replace(source, target))
 
 
 def _retry(rename: Callable[[], None]) -> None:
-    """Rename, and retry for `REPLACE_SECONDS` if Windows refuses.
+    """Rename; on Windows retry for `REPLACE_SECONDS` while the file is in use.
 
-    On Windows a file cannot be renamed while an antivirus, a search index or a reader has it open, which is soon over.
-    On other systems a `PermissionError` is final: it has no `winerror`, and is raised at once.
+    On Windows a file cannot be renamed while an antivirus, a search index or a reader has it open, usually briefly.
+    On other systems a `PermissionError` has no `winerror` and is raised at once.
     """
     deadline = time.monotonic() + REPLACE_SECONDS
     while True:
@@ -167,27 +197,27 @@ def _retry(rename: Callable[[], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file of ours in UTF-8, whole or not at all; raises `UserError` if the disk refuses."""
+    """Write a text file in UTF-8 with `atomic_write`; raises `UserError` if it cannot be written."""
     with atomic_write(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
 
 
 def _settle(path: Path) -> None:
-    """Force a file, or a folder with all its files, to the disk, with the permissions of any new file."""
+    """Fsync a file, or a folder and all its files, and give them the default permissions."""
     for file in sorted(path.rglob("*")) if path.is_dir() else []:
         _settle_one(file)
     _settle_one(path)
 
 
 def _settle_one(path: Path) -> None:
-    if path.is_file() and path.stat().st_mode & 0o777 == 0o600:  # safetensors lets nobody else read what it writes
+    if path.is_file() and path.stat().st_mode & 0o777 == 0o600:  # safetensors creates files with mode 600
         with contextlib.suppress(OSError):  # a disk without permissions
             path.chmod(0o666 & ~_UMASK)
     _sync(path)
 
 
 def _sync(path: Path) -> None:
-    """Force a file or a folder to the disk; Windows opens no folder, and some network disks sync none."""
+    """Fsync a file or a folder; Windows cannot open a folder, and some network disks do not support fsync."""
     if path.is_dir():
         if os.name == "nt":
             return

@@ -1,4 +1,4 @@
-"""The size and SHA-256 of files, noted when they are written and compared before they are believed."""
+"""Checksums of files: compute size and SHA-256, and find the first file that does not match."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +11,38 @@ CHUNK_BYTES = 2**24
 
 
 def compute(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the size in bytes and the SHA-256 of some files of a folder, and of every file of its folders so named."""
+    """Return the size and SHA-256 of files of a folder.
+
+    Parameters
+    ----------
+    folder
+        The folder that the names are relative to.
+    names
+        Files, or folders whose files are all included. A missing name is skipped.
+
+    Returns
+    -------
+    dict
+        By relative POSIX path: `{"bytes": size, "sha256": hexadecimal digest}`.
+    """
     return {name: _checksum(file) for name, file in _files(folder, names)}
 
 
 def first_mismatch(folder: Path, names: Sequence[str], expected: Mapping[str, Any]) -> str:
-    """Return the first name whose file has another checksum, has none, or is missing; "" if all match."""
+    """Return the name of the first file that does not match its checksum.
+
+    Parameters
+    ----------
+    folder, names
+        See `compute`.
+    expected
+        What `compute` returned before.
+
+    Returns
+    -------
+    str
+        The first name, sorted, whose file differs, is missing, or has no expected checksum; "" if all match.
+    """
     found = dict(_files(folder, names))
     for name in sorted({*found, *expected}):
         if name not in found or name not in expected or not _matches(found[name], expected[name]):
@@ -25,7 +51,7 @@ def first_mismatch(folder: Path, names: Sequence[str], expected: Mapping[str, An
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read in pieces."""
+    """Return the SHA-256 of a file, read in chunks; raises `OSError` if it is not a regular file."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -34,12 +60,12 @@ def sha256(path: Path) -> str:
 
 
 def _is_of_the_system(file: Path) -> bool:
-    """Tell whether a file is one that Windows, macOS or a synchronised disk leaves in any folder."""
+    """Return whether a file is one that Windows, macOS or a synchronised disk creates in any folder."""
     return file.name.startswith(".") or file.name.lower() in ("desktop.ini", "thumbs.db")
 
 
 def _matches(file: Path, expected: Any) -> bool:
-    """Return whether a file has the expected size and SHA-256; one of another size is not read."""
+    """Return whether a file has the expected size and SHA-256; the file is only read if the size matches."""
     size = expected.get("bytes") if isinstance(expected, dict) else None
     return file.stat().st_size == size and _checksum(file) == expected
 

@@ -1,4 +1,4 @@
-"""Which folders are on a mounted Google Drive, where each write of a file uploads all of it."""
+"""Detect folders on a mounted Google Drive, which uploads a complete file after each write to it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FILE_SYSTEM = "fuse.drive"  # google.colab.drive looks for this type to tell whe
 
 
 def is_on_drive(path: Path) -> bool:
-    """Return whether a file or folder, after following links, is on a mounted Google Drive."""
+    """Return whether a file or folder, after resolving links, is on a mounted Google Drive."""
     path = path.resolve()
     return any(path.is_relative_to(mount) for mount in (DRIVE.resolve(), *_mounts()))
 

@@ -1,7 +1,7 @@
 """A lock for disks without file locks: a small file that names its holder and is refreshed every minute.
 
-The operating system releases a file lock when its process ends. A lock file stays, so another process has to judge
-whether its holder is alive: on the same machine by its process, on another by the time of the last refresh.
+The operating system releases a file lock when its process ends. A lock file remains, so another process must check
+whether its holder is alive: on the same machine by its process id, on another machine by the time of the last refresh.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from ocensa_nb.files.atomic import replace
 from ocensa_nb.files.regular import LARGEST_JSON, read_regular
 
 REFRESH_SECONDS = 60.0
-STALE_SECONDS = 600.0  # a holder on another machine that has not refreshed the lock for so long counts as dead
+STALE_SECONDS = 600.0  # a holder on another machine that has not refreshed the lock for this long counts as dead
 START_TOLERANCE = 10.0  # seconds; the clock may be set while a process runs, and psutil derives its start from it
-ATTEMPTS = 3  # each but the last found the lock released while it was read
+ATTEMPTS = 3  # another attempt is needed if the lock was released while it was read
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Holder:
 
     @classmethod
     def parse(cls, text: str) -> "Holder | None":
-        """Return the holder that a lock file names, None if the file is damaged or not yet written."""
+        """Return the holder named in the text of a lock file; None if the text is damaged or still empty."""
         try:
             holder = cls(**json.loads(text))
             valid = re.fullmatch("[0-9a-f]{32}", holder.id) and holder.pid > 0 and holder.started > 0
@@ -58,7 +58,7 @@ class Holder:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process still runs on this machine; a later process with the same number does not count."""
+        """Whether the process still runs on this machine; the start time excludes a later process with the same pid."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < START_TOLERANCE
@@ -70,14 +70,14 @@ class Holder:
 
 
 class HeartbeatLock:
-    """An exclusive lock on a folder, kept in a file that a daemon thread refreshes every `REFRESH_SECONDS`.
+    """An exclusive lock on a folder: a file that a daemon thread refreshes every `REFRESH_SECONDS`.
 
     A holder that was suspended can lose the lock. It must call `check` before each write.
 
     Parameters
     ----------
     path
-        The lock file. Its folder is the one that is locked.
+        The lock file. Its parent folder is the locked one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,14 +86,14 @@ class HeartbeatLock:
         self._released = threading.Event()
 
     def acquire(self) -> None:
-        """Take the lock, or take it over from a dead holder and print that.
+        """Acquire the lock; if its holder is dead, take it over and print a message.
 
         Raises
         ------
         UserError
-            If a live process holds the lock; the message says how long to wait.
+            If a live process holds the lock. For a process on another machine the message says how long to wait.
         OSError
-            If the disk refuses.
+            If the lock file cannot be read or written.
         """
         for _ in range(ATTEMPTS):
             if self._create(self.path) or self._take_over():
@@ -111,7 +111,7 @@ class HeartbeatLock:
             )
 
     def release(self) -> None:
-        """Give the lock back, unless another process has taken it over."""
+        """Release the lock, unless another process has taken it over."""
         ours = self._is_ours()
         self._released.set()
         if ours:
@@ -119,7 +119,7 @@ class HeartbeatLock:
                 self.path.unlink(missing_ok=True)
 
     def _create(self, path: Path) -> bool:
-        """Create a file that names this process; return False if there is one."""
+        """Create a file that names this process; return False if the file exists."""
         try:
             with open(path, "x", encoding="utf-8") as file:
                 json.dump(asdict(self._holder), file)
@@ -130,8 +130,8 @@ class HeartbeatLock:
     def _take_over(self) -> bool:
         """Take the lock from a dead holder; return False if it was released meanwhile.
 
-        Only one process can create the claim that carries the dead holder's id, and a claim counts only while the
-        lock still names that holder. The claim then replaces the lock in one rename.
+        The new lock is first written to a second file, named after the id of the dead holder, that only one process
+        can create. It is valid only while the lock still names that holder. It then replaces the lock in one rename.
         """
         try:
             dead, age = _read(self.path)
@@ -168,7 +168,7 @@ class HeartbeatLock:
             )
 
     def _is_ours(self) -> bool:
-        """Return whether the lock file names this acquisition; a disk that fails for a moment proves nothing."""
+        """Return whether the lock file names this acquisition; a temporary disk error counts as yes."""
         try:
             return _read(self.path)[0] == self._holder
         except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Open regular files only: a pipe would wait for a writer forever, and `/dev/zero` has no end.
+"""Open regular files only: a pipe would block until it has a writer, and `/dev/zero` never ends.
 
-The functions raise `OSError`, so that a caller treats a special file like one that the disk refuses.
+The functions raise `OSError`, so that callers handle a special file like any other unreadable file.
 """
 
 import errno
@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import IO
 
 LARGEST_JSON = 2**26  # bytes; a labels.json of 10,000 classes has less than one MB
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits; Windows has no pipes among its files
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe blocks; Windows has no named pipes in folders
 
 
 def open_regular(path: Path, mode: str = "rb") -> IO[bytes]:
-    """Open a file in a binary mode of `open`; raises `OSError` if it is not a regular file."""
+    """Open a regular file in a binary mode; raises `OSError` if it is not a regular file."""
     return open(path, mode, opener=_open_regular)
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Return the content of a regular file; raises `OSError` if it has more than `most` bytes."""
+    """Return the bytes of a regular file; raises `OSError` if there are more than `most`."""
     with open_regular(path) as file:
         too_large = os.fstat(file.fileno()).st_size > most
         content = b"" if too_large else file.read(most + 1)
-    if too_large or len(content) > most:  # it may have grown meanwhile
+    if too_large or len(content) > most:  # the file may have grown since fstat
         raise OSError(errno.EOVERFLOW, f"ocupa más de {most / 2**20:,.0f} MiB")
     return content
 
 
 def require_regular(path: Path) -> None:
-    """Raise `OSError` if a file that a library is about to open by its name is not a regular file."""
+    """Raise `OSError` if a path is not a regular file; for libraries that open files by name."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise _not_regular(path)
 
 
 def first_special(folder: Path) -> Path | None:
-    """Return the first file of a folder, or of a folder in it, that is neither regular nor a folder, or None."""
+    """Return the first special file (pipe, device, socket) in a folder or its subfolders, one level deep, or None."""
     files = sorted([*folder.glob("*"), *folder.glob("*/*")])
     found = (path for path in files if path.exists() and not path.is_dir() and not path.is_file())
     return next(found, None)

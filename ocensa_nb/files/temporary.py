@@ -1,7 +1,7 @@
-"""Temporary folders next to what is being written: unique, recognised by their name, removed once their process died.
+"""Temporary folders next to the target file, with unique names; those of dead processes are removed.
 
-A name holds the machine and the process that made it. Nothing else is ever removed: a file of the user's that is called
-`.tmp-x` is not a temporary file of ours.
+The name contains the machine and the process that created the folder. Nothing else is ever removed: a user's file named
+`.tmp-x` does not match.
 """
 
 import contextlib
@@ -16,16 +16,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = ".ocensa-tmp-"
-STALE_SECONDS = 24 * 3600  # a process of another machine cannot be asked about; this long unchanged, it counts as dead
+STALE_SECONDS = 24 * 3600  # unchanged for this long, a folder of another machine is abandoned
 _OWNER = re.compile(r"([0-9a-f]{8})-(\d{1,10})")
-_NAME = re.compile(rf"{re.escape(PREFIX)}({_OWNER.pattern})-[a-z0-9_]{{8}}")  # the random part is that of tempfile
+_NAME = re.compile(rf"{re.escape(PREFIX)}({_OWNER.pattern})-[a-z0-9_]{{8}}")  # tempfile adds the random part
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Make a temporary folder in `parent`, and remove it at the end with what is left in it.
+    """Create a temporary folder in `parent`; remove it and its content at the end.
 
-    What processes that died left in `parent` is removed first. Raises `OSError` if the disk refuses.
+    Temporary folders of dead processes in `parent` are removed first.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be created.
     """
     remove_abandoned(parent)
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{owner()}-", dir=parent))
@@ -37,7 +42,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the temporary folders in `parent` whose process does not exist any more."""
+    """Remove the temporary folders in `parent` whose process no longer exists."""
     with contextlib.suppress(OSError):
         for path in list(parent.iterdir()):
             if is_temporary(path.name) and not _in_use(path):
@@ -46,17 +51,17 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a name is one that `temporary_folder` gives."""
+    """Return whether a name has the format of `temporary_folder`."""
     return _NAME.fullmatch(name) is not None
 
 
 def owner() -> str:
-    """Return a name for this process that other processes can look up with `is_running`."""
+    """Return an identifier of this process for `is_running`."""
     return f"{_machine()}-{os.getpid()}"
 
 
 def is_running(name: str) -> bool | None:
-    """Return whether the process that `owner` named exists; None if it belongs to another machine or container."""
+    """Return whether the process of an `owner` identifier exists; None if it is of another machine or container."""
     import psutil
 
     found = _OWNER.fullmatch(name)
@@ -66,9 +71,9 @@ def is_running(name: str) -> bool | None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all its files, each emptied first.
+    """Remove a file, or a folder with all its files, after truncating each file to zero bytes.
 
-    A synchronised disk moves what is deleted to its trash, and counts its bytes: those of an empty file are none.
+    A synchronised disk moves deleted files to its trash, where their bytes count against the quota.
     """
     if path.is_dir() and not path.is_symlink():
         for file in path.rglob("*"):
@@ -81,7 +86,7 @@ def remove(path: Path) -> None:
 
 def _empty(path: Path) -> None:
     with contextlib.suppress(OSError):  # a file that cannot be written can still be removed
-        # A file with a second name is left as it is: that name may be the user's.
+        # A file with a second hard link is not truncated: the other name may be the user's.
         if path.is_file() and not path.is_symlink() and path.stat().st_nlink <= 1:
             os.truncate(path, 0)
 
@@ -92,7 +97,7 @@ def _in_use(path: Path) -> bool:
 
 
 def _machine() -> str:
-    """Return eight digits for this machine and, on Linux, its space of process numbers: each container has its own."""
+    """Return eight hex digits for this machine and, on Linux, its PID namespace (each container has its own)."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:

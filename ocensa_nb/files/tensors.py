@@ -1,4 +1,4 @@
-"""Safetensors files: written whole, read without running anything that is in them."""
+"""Read and write safetensors files: atomic writes, and reads that run no code from the file."""
 
 import json
 from collections.abc import Mapping
@@ -17,18 +17,39 @@ STATE = "state"
 
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Any = None) -> None:
-    """Write tensors, with plain JSON values beside them; raises `UserError` where the disk refuses."""
+    """Write tensors and a JSON value to a safetensors file, atomically.
+
+    Parameters
+    ----------
+    path
+        The file; it is replaced if it exists.
+    tensors
+        Tensors by name, on any device.
+    state
+        A JSON value, stored in the metadata of the file.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
     with atomic_write(path) as fresh:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(whole, fresh, {STATE: json.dumps(state)})
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
-    """Return what `write` wrote; raises `UserError` where the file is missing or damaged."""
+    """Return the tensors, on the CPU, and the JSON value of a file; the value is None if the file has none.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged.
+    """
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:
-            # Copied: a tensor that is a window on the file would hold it open, and change with it.
+            # Copied: a memory-mapped tensor would keep the file open and change with it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, json.loads((file.metadata() or {}).get(STATE, "null"))
     except (SafetensorError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A config written as the command line and as the papermill line that give it again."""
+"""Convert a config to the equivalent command line and papermill command."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.runtime.environment import configure
 
-# What notebook 03 has a parameter of its own for; the rest goes into its `more_settings`.
+# Fields with their own parameter in notebook 03; the others go into its `more_settings`.
 PARAMETERS = (
     *("model", "data", "out", "epochs", "max_length", "batch_size", "gradient_accumulation_steps", "freeze_layers"),
     *("precision", "padding", "cls_only", "cache_trunk", "patience", "label_smoothing", "class_weights"),
@@ -22,13 +22,13 @@ PARAMETERS = (
 
 
 def changes(config: TrainConfig, recipe: str) -> dict[str, Any]:
-    """Return the fields of a config that its recipe would set otherwise, as plain JSON values."""
+    """Return the fields of a config that differ from its recipe, as JSON-serializable values."""
     theirs = configure(recipe).to_dict()
     return {name: value for name, value in config.to_dict().items() if value != theirs[name]}
 
 
 def arguments(config: TrainConfig, recipe: str) -> list[str]:
-    """Return what follows `python -m ocensa_nb` to train with a config."""
+    """Return the arguments of `python -m ocensa_nb` that train with a config."""
     words = ["train", "--recipe", recipe]
     for name, value in changes(config, recipe).items():
         if isinstance(value, dict):
@@ -38,32 +38,45 @@ def arguments(config: TrainConfig, recipe: str) -> list[str]:
 
 
 def command_line(config: TrainConfig, recipe: str) -> str:
-    """Return the whole command, ready to be pasted into a terminal."""
+    """Return the shell command that trains with a config."""
     return _join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])
 
 
 def papermill_line(config: TrainConfig, recipe: str) -> str:
-    """Return the papermill command that executes notebook 03 with a config, ready to be pasted into a terminal."""
+    """Return the shell command that executes notebook 03 with a config through papermill."""
     parameters = {"recipe": recipe, "interactive": False}
     more = {}
     for name, value in changes(config, recipe).items():
         (parameters if name in PARAMETERS else more)[name] = value
     if more:
         parameters["more_settings"] = json.dumps(more, ensure_ascii=False)
-    # Not as JSON, where 5e-05 is a number: to YAML it would be a text.
+    # Not JSON: PyYAML reads its 5e-05 as a string.
     written = yaml.safe_dump(parameters, default_flow_style=True, allow_unicode=True, width=float("inf"))
     return _join(["papermill", "notebooks/03_train.ipynb", "03_ejecutado.ipynb", "-y", written.strip()])
 
 
 def _join(words: list[str]) -> str:
-    """Return words as one line for the terminal of this system."""
+    """Return words quoted as one line for the shell of this operating system."""
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def parse_settings(text: str) -> Mapping[str, Any]:
-    """Return the settings written as a JSON object in one line of text, which may be empty.
+    """Return the settings in a JSON object.
 
-    Raises `UserError` where it is not one.
+    Parameters
+    ----------
+    text
+        A JSON object, or an empty string for no settings.
+
+    Returns
+    -------
+    Mapping
+        Field names and values, not validated.
+
+    Raises
+    ------
+    UserError
+        If `text` is not a JSON object.
     """
     try:
         found = json.loads(text or "{}")

@@ -1,4 +1,4 @@
-"""The parts a panel is made of: controls with a note beside them, and choices whose impossible ones say why."""
+"""Build the controls of a panel: widgets with a note, and choices that explain why an option is disabled."""
 
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
@@ -11,7 +11,19 @@ WIDE = {"width": "400px", "max_width": "calc(100% - 4px)"}  # a widget has a mar
 
 
 class Choice(ipw.HBox):
-    """A row of buttons of which one is down; those that cannot be are disabled, with the reason as their tooltip."""
+    """A row of buttons with exactly one selected; a disabled option shows the reason as its tooltip.
+
+    Parameters
+    ----------
+    title
+        Label before the buttons.
+    options
+        Text of the button of each value.
+    value
+        Initial value.
+    tooltip
+        Tooltip of the enabled buttons.
+    """
 
     def __init__(self, title: str, options: Mapping[str, str], value: str, tooltip: str) -> None:
         self._tooltip, self._value = tooltip, value
@@ -27,7 +39,7 @@ class Choice(ipw.HBox):
 
     @property
     def value(self) -> str:
-        """The option that is down."""
+        """The selected option."""
         return self._value
 
     @value.setter
@@ -43,7 +55,7 @@ class Choice(ipw.HBox):
         self._watchers.append(watcher)
 
     def disable(self, reasons: Mapping[str, str]) -> None:
-        """Disable the options that have a reason, and no other."""
+        """Disable the options in `reasons`, with the reason as tooltip, and enable all others."""
         for name, button in self._buttons.items():
             button.disabled = name in reasons
             button.tooltip = reasons.get(name, self._tooltip)
@@ -52,22 +64,30 @@ class Choice(ipw.HBox):
         if down and name != self._value:
             self.value = name
         elif not down and name == self._value:
-            self._buttons[name].value = True  # one is always down
+            self._buttons[name].value = True  # clicking the selected button keeps it selected
 
 
 class Control:
-    """One setting: a widget and a note beside it, in HTML, that says what its value means here."""
+    """One setting: a widget and an HTML note beside it that explains the effect of its value.
+
+    Parameters
+    ----------
+    widget
+        A widget with a `value`, or a `Choice`.
+    tooltip
+        Tooltip of the widget while enabled; leave empty for a `Choice`, whose buttons have their own.
+    """
 
     def __init__(self, widget: Any, tooltip: str = "") -> None:
         self.widget, self._tooltip = widget, tooltip
-        if tooltip:  # the buttons of a `Choice` have their own
+        if tooltip:  # a `Choice` sets those of its buttons
             _explain(widget, tooltip)
         self.note = ipw.HTML()
         self.row = ipw.HBox([widget, self.note], layout={"flex_flow": "row wrap", "align_items": "center"})
 
     @property
     def value(self) -> Any:
-        """The setting's value."""
+        """The value of the setting; setting it extends the range of a slider if necessary."""
         return self.widget.value
 
     @value.setter
@@ -87,30 +107,47 @@ class Control:
             self.widget.observe(lambda _: watcher(), "value")
 
     def disable(self, reason: str) -> None:
-        """Disable the control, with the reason as its tooltip; without one, enable it again."""
+        """Disable the control and show `reason` as its tooltip; enable it if `reason` is empty."""
         self.widget.disabled = bool(reason)
         _explain(self.widget, reason or self._tooltip)
 
     def say(self, note: str) -> None:
-        """Write the note, plain text."""
+        """Set the text of the note; HTML in it is escaped."""
         self.note.value = f'<span class="ocensa-note">{escape(note)}</span>'
 
 
 def slider(title: str, least: float, most: float, tooltip: str, step: float = 1) -> Control:
-    """Return a slider of whole numbers, or of fractions where the step is one."""
+    """Return a slider.
+
+    Parameters
+    ----------
+    title
+        Label before the slider.
+    least, most
+        Minimum and maximum.
+    tooltip
+        Tooltip while enabled.
+    step
+        Increment; the slider has integer values if it is at least 1, otherwise floats.
+
+    Returns
+    -------
+    Control
+        Around an `IntSlider` or a `FloatSlider`.
+    """
     kind = ipw.IntSlider if step >= 1 else ipw.FloatSlider
     made = kind(min=least, max=most, step=step, description=title, style=LABEL, layout=WIDE)
     return Control(made, tooltip)
 
 
 def steps(title: str, options: Iterable[int], tooltip: str) -> Control:
-    """Return a slider that stops at some numbers only."""
+    """Return a slider over a fixed list of integers."""
     made = ipw.SelectionSlider(options=list(options), description=title, style=LABEL, layout=WIDE)
     return Control(made, tooltip)
 
 
 def dropdown(title: str, options: Iterable[tuple[str, str]], tooltip: str) -> Control:
-    """Return a drop-down of (text, value) pairs."""
+    """Return a drop-down menu of (text, value) pairs."""
     made = ipw.Dropdown(options=list(options), description=title, style=LABEL, layout={**WIDE, "width": "760px"})
     return Control(made, tooltip)
 
@@ -122,10 +159,10 @@ def switch(title: str, tooltip: str) -> Control:
 
 
 def choice(title: str, options: Mapping[str, str], value: str, tooltip: str) -> Control:
-    """Return a row of buttons of which one is down."""
+    """Return a row of buttons with one selected; see `Choice` for the parameters."""
     return Control(Choice(title, options, value, tooltip))
 
 
 def _explain(made: Any, tooltip: str) -> None:
-    """Give a widget its tooltip, under the name ipywidgets 7 or 8 has for it."""
+    """Set the tooltip of a widget; ipywidgets 7 and 8 name the trait differently."""
     setattr(made, "tooltip" if made.has_trait("tooltip") else "description_tooltip", tooltip)

@@ -1,4 +1,4 @@
-"""Papermill: the numbered notebooks, executed without a screen and gathered."""
+"""Execute the numbered notebooks with papermill and collect their results."""
 
 import json
 import sys
@@ -17,33 +17,33 @@ from ocensa_nb.paths import ROOT, plain_path
 from ocensa_nb.storage.run_folder import METRICS, Run, free_folder, make_folder, read_json
 
 NOTEBOOKS = ROOT / "notebooks"
-# What a machine without a GPU is recommended, the same on every machine; three epochs more, to come near the ceiling.
+# The recipe recommended without a GPU, the same on every machine; three more epochs, to come near the ceiling.
 DEFAULTS = {"recipe": "cpu", "epochs": 9}
-STATE = ".suite.json"  # in the folder of a suite until it ends: its parameters, its process, and what it has executed
+STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
 SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate")
 
 
 def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Execute notebooks 01 to 04 into `out`, a progress line each, with an HTML copy of each.
+    """Execute notebooks 01 to 04 into `out`, with an HTML copy and progress lines for each.
 
-    A suite that was interrupted, or that a notebook stopped, resumes at that notebook.
+    A suite that was interrupted, or stopped by an error in a notebook, resumes at that notebook.
 
     Parameters
     ----------
     out
-        A new folder, or that of an unfinished suite with the same parameters; empty for the next free number.
+        A new folder, or that of an unfinished suite with the same parameters; if empty, the next free number.
     parameters
-        Go to every notebook that has a parameter of that name (model, data, epochs, …).
+        Passed to every notebook that has a parameter of that name (model, data, epochs, …).
 
     Returns
     -------
     dict
-        The seconds of each notebook and the metrics of the run.
+        `out`, `run`, `seconds` of each notebook, `best_epoch`, and the `val` and `test` metrics of the run.
 
     Raises
     ------
     UserError
-        If `out` holds anything else, another process is executing it, or a notebook stops.
+        If `out` has other contents, another process is executing it, or a notebook stops with an error.
     """
     folder, seconds = _open(out, dict(parameters or {}))
     run = folder / "run"
@@ -52,7 +52,7 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
         if name in seconds:
             print(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado", flush=True)
             continue
-        if name in own and (Path(own[name]["out"]) / METRICS).exists():  # finished, but its notebook was not
+        if name in own and (Path(own[name]["out"]) / METRICS).exists():  # the step finished but its notebook did not
             remove(Path(own[name]["out"]))
         print(f"[{number}/{len(SUITE)}] {name} …", flush=True)
         started = time.perf_counter()
@@ -68,10 +68,28 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
 
 
 def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path:
-    """Execute one notebook into `folder`, from the project's root, and write an HTML copy beside it.
+    """Execute one notebook into `folder` and write an HTML copy beside it.
 
-    Parameters the notebook does not have are left out. What it prints is shown as it goes. Raises `UserError` with
-    the notebook's own sentence where it stops.
+    The working directory is the project's root. The output of the cells is printed while they run.
+
+    Parameters
+    ----------
+    notebook
+        Path of the notebook.
+    folder
+        An existing folder for the executed notebook and its HTML copy.
+    parameters
+        Values for the notebook's parameters; names that it does not define are ignored.
+
+    Returns
+    -------
+    Path
+        The executed notebook.
+
+    Raises
+    ------
+    UserError
+        If a cell raises, with the notebook's error message, or if the kernel dies or is missing.
     """
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
@@ -82,7 +100,7 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path
     known = papermill.inspect_notebook(str(notebook))
     stopped = None
     try:
-        with atomic_write(target) as fresh:  # papermill writes the notebook again after each cell
+        with atomic_write(target) as fresh:  # papermill rewrites the notebook after each cell
             try:
                 papermill.execute_notebook(
                     str(notebook),
@@ -92,7 +110,7 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path
                     cwd=str(ROOT),
                     progress_bar=False,
                     stdout_file=sys.stdout,
-                    extra_arguments=["--log-level=ERROR"],  # the kernel's own notices are not the reader's
+                    extra_arguments=["--log-level=ERROR"],  # hide the kernel's own log
                 )
             except PapermillExecutionError as error:
                 stopped = error
@@ -111,7 +129,7 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path
 
 
 def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the metrics of a suite's run as a table: a row a label, validation and test F1."""
+    """Return the validation and test metrics in the results of `suite` as a table, one row per label."""
     heads = [key.removesuffix("_f1") for key in results["test"] if key.endswith("_f1")]
     columns = {
         "F1 validación": [results["val"][f"{head}_f1"] for head in heads],
@@ -123,7 +141,7 @@ def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, float]]:
-    """Return the folder of a suite, new or unfinished, and the seconds of the notebooks executed in it."""
+    """Return the folder of a new or unfinished suite, and the seconds of the notebooks already executed."""
     path = plain_path(out)
     seconds: dict[str, float] = {}
     if str(out) and (path / STATE).exists():
@@ -143,7 +161,7 @@ def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, 
 
 
 def _keep(folder: Path, parameters: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
-    """Write down the state of a suite."""
+    """Write the state of a suite."""
     state = {"parameters": parameters, "process": owner(), "seconds": seconds}
     write_text(folder / STATE, json.dumps(state, ensure_ascii=False, indent=2) + "\n")
 

@@ -1,6 +1,6 @@
-"""The live view: how far a training has come, read from its history and drawn as a small SVG.
+"""Draw the progress of a running training as HTML and SVG, from its history file.
 
-Nothing here touches the training: it is another process's, and its history is a file that grows.
+The training runs in another process and is only read: its history is a file that grows.
 """
 
 import json
@@ -14,13 +14,21 @@ from ocensa_nb.figures.style import COLOURS, SMOOTHING
 from ocensa_nb.files.regular import open_regular
 from ocensa_nb.runtime.timing import duration
 
-POINTS = 240  # of the loss that are drawn; a screen shows no more
-PACE_SECONDS = 60.0  # how far back the pace that tells the time left is measured
+POINTS = 240  # the loss curve is thinned to this many points when it has twice as many; a screen resolves no more
+PACE_SECONDS = 60.0  # window for the pace that the remaining time is computed from
 WIDTH, HEIGHT, MARGIN = 400, 160, 34
 
 
 class History:
-    """The history of a run as it grows: losses by step, scores by epoch, and the pace at which they come."""
+    """Incremental reader of the history of a run: losses per step, scores per epoch, and the pace.
+
+    Parameters
+    ----------
+    path
+        The history file; it may not exist yet.
+    heads
+        Names of the labels.
+    """
 
     def __init__(self, path: Path, heads: list[str]) -> None:
         self.path, self.heads = path, heads
@@ -34,31 +42,31 @@ class History:
         self._pace: deque[tuple[float, int]] = deque()
 
     def update(self) -> bool:
-        """Read the whole lines that have been added; return whether there were any."""
+        """Read the complete lines added since the last call and return whether there were any."""
         try:
             with open_regular(self.path) as file:
-                if file.seek(0, 2) < self._read:  # cut back to where a training goes on from
+                if file.seek(0, 2) < self._read:  # truncated to the checkpoint that is resumed
                     self.__init__(self.path, self.heads)
                 file.seek(self._read)
                 new = file.read()
-        except OSError:  # not there yet, or a disk that is away for a while
+        except OSError:  # not created yet, or the disk is temporarily unavailable
             return False
         whole = new[: new.rfind(b"\n") + 1]
         try:
             for text in whole.splitlines():
                 self._take(json.loads(text))
-        except (ValueError, KeyError, TypeError):  # it was cut back and has grown again meanwhile: from the start, then
+        except (ValueError, KeyError, TypeError):  # truncated and grown since the last read: start again
             self.__init__(self.path, self.heads)
             return False
         self._read += len(whole)
-        if not self._pace or self._pace[-1][1] != self.step:  # on Google Drive the history grows every 30 s only
+        if not self._pace or self._pace[-1][1] != self.step:  # on Google Drive the history grows only every 30 s
             self._pace.append((time.perf_counter(), self.step))
         while len(self._pace) > 2 and self._pace[-1][0] - self._pace[0][0] > PACE_SECONDS:
             self._pace.popleft()
         return bool(whole)
 
     def seconds_left(self, total_steps: int) -> float | None:
-        """Return about the seconds to the end at the pace of late; None before there is one."""
+        """Return the estimated remaining seconds at the recent pace; None until progress is observed."""
         if not self._pace or self._pace[-1][1] <= self._pace[0][1]:
             return None
         (then, before), (now, after) = self._pace[0], self._pace[-1]
@@ -83,9 +91,23 @@ class History:
 
 
 def view(history: History, total_steps: int, epochs: int, state: str, over: bool = False) -> str:
-    """Return the live view as HTML: bars, figures, and the two charts.
+    """Return the live view as HTML: progress bars, numbers and two charts.
 
-    state: a sentence, in Spanish; over: whether the training has ended, which may be before its last epoch.
+    Parameters
+    ----------
+    history
+        Updated history of the training.
+    total_steps, epochs
+        Number of optimizer steps and epochs of a training without early stopping.
+    state
+        A sentence in Spanish.
+    over
+        Whether the training has ended; it may end before the last epoch.
+
+    Returns
+    -------
+    str
+        HTML; its style is `figures.style.PANEL_CSS`.
     """
     steps_an_epoch = max(1, total_steps // epochs)
     in_epoch = history.step - history.epoch * steps_an_epoch if history.epoch < epochs else steps_an_epoch
@@ -108,7 +130,7 @@ def view(history: History, total_steps: int, epochs: int, state: str, over: bool
 
 
 def loss_chart(history: History, total_steps: int) -> str:
-    """Return the loss by step, raw and smoothed, as an SVG with its legend."""
+    """Return the chart of the loss per step, raw and smoothed, as HTML with an SVG and its legend."""
     chart = _Chart("Pérdida (nats) por paso", total_steps, max((loss for _, loss, _ in history.losses), default=1.0))
     chart.line([(step, loss) for step, loss, _ in history.losses], COLOURS[5], 0.8)
     chart.line([(step, smooth) for step, _, smooth in history.losses], COLOURS[0], 2)
@@ -116,7 +138,7 @@ def loss_chart(history: History, total_steps: int) -> str:
 
 
 def score_chart(history: History, epochs: int) -> str:
-    """Return the validation F1 of each head by epoch as an SVG with its legend."""
+    """Return the chart of the validation F1 of each head per epoch, as HTML with an SVG and its legend."""
     chart = _Chart("F1 de validación (0 a 1) por época", epochs, 1.0)
     names = {}
     for place, (head, scores) in enumerate(history.scores.items()):
@@ -127,7 +149,7 @@ def score_chart(history: History, epochs: int) -> str:
 
 
 class _Chart:
-    """A plain line chart from (0, 0) to (right, top); text and axes take the page's own colour, light or dark."""
+    """A line chart from (0, 0) to (right, top); text and axes use the text colour of the page."""
 
     def __init__(self, title: str, right: float, top: float) -> None:
         self.right, self.top = right, top
@@ -150,7 +172,7 @@ class _Chart:
             self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
 
     def html(self, legend: dict[str, str]) -> str:
-        """Return the chart with a legend, names and colours, that wraps where there is no room."""
+        """Return the chart with a legend of names and colours that wraps on narrow screens."""
         names = "".join(f'<span><b style="color:{c}">●</b> {escape(name)}</span>' for name, c in legend.items())
         return (
             f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'

@@ -1,4 +1,4 @@
-"""How a training in another process ended: its run, or an error that says what to do."""
+"""Report how a training in another process ended: its run, or an error message that says what to do."""
 
 import signal
 from pathlib import Path
@@ -16,18 +16,23 @@ def of(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:
     Parameters
     ----------
     training : Training
-        One that is not running any more.
+        A training that is no longer running.
     data_fingerprint : str
-        That of the notices it was trained on.
+        Fingerprint of the notices it was trained on.
     root : Path
-        Where numbered runs are.
+        Folder of the numbered runs.
+
+    Returns
+    -------
+    Run
+        The finished run, loaded from its folder.
 
     Raises
     ------
     AskedToStopError
-        If it was stopped before its end.
+        If it was stopped before the end.
     UserError
-        If it was refused, or ended by a fault.
+        If it ended with an error message for the user, or crashed.
     """
     if training.was_asked_to_stop:
         message = "Detenido antes del primer paso."
@@ -47,17 +52,17 @@ def of(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:
 
 
 def success(run: Run) -> str:
-    """Say in Spanish where a run is and how good."""
+    """Return a Spanish sentence with the folder, best epoch and test F1 of a run."""
     scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
     best, made = run.metrics["best_epoch"], run.metrics["epochs"]
     return f"✅ Listo, en «{short(run.path)}». Mejor época: {best} de {made}. F1 de prueba: {scores}."
 
 
 def failure(error: UserError) -> str:
-    """Return what an error says, marked as one unless the user asked for the stop."""
+    """Return the message of an error, marked as an error unless the user requested the stop."""
     return str(error) if isinstance(error, AskedToStopError) else f"⛔ {error}"
 
 
 def short(path: Path) -> Path:
-    """Return a path relative to the working directory, if it is inside it."""
+    """Return a path relative to the working directory if it is inside it, otherwise unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,9 +1,9 @@
-"""A clock in the page: it calls back every few seconds, each time from a message of the front end.
+"""Call a function every few seconds, each time from a message of the front end.
 
-Colab delivers a widget's update only while the request that caused it is being executed (googlecolab/colabtools#3373),
-so nothing may redraw from a thread or a timer of the kernel. A hidden `Play` cannot serve either: ipywidgets 7 starts
-one by its own button alone, and ipywidgets 8 only once it is drawn. Here each tick sets the timer of the next one, so
-that ticks cannot pile up while a cell is executing, and a page that is loaded again resumes by itself.
+Colab delivers a widget update only while the request that caused it is being executed (googlecolab/colabtools#3373), so
+a thread or a timer in the kernel cannot redraw. A hidden `Play` widget does not work either: ipywidgets 7 starts it
+only from its own button, and ipywidgets 8 only once it is drawn. Here each tick sets the timer of the next tick, so
+ticks do not accumulate while a cell is executing, and a reloaded page resumes by itself.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,15 @@ DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAI
 
 
 class PageClock:
-    """Call `on_tick` every `seconds` while it is running; `box`, which shows nothing, belongs in what is displayed."""
+    """Call a function periodically while running; display `box`, which is invisible, for it to work.
+
+    Parameters
+    ----------
+    on_tick
+        Function without arguments.
+    seconds
+        Seconds between the end of a tick and the next.
+    """
 
     def __init__(self, on_tick: Callable[[], None], seconds: float) -> None:
         self._on_tick, self._seconds = on_tick, seconds
@@ -25,28 +33,28 @@ class PageClock:
         self.box.add_class("ocensa-clock")
 
     def start(self) -> None:
-        """Start; from a cell that is executing, or a callback of the page."""
+        """Start the clock; call it from an executing cell or a widget callback."""
         self._running = True
         self._set_timer()
 
     def stop(self) -> None:
-        """Stop; a tick that is on its way is ignored."""
+        """Stop the clock; a pending tick is ignored."""
         self._running = False
         self._timer.value = ""
 
     def tick(self) -> None:
-        """Call back, and set the timer again unless that has stopped the clock."""
+        """Call `on_tick` and set the next timer, unless the clock is stopped."""
         if self._running:
             self._on_tick()
         if self._running:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        """Draw an image whose `onload` sets the timer: the page runs it, whereas a script in a widget stays inert.
+        """Display an image whose `onload` sets the timer; browsers do not run a script inserted in a widget.
 
-        A page has one timer per clock, however many times the clock is displayed in it.
+        A page has one timer per clock, even if the clock is displayed several times.
         """
-        self._ticks += 1  # the same text again would not be sent
+        self._ticks += 1  # an unchanged value would not be sent
         timer = f"window['ocensa-clock-{self._timer.model_id}']"
         press = "this.closest('.ocensa-clock')?.querySelector('button').click()"
         self._timer.value = (

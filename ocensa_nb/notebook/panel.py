@@ -1,7 +1,7 @@
-"""The control panel of notebook 03: every optimisation under a slider or a switch, and what it would mean here.
+"""Show the control panel of notebook 03: a control for each optimisation, and its predicted effect on this machine.
 
-It holds no training: its button starts the command it shows (`run_controller.py`), and `benchmark/time_prediction.py`
-says what the settings mean. Works with ipywidgets 7.7, which Colab has, and 8.
+The panel does not train: its button starts the command it shows (`run_controller.py`), and
+`benchmark/time_prediction.py` predicts the effect of the settings. Works with ipywidgets 7.7 (Colab's) and 8.
 """
 
 from html import escape
@@ -40,11 +40,30 @@ def control_panel(
     root: Path = RUNS,
     interactive: bool | None = None,
 ) -> "ControlPanel":
-    """Return the panel of a config: what a notebook shows, and what trains when the user says so.
+    """Return the panel of a config; display it in a notebook and train with its `run`.
 
-    notices: the config's, read here where they are not given; recipe: the one the config came from; root: where
-    numbered runs go; interactive: whether somebody is there to move it, None to find out. Where nobody is, it is a
-    table, and `run` trains. Raises `UserError` for data that cannot be.
+    Parameters
+    ----------
+    config
+        Initial settings.
+    notices
+        Data of the config; read from `config.data` if None.
+    recipe
+        Recipe that the config came from.
+    root
+        Folder of the numbered runs.
+    interactive
+        Whether a user can move the controls; None to detect it.
+
+    Returns
+    -------
+    ControlPanel
+        A `Panel` with widgets if interactive, otherwise a table.
+
+    Raises
+    ------
+    UserError
+        If the data is invalid.
     """
     if interactive is None:
         interactive = session.is_interactive()
@@ -53,17 +72,29 @@ def control_panel(
 
 
 class ControlPanel:
-    """A config, the training of it, and how to repeat it elsewhere; by itself, without a screen, a table."""
+    """Train a config and show how to repeat it; non-interactive, displayed as a table.
+
+    Parameters
+    ----------
+    config
+        Settings of the training.
+    notices
+        Data to train on.
+    recipe
+        Name of the recipe that the config came from, not `auto`.
+    root
+        Folder of the numbered runs.
+    """
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
         self.config, self.notices, self.recipe, self.root = config, notices, recipe, root
 
     def run(self) -> Run:
-        """Return the finished run of the config; without a screen, that is when it is trained."""
+        """Train with the config and return the finished run."""
         return train.fit(self.config, self.notices, root=self.root)
 
     def repeat(self, run: Run | None = None) -> str:
-        """Return the two lines, for a terminal, that train with the config as it is now, or with that of a run."""
+        """Return two shell commands, one per line, that train with the current config or that of `run`."""
         config = run.config.replace(out=self.config.out) if run else self.config
         return "\n".join(line(config, self.recipe) for line in (commands.command_line, commands.papermill_line))
 
@@ -72,14 +103,14 @@ class ControlPanel:
 
 
 class Panel(ControlPanel):
-    """The same under sliders and switches, with what each means for these notices on this machine."""
+    """The interactive panel: controls with notes about their effect on these notices and this machine."""
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
         super().__init__(config, notices, recipe, root)
         self._initial = config, recipe
         self._device = environment.device()
         self._forecast = Forecast(notices)
-        self._moving = False  # widgets are being set from a config, and not by the user
+        self._moving = False  # True while the code, not the user, sets the widgets
         self.recipe_choice = controls.dropdown("Receta", _recipes(), "Un punto de partida: fija todos los ajustes")
         self.controls = _controls(config)
         self._memory, self._expected, self._repeat = ipw.HTML(), ipw.HTML(), ipw.HTML()
@@ -94,10 +125,10 @@ class Panel(ControlPanel):
         self.reset.on_click(lambda _: guarded(self._restore, self.runner.say))
 
     def run(self) -> Run:
-        """Return a finished run of the panel's settings, training it in this cell if there is none.
+        """Return a finished run of the panel's settings; train in this cell if there is none.
 
-        A training that is running is joined, whoever started it; an interrupted one is resumed. See `Runner.train` for
-        what interrupting the cell does, and for the errors.
+        A running training of this session is followed, and an interrupted one is resumed. See `Runner.train` for the
+        effect of interrupting the cell, and for the errors.
         """
         if training := training_process.running():
             self._adopt(training)
@@ -106,7 +137,7 @@ class Panel(ControlPanel):
         return self.runner.train(training)
 
     def _finished(self) -> Run | None:
-        """Return the finished run of this panel's settings: its own, or one of another session."""
+        """Return the finished run of the current settings, from this panel or another session; None if missing."""
         training = self.runner.training
         if training and training.exit_code == 0 and training.config == self.config:
             return Run.load(training.folder)
@@ -118,15 +149,15 @@ class Panel(ControlPanel):
         return None
 
     def _adopt(self, training: training_process.Training) -> None:
-        """Take over the settings of a training that is running."""
+        """Set the panel to the settings of a running training."""
         self.recipe = training.recipe
         self._put(training.config)
 
     def _ipython_display_(self) -> None:
-        self.runner.start.disabled = True  # a click while this cell measures would be answered after the cells below
+        self.runner.start.disabled = True  # a click while this cell measures would run after the cells below
         display(self.box)
         self.runner.show_picture()
-        if training := training_process.running():  # started from here before this cell was executed again
+        if training := training_process.running():  # started before this cell was executed again
             self._adopt(training)
             self.runner.watch(training)
         else:
@@ -149,7 +180,7 @@ class Panel(ControlPanel):
         return box
 
     def _take(self, name: str) -> None:
-        """Take in a control that the user has moved."""
+        """Update the config from a control that the user has moved."""
         if not self._moving:
             self.config = self.config.replace(**{name: self.controls[name].value})
             self.runner.say("")
@@ -167,7 +198,7 @@ class Panel(ControlPanel):
         self._tell()
 
     def _put(self, config: TrainConfig) -> None:
-        """Move every control to a config."""
+        """Set every control from a config."""
         self.config = config
         self._moving = True
         try:
@@ -178,13 +209,13 @@ class Panel(ControlPanel):
             self._moving = False
 
     def _tell(self, measuring: bool = True) -> None:
-        """Say what the settings mean, disable what cannot be, and price the training, where that needs no measuring."""
+        """Update the notes, disable unavailable options and predict the time; measure only if `measuring`."""
         config, c = self.config, self.controls
         self.runner.name_start()
         c["precision"].widget.disable(unavailable(self._device))
         try:
             encoder = self._forecast.encoder(config.model)
-        except UserError as error:  # it can still be trained: that will download it
+        except UserError as error:  # training is still possible: it downloads the encoder
             c["model"].say(str(error))
             self._show_price("Tiempo previsto: se sabrá cuando el codificador esté en este equipo.")
             self._memory.value = ""
@@ -194,7 +225,7 @@ class Panel(ControlPanel):
         frozen = min(config.freeze_layers, encoder.depth)
         self._moving = True
         try:
-            c["freeze_layers"].widget.max = encoder.depth  # the widget moves its value inside by itself
+            c["freeze_layers"].widget.max = encoder.depth  # the widget clips its value by itself
             c["max_length"].widget.max = min(max(512, config.max_length), encoder.positions)
         finally:
             self._moving = False
@@ -227,7 +258,7 @@ class Panel(ControlPanel):
         )
 
     def _price(self, measuring: bool) -> None:
-        """Say how long this training and the baseline should take, measuring what has not been measured yet."""
+        """Show the predicted time of this training and of the baseline; measure what is missing if `measuring`."""
         base = baseline_of(self.config)
         if not (self._forecast.is_priced(self.config) and self._forecast.is_priced(base)):
             if not measuring:
@@ -253,7 +284,7 @@ class Panel(ControlPanel):
         for widget in (self.reset, self.recipe_choice.widget, *(c.widget for c in self.controls.values())):
             for part in widget.children if isinstance(widget, ipw.Box) else (widget,):
                 part.disabled = running
-        if not running:  # without measuring, so that the cells below do not wait for it
+        if not running:  # measuring would delay the cells below
             guarded(lambda: self._tell(measuring=False), self.runner.say)
 
 
@@ -262,13 +293,13 @@ def _millions(count: int) -> str:
 
 
 def _recipes() -> list[tuple[str, str]]:
-    """Return the recipes, the one this machine is recommended first."""
+    """Return the recipes as (text, name), the one recommended for this machine first."""
     best, _ = environment.recommend(environment.hardware())
     return [(f"{best} (la recomendada aquí)", best), *((name, name) for name in RECIPES if name != best)]
 
 
 def _controls(config: TrainConfig) -> dict[str, Control]:
-    """Return the control of each field that has one."""
+    """Return the control of each field that the panel shows."""
     names = [n for n in loading.CATALOGUE if n not in loading.BUILT_HERE or n == config.model]
     places = {True: "en este equipo", False: "se descarga"}
     known = [(f"{name} · {loading.CATALOGUE[name].about} · {places[loading.is_here(name)]}", name) for name in names]

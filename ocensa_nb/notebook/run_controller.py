@@ -1,7 +1,7 @@
-"""Train from the panel: start a training in another process, show its progress, stop it, and say how it ended.
+"""Train from the panel: start a training in another process, show its progress, stop it, and report how it ended.
 
-A training is followed from one of two places, and redrawn from nowhere else, as Colab requires (`page_clock.py`): the
-panel, by the ticks of the page, once its button is pressed; or a cell, while that cell is executing.
+The view is redrawn from one of two places only, because of a limit of Colab (`page_clock.py`): the panel, at each tick
+of the page clock, after its button is pressed; or a cell, while that cell is executing.
 """
 
 import signal
@@ -27,13 +27,21 @@ from ocensa_nb.runtime.signals import StopRequest, defer_signals
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import HISTORY, Run
 
-REDRAW_SECONDS = 2.0  # between two drawings of a training
-POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or should
+REDRAW_SECONDS = 2.0  # between two updates of the view
+POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or must stop
 STOPPING = "Se detiene al terminar este paso y guarda dónde quedó…"
 
 
 def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Do some work of a callback, and say what goes wrong: nobody would see an exception there."""
+    """Run the work of a widget callback and report its exceptions, which the notebook would not show.
+
+    Parameters
+    ----------
+    work
+        Function without arguments.
+    say
+        Called with the error message, in Spanish.
+    """
     try:
         work()
     except UserError as error:
@@ -43,14 +51,14 @@ def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
 
 
 class Runner:
-    """Entrenar, Detener, and the live view of one panel.
+    """The Entrenar and Detener buttons, and the live view of one panel.
 
     Parameters
     ----------
     notices : Notices
-        What is trained on.
+        Data to train on.
     root : Path
-        Where numbered runs go.
+        Folder of the numbered runs.
     choose : callable
         Returns the recipe and the config to train.
     lock : callable
@@ -80,15 +88,15 @@ class Runner:
         self.box = ipw.VBox([self._status, self.view, self.clock.box])
 
     def show_picture(self) -> None:
-        """Make a place, below the panel, for the picture that a saved notebook keeps: it keeps no widget."""
+        """Reserve an output below the panel for the learning curves; saved notebooks do not include widgets."""
         self._picture = display({"text/plain": ""}, raw=True, display_id=True)
 
     def say(self, sentence: str) -> None:
-        """Show a sentence under the buttons."""
+        """Show a message under the buttons."""
         self._status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
 
     def name_start(self) -> None:
-        """Name the button after what it would do: begin, or resume an interrupted training."""
+        """Label the button after its action: start a training or resume an interrupted one."""
         _, config = self._choose()
         will_resume = resume.will_resume(config, self.notices.fingerprint, self.root)
         self.start.description = "Continuar" if will_resume else "Entrenar"
@@ -99,17 +107,27 @@ class Runner:
         self.clock.start()
 
     def train(self, running: Training | None = None) -> Run:
-        """Start a training, or join a running one, and follow it in the executing cell; return its finished run.
+        """Start a training, or follow a running one, in the executing cell and return the finished run.
 
-        Interrupting the cell stops the training, with a checkpoint. Interrupting it again leaves the cell at once, and
+        Interrupting the cell stops the training, with a checkpoint. A second interruption leaves the cell at once, and
         the panel follows the training while it stops.
+
+        Parameters
+        ----------
+        running
+            A running training to follow; None to start one.
+
+        Returns
+        -------
+        Run
+            The finished run.
 
         Raises
         ------
         AskedToStopError
             If the training was stopped.
         UserError
-            If it was refused, or ended by a fault.
+            If it ended with an error message for the user, or crashed.
         """
         try:
             with defer_signals(announce=False) as asked:
@@ -124,7 +142,7 @@ class Runner:
             ) from None
 
     def _start(self) -> None:
-        if self.start.disabled:  # a second click, made before the first was answered
+        if self.start.disabled:  # a second click, made before the first was processed
             return
         if training_process.running():
             raise UserError("Ya hay un entrenamiento en marcha en este cuaderno: ejecute otra vez la celda del panel.")
@@ -152,18 +170,18 @@ class Runner:
 
     def _show_running(self, running: bool) -> None:
         self.start.disabled, self.stop.disabled = True, not running
-        self._lock(running)  # names the button too, before it can be pressed
+        self._lock(running)  # also labels the button, before it is enabled
         self.start.disabled = running
 
     def _draw(self, sentence: str = "") -> str:
-        """Return the live view; before the first step it also shows what the training says while it prepares."""
+        """Return the live view; before the first step, add the last line printed by the training."""
         self._history.update()
         words = sentence if self._history.step else f"{sentence} {self.training.last_words()}"
         over = self.training.exit_code == 0
         return live_view.view(self._history, self._steps, self.training.config.epochs, words.strip(), over)
 
     def _redraw(self) -> None:
-        """Redraw the panel; once the training has ended, say how."""
+        """Redraw the panel; if the training has ended, report how."""
         ended = not self.training.is_running
         self.view.value = self._draw()
         if ended:
@@ -185,9 +203,9 @@ class Runner:
             self._show_running(False)
 
     def _train_in(self, cell: DisplayHandle, asked: StopRequest, running: Training | None) -> Run:
-        """Train, and redraw below the executing cell until that has ended."""
+        """Train and redraw the output of the executing cell until the training has ended."""
         self._attend(running or self._launch())
-        self.stop.disabled = True  # the kernel answers no button while a cell is executing
+        self.stop.disabled = True  # the kernel processes no clicks while a cell is executing
         self.clock.stop()
         self.view.value = ""
         self.say(f"{self._where()} Se sigue en la celda que lo ejecuta; para detenerlo, pulse el ■ de esa celda.")
@@ -200,13 +218,13 @@ class Runner:
             return run
         except UserError as error:
             self.say(outcome.failure(error))
-            cell.update(self._page() if self._history.step else HTML())  # the error says the rest
+            cell.update(self._page() if self._history.step else HTML())  # the error is shown below
             raise
         finally:
             self._show_running(False)
 
     def _follow(self, cell: DisplayHandle, asked: StopRequest) -> None:
-        """Redraw until the training has ended; stop it if that is asked for."""
+        """Redraw until the training has ended; stop it on request."""
         hint, redraw_at = f"{self._where()} Para detenerlo, pulse el ■ de esta celda.", 0.0
         while self.training.is_running:
             if asked.signal and hint != STOPPING:
@@ -222,7 +240,7 @@ class Runner:
         return outcome.of(self.training, self.notices.fingerprint, self.root)
 
     def _page(self, sentence: str = "") -> HTML:
-        """Return the live view with its style, which on Colab does not reach from one cell to another."""
+        """Return the live view with its style; on Colab styles are not shared between cells."""
         return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
 
     def _where(self) -> str:

@@ -1,6 +1,6 @@
-"""What a notebook's session lacks: packages to install, the user's own file, and a place to keep runs.
+"""Prepare a notebook session: install missing packages, upload the user's file, and choose the folder of the runs.
 
-Runs before anything is installed, so at import it needs the standard library alone.
+It runs before any package is installed, so importing it needs only the standard library.
 """
 
 import filecmp
@@ -19,17 +19,24 @@ from ocensa_nb.files.atomic import create_new
 from ocensa_nb.files.drive import DRIVE
 from ocensa_nb.paths import REQUIREMENTS
 
-WHEELS = "wheels"  # a folder beside the requirements with what to install where there is no internet
-UPLOADS = "avisos"  # a folder of Drive, next to the runs
-KAGGLE_INPUT = Path("/kaggle/input")  # what the user attaches, read-only
-KAGGLE_WORKING = Path("/kaggle/working")  # what Kaggle keeps of a session
+WHEELS = "wheels"  # folder beside the requirements with packages to install without internet
+UPLOADS = "avisos"  # folder on Drive, next to the runs
+KAGGLE_INPUT = Path("/kaggle/input")  # attached by the user, read-only
+KAGGLE_WORKING = Path("/kaggle/working")  # saved by Kaggle after the session
 
 
 def set_up(root: Path) -> None:
-    """Move to the folder where a session leaves its results and install what is missing.
+    """Change to the folder where the session writes its results and install missing packages.
 
-    `root` is the folder of the project. If it was attached in Kaggle it is read-only, so the results go to what Kaggle
-    keeps. Raises `UserError` as `install_missing` does.
+    Parameters
+    ----------
+    root
+        Folder of the project. If attached in Kaggle it is read-only, so results go to the folder that Kaggle saves.
+
+    Raises
+    ------
+    UserError
+        See `install_missing`.
     """
     os.chdir(KAGGLE_WORKING if KAGGLE_INPUT in root.parents else root)
     installed = install_missing()
@@ -37,7 +44,7 @@ def set_up(root: Path) -> None:
 
 
 def missing_requirements(requirements: Path) -> list[str]:
-    """Return the lines of a requirements file that the installed packages do not satisfy, torch left out."""
+    """Return the lines of a requirements file that the installed packages do not satisfy, except torch."""
     from packaging.requirements import Requirement
 
     missing = []
@@ -56,11 +63,25 @@ def missing_requirements(requirements: Path) -> list[str]:
 
 
 def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
-    """Install what a notebook's Python lacks and return it; torch stays exactly as it is.
+    """Install the missing requirements without changing torch.
 
-    Colab and Kaggle ship a torch built for their GPUs, so it is pinned while the rest is installed. A folder `wheels`
-    beside the requirements is installed from alone, without internet. Raises `UserError` where torch itself is missing
-    or pip fails.
+    Colab and Kaggle ship a torch built for their GPUs, so its version is pinned during the installation. If there is a
+    folder `wheels` beside the requirements, packages are installed only from it, without internet.
+
+    Parameters
+    ----------
+    requirements
+        A requirements file.
+
+    Returns
+    -------
+    list of str
+        The lines that were missing and have been installed.
+
+    Raises
+    ------
+    UserError
+        If torch is missing or pip fails.
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(
@@ -88,9 +109,22 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
 
 
 def mount_drive(folder: str = "ocensa-runs") -> Path:
-    """Mount Google Drive and return a folder of it where runs outlive the session.
+    """Mount Google Drive and return a folder on it, which persists after the session.
 
-    Raises `UserError` outside Colab, or where the user does not give permission.
+    Parameters
+    ----------
+    folder
+        Name of the folder in My Drive; created if missing.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    UserError
+        Outside Colab, or if the user denies permission.
     """
     from ocensa_nb.runtime.environment import platform
 
@@ -99,9 +133,9 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
     from google.colab import drive
 
     try:
-        if not os.path.ismount(DRIVE):  # mounted already, it would say so in English
+        if not os.path.ismount(DRIVE):  # `mount` prints a message in English if already mounted
             drive.mount(str(DRIVE))
-    except Exception as error:  # google.colab raises its own kinds when permission is refused
+    except Exception as error:  # google.colab raises its own exception types if permission is denied
         raise UserError("No se pudo montar Google Drive: acepte el permiso y ejecute la celda de nuevo.") from error
     path = DRIVE / "MyDrive" / folder
     path.mkdir(parents=True, exist_ok=True)
@@ -109,9 +143,22 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
 
 
 def runs_folder(on_drive: bool) -> Path:
-    """Return where runs go: Google Drive where it is asked for, what Kaggle keeps, or `runs`.
+    """Return the folder of the runs: on Google Drive, in the folder that Kaggle saves, or `runs`.
 
-    Raises `UserError` where Drive is asked for and cannot be had.
+    Parameters
+    ----------
+    on_drive
+        Whether to use Google Drive.
+
+    Returns
+    -------
+    Path
+        It may not exist yet.
+
+    Raises
+    ------
+    UserError
+        If Drive is requested but unavailable.
     """
     from ocensa_nb.runtime.environment import platform
     from ocensa_nb.storage.run_folder import RUNS
@@ -122,15 +169,30 @@ def runs_folder(on_drive: bool) -> Path:
 
 
 def placed(path: str, on_drive: bool) -> str:
-    """Return a path of the user's as it is, but a relative one on Google Drive where that is asked for.
+    """Return a path unchanged, or relative to the folder on Google Drive if requested.
 
-    Raises `UserError` where Drive is asked for and cannot be had.
+    Parameters
+    ----------
+    path
+        A path of the user; an empty or absolute path is returned unchanged.
+    on_drive
+        Whether to use Google Drive.
+
+    Returns
+    -------
+    str
+        The resulting path.
+
+    Raises
+    ------
+    UserError
+        If Drive is requested but unavailable.
     """
     return str(mount_drive() / path) if path and on_drive else path
 
 
 def cautions(on_drive: bool) -> list[str]:
-    """Return, in Spanish, what to know in Colab or Kaggle before hours of work: no GPU, a disk that is erased."""
+    """Return warnings, in Spanish, for Colab and Kaggle: no usable GPU, or a disk that is erased."""
     from ocensa_nb.runtime.environment import gpu_advice, hardware
 
     machine = hardware()
@@ -150,13 +212,18 @@ def upload(on_drive: bool = False) -> str:
     Parameters
     ----------
     on_drive
-        Keep the file on Google Drive next to the runs, so that a notebook in another runtime finds it. Otherwise it
-        goes to a new temporary folder of this runtime.
+        Copy the file to Google Drive, next to the runs, so that a notebook in another runtime finds it. Otherwise it
+        stays in a new temporary folder of this runtime.
+
+    Returns
+    -------
+    str
+        Path of the CSV or XLSX file.
 
     Raises
     ------
     UserError
-        Outside Colab, if Drive cannot be mounted or written to, or if the user chose anything but one CSV or XLSX.
+        Outside Colab, if Drive cannot be mounted or written to, or if the user did not choose exactly one CSV or XLSX.
     """
     from ocensa_nb.runtime.environment import platform
 
@@ -164,9 +231,9 @@ def upload(on_drive: bool = False) -> str:
         raise UserError("El botón para subir un archivo solo existe en Colab; ponga upload = False y la ruta en data.")
     from google.colab import files
 
-    drive = mount_drive() / UPLOADS if on_drive else None  # before the upload: the user may refuse
+    drive = mount_drive() / UPLOADS if on_drive else None  # before the upload: the user may deny permission
     folder, before = Path(tempfile.mkdtemp(prefix="avisos-")), Path.cwd()
-    os.chdir(folder)  # Colab saves where it is
+    os.chdir(folder)  # Colab saves uploads to the working directory
     try:
         files.upload()
     finally:
@@ -183,9 +250,9 @@ def upload(on_drive: bool = False) -> str:
 
 
 def _keep(file: Path, folder: Path) -> Path:
-    """Copy a file to a folder and return the copy; a different file with the same name is left as it is.
+    """Copy a file to a folder and return the copy; never overwrite a different file with the same name.
 
-    A copy with the same content is reused, so that the same file uploaded again has the same path.
+    An existing copy with the same content is reused, so uploading the same file again gives the same path.
     """
     copy, number = folder / file.name, 1
     while copy.exists() and not filecmp.cmp(file, copy, shallow=False):
@@ -198,9 +265,9 @@ def _keep(file: Path, folder: Path) -> Path:
 
 
 def is_interactive() -> bool:
-    """Tell whether this cell is executed for somebody who can answer, and not by papermill or nbconvert.
+    """Return whether this cell is executed by an interactive user, not by papermill or nbconvert.
 
-    A front end says with each cell whether it can be asked for input. Source: "Messaging in Jupyter", execute_request.
+    The front end sends `allow_stdin` with each cell. Source: "Messaging in Jupyter", execute_request.
     """
     try:
         from IPython import get_ipython

@@ -1,7 +1,7 @@
-"""A training in a process of its own: what the command line would do, started, watched and stopped from a notebook.
+"""Run the training command in a separate process, and watch and stop it from a notebook.
 
-In a process and not in a thread: whatever else the notebook computes meanwhile can change neither its random state nor
-its pace, and its memory is given back when it ends.
+It is a process, not a thread: other computations of the notebook change neither its random state nor its pace, and its
+memory is released when it ends.
 """
 
 import contextlib
@@ -19,18 +19,28 @@ from ocensa_nb.notebook.commands import arguments
 from ocensa_nb.paths import ROOT
 
 TRACEBACK = "Traceback (most recent call last)"
-TAIL = 16_000  # bytes of what the process has said that are looked at
-# What stops a process with a checkpoint. Not SIGINT: a notebook sends that to all its processes when a cell is
-# interrupted, which is not to end a training.
+TAIL = 16_000  # bytes read from the end of the log
+# Stops the process with a checkpoint. Not SIGINT: a notebook sends that to all its processes when a cell is
+# interrupted, and this must not end a training.
 STOP = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM
 OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {}
 
 
-_started: list["Training"] = []  # a panel that is shown anew goes on watching what an earlier one started
+_started: list["Training"] = []  # lets a new panel follow a training that an earlier one started
 
 
 class Training:
-    """A training that goes on in the background; `folder` is its run."""
+    """A training in a background process, started on construction.
+
+    Parameters
+    ----------
+    config
+        Settings of the training.
+    recipe
+        Recipe that the config came from.
+    folder
+        Run folder; replaces `config.out`.
+    """
 
     def __init__(self, config: TrainConfig, recipe: str, folder: Path) -> None:
         self.config, self.recipe, self.folder = config, recipe, folder
@@ -49,35 +59,51 @@ class Training:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is alive."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, None while it runs: see `cli` for what it means."""
+        """The exit code; None while running. See `cli` for its meaning."""
         return self._process.poll()
 
     @property
     def was_asked_to_stop(self) -> bool:
-        """Whether it ended because it was asked to, with what it needs to go on, if it had got that far."""
+        """Whether it ended on request; it can be resumed if it had reached a checkpoint."""
         return 128 < (self.exit_code or 0) < 160 or self.exit_code == -signal.SIGTERM
 
     @property
     def was_refused(self) -> bool:
-        """Whether it ended with a sentence for the user, `last_words`, and not by a fault."""
+        """Whether it ended with an error message for the user (see `last_words`), not with a crash."""
         return self.exit_code in (1, 2) and TRACEBACK not in self._tail()
 
     def stop(self) -> None:
-        """Ask it to stop after the step it is making, and to keep where it is; nothing is done once it has ended."""
+        """Request a stop with a checkpoint after the current step; do nothing if it has ended."""
         if self.is_running:
             self._process.send_signal(STOP)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended and return its exit code; raises `subprocess.TimeoutExpired`."""
+        """Wait until it has ended and return its exit code.
+
+        Parameters
+        ----------
+        timeout
+            Maximum seconds to wait; None for no limit.
+
+        Returns
+        -------
+        int
+            The exit code.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            If it is still running after `timeout` seconds.
+        """
         return self._process.wait(timeout)
 
     def last_words(self) -> str:
-        """Return the last line it has said, the newest state of a progress bar included; empty before the first."""
+        """Return the last line of its output, including progress bars; empty if there is none."""
         lines = [line.strip() for line in self._tail().replace("\r", "\n").splitlines()]
         return next((line for line in reversed(lines) if line), "")
 
@@ -88,13 +114,13 @@ class Training:
 
 
 def running() -> Training | None:
-    """Return the training of this process that goes on, None where there is none."""
+    """Return the running training started from this process; None if there is none."""
     return next((training for training in _started if training.is_running), None)
 
 
 @contextlib.contextmanager
 def _interruptions_ignored() -> Iterator[None]:
-    """Let a process that is started here ignore SIGINT, which it takes over from this one."""
+    """Ignore SIGINT inside the block, so that a process started in it inherits this."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -106,6 +132,6 @@ def _interruptions_ignored() -> Iterator[None]:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Return a notebook's environment with this very package in it, and a bar of plain characters."""
+    """Return the environment with this package on PYTHONPATH, UTF-8 output and no buffering."""
     path = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH", "")]))
     return {**own, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""`torch.compile` for texts of any length, or the reason why this machine has none."""
+"""`torch.compile` for batches of any sequence length, and a check that this machine supports it."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,21 @@ from ocensa_nb.errors import UserError
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise `UserError` where nothing can be compiled: no C++ compiler, no Triton, or a Python torch is too old for."""
+    """Check that `torch.compile` works on a device by compiling a small function.
+
+    Parameters
+    ----------
+    device
+        The device that the model will run on.
+
+    Raises
+    ------
+    UserError
+        If compilation fails: no C++ compiler, no Triton, or a Python version that torch does not support.
+    """
     try:
         torch.compile(lambda x: x * 2.0, dynamic=True)(torch.ones(4, device=device))
-    except Exception as error:  # each missing tool has an exception of its own
+    except Exception as error:  # each missing tool raises a different exception
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"compile = True no es posible en esta máquina: {reason[:200]} En CPU hace falta un compilador de "
@@ -21,5 +32,5 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compiled(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return the model's forward, compiled once for every length; see `require_compiler`."""
+    """Return the model compiled once for all sequence lengths (dynamic shapes); see `require_compiler`."""
     return torch.compile(model, dynamic=True)

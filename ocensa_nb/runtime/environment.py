@@ -1,4 +1,4 @@
-"""Where am I: platform, hardware, and what this machine computes fastest."""
+"""Detect the platform and the hardware, and recommend a recipe for them."""
 
 import importlib.metadata
 import os
@@ -22,7 +22,7 @@ VERSIONED = ("torch", "transformers", "tokenizers", "scikit-learn", "pandas", "n
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the machine at hand has. Memory and disk are in GiB."""
+    """The hardware of this machine. Memory and disk are in GiB."""
 
     platform: str
     system: str
@@ -44,19 +44,19 @@ class Hardware:
 
 def platform() -> str:
     """Return `colab`, `kaggle` or `local`."""
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # first: Kaggle's image is made from Colab's, whose variable it keeps
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # first: Kaggle's image is made from Colab's, and inherits its variable
         return "kaggle"
     return "colab" if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules else "local"
 
 
 def cores() -> int:
-    """Return the cores this process may use: its affinity, and in a container the share of time it is granted."""
+    """Return the number of cores available to this process: its CPU affinity, limited by the quota of its cgroup."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, _quota(Path("/sys/fs/cgroup/cpu.max"))))
 
 
 def _quota(limit: Path) -> int:
-    """Return the whole cores of a cgroup's limit; where there is none, more than any machine has.
+    """Return the CPU limit of a cgroup in cores, rounded down; `sys.maxsize` if there is no limit.
 
     Source: Linux kernel documentation, "Control Group v2", cpu.max: `$MAX $PERIOD` in microseconds, or `max`.
     """
@@ -68,7 +68,7 @@ def _quota(limit: Path) -> int:
 
 
 def threads() -> int:
-    """Return the threads for torch to compute with: one a core it is granted, and no more than it was told."""
+    """Return the number of threads for torch: one per available physical core, at most `torch.get_num_threads()`."""
     import psutil
     import torch
 
@@ -77,10 +77,18 @@ def threads() -> int:
 
 
 def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Tell whether a torch build with these architectures (`torch.cuda.get_arch_list()`) runs on a GPU.
+    """Return whether a torch build has kernels for a GPU.
 
-    A compiled kernel (`sm_75`) runs on its own major version from its minor up; PTX (`compute_75`) is compiled
-    on the spot for anything newer. Source: CUDA C++ Programming Guide, "Binary Compatibility" and "PTX Compatibility".
+    A compiled kernel (`sm_75`) runs on GPUs of the same major version and the same or a newer minor version. PTX
+    (`compute_75`) is compiled at run time for any newer GPU. Source: CUDA C++ Programming Guide, "Binary
+    Compatibility" and "PTX Compatibility".
+
+    Parameters
+    ----------
+    capability
+        The compute capability of the GPU, (major, minor).
+    architectures
+        The architectures of the build, from `torch.cuda.get_arch_list()`.
     """
     for kind, digits in (m.groups() for a in architectures if (m := re.match(r"(sm|compute)_(\d+)", a))):
         built = (int(digits[:-1]), int(digits[-1]))
@@ -90,7 +98,13 @@ def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
 
 
 def hardware(folder: str | Path = ".") -> Hardware:
-    """Describe this machine; `folder` is where runs are kept, whose free disk is told."""
+    """Return the hardware of this machine.
+
+    Parameters
+    ----------
+    folder
+        A folder on the disk of the runs; its free space is reported.
+    """
     import psutil
     import torch
 
@@ -117,7 +131,7 @@ def hardware(folder: str | Path = ".") -> Hardware:
 
 
 def versions() -> dict[str, str]:
-    """Return the installed version of every package that decides a result; `—` where one is missing."""
+    """Return the installed version of each package that affects a result; `—` if it is not installed."""
     found = {}
     for name in VERSIONED:
         try:
@@ -128,7 +142,7 @@ def versions() -> dict[str, str]:
 
 
 def device() -> "torch.device":
-    """Return the GPU where this torch build has kernels for it, else the CPU."""
+    """Return the GPU if this torch build has kernels for it, else the CPU."""
     import torch
 
     usable = torch.cuda.is_available() and has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
@@ -136,7 +150,7 @@ def device() -> "torch.device":
 
 
 def recommend(machine: Hardware) -> tuple[str, str]:
-    """Return the recipe for a machine and, in Spanish, why."""
+    """Return the recommended recipe for a machine and the reason, in Spanish."""
     if machine.gpu and not machine.gpu_usable:
         why = f"la GPU {machine.gpu} no sirve con esta versión de PyTorch: cambie el entorno a GPU T4"
         return "cpu", f"{why}; mientras tanto se entrena en CPU."
@@ -148,14 +162,24 @@ def recommend(machine: Hardware) -> tuple[str, str]:
 
 
 def chosen_recipe(recipe: str) -> str:
-    """Return the recipe itself, `auto` being the one this machine is recommended."""
+    """Return the name of a recipe; `auto` becomes the recommended recipe for this machine."""
     return recommend(hardware())[0] if recipe == "auto" else recipe
 
 
 def configure(recipe: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Return the config of a recipe, `auto` being the one this machine is recommended, with the user's values on top.
+    """Return the validated config of a recipe, updated with the user's values.
 
-    A value of None leaves the recipe's. Raises `UserError` for what does not exist or cannot be.
+    Parameters
+    ----------
+    recipe
+        A name in `config.RECIPES`, or `auto` for the recommended recipe of this machine.
+    overrides
+        Values by field name; None keeps the value of the recipe.
+
+    Raises
+    ------
+    UserError
+        If the recipe or a field does not exist, or a value is not valid.
     """
     recipe = chosen_recipe(recipe)
     chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
@@ -163,7 +187,7 @@ def configure(recipe: str, overrides: Mapping[str, Any] | None = None) -> TrainC
 
 
 def describe(machine: Hardware) -> dict[str, str]:
-    """Return the machine's facts as the user reads them, in Spanish, versions included."""
+    """Return the hardware and the package versions as a table for the user, in Spanish."""
     yes = {True: "sí", False: "no"}
     gpu = {
         "GPU": machine.gpu or "ninguna",
@@ -187,7 +211,7 @@ def describe(machine: Hardware) -> dict[str, str]:
 
 
 def gpu_advice(machine: Hardware) -> str:
-    """Say in Spanish what to do about the GPU on this platform: nothing, switch it on, or change it."""
+    """Return advice, in Spanish, on the GPU of this platform: ready, enable it, or change it."""
     menus = {
         "colab": "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4 → Guardar",
         "kaggle": "Settings → Accelerator → GPU T4 x2",

@@ -1,4 +1,4 @@
-"""Which arithmetic a run uses: what the device computes fastest, and the autocast context of it."""
+"""Choose the precision of a run and return its autocast context."""
 
 import contextlib
 import time
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @cache
 def fastest_on_cpu() -> str:
-    """Return `bf16` where a matrix product of a layer's size runs faster in it than in fp32, else `fp32`.
+    """Return `bf16` if matrix products of a layer's size run faster in bf16 than in fp32, else `fp32`.
 
-    Takes a fraction of a second, once a process. The median of interleaved repeats is compared, and bf16, which
-    rounds, must win by a tenth to be worth it.
+    The measurement takes a fraction of a second, once per process. It compares the medians of interleaved repeats.
+    bf16 must be at least 10% faster, because it is less accurate.
     """
     import torch
 
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    draw = torch.Generator().manual_seed(0)  # not the training's: whether it was measured before must change nothing
+    draw = torch.Generator().manual_seed(0)  # not the global one: measuring must not change the training's state
     shapes = ((512, 768), (768, 768))
     products = {dtype: [torch.randn(shape, dtype=dtype, generator=draw) for shape in shapes] for dtype in seconds}
     for repeat in range(12):
@@ -37,11 +37,27 @@ def fastest_on_cpu() -> str:
 
 
 def resolve_precision(precision: str, device: "torch.device") -> str:
-    """Return the precision that a device computes in for a requested one.
+    """Return the precision that a device uses for a requested one.
 
-    On CUDA, `auto` is bf16 from compute capability 8.0, else fp16; on a CPU it is measured. Before 8.0 a GPU emulates
-    bf16 at fp32's speed or worse, so bf16 becomes fp16 there. Raises `UserError` for tf32 without a GPU of capability
-    8.0 or more.
+    On CUDA, `auto` is bf16 from compute capability 8.0, else fp16; on a CPU it is measured. A GPU below 8.0 emulates
+    bf16 at the speed of fp32 or slower, so bf16 becomes fp16 there.
+
+    Parameters
+    ----------
+    precision
+        One of `config.PRECISIONS`.
+    device
+        The device to train on.
+
+    Returns
+    -------
+    str
+        `fp32`, `tf32`, `bf16` or `fp16`.
+
+    Raises
+    ------
+    UserError
+        If `tf32` is requested without a GPU of compute capability 8.0 or higher.
     """
     if precision == "auto" and device.type != "cuda":
         return fastest_on_cpu()
@@ -53,14 +69,14 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
 
 
 def _is_ampere(device: "torch.device") -> bool:
-    """Return whether a device is a GPU with bf16 and TF32 units: compute capability 8.0 or more."""
+    """Return whether a device is a GPU with bf16 and TF32 units: compute capability 8.0 or higher."""
     import torch
 
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def replacement_note(requested: str, used: str, device: "torch.device") -> str:
-    """Say in Spanish that a run computes in another precision than requested, or slowly in it; "" otherwise."""
+    """Return a warning, in Spanish, if the requested precision was replaced or is slow here; "" otherwise."""
     if requested == "bf16" and used == "bf16" and device.type == "cpu" and fastest_on_cpu() == "fp32":
         return "⚠️ Esta CPU no calcula más rápido en bf16 que en fp32: bf16 solo pierde exactitud aquí."
     if requested in ("auto", used) or (requested == "tf32" and _is_ampere(device)):
@@ -70,7 +86,7 @@ def replacement_note(requested: str, used: str, device: "torch.device") -> str:
 
 
 def unavailable(device: "torch.device") -> dict[str, str]:
-    """Return the precisions that a device has not, or has only more slowly than fp32, each with why, in Spanish."""
+    """Return the precisions that a device lacks or runs slower than fp32, each with the reason in Spanish."""
     if device.type == "cpu":
         gpu = "hace falta una GPU"
         return {"fp16": f"fp16: en CPU es más lento que fp32; {gpu}", "tf32": f"tf32: {gpu} NVIDIA Ampere o más nueva"}
@@ -80,11 +96,17 @@ def unavailable(device: "torch.device") -> dict[str, str]:
 
 
 def scoring_precision(trained: str, device: "torch.device") -> str:
-    """Return the precision to score in: the one trained in if this device has it, else this device's own.
+    """Return the precision for inference: the training precision if this device supports it, else a replacement.
 
-    A run of a GPU may be opened on a CPU, where fp16 is slow, tf32 does not exist, and bf16 may be emulated. What was
-    trained in bf16 is scored in fp32 on a GPU without bf16, because its values may be beyond the range of fp16.
-    `trained` is resolved.
+    A run from a GPU may be opened on a CPU, which has slow fp16, no tf32, and possibly emulated bf16. A model trained
+    in bf16 is scored in fp32 on a GPU without bf16, because its values may exceed the range of fp16.
+
+    Parameters
+    ----------
+    trained
+        The resolved precision of the training.
+    device
+        The device to score on.
     """
     if device.type == "cpu" and trained != "fp32":
         return fastest_on_cpu()
@@ -103,7 +125,7 @@ def autocast(precision: str, device: "torch.device") -> contextlib.AbstractConte
 
 @contextlib.contextmanager
 def full_fp32() -> Iterator[None]:
-    """Compute fp32 products in full inside the block, so that two ways of computing the same can be compared."""
+    """Disable TF32 inside the block, so that two implementations of a computation can be compared in full fp32."""
     import torch
 
     before = torch.get_float32_matmul_precision()
@@ -115,7 +137,7 @@ def full_fp32() -> Iterator[None]:
 
 
 def allow_tf32(precision: str) -> None:
-    """Let fp32 matrix products on the GPU use TF32 cores, or not; a process-wide switch of torch."""
+    """Allow TF32 in fp32 matrix products if `precision` is `tf32`; this sets a process-wide option of torch."""
     import torch
 
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")

@@ -1,4 +1,4 @@
-"""The random state a training draws from: set, kept, put back."""
+"""Seed the random generators of a training; save and restore their state."""
 
 import random
 
@@ -7,19 +7,19 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every source of chance a training touches."""
+    """Seed the random generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def random_state() -> list[torch.Tensor]:
-    """Return the state of torch's generators, the CPU's first and then every GPU's."""
+    """Return the state of torch's generators: the CPU's first, then one per GPU."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
 def restore_random_state(state: list[torch.Tensor]) -> None:
-    """Put back what `random_state` returned, as far as there are GPUs."""
+    """Restore the state from `random_state`; states of GPUs that do not exist are ignored."""
     torch.set_rng_state(state[0])
     for number, one in enumerate(state[1 : 1 + torch.cuda.device_count()]):
         torch.cuda.set_rng_state(one, number)

@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl+C, the notebook's stop button, or a machine that is about to be taken away."""
+"""Stop a training cleanly on Ctrl+C, the stop button of a notebook, or SIGTERM."""
 
 import contextlib
 import signal
@@ -11,18 +11,24 @@ from types import FrameType
 
 from ocensa_nb.errors import AskedToStopError
 
-# SIGBREAK is how one process asks another to stop on Windows.
+# On Windows a process asks another to stop with SIGBREAK.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if sys.platform == "win32" else []))
 
 
 @dataclass
 class StopRequest:
-    """What was asked: the number of the signal, or 0 for nothing yet."""
+    """The number of the signal received, or 0 if none."""
 
     signal: int = 0
 
     def check(self, folder: Path) -> None:
-        """Raise `AskedToStopError` where a stop was asked for; `folder` is where the training can go on."""
+        """Raise `AskedToStopError` if a signal was received.
+
+        Parameters
+        ----------
+        folder
+            The run folder to resume from; the error message names it.
+        """
         if self.signal:
             raise AskedToStopError(
                 f"Entrenamiento detenido; lo hecho queda en «{folder}». Para continuar, ejecute lo mismo otra vez.",
@@ -32,7 +38,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def interrupt_as_error() -> Iterator[None]:
-    """Turn an interruption at any other time into a sentence."""
+    """Turn a `KeyboardInterrupt` in the block into an `AskedToStopError` with a message for the user."""
     try:
         yield
     except KeyboardInterrupt:
@@ -43,11 +49,16 @@ def interrupt_as_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_signals(announce: bool = True) -> Iterator[StopRequest]:
-    """Note, inside this context, `SIGNALS` instead of dying by them; a second SIGINT is obeyed at once.
+    """Record `SIGNALS` inside the block instead of ending the process; a second SIGINT raises at once.
 
-    A step cannot be cut in two without losing what it was doing, so whoever makes the steps looks here between them.
-    Only the main thread may handle signals: in another nothing changes. One that this process was started to ignore
-    stays ignored. announce: whether to print that it is stopping.
+    Interrupting a training step loses its work, so the training loop calls `StopRequest.check` between steps. Only the
+    main thread can handle signals: in another thread nothing changes. A signal that the process was started to ignore
+    stays ignored.
+
+    Parameters
+    ----------
+    announce
+        Whether to print a message when a signal arrives.
     """
     asked = StopRequest()
 

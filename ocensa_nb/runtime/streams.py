@@ -1,4 +1,4 @@
-"""Standard output and error that never stop the work: a closed pipe or a full disk silences them."""
+"""Standard streams that never raise: after a closed pipe or a full disk their output is discarded."""
 
 import contextlib
 import os
@@ -10,8 +10,13 @@ from typing import Any, TextIO
 class SafeStream:
     """A text stream whose writes never raise.
 
-    After the first `OSError` its file descriptor is redirected to the null device, so that what is still buffered, and
-    what Python flushes at exit, raises nothing either. `failure` is that error.
+    After the first `OSError` its file descriptor is redirected to the null device, so that flushing the buffer, now or
+    at exit, does not raise either.
+
+    Attributes
+    ----------
+    failure
+        The first `OSError`, or None.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -19,12 +24,12 @@ class SafeStream:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write a text, or drop it."""
+        """Write text; discard it on an error."""
         self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush what was written, or drop it."""
+        """Flush the stream; ignore an error."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, operation: Callable[[], object]) -> None:
@@ -49,9 +54,9 @@ class SafeStream:
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[SafeStream]:
-    """Make, inside this context, standard output and error safe; give the output.
+    """Replace standard output and error by `SafeStream`s inside the block; yield the output.
 
-    Python has no stream for a descriptor that was closed before it started: the null device takes its place.
+    If a descriptor was closed before Python started, its stream is None; the null device replaces it.
     """
     out, error = SafeStream(sys.stdout or _null()), SafeStream(sys.stderr or _null())
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):

@@ -1,4 +1,4 @@
-"""One step of a training measured: its seconds, its memory, its arithmetic, and the machine's best at that."""
+"""Measure the time, memory and FLOPs of a training step, and the peak FLOP/s of the machine."""
 
 import contextlib
 import ctypes
@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ocensa_nb.runtime.device import memory_taken, synchronize
 
 SAMPLE_SECONDS = 0.002
-# Shapes of a layer's products at BERT's width, and a large square: the best of them is the machine's peak.
+# Matrix products of a layer at BERT's width, and a large square one; the fastest is the machine's peak.
 PEAK_SHAPES = ((768, 768, 768), (1024, 768, 3072), (2048, 2048, 2048))
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Return how long some work takes on the device."""
+    """Return the seconds that a function takes on the device, synchronizing before and after."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -31,7 +31,7 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def flops_of(work: Callable[[], object]) -> int:
-    """Return the floating-point operations of the matrix products in some work, counted from their actual shapes."""
+    """Return the floating-point operations of the matrix products in a call, counted from their actual shapes."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
@@ -39,7 +39,17 @@ def flops_of(work: Callable[[], object]) -> int:
 
 @cache
 def peak_flops(precision: str, device: torch.device) -> float:
-    """Return the most operations a second that a matrix product reaches here in a precision; takes a second or so."""
+    """Return the highest FLOP/s of a matrix product on a device; the measurement takes about a second.
+
+    Each shape of `PEAK_SHAPES` runs 15 times; the median of the last 10 counts.
+
+    Parameters
+    ----------
+    precision
+        `bf16` or `fp16`; any other value is measured in fp32.
+    device
+        The device to measure.
+    """
     dtype = DTYPES.get(precision, torch.float32)
     best = 0.0
     for rows, inner, columns in PEAK_SHAPES:
@@ -51,7 +61,13 @@ def peak_flops(precision: str, device: torch.device) -> float:
 
 
 class PeakMemory:
-    """The most memory that was taken while it watched, in bytes, beyond what there was before."""
+    """The peak memory during `watch`, in bytes, relative to the memory in use at construction.
+
+    Attributes
+    ----------
+    bytes
+        The result of the last `watch`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         release_memory()
@@ -62,7 +78,7 @@ class PeakMemory:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        """Take note of the peak inside the block: the GPU's own count, or the process's memory every few ms."""
+        """Record the peak inside the block: torch's counter on a GPU, or samples of the process memory every 2 ms."""
         done = threading.Event()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -86,16 +102,16 @@ class PeakMemory:
 
 
 def release_memory() -> None:
-    """Give back what nothing holds, so that the next measurement begins level."""
+    """Free unused memory, so that each measurement starts from the same level."""
     gc.collect()
     torch.cuda.empty_cache()
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        with contextlib.suppress(OSError, AttributeError):  # the C library is not glibc
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as a person says it: seconds, minutes or hours."""
+    """Return a duration as text, in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,1 +1,1 @@
-"""What is kept on disk: the run folder, its manifest, checkpoints, and the cache of frozen features."""
+"""The run folder, its manifest, checkpoints, and the cache of frozen features."""

@@ -1,4 +1,4 @@
-"""The cache folder: hidden states kept between runs, a file each, checked before they are believed."""
+"""An on-disk cache of arrays, such as hidden states: one file per array, verified by its SHA-256 when read."""
 
 import contextlib
 import json
@@ -14,24 +14,39 @@ from ocensa_nb.files.checksums import sha256
 from ocensa_nb.files.regular import LARGEST_JSON, read_regular
 from ocensa_nb.files.temporary import remove_abandoned, temporary_folder
 
-KEPT_BYTES = 20 * 2**30  # older files make room for newer ones beyond this
-SPARE_BYTES = 2**30  # disk that is left to the user
+KEPT_BYTES = 20 * 2**30  # above this size the least recently used files are removed
+SPARE_BYTES = 2**30  # free disk space to leave to the user
 
 
 def default_folder() -> Path:
-    """Return the folder of this user's caches."""
+    """Return the default cache folder of the user."""
     return Path.home() / ".cache" / "ocensa-nb"
 
 
 def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.ndarray | None:
-    """Return a kept array, memory-mapped copy-on-write; None where there is none, or it is damaged or another's."""
+    """Return a cached array, memory-mapped copy-on-write.
+
+    Parameters
+    ----------
+    folder
+        The cache folder.
+    key
+        The file name of the array, without suffix.
+    shape, dtype
+        The expected shape and dtype.
+
+    Returns
+    -------
+    numpy.memmap or None
+        None if there is no such array, its shape or size differs, or it is damaged.
+    """
     data, record = folder / f"{key}.bin", folder / f"{key}.json"
     try:
         kept = json.loads(read_regular(record, LARGEST_JSON))
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if kept["shape"] != list(shape) or data.stat().st_size != size or kept["sha256"] != sha256(data):
             return None
-        os.utime(record)  # used now: the last to make room
+        os.utime(record)  # marks it as the most recently used
         return np.memmap(data, dtype, "c", shape=shape)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -39,15 +54,27 @@ def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]
 
 @contextlib.contextmanager
 def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> Iterator[np.ndarray]:
-    """Give an empty memory-mapped array to fill; it is kept when the block ends well, and removed when it does not.
+    """Yield a memory-mapped array to fill; on success add it to the cache, on an error remove it.
 
-    Raises `OSError` where the disk refuses.
+    Parameters
+    ----------
+    folder
+        The cache folder; created if missing.
+    key
+        The file name of the array, without suffix.
+    shape, dtype
+        Shape and dtype of the array.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written or does not fit on the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder) as place:
         fresh, record = place / f"{key}.bin", place / f"{key}.json"
         try:
-            with open(fresh, "wb") as file:  # the space is taken now: a mapped file that outgrows the disk is a crash
+            with open(fresh, "wb") as file:  # reserved now: a mapped file that outgrows the disk is a crash
                 _reserve(file.fileno(), int(np.prod(shape)) * np.dtype(dtype).itemsize)
             array = np.memmap(fresh, dtype, "r+", shape=shape)
             yield array
@@ -57,11 +84,24 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
             replace(fresh, folder / fresh.name)
             replace(record, folder / record.name)
         finally:
-            fresh.unlink(missing_ok=True)  # before it is emptied with its folder: it may still be mapped
+            fresh.unlink(missing_ok=True)  # before its folder, whose removal truncates files: it may still be mapped
 
 
 def make_room(folder: Path, needed: int) -> bool:
-    """Remove the least recently used files beyond `KEPT_BYTES`; return whether `needed` bytes then fit on the disk."""
+    """Remove the least recently used arrays until a new one fits; return whether it does.
+
+    Parameters
+    ----------
+    folder
+        The cache folder; created if missing.
+    needed
+        Size of the new array in bytes.
+
+    Returns
+    -------
+    bool
+        Whether the cache stays below `KEPT_BYTES` and `SPARE_BYTES` stay free; False too if the disk raises an error.
+    """
     if needed > KEPT_BYTES:
         return False
     try:
@@ -71,7 +111,7 @@ def make_room(folder: Path, needed: int) -> bool:
         total = sum(data.stat().st_size for data in kept) + needed
         free = shutil.disk_usage(folder).free - SPARE_BYTES
         if needed > free + sum(data.stat().st_size for data in kept):
-            return False  # nothing is given up for what would not fit anyway
+            return False  # remove nothing if the new array cannot fit anyway
         for data in kept:
             if total <= KEPT_BYTES and needed <= free:
                 break
@@ -86,7 +126,7 @@ def make_room(folder: Path, needed: int) -> bool:
 
 def _last_used(data: Path) -> float:
     record = data.with_suffix(".json")
-    return record.stat().st_mtime if record.exists() else 0.0  # without its record it can never be read
+    return record.stat().st_mtime if record.exists() else 0.0  # without its record it is unreadable, so it goes first
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -1,6 +1,6 @@
-"""`RUN/last`: everything a training needs to go on as if it had never stopped, bit for bit on a CPU.
+"""`RUN/last`: the checkpoints for resuming a training; on a CPU the result is bit-identical to an uninterrupted run.
 
-Each checkpoint is one file (`checkpoint_files.py`). Frozen weights are not in it: they are where they came from.
+Each checkpoint is one file (`checkpoint_files.py`). Frozen weights are not saved: they are loaded from the encoder.
 """
 
 import time
@@ -16,13 +16,27 @@ from ocensa_nb.errors import StoppedError, UserError
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
 from ocensa_nb.storage.checkpoint_files import CheckpointFiles
 
-MARK = "__tensor__"  # stands, in the tree of plain values, where a tensor was
+MARK = "__tensor__"  # replaces a tensor in the tree of plain values
 MIB = 2**20
 
 
 @dataclass
 class TrainerState:
-    """Where a training is: its epoch, from 1; the steps made of it; whether it is over; the seconds spent."""
+    """The progress of a training.
+
+    Attributes
+    ----------
+    epoch
+        The current epoch, from 1.
+    step
+        Steps completed in the epoch.
+    over
+        Whether the training has ended.
+    epoch_seconds, seconds
+        Seconds spent in the epoch and in total, over all sessions.
+    since
+        `time.perf_counter()` at the last `tick`; not saved.
+    """
 
     epoch: int = 1
     step: int = 0
@@ -32,42 +46,51 @@ class TrainerState:
     since: float = field(default_factory=time.perf_counter)
 
     def tick(self) -> float:
-        """Count the time since the last call; return the seconds of this epoch, over all its sessions."""
+        """Add the time since the last call; return the seconds of this epoch, over all sessions."""
         now = time.perf_counter()
         self.epoch_seconds, self.seconds = self.epoch_seconds + now - self.since, self.seconds + now - self.since
         self.since = now
         return self.epoch_seconds
 
     def next_epoch(self, over: bool) -> None:
-        """Go on to the next epoch, or end."""
+        """Advance to the next epoch; `over` marks the end of the training."""
         self.epoch, self.step, self.over, self.epoch_seconds = self.epoch + 1, 0, over, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where it is; this session's clock is its own."""
+        """Return the progress, without the clock of this session."""
         self.tick()
         return {name: value for name, value in vars(self).items() if name != "since"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go where another session was."""
+        """Restore the progress of another session and restart the clock."""
         vars(self).update(state)
         self.since = time.perf_counter()
 
 
 class Stateful(Protocol):
-    """What can be kept: `state_dict` gives a tree of dicts, lists, plain values and tensors."""
+    """An object that can be checkpointed; its state is a tree of dicts, lists, plain values and tensors."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, which may be the living one: it is copied here."""
+        """Return the state; it may share memory with the object, because `CheckpointManager` copies it."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Take a state back."""
+        """Restore a state."""
 
 
 class CheckpointManager:
-    """Keeps the parts of a training in a folder, every so many minutes and when told to, beside the training.
+    """Save checkpoints of a training in a background thread.
 
-    The parts are copied in memory while the training waits, and written by a thread while it goes on. As a context,
-    waits for the last one, and keeps one more where a `StoppedError` ends the training.
+    The training waits while the state is copied in memory; a thread then writes it. As a context manager, it waits for
+    the last write, and saves one more checkpoint if a `StoppedError` ends the training.
+
+    Parameters
+    ----------
+    folder
+        The folder of the checkpoint files, `RUN/last`.
+    minutes
+        Minutes between checkpoints of `save_if_due`.
+    parts
+        The objects to save, by name.
     """
 
     def __init__(self, folder: Path, minutes: float, parts: Mapping[str, Stateful]) -> None:
@@ -79,7 +102,13 @@ class CheckpointManager:
         self.bytes = 0
 
     def describe(self, trained_bytes: int) -> str:
-        """Say in Spanish where and when they are kept, and how large they get: weights, best weights, two moments."""
+        """Return the location, interval and size of the checkpoints, in Spanish.
+
+        Parameters
+        ----------
+        trained_bytes
+            Bytes of the trained weights. A checkpoint has four times as many: weights, best weights, two moments.
+        """
         size = f"{4 * trained_bytes / MIB:,.0f}"
         return (
             f"Puntos de control: dos archivos de hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en "
@@ -87,9 +116,12 @@ class CheckpointManager:
         )
 
     def restore(self) -> bool:
-        """Put the parts, and the random state, where they were; return whether there was anything kept.
+        """Restore the parts and the random state from the newest valid checkpoint; return whether there was one.
 
-        Raises `UserError` where what was kept is damaged or of another model.
+        Raises
+        ------
+        UserError
+            If the checkpoint is damaged or belongs to another model.
         """
         if not self.files.exist:
             return False
@@ -106,7 +138,7 @@ class CheckpointManager:
         return True
 
     def save(self) -> None:
-        """Keep the parts as they are now; raises `UserError` where the one before could not be written."""
+        """Save a checkpoint in the background; raises `UserError` if the previous one could not be written."""
         self._finish()
         state = {name: part.state_dict() for name, part in self.parts.items()} | {"chance": random_state()}
         tensors, tree = flatten_state(state)
@@ -115,7 +147,7 @@ class CheckpointManager:
         self._kept_at = time.perf_counter()
 
     def save_if_due(self) -> None:
-        """Keep the parts where `minutes` have passed; raises `UserError` where the last one could not be written."""
+        """Save if `minutes` have passed; raises `UserError` if the previous checkpoint could not be written."""
         if self._writing and self._writing.done():
             self._finish()
         if time.perf_counter() - self._kept_at >= 60 * self.minutes:
@@ -140,12 +172,23 @@ class CheckpointManager:
 
 
 def flatten_state(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
-    """Take the tensors, copied to the CPU, out of a tree; return them by name, and the tree with marks for them."""
+    """Separate the tensors of a state from its plain values.
+
+    Parameters
+    ----------
+    state
+        A tree of dicts, lists, tuples, plain values and tensors.
+
+    Returns
+    -------
+    tensors, tree
+        Copies of the tensors on the CPU, by path, and the tree as JSON values with `{MARK: path}` for each tensor.
+    """
     tensors: dict[str, torch.Tensor] = {}
 
     def take(value: Any, name: str) -> Any:
         if isinstance(value, torch.Tensor):
-            while name in tensors:  # a key with a slash in it
+            while name in tensors:  # two paths can be equal if a key has a slash
                 name += "'"
             tensors[name] = value.detach().to("cpu", copy=True)
             return {MARK: name}
@@ -159,7 +202,7 @@ def flatten_state(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
 
 
 def unflatten_state(tensors: Mapping[str, torch.Tensor], tree: Any) -> Any:
-    """Return the tree that `pack` took apart, with its keys as text; raises `KeyError` for a tensor not there."""
+    """Return the state that `flatten_state` separated, with text keys; raises `KeyError` if a tensor is missing."""
     if isinstance(tree, dict):
         if MARK in tree:
             return tensors[tree[MARK]]

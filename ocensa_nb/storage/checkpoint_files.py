@@ -1,10 +1,10 @@
-"""Two checkpoint files, written in turn and in place; the newest valid one is read.
+"""Two checkpoint files, overwritten in turn; the newest valid one is read.
 
-At every moment one of them is whole. A file that stays in its place leaves nothing in the trash of a synchronised disk
-(Google Drive counts it against the quota), and if the machine dies before an upload is over, the other file is there.
+At any time at least one of them is complete. Overwriting in place leaves nothing in the trash of a synchronised disk
+(Google Drive counts it against the quota), and if the machine dies during an upload, the other file is still valid.
 
-Each is a safetensors file with the number of the checkpoint in its metadata. Its last tensor is the SHA-256 of all the
-bytes before.
+Each is a safetensors file with the number of the checkpoint in its metadata. Its last tensor is the SHA-256 of all
+preceding bytes.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
 NUMBER = "number"  # counts the checkpoints of a run, from 1
 CHECKSUM = "sha256"
 CHECKSUM_BYTES = hashlib.sha256().digest_size
-# The names of the safetensors format: "Format", github.com/huggingface/safetensors
+# The dtype names of the safetensors format: "Format", github.com/huggingface/safetensors
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -42,11 +42,11 @@ DTYPES = {
 
 
 class CheckpointFiles:
-    """The checkpoint files of a folder."""
+    """The two checkpoint files of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = [folder / name for name in FILES]
-        self._number, self._next = 0, 0  # the newest checkpoint, and the file that the next one goes to
+        self._number, self._next = 0, 0  # the newest checkpoint, and the index of the file to overwrite next
 
     @property
     def exist(self) -> bool:
@@ -54,18 +54,31 @@ class CheckpointFiles:
         return any(path.exists() for path in self.paths)
 
     def write(self, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
-        """Write a checkpoint over the older one; raises `UserError` if the disk refuses, and the newer one stays."""
+        """Overwrite the older checkpoint; the newer one is not touched.
+
+        Parameters
+        ----------
+        tensors
+            Tensors on the CPU, by name, of the dtypes in `DTYPES`.
+        state
+            A JSON value.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written.
+        """
         metadata = {tensor_files.STATE: json.dumps(state), NUMBER: str(self._number + 1)}
         _write(self.paths[self._next], tensors, metadata)
         self._number, self._next = self._number + 1, 1 - self._next
 
     def read(self) -> tuple[dict[str, torch.Tensor], Any]:
-        """Return the tensors and the state of the newest valid checkpoint; print which file is damaged.
+        """Return the tensors and the state of the newest valid checkpoint; print a warning about a damaged one.
 
         Raises
         ------
         UserError
-            If none is valid.
+            If there is no valid checkpoint.
         """
         there = [path for path in self.paths if path.exists()]
         numbers = {path: number for path in there if (number := _number(path)) is not None}
@@ -81,9 +94,9 @@ class CheckpointFiles:
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a file in place; the checksum goes last, so a file that was not finished has none that fits."""
+    """Write a file in place; the checksum is last, so that an incomplete file has no valid checksum."""
     digest = hashlib.sha256()
-    # The widest types first: then all are aligned, as the format asks, and the checksum comes last.
+    # The widest dtypes first: then all tensors are aligned, as the format requires, and the checksum is last.
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
     with overwriting(path) as file:
         for piece in _pieces(ordered, metadata):
@@ -109,12 +122,12 @@ def _pieces(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return the bytes of a tensor on the CPU, without copying one that is contiguous."""
+    """Return the bytes of a CPU tensor; a contiguous tensor is not copied."""
     return memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def _number(path: Path) -> int | None:
-    """Return the number of a checkpoint, 0 for one that an older version wrote without a checksum; None if damaged."""
+    """Return the number of a checkpoint; 0 if an older version wrote it without a checksum, None if it is damaged."""
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:
@@ -127,7 +140,7 @@ def _number(path: Path) -> int | None:
 
 
 def _is_intact(path: Path) -> bool:
-    """Return whether a file ends with the SHA-256 of the rest."""
+    """Return whether a file ends with the SHA-256 of its preceding bytes."""
     digest, left = hashlib.sha256(), path.stat().st_size - CHECKSUM_BYTES
     with open(path, "rb") as file:
         while left > 0:

@@ -1,7 +1,7 @@
 """`RUN/manifest.json`: the size and SHA-256 of every file of a run that affects a result.
 
-It is the last file of a run to be written. Its text is determined by its content, a checksum included, so that a
-damaged manifest is not taken for a damaged file. Earlier versions kept the checksums of some files in config.json.
+It is the last file of a run to be written. It includes a checksum of its own, so that a damaged manifest is not
+reported as a damaged file of the run. Earlier versions stored the checksums of some files in config.json.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from ocensa_nb.paths import reason
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
 ENCODER, HEADS, LAST, MANIFEST = "encoder", "heads.safetensors", "last", "manifest.json"
 RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER)
-EARLIER = (LABELS, HEADS, ENCODER)  # what the checksums of earlier versions cover
+EARLIER = (LABELS, HEADS, ENCODER)  # the files covered by the checksums of earlier versions
 
 
 def write(run: Path) -> None:
-    """Write the manifest of a run; raises `UserError` if a file cannot be read or the disk refuses."""
+    """Write the manifest of a run; raises `UserError` if a file cannot be read or written."""
     try:
         text = _render(compute(run, RESULTS))
     except OSError as error:
@@ -32,9 +32,14 @@ def write(run: Path) -> None:
 
 
 def verify(run: Path) -> None:
-    """Raise `UserError`, naming the file, if a finished run is not as it was written.
+    """Verify the files of a finished run against its manifest.
 
-    A run of an earlier version is verified as far as its checksums go, and that is printed.
+    For a run of an earlier version, only the files in `EARLIER` are verified, and a note is printed.
+
+    Raises
+    ------
+    UserError
+        If a file was changed, is missing or cannot be read; the message names the file.
     """
     if (run / MANIFEST).exists():
         _verify(run, RESULTS, _read(run / MANIFEST))
@@ -53,9 +58,9 @@ def verify(run: Path) -> None:
 
 
 def is_finished(run: Path) -> bool:
-    """Return whether a run has its last file: the manifest or, in one of an earlier version, the metrics.
+    """Return whether a run is finished: it has a manifest or, if an earlier version wrote it, metrics.
 
-    With metrics and a checkpoint but neither manifest nor checksums, it was interrupted just before its manifest.
+    A run with metrics and a checkpoint but neither manifest nor checksums was interrupted before its manifest.
     """
     if (run / MANIFEST).exists() or not (run / METRICS).exists():
         return (run / MANIFEST).exists()
@@ -63,7 +68,7 @@ def is_finished(run: Path) -> bool:
 
 
 def checksum(value: Any) -> str:
-    """Return the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -101,7 +106,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _earlier_checksums(run: Path) -> dict[str, Any]:
-    """Return the checksums that an earlier version kept in config.json; {} if there are none."""
+    """Return the checksums that an earlier version stored in config.json; {} if there are none."""
     try:
         checksums = json.loads(read_regular(run / CONFIG, LARGEST_JSON))["files"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

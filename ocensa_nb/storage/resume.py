@@ -1,4 +1,4 @@
-"""Whose a run folder is: a new one, or one of the same training that was cut off; and nobody else's meanwhile."""
+"""Lock a run folder; start a new run or resume an interrupted one."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ from ocensa_nb.storage.run_folder import (
 from ocensa_nb.storage.run_folder import make_folder as make
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-# A soft lock outlives its machine. filelock 3.32 made the fallback to one a parameter.
+# A soft lock remains after its machine dies. filelock 3.32 made the fallback to a soft lock a parameter.
 NO_FALLBACK = {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock).parameters else {}
 
 Lock = BaseFileLock | HeartbeatLock
@@ -42,11 +42,32 @@ Lock = BaseFileLock | HeartbeatLock
 def acquire_run(
     config: TrainConfig, metadata: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path = RUNS
 ) -> Iterator[Run]:
-    """Hold, inside this context, the folder of a training: `config.out`, or a numbered one in `root`.
+    """Lock the folder of a run inside the block; yield the run, new or to be resumed.
 
-    With `config.resume` "auto", a folder of the very same training that was cut off is gone on with. The system lets
-    the lock go with the process, however it ends. Raises `UserError` where another process holds the folder, where it
-    holds anything else (a run is never written over), or where the disk refuses.
+    The folder is `config.out`, or a numbered one in `root`. If `config.resume` is "auto", an interrupted run with the
+    same fingerprint is resumed. The operating system releases the lock when the process ends, for any reason.
+
+    Parameters
+    ----------
+    config
+        The config of the training.
+    metadata
+        The content of config.json besides config and fingerprint: data, inputs, versions, hardware, device, precision.
+    classes
+        Class names per head.
+    root
+        The folder of the numbered runs.
+
+    Yields
+    ------
+    Run
+        The run; its `check_held` verifies the lock before each write.
+
+    Raises
+    ------
+    UserError
+        If another process holds the folder, the folder has other content (a run is never overwritten), or the disk
+        cannot be read or written.
     """
     metadata = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **metadata}
     path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, metadata, root)
@@ -70,19 +91,31 @@ def _check_held(path: Path, lock: Lock) -> None:
             "no, ejecute lo mismo y empieza de nuevo."
         ) from error
     except OSError:
-        return  # a disk that fails for a moment proves nothing
+        return  # a temporary disk error does not prove that the folder is gone
 
 
 def reject_finished(config: TrainConfig) -> None:
-    """Raise `UserError`, before anything is read, where `config.out` holds what a training would not go on with."""
+    """Raise `UserError` if `config.out` has other content than an interrupted run; called before data is read."""
     if config.out and Path(config.out).is_dir():
         _refuse_others(Path(config.out))
 
 
 def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
-    """Return where a training of the config would go: `config.out`, its newest cut-off run in `root`, or a new number.
+    """Return the folder that a training would use, for callers that need it before the training starts.
 
-    For whoever needs to know before the training does, which is told to go there.
+    Parameters
+    ----------
+    config
+        The config of the training.
+    data_fingerprint
+        The fingerprint of its data.
+    root
+        The folder of the numbered runs.
+
+    Returns
+    -------
+    Path
+        `config.out`, the newest interrupted run of the same config and data in `root`, or the next free number.
     """
     if config.out:
         return Path(config.out)
@@ -92,20 +125,20 @@ def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUN
 
 
 def will_resume(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:
-    """Tell whether a training of the config would go on from where one was cut off."""
+    """Return whether a training would resume an interrupted run; see `resolve_run_dir` for the parameters."""
     path = resolve_run_dir(config, data_fingerprint, root)
     return config.resume == "auto" and _is_interrupted(path) and _is_of(path, config, data_fingerprint)
 
 
 def find_finished(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path | None:
-    """Return the finished run of the config on these notices: `config.out`, or the newest in `root`; None for none."""
+    """Return the finished run of a config and data: `config.out`, or the newest in `root`; None if there is none."""
     places = [Path(config.out)] if config.out else list(reversed(finished(root)))
     mine = (path for path in places if not _is_interrupted(path) and _is_of(path, config, data_fingerprint))
     return next(mine, None)
 
 
 def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
-    """Tell whether the run of a folder is of a config on these notices; one that is damaged is not."""
+    """Return whether the run of a folder has this config and data; False if it is damaged."""
     with contextlib.suppress(UserError, LookupError, TypeError):
         kept = read_config(path)
         return (kept["fingerprint"], kept["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
@@ -113,7 +146,7 @@ def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
 
 
 def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: dict[str, list[str]]) -> Run:
-    """Return the run of a folder that is held: written new, or as it was left."""
+    """Return the run of a locked folder: a new one, or the interrupted one to resume."""
     if (path / CONFIG).exists():
         if config.resume == "never":
             raise UserError(
@@ -145,7 +178,7 @@ def _hold(path: Path) -> tuple[Path, Lock]:
             f"Otro proceso está entrenando en la carpeta «{path}». Espere a que termine, o elija otro nombre en out."
         )
     try:
-        _refuse_others(path)  # the one who held it before may just have finished
+        _refuse_others(path)  # the previous holder may have finished the run just now
     except UserError:
         lock.release()
         raise
@@ -153,31 +186,31 @@ def _hold(path: Path) -> tuple[Path, Lock]:
 
 
 def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
-    """Hold the newest folder of this very training that was cut off, or else the next free number."""
+    """Lock the newest interrupted run of the same training, or the next free number."""
     if config.resume == "auto":
         for path in _interrupted_runs(root):
             if _resumes(path, config, metadata) and (lock := _lock(path)):
-                if _is_interrupted(path):  # and not finished by another process meanwhile
+                if _is_interrupted(path):  # another process may have finished it meanwhile
                     return path, lock
                 lock.release()
     return _hold(make(next_folder(root), new=True))
 
 
 def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bool:
-    """Return whether an interrupted run is of this very training; a damaged one is not."""
+    """Return whether an interrupted run belongs to the same training; False if it is damaged."""
     with contextlib.suppress(UserError):
         return not _differences(config, metadata, read_config(path))
     return False
 
 
 def _interrupted_runs(root: Path) -> list[Path]:
-    """Return the runs of a folder that were cut off, newest first."""
+    """Return the interrupted runs of a folder, newest first."""
     cut_off = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_interrupted(file.parent)]
     return sorted(cut_off, key=_written, reverse=True)
 
 
 def _written(path: Path) -> float:
-    """Return when a run's config was last written, in seconds; 0 where that cannot be told."""
+    """Return the modification time of a run's config in seconds; 0 if it cannot be read."""
     try:
         return (path / CONFIG).stat().st_mtime
     except OSError:
@@ -189,7 +222,7 @@ def _is_interrupted(path: Path) -> bool:
 
 
 def _refuse_others(path: Path) -> None:
-    """Raise `UserError` for a folder that holds anything but a run that was cut off."""
+    """Raise `UserError` if a folder has other content than an interrupted run."""
     try:
         names = {entry.name for entry in path.iterdir() if not _is_left_by_acquire(entry)}
     except OSError as error:
@@ -204,7 +237,7 @@ def _refuse_others(path: Path) -> None:
 
 
 def _is_left_by_acquire(entry: Path) -> bool:
-    """Return whether a training that has written nothing yet leaves such a file or folder; a lock of ours is empty."""
+    """Return whether an entry is a lock or temporary folder that a training creates first; our lock files are empty."""
     if entry.name == LOCK:
         return entry.is_file() and not entry.is_symlink() and not entry.stat().st_size
     return is_temporary(entry.name) or re.fullmatch(rf"{re.escape(HEARTBEAT)}(-\w+)?", entry.name) is not None
@@ -216,14 +249,14 @@ def _lock(path: Path) -> Lock | None:
     Raises
     ------
     UserError
-        If the disk refuses, or has no file locks and a live process holds the folder.
+        If the disk cannot be written, or has no file locks and a live process holds the folder.
     """
     lock = FileLock(path / LOCK, **NO_FALLBACK)
     heartbeat = HeartbeatLock(path / HEARTBEAT)
     try:
         try:
             lock.acquire(timeout=0)
-        except (Timeout, PermissionError):  # Windows denies a file that another has open
+        except (Timeout, PermissionError):  # Windows denies access to a file that another process has open
             if not isinstance(lock, SoftFileLock):
                 return None
         except (NotImplementedError, OSError) as error:
@@ -232,7 +265,7 @@ def _lock(path: Path) -> Lock | None:
         else:
             if not isinstance(lock, SoftFileLock):
                 return lock
-            lock.release()  # filelock 3.21 to 3.31 becomes a soft lock on such a disk, unasked
+            lock.release()  # filelock 3.21 to 3.31 falls back to a soft lock on a disk without locks
         heartbeat.acquire()
     except OSError as error:
         raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
@@ -241,9 +274,9 @@ def _lock(path: Path) -> Lock | None:
 
 
 def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
-    """Say in Spanish what makes this training another than the one kept; raises `UserError` where that is damaged."""
+    """Return, in Spanish, how this training differs from the saved one; raises `UserError` if that is damaged."""
     try:
-        _machine(kept)  # raises, as what follows does, if a part is missing
+        _machine(kept)  # raises if a part is missing, like the lines below
         if kept["precision"] not in PRECISIONS:
             raise TypeError("precision")
         found = config.differences(kept["config"])
@@ -263,13 +296,13 @@ def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping
 
 
 def _keep_precision(metadata: dict[str, Any], kept: Mapping[str, Any]) -> None:
-    """Take the precision of then on the device of then: `auto` measures, and might choose another now."""
+    """Reuse the saved precision if the device is the same: `auto` measures, and might choose another one now."""
     if all(_machine(metadata)[name] == _machine(kept)[name] for name in ("dispositivo", "GPU")):
         metadata["precision"] = kept["precision"]
 
 
 def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the last bits of a result hang on, by its Spanish name."""
+    """Return the properties that affect the last bits of a result, by their Spanish names."""
     hardware = metadata["hardware"]
     return {
         "dispositivo": metadata["device"],
@@ -282,7 +315,7 @@ def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moves(metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
-    """Say in Spanish what has changed of the machine since, or nothing."""
+    """Return, in Spanish, what changed on the machine since the run started; "" if nothing did."""
     before, now = _machine(kept), _machine(metadata)
     return ", ".join(
         f"{name} {before.get(name)} (ahora {value})" for name, value in now.items() if before.get(name) != value

@@ -1,4 +1,4 @@
-"""The run folder: what is on disk, written whole or not at all, and checked before it is believed."""
+"""The run folder: atomic writes, and reads that are verified."""
 
 import contextlib
 import hashlib
@@ -20,22 +20,31 @@ from ocensa_nb.storage import manifest
 from ocensa_nb.storage.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
 
 GIF, LOCK = "training.gif", ".lock"
-HEARTBEAT = f"{LOCK}-heartbeat"  # in place of the lock, on a disk without file locks
+HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file locks
 FORMAT = 2
 CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 
 
 def _always_held() -> None:
-    """Check nothing: for a run that no training holds."""
+    """Do nothing: the default `check_held` of a run that is not locked."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. `facts` is its config.json: config, fingerprints, versions, hardware, seconds.
+    """A run folder.
 
-    `check_held` runs before each write and raises `UserError` if another process has taken the folder over, or it was
-    deleted. Checkpoints are covered too: the state of the history is part of each, and is written first.
+    Parameters
+    ----------
+    path
+        The folder.
+    metadata
+        The content of config.json: config, fingerprints, versions, hardware, seconds.
+    classes
+        Class names per head.
+    check_held
+        Called before each write; raises `UserError` if another process has taken the folder over, or it was deleted.
+        Checkpoints are covered too: the history is part of their state, and is written before them.
     """
 
     path: Path
@@ -45,7 +54,18 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Open a finished run; raises `UserError` where there is none, or it is not as it was written."""
+        """Open and verify a finished run.
+
+        Parameters
+        ----------
+        path
+            The run folder.
+
+        Raises
+        ------
+        UserError
+            If the folder does not exist, the run is not finished, or a file does not match the manifest.
+        """
         path = plain_path(path)
         if not path.is_dir():
             known = [str(run) for run in finished(path.parent)]
@@ -68,7 +88,7 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
-        """The config the run was trained with; raises `UserError` where it cannot be one."""
+        """The config that the run was trained with; raises `UserError` if the saved one is not valid."""
         values = dict(self.metadata["config"])
         try:
             values["text_fields"] = tuple(values["text_fields"])
@@ -82,7 +102,7 @@ class Run:
         return read_json(self.path / METRICS)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return every line of the history up to one that is damaged, as the last may be after a crash."""
+        """Return the lines of the history up to the first damaged one; the last may be damaged after a crash."""
         lines: list[dict[str, Any]] = []
         if not (self.path / HISTORY).exists():
             return lines
@@ -99,7 +119,7 @@ class Run:
         return lines
 
     def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to the history, all or none; raises `UserError` where the disk refuses."""
+        """Append lines to the history, all or none; raises `UserError` if the file cannot be written."""
         self.check_held()
         with self._history_on_disk(), open_regular(self.path / HISTORY, "ab") as file:
             whole = file.tell()
@@ -111,20 +131,27 @@ class Run:
                 raise
 
     def settle_history(self) -> int:
-        """Force the history to the disk and return its length in bytes; raises `UserError` where the disk refuses."""
+        """Fsync the history and return its length in bytes; raises `UserError` if that fails."""
         with self._history_on_disk(), open_regular(self.path / HISTORY, "ab") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def history_sha256(self, length: int) -> str:
-        """Return the SHA-256 of the first bytes of the history."""
+        """Return the SHA-256 of the first `length` bytes of the history."""
         with self._history_on_disk(), open_regular(self.path / HISTORY, "rb") as file:
             return hashlib.sha256(file.read(length)).hexdigest()
 
     def cut_history(self, length: int, sha256: str = "") -> None:
-        """Cut the history at a length in bytes, or, where it is shorter, after its last whole line.
+        """Truncate the history to a length, and to its last complete line.
 
-        Lines that are not those of the SHA-256 are kept, and that is printed: no weight or metric is made from them.
+        If the SHA-256 does not match, the lines stay and a warning is printed: no weight or metric depends on them.
+
+        Parameters
+        ----------
+        length
+            The length in bytes; a shorter history is only truncated to its last complete line.
+        sha256
+            The expected SHA-256 of the first `length` bytes; "" to skip the check.
         """
         self.check_held()
         if (self.path / HISTORY).exists():
@@ -149,13 +176,20 @@ class Run:
             ) from error
 
     def is_finished(self) -> bool:
-        """Tell whether the last file of a run is there."""
+        """Return whether the run is finished; see `manifest.is_finished`."""
         return manifest.is_finished(self.path)
 
     def finish(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Write what is known at the end, then the manifest, and remove what a resume would have needed.
+        """Write config, metrics and manifest of a finished training, then remove its checkpoints.
 
-        A run that is interrupted before its manifest is written resumes from its last checkpoint, and writes all again.
+        A run that is interrupted before its manifest resumes from its last checkpoint and writes these files again.
+
+        Parameters
+        ----------
+        metadata
+            Entries to add to config.json.
+        metrics
+            The content of metrics.json.
         """
         self.metadata.update(metadata)
         self.write_config()
@@ -165,13 +199,13 @@ class Run:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove what a finished run has no more use for."""
+        """Remove the checkpoints and the lock file, which a finished run does not need."""
         for name in (LAST, LOCK):
-            with contextlib.suppress(OSError):  # Windows removes no file that is open
+            with contextlib.suppress(OSError):  # Windows cannot remove an open file
                 remove(self.path / name)
 
     def write_config(self) -> None:
-        """Write the facts to config.json, with their checksum."""
+        """Write the metadata and its checksum to config.json."""
         self.write_json(CONFIG, self.metadata | {CHECKSUM: manifest.checksum(self.metadata)})
 
     def write_json(self, name: str, value: Any) -> None:
@@ -181,10 +215,19 @@ class Run:
 
 
 def free_folder(out: str | Path) -> Path:
-    """Return where a folder of results may go: a free name or an empty folder, for `durable.create_new`.
+    """Return a folder path for results: a path that does not exist or an empty folder, for `atomic.create_new`.
 
-    An empty `out` takes the next free `runs/run-001`. What a dead process left unfinished does not count. Raises
-    `UserError` if there is anything else, or the disk refuses.
+    Temporary folders of a dead process do not count as content.
+
+    Parameters
+    ----------
+    out
+        The folder; if empty, the next free one of `runs/run-001`, `runs/run-002`, ...
+
+    Raises
+    ------
+    UserError
+        If the path is a file or a folder with content, or cannot be written.
     """
     if not str(out):
         return make_folder(next_folder(RUNS), new=True)
@@ -198,7 +241,25 @@ def free_folder(out: str | Path) -> Path:
 
 
 def make_folder(path: Path, new: bool = False) -> Path:
-    """Make a folder, the next number where it must be new and is not; raises `UserError` where it cannot."""
+    """Create a folder and check that it is writable.
+
+    Parameters
+    ----------
+    path
+        The folder; its parents are created too.
+    new
+        Whether it must not exist. If it does, the next free number in the same parent is used.
+
+    Returns
+    -------
+    Path
+        The folder that was created.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be created or written.
+    """
     try:
         while True:
             try:
@@ -207,16 +268,16 @@ def make_folder(path: Path, new: bool = False) -> Path:
             except FileExistsError:
                 if not new:
                     raise
-                path = next_folder(path.parent)  # another process was quicker
+                path = next_folder(path.parent)  # another process created it first
         with temporary_folder(path):
-            pass  # it can be written to
+            pass  # raises if the folder is not writable
     except OSError as error:
         raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija en out otra carpeta.") from error
     return path
 
 
 def next_folder(root: str | Path) -> Path:
-    """Return the first of `root/run-001`, `run-002`, … that is not there yet."""
+    """Return the first of `root/run-001`, `run-002`, … that does not exist."""
     number = 1
     while (Path(root) / f"run-{number:03d}").exists():
         number += 1
@@ -231,7 +292,7 @@ def finished(root: str | Path = RUNS) -> list[Path]:
 
 
 def latest(root: str | Path = RUNS) -> Path:
-    """Return the newest finished run; raises `UserError` where there is none yet."""
+    """Return the newest finished run; raises `UserError` if there is none."""
     runs = finished(root)
     if not runs:
         raise UserError(
@@ -241,10 +302,10 @@ def latest(root: str | Path = RUNS) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; raises `UserError` where it is missing or damaged."""
+    """Return the content of a JSON file; raises `UserError` if it is missing or damaged."""
     try:
         value = json.loads(read_regular(path, LARGEST_JSON))
-        # A lone surrogate or a number that is not finite could not be written again.
+        # A lone surrogate or a non-finite number could not be written again.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         return value
     except (OSError, ValueError, RecursionError) as error:
@@ -252,9 +313,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the facts of a run; raises `UserError` if its config.json is missing or damaged.
+    """Return the metadata of a run; raises `UserError` if its config.json is missing or damaged.
 
-    One that an earlier version wrote has no checksum, and is taken as it is.
+    A config.json of an earlier version has no checksum and is not verified.
     """
     metadata = read_json(path / CONFIG)
     if not isinstance(metadata, dict) or metadata.pop(CHECKSUM, None) not in (None, manifest.checksum(metadata)):
@@ -266,7 +327,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _are_metadata(metadata: Any, classes: Mapping[str, Any]) -> bool:
-    """Tell whether a config.json has the parts that are read from it."""
+    """Return whether the content of config.json has the entries that the package reads."""
     if not isinstance(metadata, dict) or not all(isinstance(metadata.get(k), dict) for k in ("config", "data")):
         return False
     data = metadata["data"]
@@ -282,7 +343,7 @@ def _are_metadata(metadata: Any, classes: Mapping[str, Any]) -> bool:
 
 
 def _are_metrics(metrics: Any) -> bool:
-    """Tell whether a metrics.json has the parts that are read from it."""
+    """Return whether the content of metrics.json has the entries that the package reads."""
     return (
         isinstance(metrics, dict)
         and all(isinstance(metrics.get(name), int) for name in ("best_epoch", "epochs"))
@@ -292,7 +353,7 @@ def _are_metrics(metrics: Any) -> bool:
 
 
 def _are_classes(classes: Any) -> bool:
-    """Tell whether a labels.json is what it should be; names of heads become names of files."""
+    """Return whether the content of labels.json is valid; head names are restricted because they become file names."""
     return isinstance(classes, dict) and all(
         re.fullmatch(r"[a-z][a-z0-9_]*", head)
         and isinstance(names, list)
