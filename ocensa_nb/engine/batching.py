@@ -1,4 +1,4 @@
-"""Rows to micro-batches: one item of the loader is one optimiser step."""
+"""Datasets and samplers: one item of the loader holds the micro-batches of one optimizer step."""
 
 import itertools
 import signal
@@ -21,7 +21,7 @@ MicroBatch = dict[str, Any]
 
 
 class StepDataset(Dataset):
-    """Rows of one optimiser step in, its micro-batches out; the ids are ready-made, so this only pads."""
+    """Map the rows of an optimizer step to its micro-batches; texts are already tokenized, so it only pads."""
 
     def __init__(
         self, table: TokenTable | FeatureTable, labels: dict[str, np.ndarray], batch_size: int, padding: str
@@ -39,7 +39,7 @@ class StepDataset(Dataset):
 
 
 class EpochSampler(Sampler):
-    """Yields the training rows of each optimiser step of `epoch`, the first `done` left out; set both before a pass."""
+    """Yield the training rows of each optimizer step of `epoch`, without the first `done`; set both before a pass."""
 
     def __init__(self, rows: np.ndarray, lengths: np.ndarray, effective_batch_size: int, seed: int) -> None:
         self.rows, self.lengths = rows, lengths[rows]
@@ -52,7 +52,7 @@ class EpochSampler(Sampler):
             yield self.rows[batch]
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
-        """Return the rows of a step of an epoch, both counted from 1."""
+        """Return the rows of a step of an epoch; both are counted from 1."""
         batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch)
         return self.rows[next(itertools.islice(batches, step - 1, None))]
 
@@ -63,7 +63,7 @@ class EpochSampler(Sampler):
 def step_loader(
     table: TokenTable | FeatureTable, notices: Notices, config: TrainConfig, device: torch.device
 ) -> tuple[DataLoader, EpochSampler]:
-    """Return a loader with one item an optimiser step, and the sampler that decides their rows."""
+    """Return a loader with one item per optimizer step, and the sampler that chooses the rows."""
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
     on_gpu = isinstance(table, FeatureTable) and table.hidden.is_cuda
     workers = 0 if on_gpu else config.num_workers  # a worker process has no hold on the GPU's memory
@@ -82,6 +82,6 @@ def step_loader(
 
 
 def _leave_stopping_to_the_main_process(_: int) -> None:
-    """Let no signal that may reach every process at once stop a worker: the batch it prepares is still needed."""
+    """Ignore the signals that reach all processes of a group: the batch of a worker is still needed."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Dropout that draws its mask four values at a time: on a CPU, torch's own draws them one by one."""
+"""Dropout whose mask is drawn four values at a time; on a CPU, torch draws them one by one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ class BlockDropout(nn.Dropout):
     """
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the inputs with a random share p of the places at zero and the rest scaled up."""
+        """Return the inputs with a random share p of the elements set to zero, and the rest divided by 1 - p."""
         if not self.training or inputs.device.type != "cpu":
             return super().forward(inputs)
         return block_dropout(inputs, self.p)
@@ -49,7 +49,7 @@ class BlockAttention(TorchFunctionMode):
 
 
 def block_dropout(inputs: torch.Tensor, p: float) -> torch.Tensor:
-    """Return the inputs with a random share p of the places at zero and the rest scaled up."""
+    """Return the inputs with a random share p of the elements set to zero, and the rest divided by 1 - p."""
     dropped = round(p * LEVELS)
     if dropped in (0, LEVELS):
         return functional.dropout(inputs, p)
@@ -74,7 +74,7 @@ def _attention(
 
 
 def use_block_dropout(model: nn.Module) -> None:
-    """Put `BlockDropout` in the place of every `nn.Dropout` of the model."""
+    """Replace every `nn.Dropout` of the model by `BlockDropout`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:

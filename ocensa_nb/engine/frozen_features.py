@@ -1,4 +1,4 @@
-"""What frozen layers compute for a row never changes: computed once, kept ragged, read every epoch.
+"""Cached features of frozen layers, which never change: computed once, stored ragged, read in every epoch.
 
 Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same again. In half
 precision the states are kept in half precision too, which rounds what goes on beside the first trained layer.
@@ -112,7 +112,7 @@ def build(
 def compute(
     model: MultiHeadClassifier, texts: TokenTable, offsets: np.ndarray, k: int, precision: str, hidden: torch.Tensor
 ) -> None:
-    """Fill `hidden`, (tokens, width), with what the first k layers give for every text."""
+    """Fill `hidden`, (tokens, width), with the output of the first k layers for every text."""
     device = next(model.parameters()).device
     frozen_forward = model.frozen_forward(k)
 
@@ -137,7 +137,7 @@ def compute(
 
 
 def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return the states where they are read fastest and fit: on the GPU, in memory, or where they are."""
+    """Return the states in the fastest storage with room for them: GPU, memory, or the mapped file."""
     size = hidden.nbytes
     if device.type == "cuda" and size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
         try:
@@ -151,7 +151,7 @@ def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _can_accept_features_from(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
-    """Let the model start at layer k, and tell whether that is the same function; an unknown family may differ."""
+    """Make the model accept features from layer k; return whether the function is the same (families differ)."""
     device = next(model.parameters()).device
     ids, mask = to_device(tokens.sample(), device)
     training = model.training
@@ -170,7 +170,7 @@ def _can_accept_features_from(model: MultiHeadClassifier, tokens: TokenTable, k:
 
 
 def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, device: torch.device) -> str:
-    """Return the SHA-256 of all that decides the states: weights, shape, depth, texts, arithmetic."""
+    """Return the SHA-256 of all that determines the states: weights, shape, depth, texts, precision."""
     shape = {n: v for n, v in model.encoder.config.to_dict().items() if n not in ("_name_or_path", "architectures")}
     weights = sha256((name, p) for name, p in model.encoder.named_parameters() if not p.requires_grad)
     parts = (LAYOUT, sorted(shape.items(), key=str), k, precision, device.type, weights, texts.sha256())

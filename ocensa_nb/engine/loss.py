@@ -27,7 +27,7 @@ class Objective:
         self.label_smoothing = label_smoothing
 
     def normalisers(self, labels: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor | float]:
-        """Return, a head, the sum of class weights over the labels of every micro-batch of a step."""
+        """Return, per head, the sum of class weights over the labels of all micro-batches of a step."""
         batches = list(labels)
         return {
             head: weights[torch.cat([batch[head] for batch in batches])].sum()
@@ -42,7 +42,7 @@ class Objective:
         labels: Mapping[str, torch.Tensor],
         normalisers: Mapping[str, torch.Tensor | float],
     ) -> torch.Tensor:
-        """Return this micro-batch's share of the step's loss, (heads,); all shares of a step add up to its loss."""
+        """Return the contribution of a micro-batch to the loss of its step, (heads,); they add up to the loss."""
         shares = [
             weight
             / normalisers[head]

@@ -23,7 +23,7 @@ CLOSE = "Cierre otros programas o cuadernos que usen la misma memoria, o use un 
 
 
 class MicroBatches:
-    """Runs a step over its micro-batches, and cuts them in two for good when one does not fit in memory."""
+    """Run a step over its micro-batches; if one does not fit in memory, halve their size from then on."""
 
     def __init__(self) -> None:
         self.pieces = 1
@@ -69,7 +69,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 class Pieces:
-    """Calls a function on rows, and on ever fewer of them at once if they do not fit in memory.
+    """Call a function on rows, in smaller pieces if they do not fit in memory.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def explained(what: str, advice: str = SMALLER) -> Iterator[None]:
 
 
 def release() -> None:
-    """Give the memory that torch no longer uses back to the device."""
+    """Release the memory that torch has cached."""
     gc.collect()
     torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""The optimiser, its schedule, and when to stop."""
+"""AdamW, a step that skips non-finite gradients, and the learning rate schedule."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ocensa_nb.models.classifier import MultiHeadClassifier
 
 
 def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool = True) -> torch.optim.AdamW:
-    """Return AdamW over what is trained: one rate for encoder, one for heads; no decay on biases and norms."""
+    """Return AdamW for the trainable weights: a rate for the encoder, one for the heads; biases and norms do not decay."""
     groups = []
     for own, rate in ((True, config.learning_rate), (False, config.head_learning_rate)):
         for decays in (True, False):
@@ -38,12 +38,12 @@ def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the moments of every parameter, by its number; rates are the schedule's to keep."""
+    """Return the moments of every parameter, by its number; the schedule stores the rates."""
     return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take back what `optimizer_state` gave; raises `ValueError` where the moments are of other parameters."""
+    """Restore the moments; raises `ValueError` if they belong to other parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     moments = {int(number): values for number, values in state.items()}
     for number, values in moments.items():
@@ -66,7 +66,7 @@ class LinearSchedule:
         self.move(0)
 
     def move(self, steps: int) -> None:
-        """Go on by some steps, or back by those that turned out to be skipped, and set the rates of the next one."""
+        """Advance by a number of steps, negative for skipped steps, and set the rates of the next step."""
         self.position += steps
         if self.position < self.warmup:
             factor = (self.position + 1) / (self.warmup + 1)

@@ -1,4 +1,4 @@
-"""Everything one optimiser step needs, put together from a config; and the step."""
+"""One optimizer step, and the model, optimizer and data that it needs."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -85,7 +85,7 @@ class Engine:
         return total
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what steps change: trained weights, moments, scale, and how far micro-batches were cut."""
+        """Return what steps change: trained weights, moments, loss scale, and the size of the micro-batches."""
         return {
             "weights": trained_weights(self.model),
             "optimizer": optimizer_state(self.optimizer),
@@ -94,7 +94,7 @@ class Engine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; raises `ValueError` or `RuntimeError` for another model's."""
+        """Restore the state; raises `ValueError` or `RuntimeError` if it belongs to another model."""
         if set(state["weights"]) != set(trained_weights(self.model)):
             raise ValueError("other weights are trained here")
         self.model.load_state_dict(state["weights"], strict=False)
@@ -105,7 +105,7 @@ class Engine:
 
 
 def classifier(config: TrainConfig, notices: Notices, encoder: "PreTrainedModel") -> MultiHeadClassifier:
-    """Return the encoder with a head a label, frozen as the config asks; raises `UserError` where it cannot be."""
+    """Return the encoder with one head per label, frozen as the config says; raises `UserError` if it cannot be."""
     sizes = {head: len(names) for head, names in notices.classes.items()}
     model = MultiHeadClassifier(encoder, sizes, config.dropout)
     freeze(model, config.freeze_layers)

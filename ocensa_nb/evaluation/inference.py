@@ -1,4 +1,4 @@
-"""Score rows with a model: logits of every row, and the flat metrics of a set of predictions."""
+"""Inference: logits of rows and texts, predicted classes and probabilities."""
 
 from collections.abc import Mapping, Sequence
 

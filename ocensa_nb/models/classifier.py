@@ -33,8 +33,8 @@ class ForwardPath:
 class MultiHeadClassifier(nn.Module):
     """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head a label.
 
-    classes: number of classes of each head. `forward` takes int64 (rows, tokens) ids and mask and returns, a head,
-    fp32 logits (rows, classes), whatever the precision of the rest; see `start_at` for the other input it takes.
+    classes: number of classes per head. `forward` takes int64 ids and mask (rows, tokens) and returns fp32 logits
+    (rows, classes) per head, whatever the precision of the rest; `accept_features_from` describes its other input.
     """
 
     def __init__(self, encoder: "PreTrainedModel", classes: Mapping[str, int], dropout: float) -> None:
@@ -83,7 +83,10 @@ class MultiHeadClassifier(nn.Module):
             self._from_hidden = ForwardPath(self._slice(k, depth - 1 if last else depth), last)
 
     def frozen_forward(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Return what gives, from ids and mask, the input of `start_at`: (rows, tokens, width), or (rows, 1, width)."""
+        """Return the forward pass of the first k layers; its output is the input after `accept_features_from(k)`.
+
+        It takes ids and mask (rows, tokens) and returns (rows, tokens, width); after the last layer, (rows, 1, width).
+        """
         if k == len(layers(self.encoder)):
             return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]
         return self._slice(0, k)

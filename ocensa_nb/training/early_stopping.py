@@ -10,7 +10,7 @@ from ocensa_nb.models.classifier import trained_weights
 
 
 class EarlyStopping:
-    """Keeps the trainable weights of the best epoch and tells when to stop waiting for a better one."""
+    """Store the trainable weights of the best epoch and decide when to stop."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.monitor, self.patience, self.min_delta = config.monitor, config.patience, config.min_delta
@@ -20,7 +20,7 @@ class EarlyStopping:
         self._weights: dict[str, torch.Tensor] = {}
 
     def update(self, epoch: int, scores: dict[str, float], model: nn.Module) -> bool:
-        """Take in an epoch's scores; return whether `patience` epochs have passed without a gain of `min_delta`."""
+        """Record the scores of an epoch; return whether `patience` epochs passed without a gain of `min_delta`."""
         score = scores[self.monitor]
         if score > self._best:
             self._best, self.best_epoch = score, epoch
@@ -33,11 +33,11 @@ class EarlyStopping:
         return self._waited >= self.patience
 
     def restore(self, model: nn.Module) -> None:
-        """Put the best epoch's weights back."""
+        """Restore the weights of the best epoch."""
         model.load_state_dict(self._weights, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what it has seen and kept."""
+        """Return the best scores, the counters and the stored weights."""
         return {
             "best_epoch": self.best_epoch,
             "best": self._best,
@@ -47,6 +47,6 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state returned by `state_dict`."""
         self.best_epoch, self._best = state["best_epoch"], state["best"]
         self._to_beat, self._waited, self._weights = state["to_beat"], state["waited"], state["weights"]

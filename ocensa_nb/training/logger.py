@@ -1,4 +1,4 @@
-"""What a training says while it runs: one history line a step, and the progress bar."""
+"""Log a training: one history line per step and per epoch, and the progress bar."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ DRIVE_WRITE_SECONDS = 30.0  # on Google Drive, where each write uploads the whol
 
 @dataclass(frozen=True)
 class Step:
-    """One step, not yet read: values holds its losses a head and its gradient norm, (heads + 1,), on the device."""
+    """A step whose values are still on the device: the loss of each head, then the gradient norm, (heads + 1,)."""
 
     epoch: int
     number: int
@@ -34,10 +34,10 @@ class Step:
 
 
 class TrainingLogger:
-    """Collects the steps of a training, watches their numbers, writes them to the run's history, moves the bar.
+    """Collect the steps of a training, check them with a guard, write them to the history, update the bar.
 
-    Reads come after fixed numbers of steps and never by the clock, because the schedule goes back by the steps that a
-    read finds skipped: when it does so must be the same in every run.
+    Values are read from the device after a fixed number of steps, never by the clock: the schedule goes back by the
+    steps that a read finds skipped, and that must happen at the same step in every run.
     """
 
     def __init__(
@@ -55,29 +55,29 @@ class TrainingLogger:
 
     @functools.cached_property
     def bar(self) -> tqdm:
-        """The progress bar, from where the training is when it is first needed."""
+        """The progress bar, which begins at the step of the training when it is first used."""
         return tqdm(total=self.total_steps, initial=self._step, desc="Entrenando", unit="paso", dynamic_ncols=True)
 
     @property
     def caught_up(self) -> bool:
-        """Whether every step made has been read: only then is it known how far the schedule has gone."""
+        """Whether all steps have been read; only then is the position of the schedule known."""
         return not self._pending
 
     @property
     def mean_loss(self) -> float:
-        """The mean loss of this epoch's steps read so far, without those that were not finite."""
+        """The mean loss of the finite steps of this epoch that have been read."""
         return sum(self._losses) / max(1, len(self._losses))
 
     def step(self, epoch: int, number: int, losses: torch.Tensor, norm: torch.Tensor, lr: float, rows: int) -> int:
-        """Note one optimiser step; return how many steps have turned out to be skipped since the last read."""
+        """Record one optimizer step; return the number of steps found skipped, 0 between reads."""
         self._pending.append(Step(epoch, number, lr, rows, torch.cat([losses, norm.to(losses)[None]])))
         return self.read() if len(self._pending) == self.every else 0
 
     def read(self) -> int:
-        """Read what is waiting and move the bar; return how many of its steps were skipped."""
+        """Read the pending steps and update the bar; return how many of them were skipped."""
         if not self._pending:
             return 0
-        bar = self.bar  # made before these steps are counted
+        bar = self.bar  # created before these steps are counted
         table = torch.stack([step.values for step in self._pending]).cpu().numpy()
         now = time.perf_counter()
         rows_per_second = sum(step.rows for step in self._pending) / (now - self._read_at)
@@ -94,13 +94,13 @@ class TrainingLogger:
         return self.watch.skipped - before
 
     def write(self) -> None:
-        """Write the lines that are waiting to the history."""
+        """Append the pending lines to the history."""
         self._written_at = time.perf_counter()
         self.run.append_history(self._lines)
         self._lines.clear()
 
     def epoch(self, line: dict[str, Any], monitor: str) -> None:
-        """Write the line of a finished epoch and say it in one sentence."""
+        """Write the line of a finished epoch, and print its loss and monitored metric."""
         self._lines.append(line)
         self._try_to_write()
         self._losses.clear()
@@ -111,7 +111,7 @@ class TrainingLogger:
         self._read_at = time.perf_counter()  # validation is not training
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far it has come, and the length of the history up to here, which is written first."""
+        """Return the position, and the length and SHA-256 of the history, which is written first."""
         self.write()
         length = self.run.settle_history()
         return {
@@ -123,18 +123,18 @@ class TrainingLogger:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; what the history had beyond it will be done again, and is cut off."""
+        """Restore the position; later lines of the history are removed, because their steps are repeated."""
         self._step, self._losses = state["step"], state["losses"]
         self.watch.load_state_dict(state["watch"])
-        self.run.cut_history(state["bytes"], state.get("sha256", ""))  # earlier versions noted no checksum
+        self.run.cut_history(state["bytes"], state.get("sha256", ""))  # earlier versions stored no checksum
 
     def _try_to_write(self) -> None:
-        """Write, or keep the lines for later: a network disk may refuse for a while. A checkpoint insists."""
+        """Write the pending lines; if the disk refuses, retry later. A checkpoint raises instead."""
         with contextlib.suppress(UserError):
             self.write()
 
     def _note(self, step: Step, losses: list[float], norm: float, rows_per_second: float, memory: int) -> None:
-        """Add the line of a step; one that is not finite has no loss, for JSON has no such number."""
+        """Add the line of a step; a loss that is not finite is null, because JSON has no such number."""
         self._step += 1
         wrong, loss = self.watch.see(losses, norm), sum(losses)
         line = {"step": self._step, "epoch": step.epoch, "loss": loss, "lr": step.lr}
@@ -144,7 +144,7 @@ class TrainingLogger:
             self._losses.append(loss)
         if wrong:
             line["skipped"] = wrong
-        if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # a scaler's overflows are only counted
+        if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # overflows of a scaler are only counted
             rows = self.sampler.rows_of(step.epoch, step.number)
             self.bar.write(describe(wrong, self._step, step.lr, rows))
         self._lines.append({**line, "rows_per_second": rows_per_second, "memory": memory})

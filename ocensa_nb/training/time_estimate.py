@@ -1,4 +1,4 @@
-"""How long a training will take, from a few of its own steps, undone afterwards."""
+"""Estimate the training time from a few of its own steps, whose effects are undone."""
 
 import contextlib
 import dataclasses
@@ -24,14 +24,14 @@ SCORED_ROWS = 256
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds expected of one epoch and of the whole training, and how long the measuring took."""
+    """Expected seconds of one epoch and of the training, and the seconds spent on measuring."""
 
     epoch: float
     training: float
     measured: float
 
     def after(self, epochs: float) -> "Estimate":
-        """Return what is left once some epochs, and a part of one, are done."""
+        """Return the estimate that remains after a number of epochs, which may be fractional."""
         return dataclasses.replace(self, training=self.training - epochs * self.epoch)
 
     def __str__(self) -> str:
@@ -48,9 +48,9 @@ def estimate_time(
     split: dict[str, np.ndarray],
     config: TrainConfig,
 ) -> Estimate:
-    """Measure a few steps and scorings, leave everything as it was, and say what the training should take.
+    """Measure a few steps and evaluations, restore the state, and return the expected training time.
 
-    The time of a step is interpolated, by the size of its batch, between those measured, and an epoch is added up.
+    The time of each step of an epoch is interpolated, by the size of its batch, between the measured ones.
     """
     started = time.perf_counter()
     sampler.epoch = 1

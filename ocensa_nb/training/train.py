@@ -1,11 +1,11 @@
 """The training loop, top to bottom.
 
-    from ocensa_nb import config, train
-    run = train.fit(config.from_recipe("cpu", {"data": "avisos.csv"}))
+    from ocensa_nb import config, fit
+    run = fit(config.from_recipe("cpu", {"data": "avisos.csv"}))
 
-An optimiser step draws its whole effective batch, so that the loss of its micro-batches adds up to the loss of the
-batch, class weights, label smoothing and a ragged last batch included (`engine/loss.py`). What a step does is in
-`engine/step.py`; here it is repeated, scored, kept against the loss of the session, and stopped in time.
+An optimizer step draws its whole effective batch. The losses of its micro-batches therefore add up to the loss of the
+batch, with class weights, label smoothing and a ragged last batch (`engine/loss.py`). `engine/step.py` makes one step;
+this module repeats it, evaluates each epoch, saves checkpoints and stops early.
 """
 
 import time
@@ -50,18 +50,38 @@ from ocensa_nb.training.nonfinite import NonFiniteGuard
 
 
 def load_notices(config: TrainConfig) -> Notices:
-    """Read and prepare the config's data; an empty path is the synthetic data that comes with the project."""
+    """Read and prepare the data of a config; an empty path means the synthetic data of the project."""
     path = config.data or SAMPLE_DATA
     return prepare(read(path, config.columns, tuple(config.heads), config.text_fields), config)
 
 
 def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = True, root: Path = RUNS) -> Run:
-    """Train a classifier on the notices and return its finished run, with the best epoch's weights.
+    """Train a classifier and return its finished run, with the weights of the best epoch.
 
-    keep_trunk: whether what frozen layers give is kept for, and taken from, other runs; root: where numbered runs go
-    when `config.out` is empty. A training that was cut off goes on where it was, unless `config.resume` says never.
-    Raises `UserError` for settings, data, encoder or output folder that cannot be, and its kind `StoppedError` for a
-    training that stopped and can go on.
+    An interrupted run with the same fingerprint is resumed, unless `config.resume` is "never".
+
+    Parameters
+    ----------
+    config
+        The settings of the training.
+    notices
+        The labelled notices; if None, they are read from `config.data`.
+    keep_trunk
+        Whether the cached features of frozen layers are shared with other runs, on disk.
+    root
+        The folder of the numbered runs, used if `config.out` is empty.
+
+    Returns
+    -------
+    Run
+        The run folder, with model, metrics and history.
+
+    Raises
+    ------
+    UserError
+        If a setting, the data, the encoder or the output folder is not valid.
+    StoppedError
+        If the training stopped before its end; it can be resumed.
     """
     started = time.perf_counter()
     config.validate()
@@ -83,7 +103,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         require_compiler(device)
     metadata = _metadata(config, notices, model, inputs, device)
     with interrupt_as_error(), acquire_run(config, metadata, notices.classes, root) as run:
-        if run.is_finished():  # it was cut off between its last file and the tidying up
+        if run.is_finished():  # interrupted between its last file and the removal of its checkpoints
             run.tidy()
             return Run.load(run.path)
         precision = run.metadata["precision"]
@@ -108,9 +128,9 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
 
 
 def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Repeat the step, from the run's last checkpoint if it has one, and leave the best epoch's weights in the model.
+    """Repeat the step from the last checkpoint, if any, and restore the weights of the best epoch.
 
-    Returns what the training took, for config.json, and the metrics of the best epoch.
+    Returns the timings and counters for config.json, and the metrics of the best epoch.
     """
     model = engine.model
     loader, sampler = step_loader(engine.table, notices, config, engine.device)
@@ -138,7 +158,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
         if checkpoints.restore():
             print(f"Continúa «{run.path}» desde la época {at.epoch}, paso {at.step} de {len(sampler)}.", flush=True)
         else:
-            run.cut_history(0)  # lines of a session that died before it kept anything
+            run.cut_history(0)  # lines of a session that died before its first checkpoint
         print(checkpoints.describe(sum(weight.nbytes for weight in trained_weights(model).values())))
         print(expected.after(at.epoch - 1 + at.step / len(sampler)), flush=True)
         earlier = at.seconds
@@ -191,7 +211,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
 def _metadata(
     config: TrainConfig, notices: Notices, model: nn.Module, inputs: dict[str, str], device: torch.device
 ) -> dict[str, Any]:
-    """Return what config.json says of a run beside its config."""
+    """Return the metadata of a run for config.json: data, inputs, hardware, versions."""
     trainable, total = count_parameters(model)
     return {
         "data": {
