@@ -1,4 +1,4 @@
-"""Maintenance notices: which columns say what, which rows can be used, what each label is, and a fair split."""
+"""Maintenance notices: read the columns, drop unusable rows, encode the labels and split the rows."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d"
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was read and what was left out; every row of the file is accounted for."""
+    """Counts of the rows that were read and dropped; every row of the file is counted."""
 
     source: str
     how: str
@@ -53,7 +53,7 @@ class DataReport:
         return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
 
     def lines(self) -> list[str]:
-        """Return the report as Spanish sentences, one a line."""
+        """Return the report as Spanish sentences, one per line."""
         lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
         lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
         lines += [f"«{name}» se dejó de lado para {role}: {why}." for name, (role, why) in self.passed_over.items()]
@@ -80,9 +80,22 @@ class DataReport:
 class Notices:
     """Texts, labels and split, ready to be tokenised.
 
-    texts: one string a row; labels: class index of each row, int64 (rows,), a head; classes: the names behind the
-    indices; split: row numbers of `train`, `val` and `test`; class_weights: float64 (classes,), of the heads that
-    have them; fingerprint: SHA-256 of texts, labels and split.
+    Attributes
+    ----------
+    texts
+        One string per row.
+    labels
+        Class index of each row, int64 (rows,), per head.
+    classes
+        Class names per head, in the order of the indices.
+    split
+        Row numbers of `train`, `val` and `test`.
+    class_weights
+        float64 (classes,), only for the heads that are weighted.
+    report
+        What was read and dropped.
+    fingerprint
+        SHA-256 of texts, labels and split.
     """
 
     texts: list[str]
@@ -95,7 +108,7 @@ class Notices:
 
 
 def normalise(text: str) -> str:
-    """Return what makes two texts the same notice: no case, accents, tags or numbers."""
+    """Return a text without case, accents, tags or numbers; equal results count as the same notice."""
     plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
     plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)  # and apart from their letters: mov 3702
     return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
@@ -107,10 +120,28 @@ def read(
     heads: Sequence[str] = ("modo", "causa", "prioridad"),
     text_fields: Sequence[str] = TEXT_FIELDS,
 ) -> pd.DataFrame:
-    """Read the labelled notices of a CSV or XLSX: a column `texto` and one a head.
+    """Read the labelled notices of a CSV or XLSX file.
 
-    `columns` names a column that goes by none of its known names, e.g. `{"causa": "Mi columna"}`. The frame's
-    `attrs["report"]` is the `DataReport`. Raises `UserError` for a file or a column that will not do.
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Column name per role, for names that are not in `ALIASES`, e.g. `{"causa": "Mi columna"}`.
+    heads
+        Labels to read; rows with an empty label are dropped.
+    text_fields
+        Columns appended to the description, if present.
+
+    Returns
+    -------
+    DataFrame
+        A column `texto` and one per head; `attrs["report"]` is the `DataReport`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or a column is missing or mostly empty.
     """
     table, how = read_table(path)
     table = blank_missing(table)
@@ -140,10 +171,15 @@ def read(
 
 
 def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
-    """Encode the labels and split the rows; raises `UserError` where there is nothing to learn or too few rows.
+    """Encode the labels and split the rows.
 
-    Classes under `min_class_count` rows are joined to `Other`. All rows whose texts are the same once tags and
-    numbers are folded stay on one side of the split, so that no test text was trained on.
+    Classes with fewer than `min_class_count` rows are merged into `Other`. Rows whose texts are equal after
+    `normalise` stay on one side of the split, so that no test text is in the training set.
+
+    Raises
+    ------
+    UserError
+        If a label has a single class, or there are too few rows or distinct texts.
     """
     frame = frame.copy()
     heads = list(config.heads)
@@ -192,9 +228,14 @@ def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
 def compose(
     table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
 ) -> pd.Series:
-    """Return the text of each row: the description, then each filled field as `. Equipo: …`; empty without one.
+    """Return the text of each row: the description, then each non-empty field as `. Equipo: …`.
 
-    Raises `UserError` naming the row of a text too long to be one notice.
+    A row without a description gives an empty text.
+
+    Raises
+    ------
+    UserError
+        If a description exceeds `MAX_CHARACTERS`; the message names the row.
     """
     text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
     too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
@@ -215,7 +256,7 @@ def compose(
 
 
 def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
-    """Refuse a file most of whose texts have no label: far more often the wrong column than the right one."""
+    """Raise `UserError` if most texts have no label, which usually means that the wrong column was used."""
     texts = report.rows - report.without_text
     worst = max(heads, key=lambda head: report.without_label[head])
     if report.without_label[worst] > texts / 2:
@@ -227,7 +268,7 @@ def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
 
 
 def _join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
-    """Join classes under `least` rows to the file's own «Other» class, or to a new one; return it and the joined."""
+    """Merge classes with fewer than `least` rows into the file's «Other» class, or a new one; return both."""
     counts = labels.value_counts()
     own = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
     rare = {str(name): int(count) for name, count in counts.items() if count < least and name != own}

@@ -65,7 +65,7 @@ CATALOGUE = {
 
 
 def vocabulary_note(name: str) -> str:
-    """Say in Spanish how far token counts made with this encoder hold for BETO."""
+    """Return a note, in Spanish, on how far token counts made with this encoder apply to BETO."""
     about = CATALOGUE[name].about if name in CATALOGUE else "fuera del catálogo"
     if name in CATALOGUE and not CATALOGUE[name].spanish:
         return (
@@ -129,7 +129,7 @@ def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0)
 
 
 def architecture(name: str, tokenizer: "PreTrainedTokenizerBase | None" = None) -> "PretrainedConfig":
-    """Return the shape of an encoder: the one it comes with, or the catalogue's where it is not on this machine.
+    """Return the shape of an encoder: the one it comes with, or the catalogue's if it is not on this machine.
 
     Nothing is downloaded. Only `tiny` needs its tokenizer. Raises `UserError` for an encoder that is neither here nor
     in the catalogue.
@@ -189,7 +189,7 @@ def locate(name: str) -> str:
 
 
 def is_here(name: str) -> bool:
-    """Tell whether an encoder is on this machine, so that nothing would be downloaded."""
+    """Return whether an encoder is on this machine and needs no download."""
     return name in BUILT_HERE or Path(name).is_dir() or _kept_here(name) is not None
 
 
@@ -225,7 +225,7 @@ def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
 
 @cache
 def _packaged_minilm() -> Path | None:
-    """Return the folder of the embedded encoder, its weights checked; None where the package is not installed."""
+    """Return the folder of the embedded encoder, its weights checked; None if the package is not installed."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the files and imports none of the package's code
     if spec is None or not spec.submodule_search_locations:
         return None

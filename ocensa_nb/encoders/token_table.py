@@ -80,7 +80,7 @@ def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple
     """Return where the padded batch of some ragged rows lies in the flat array, and which places hold a token.
 
     index: int64 (rows, width), with a row's last place standing in for its padding; mask: bool (rows, width). The
-    width is the longest row's where none is given.
+    width is that of the longest row if `width` is 0.
     """
     starts = offsets[rows]
     lengths = offsets[rows + 1] - starts
@@ -113,7 +113,7 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
     """Yield the row numbers of each batch of one epoch: every row once, rows of like length together.
 
     Rows are shuffled, sorted by length inside pools of `POOL_BATCHES` batches, cut, and the batches shuffled, all
-    decided by (seed, epoch). A step is a whole *effective* batch; its last one may be smaller.
+    decided by (seed, epoch). Each batch is an *effective* batch; the last one may be smaller.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))

@@ -9,7 +9,7 @@ from ocensa_nb.models.classifier import MultiHeadClassifier
 
 
 def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool = True) -> torch.optim.AdamW:
-    """Return AdamW for the trainable weights: a rate for the encoder, one for the heads; biases and norms do not decay."""
+    """Return AdamW for trainable weights: one rate for the encoder, one for the heads; no decay on biases, norms."""
     groups = []
     for own, rate in ((True, config.learning_rate), (False, config.head_learning_rate)):
         for decays in (True, False):

@@ -30,8 +30,8 @@ NAMED_LABELS = 5  # how many unknown labels a message names
 class Evaluation:
     """What a run got right and wrong on a set of rows.
 
-    texts: (rows,); classes: the names behind the indices; labels, predicted: int64 (rows,) a head; confidence:
-    probability of the predicted class, float32 (rows,) a head; left_out: rows excluded for a label the run does not
+    texts: (rows,); classes: the names behind the indices; labels, predicted: int64 (rows,) per head; confidence:
+    probability of the predicted class, float32 (rows,) per head; left_out: rows excluded for a label the run does not
     know; unknown: those labels and their rows, per head.
     """
 
@@ -50,7 +50,7 @@ class Evaluation:
         return flat_metrics(self.labels, self.predicted)
 
     def summary(self) -> pd.DataFrame:
-        """Return one row a head: weighted F1, macro F1, accuracy, precision, recall."""
+        """Return one row per head: weighted F1, macro F1, accuracy, precision, recall."""
         flat = self.metrics
         names = ("f1", "f1_macro", "accuracy", "precision", "recall")
         return pd.DataFrame(
@@ -100,7 +100,7 @@ class Evaluation:
         return pairs[["verdadera", "predicha", "filas", "% de la clase", "ejemplo"]].reset_index(drop=True)
 
     def left_out_note(self) -> str:
-        """Say in Spanish how many rows were excluded and which labels they have; empty if there are none."""
+        """Return, in Spanish, how many rows were excluded and which labels they have; empty if there are none."""
         if not self.left_out:
             return ""
         return (
@@ -141,7 +141,7 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     """Evaluate a run on its own test rows, or on every labelled row of another file.
 
     Its own rows are found by preparing its data again, whatever the file is called now. Raises `UserError` if the file
-    it was trained on is missing, or has changed, for then nobody knows which rows were trained on.
+    it was trained on is missing, or has changed: the training rows are then unknown.
     """
     config = run.config
     trained_on = SAMPLE_DATA if not config.data else Path(run.metadata["data"]["path"])
@@ -169,7 +169,7 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
 
 
 def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
-    """Return the notices as the run saw them, or None where the frame is not what it was trained on."""
+    """Return the notices as the run saw them, or None if the frame is not what it was trained on."""
     try:
         prepared = notices.prepare(frame, run.config)
     except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on

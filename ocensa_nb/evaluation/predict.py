@@ -1,4 +1,4 @@
-"""Score new notices with a finished run: the file that came in, with a prediction and its confidence a label."""
+"""Score new notices with a finished run: the file that came in, with a prediction and its confidence per label."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ocensa_nb.storage.run_folder import Run
 
 
 def predict(run: Run, data: str | Path) -> pd.DataFrame:
-    """Return the table of a CSV or XLSX, every row and column in its order, with `pred_` and `conf_` columns a head.
+    """Return the table of a CSV or XLSX, every row and column in its order, with `pred_` and `conf_` columns per head.
 
     `conf_` is the probability the model gives its prediction, from 0 to 1, uncalibrated. Rows without text keep
     their place, with the new columns blank. Raises `UserError` for a file without a description column.
@@ -51,5 +51,5 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
 
 
 def save(table: pd.DataFrame, out: str | Path) -> Path:
-    """Write predictions as XLSX or CSV; raises `UserError` where the file exists or cannot be written."""
+    """Write predictions as XLSX or CSV; raises `UserError` if the file exists or cannot be written."""
     return write_table(table, free_table(out))

@@ -1,4 +1,4 @@
-"""The classifier: an encoder, one shared layer, a small head for each label; and freezing its lower part."""
+"""The classifier: an encoder, one shared layer and one small head per label; freezing of the lower layers."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ForwardPath:
-    """A way from an input to the encoder's output at the first position, which is all the heads read."""
+    """Compute the encoder's output at the first position, the only one the heads read."""
 
     body: Slice
     last: ClsLayer | None = None
@@ -31,10 +31,16 @@ class ForwardPath:
 
 
 class MultiHeadClassifier(nn.Module):
-    """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head a label.
+    """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head per label.
 
-    classes: number of classes per head. `forward` takes int64 ids and mask (rows, tokens) and returns fp32 logits
-    (rows, classes) per head, whatever the precision of the rest; `accept_features_from` describes its other input.
+    Parameters
+    ----------
+    encoder
+        A transformers encoder.
+    classes
+        Number of classes per head.
+    dropout
+        Dropout probability of the shared layer and the heads.
     """
 
     def __init__(self, encoder: "PreTrainedModel", classes: Mapping[str, int], dropout: float) -> None:
@@ -47,16 +53,29 @@ class MultiHeadClassifier(nn.Module):
         self._from_ids = self._from_hidden = ForwardPath(self._slice())
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the logits of every head, from ids or from the hidden states after the frozen layers."""
+        """Return the logits of every head.
+
+        Parameters
+        ----------
+        inputs
+            Token ids, int64 (rows, tokens), or the hidden states set by `accept_features_from`, floating point.
+        attention_mask
+            int64 (rows, tokens).
+
+        Returns
+        -------
+        dict
+            fp32 logits (rows, classes) per head, independent of the precision of the model.
+        """
         path = self._from_hidden if inputs.is_floating_point() else self._from_ids
         shared = self.shared(path(inputs, attention_mask))
         return {name: head(shared).float() for name, head in self.heads.items()}
 
     def shorten(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> bool:
-        """Compute the last layer for `[CLS]` alone from now on; return whether this encoder lets it.
+        """Compute the last layer for `[CLS]` only from now on; return whether the encoder supports it.
 
-        Another family may have the same names and not the same meaning, so both ways are compared on the ids given,
-        int64 (rows, tokens).
+        An encoder of another family may use the same module names for a different computation, so both outputs are
+        compared on the given ids and mask, int64 (rows, tokens).
         """
         training = self.training
         self.eval()
@@ -75,7 +94,7 @@ class MultiHeadClassifier(nn.Module):
         return same
 
     def accept_features_from(self, k: int) -> None:
-        """Take, from now on, the hidden states after layer k as input too; after the last, those of `[CLS]` alone."""
+        """Accept the hidden states after layer k as input too; after the last layer, those of `[CLS]` only."""
         depth, last = len(layers(self.encoder)), self._from_ids.last
         if k == depth:
             self._from_hidden = ForwardPath(self._slice(depth, depth))
@@ -83,9 +102,12 @@ class MultiHeadClassifier(nn.Module):
             self._from_hidden = ForwardPath(self._slice(k, depth - 1 if last else depth), last)
 
     def frozen_forward(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Return the forward pass of the first k layers; its output is the input after `accept_features_from(k)`.
+        """Return a function from ids and mask to the hidden states that `accept_features_from(k)` expects.
 
-        It takes ids and mask (rows, tokens) and returns (rows, tokens, width); after the last layer, (rows, 1, width).
+        Returns
+        -------
+        callable
+            Its output is (rows, tokens, width), or (rows, 1, width) if k is the number of layers.
         """
         if k == len(layers(self.encoder)):
             return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]
@@ -95,7 +117,7 @@ class MultiHeadClassifier(nn.Module):
         return Slice(self.encoder, self._ready_mask, start, stop)
 
     def train(self, mode: bool = True) -> "MultiHeadClassifier":
-        """Set training mode, but leave frozen modules in eval: what is frozen must not drop anything out."""
+        """Set training mode, but keep frozen modules in eval mode, so that they apply no dropout."""
         super().train(mode)
         if mode:
             _freeze_mode(self.encoder)
@@ -105,8 +127,12 @@ class MultiHeadClassifier(nn.Module):
 def freeze(model: MultiHeadClassifier, k: int) -> None:
     """Freeze the first k layers and every other parameter that their output depends on; k = 0 trains everything.
 
-    Besides the embeddings, that may be a table of relative positions that all layers read (DeBERTa, MPNet). Raises
-    `UserError` for more layers than there are, and for an encoder that does not run on token ids alone.
+    Besides the embeddings, these may include a table of relative positions shared by all layers (DeBERTa, MPNet).
+
+    Raises
+    ------
+    UserError
+        If k exceeds the number of layers, or the encoder does not run on token ids alone.
     """
     model.requires_grad_(True)
     if k:
@@ -159,7 +185,7 @@ def _leaves(output: torch.Tensor) -> list[torch.Tensor]:
 
 
 def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters that are trained, by name: the living ones, detached."""
+    """Return the trainable parameters by name, detached; they share memory with the model."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
