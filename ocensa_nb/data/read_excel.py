@@ -35,10 +35,11 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
     Raises `UserError` for a damaged book, an empty sheet, or one too large to be a list of notices.
     """
     try:
-        _refuse_bombs(path, content)
+        archive = _GuardedZip(io.BytesIO(content))
+        archive.filename = str(path)
+        _refuse_bombs(archive)
         reader = ExcelReader(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
-        reader.archive = _GuardedZip(io.BytesIO(content))
-        reader.archive.filename = str(path)
+        reader.archive = archive  # `load_workbook` offers no way to guard what it reads
         reader.read()
         book = reader.wb
         sheet, *others = book.worksheets
@@ -57,20 +58,21 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
     return table.fillna(""), f"Excel, hoja «{sheet.title}»"
 
 
-def _refuse_bombs(path: Path, content: bytes) -> None:
+def _refuse_bombs(archive: zipfile.ZipFile) -> None:
     """Raise `UserError` for a book that would not fit in memory; what is read never exceeds the size a ZIP declares."""
-    with zipfile.ZipFile(io.BytesIO(content)) as book:
-        sizes = {member.filename: member.file_size for member in book.infolist()}
-        unpacked = sum(member.file_size for member in book.infolist())
+    sizes = [(member.filename, member.file_size) for member in archive.infolist()]
+    unpacked = sum(size for _, size in sizes)
     if unpacked > MAX_UNPACKED:
         raise UserError(
-            f"«{path}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, demasiado para un libro de avisos. {_AS_CSV}"
+            f"«{archive.filename}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, demasiado para un libro de "
+            f"avisos. {_AS_CSV}"
         )
-    metadata = sum(size for name, size in sizes.items() if _is_metadata(name))
-    if metadata > MAX_METADATA or sizes.get("xl/workbook.xml", 0) > MAX_WORKBOOK_PART:
+    metadata = sum(size for name, size in sizes if _is_metadata(name))
+    workbook = max((size for name, size in sizes if name == "xl/workbook.xml"), default=0)
+    if metadata > MAX_METADATA or workbook > MAX_WORKBOOK_PART:
         raise UserError(
-            f"«{path}» tiene {metadata / 2**20:,.0f} MiB de estilos, hojas y nombres definidos, demasiado para un "
-            f"libro de avisos. {_AS_CSV}"
+            f"«{archive.filename}» tiene {metadata / 2**20:,.0f} MiB de estilos, hojas y nombres definidos, "
+            f"demasiado para un libro de avisos. {_AS_CSV}"
         )
 
 
