@@ -310,7 +310,6 @@ def _misspell(text: str, draw: Draw) -> str:
     return " ".join(tokens)
 
 
-def write_csv(frame: pd.DataFrame, path: str | Path, *, sap: bool = False) -> None:
-    """Write a frame, the same bytes on any system; `sap`: semicolons and a UTF-8 mark, like SAP's."""
-    encoding, separator = ("utf-8-sig", ";") if sap else ("utf-8", ",")
-    frame.to_csv(path, index=False, sep=separator, encoding=encoding, lineterminator="\n")
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as UTF-8 CSV; the bytes are the same on any system."""
+    frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

@@ -13,7 +13,6 @@ from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
 from ocensa_nb.data import synthetic_vocabulary as words
-from ocensa_nb.data.sap_example import generate_iw69
 from ocensa_nb.data.synthetic import (
     COLUMNS,
     EVIDENCE,
@@ -24,6 +23,7 @@ from ocensa_nb.data.synthetic import (
     write_csv,
 )
 from ocensa_nb.paths import ROOT
+from tests.helpers.sap_example import generate_iw69, write_iw69
 
 DATA = ROOT / "data"
 PARTS = {(family, part.name): part for family, parts in words.FAMILIES.items() for part in parts}
@@ -113,7 +113,7 @@ def test_the_rule_columns_leave_the_rest_untouched():
 
 def test_shipped_files_are_what_the_code_generates(tmp_path):
     write_csv(generate(8000, seed=42), tmp_path / "training.csv")
-    write_csv(generate_iw69(300, seed=7), tmp_path / "iw69.csv", sap=True)
+    write_iw69(generate_iw69(300, seed=7), tmp_path / "iw69.csv")
     assert (tmp_path / "training.csv").read_bytes() == (DATA / "synthetic_training_data.csv").read_bytes()
     assert (tmp_path / "iw69.csv").read_bytes() == (DATA / "example_iw69.csv").read_bytes()
 

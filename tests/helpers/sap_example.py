@@ -1,7 +1,8 @@
-"""The invented notices in the layout of a SAP notice list (transaction IW69), flaws of real exports included."""
+"""Synthetic notices in the layout of a SAP notice list (transaction IW69), with the flaws of real exports."""
 
 import random
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 
@@ -10,20 +11,23 @@ from ocensa_nb.data.synthetic import EVIDENCE, NOISE, SAP_WIDTH, draw_notices, p
 
 
 def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
-    """Generate the notices as a SAP notice list (transaction IW69) gives them.
+    """Return synthetic notices in the layout of a SAP notice list (transaction IW69).
 
-    Texts are lower case and cut at 40 characters, whatever the cut takes with it; names of columns repeat;
-    dates stand in two forms; cells are empty, or hold the word `nan`. The labels a user would train on are
-    `modo_iso_label`, `causa_iso_label` and `prioridad`; `causa_falla` is SAP's own free text, mostly empty.
+    Texts are lower case and truncated to 40 characters, even inside a word; column names repeat; dates have two
+    formats; cells are empty, or hold the string `nan`. The labels a user would train on are `modo_iso_label`,
+    `causa_iso_label` and `prioridad`; `causa_falla` is SAP's own free text, mostly empty.
 
-    Returns 37 columns of text, in the order of a real export.
+    Returns
+    -------
+    pd.DataFrame
+        37 columns of text, in the order of a real export.
     """
     notices = draw_notices(rows, seed, EVIDENCE, NOISE, short_tries=1.0)
     draw = random.Random(f"iw69-{seed}").random
     causes, families = list(words.CAUSES), list(words.FAMILIES)
 
     def mostly(value: str, share: float) -> str | None:
-        """Return the value, or an empty cell, or now and then the word `nan`."""
+        """Return the value with probability `share`; otherwise an empty cell or the string `nan`."""
         return value if draw() < share else None if draw() < 0.8 else "nan"
 
     table = []
@@ -78,3 +82,8 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(table)
+
+
+def write_iw69(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as SAP does, with semicolons and a UTF-8 mark; the bytes are the same on any system."""
+    frame.to_csv(path, index=False, sep=";", encoding="utf-8-sig", lineterminator="\n")
