@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data import synthetic_vocabulary as words
-from ocensa_nb.data.synthetic import EVIDENCE, NOISE, SAP_WIDTH, draw_notices, pick
+from ocensa_nb.data.synthetic import generate
+from ocensa_nb.data.synthetic_text import SAP_WIDTH, pick, vocabulary
 
 
 def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
@@ -22,9 +22,10 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
     pd.DataFrame
         37 columns of text, in the order of a real export.
     """
-    notices = draw_notices(rows, seed, EVIDENCE, NOISE, short_tries=1.0)
+    words = vocabulary()
+    notices = generate(rows, seed, short_tries=1.0)
     draw = random.Random(f"iw69-{seed}").random
-    causes, families = list(words.CAUSES), list(words.FAMILIES)
+    causes, families = list(words.phrases["causa"]), list(words.families)
 
     def mostly(value: str, share: float) -> str | None:
         """Return the value with probability `share`; otherwise an empty cell or the string `nan`."""
@@ -39,7 +40,7 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
         code = notice.modo_falla.split("(")[-1].rstrip(")")
         group = f"{families.index(notice.familia_equipo) + 1:02}"
         station = 1 + int(draw() * 6)
-        noun = pick(words.NOUNS[notice.familia_equipo][1:], draw)
+        noun = pick(words.families[notice.familia_equipo].nouns[1:], draw)
         table.append(
             {
                 "equipo": mostly(notice.ubicacion_tecnica, 0.96),
@@ -60,11 +61,11 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
                 "TextoCódPartObj": notice.componente.capitalize(),
                 "Grupo códigos.1": f"AV-{group}",
                 "Código averia": mostly(code, 0.7),
-                "TextoCódProblem": mostly(pick(words.MODES[notice.modo_falla], draw).capitalize(), 0.6),
+                "TextoCódProblem": mostly(pick(words.phrases["modo"][notice.modo_falla], draw).capitalize(), 0.6),
                 "Causas avería": f"CA-{group}",
                 "Causa": mostly(f"C{causes.index(notice.causa_falla) + 1:03}", 0.5),
-                "Txt. cód. mot.": mostly(pick(words.CAUSES[notice.causa_falla], draw).capitalize(), 0.4),
-                "causa_falla": mostly(pick(words.CAUSES[notice.causa_falla], draw), 0.1),
+                "Txt. cód. mot.": mostly(pick(words.phrases["causa"][notice.causa_falla], draw).capitalize(), 0.4),
+                "causa_falla": mostly(pick(words.phrases["causa"][notice.causa_falla], draw), 0.1),
                 "fecha_inicio": f"{start.day}/{start.month}/{start.year}",
                 "hora_inicio": f"{start:%H:%M:%S}",
                 "fecha_fin": f"{end.day}/{end.month}/{end.year}",
