@@ -11,35 +11,21 @@ best possible classifier is known, and its score can be computed: see `ceiling`.
 import random
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import pandas as pd
 
-from ocensa_nb.data import synthetic_vocabulary as words
+from ocensa_nb.data.synthetic_text import Component, compose_notice, pick, vocabulary
 
 EVIDENCE = {"modo": 0.92, "causa": 0.90, "prioridad": 0.75}
 NOISE = {"modo": 0.06, "causa": 0.08, "prioridad": 0.10}
 COLUMNS = {"modo": "modo_falla", "causa": "causa_falla", "prioridad": "prioridad"}
-PHRASES = {"modo": words.MODES, "causa": words.CAUSES, "prioridad": words.PRIORITIES}
-
-SAP_WIDTH = 40
-_SHORT_TRIES = 0.8  # share of rows that try the short style; in two of five it fits, so a third end up short
-_SHORT_PHRASES = {
-    head: {label: tuple(p for p in phrases if len(p) <= 14) for label, phrases in table.items()}
-    for head, table in PHRASES.items()
-}
 _FIRST_DAY, _DAYS = date(2023, 1, 2), 1000
-_NO_ACCENTS = str.maketrans("áéíóúüÁÉÍÓÚÜ", "aeiouuAEIOUU")
-_CONTRACTIONS = ((" de el ", " del "), (" a el ", " al "))
-
-State = Mapping[str, str | None]  # head -> the label the text states, None if it is silent
-Draw = Callable[[], float]  # uniform in [0, 1)
-T = TypeVar("T")
 
 
 class _Choice(NamedTuple):
@@ -51,14 +37,15 @@ class _Choice(NamedTuple):
 
 
 @cache
-def _contexts() -> tuple[tuple[float, str, words.Component, dict[str, _Choice]], ...]:
+def _contexts() -> tuple[tuple[float, str, Component, dict[str, _Choice]], ...]:
     """List every (share, family, component, {head: choice}); the shares sum to one."""
-    total = sum(part.weight for parts in words.FAMILIES.values() for part in parts)
-    priority = _Choice(tuple(words.PRIORITY_SHARES), tuple(words.PRIORITY_SHARES.values()), "3-Media")
+    words = vocabulary()
+    total = sum(part.weight for family in words.families.values() for part in family.components)
+    priority = _Choice(tuple(words.priority_shares), tuple(words.priority_shares.values()), "3-Media")
     return tuple(
         (
             part.weight / total,
-            family,
+            name,
             part,
             {
                 "modo": _Choice(part.modes, _by_rank(part.modes), "Other (OTH)"),
@@ -66,8 +53,8 @@ def _contexts() -> tuple[tuple[float, str, words.Component, dict[str, _Choice]],
                 "prioridad": priority,
             },
         )
-        for family, parts in words.FAMILIES.items()
-        for part in parts
+        for name, family in words.families.items()
+        for part in family.components
     )
 
 
@@ -156,43 +143,39 @@ def generate(
     *,
     evidence: Mapping[str, float] = EVIDENCE,
     noise: Mapping[str, float] = NOISE,
+    short_tries: float = 0.8,
     with_rule: bool = False,
 ) -> pd.DataFrame:
     """Generate labelled notices: one row each, the same for the same arguments on any machine.
 
     Parameters
     ----------
-    rows, seed : how many, and the seed of the random source.
-    evidence, noise : as for `ceiling`, which gives the best score possible under the same settings.
-    with_rule : add `regla_modo`, `regla_causa`, `regla_prioridad`: the answers of the best classifier.
+    rows, seed
+        Number of notices, and seed of the random source.
+    evidence, noise
+        As for `ceiling`, which gives the best score possible under the same settings.
+    short_tries
+        Share of rows that try the short style first. It fits in two of five, so a third end up short.
+    with_rule
+        Add `regla_modo`, `regla_causa`, `regla_prioridad`: the answers of the best classifier.
 
     Returns
     -------
-    Columns `id_aviso, fecha_aviso, ubicacion_tecnica, familia_equipo, componente, descripcion, modo_falla,
-    causa_falla, prioridad`, all text but `id_aviso`.
+    pd.DataFrame
+        Columns `id_aviso, fecha_aviso, ubicacion_tecnica, familia_equipo, componente, descripcion, modo_falla,
+        causa_falla, prioridad`, all text except `id_aviso`.
 
     Raises
     ------
-    ValueError : a negative `rows`, or settings that `ceiling` refuses.
+    ValueError
+        A negative `rows`, or settings that `ceiling` rejects.
     """
-    return draw_notices(rows, seed, evidence, noise, _SHORT_TRIES, with_rule)
-
-
-def draw_notices(
-    rows: int,
-    seed: int,
-    evidence: Mapping[str, float],
-    noise: Mapping[str, float],
-    short_tries: float,
-    with_rule: bool = False,
-) -> pd.DataFrame:
-    """Generate as `generate` does; `short_tries` is the share of rows that try the short style first."""
     if rows < 0:
         raise ValueError(f"rows = {rows}: debe ser cero o más.")
     evidence, noise = _settings(evidence, noise)
     # random() is the one draw Python promises to repeat across versions, so everything is made from it.
     draw = random.Random(seed).random
-    contexts = _contexts()
+    contexts, families = _contexts(), vocabulary().families
     bounds = list(accumulate(share for share, *_ in contexts))
     every_choice = {choice for *_, choices in contexts for choice in choices.values()}
     cumulative = {choice: list(accumulate(choice.shares)) for choice in every_choice}
@@ -205,7 +188,7 @@ def draw_notices(
 
     table = []
     for row in range(rows):
-        _, family, part, choices = contexts[min(bisect(bounds, draw()), len(contexts) - 1)]
+        _, name, part, choices = contexts[min(bisect(bounds, draw()), len(contexts) - 1)]
         stated, ruled, recorded = {}, [], []
         for head, choice in choices.items():
             stated[head] = state_of(choice, head)
@@ -213,11 +196,12 @@ def draw_notices(
             ruled.append(rule)
             # a redraw repeats the whole draw, silence included: that is q_z
             recorded.append((state_of(choice, head) or choice.default) if draw() < noise[head] else rule)
-        tag = f"{pick(words.TAGS[family], draw)}-{int(101 + draw() * 4800)}{pick(('', '', 'A', 'B'), draw)}"
+        family = families[name]
+        tag = f"{pick(family.tags, draw)}-{int(101 + draw() * 4800)}{pick(('', '', 'A', 'B'), draw)}"
         day = _FIRST_DAY + timedelta(days=row * _DAYS // rows)
-        text = _describe(stated, family, part, tag, short_tries, draw)
+        text = compose_notice(stated, family, part, tag, short_tries, draw)
         when = f"{day.day}/{day.month}/{day.year}"
-        notice = (10_400_000 + row, when, tag, family, part.name, text, *recorded)
+        notice = (10_400_000 + row, when, tag, name, part.name, text, *recorded)
         table.append(notice + tuple(ruled) if with_rule else notice)
 
     columns = ["id_aviso", "fecha_aviso", "ubicacion_tecnica", "familia_equipo", "componente", "descripcion"]
@@ -226,91 +210,6 @@ def draw_notices(
     return pd.DataFrame(table, columns=columns)
 
 
-def pick(options: Sequence[T], draw: Draw) -> T:
-    """Return one of the options, each as likely."""
-    return options[int(draw() * len(options))]
-
-
-def _describe(
-    stated: State,
-    family: str,
-    part: words.Component,
-    tag: str,
-    short_tries: float,
-    draw: Draw,
-) -> str:
-    """Write the notice for a state; never sees the recorded labels."""
-    text = _short(stated, part, tag, draw) if draw() < short_tries else None
-    short = text is not None
-    text = text if text is not None else _long(stated, family, part, tag, draw)
-    if draw() < (0.75 if short else 0.45):
-        text = text.translate(_NO_ACCENTS)
-    if draw() < 0.15:
-        text = _misspell(text, draw)
-    if short:
-        return text
-    style = draw()
-    return text.upper() if style < 0.06 else text[0].upper() + text[1:] if style < 0.5 else text
-
-
-def _short(stated: State, part: words.Component, tag: str, draw: Draw) -> str | None:
-    """Write in SAP style, lower case and cut at 40 characters; None if the evidence does not fit whole."""
-    says = {head: pick(_SHORT_PHRASES[head][label], draw) for head, label in stated.items() if label}
-    tag = tag.lower().replace("-", " ")
-    shape = pick(words.SHORT_SHAPES["modo" in says, "causa" in says], draw)
-    core = shape.format(comp=part.name, tag=tag, **says)
-    if "prioridad" in says:
-        core = f"{says['prioridad']} {core}" if draw() < 0.4 else f"{core} {says['prioridad']}"
-    if len(core) > SAP_WIDTH:
-        return None
-    # only this tail, which says nothing, may be lost to the cut
-    tail = pick(words.LOCATIONS, draw) if tag in core else f"{tag} {pick(words.LOCATIONS, draw)}"
-    text = f"{core} {tail}".lower()[:SAP_WIDTH].rstrip()
-    return text if text.count(" ") >= 4 else None
-
-
-def _long(stated: State, family: str, part: words.Component, tag: str, draw: Draw) -> str:
-    """Write a whole sentence: an opening, what happens, where, a remark, and how pressing it is."""
-    says = {head: pick(PHRASES[head][label], draw) for head, label in stated.items() if label}
-    tag = tag if draw() < 0.7 else tag.lower().replace("-", " ")
-    unit = f"{pick(words.NOUNS[family], draw)} {tag}".strip()
-    shape = pick(words.LONG_SHAPES["modo" in says, "causa" in says], draw)
-    text = shape.format(el=part.article, comp=part.name, unit=unit, **says)
-    for apart, joined in _CONTRACTIONS:
-        text = text.replace(apart, joined)
-    if draw() < 0.25:
-        text = f"{pick(words.OPENINGS, draw)} {text}"
-    if draw() < 0.25:
-        text = f"{text}, {pick(words.LOCATIONS, draw)}"
-    if draw() < 0.15:
-        text = f"{text}, {pick(words.FILLERS, draw)}"
-    if "prioridad" in says:
-        mark = pick((", ", "; ", ". ", " - "), draw)
-        text = f"{says['prioridad']}: {text}" if draw() < 0.2 else f"{text}{mark}{says['prioridad']}"
-    return text
-
-
-def _misspell(text: str, draw: Draw) -> str:
-    """Make one slip in a word of five letters or more: one lost, two swapped, s/z, b/v or a missing h."""
-    tokens = text.split(" ")
-    long_words = [i for i, token in enumerate(tokens) if len(token) > 4 and token.isalpha()]
-    if not long_words:
-        return text
-    i = pick(long_words, draw)
-    word, at, slip = tokens[i], 1 + int(draw() * (len(tokens[i]) - 3)), draw()
-    if slip < 0.3:
-        tokens[i] = word[:at] + word[at + 1 :]
-    elif slip < 0.5:
-        tokens[i] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    else:
-        for right, wrong in (("h", ""), ("v", "b"), ("z", "s"), ("b", "v"), ("s", "z")):
-            if right in word:
-                tokens[i] = word.replace(right, wrong, 1)
-                break
-    return " ".join(tokens)
-
-
-def write_csv(frame: pd.DataFrame, path: str | Path, *, sap: bool = False) -> None:
-    """Write a frame, the same bytes on any system; `sap`: semicolons and a UTF-8 mark, like SAP's."""
-    encoding, separator = ("utf-8-sig", ";") if sap else ("utf-8", ",")
-    frame.to_csv(path, index=False, sep=separator, encoding=encoding, lineterminator="\n")
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as UTF-8 CSV; the bytes are the same on any system."""
+    frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

@@ -12,21 +12,22 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
-from ocensa_nb.data import synthetic_vocabulary as words
-from ocensa_nb.data.sap_example import generate_iw69
 from ocensa_nb.data.synthetic import (
     COLUMNS,
     EVIDENCE,
     NOISE,
-    PHRASES,
     ceiling,
     generate,
     write_csv,
 )
+from ocensa_nb.data.synthetic_text import Component, vocabulary
 from ocensa_nb.paths import ROOT
+from tests.helpers.sap_example import generate_iw69, write_iw69
 
 DATA = ROOT / "data"
-PARTS = {(family, part.name): part for family, parts in words.FAMILIES.items() for part in parts}
+WORDS = vocabulary()
+PHRASES = WORDS.phrases
+PARTS = {(name, part.name): part for name, family in WORDS.families.items() for part in family.components}
 
 MODES = """Blockage (BLO), Calibration error (CAL), Cavitation (CAV), Contamination (CNT),
 Control failure (CON),
@@ -67,10 +68,10 @@ def plain(text: str) -> str:
     return text.lower().translate(str.maketrans("áéíóúü", "aeiouu"))
 
 
-def ruled_shares(part: words.Component, head: str, evidence: float) -> dict[str, float]:
+def ruled_shares(part: Component, head: str, evidence: float) -> dict[str, float]:
     """Work q_z out again from the vocabulary: 1/2, 1/3, 1/4, ... of what is stated, the rest by default."""
     if head == "prioridad":
-        stated, default = dict(words.PRIORITY_SHARES), "3-Media"
+        stated, default = dict(WORDS.priority_shares), "3-Media"
     else:
         labels = part.modes if head == "modo" else part.causes
         total = sum(1 / rank for rank in range(2, len(labels) + 2))
@@ -113,7 +114,7 @@ def test_the_rule_columns_leave_the_rest_untouched():
 
 def test_shipped_files_are_what_the_code_generates(tmp_path):
     write_csv(generate(8000, seed=42), tmp_path / "training.csv")
-    write_csv(generate_iw69(300, seed=7), tmp_path / "iw69.csv", sap=True)
+    write_iw69(generate_iw69(300, seed=7), tmp_path / "iw69.csv")
     assert (tmp_path / "training.csv").read_bytes() == (DATA / "synthetic_training_data.csv").read_bytes()
     assert (tmp_path / "iw69.csv").read_bytes() == (DATA / "example_iw69.csv").read_bytes()
 
@@ -132,8 +133,8 @@ def test_labels_and_families_are_those_of_the_design_and_all_occur(shipped):
         counts = shipped[column].value_counts()
         assert set(PHRASES[head]) == DESIGN[head] == set(counts.index)
         assert counts.min() >= 60
-    assert set(shipped["familia_equipo"]) == set(words.FAMILIES)
-    assert len(words.FAMILIES) == 11
+    assert set(shipped["familia_equipo"]) == set(WORDS.families)
+    assert len(WORDS.families) == 11
 
 
 def test_every_row_has_a_mode_and_a_cause_of_its_component(many):
@@ -196,8 +197,8 @@ def test_texts_are_of_5_to_40_words_and_a_third_are_cut_as_sap_does(many):
     assert 12 < length.mean() < 16
     short = many["descripcion"][many["descripcion"].str.len() <= 40]
     assert 0.28 < len(short) / len(many) < 0.38
-    assert sum(len(shapes) for shapes in words.LONG_SHAPES.values()) >= 25
-    assert sum(len(shapes) for shapes in words.SHORT_SHAPES.values()) >= 12
+    assert sum(len(shapes) for shapes in WORDS.long_shapes.values()) >= 25
+    assert sum(len(shapes) for shapes in WORDS.short_shapes.values()) >= 12
 
 
 def test_tags_and_dates_look_like_the_plants(many):

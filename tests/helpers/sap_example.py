@@ -1,29 +1,34 @@
-"""The invented notices in the layout of a SAP notice list (transaction IW69), flaws of real exports included."""
+"""Synthetic notices in the layout of a SAP notice list (transaction IW69), with the flaws of real exports."""
 
 import random
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data import synthetic_vocabulary as words
-from ocensa_nb.data.synthetic import EVIDENCE, NOISE, SAP_WIDTH, draw_notices, pick
+from ocensa_nb.data.synthetic import generate
+from ocensa_nb.data.synthetic_text import SAP_WIDTH, pick, vocabulary
 
 
 def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
-    """Generate the notices as a SAP notice list (transaction IW69) gives them.
+    """Return synthetic notices in the layout of a SAP notice list (transaction IW69).
 
-    Texts are lower case and cut at 40 characters, whatever the cut takes with it; names of columns repeat;
-    dates stand in two forms; cells are empty, or hold the word `nan`. The labels a user would train on are
-    `modo_iso_label`, `causa_iso_label` and `prioridad`; `causa_falla` is SAP's own free text, mostly empty.
+    Texts are lower case and truncated to 40 characters, even inside a word; column names repeat; dates have two
+    formats; cells are empty, or hold the string `nan`. The labels a user would train on are `modo_iso_label`,
+    `causa_iso_label` and `prioridad`; `causa_falla` is SAP's own free text, mostly empty.
 
-    Returns 37 columns of text, in the order of a real export.
+    Returns
+    -------
+    pd.DataFrame
+        37 columns of text, in the order of a real export.
     """
-    notices = draw_notices(rows, seed, EVIDENCE, NOISE, short_tries=1.0)
+    words = vocabulary()
+    notices = generate(rows, seed, short_tries=1.0)
     draw = random.Random(f"iw69-{seed}").random
-    causes, families = list(words.CAUSES), list(words.FAMILIES)
+    causes, families = list(words.phrases["causa"]), list(words.families)
 
     def mostly(value: str, share: float) -> str | None:
-        """Return the value, or an empty cell, or now and then the word `nan`."""
+        """Return the value with probability `share`; otherwise an empty cell or the string `nan`."""
         return value if draw() < share else None if draw() < 0.8 else "nan"
 
     table = []
@@ -35,7 +40,7 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
         code = notice.modo_falla.split("(")[-1].rstrip(")")
         group = f"{families.index(notice.familia_equipo) + 1:02}"
         station = 1 + int(draw() * 6)
-        noun = pick(words.NOUNS[notice.familia_equipo][1:], draw)
+        noun = pick(words.families[notice.familia_equipo].nouns[1:], draw)
         table.append(
             {
                 "equipo": mostly(notice.ubicacion_tecnica, 0.96),
@@ -56,11 +61,11 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
                 "TextoCódPartObj": notice.componente.capitalize(),
                 "Grupo códigos.1": f"AV-{group}",
                 "Código averia": mostly(code, 0.7),
-                "TextoCódProblem": mostly(pick(words.MODES[notice.modo_falla], draw).capitalize(), 0.6),
+                "TextoCódProblem": mostly(pick(words.phrases["modo"][notice.modo_falla], draw).capitalize(), 0.6),
                 "Causas avería": f"CA-{group}",
                 "Causa": mostly(f"C{causes.index(notice.causa_falla) + 1:03}", 0.5),
-                "Txt. cód. mot.": mostly(pick(words.CAUSES[notice.causa_falla], draw).capitalize(), 0.4),
-                "causa_falla": mostly(pick(words.CAUSES[notice.causa_falla], draw), 0.1),
+                "Txt. cód. mot.": mostly(pick(words.phrases["causa"][notice.causa_falla], draw).capitalize(), 0.4),
+                "causa_falla": mostly(pick(words.phrases["causa"][notice.causa_falla], draw), 0.1),
                 "fecha_inicio": f"{start.day}/{start.month}/{start.year}",
                 "hora_inicio": f"{start:%H:%M:%S}",
                 "fecha_fin": f"{end.day}/{end.month}/{end.year}",
@@ -78,3 +83,8 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(table)
+
+
+def write_iw69(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as SAP does, with semicolons and a UTF-8 mark; the bytes are the same on any system."""
+    frame.to_csv(path, index=False, sep=";", encoding="utf-8-sig", lineterminator="\n")
