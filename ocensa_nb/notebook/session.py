@@ -25,19 +25,18 @@ KAGGLE_INPUT = Path("/kaggle/input")  # attached by the user, read-only
 KAGGLE_WORKING = Path("/kaggle/working")  # saved by Kaggle after the session
 
 
-def set_up(root: Path) -> None:
+def set_up() -> None:
     """Change to the folder where the session writes its results and install missing packages.
 
-    Parameters
-    ----------
-    root
-        Folder of the project. If attached in Kaggle it is read-only, so results go to the folder that Kaggle saves.
+    It is the folder of the project. If that is attached in Kaggle it is read-only, so results go to the folder that
+    Kaggle saves.
 
     Raises
     ------
     UserError
         See `install_missing`.
     """
+    root = Path(__file__).parents[2]  # not `paths.ROOT`, which is resolved: what is attached may be a link
     os.chdir(KAGGLE_WORKING if KAGGLE_INPUT in root.parents else root)
     installed = install_missing()
     print(f"Listo. Se instaló: {', '.join(installed)}." if installed else "Listo.")

@@ -52,12 +52,8 @@ class ColabRule:
 def headers(message: str | bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return the type, the parent header and the content of a message, in either layout."""
     if isinstance(message, str):
-        interrupt_as_error = json.loads(message)
-        return (
-            interrupt_as_error["header"]["msg_type"],
-            interrupt_as_error["parent_header"],
-            interrupt_as_error["content"],
-        )
+        parsed = json.loads(message)
+        return parsed["header"]["msg_type"], parsed["parent_header"], parsed["content"]
     count = int.from_bytes(message[:8], "little")
     offsets = [int.from_bytes(message[8 * n : 8 * n + 8], "little") for n in range(1, count + 1)]
     parts = [message[start:end] for start, end in itertools.pairwise(offsets)]

@@ -44,10 +44,13 @@ class Notebook:
         """Write values into the parameters cell of the file, before it is opened."""
         content = json.loads(self.path.read_text(encoding="utf-8"))
         cell = next(cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", []))
-        lines = dict(line.split(" = ", 1) for line in "".join(cell["source"]).splitlines())
-        assert lines.keys() >= values.keys(), f"{self.path.name} has no {values.keys() - lines.keys()}"
-        lines |= {name: repr(value) for name, value in values.items()}
-        cell["source"] = "\n".join(f"{name} = {value}" for name, value in lines.items())
+        source = "".join(cell["source"])
+        for name, value in values.items():
+            source, found = re.subn(
+                rf"^{name} = .*", lambda _, n=name, v=value: f"{n} = {v!r}", source, flags=re.MULTILINE
+            )
+            assert found == 1, f"{self.path.name} has no {name}"
+        cell["source"] = source
         self.path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return self
 

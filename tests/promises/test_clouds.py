@@ -1,12 +1,14 @@
 """Colab and Kaggle, which cannot be reached from a test, emulated: their modules, variables, disks and packages."""
 
 import hashlib
+import http.server
 import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import types
 import zipfile
 from pathlib import Path
@@ -199,23 +201,28 @@ def contents(folder):
     }
 
 
-def set_up(cwd, address="", ref="", root="/nowhere", **variables):
-    """Run the set-up cell as IPython does; return what it shows and, if it ends well, where it is and runs from.
+def set_up(cwd, *addresses, ref="", root="/nowhere", **variables):
+    """Run the set-up cell in IPython; return what it shows and, if it ends well, where it is and runs from.
 
+    addresses: what the user writes in the cell, which is run once with each; none as it is.
     root: the folder that stands for the root of the disk in Colab's and Kaggle's paths.
     """
-    cell = re.sub('^REPOSITORY = ".*?"', lambda _: f"REPOSITORY = {address!r}", SETUP, flags=re.MULTILINE)
-    cell = re.sub('^VERSION = ".*?"', f'VERSION = "{ref}"', cell, flags=re.MULTILINE)
+    cell = re.sub('^VERSION = ".*?"', f'VERSION = "{ref}"', SETUP, flags=re.MULTILINE)
     cell = cell.replace('"/kaggle/', f'"{root}/kaggle/').replace('"/content/', f'"{root}/content/')
-    cell += "\nprint('>', Path.cwd(), session.__file__)\n"
+    code = "import importlib.util\n"
+    for address in addresses or [""]:
+        written = re.sub('^REPOSITORY = ".*?"', lambda _, a=address: f"REPOSITORY = {a!r}", cell, flags=re.MULTILINE)
+        code += f"done = get_ipython().run_cell({written!r})\n"
+        code += "importlib.util.find_spec('another')\n"  # Python remembers which folders of sys.path do not exist
+    code += "if done.success: print('>', os.getcwd(), session.__file__)\n"
     # Bytecode is what Python itself would write beside the package; a read-only disk takes none.
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", cell]
+    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", code]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    interrupt_as_error = done.stdout + done.stderr
-    assert "Traceback" not in interrupt_as_error
-    found = re.search(r"^> (\S+) (\S+)$", interrupt_as_error, flags=re.MULTILINE)
-    return interrupt_as_error, [Path(path) for path in found.groups()] if found else []
+    shown = done.stdout + done.stderr
+    assert "Traceback" not in shown
+    found = re.search(r"^> (\S+) (\S+)$", shown, flags=re.MULTILINE)
+    return shown, [Path(path) for path in found.groups()] if found else []
 
 
 def git(folder, *arguments):
@@ -239,18 +246,19 @@ def repository(tmp_path_factory):
     return folder
 
 
-def served(folder):
-    """Return the environment variables with which git takes `ADDRESS` from a folder."""
+def served(source):
+    """Return the environment variables with which git takes `ADDRESS` from a folder or another address."""
+    place = source if isinstance(source, str) else f"file://{source}"
     return {
         "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
+        "GIT_CONFIG_KEY_0": f"url.{place}.insteadOf",
         "GIT_CONFIG_VALUE_0": ADDRESS,
     }
 
 
 def test_the_set_up_cell_uses_the_clone_it_is_in():
-    interrupt_as_error, found = set_up(ROOT / "notebooks")
-    assert "Listo." in interrupt_as_error
+    shown, found = set_up(ROOT / "notebooks")
+    assert "Listo." in shown
     assert found == [ROOT, ROOT / "ocensa_nb/notebook/session.py"]
 
 
@@ -264,7 +272,7 @@ def test_set_up_cell_clones_the_address_the_user_writes_and_finds_the_clone_agai
 @pytest.mark.parametrize(("ref", "which"), [("refs/tags/v2", "second"), ("HEAD~2", "first")], ids=["tag", "commit"])
 def test_set_up_cell_clones_the_pinned_version(tmp_path, repository, ref, which):
     commit = git(repository, "rev-parse", ref)
-    assert set_up(tmp_path, ADDRESS, ref if "tags" in ref else commit, **served(repository))[1]
+    assert set_up(tmp_path, ADDRESS, ref=ref if "tags" in ref else commit, **served(repository))[1]
     assert (tmp_path / "ocensa-nb/which").read_text() == which
     assert git(tmp_path / "ocensa-nb", "rev-parse", "HEAD") == commit
 
@@ -272,17 +280,17 @@ def test_set_up_cell_clones_the_pinned_version(tmp_path, repository, ref, which)
 @pytest.mark.parametrize("ref", ["refs/tags/main", "0" * 40], ids=["tag", "commit"])
 def test_set_up_cell_with_a_version_the_address_lacks_runs_no_other(tmp_path, repository, ref):
     git(repository, "branch", "-f", "main")
-    interrupt_as_error, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
+    shown, found = set_up(tmp_path, ADDRESS, ref=ref, **served(repository))
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»" in interrupt_as_error
+    assert f"⛔ No se encontró el proyecto ni se pudo descargar de REPOSITORY = «{ADDRESS}»" in shown
     assert not (tmp_path / "ocensa-nb/ocensa_nb").exists()
 
 
 def fake_git(folder):
-    """Make a `git` that writes its arguments to a file and does nothing else; return its PATH and that file."""
+    """Make a `git` that writes where it is and its arguments to a file; return its PATH and that file."""
     program, calls = folder / "bin/git", folder / "calls"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n')
+    program.write_text(f'#!/bin/sh\necho "$PWD:" "$@" >> "{calls}"\nif [ "$1" = init ]; then mkdir "$3"; fi\n')
     program.chmod(0o755)
     return f"{program.parent}{os.pathsep}{os.environ['PATH']}", calls
 
@@ -290,33 +298,77 @@ def fake_git(folder):
 def test_set_up_cell_without_an_address_asks_for_it_and_runs_no_git(tmp_path):
     path, calls = fake_git(tmp_path)
     (tmp_path / "content").mkdir()
-    interrupt_as_error, found = set_up(tmp_path / "content", PATH=path)
+    shown, found = set_up(tmp_path / "content", PATH=path)
     assert not calls.exists()
     assert not found
-    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in interrupt_as_error
+    assert "REPOSITORY = «». Escriba ahí la dirección https de su copia y ejecute la celda otra vez." in shown
     assert list((tmp_path / "content").iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["--upload-pack=touch x", "ext::sh -c touch% x", "file:///x", "http://x/y", "$(x)"])
 def test_set_up_cell_with_an_address_that_is_not_https_runs_no_git(tmp_path, address):
     path, calls = fake_git(tmp_path)
-    interrupt_as_error, found = set_up(tmp_path, address, PATH=path)
+    shown, found = set_up(tmp_path, address, PATH=path)
     assert not calls.exists()
     assert not found
-    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in interrupt_as_error
+    assert f"⛔ No se encontró el proyecto ni se pudo descargar de REPOSITORY = «{address}»" in shown
 
 
 def test_set_up_cell_passes_the_address_to_git_as_one_argument_after_the_options(tmp_path):
     path, calls = fake_git(tmp_path)
-    set_up(tmp_path, "https://x/y; touch z", PATH=path)
-    assert f"-C {tmp_path}/ocensa-nb fetch -q --depth 1 -- https://x/y; touch z HEAD" in calls.read_text().splitlines()
-    assert not (tmp_path / "z").exists()
+    shown, found = set_up(tmp_path, "https://x/y; touch z", PATH=path)
+    fetch = f"{tmp_path}/ocensa-nb: -c core.askPass=true fetch -q --depth 1 -- https://x/y; touch z HEAD"
+    assert fetch in calls.read_text().splitlines()
+    assert not list(tmp_path.rglob("z"))
+    assert not found  # this git brought nothing
+    assert "⛔ No se encontró el proyecto" in shown
+
+
+def test_set_up_cell_with_a_private_address_answers_the_password_prompt_itself(tmp_path):
+    class Private(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Private) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        shown, found = set_up(tmp_path, ADDRESS, **served(address), LC_ALL="C")
+        server.shutdown()
+    assert "Authentication failed" in shown  # it had an answer: without one git says that it could not read it
+    assert not found
+    assert "⛔ No se encontró el proyecto" in shown
+
+
+def test_set_up_cell_after_an_address_of_another_project_clones_the_right_one(tmp_path, repository):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "README.md").touch()
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        git(other, *arguments)
+    (tmp_path / "content").mkdir()
+    shown, found = set_up(tmp_path / "content", ADDRESS, **served(other))
+    assert not found
+    assert "⛔ No se encontró el proyecto" in shown
+    assert set_up(tmp_path / "content", ADDRESS, **served(repository))[1]
+    assert (tmp_path / "content/ocensa-nb/which").read_text() == "third"
+
+
+def test_set_up_cell_run_again_corrects_the_address_and_then_stays_where_it_was(tmp_path, repository):
+    shown, found = set_up(tmp_path, "http://x/y", ADDRESS, ADDRESS, **served(repository))
+    assert shown.count("⛔ No se encontró el proyecto") == 1
+    assert shown.count("Listo.") == 2
+    assert found == [tmp_path / "ocensa-nb", tmp_path / "ocensa-nb/ocensa_nb/notebook/session.py"]
 
 
 def test_set_up_cell_without_git_is_a_message(tmp_path):
-    interrupt_as_error, found = set_up(tmp_path, ADDRESS, PATH="")
+    shown, found = set_up(tmp_path, ADDRESS, PATH="")
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in interrupt_as_error
+    assert "Hacen falta git e internet (Kaggle: Settings → Internet → On)." in shown
 
 
 def test_set_up_cell_uses_the_project_of_a_mounted_drive(tmp_path):
@@ -341,10 +393,10 @@ def test_a_package_that_cannot_be_had_is_a_sentence_that_says_what_to_do(tmp_pat
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("no-such-package>=1\n")
     (kaggle / "working").mkdir()
-    interrupt_as_error, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
+    shown, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
     assert not found
-    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in interrupt_as_error
-    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in interrupt_as_error
+    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in shown
+    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in shown
 
 
 def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_path):
@@ -359,8 +411,8 @@ def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_pa
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
     (kaggle / "working").mkdir()
-    interrupt_as_error, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
-    assert "Listo. Se instaló: ocensa-probe>=1." in interrupt_as_error
+    shown, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
+    assert "Listo. Se instaló: ocensa-probe>=1." in shown
     assert (tmp_path / "site/ocensa_probe.py").exists()
 
 
@@ -387,9 +439,9 @@ def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(k
     (tmp_path / "working").mkdir()
     before = contents(tmp_path / "input")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    interrupt_as_error = train(attached, tmp_path / "working", {"data": str(data)})
+    shown = train(attached, tmp_path / "working", {"data": str(data)})
     assert contents(tmp_path / "input") == before
-    assert "Settings → Accelerator → GPU T4 x2" in interrupt_as_error
+    assert "Settings → Accelerator → GPU T4 x2" in shown
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
@@ -404,11 +456,11 @@ def test_notebooks_03_and_04_in_colab_share_the_run_and_the_uploaded_file_throug
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "runtime"))
-    interrupt_as_error = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
+    shown = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
     shutil.rmtree(tmp_path / "runtime")  # each notebook of Colab has its own disk
     (tmp_path / "runtime").mkdir()
-    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in interrupt_as_error
-    assert "borra su disco" not in interrupt_as_error
+    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in shown
+    assert "borra su disco" not in shown
     run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
     assert Path(run.config.data).name == "mis avisos.csv"
     evaluated = "40 avisos: las filas de prueba."  # a tenth of the 400
