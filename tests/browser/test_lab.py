@@ -8,7 +8,7 @@ OWN = {
     "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel has tests of its own
     "04": ("run",),
 }
-PICTURES = {"01": 0, "02": 1, "03": 2, "04": 1}
+PICTURES = {"01": 0, "02": 4, "03": 1, "04": 1}
 
 
 @pytest.mark.parametrize("name", OWN)
