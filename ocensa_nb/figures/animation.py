@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +178,7 @@ def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
     return drawn
 
 
-def draw_scores(axes: "Axes", heads: Iterable[str], epochs: Lines) -> list["Line2D"]:
+def draw_scores(axes: "Axes", heads: Collection[str], epochs: Lines) -> list["Line2D"]:
     """Draw the validation F1 of each head per epoch and return one line per head."""
     numbers = [line["epoch"] for line in epochs]
     drawn = [
@@ -188,5 +188,6 @@ def draw_scores(axes: "Axes", heads: Iterable[str], epochs: Lines) -> list["Line
     axes.set(xlabel="época", ylabel="F1 ponderado (0 a 1)", title="Validación")
     axes.set(xlim=(0.5, numbers[-1] + 0.5), ylim=(0, 1))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="lower right")
+    low = min(epochs[-1][f"{head}_f1"] for head in heads) < 0.45  # a curve would end behind the legend
+    axes.legend(loc="upper left" if low else "lower right")
     return drawn

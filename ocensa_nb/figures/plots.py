@@ -73,10 +73,9 @@ def learning_curves(run: Run) -> "Figure":
     history = run.history()
     figure, (left, right) = new_figure(9, 4, columns=2)
     draw_losses(left, step_lines(history))
-    draw_scores(right, run.classes, epoch_lines(history))
     best = run.metrics["best_epoch"]
     right.axvline(best, color=GREY, linestyle=":", label=f"mejor época: {best}")
-    right.legend(loc="lower right")
+    draw_scores(right, run.classes, epoch_lines(history))
     monitor = run.config.monitor
     value = run.metrics["val"][monitor]
     read_as(figure, f"Se guardó la época {best}, la de mejor {monitor} en validación: {value:.3f}.")
