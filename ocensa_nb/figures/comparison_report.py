@@ -40,6 +40,6 @@ def save(results: Mapping[str, Any], out: str | Path) -> Path:
             save_figure(comparison_plots.speedups(results, which), folder / f"{which}.png")
         if "quality" in results:
             points = results["quality"]
-            write_table(time_to_target.table(points), folder / "quality.csv")
+            write_table(time_to_target.time_to_target(points).round(4).reset_index(), folder / "quality.csv")
             save_figure(comparison_plots.f1_against_time(points), folder / "quality.png")
     return path

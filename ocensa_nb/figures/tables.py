@@ -13,6 +13,7 @@ _CELLS = {
     "overflow-wrap": "normal",
     "hyphens": "none",
     "vertical-align": "top",
+    "padding": "4px 6px",
 }
 
 

@@ -108,7 +108,9 @@ def test_a_verdict_is_said_of_every_technique_of_the_guide_and_everything_is_wri
         "verdicts.txt",
     }
     assert {file.name for file in folder.iterdir()} == names
-    assert len(pd.read_csv(folder / "quality.csv")) == len(results["ladder"])
+    saved = pd.read_csv(folder / "quality.csv")
+    assert saved["title"].tolist() == [rung["title"] for rung in results["ladder"]]
+    assert saved["best"].between(0, 1).all()
     assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == results
 
 
