@@ -1,5 +1,6 @@
 """Measure the quality cost of the cumulative techniques: validation F1 after each epoch against its time."""
 
+import logging
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.runtime.timing import duration
 from ocensa_nb.training.train import fit, load_notices
+
+logger = logging.getLogger(__name__)
 
 # The guide's rate of 2e-5 learns almost nothing in a few epochs. Variants with frozen lower layers use the rate of the
 # `cpu` recipe; a fully trained encoder uses this one, low enough to preserve the pretrained weights.
@@ -115,13 +118,13 @@ class _Progress:
         self.done, self.started = 0, time.perf_counter()
 
     def announce(self, title: str, seed: int, epochs: int) -> None:
-        """Print a line before a training."""
+        """Log a line before a training."""
         # The measured steps leave the evaluation out; the trainings already made say by how much the time is longer.
         before = sum(self.expected[: self.done])
         slower = (time.perf_counter() - self.started) / before if before else 1.0
         left = duration(slower * sum(self.expected[self.done :]))
         number = f"Entrenamiento {self.done + 1} de {len(self.expected)}"
-        print(f"{number}: {title}, semilla {seed}, {epochs} épocas. Faltan unos {left}.", flush=True)
+        logger.info(f"{number}: {title}, semilla {seed}, {epochs} épocas. Faltan unos {left}.")
 
     def finished(self) -> None:
         """Count a training."""
