@@ -179,13 +179,13 @@ def confusion(counts: "pd.DataFrame", title: str, all_classes: bool = False) -> 
     axes.tick_params("y", rotation=0)
     axes.set(xlabel="clase predicha", ylabel="clase verdadera (avisos)", title=title)
     axes.grid(False)
-    read_as(figure, _weakest_class(counts))
+    read_as(figure, _weakest_class(counts, drawn))
     return figure
 
 
-def _weakest_class(counts: "pd.DataFrame") -> str:
-    """Return a Spanish reading of a confusion matrix: the worst recall of the classes with enough rows."""
-    matrix, names = counts.to_numpy(), list(counts.index)
+def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
+    """Return a Spanish reading of a confusion matrix: the worst recall of the first classes that have enough rows."""
+    matrix, names = counts.to_numpy()[:drawn], list(counts.index)
     sizes = matrix.sum(axis=1)
     if sizes.max() < ENOUGH_ROWS:
         return f"Ninguna clase llega a {ENOUGH_ROWS} avisos: con tan pocos, estos porcentajes dicen poco."

@@ -45,6 +45,14 @@ def test_confusion_reading_names_the_worst_class_of_those_with_enough_rows():
     assert "«Clase 0» (6)" in figure.get_supxlabel()
 
 
+def test_confusion_reading_names_a_class_that_is_drawn(many):
+    many.iloc[15] = 0
+    many.iloc[15, 0] = 50  # never recognised, and not among the twelve
+    figure = plots.confusion(many, "Confusión")
+    assert "Clase 15" not in figure.get_supxlabel()
+    assert "«Clase 15», 0 % de 50" in plots.confusion(many, "Confusión", all_classes=True).get_supxlabel()
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [([[9, 0], [0, 3]], "Ninguna clase llega a 10 avisos"), ([[90, 0], [2, 1]], "se reconocen siempre")],
