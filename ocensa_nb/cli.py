@@ -48,7 +48,7 @@ def train(
     recipe: Annotated[str, tyro.conf.arg(help=f"auto (según el equipo), {', '.join(RECIPES)}")] = "auto",
 ) -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
-    from ocensa_nb.figures import plots
+    from ocensa_nb.figures import animation
     from ocensa_nb.storage.resume import reject_finished
     from ocensa_nb.training import train as training
 
@@ -57,7 +57,7 @@ def train(
     print(notices.report)
     print(f"Receta {recipe}, codificador {config.model}.", flush=True)
     run = training.fit(config, notices)
-    plots.training_gif(run)
+    animation.training_gif(run)
     metrics, seconds = run.metrics, run.metadata["seconds"]
     print(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
     print(
@@ -116,13 +116,14 @@ def compare(
     data: Data = "",
     model: Annotated[str, tyro.conf.arg(help="codificador que se mide")] = "minilm",
     steps: Annotated[int, tyro.conf.arg(help="rondas: en cada una se mide un paso de cada técnica")] = 3,
-    quality: Annotated[bool, tyro.conf.arg(help="además, entrenamientos cortos con su F1")] = False,
-    epochs: Annotated[int, tyro.conf.arg(help="épocas de esos entrenamientos")] = 3,
-    seeds: Annotated[int, tyro.conf.arg(help="semillas de cada uno")] = 2,
+    quality: Annotated[bool, tyro.conf.arg(help="además, entrenamientos con su F1 a lo largo del tiempo")] = False,
+    epochs: Annotated[int | None, tyro.conf.arg(help="épocas de cada uno; None, las de la receta cpu")] = None,
+    seeds: Annotated[int, tyro.conf.arg(help="semillas de cada uno; con 3 ya se ve la dispersión")] = 3,
 ) -> dict[str, Any]:
     """Medir qué gana cada optimización aquí, con sus datos: sola y una sobre otra."""
     from ocensa_nb.benchmark import compare as comparison
     from ocensa_nb.benchmark import quality_cost as trainings
+    from ocensa_nb.benchmark import time_to_target
     from ocensa_nb.figures import comparison_report
     from ocensa_nb.storage import run_folder
 
@@ -136,7 +137,8 @@ def compare(
     try:
         if quality:
             results["quality"] = trainings.quality(config, results, epochs, seeds)
-            print(trainings.reading(results["quality"]))
+            print(time_to_target.table(results["quality"]).to_string(index=False))
+            print(time_to_target.reading(results["quality"]))
     finally:  # save the measurements even if a training stops
         comparison_report.save(results, path)
     print(f"Tablas y figuras en {path}.")

@@ -1,7 +1,8 @@
-"""Measure the quality cost of the cumulative techniques: validation F1 of short trainings against their time."""
+"""Measure the quality cost of the cumulative techniques: validation F1 after each epoch against its time."""
 
 import logging
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ocensa_nb.benchmark.ablation import EPOCHS
-from ocensa_nb.benchmark.techniques import cumulative
+from ocensa_nb.benchmark.techniques import Technique, cumulative
 from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
+from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.runtime.timing import duration
 from ocensa_nb.training.train import fit, load_notices
@@ -22,8 +24,13 @@ logger = logging.getLogger(__name__)
 WHOLE_RATE = 1e-4
 
 
-def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, seeds: int = 2) -> list[dict[str, Any]]:
-    """Train the cumulative techniques for a few epochs and return the time and validation F1 of each.
+SEEDS = 3
+
+
+def quality(
+    config: TrainConfig, results: Mapping[str, Any], epochs: int | None = None, seeds: int = SEEDS
+) -> list[dict[str, Any]]:
+    """Train the cumulative techniques and return the validation F1 of each after every epoch, with its time.
 
     Consecutive techniques that compute the same function share their F1: only the last, the fastest, is trained.
 
@@ -34,16 +41,17 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
     results
         From `compare.compare`.
     epochs
-        Epochs per training, at least 1.
+        Epochs per training, at least 1; None for those of the recipe `cpu`, whose learning rates are used.
     seeds
         Number of trainings per technique, each with its own seed; at least 1.
 
     Returns
     -------
     list of dict
-        One point per technique. `f1`, `f1_min`, `f1_max`: mean, minimum and maximum over the seeds of the weighted F1
-        averaged over the heads. `seconds`: measured steps of that many epochs, plus building the cache. `trained`:
-        whether this technique was trained; if so, `trained_seconds` is the time of the training and its scoring.
+        One point per technique, seed and epoch, in that order. `f1`: weighted F1 averaged over the heads, 0 to 1.
+        `seconds`: the measured steps up to the end of that epoch, plus building the cache; without the evaluation.
+        `trained`: whether this technique was trained; if so, `trained_seconds` is the time that its training took up to
+        there, with the evaluation and the cache.
 
     Raises
     ------
@@ -54,6 +62,7 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
     """
     check(epochs, seeds)
     frozen = TrainConfig().replace(**RECIPES["cpu"])
+    epochs = epochs or frozen.epochs
     base = baseline_of(config).replace(
         heads={head: 1 / len(config.heads) for head in config.heads},
         head_learning_rate=frozen.head_learning_rate,
@@ -63,45 +72,91 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
     )
     notices = load_notices(base)
     stacked = cumulative(base, results["depth"], results["cuts"], results["halves"])
+    groups = _same_function([technique for technique, _ in stacked])
+    progress = _Progress([_seconds(results["ladder"][group[-1]], epochs) for group in groups], seeds)
     points: list[dict[str, Any]] = []
-    for place, (technique, rung) in enumerate(stacked):
-        measured = results["ladder"][place]
-        seconds = measured["build_seconds"] + (measured["run_seconds"] - measured["build_seconds"]) * epochs / EPOCHS
-        points.append({"name": technique.name, "title": technique.title, "seconds": seconds, "trained": False})
-        followed_by_same = place + 1 < len(stacked) and stacked[place + 1][0].exact
-        if followed_by_same:
-            continue
-        scores, times = [], []
+    for group in groups:
+        technique, rung = stacked[group[-1]]
+        rung = rung.replace(learning_rate=frozen.learning_rate if rung.freeze_layers else WHOLE_RATE)
+        runs = []
         for seed in range(base.seed, base.seed + seeds):
-            logger.info(f"{technique.title}: semilla {seed}, {epochs} épocas.")
-            rate = frozen.learning_rate if rung.freeze_layers else WHOLE_RATE
-            with tempfile.TemporaryDirectory() as folder:
-                chosen = rung.replace(seed=seed, learning_rate=rate, out=str(Path(folder) / "run"))
-                try:
-                    run = fit(chosen, notices, keep_trunk=False)
-                except AskedToStopError as error:  # the temporary folder and its checkpoint are deleted
-                    said = "Detenido. Estos entrenamientos no se continúan: lo medido antes queda."
-                    raise AskedToStopError(said, error.signal) from None
-                scores.append(float(np.mean([run.metrics["val"][f"{head}_f1"] for head in run.classes])))
-                times.append(run.metadata["seconds"]["training"] + run.metadata["seconds"]["trunk"])
-        points[-1] |= {"trained_seconds": float(np.mean(times)), "trained": True}
-        for point in points:  # and the previous points, which compute the same function
-            if "f1" not in point:
-                point |= {"f1": float(np.mean(scores)), "f1_min": min(scores), "f1_max": max(scores)}
+            progress.announce(technique.title, seed, epochs)
+            runs.append((seed, _train(rung.replace(seed=seed), notices)))
+            progress.finished()
+        for place in group:
+            measured = results["ladder"][place]
+            trained = place == group[-1]
+            points += [
+                {
+                    "name": measured["name"],
+                    "title": measured["title"],
+                    "trained": trained,
+                    "seed": seed,
+                    "epoch": epoch,
+                    "seconds": _seconds(measured, epoch),
+                    "f1": f1,
+                    "trained_seconds": seconds if trained else None,
+                }
+                for seed, curve in runs
+                for epoch, (seconds, f1) in enumerate(curve, 1)
+            ]
     return points
 
 
-def check(epochs: int, seeds: int) -> None:
+def check(epochs: int | None, seeds: int) -> None:
     """Raise `UserError` if `epochs` or `seeds` is less than 1."""
     for name, value in (("epochs", epochs), ("seeds", seeds)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UserError(f"{name} = {value}: debe ser 1 como mínimo.")
 
 
-def reading(points: list[dict[str, Any]]) -> str:
-    """Return a Spanish sentence that compares the time and F1 of the last point with the first."""
-    first, last = points[0], points[-1]
-    return (
-        f"Del primero al último: de {duration(first['seconds'])} a {duration(last['seconds'])}, con un F1 medio de "
-        f"{first['f1']:.3f} y de {last['f1']:.3f}."
-    )
+class _Progress:
+    """Say which training begins, of how many, and the expected time left."""
+
+    def __init__(self, expected: list[float], seeds: int) -> None:
+        self.expected = [seconds for seconds in expected for _ in range(seeds)]
+        self.done, self.started = 0, time.perf_counter()
+
+    def announce(self, title: str, seed: int, epochs: int) -> None:
+        """Log a line before a training."""
+        # The measured steps leave the evaluation out; the trainings already made say by how much the time is longer.
+        before = sum(self.expected[: self.done])
+        slower = (time.perf_counter() - self.started) / before if before else 1.0
+        left = duration(slower * sum(self.expected[self.done :]))
+        number = f"Entrenamiento {self.done + 1} de {len(self.expected)}"
+        logger.info(f"{number}: {title}, semilla {seed}, {epochs} épocas. Faltan unos {left}.")
+
+    def finished(self) -> None:
+        """Count a training."""
+        self.done += 1
+
+
+def _same_function(techniques: list[Technique]) -> list[list[int]]:
+    """Return the places of consecutive techniques that compute the same function, together."""
+    groups: list[list[int]] = []
+    for place, technique in enumerate(techniques):
+        if groups and technique.exact:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def _seconds(measured: Mapping[str, Any], epochs: int) -> float:
+    """Return the projected seconds of some epochs of a technique, from its measured steps."""
+    build = measured["build_seconds"]
+    return build + (measured["run_seconds"] - build) * epochs / EPOCHS
+
+
+def _train(config: TrainConfig, notices: Notices) -> list[tuple[float, float]]:
+    """Train and return, per epoch, the seconds since the beginning and the mean validation F1 of the heads."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            run = fit(config.replace(out=str(Path(folder) / "run")), notices, keep_trunk=False)
+        except AskedToStopError as error:  # the temporary folder and its checkpoint are deleted
+            said = "Detenido. Estos entrenamientos no se continúan: lo medido antes queda."
+            raise AskedToStopError(said, error.signal) from None
+        lines = [line for line in run.history() if "step" not in line]
+        seconds = run.metadata["seconds"]["trunk"] + np.cumsum([line["seconds"] for line in lines])
+        scores = [float(np.mean([line[f"{head}_f1"] for head in run.classes])) for line in lines]
+        return list(zip(seconds.tolist(), scores, strict=True))

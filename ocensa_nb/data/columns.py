@@ -22,6 +22,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "problema": ("problema", "textocodproblem", "texto_cod_problem"),
     "componente": ("componente", "textocodpartobj", "texto_cod_part_obj"),
 }
+ID_ALIASES = ("id_aviso", "aviso", "n_aviso", "no_aviso", "nro_aviso", "num_aviso", "numero_aviso", "numero_de_aviso")
 LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
 
@@ -69,6 +70,24 @@ def find_columns(
                 f'{source}: {names} Diga cuál es con columns, p. ej. --columns {role} "nombre de la columna".'
             )
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
+
+
+def notice_ids(table: pd.DataFrame) -> pd.Series:
+    """Return what identifies each notice: the column of its number, or its row in a spreadsheet, as `fila 2`.
+
+    Parameters
+    ----------
+    table
+        The file, all text.
+
+    Returns
+    -------
+    Series of str
+        One per row; an empty number is replaced by the row.
+    """
+    rows = pd.Series([f"fila {number}" for number in range(2, len(table) + 2)], table.index)  # row 1 has the titles
+    own = next((name for alias in ID_ALIASES for name in table if fold(name) == alias), None)
+    return rows if own is None else table[own].str.strip().where(lambda numbers: numbers != "", rows)
 
 
 def _not_a_label(column: pd.Series) -> str:

@@ -12,13 +12,13 @@ import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.accents import without_accents
-from ocensa_nb.data.columns import find_columns
+from ocensa_nb.data.columns import find_columns, notice_ids
 from ocensa_nb.data.read_table import read_table
 from ocensa_nb.data.splits import balanced_weights, split_rows
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
 
-TEXT = "texto"
+TEXT, ID = "texto", "id_aviso"
 OTHER = "Other"
 MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 MIN_ROWS = 10
@@ -136,7 +136,8 @@ def read(
     Returns
     -------
     DataFrame
-        A column `texto` and one per head; `attrs["report"]` is the `DataReport`.
+        Columns `id_aviso` (the file's own, or the row in a spreadsheet), `texto` and one per head; `attrs["report"]`
+        is the `DataReport`.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def read(
     table, how = read_table(path)
     table = blank_missing(table)
     used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path))
-    frame = pd.DataFrame({TEXT: compose(table, used, text_fields, heads)})
+    frame = pd.DataFrame({ID: notice_ids(table), TEXT: compose(table, used, text_fields, heads)})
     for head in heads:
         frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
     has_text = frame[TEXT] != ""

@@ -1,4 +1,4 @@
-"""How good a finished run is: metrics, a report by class, confusion, and the pairs it confuses most."""
+"""How good a finished run is: metrics, a report by class, confusion, confused pairs, and every wrong notice."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb.data import notices
-from ocensa_nb.data.notices import TEXT
+from ocensa_nb.data.notices import ID, TEXT
 from ocensa_nb.data.write_table import write_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
@@ -22,7 +22,14 @@ from ocensa_nb.paths import SAMPLE_DATA, plain_path
 from ocensa_nb.runtime import environment
 from ocensa_nb.storage.run_folder import Run, free_folder
 
-EXAMPLE_CHARACTERS = 160
+METRIC_TITLES = {
+    "f1": "F1",
+    "f1_macro": "F1 macro",
+    "accuracy": "exactitud (accuracy)",
+    "precision": "precisión",
+    "recall": "exhaustividad (recall)",
+}
+DECIMALS = 4  # of the numbers in saved tables
 NAMED_LABELS = 5  # how many unknown labels a message names
 
 
@@ -30,13 +37,14 @@ NAMED_LABELS = 5  # how many unknown labels a message names
 class Evaluation:
     """What a run got right and wrong on a set of rows.
 
-    texts: (rows,); classes: the names behind the indices; labels, predicted: int64 (rows,) per head; confidence:
-    probability of the predicted class, float32 (rows,) per head; left_out: rows excluded for a label the run does not
-    know; unknown: those labels and their rows, per head.
+    texts, ids: (rows,), the ids from the file; classes: the names behind the indices; labels, predicted: int64 (rows,)
+    per head; confidence: probability of the predicted class, float32 (rows,) per head; left_out: rows excluded for a
+    label the run does not know; unknown: those labels and their rows, per head.
     """
 
     source: str
     texts: list[str]
+    ids: list[str]
     classes: dict[str, list[str]]
     labels: dict[str, np.ndarray]
     predicted: dict[str, np.ndarray]
@@ -50,11 +58,11 @@ class Evaluation:
         return flat_metrics(self.labels, self.predicted)
 
     def summary(self) -> pd.DataFrame:
-        """Return one row per head: weighted F1, macro F1, accuracy, precision, recall."""
+        """Return one row per head: weighted F1, macro F1, accuracy, precision, recall; columns in Spanish."""
         flat = self.metrics
-        names = ("f1", "f1_macro", "accuracy", "precision", "recall")
         return pd.DataFrame(
-            {name: [flat[f"{head}_{name}"] for head in self.labels] for name in names}, list(self.labels)
+            {title: [flat[f"{head}_{name}"] for head in self.labels] for name, title in METRIC_TITLES.items()},
+            list(self.labels),
         )
 
     def per_class(self, head: str) -> pd.DataFrame:
@@ -70,32 +78,59 @@ class Evaluation:
             zero_division=0,
         )
         table = pd.DataFrame({name: report[name] for name in names}).T
-        table = table.rename(columns={"precision": "precisión", "f1-score": "F1", "support": "filas"})
-        return table.astype({"filas": int}).sort_values("filas", ascending=False)
+        table = table.rename(
+            columns={"precision": "precisión", "recall": "exhaustividad", "f1-score": "F1", "support": "filas"}
+        )
+        return table.astype({"filas": int}).sort_values("filas", ascending=False, kind="stable")
 
     def confusion(self, head: str) -> pd.DataFrame:
-        """Return the confusion matrix of the classes that occur: rows are true and add to 1, columns predicted."""
-        present = np.union1d(self.labels[head], self.predicted[head])
-        matrix = confusion_matrix(self.labels[head], self.predicted[head], labels=present).astype(float)
-        matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        names = [self.classes[head][i] for i in present]
-        return pd.DataFrame(matrix, index=names, columns=names)
+        """Return the confusion matrix of the classes that occur, the most frequent first.
 
-    def confused_pairs(self, head: str, most: int = 10) -> pd.DataFrame:
-        """Return the most frequent mistakes: true and predicted class, rows, share of the true class, an example."""
+        Parameters
+        ----------
+        head
+            A label of the run.
+
+        Returns
+        -------
+        DataFrame of shape (classes, classes), int64
+            Rows of the evaluated set: true class in the index, predicted class in the columns.
+        """
+        names = self.per_class(head).index
+        truth, predicted = (np.array(self.classes[head])[side[head]] for side in (self.labels, self.predicted))
+        return pd.DataFrame(confusion_matrix(truth, predicted, labels=list(names)), names, names)
+
+    def wrong(self, head: str) -> pd.DataFrame:
+        """Return every notice with a wrong prediction, the most confident mistake first.
+
+        Parameters
+        ----------
+        head
+            A label of the run.
+
+        Returns
+        -------
+        DataFrame
+            Columns `id_aviso`, `verdadera`, `predicha`, `confianza` (0 to 1) and `texto`, complete.
+        """
         names = np.array(self.classes[head])
         table = pd.DataFrame(
             {
+                ID: self.ids,
                 "verdadera": names[self.labels[head]],
                 "predicha": names[self.predicted[head]],
-                "ejemplo": [text[:EXAMPLE_CHARACTERS] for text in self.texts],
-                "confianza": self.confidence[head],
+                "confianza": self.confidence[head].astype(float).round(DECIMALS),
+                TEXT: self.texts,
             }
         )
-        totals = table["verdadera"].value_counts()
-        wrong = table[table["verdadera"] != table["predicha"]].sort_values("confianza", ascending=False, kind="stable")
-        pairs = wrong.groupby(["verdadera", "predicha"]).agg(filas=("ejemplo", "size"), ejemplo=("ejemplo", "first"))
+        mistakes = table[table["verdadera"] != table["predicha"]]
+        return mistakes.sort_values("confianza", ascending=False, kind="stable").reset_index(drop=True)
+
+    def confused_pairs(self, head: str, most: int = 10) -> pd.DataFrame:
+        """Return the most frequent mistakes: true and predicted class, rows, share of the true class, an example."""
+        pairs = self.wrong(head).groupby(["verdadera", "predicha"]).agg(filas=(TEXT, "size"), ejemplo=(TEXT, "first"))
         pairs = pairs.reset_index().sort_values("filas", ascending=False, kind="stable").head(most)
+        totals = self.per_class(head)["filas"]
         pairs["% de la clase"] = (100 * pairs["filas"] / pairs["verdadera"].map(totals)).round(1)
         return pairs[["verdadera", "predicha", "filas", "% de la clase", "ejemplo"]].reset_index(drop=True)
 
@@ -126,14 +161,20 @@ class Evaluation:
             "metrics": self.metrics,
         }
         write_text(folder / "metrics.json", json.dumps(metadata, ensure_ascii=False, indent=2) + "\n")
-        rows = pd.DataFrame({TEXT: self.texts})
+        rows = pd.DataFrame({ID: self.ids, TEXT: self.texts})
         for head, names in self.classes.items():
-            write_table(self.per_class(head).reset_index(names="clase"), folder / f"per_class_{head}.csv")
-            write_table(self.confusion(head).reset_index(names="verdadera"), folder / f"confusion_{head}.csv")
-            write_table(self.confused_pairs(head, most=50), folder / f"confused_{head}.csv")
+            counts = self.confusion(head)
+            shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+            for name, table in (
+                ("per_class", self.per_class(head).reset_index(names="clase")),
+                ("confusion", shares.reset_index(names="verdadera")),
+                ("confused", self.confused_pairs(head, most=50)),
+                ("wrong", self.wrong(head)),
+            ):
+                write_table(table.round(DECIMALS), folder / f"{name}_{head}.csv")
             rows[head] = np.array(names)[self.labels[head]]
             rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
-            rows[f"conf_{head}"] = self.confidence[head].round(4)
+            rows[f"conf_{head}"] = self.confidence[head].round(DECIMALS)
         write_table(rows, folder / "predictions.csv")
 
 
@@ -156,11 +197,11 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     prepared = _as_trained(run, frame)
     if prepared is not None:
         rows = prepared.split["test"]
-        texts = [prepared.texts[row] for row in rows]
-        return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()})
+        labels = {head: y[rows] for head, y in prepared.labels.items()}
+        return _score(run, "las filas de prueba", frame.iloc[rows], labels)
     if data:
-        texts, labels, left_out, unknown = _known_rows(run, frame)
-        found = _score(run, f"todas las filas de {data}", texts, labels)
+        known, labels, left_out, unknown = _known_rows(run, frame)
+        found = _score(run, f"todas las filas de {data}", known, labels)
         return dataclasses.replace(found, left_out=left_out, unknown=unknown)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
@@ -179,15 +220,17 @@ def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
 
 def _known_rows(
     run: Run, frame: pd.DataFrame
-) -> tuple[list[str], dict[str, np.ndarray], int, dict[str, dict[str, int]]]:
-    """Return the texts and labels of the rows whose labels the run knows, and what was excluded.
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], int, dict[str, dict[str, int]]]:
+    """Return the rows whose labels the run knows, their class indices, and what was excluded.
 
     A class that the training merged into another counts as that one. A run of an earlier version does not say which
     they were: a label it does not know may never have been seen, so the row is excluded, not scored as `Other`.
 
     Returns
     -------
-    texts, labels, left_out, unknown
+    known : DataFrame
+        Rows of `frame`.
+    labels, left_out, unknown
         As in `Evaluation`.
     """
     merged = run.metadata["data"].get("merged", {})
@@ -205,7 +248,7 @@ def _known_rows(
             f"{_name_labels(unknown)}."
         )
     labels = {head: values[keep] for head, values in codes.items()}
-    return frame[TEXT][keep].tolist(), labels, int((~keep).sum()), unknown
+    return frame[keep], labels, int((~keep).sum()), unknown
 
 
 def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
@@ -215,7 +258,9 @@ def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
     return ", ".join(named[:NAMED_LABELS]) + more
 
 
-def _score(run: Run, source: str, texts: list[str], labels: dict[str, np.ndarray]) -> Evaluation:
+def _score(run: Run, source: str, rows: pd.DataFrame, labels: dict[str, np.ndarray]) -> Evaluation:
+    texts = rows[TEXT].tolist()
     found = inference.score_texts(run, texts, "Evaluando")
     confidence = {head: inference.probabilities(values).max(axis=1) for head, values in found.items()}
-    return Evaluation(source, texts, run.classes, labels, inference.predictions(found), confidence)
+    predicted = inference.predictions(found)
+    return Evaluation(source, texts, rows[ID].tolist(), run.classes, labels, predicted, confidence)

@@ -1,12 +1,16 @@
-"""Draw the history of a training as animation frames: loss per step, F1 per epoch and the confusion matrix."""
+"""Draw the history of a training as a GIF: loss per step, F1 per epoch and the confusion matrix."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import base64
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ocensa_nb.figures.style import COLOURS, GREY, SMOOTHING, line_styles, share_colours
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.figures.style import COLOURS, GREY, SMOOTHING, line_styles, share_colours, style
+from ocensa_nb.files.atomic import atomic_write
+from ocensa_nb.storage.run_folder import GIF, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
 
 Lines = Sequence[Mapping[str, Any]]  # lines of a history
 SIZE = (9.0, 3.3)  # inches
+GIF_FRAMES = 80
+GIF_SHARE = 0.04  # maximum fraction of the training time spent on drawing, except for the first and last frames
+FRAME_MS, HELD_MS = 100, 3000
 
 
 class TrainingAnimation:
@@ -104,6 +111,46 @@ class TrainingAnimation:
         return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
 
 
+def training_gif(run: Run) -> Path | None:
+    """Write the training GIF of a run: loss, F1 and confusion matrix over time; the last frame lasts longer.
+
+    The number of frames, from 2 to `GIF_FRAMES`, is limited by `GIF_SHARE` of the training time.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+
+    Returns
+    -------
+    Path or None
+        The GIF in the run folder; None if the history has fewer than two steps with a loss or no epoch.
+    """
+    import imageio.v3 as iio
+
+    history = run.history()
+    if len(step_lines(history)) < 2 or not epoch_lines(history):
+        return None
+    deadline = time.perf_counter() + GIF_SHARE * run.metadata["seconds"]["training"]
+    with style():
+        film = TrainingAnimation(run, history)
+        started = time.perf_counter()
+        last = film.frame(len(history))
+        iio.imwrite("<bytes>", last, extension=".gif")  # to time it: a frame is drawn, and then encoded
+        now = time.perf_counter()
+        count = int(np.clip((deadline - now) / (now - started), 2, GIF_FRAMES))
+        frames = [film.frame(known) for known in np.linspace(0, len(history), count).astype(int)[:-1]]
+    with atomic_write(run.path / GIF) as fresh:
+        times = [*[FRAME_MS] * (count - 1), HELD_MS]
+        iio.imwrite(fresh, [*frames, last], extension=".gif", duration=times, loop=0)
+    return run.path / GIF
+
+
+def embedded(gif: Path) -> str:
+    """Return an HTML image with the GIF as base64; HTML copies of a notebook show no other kind of GIF."""
+    return f'<img src="data:image/gif;base64,{base64.b64encode(gif.read_bytes()).decode()}" alt="El entrenamiento">'
+
+
 def step_lines(history: Lines) -> Lines:
     """Return the lines of the steps that have a loss; a non-finite loss is stored as None."""
     return [line for line in history if "step" in line and line["loss"] is not None]
@@ -131,7 +178,7 @@ def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
     return drawn
 
 
-def draw_scores(axes: "Axes", heads: Iterable[str], epochs: Lines) -> list["Line2D"]:
+def draw_scores(axes: "Axes", heads: Collection[str], epochs: Lines) -> list["Line2D"]:
     """Draw the validation F1 of each head per epoch and return one line per head."""
     numbers = [line["epoch"] for line in epochs]
     drawn = [
@@ -141,5 +188,6 @@ def draw_scores(axes: "Axes", heads: Iterable[str], epochs: Lines) -> list["Line
     axes.set(xlabel="época", ylabel="F1 ponderado (0 a 1)", title="Validación")
     axes.set(xlim=(0.5, numbers[-1] + 0.5), ylim=(0, 1))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="lower right")
+    low = min(epochs[-1][f"{head}_f1"] for head in heads) < 0.45  # a curve would end behind the legend
+    axes.legend(loc="upper left" if low else "lower right")
     return drawn

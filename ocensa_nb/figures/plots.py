@@ -1,31 +1,25 @@
-"""Draw every figure and the training GIF. Each figure shows its units and a one-line reading, in Spanish."""
+"""Draw the figures of the notices and of a run. Each shows its units and a one-line reading, in Spanish."""
 
-import base64
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
 from ocensa_nb.encoders.token_table import recommend_max_length
 from ocensa_nb.figures import style
-from ocensa_nb.figures.animation import TrainingAnimation, draw_losses, draw_scores, epoch_lines, step_lines
-from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, share_colours, styled
-from ocensa_nb.files.atomic import atomic_write, create_new
-from ocensa_nb.storage.run_folder import GIF, Run
+from ocensa_nb.figures.animation import draw_losses, draw_scores, epoch_lines, step_lines
+from ocensa_nb.figures.style import CARD, COLOURS, GREY, INK, NO_DATA, new_figure, read_as, share_colours, styled
+from ocensa_nb.files.atomic import create_new
+from ocensa_nb.storage.run_folder import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GIF_FRAMES = 80
-GIF_SHARE = 0.04  # maximum fraction of the training time spent on drawing, except for the first and last frames
-FRAME_MS, HELD_MS = 100, 3000
-FEW_LABELS, MAX_CONFUSION_LABELS = 12, 60
-LABEL_LENGTH = 32  # maximum characters of a class name beside the matrix
+TOP_CLASSES = 12  # of a confusion matrix, so that it is legible 700 pixels wide
+MAX_NAMED_CLASSES = 60  # beyond, a figure with all of them names none
+ENOUGH_ROWS = 10  # of a class, for its share of hits to mean anything
+LABEL_LENGTH = 32  # maximum characters of a class name
 
 
 @styled
@@ -44,10 +38,20 @@ def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
     Figure
         Counts of texts in bins of two tokens.
     """
+    import seaborn as sns
+
     figure, axes = new_figure(8, 4)
     p95, p99 = np.percentile(lengths, [95, 99])
     recommended = recommend_max_length(lengths)
-    axes.hist(lengths, bins=np.arange(0, lengths.max() + 4, 2), color=COLOURS[0], alpha=0.85)
+    sns.histplot(
+        x=lengths,
+        binwidth=2,
+        binrange=(0, 2 * (int(lengths.max()) // 2 + 1)),
+        color=COLOURS[0],
+        alpha=0.85,
+        edgecolor=CARD,
+        ax=axes,
+    )
     for value, name, colour, line in (
         (p95, f"p95 = {p95:.0f}", COLOURS[2], "--"),
         (p99, f"p99 = {p99:.0f}", COLOURS[1], "--"),
@@ -69,10 +73,9 @@ def learning_curves(run: Run) -> "Figure":
     history = run.history()
     figure, (left, right) = new_figure(9, 4, columns=2)
     draw_losses(left, step_lines(history))
-    draw_scores(right, run.classes, epoch_lines(history))
     best = run.metrics["best_epoch"]
     right.axvline(best, color=GREY, linestyle=":", label=f"mejor época: {best}")
-    right.legend(loc="lower right")
+    draw_scores(right, run.classes, epoch_lines(history))
     monitor = run.config.monitor
     value = run.metrics["val"][monitor]
     read_as(figure, f"Se guardó la época {best}, la de mejor {monitor} en validación: {value:.3f}.")
@@ -80,167 +83,123 @@ def learning_curves(run: Run) -> "Figure":
 
 
 @styled
-def confusion(matrix: "pd.DataFrame", title: str) -> "Figure":
-    """Return the heat map of a normalised confusion matrix.
+def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
+    """Return a bar chart of the notices of each class, the most frequent first.
 
     Parameters
     ----------
-    matrix : DataFrame of shape (classes, classes)
-        Fractions of each true class: true classes in rows, predicted classes in columns.
+    sizes : Series of int
+        Notices per class, the class names in the index.
+    label
+        Name of the label.
+
+    Returns
+    -------
+    Figure
+        One bar per class; those beyond `MAX_NAMED_CLASSES` are one bar together.
+    """
+    import pandas as pd
+    import seaborn as sns
+
+    sizes = sizes.sort_values(ascending=False, kind="stable")
+    shown, rest = sizes[:MAX_NAMED_CLASSES], sizes[MAX_NAMED_CLASSES:]
+    if len(rest):
+        shown = pd.concat([shown, pd.Series({f"otras {len(rest)} clases": rest.sum()})])
+    figure, axes = new_figure(7, 1.5 + 0.2 * len(shown))
+    places = np.arange(len(shown))  # not the names: seaborn would average two that are equal
+    sns.barplot(x=shown.to_numpy(), y=places, orient="h", color=COLOURS[0], saturation=1, ax=axes)
+    axes.bar_label(axes.containers[0], [f"{count:,}" for count in shown], padding=3, fontsize=8)
+    axes.set_yticks(places, [_short(name) for name in shown.index], fontsize=8)
+    axes.set(xlabel="avisos", ylabel="", title=f"Clases de {label}: {len(sizes)}", xlim=(0, 1.1 * shown.max()))
+    axes.grid(False, axis="y")
+    ratio = sizes.iloc[0] / max(sizes.iloc[-1], 1)
+    few = int((sizes < ENOUGH_ROWS).sum())
+    read_as(
+        figure,
+        f"La clase más frecuente tiene {ratio:,.0f} veces los avisos de la menos frecuente; {few} de las {len(sizes)} "
+        f"tienen menos de {ENOUGH_ROWS}.",
+    )
+    return figure
+
+
+@styled
+def confusion(counts: "pd.DataFrame", title: str, all_classes: bool = False) -> "Figure":
+    """Return the heat map of a confusion matrix, as percentages of each true class.
+
+    Parameters
+    ----------
+    counts : DataFrame of shape (classes, classes), int64
+        Notices by true class (rows) and predicted class (columns), the most frequent true class first.
     title
         Title of the figure.
+    all_classes
+        Whether to draw all classes, and not only the `TOP_CLASSES` most frequent. Without it, the predictions of any
+        other class are one more column.
 
     Returns
     -------
     Figure
-        With class names if there are at most `MAX_CONFUSION_LABELS`.
+        With class names if at most `MAX_NAMED_CLASSES` are drawn, and percentages in the cells unless `all_classes`.
     """
-    names = [str(name) for name in matrix.index]
-    side = 5 + min(4.0, 0.09 * len(names))
-    figure, axes = new_figure(max(side, 6), side)
-    image = axes.imshow(matrix.to_numpy(), cmap=share_colours(), vmin=0, vmax=1)
-    if len(names) <= MAX_CONFUSION_LABELS:
-        size = 9 if len(names) <= FEW_LABELS else 7
-        short = [_plain(name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…") for name in names]
-        axes.set_xticks(range(len(names)), short, rotation=90, fontsize=size)
-        axes.set_yticks(range(len(names)), short, fontsize=size)
-    axes.set(xlabel="clase predicha", ylabel="clase verdadera", title=title)
-    axes.grid(False)
-    figure.colorbar(image, ax=axes, label="fracción de la clase verdadera", shrink=0.8)
-    seen = matrix.to_numpy().sum(axis=1) > 0  # a class that was only predicted has no true rows, so no recall
-    hits = np.where(seen, np.diag(matrix.to_numpy()), np.inf)
-    worst = _plain(names[int(hits.argmin())])
-    read_as(figure, f"La diagonal es el acierto; la clase que menos se reconoce es «{worst}» ({hits.min():.0%}).")
-    return figure
+    import seaborn as sns
 
-
-@styled
-def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
-    """Return a bar chart of the speedup of each technique over the baseline, on a logarithmic axis.
-
-    Parameters
-    ----------
-    results
-        From `compare.compare`.
-    which
-        `ladder` (cumulative, in order) or `alone` (individual, sorted by speedup).
-
-    Returns
-    -------
-    Figure
-        Error bars span the minimum and maximum over the rounds.
-    """
-    from matplotlib.patches import Patch
-
-    found = results[which] if which == "ladder" else sorted(results[which], key=lambda m: m["speedup"])
-    figure, axes = new_figure(9, 1.2 + 0.42 * len(found))
-    colours = {EXACT: COLOURS[2], GIVEN_FREEZING: COLOURS[0], TRADE: COLOURS[1]}
-    kinds = list(dict.fromkeys(m["kind"] for m in found))
-    for place, m in enumerate(found):
-        spread = [[m["speedup"] - m["speedup_min"]], [m["speedup_max"] - m["speedup"]]]
-        axes.barh(place, m["speedup"], xerr=spread, color=colours[m["kind"]], ecolor=GREY, capsize=3)
-        axes.annotate(f" ×{m['speedup']:.{0 if m['speedup'] >= 20 else 1}f}", (m["speedup_max"], place), va="center")
-    handles = [Patch(color=colours[kind], label=kind) for kind in kinds]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(kinds))
-    axes.set_yticks(range(len(found)), [m["title"] for m in found])
-    axes.invert_yaxis()
-    axes.grid(False, axis="y")
-    _count_logarithmically(axes)
-    axes.axvline(1, color=INK, linewidth=1)
-    axes.set_xlim(right=2 * max(m["speedup_max"] for m in found))
-    last = found[-1]
-    if which == "ladder":
-        axes.set(xlabel="veces más rápido que el punto de partida (escala logarítmica)", title="Una técnica sobre otra")
-        before, after = (f"{m['seconds_per_step']:.3g} s" for m in (found[0], last))
-        reading = f"Todas juntas: un paso tarda {after} en lugar de {before}."
-    else:
-        axes.set(xlabel="veces más rápido que el punto de partida (escala logarítmica)", title="Cada técnica sola")
-        reading = f"La que más gana por sí sola: {last['title']}, {last['speedup']:.1f} veces."
-    read_as(figure, reading)
-    return figure
-
-
-@styled
-def f1_against_time(points: list[dict[str, Any]], caption: str) -> "Figure":
-    """Return a scatter plot of validation F1 against seconds of training, one point per cumulative technique.
-
-    Parameters
-    ----------
-    points
-        From `quality_cost.quality`.
-    caption
-        The one-line reading.
-
-    Returns
-    -------
-    Figure
-        Error bars span the minimum and maximum over the seeds.
-    """
-    figure, axes = new_figure(9, 4.5)
-    for place, point in enumerate(points):
-        spread = [[point["f1"] - point["f1_min"]], [point["f1_max"] - point["f1"]]]
-        colour = COLOURS[0] if point["trained"] else COLOURS[5]
-        axes.errorbar(point["seconds"], point["f1"], yerr=spread, fmt="o", color=colour, ecolor=GREY, capsize=3)
-        axes.annotate(str(place), (point["seconds"], point["f1"]), xytext=(5, 6), textcoords="offset points")
-    names = "\n".join(f"{place}  {point['title']}" for place, point in enumerate(points))
-    axes.annotate(names, (1.02, 0.5), xycoords="axes fraction", va="center", fontsize=8)
-    _count_logarithmically(axes)
-    axes.set(
-        xlabel="segundos de los pasos (escala logarítmica)",
-        ylabel="F1 medio de validación (0 a 1)",
-        title="Calidad contra tiempo, peldaño a peldaño",
+    sizes = counts.sum(axis=1)
+    drawn = len(counts) if all_classes else min(TOP_CLASSES, len(counts))
+    shares = 100 * counts.div(sizes.where(sizes > 0), axis=0).to_numpy()  # NaN for a class that is only predicted
+    columns = [_short(name) for name in counts.columns[:drawn]]
+    matrix = shares[:drawn, :drawn]
+    if rest := len(counts) - drawn:
+        matrix = np.column_stack([matrix, shares[:drawn, drawn:].sum(axis=1)])
+        columns.append(f"otras {rest} clases")
+        title = f"{title}, las {drawn} clases más frecuentes de {len(counts)}"
+    rows = [f"{_short(name)} ({size:,})" for name, size in sizes[:drawn].items()]
+    few = drawn <= TOP_CLASSES
+    named = drawn <= MAX_NAMED_CLASSES
+    size = 9 if few else 7
+    below = 1.5 + named * 0.0085 * size * max(map(len, columns))  # inches, of the names under the matrix
+    figure, axes = new_figure(7 if few else 9, below + (max(2.2, 0.32 * drawn) if few else min(7.5, 3 + 0.1 * drawn)))
+    sns.heatmap(
+        matrix,
+        vmin=0,
+        vmax=100,
+        cmap=share_colours(),
+        annot=np.where(matrix >= 0.5, np.nan_to_num(matrix).round().astype(int).astype(str), "") if few else None,
+        fmt="",
+        annot_kws={"fontsize": size},
+        linewidths=0.5 if few else 0,
+        linecolor=NO_DATA,
+        xticklabels=columns if named else False,
+        yticklabels=rows if named else False,
+        cbar_kws={"label": "% de la clase verdadera", "shrink": 0.8},
+        ax=axes,
     )
-    axes.plot([], [], "o", color=COLOURS[0], label="entrenado")
-    axes.plot([], [], "o", color=COLOURS[5], label="misma función: su F1 es el del entrenado")
-    figure.legend(loc="outside upper center", ncols=2)
-    read_as(figure, caption)
+    axes.set_facecolor(NO_DATA)
+    axes.tick_params(length=0, labelsize=size)
+    axes.tick_params("x", rotation=90)
+    axes.tick_params("y", rotation=0)
+    axes.set(xlabel="clase predicha", ylabel="clase verdadera (avisos)", title=title)
+    axes.grid(False)
+    read_as(figure, _weakest_class(counts, drawn))
     return figure
 
 
-def training_gif(run: Run) -> Path | None:
-    """Write the training GIF of a run: loss, F1 and confusion matrix over time; the last frame lasts longer.
-
-    The number of frames, from 2 to `GIF_FRAMES`, is limited by `GIF_SHARE` of the training time.
-
-    Parameters
-    ----------
-    run
-        A finished run.
-
-    Returns
-    -------
-    Path or None
-        The GIF in the run folder; None if the history has fewer than two steps with a loss or no epoch.
-    """
-    from PIL import Image
-
-    history = run.history()
-    if len(step_lines(history)) < 2 or not epoch_lines(history):
-        return None
-    deadline = time.perf_counter() + GIF_SHARE * run.metadata["seconds"]["training"]
-    with style.style():
-        film = TrainingAnimation(run, history)
-        # One palette for all frames, so that only changed pixels are written. With more colours white is not preserved.
-        palette = Image.fromarray(film.frame(len(history))).quantize(128, Image.Quantize.MAXCOVERAGE)
-
-        def frame(known: int) -> Image.Image:
-            return Image.fromarray(film.frame(known)).quantize(palette=palette, dither=Image.Dither.NONE)
-
-        started = time.perf_counter()
-        last = frame(len(history))
-        now = time.perf_counter()
-        count = int(np.clip((deadline - now) / (now - started), 2, GIF_FRAMES))
-        first, *more = (frame(known) for known in np.linspace(0, len(history), count).astype(int)[:-1])
-    path = run.path / GIF
-    with atomic_write(path) as fresh:
-        times = [*[FRAME_MS] * (count - 1), HELD_MS]
-        first.save(fresh, save_all=True, append_images=[*more, last], duration=times, loop=0)
-    return path
-
-
-def embedded(gif: Path) -> str:
-    """Return an HTML image with the GIF as base64; HTML copies of a notebook show no other kind of GIF."""
-    return f'<img src="data:image/gif;base64,{base64.b64encode(gif.read_bytes()).decode()}" alt="El entrenamiento">'
+def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
+    """Return a Spanish reading of a confusion matrix: the worst recall of the first classes that have enough rows."""
+    matrix, names = counts.to_numpy()[:drawn], list(counts.index)
+    sizes = matrix.sum(axis=1)
+    if sizes.max() < ENOUGH_ROWS:
+        return f"Ninguna clase llega a {ENOUGH_ROWS} avisos: con tan pocos, estos porcentajes dicen poco."
+    recall = np.divide(matrix.diagonal(), sizes, out=np.full(len(sizes), np.inf), where=sizes >= ENOUGH_ROWS)
+    worst = int(recall.argmin())
+    if recall[worst] == 1:
+        return f"Todas las clases con {ENOUGH_ROWS} avisos o más se reconocen siempre."
+    mistakes = matrix[worst].copy()
+    mistakes[worst] = 0
+    taken = int(mistakes.argmax())
+    return (
+        f"Con {ENOUGH_ROWS} avisos o más, la menos reconocida: «{_short(names[worst])}», {100 * recall[worst]:.0f} % "
+        f"de {sizes[worst]:,}; se toma sobre todo por «{_short(names[taken])}» ({mistakes[taken]:,})."
+    )
 
 
 def save(figure: "Figure", path: Path) -> None:
@@ -249,16 +208,7 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(fresh, dpi=110)
 
 
-def _plain(text: str) -> str:
-    """Return text with its dollar signs escaped; matplotlib reads text between two dollars as a formula."""
-    return text.replace("$", r"\$")
-
-
-def _count_logarithmically(axes: "Axes") -> None:
-    """Make the horizontal axis logarithmic, with plain numbers at 1, 2, 5, 10, 20, etc."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+def _short(name: object) -> str:
+    """Return a class name cut to `LABEL_LENGTH`, its dollars escaped: matplotlib reads a formula between two."""
+    text = str(name)
+    return (text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…").replace("$", r"\$")

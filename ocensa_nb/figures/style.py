@@ -5,6 +5,7 @@ Figures have a white background, so they are legible on light and dark pages, in
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Palette of Okabe & Ito, distinguishable by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY, INK, CARD = "#6B6B6B", "#1A1A1A", "#FFFFFF"
+NO_DATA = "#EBEBEB"
 SMOOTHING = 0.05  # weight of the newest step in a smoothed loss
 DASHES = ("-", "--", ":")
 STYLE: dict[str, Any] = {
@@ -50,7 +52,8 @@ def style() -> Iterator[None]:
     """Apply our style inside the block, ignoring the user's matplotlib style."""
     from matplotlib.style import context
 
-    with context(STYLE, after_reset=True):
+    with context(STYLE, after_reset=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # seaborn 0.12, Kaggle's, sets an option that pandas will drop
         yield
 
 
@@ -111,7 +114,7 @@ def share_colours() -> "Colormap":
     """Return the colour map of fractions, from 0 (white) to 1 (dark blue); NaN is grey."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("shares", [CARD, COLOURS[0], "#001F33"]).with_extremes(bad="#EBEBEB")
+    return LinearSegmentedColormap.from_list("shares", [CARD, COLOURS[0], "#001F33"]).with_extremes(bad=NO_DATA)
 
 
 # The panel uses the page's text colour, and a grey for borders that is visible on light and dark pages.

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ def compared(csv, tmp_path_factory):
     """Return what the verb `compare` says and writes, by a real process."""
     folder = tmp_path_factory.mktemp("compare") / "out"
     command = [sys.executable, "-m", "ocensa_nb", "compare", "--data", csv, "--model", "tiny", "--steps", 2]
-    command += ["--quality", "True", "--epochs", 1, "--out", folder, "--json", "-"]
+    command += ["--quality", "True", "--epochs", 2, "--seeds", 2, "--out", folder, "--json", "-"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), folder, done.stderr
@@ -66,13 +67,34 @@ def test_each_rung_computes_less_than_the_one_before_it_where_it_should(compared
 
 
 def test_the_quality_of_rungs_of_one_function_is_one(compared):
-    points = compared[0]["quality"]
-    assert [point["name"] for point in points] == [rung["name"] for rung in compared[0]["ladder"]]
+    curves = pd.DataFrame(compared[0]["quality"]).groupby("name", sort=False)
+    assert list(curves.groups) == [rung["name"] for rung in compared[0]["ladder"]]
     # No text of these is longer than 128 tokens, so that limit changes nothing either.
     mixed = ["mixed_precision"] if compared[0]["halves"] else []
-    assert [p["name"] for p in points if p["trained"]] == ["max_length", *mixed, "trunk_cache"]
-    assert len({point["f1"] for point in points[:6]}) == 1
-    assert all(0 <= point["f1_min"] <= point["f1"] <= point["f1_max"] <= 1 for point in points)
+    assert [name for name, curve in curves if curve["trained"].all()] == ["max_length", *mixed, "trunk_cache"]
+    same = [curve["f1"].tolist() for _, curve in curves][:6]
+    assert same == [same[0]] * 6
+
+
+def test_quality_has_time_and_f1_of_every_rung_seed_and_epoch(compared):
+    results = compared[0]
+    points = pd.DataFrame(results["quality"])
+    assert points["f1"].between(0, 1).all()
+    for rung in results["ladder"]:
+        curve = points[points["name"] == rung["name"]]
+        assert list(zip(curve["seed"], curve["epoch"], strict=True)) == [(42, 1), (42, 2), (43, 1), (43, 2)]
+        first, second = curve["seconds"][:2]
+        assert second - first == pytest.approx((rung["run_seconds"] - rung["build_seconds"]) / 15)
+        assert first - rung["build_seconds"] == pytest.approx(second - first)
+        if curve["trained"].all():
+            assert (curve["trained_seconds"][1:2] > curve["trained_seconds"][:1].item()).all()
+
+
+def test_quality_says_before_every_training_which_it_is_and_what_is_left(compared):
+    trained = [point for point in compared[0]["quality"] if point["trained"]]
+    for number in range(1, len(trained) // 2 + 1):
+        assert f"Entrenamiento {number} de {len(trained) // 2}: " in compared[2]
+    assert compared[2].count("Faltan unos ") == len(trained) // 2
 
 
 def test_a_verdict_is_said_of_every_technique_of_the_guide_and_everything_is_written(compared):
@@ -80,8 +102,15 @@ def test_a_verdict_is_said_of_every_technique_of_the_guide_and_everything_is_wri
     for words in ("max_length = 128", "Congelar", "Acumular", "mitad de capas", "GPU", "workers"):
         assert words in (folder / "verdicts.txt").read_text(encoding="utf-8")
     assert "Todo junto" in said
-    names = {"compare.json", "ladder.csv", "ladder.png", "alone.csv", "alone.png", "quality.png", "verdicts.txt"}
+    names = {"compare.json", "ladder.csv", "ladder.png", "alone.csv", "alone.png"} | {
+        "quality.csv",
+        "quality.png",
+        "verdicts.txt",
+    }
     assert {file.name for file in folder.iterdir()} == names
+    saved = pd.read_csv(folder / "quality.csv")
+    assert saved["title"].tolist() == [rung["title"] for rung in results["ladder"]]
+    assert saved["best"].between(0, 1).all()
     assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == results
 
 

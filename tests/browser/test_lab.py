@@ -2,13 +2,15 @@
 
 import pytest
 
+from tests.helpers.lab import until
+
 OWN = {
     "01": (),
     "02": ("model", "data"),
     "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel has tests of its own
     "04": ("run",),
 }
-PICTURES = {"01": 0, "02": 1, "03": 2, "04": 1}
+PICTURES = {"01": 0, "02": 4, "03": 1, "04": 1}
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -22,3 +24,12 @@ def test_run_all_leaves_every_picture_and_nothing_red_or_cut(notebook, csv, run,
     assert opened.pictures() == PICTURES[name]
     saved = [cell for cell in opened.save()["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in saved] == list(range(1, len(saved) + 1))
+
+
+def test_choosing_another_label_in_notebook_04_draws_its_confusion(notebook, run):
+    opened = notebook("04").set_parameters(run=str(run.path)).open()
+    opened.run_all().wait_until_idle()
+    opened.page.locator(".widget-dropdown select").nth(1).select_option(index=1)
+    assert until(lambda: opened.pictures() == 2, 60)
+    assert opened.errors() == []
+    assert opened.overflowing() == []

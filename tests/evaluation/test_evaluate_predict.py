@@ -1,6 +1,7 @@
 """Evaluation counts every row as it should; prediction gives back the file it was given."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -133,8 +134,9 @@ def test_the_tables_agree_with_the_rows(evaluation):
         guess = evaluation.predicted[head]
         confusion = evaluation.confusion(head)
         rows = confusion.sum(axis=1)
-        present = [name for i, name in enumerate(evaluation.classes[head]) if (y == i).any()]
-        np.testing.assert_allclose(rows[present], 1.0)
+        assert rows.tolist() == sorted(rows, reverse=True)
+        assert rows[rows > 0].to_dict() == {evaluation.classes[head][i]: (y == i).sum() for i in np.unique(y)}
+        assert confusion.to_numpy().trace() == (y == guess).sum()
         assert evaluation.per_class(head)["filas"].sum() == len(y)
         pairs = evaluation.confused_pairs(head, most=10_000)
         assert pairs["filas"].sum() == (y != guess).sum()
@@ -145,9 +147,31 @@ def test_an_evaluation_is_saved_whole_and_never_over_another(evaluation, tmp_pat
     folder = evaluation.save(tmp_path / "evaluation")
     rows = pd.read_csv(folder / "predictions.csv")
     assert len(rows) == len(evaluation.texts)
-    assert {"texto", "causa", "pred_causa", "conf_causa"} <= set(rows)
+    assert {"id_aviso", "texto", "causa", "pred_causa", "conf_causa"} <= set(rows)
     with pytest.raises(UserError, match="no está vacía"):
         evaluation.save(folder)
+
+
+def test_wrong_notices_are_all_listed_as_they_are_in_the_file_most_confident_first(evaluation, csv):
+    table = pd.read_csv(csv, dtype=str).set_index("id_aviso")
+    for head, column in (("modo", "modo_falla"), ("causa", "causa_falla")):
+        wrong = evaluation.wrong(head)
+        assert len(wrong) == (evaluation.labels[head] != evaluation.predicted[head]).sum() > 0
+        assert wrong["confianza"].is_monotonic_decreasing
+        for row in wrong.itertuples():
+            source = table.loc[row.id_aviso]
+            assert row.texto.startswith(" ".join(source["descripcion"].split()))
+            assert row.predicha != row.verdadera
+            assert row.verdadera in (source[column], "Other (OTH)", "Other")  # rare classes are merged
+
+
+def test_saved_tables_have_at_most_four_decimals_and_whole_texts(evaluation, tmp_path):
+    folder = evaluation.save(tmp_path / "evaluation")
+    for path in folder.glob("*.csv"):
+        numbers = re.findall(r"(?<![^,\n])\d+\.\d+(?![^,\r\n])", path.read_text(encoding="utf-8-sig"))
+        assert max((len(number.split(".")[1]) for number in numbers), default=0) <= 4
+    saved = pd.read_csv(folder / "wrong_causa.csv", dtype={"id_aviso": str})
+    assert saved["texto"].tolist() == evaluation.wrong("causa")["texto"].tolist()
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))

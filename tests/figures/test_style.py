@@ -91,18 +91,18 @@ def rewrite(run, change):
 
 
 def test_the_gif_is_small_fits_a_notebook_and_holds_a_last_frame_unlike_the_first(copy):
-    path = plots.training_gif(copy)
+    path = animation.training_gif(copy)
     drawn = frames(path)
-    assert 2 <= len(drawn) <= plots.GIF_FRAMES
+    assert 2 <= len(drawn) <= animation.GIF_FRAMES
     assert path.stat().st_size < 1_500_000
     assert 700 <= drawn[0][0].shape[1] <= 900
-    assert drawn[-1][1] == plots.HELD_MS == 3000
+    assert drawn[-1][1] == animation.HELD_MS == 3000
     assert not np.array_equal(drawn[0][0], drawn[-1][0])
 
 
 def test_the_gif_takes_no_more_of_the_training_than_its_share(copy):
     copy.metadata["seconds"]["training"] = 0.0
-    assert len(frames(plots.training_gif(copy))) == 2
+    assert len(frames(animation.training_gif(copy))) == 2
 
 
 def test_the_last_frame_names_the_epoch_that_was_kept_and_shows_its_numbers(copy):
@@ -141,11 +141,11 @@ def test_the_confusion_of_the_gif_changes_from_epoch_to_epoch_and_is_blank_befor
 
 def test_a_history_of_before_there_was_confusion_in_it_is_still_drawn(copy):
     rewrite(copy, lambda line: {name: value for name, value in line.items() if name != "confusion"})
-    drawn = frames(plots.training_gif(copy))
+    drawn = frames(animation.training_gif(copy))
     assert len(drawn) > 2
     assert not np.array_equal(drawn[0][0], drawn[-1][0])
 
 
 def test_a_history_too_short_to_show_gives_no_gif(copy):
     rewrite(copy, lambda line: line if line.get("step", 0) == 1 else None)
-    assert plots.training_gif(copy) is None
+    assert animation.training_gif(copy) is None

@@ -22,7 +22,7 @@ from ocensa_nb.data import synthetic
 from ocensa_nb.data.read_table import read_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
-from ocensa_nb.figures import comparison_report, plots
+from ocensa_nb.figures import animation, comparison_report
 from ocensa_nb.files import temporary
 from ocensa_nb.paths import ROOT
 from ocensa_nb.storage import array_cache
@@ -90,7 +90,7 @@ def save_comparison(results, out):
 
 
 def draw_gif(run):
-    plots.training_gif(Run.load(run))
+    animation.training_gif(Run.load(run))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_gif_killed_at_any_file_operation_is_whole_or_absent(run, tmp_path):
         if (copy / GIF).exists():
             with Image.open(copy / GIF) as image:
                 image.seek(image.n_frames - 1)
-        plots.training_gif(Run.load(copy))
+        animation.training_gif(Run.load(copy))
         assert not leftovers(copy)
         with Image.open(copy / GIF) as image:
             assert image.n_frames >= 2

@@ -230,7 +230,7 @@ TRAIN = [
 
 
 def test_training_resumed_from_any_folder_ends_well_or_with_a_message(interrupted, small, monkeypatch):
-    monkeypatch.setattr("ocensa_nb.figures.plots.training_gif", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.animation.training_gif", lambda *_: None)
     folder = interrupted.with_name("run")
     names = [str(path.relative_to(interrupted)) for path in sorted(interrupted.rglob("*.*")) if path.is_file()]
     names = [name for name in names if not name.startswith(".")]

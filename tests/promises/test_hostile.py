@@ -325,7 +325,7 @@ class TestPaths:
         names = ["../fuera", "a\0b", "a\nb", "=cmd|x"]
         zeros = np.array([0, 1, 2, 3])
         found = Evaluation(
-            "x", ["t"] * 4, {"modo": names}, {"modo": zeros}, {"modo": zeros[::-1].copy()}, {"modo": zeros}
+            "x", ["t"] * 4, ["1"] * 4, {"modo": names}, {"modo": zeros}, {"modo": zeros[::-1].copy()}, {"modo": zeros}
         )
         folder = found.save(tmp_path / "inside" / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["inside"]
@@ -335,6 +335,7 @@ class TestPaths:
             "per_class_modo.csv",
             "confusion_modo.csv",
             "confused_modo.csv",
+            "wrong_modo.csv",
             "predictions.csv",
         }
 

@@ -10,7 +10,7 @@ from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import step_if_finite
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.errors import DivergedError
-from ocensa_nb.figures import plots
+from ocensa_nb.figures import animation, plots
 from ocensa_nb.storage.checkpoint_files import CheckpointFiles
 from ocensa_nb.storage.run_folder import LAST
 from ocensa_nb.training import nonfinite, time_estimate, train
@@ -53,7 +53,7 @@ def test_a_step_that_is_not_finite_changes_nothing_is_named_and_the_training_goe
     assert [line["step"] for line in lines if line["loss"] is None] == [3, 4]
     assert all(math.isfinite(line["loss"]) for line in run.history() if "step" not in line)
     assert all(0 <= value <= 1 for name, value in run.metrics["test"].items() if name.endswith("_f1"))
-    assert plots.training_gif(run).exists()
+    assert animation.training_gif(run).exists()
     plots.learning_curves(run)
 
 
