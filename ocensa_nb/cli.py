@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
@@ -22,7 +22,7 @@ from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
 from ocensa_nb.runtime.streams import SafeStream, safe_output
 
-Out = Annotated[str, Doc("dónde se escribe; nunca sobre algo que ya existe")]
+Out = Annotated[str, Doc("dónde se escribe; no se sobrescribe nada")]
 Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
 MOST_ROWS = 5_000_000  # all rows are in memory at once
 RunFolder = Annotated[str, Doc("carpeta de una corrida terminada")]
@@ -98,16 +98,25 @@ def evaluate(
     }
 
 
-def predict(run: RunFolder, data: Data, out: Out) -> dict[str, Any]:
+def predict(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[str, Doc("archivo nuevo; sin extensión, se le pone la de su formato")],
+    format: Annotated[
+        Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
+    ] = "auto",
+) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
+    from ocensa_nb.data.read_table import EXCEL_SUFFIXES
     from ocensa_nb.data.write_table import free_table
     from ocensa_nb.evaluation import predict as prediction
     from ocensa_nb.storage.run_folder import Run
 
     trained = Run.load(run)
-    free_table(out)  # fail before the work, not after
+    like = ".xlsx" if Path(data).suffix.lower() in EXCEL_SUFFIXES else ".csv"
+    free_table(out, format, like)  # fail before the work, not after
     table = prediction.predict(trained, data)
-    path = prediction.save(table, out)
+    path = prediction.save(table, out, format)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
     blank = f"; las otras {len(table) - scored:,} no tienen texto" if scored < len(table) else ""
     print(f"{scored:,} de {len(table):,} filas con predicción en {path}{blank}.")

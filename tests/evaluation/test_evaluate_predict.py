@@ -1,6 +1,7 @@
 """Evaluation counts every row as it should; prediction gives back the file it was given."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -196,6 +197,36 @@ def test_prediction_keeps_rows_columns_and_order_and_leaves_rows_without_text_bl
     assert set(result.loc[~blank, "pred_causa"]) <= set(run.classes["causa"])
     confidence = result.loc[~blank, "conf_causa"].astype(float)
     assert confidence.between(0, 1).all()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8-sig", "utf-16"])
+def test_prediction_of_a_csv_keeps_its_separator_encoding_and_decimal_mark(run, tmp_path, encoding):
+    source = tmp_path / "avisos.csv"
+    source.write_text("Descripción;Horas\nfuga en válvula;2,5\n;0,25\nruido en el motor;\n", encoding=encoding)
+    path = predict.save(predict.predict(run, source), tmp_path / "out")
+    assert path == tmp_path / "out.csv"
+    content = path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf") == (encoding == "utf-8-sig")
+    header, first, blank, _ = content.decode(encoding).splitlines()
+    assert header == "Descripción;Horas;pred_modo;conf_modo;pred_causa;conf_causa;pred_prioridad;conf_prioridad"
+    assert first.startswith("fuga en válvula;2,5;")
+    assert all(re.fullmatch(r"[01],\d{1,4}", conf) for conf in first.split(";")[3::2])
+    assert blank == ";0,25;;;;;;"
+
+
+def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(run, tmp_path):
+    source = tmp_path / "avisos.xlsx"
+    pd.DataFrame({"Descripción": ["fuga en válvula", ""], "N": ["1", "2"]}).to_excel(source, index=False)
+    table = predict.predict(run, source)
+    path = predict.save(table, tmp_path / "out")
+    assert path == tmp_path / "out.xlsx"
+    confidence = pd.read_excel(path)["conf_modo"]
+    assert 0 < confidence[0] <= 1
+    assert np.isnan(confidence[1])
+    written = predict.save(table, tmp_path / "out2", "csv").read_bytes()
+    assert written.startswith("\ufeffDescripción;N;pred_modo;conf_modo;".encode())
+    with pytest.raises(UserError, match="el formato pedido es csv"):
+        predict.save(table, tmp_path / "otro.xlsx", "csv")
 
 
 def test_predictions_do_not_depend_on_the_company_a_row_is_in(run, tmp_path):

@@ -36,9 +36,13 @@ def test_generate_train_evaluate_and_predict_follow_one_another(tmp_path):
     assert metrics["causa_f1"] == pytest.approx(result["test"]["causa_f1"], abs=1e-6)
     assert (tmp_path / "evaluation/confusion_causa.png").exists()
 
-    done = ocensa("predict", "--run", run, "--data", ROOT / "data/example_iw69.csv", "--out", tmp_path / "p.csv")
+    predict = ["predict", "--run", run, "--data", ROOT / "data/example_iw69.csv"]
+    done = ocensa(*predict, "--out", tmp_path / "p", "--format", "xlsx")
     assert done.returncode == 0, done.stderr
-    assert len(pd.read_csv(tmp_path / "p.csv")) == 300
+    assert len(pd.read_excel(tmp_path / "p.xlsx")) == 300
+    done = ocensa(*predict, "--out", tmp_path / "p.csv", "--format", "xlsx")
+    assert done.returncode == 1
+    assert "termina en .csv, pero el formato pedido es xlsx" in done.stderr
 
 
 def test_a_user_error_is_its_sentence_alone_and_exit_code_1():
