@@ -118,8 +118,8 @@ def predict(
     table = prediction.predict(trained, data)
     path = prediction.save(table, out, format)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
-    blank = f"; las otras {len(table) - scored:,} no tienen texto" if scored < len(table) else ""
-    print(f"{scored:,} de {len(table):,} filas con predicción en {path}{blank}.")
+    blank = f" Filas sin texto, que quedan sin predicción: {len(table) - scored:,}." if scored < len(table) else ""
+    print(f"{scored:,} de {len(table):,} filas con predicción en {path}.{blank}")
     return {"out": str(path), "rows": len(table), "scored": scored}
 
 

@@ -120,7 +120,7 @@ def _write_csv(table: pd.DataFrame, path: Path, fresh: Path, form: CsvFormat) ->
         table.to_csv(fresh, encoding="utf-8-sig", **settings)
         name = _ENCODINGS.get(form.encoding, form.encoding)
         lacking = clipped(error.object[error.start : error.end])
-        print(f"«{path}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
+        print(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
 
 
 def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:

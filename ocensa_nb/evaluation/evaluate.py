@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb.data import notices
+from ocensa_nb.data.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.data.notices import TEXT
 from ocensa_nb.data.write_table import write_table
 from ocensa_nb.errors import UserError
@@ -32,7 +33,7 @@ class Evaluation:
 
     texts: (rows,); classes: the names behind the indices; labels, predicted: int64 (rows,) per head; confidence:
     probability of the predicted class, float32 (rows,) per head; left_out: rows excluded for a label the run does not
-    know; unknown: those labels and their rows, per head.
+    know; unknown: those labels and their rows, per head; csv_format: that of the file, for the tables.
     """
 
     source: str
@@ -43,6 +44,7 @@ class Evaluation:
     confidence: dict[str, np.ndarray]
     left_out: int = 0
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
+    csv_format: CsvFormat = SPANISH_EXCEL
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -127,14 +129,17 @@ class Evaluation:
         }
         write_text(folder / "metrics.json", json.dumps(metadata, ensure_ascii=False, indent=2) + "\n")
         rows = pd.DataFrame({TEXT: self.texts})
+        tables = {}
         for head, names in self.classes.items():
-            write_table(self.per_class(head).reset_index(names="clase"), folder / f"per_class_{head}.csv")
-            write_table(self.confusion(head).reset_index(names="verdadera"), folder / f"confusion_{head}.csv")
-            write_table(self.confused_pairs(head, most=50), folder / f"confused_{head}.csv")
+            tables[f"per_class_{head}.csv"] = self.per_class(head).reset_index(names="clase")
+            tables[f"confusion_{head}.csv"] = self.confusion(head).reset_index(names="verdadera")
+            tables[f"confused_{head}.csv"] = self.confused_pairs(head, most=50)
             rows[head] = np.array(names)[self.labels[head]]
             rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
-            rows[f"conf_{head}"] = self.confidence[head].round(4)
-        write_table(rows, folder / "predictions.csv")
+            rows[f"conf_{head}"] = self.confidence[head]
+        tables["predictions.csv"] = rows
+        for name, table in tables.items():
+            write_table(table, folder / name, self.csv_format)
 
 
 def evaluate(run: Run, data: str | Path = "") -> Evaluation:
@@ -153,15 +158,17 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
             "se reconoce por su contenido, se llame como se llame, y se evalúan solo sus filas de prueba."
         )
     frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields)
+    csv_format = frame.attrs.get(ATTRIBUTE, SPANISH_EXCEL)
     prepared = _as_trained(run, frame)
     if prepared is not None:
         rows = prepared.split["test"]
         texts = [prepared.texts[row] for row in rows]
-        return _score(run, "las filas de prueba", texts, {head: y[rows] for head, y in prepared.labels.items()})
+        labels = {head: y[rows] for head, y in prepared.labels.items()}
+        return dataclasses.replace(_score(run, "las filas de prueba", texts, labels), csv_format=csv_format)
     if data:
         texts, labels, left_out, unknown = _known_rows(run, frame)
         found = _score(run, f"todas las filas de {data}", texts, labels)
-        return dataclasses.replace(found, left_out=left_out, unknown=unknown)
+        return dataclasses.replace(found, left_out=left_out, unknown=unknown, csv_format=csv_format)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
         f"Recupere el archivo de entonces, o dé otro archivo etiquetado con {how}."

@@ -151,6 +151,19 @@ def test_an_evaluation_is_saved_whole_and_never_over_another(evaluation, tmp_pat
         evaluation.save(folder)
 
 
+@pytest.mark.parametrize(("suffix", "encoding"), [(".csv", "cp1252"), (".xlsx", "utf-8-sig")])
+def test_tables_of_an_evaluation_have_the_csv_format_of_the_file_and_four_decimals(run, tmp_path, suffix, encoding):
+    table, path = synthetic.generate(40, seed=11), tmp_path / f"otro{suffix}"
+    table.to_csv(path, sep=";", index=False, encoding=encoding) if suffix == ".csv" else table.to_excel(path)
+    folder = evaluate.evaluate(run, path).save(tmp_path / "out")
+    assert len(list(folder.glob("*.csv"))) == 10
+    for file in folder.glob("*.csv"):
+        text = file.read_bytes().decode(encoding)
+        assert ";" in text.splitlines()[0]
+        assert not re.search(r"(?<=;)\d+(\.\d+|,\d{5,})(?=[;\r\n])", text)
+    assert re.search(r";0,\d{1,4}[;\r\n]", (folder / "per_class_causa.csv").read_bytes().decode(encoding))
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
 def test_the_flat_metrics_are_scikit_learns(pairs):
     truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
