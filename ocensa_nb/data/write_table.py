@@ -125,7 +125,8 @@ def _write_csv(table: pd.DataFrame, path: Path, fresh: Path, form: CsvFormat) ->
 
 def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:
     elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
-    if any(table[name].astype(str).str.len().max() > LONGEST_CELL for name in table):
+    longest = [max((len(str(value)) for value in table[name]), default=0) for name in table]
+    if max(longest, default=0) > LONGEST_CELL:
         raise UserError(elsewhere)
     writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
     try:
@@ -133,9 +134,9 @@ def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:
         sheet = writer.book.active
         sheet.freeze_panes = "A2"
         sheet.auto_filter.ref = sheet.dimensions
-        for number, name in enumerate(table, 1):
-            longest = max(len(str(name)) + FILTER_ARROW, *table[name].astype(str).str.len(), NARROWEST)
-            sheet.column_dimensions[get_column_letter(number)].width = min(longest, WIDEST)
+        for number, (name, characters) in enumerate(zip(table, longest, strict=True), 1):
+            width = max(len(str(name)) + FILTER_ARROW, characters + 1, NARROWEST)
+            sheet.column_dimensions[get_column_letter(number)].width = min(width, WIDEST)
         for row in sheet.iter_rows():
             for cell in row:
                 if isinstance(cell.value, str) and cell.value.startswith("="):

@@ -63,6 +63,11 @@ def test_workbook_has_a_frozen_header_filters_and_widths_of_its_texts(tmp_path):
     assert widths[1] >= 30
 
 
+def test_workbook_leaves_the_cell_of_a_missing_number_empty(tmp_path):
+    sheet = openpyxl.load_workbook(write_table(TABLE, tmp_path / "a.xlsx")).active
+    assert [cell.value for cell in sheet["B"]] == ["conf", 0.3333, None]
+
+
 def test_workbook_of_a_table_without_rows_is_its_header(tmp_path):
     sheet = openpyxl.load_workbook(write_table(TABLE.head(0), tmp_path / "a.xlsx")).active
     assert [cell.value for cell in sheet[1]] == list(TABLE)
