@@ -73,34 +73,36 @@ class TrainConfig:
     columns: Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. causa "Mi columna"')] = field(
         default_factory=dict
     )
-    max_length: Annotated[int, Doc("tokens por aviso; lo que sobra se corta")] = 128
-    padding: Annotated[str, Doc("dynamic (al más largo del batch) o max_length (todos iguales)")] = "dynamic"
+    max_length: Annotated[int, Doc("tokens por aviso como máximo; el resto se recorta")] = 128
+    padding: Annotated[
+        str, Doc("relleno: dynamic (hasta el texto más largo del batch) o max_length (todos iguales)")
+    ] = "dynamic"
     batch_size: Annotated[int, Doc("filas por micro-batch en memoria")] = 32
     gradient_accumulation_steps: Annotated[int, Doc("micro-batches por paso del optimizador")] = 1
     epochs: Annotated[int, Doc("épocas como máximo")] = 10
     learning_rate: Annotated[float, Doc("tasa de aprendizaje del codificador")] = 2e-4
     head_learning_rate: Annotated[float, Doc("tasa de aprendizaje de las cabezas")] = 1e-3
     weight_decay: Annotated[float, Doc("decaimiento de pesos de AdamW")] = 0.01
-    warmup_ratio: Annotated[float, Doc("fracción de los pasos con la tasa en subida")] = 0.1
+    warmup_ratio: Annotated[float, Doc("fracción de los pasos en que la tasa sube hasta su valor")] = 0.1
     label_smoothing: Annotated[float, Doc("suavizado de etiquetas, de 0 a 1")] = 0.05
-    class_weights: Annotated[bool, Doc("pesar las clases raras de la causa (regla balanced)")] = False
+    class_weights: Annotated[bool, Doc("dar más peso a las clases raras de la causa (regla balanced)")] = False
     max_grad_norm: Annotated[float, Doc("norma máxima del gradiente")] = 1.0
-    dropout: Annotated[float, Doc("dropout de la capa compartida y las cabezas")] = 0.1
-    precision: Annotated[str, Doc("auto, fp32, tf32, bf16 o fp16")] = "auto"
-    freeze_layers: Annotated[int, Doc("capas congeladas desde abajo, con los embeddings; 0 = ninguna")] = 0
-    cache_trunk: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar lo que dan")] = True
-    cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], lo único que se lee (exacto)")] = True
+    dropout: Annotated[float, Doc("dropout de la capa compartida y de las cabezas")] = 0.1
+    precision: Annotated[str, Doc("formato numérico: auto, fp32, tf32, bf16 o fp16")] = "auto"
+    freeze_layers: Annotated[int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna")] = 0
+    cache_trunk: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar su salida")] = True
+    cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], el único que se usa (exacto)")] = True
     used_vocabulary: Annotated[bool, Doc("entrenar solo los tokens que aparecen en los avisos (exacto)")] = True
     compile: Annotated[bool, Doc("compilar el modelo con torch.compile; tarda en arrancar")] = False
-    num_workers: Annotated[int, Doc("procesos que preparan batches; 0 es lo seguro y basta")] = 0
+    num_workers: Annotated[int, Doc("procesos que preparan los batches; 0 suele bastar")] = 0
     patience: Annotated[int, Doc("épocas sin mejora antes de parar")] = 3
-    min_delta: Annotated[float, Doc("mejora mínima que cuenta")] = 0.001
+    min_delta: Annotated[float, Doc("diferencia mínima que cuenta como mejora")] = 0.001
     monitor: Annotated[str, Doc("métrica de validación que decide la mejor época")] = "causa_f1"
-    min_class_count: Annotated[int, Doc("clases con menos filas se unen en Other")] = 2
-    val_size: Annotated[float, Doc("fracción de validación")] = 0.1
-    test_size: Annotated[float, Doc("fracción de prueba")] = 0.1
+    min_class_count: Annotated[int, Doc("las clases con menos filas se unen en «Other»")] = 2
+    val_size: Annotated[float, Doc("fracción de las filas para validación")] = 0.1
+    test_size: Annotated[float, Doc("fracción de las filas para prueba")] = 0.1
     seed: Annotated[int, Doc("semilla de todo lo aleatorio")] = 42
-    resume: Annotated[str, Doc("auto (sigue una corrida interrumpida igual a esta) o never (empieza otra)")] = "auto"
+    resume: Annotated[str, Doc("auto (continúa una corrida igual interrumpida) o never (empieza otra)")] = "auto"
     checkpoint_minutes: Annotated[float, Doc("minutos entre puntos de control; además, uno por época")] = 5.0
 
     def __post_init__(self) -> None:

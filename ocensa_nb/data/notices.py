@@ -168,6 +168,7 @@ def read(
     _require_labels(report, heads)
     frame = frame[keep].reset_index(drop=True)
     frame.attrs["report"] = report
+    frame.attrs.update(table.attrs)  # the format of a CSV, for the tables about it
     return frame
 
 

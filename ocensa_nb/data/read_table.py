@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ocensa_nb.data.csv_format import ATTRIBUTE, detect_format
 from ocensa_nb.data.read_excel import read_excel
 from ocensa_nb.data.table_width import check_width
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
@@ -83,9 +84,10 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         ) from error
     if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
         raise UserError(f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). {_HOW_TO_EXPORT}")
-    # A row shorter than the header leaves NaN even so.
+    table = table.fillna("")  # a row shorter than the header leaves NaN even so
+    table.attrs[ATTRIBUTE] = detect_format(table, separator, encoding)
     name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
-    return table.fillna(""), f"CSV, separador {name}, codificación {encoding}"
+    return table, f"CSV, separador {name}, codificación {encoding}"
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:

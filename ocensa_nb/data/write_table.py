@@ -1,9 +1,8 @@
-"""Tables for a spreadsheet to show: whole or not at all, and with nothing in them that it would run.
+"""Write tables for a spreadsheet, complete or not at all, without formulas.
 
-A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice, whoever wrote it; and where they cut
-a CSV at another separator than it was written with, as Excel in Spanish does at `;`, so is any piece of a cell (OWASP,
-"CSV Injection"). In a CSV an apostrophe goes before such a sign; in an XLSX the cell is marked as text, and stays as it
-is.
+A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice, whoever wrote it. If they split a
+CSV at another separator than its own, as Excel in Spanish does at `;`, any piece of a cell can be a formula (OWASP,
+"CSV Injection"). In a CSV such a sign gets an apostrophe before it; in an XLSX the cell is marked as text, unchanged.
 """
 
 import io
@@ -15,47 +14,96 @@ from typing import Any
 import pandas as pd
 from openpyxl import Workbook
 from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
+from openpyxl.utils import get_column_letter
 from openpyxl.utils.exceptions import IllegalCharacterError
 from openpyxl.worksheet._writer import WorksheetWriter
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.writer.excel import ExcelWriter
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.data.csv_format import CsvFormat
+from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, plain_path
 
 SUFFIXES = (".csv", ".xlsx")
+DECIMALS = 4
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
+NARROWEST, WIDEST = 8, 60  # characters of a column in XLSX
+FILTER_ARROW = 3  # characters that it covers in a title
+_ENCODINGS = {"cp1252": "Windows-1252"}
 # A sign at the start of a piece, after spaces. A match that starts with a space starts at the first of them: otherwise
 # a long run of line breaks is searched again from each.
 _FORMULA = re.compile(r"((?:^|[;|])\s*|(?<!\s)[^\S\t\r\n]*[\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dashes that stand for nothing
 
 
-def write_table(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write a table to a new XLSX, or a CSV that Excel opens with its accents, by the suffix; return the path.
+def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | None = None) -> Path:
+    """Write a table, without its index, to a new CSV or XLSX file, by the suffix.
 
-    Its index is left out. Raises `UserError` if the file exists, the disk refuses or Excel could not hold it.
+    Floats are rounded to `DECIMALS`. A CSV whose encoding lacks a character is written in UTF-8 instead, and a message
+    names the character.
+
+    Parameters
+    ----------
+    table
+        The table.
+    path
+        A file that does not exist.
+    csv_format
+        Separator, encoding and decimal mark of a CSV; by default `,`, UTF-8 with a byte-order mark, and the point.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    UserError
+        If the file exists, cannot be written, or does not fit in an Excel sheet.
     """
     path = plain_path(path)
+    table = table.astype(dict.fromkeys(table.select_dtypes("floating"), float)).round(DECIMALS)
     with create_new(path) as fresh:
         if path.suffix.lower() == ".xlsx":
             _write_excel(table, path, fresh)
         else:
-            inert(table).to_csv(fresh, index=False, encoding="utf-8-sig")
+            _write_csv(inert(table), path, fresh, csv_format or CsvFormat())
     return path
 
 
-def free_table(out: str | Path) -> Path:
-    """Return where a table may go; raises `UserError` where something is there, or no such file is written."""
-    path = free_path(out)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"«{path}» debe terminar en {' o '.join(SUFFIXES)}: así se sabe cómo escribir la tabla.")
-    return path
+def free_table(out: str | Path, kind: str = "auto", like: str = "") -> Path:
+    """Return the path of a new table, with the suffix of its format.
+
+    Parameters
+    ----------
+    out
+        The path. Its suffix, if any, says the format.
+    kind
+        `csv`, `xlsx`, or `auto`: the suffix of the path or, without one, of `like`.
+    like
+        Suffix of the file that the table comes from.
+
+    Raises
+    ------
+    UserError
+        If the file exists, `kind` contradicts the suffix, or the format is unknown or not given.
+    """
+    path = plain_path(out)
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES and kind not in ("auto", suffix[1:]):
+        raise UserError(
+            f"«{path}» termina en {suffix}, pero el formato pedido es {kind}. Cambie la extensión, o quite el formato."
+        )
+    if not suffix and (kind != "auto" or like):
+        path = path.with_name(path.name + (f".{kind}" if kind != "auto" else like))
+    elif suffix not in SUFFIXES:
+        raise UserError(f"«{path}» debe terminar en {' o '.join(SUFFIXES)}: la extensión indica el formato.")
+    return free_path(path)
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with an apostrophe before all that a spreadsheet would run in its texts and its titles."""
+    """Return the table with an apostrophe before each formula in its texts and titles."""
     texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
     return table.assign(**{name: table[name].map(_inert) for name in texts}).rename(columns=_inert)
 
@@ -64,14 +112,32 @@ def _inert(value: Any) -> Any:
     return _FORMULA.sub(r"\1'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
 
 
+def _write_csv(table: pd.DataFrame, path: Path, fresh: Path, form: CsvFormat) -> None:
+    settings = {"index": False, "sep": form.separator, "decimal": form.decimal}
+    try:
+        table.to_csv(fresh, encoding=form.encoding, **settings)
+    except UnicodeEncodeError as error:
+        table.to_csv(fresh, encoding="utf-8-sig", **settings)
+        name = _ENCODINGS.get(form.encoding, form.encoding)
+        lacking = clipped(error.object[error.start : error.end])
+        print(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
+
+
 def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:
     elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
-    if any(table[name].astype(str).str.len().max() > LONGEST_CELL for name in table):
+    longest = [max((len(str(value)) for value in table[name]), default=0) for name in table]
+    if max(longest, default=0) > LONGEST_CELL:
         raise UserError(elsewhere)
     writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
     try:
-        table.to_excel(writer, index=False)
-        for row in writer.book.active.iter_rows():
+        table.to_excel(writer, sheet_name="Hoja1", index=False)
+        sheet = writer.book.active
+        sheet.freeze_panes = "A2"
+        sheet.auto_filter.ref = sheet.dimensions
+        for number, (name, characters) in enumerate(zip(table, longest, strict=True), 1):
+            width = max(len(str(name)) + FILTER_ARROW, characters + 1, NARROWEST)
+            sheet.column_dimensions[get_column_letter(number)].width = min(width, WIDEST)
+        for row in sheet.iter_rows():
             for cell in row:
                 if isinstance(cell.value, str) and cell.value.startswith("="):
                     cell.data_type, cell.quotePrefix = "s", True

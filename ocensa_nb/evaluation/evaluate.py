@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb.data import notices
+from ocensa_nb.data.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.data.notices import ID, TEXT
 from ocensa_nb.data.write_table import write_table
 from ocensa_nb.errors import UserError
@@ -39,7 +40,8 @@ class Evaluation:
 
     texts, ids: (rows,), the ids from the file; classes: the names behind the indices; labels, predicted: int64 (rows,)
     per head; confidence: probability of the predicted class, float32 (rows,) per head; left_out: rows excluded for a
-    label the run does not know; unknown: those labels and their rows, per head.
+    label the run does not know; unknown: those labels and their rows, per head; csv_format: that of the file, for the
+    tables.
     """
 
     source: str
@@ -51,6 +53,7 @@ class Evaluation:
     confidence: dict[str, np.ndarray]
     left_out: int = 0
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
+    csv_format: CsvFormat = SPANISH_EXCEL
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -171,11 +174,11 @@ class Evaluation:
                 ("confused", self.confused_pairs(head, most=50)),
                 ("wrong", self.wrong(head)),
             ):
-                write_table(table.round(DECIMALS), folder / f"{name}_{head}.csv")
+                write_table(table.round(DECIMALS), folder / f"{name}_{head}.csv", self.csv_format)
             rows[head] = np.array(names)[self.labels[head]]
             rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
             rows[f"conf_{head}"] = self.confidence[head].round(DECIMALS)
-        write_table(rows, folder / "predictions.csv")
+        write_table(rows, folder / "predictions.csv", self.csv_format)
 
 
 def evaluate(run: Run, data: str | Path = "") -> Evaluation:
@@ -194,14 +197,15 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
             "se reconoce por su contenido, se llame como se llame, y se evalúan solo sus filas de prueba."
         )
     frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields)
+    csv_format = frame.attrs.get(ATTRIBUTE, SPANISH_EXCEL)
     prepared = _as_trained(run, frame)
     if prepared is not None:
         rows = prepared.split["test"]
         labels = {head: y[rows] for head, y in prepared.labels.items()}
-        return _score(run, "las filas de prueba", frame.iloc[rows], labels)
+        return _score(run, "las filas de prueba", frame.iloc[rows], labels, csv_format)
     if data:
         known, labels, left_out, unknown = _known_rows(run, frame)
-        found = _score(run, f"todas las filas de {data}", known, labels)
+        found = _score(run, f"todas las filas de {data}", known, labels, csv_format)
         return dataclasses.replace(found, left_out=left_out, unknown=unknown)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
@@ -258,9 +262,13 @@ def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
     return ", ".join(named[:NAMED_LABELS]) + more
 
 
-def _score(run: Run, source: str, rows: pd.DataFrame, labels: dict[str, np.ndarray]) -> Evaluation:
+def _score(
+    run: Run, source: str, rows: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat
+) -> Evaluation:
     texts = rows[TEXT].tolist()
     found = inference.score_texts(run, texts, "Evaluando")
     confidence = {head: inference.probabilities(values).max(axis=1) for head, values in found.items()}
     predicted = inference.predictions(found)
-    return Evaluation(source, texts, rows[ID].tolist(), run.classes, labels, predicted, confidence)
+    return Evaluation(
+        source, texts, rows[ID].tolist(), run.classes, labels, predicted, confidence, csv_format=csv_format
+    )

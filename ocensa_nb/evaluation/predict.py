@@ -1,4 +1,4 @@
-"""Score new notices with a finished run: the file that came in, with a prediction and its confidence per label."""
+"""Predict the labels of new notices: the given table plus a prediction and its confidence per label."""
 
 from pathlib import Path
 
@@ -6,19 +6,35 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.columns import find_columns
+from ocensa_nb.data.csv_format import ATTRIBUTE, SPANISH_EXCEL
 from ocensa_nb.data.notices import blank_missing, compose
 from ocensa_nb.data.read_table import read_table
-from ocensa_nb.data.write_table import free_table, write_table
+from ocensa_nb.data.write_table import DECIMALS, free_table, write_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
 from ocensa_nb.storage.run_folder import Run
 
 
 def predict(run: Run, data: str | Path) -> pd.DataFrame:
-    """Return the table of a CSV or XLSX, every row and column in its order, with `pred_` and `conf_` columns per head.
+    """Return the table of a CSV or XLSX file with two columns more per head, `pred_` and `conf_`.
 
-    `conf_` is the probability the model gives its prediction, from 0 to 1, uncalibrated. Rows without text keep
-    their place, with the new columns blank. Raises `UserError` for a file without a description column.
+    Parameters
+    ----------
+    run
+        A finished run.
+    data
+        The file, with a description column.
+
+    Returns
+    -------
+    DataFrame
+        Every row and column in order, as text. `pred_` is the name of a class, and `conf_` its probability, float64
+        from 0 to 1, uncalibrated; in rows without text they are `""` and NaN.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has no description column, or already has one of the new columns.
     """
     config = run.config
     table, _ = read_table(data)
@@ -39,17 +55,41 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
 
     result = table.copy()
     result.attrs["text_column"] = used["descripcion"]
-    for name in added:
-        result[name] = ""
+    for head in run.classes:
+        result[f"pred_{head}"], result[f"conf_{head}"] = "", np.nan
     if len(rows):
         found = inference.score_texts(run, texts.iloc[rows].tolist(), "Prediciendo")
         for head, values in found.items():
             shares = inference.probabilities(values)
             result.loc[result.index[rows], f"pred_{head}"] = np.array(run.classes[head])[shares.argmax(axis=1)]
-            result.loc[result.index[rows], f"conf_{head}"] = [f"{share:.4f}" for share in shares.max(axis=1)]
+            result.loc[result.index[rows], f"conf_{head}"] = shares.max(axis=1).astype(float).round(DECIMALS)
     return result
 
 
-def save(table: pd.DataFrame, out: str | Path) -> Path:
-    """Write predictions as XLSX or CSV; raises `UserError` if the file exists or cannot be written."""
-    return write_table(table, free_table(out))
+def save(table: pd.DataFrame, out: str | Path, kind: str = "auto") -> Path:
+    """Write predictions in the format of the file they were made for.
+
+    A CSV keeps the separator, encoding and decimal mark of a CSV; for those of an XLSX it is a CSV that Excel in
+    Spanish opens.
+
+    Parameters
+    ----------
+    table
+        From `predict`.
+    out
+        A file that does not exist.
+    kind
+        `csv`, `xlsx`, or `auto`: by the suffix of `out` or, without one, the format of the file that was read.
+
+    Returns
+    -------
+    Path
+        `out`, with its suffix.
+
+    Raises
+    ------
+    UserError
+        If the file exists or cannot be written, or `kind` contradicts its suffix.
+    """
+    like = ".csv" if ATTRIBUTE in table.attrs else ".xlsx"
+    return write_table(table, free_table(out, kind, like), table.attrs.get(ATTRIBUTE, SPANISH_EXCEL))

