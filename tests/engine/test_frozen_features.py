@@ -170,10 +170,12 @@ def test_make_room_removes_the_least_recently_used_entry(tmp_path, monkeypatch):
     assert not array_cache.make_room(tmp_path, 901)
 
 
-def test_fit_without_memory_or_disk_for_features_trains_uncached_and_reports_it(config, notices, tmp_path, monkeypatch, capsys):
+def test_fit_without_memory_or_disk_for_features_trains_uncached_and_reports_it(
+    config, notices, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(frozen_features, "MEMORY_SHARE", 0.0)
     monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
-    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # features that no other test has cached
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # a seed without cache
     assert "no caben en memoria ni en disco" in capsys.readouterr().out
     assert run.metrics["epochs"] == 1
 
