@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.helpers.lab import until
+from tests.helpers.lab import wait_until
 
 TALL = {"width": 1280, "height": 1500}
 STARTS = 60  # seconds within which a training in another process makes its first step
@@ -22,8 +22,8 @@ def test_a_training_is_set_started_watched_stopped_and_gone_on_with(notebook, cs
     opened.wait_for_text("ocensa-expected", "Tiempo previsto")
     parameters, price = opened.note("Capas congeladas"), opened.text("ocensa-expected")
     opened.move("Capas congeladas", 1)
-    assert until(lambda: opened.note("Capas congeladas") != parameters)
-    assert until(lambda: opened.text("ocensa-expected") != price)
+    assert wait_until(lambda: opened.note("Capas congeladas") != parameters)
+    assert wait_until(lambda: opened.text("ocensa-expected") != price)
     disabled = opened.button("fp16")
     assert disabled.is_disabled()
     assert "hace falta una GPU" in disabled.get_attribute("title")

@@ -16,7 +16,7 @@ from ocensa_nb.files import tensors
 from ocensa_nb.files.atomic import atomic_write, create_new, write_text
 from ocensa_nb.files.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
 from ocensa_nb.storage import array_cache
-from tests.helpers.dying import abandoned
+from tests.helpers.crash import make_abandoned_folder
 
 
 def test_what_is_in_a_file_is_on_the_disk_before_its_name_is_and_then_the_folder_is(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_safetensors_own_refusals_are_told_too(tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_death_are_taken_away_by_the_next_write(tmp_path):
-    leftover = abandoned(tmp_path)
+    leftover = make_abandoned_folder(tmp_path)
     (leftover / "a.txt").write_text("a medias")
     write_text(tmp_path / "a.txt", "entero")
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
@@ -273,6 +273,6 @@ def test_temporary_folder_of_a_live_process_or_of_another_machine_today_is_left_
 
 def test_leftover_with_a_link_to_a_new_file_is_removed_without_emptying_it(tmp_path):
     (tmp_path / "a.txt").write_text("entero")
-    os.link(tmp_path / "a.txt", abandoned(tmp_path) / "a.txt")  # dead between the link and the removal of its own name
+    os.link(tmp_path / "a.txt", make_abandoned_folder(tmp_path) / "a.txt")  # killed between link and unlink
     remove_abandoned(tmp_path)
     assert contents(tmp_path) == {"a.txt": "entero"}

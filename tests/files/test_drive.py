@@ -11,8 +11,8 @@ from ocensa_nb.files import atomic, drive, temporary
 from ocensa_nb.storage import checkpoint
 from ocensa_nb.storage.run_folder import HISTORY, LAST, Run
 from ocensa_nb.training import logger, train
-from tests.helpers import dying
-from tests.helpers.dying import abandoned
+from tests.helpers import crash
+from tests.helpers.crash import make_abandoned_folder
 
 
 class Trash:
@@ -82,7 +82,7 @@ def test_ten_epochs_on_drive_leave_less_than_two_checkpoints_in_the_trash(config
 def test_removed_files_and_leftovers_are_emptied_first(tmp_path, monkeypatch):
     trash = Trash(tmp_path, monkeypatch)
     (tmp_path / "folder/inner").mkdir(parents=True)
-    leftover = abandoned(tmp_path)
+    leftover = make_abandoned_folder(tmp_path)
     for name in (f"{leftover.name}/a.txt", "folder/b", "folder/inner/c"):
         (tmp_path / name).write_bytes(bytes(10_000))
     atomic.write_text(tmp_path / "a.txt", "entero")  # over what a death left
@@ -107,7 +107,7 @@ def uploads(config, notices, tmp_path_factory):
         patch.setattr(checkpoint.CheckpointFiles, "write", uploaded)
         run = train.fit(config.replace(out=str(folder / "run"), epochs=4, patience=4), notices)
     assert count == 5
-    return folder, dying.content(run.path)
+    return folder, crash.run_content(run.path)
 
 
 @pytest.mark.parametrize("history", ["new", "old"])
@@ -129,7 +129,7 @@ def test_machine_that_died_during_an_upload_resumes_with_the_same_bits(
     if history == "old":
         shutil.copy(before / HISTORY, cloud / HISTORY)
     run = train.fit(config.replace(out=str(cloud), epochs=4, patience=4), notices)
-    assert dying.content(run.path) == expected
+    assert crash.run_content(run.path) == expected
 
 
 @pytest.mark.parametrize("on_drive", [False, True])

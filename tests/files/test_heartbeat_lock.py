@@ -21,7 +21,7 @@ from ocensa_nb.runtime import signals
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import HEARTBEAT
 from ocensa_nb.training import train
-from tests.helpers import dying
+from tests.helpers import crash
 
 fcntl = pytest.importorskip("fcntl", reason="Windows locks files on any disk")
 
@@ -228,5 +228,5 @@ def test_training_that_lost_its_lock_stops_and_writes_nothing_more(config, notic
 
 def test_training_without_flock_ends_with_the_same_bits_and_leaves_no_lock(run, config, notices, tmp_path):
     other = train.fit(config.replace(out=str(tmp_path / "run")), notices)
-    assert dying.content(other.path) == dying.content(run.path)
+    assert crash.run_content(other.path) == crash.run_content(run.path)
     assert not list(other.path.glob(".lock*"))

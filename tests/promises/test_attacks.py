@@ -28,7 +28,7 @@ from ocensa_nb.paths import ROOT
 from ocensa_nb.storage import array_cache
 from ocensa_nb.storage.run_folder import GIF, Run
 from ocensa_nb.training import train
-from tests.helpers.dying import abandoned
+from tests.helpers.crash import make_abandoned_folder
 
 LONG = bool(os.environ.get("OCENSA_LONG"))
 OPERATIONS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "truncate", "unlink")
@@ -215,7 +215,7 @@ def test_any_flipped_bit_or_lost_byte_of_a_cache_entry_is_detected(tmp_path):
 
 
 def test_leftover_of_a_dead_cache_build_is_removed_at_once(tmp_path):
-    (abandoned(tmp_path) / "key.bin").write_bytes(bytes(1000))
+    (make_abandoned_folder(tmp_path) / "key.bin").write_bytes(bytes(1000))
     assert array_cache.make_room(tmp_path, 10)
     assert not list(tmp_path.iterdir())
 

@@ -22,7 +22,7 @@ from ocensa_nb.runtime.compilation import compiled, require_compiler
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
 from tests.helpers.families import FAMILIES
-from tests.helpers.small_engine import HEADS, OFF, batch, cut, engine, gradients, small_model
+from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, gradients, small_model, split_batch
 
 
 @given(st.floats(0.0, 0.95), st.integers(1, 7))
@@ -124,9 +124,9 @@ class TestAStepThatRunsOutOfMemory:
         for rows, largest in ((16, 4), (4, 16)):
             model = small_model()
             torch.manual_seed(5)
-            made = engine(model, Objective(HEADS, {}, 0.1), OFF)
+            made = engine(model, Objective(HEADS, {}, 0.1), NO_SCALING)
             made.forward = self.failing(model, largest)
-            loss, norm = made.step(cut(batch(16), rows))
+            loss, norm = made.step(split_batch(batch(16), rows))
             results.append((loss, norm, {name: p.detach().clone() for name, p in model.named_parameters()}))
         torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
         said = capsys.readouterr().out
@@ -135,19 +135,19 @@ class TestAStepThatRunsOutOfMemory:
 
     def test_stays_small_and_starts_each_try_without_gradients(self):
         model = small_model().eval()
-        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
         made.forward = self.failing(model, 4)
         made.micro_batches.run(made.accumulate, [batch(13)], model)
         found = gradients(model)
         assert made.micro_batches.pieces == 4
         model.zero_grad()
-        engine(model, Objective(HEADS, {}, 0.0), OFF).accumulate([batch(13)])
+        engine(model, Objective(HEADS, {}, 0.0), NO_SCALING).accumulate([batch(13)])
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=0)
 
     def test_that_has_no_room_for_one_row_is_a_sentence(self):
         model = small_model()
-        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
         made.forward = self.failing(model, 0)
         with pytest.raises(UserError, match="ni para un aviso"):
             made.step([batch(2)])
@@ -224,7 +224,7 @@ def test_no_step_waits_for_the_device(precision, cls_only):
     made = engine(model, Objective(HEADS, {"causa": torch.ones(9)}, 0.1), scaler, precision)
     made.step([batch(8)])
     with Reads():
-        made.step(cut(batch(8), 4))
+        made.step(split_batch(batch(8), 4))
     assert not read, read[0]
 
 

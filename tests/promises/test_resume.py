@@ -27,7 +27,7 @@ from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.storage.manifest import MANIFEST
 from ocensa_nb.storage.run_folder import LAST, METRICS, Run
 from ocensa_nb.training import logger, train
-from tests.helpers import dying
+from tests.helpers import crash
 from tests.helpers.stopping import StopAfter
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
@@ -46,7 +46,7 @@ def steps(run):
 
 
 @pytest.fixture
-def cut_off(config, notices, tmp_path, monkeypatch):
+def interrupted(config, notices, tmp_path, monkeypatch):
     """Return the config of a training that was stopped in its first epoch."""
     settings = config.replace(out=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
@@ -59,30 +59,30 @@ def cut_off(config, notices, tmp_path, monkeypatch):
 @needs_kill
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_killed_at_any_moment_a_training_ends_with_the_bits_of_one_that_was_not(kind, config, tmp_path):
-    own, deaths = TRAININGS[kind]
+    own, crashes = TRAININGS[kind]
     often = {"epochs": 3, "batch_size": 16, "class_weights": True, "checkpoint_minutes": 0.1 / 60}
     settings = config.replace(**(often | own))
     whole = settings.replace(out=str(tmp_path / "whole"))
     started = time.perf_counter()
-    assert dying.process(whole) == 0
+    assert crash.train_in_process(whole) == 0
     seconds = time.perf_counter() - started
-    expected, lines = dying.content(tmp_path / "whole"), steps(Run.load(whole.out))
+    expected, lines = crash.run_content(tmp_path / "whole"), steps(Run.load(whole.out))
     assert len(lines) == 60
 
-    for number, (moment, when) in enumerate(dying.deaths(7, deaths, seconds)):
+    for number, (point, when) in enumerate(crash.crash_points(7, crashes, seconds)):
         over = True
         while over:  # this one was over before it was to die: sooner, then
             out = tmp_path / f"{number}-{when:.3f}"
-            code = dying.process(settings.replace(out=str(out)), moment, when)
+            code = crash.train_in_process(settings.replace(out=str(out)), point, when)
             over = code == 0 or ((out / MANIFEST).exists() and not (out / LAST).exists())
             when *= 0.7
-        assert code == -signal.SIGKILL, moment
+        assert code == -signal.SIGKILL, point
         if number % 4 == 0:  # and once more, while it reads what the first death left
-            code = dying.process(settings.replace(out=str(out)), "while a checkpoint is read")
-        assert code == 0 or dying.process(settings.replace(out=str(out))) == 0, moment
-        assert dying.content(out) == expected, moment
-        assert (out / MANIFEST).exists(), moment
-        assert steps(Run.load(out)) == lines, moment
+            code = crash.train_in_process(settings.replace(out=str(out)), "while a checkpoint is read")
+        assert code == 0 or crash.train_in_process(settings.replace(out=str(out))) == 0, point
+        assert crash.run_content(out) == expected, point
+        assert (out / MANIFEST).exists(), point
+        assert steps(Run.load(out)) == lines, point
         assert not (out / LAST).exists()
 
 
@@ -90,16 +90,16 @@ def test_killed_at_any_moment_a_training_ends_with_the_bits_of_one_that_was_not(
 @pytest.mark.parametrize("save", [2, 4])
 def test_a_full_disk_is_a_sentence_and_what_was_kept_goes_on_once_there_is_room(config, tmp_path, save):
     whole, out = (config.replace(out=str(tmp_path / name), epochs=3) for name in ("whole", "full"))
-    assert dying.process(whole) == 0
-    assert dying.process(out, "full disk", save) == 1
-    said = (tmp_path / "full" / dying.SENTENCE).read_text()
+    assert crash.train_in_process(whole) == 0
+    assert crash.train_in_process(out, "full disk", save) == 1
+    said = (tmp_path / "full" / crash.MESSAGE_FILE).read_text()
     assert "no se puede escribir" in said.lower()
     assert "el archivo no cabe" in said
     tensors, _ = CheckpointFiles(tmp_path / "full" / LAST).read()  # the one before is whole
     assert len(tensors) > 10
     assert not (tmp_path / "full" / METRICS).exists()
-    assert dying.process(out) == 0
-    assert dying.content(tmp_path / "full") == dying.content(tmp_path / "whole")
+    assert crash.train_in_process(out) == 0
+    assert crash.run_content(tmp_path / "full") == crash.run_content(tmp_path / "whole")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -148,17 +148,17 @@ def test_asked_to_stop_the_command_line_keeps_where_it_was_and_says_how_to_go_on
     assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_going_on_gives_what_one_session_gives(cut_off, config, notices, tmp_path, capsys):
+def test_going_on_gives_what_one_session_gives(interrupted, config, notices, tmp_path, capsys):
     _, kept = CheckpointFiles(tmp_path / "run" / LAST).read()
     assert kept["at"]["step"] == 4
-    run = train.fit(cut_off, notices)
+    run = train.fit(interrupted, notices)
     assert f"Continúa «{run.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
     whole = train.fit(config.replace(out=str(tmp_path / "whole")), notices)
-    assert dying.content(run.path) == dying.content(whole.path)
+    assert crash.run_content(run.path) == crash.run_content(whole.path)
     assert steps(run) == steps(whole)
 
 
-def test_only_what_is_trained_is_kept(cut_off, tmp_path):
+def test_only_what_is_trained_is_kept(interrupted, tmp_path):
     with safe_open(tmp_path / "run" / LAST / FILES[0], framework="pt") as file:
         weights = [name for name in file.keys() if name.startswith("/engine/weights/")]  # noqa: SIM118
     names = {name.removeprefix("/engine/weights/") for name in weights}
@@ -174,34 +174,34 @@ def test_only_what_is_trained_is_kept(cut_off, tmp_path):
         ({"resume": "never"}, ["tiene una corrida sin terminar", "resume = 'auto'"]),
     ],
 )
-def test_another_training_in_its_folder_is_refused_with_the_fields_that_differ(cut_off, notices, changes, words):
+def test_another_training_in_its_folder_is_refused_with_the_fields_that_differ(interrupted, notices, changes, words):
     with pytest.raises(UserError) as refused:
-        train.fit(cut_off.replace(**changes), notices)
+        train.fit(interrupted.replace(**changes), notices)
     for word in words:
         assert word in str(refused.value)
 
 
-def test_other_notices_are_refused(cut_off, notices):
+def test_other_notices_are_refused(interrupted, notices):
     other = dataclasses.replace(notices, fingerprint="otra")
     with pytest.raises(UserError, match="los avisos no son los mismos"):
-        train.fit(cut_off, other)
+        train.fit(interrupted, other)
 
 
-def test_where_a_run_is_kept_and_how_often_may_change(cut_off, notices):
-    assert train.fit(cut_off.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
+def test_where_a_run_is_kept_and_how_often_may_change(interrupted, notices):
+    assert train.fit(interrupted.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
 
 
-def test_an_encoder_that_changed_is_refused(cut_off, notices, monkeypatch):
+def test_an_encoder_that_changed_is_refused(interrupted, notices, monkeypatch):
     load = train.load_encoder
     monkeypatch.setattr(train, "load_encoder", lambda name, tokenizer, seed: load(name, tokenizer, seed + 1))
     with pytest.raises(UserError, match="el codificador «tiny» o su tokenizador han cambiado"):
-        train.fit(cut_off, notices)
+        train.fit(interrupted, notices)
 
 
-def test_another_machine_goes_on_and_says_so(cut_off, notices, monkeypatch, capsys):
+def test_another_machine_goes_on_and_says_so(interrupted, notices, monkeypatch, capsys):
     here = train.environment.hardware()
     monkeypatch.setattr(train.environment, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
-    train.fit(cut_off, notices)
+    train.fit(interrupted, notices)
     assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): continúa bien" in capsys.readouterr().out
 
 
@@ -227,9 +227,9 @@ def test_a_random_state_of_more_gpus_than_there_are_is_put_back_as_far_as_it_goe
     assert torch.equal(torch.rand(3), drawn)
 
 
-def test_another_version_goes_on_and_says_it_is_not_bit_for_bit(cut_off, notices, monkeypatch, capsys):
+def test_another_version_goes_on_and_says_it_is_not_bit_for_bit(interrupted, notices, monkeypatch, capsys):
     monkeypatch.setattr(train.environment, "versions", lambda: {"torch": "9.9"})
-    train.fit(cut_off, notices)
+    train.fit(interrupted, notices)
     assert "(ahora 9.9): continúa bien, pero no quedará igual bit a bit" in capsys.readouterr().out
 
 
@@ -256,13 +256,13 @@ def test_one_that_died_while_it_tidied_up_is_the_finished_run_that_it_is(run, co
     assert not (out / LAST).exists()
 
 
-def test_lines_of_a_session_that_died_before_its_first_checkpoint_are_not_there_twice(cut_off, notices, tmp_path):
+def test_lines_of_a_session_that_died_before_its_first_checkpoint_are_not_there_twice(interrupted, notices, tmp_path):
     shutil.rmtree(tmp_path / "run" / LAST)
     assert [line[0] for line in steps(Run(tmp_path / "run", {}, {}))] == [1, 2, 3, 4]
-    assert [line[0] for line in steps(train.fit(cut_off, notices))] == list(range(1, 21))
+    assert [line[0] for line in steps(train.fit(interrupted, notices))] == list(range(1, 21))
 
 
-def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, config, notices, tmp_path, monkeypatch):
+def test_one_that_another_process_finished_meanwhile_is_left_alone(interrupted, config, notices, tmp_path, monkeypatch):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
     lock = resume._lock
 
@@ -277,12 +277,12 @@ def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, conf
 
 
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
-def test_a_damaged_config_is_a_sentence(cut_off, notices, tmp_path, part):
+def test_a_damaged_config_is_a_sentence(interrupted, notices, tmp_path, part):
     metadata = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
     del metadata[part], metadata[run_folder.CHECKSUM]  # as an earlier version would have written it
     (tmp_path / "run" / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(UserError, match="dañada"):
-        train.fit(cut_off, notices)
+        train.fit(interrupted, notices)
 
 
 def test_a_disk_that_refuses_the_history_for_a_while_costs_no_line(config, notices, tmp_path, monkeypatch):
@@ -321,13 +321,13 @@ def test_a_finished_run_is_never_written_over(run, config, notices):
         train.fit(config.replace(out=str(run.path)), notices)
 
 
-def test_a_damaged_checkpoint_is_a_sentence(cut_off, notices, tmp_path):
+def test_a_damaged_checkpoint_is_a_sentence(interrupted, notices, tmp_path):
     for content in (b"", b"no", None):
         for name in FILES:
             kept = tmp_path / "run" / LAST / name
             kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2] if content is None else content)
         with pytest.raises(UserError, match="dañado"):
-            train.fit(cut_off, notices)
+            train.fit(interrupted, notices)
 
 
 def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(config, notices, tmp_path):
@@ -365,7 +365,7 @@ def test_a_disk_without_locks_is_said_and_one_that_fails_is_a_sentence(tmp_path,
     assert resume._lock(tmp_path) is None
 
 
-def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notices, tmp_path):
+def test_a_locked_run_of_the_same_training_is_left_alone(interrupted, config, notices, tmp_path):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
     lock = resume._lock(tmp_path / "runs/run-001")
     try:

@@ -11,7 +11,7 @@ from ocensa_nb.files import tensors as tensor_files
 from ocensa_nb.storage.checkpoint_files import CHECKSUM, DTYPES, FILES, CheckpointFiles
 from ocensa_nb.storage.run_folder import LAST
 from ocensa_nb.training import train
-from tests.helpers import dying
+from tests.helpers import crash
 
 TENSORS = {"/w": torch.arange(3.0), "/n": torch.tensor(7), "/mask": torch.tensor([True, False, True])}
 
@@ -117,7 +117,7 @@ def test_training_whose_newest_checkpoint_has_a_flipped_bit_resumes_from_the_one
     last = tmp_path / "run" / LAST
     newest = max((last / name for name in FILES), key=lambda path: path.stat().st_mtime_ns)
     flip(newest, newest.stat().st_size // 2, 5)
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
     said = capsys.readouterr().out
     assert f"«{newest}» está incompleto o dañado" in said
     assert "desde la época 1, paso 0 de 10" in said
@@ -130,5 +130,5 @@ def test_single_checkpoint_without_checksum_of_an_older_version_is_resumed(run, 
     for name in FILES:
         (last / name).unlink()
     tensor_files.write(last / FILES[0], tensors, state)
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
     assert "desde la época 1, paso 4 de 10" in capsys.readouterr().out

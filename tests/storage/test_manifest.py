@@ -15,7 +15,7 @@ from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.storage.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
-from tests.helpers import dying
+from tests.helpers import crash
 
 FLIPS = 200
 
@@ -137,7 +137,7 @@ def test_run_interrupted_before_its_manifest_is_not_finished_and_resumes_with_on
     assert (tmp_path / "run" / METRICS).exists()
     assert not manifest.is_finished(tmp_path / "run")
     assert run_folder.finished(tmp_path) == []
-    assert dying.content(train.fit(settings, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(settings, notices).path) == crash.run_content(run.path)
     assert Run.load(tmp_path / "run").config == settings
 
 
@@ -174,7 +174,7 @@ def test_resume_of_run_with_changed_config_is_rejected_with_its_name(stopped, no
 
 def test_damaged_labels_of_an_interrupted_run_are_written_again(run, stopped, notices, tmp_path):
     flip(tmp_path / "run" / LABELS, random.Random(2))
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
 
 
 def test_damaged_history_of_an_interrupted_run_is_printed_and_the_training_resumes(
@@ -182,5 +182,5 @@ def test_damaged_history_of_an_interrupted_run_is_printed_and_the_training_resum
 ):
     path = tmp_path / "run" / HISTORY
     path.write_text(path.read_text(encoding="utf-8").replace('"step": 2', '"step": 3', 1), encoding="utf-8")
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
     assert f"El historial «{path}» está dañado" in capsys.readouterr().out

@@ -23,8 +23,8 @@ from ocensa_nb.runtime import signals
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
-from tests.helpers import dying
-from tests.helpers.small_engine import HEADS, SIZES, batch, cut, engine, gradients, small_model
+from tests.helpers import crash
+from tests.helpers.small_engine import HEADS, SIZES, batch, engine, gradients, small_model, split_batch
 
 
 @pytest.mark.parametrize("rows", [16, 13])
@@ -45,7 +45,7 @@ def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(row
 
     for size in (rows, 4, 1):
         model = small_model().eval()
-        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(cut(whole, size)).sum()
+        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(split_batch(whole, size)).sum()
         assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=f"{name}, micro-batch {size}")
@@ -186,12 +186,12 @@ def test_the_same_config_gives_the_same_bits_twice_in_a_row_and_in_another_proce
     settings = config.replace(epochs=1, precision=precision)
     first, second, elsewhere = (settings.replace(out=str(tmp_path / name)) for name in "abc")
     train.fit(first), train.fit(second)
-    assert dying.content(tmp_path / "a") == dying.content(tmp_path / "b")
+    assert crash.run_content(tmp_path / "a") == crash.run_content(tmp_path / "b")
     if sys.platform != "win32":
-        assert dying.process(elsewhere) == 0
-        assert dying.content(tmp_path / "c") == dying.content(tmp_path / "a")
+        assert crash.train_in_process(elsewhere) == 0
+        assert crash.run_content(tmp_path / "c") == crash.run_content(tmp_path / "a")
     other = settings.replace(out=str(tmp_path / "d"), seed=7)
-    assert dying.content(train.fit(other).path) != dying.content(tmp_path / "a")
+    assert crash.run_content(train.fit(other).path) != crash.run_content(tmp_path / "a")
 
 
 def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):

@@ -1,6 +1,6 @@
-"""A training that dies by SIGKILL at a chosen moment, in a process of its own; used by `promises/test_resume.py`.
+"""Train in a child process that kills itself with SIGKILL at a chosen point.
 
-The processes are forked from one that has only imported what a training imports, so that each starts at once.
+The children are forked from a server that has already imported what training imports, so each starts quickly.
 """
 
 import multiprocessing
@@ -20,8 +20,8 @@ from ocensa_nb.files import atomic, temporary, tensors
 from ocensa_nb.storage import checkpoint, checkpoint_files, manifest, run_folder
 from ocensa_nb.training import train
 
-# Where a training may die: the name of the moment, what is called there, and how many calls a whole training makes.
-MOMENTS = {
+# Points at which to crash: the patched function, and how often a full training calls it.
+POINTS = {
     "before an optimiser's step": (step, "step_if_finite", 60),
     "in the middle of a checkpoint": (checkpoint_files, "as_bytes", 2000),
     "in the middle of a file of tensors": (tensors, "save_file", 1),
@@ -32,92 +32,95 @@ MOMENTS = {
     "between the metrics and the manifest": (manifest, "compute", 1),
     "after the last file, before tidying up": (run_folder.Run, "tidy", 1),
 }
-SENTENCE = "sentence.txt"  # in the run folder, which a training resumes whatever else is in it
-AGAIN = {"while a checkpoint is read": (checkpoint, "unflatten_state", 1)}  # in a second session alone
+MESSAGE_FILE = "message.txt"  # in the run folder; other files there do not prevent a resume
+RESUME_POINTS = {"while a checkpoint is read": (checkpoint, "unflatten_state", 1)}  # only when resuming
 
 
-def die() -> None:
+def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at(moment: str, call: int) -> None:
-    """Die in the call of that number; one that writes first leaves half of what it would have written."""
-    owner, name, _ = (MOMENTS | AGAIN)[moment]
-    whole = getattr(owner, name)
+def kill_at(point: str, call: int) -> None:
+    """Patch the function of a point so that its n-th call kills the process; a write is left half done."""
+    owner, name, _ = (POINTS | RESUME_POINTS)[point]
+    original = getattr(owner, name)
     calls = 0
 
-    def cut(*args, **kwargs):
+    def crashing(*args, **kwargs):
         nonlocal calls
         calls += 1
         if calls < call:
-            return whole(*args, **kwargs)
+            return original(*args, **kwargs)
         if name == "save_file":
-            whole(*args, **kwargs)
+            original(*args, **kwargs)
             os.truncate(args[1], os.path.getsize(args[1]) // 2)
         if name == "append_history":
             with open(args[0].path / run_folder.HISTORY, "a") as file:
                 file.write('{"step": 1')
         if name == "save_model":
-            whole(*args, **kwargs)
-        return die()
+            original(*args, **kwargs)
+        return kill_self()
 
-    setattr(owner, name, cut)
+    setattr(owner, name, crashing)
 
 
-def fill_the_disk_at(save: int) -> None:
-    """Let no file grow over a few bytes from that checkpoint on: the nearest to a full disk that needs no rights."""
+def limit_file_size_at(save: int) -> None:
+    """Limit the size of files from the n-th checkpoint on; like a full disk, but without root privileges."""
     import resource
 
-    keep, saves = checkpoint.CheckpointManager.save, 0
+    save_original, saves = checkpoint.CheckpointManager.save, 0
 
-    def full(self):
+    def save_limited(self):
         nonlocal saves
         saves += 1
         if saves == save:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-        keep(self)
+        save_original(self)
 
-    checkpoint.CheckpointManager.save = full
+    checkpoint.CheckpointManager.save = save_limited
 
 
-def training(config: TrainConfig, moment: str | None, when: float) -> None:
-    """Train; die at a moment, `when` from 0 to 1 of its calls, or after so many seconds where it is "any"."""
-    if moment == "any":
-        threading.Timer(when, die).start()
-    elif moment == "full disk":
-        fill_the_disk_at(int(when))
-    elif moment:
-        die_at(moment, 1 + int(when * (MOMENTS | AGAIN)[moment][2]))
+def train_and_crash(config: TrainConfig, point: str | None, when: float) -> None:
+    """Train and crash at a point.
+
+    when: for "any", seconds; for "full disk", the number of the checkpoint; else the share of calls, 0 to 1.
+    """
+    if point == "any":
+        threading.Timer(when, kill_self).start()
+    elif point == "full disk":
+        limit_file_size_at(int(when))
+    elif point:
+        kill_at(point, 1 + int(when * (POINTS | RESUME_POINTS)[point][2]))
     try:
         train.fit(config)
     except UserError as error:
-        Path(config.out, SENTENCE).write_text(str(error))
+        Path(config.out, MESSAGE_FILE).write_text(str(error))
         os._exit(1)
-    os._exit(0)  # the timer may still be waiting
+    os._exit(0)  # do not wait for the timer
 
 
-def process(config: TrainConfig, moment: str | None = None, when: float = 0.0) -> int:
-    """Return the exit code of a training in a process of its own: 0, or minus the signal it died by."""
+def train_in_process(config: TrainConfig, point: str | None = None, when: float = 0.0) -> int:
+    """Train in a child process; return its exit code, negative if it was killed by a signal."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["ocensa_nb.training.train", "transformers.models.bert.modeling_bert", "sklearn.metrics"]
     )
-    child = context.Process(target=training, args=(config, moment, when))
+    child = context.Process(target=train_and_crash, args=(config, point, when))
     child.start()
     child.join(300)
     return child.exitcode
 
 
-def deaths(seed: int, count: int, seconds: float) -> list[tuple[str, float]]:
-    """Return moments to die at: each of the named ones, and the rest at any time of a training of so many seconds."""
+def crash_points(seed: int, count: int, seconds: float) -> list[tuple[str, float]]:
+    """Return `count` crash points in random order: every named one, the rest at random times of the training."""
     draw = random.Random(seed)
-    named = [(moment, draw.random()) for moment in MOMENTS]
+    named = [(point, draw.random()) for point in POINTS]
     drawn = named + [("any", draw.uniform(0.2, 1.0) * seconds) for _ in range(count - len(named))]
     return draw.sample(drawn, count)
 
 
-def abandoned(folder: Path) -> Path:
-    """Make a temporary folder as a process that is dead now would have left it, and return it."""
+def make_abandoned_folder(folder: Path) -> Path:
+    """Create a temporary folder whose owner is a dead process; return it."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     machine, _ = temporary.owner().split("-")
@@ -126,8 +129,8 @@ def abandoned(folder: Path) -> Path:
     return leftover
 
 
-def content(run: Path) -> dict[str, bytes]:
-    """Return what must be the same, bit for bit: all weights and all metrics."""
+def run_content(run: Path) -> dict[str, bytes]:
+    """Return the content of the files that must be bit-identical: weights, labels and metrics."""
     files = [
         run / run_folder.HEADS,
         run / run_folder.METRICS,
