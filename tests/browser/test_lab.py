@@ -1,18 +1,18 @@
-"""The notebooks as a newcomer meets them: opened in JupyterLab, *Run All Cells*, and a look at what came out."""
+"""Notebooks opened in JupyterLab and executed with *Run All Cells*."""
 
 import pytest
 
 OWN = {
     "01": (),
     "02": ("model", "data"),
-    "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel has tests of its own
+    "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel is tested in test_lab_panel.py
     "04": ("run",),
 }
 PICTURES = {"01": 0, "02": 1, "03": 2, "04": 1}
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_run_all_leaves_every_picture_and_nothing_red_or_cut(notebook, csv, run, name):
+def test_run_all_cells_shows_every_image_without_errors_or_overflow(notebook, csv, run, name):
     small = {"model": "tiny", "data": str(csv), "epochs": 1, "precision": "fp32", "run": str(run.path)}
     small["interactive"] = False
     opened = notebook(name).set_parameters(**{field: small[field] for field in OWN[name]}).open()
