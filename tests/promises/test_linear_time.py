@@ -1,4 +1,4 @@
-"""Text of twice the length takes about twice the time, and what was made linear gives what it gave before."""
+"""Text functions take linear time, and give the same results as their quadratic predecessors."""
 
 import re
 import time
@@ -13,11 +13,11 @@ from ocensa_nb.data import accents, columns, notices, read_table, write_table
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
 
-QUICK = 0.02  # seconds below which the noise of a clock matters
-LONGEST = 2**17  # pieces; longer, and the memory they take changes the time
+QUICK = 0.02  # seconds; shorter times are too noisy
+LONGEST = 2**17  # pieces; longer texts are slowed down by memory
 REPEATS, RETRIES = 3, 5
 
-# What a text is made of: unbroken, of pieces, of signs that a regular expression may search from again and again.
+# Repeated to form a text: unbroken, separated, or characters at which a regular expression may backtrack.
 PIECES = [
     "a",
     "-",
@@ -43,7 +43,7 @@ def frame(text):
 
 
 def compose_longest(text):
-    """Compose the text in a field without a limit of characters."""
+    """Compose a text from a field without length limit."""
     table = frame("fuga").assign(equipo=[text])
     return notices.compose(table, {"descripcion": "descripcion", "equipo": "equipo"}, ["equipo"])
 
@@ -56,14 +56,14 @@ FUNCTIONS = {
     "notices.compose": compose_longest,
     "columns.fold": columns.fold,
     "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
-    "output_tables.inert": lambda text: write_table.inert(frame(text)),
-    "tables._separator": lambda text: read_table._separator(f"a{text}"),
+    "write_table.inert": lambda text: write_table.inert(frame(text)),
+    "read_table._separator": lambda text: read_table._separator(f"a{text}"),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
 
 
 def seconds(function, text):
-    """Return the least time of several calls: what disturbs a call only makes it longer."""
+    """Return the minimum time of several calls, since noise only adds to it."""
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -74,7 +74,7 @@ def seconds(function, text):
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_text_function_on_twice_the_length_takes_less_than_three_times_as_long(name, piece):
+def test_text_function_on_doubled_length_takes_less_than_three_times_as_long(name, piece):
     function, length = FUNCTIONS[name], 2_000
     while length < LONGEST and seconds(function, piece * length) < QUICK:
         length *= 2
@@ -85,7 +85,7 @@ def test_text_function_on_twice_the_length_takes_less_than_three_times_as_long(n
     pytest.fail(f"{length} pieces: {short:.3f} s, {2 * length}: {long:.3f} s")
 
 
-# Characters that the rewritten expressions treat apart, and any others.
+# Characters with a special role in the expressions, and any others.
 texts = st.text(st.sampled_from("aB-_1٣ ;|\t\r\n=+@#áÑ\u0301\u0327") | st.characters(), max_size=12)
 
 
@@ -105,30 +105,30 @@ def fold_before(name):
 
 @settings(max_examples=1000)
 @given(texts)
-def test_normalise_gives_what_the_quadratic_expression_gave(text):
+def test_normalise_matches_the_quadratic_implementation(text):
     assert notices.normalise(text) == normalise_before(text)
 
 
 @settings(max_examples=1000)
 @given(texts)
-def test_fold_gives_what_it_gave(text):
+def test_fold_matches_the_previous_implementation(text):
     assert columns.fold(text) == fold_before(text)
 
 
 @settings(max_examples=1000)
 @given(texts)
-def test_formula_expression_matches_the_signs_that_the_quadratic_one_matched(text):
+def test_formula_regex_matches_the_quadratic_one(text):
     before = re.sub(r"(^|[;|\t\r\n])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", text)
     assert write_table._FORMULA.sub(r"\1'", text) == before
 
 
-def test_unbroken_texts_of_20000_rows_are_normalised_in_minutes_not_hours():
+def test_normalise_text_without_spaces_takes_under_10_ms():
     text = "A-" * 2_450
-    assert seconds(notices.normalise, text) < 0.01  # 20,000 such rows: below 200 s; it was an hour
+    assert seconds(notices.normalise, text) < 0.01  # 20,000 such rows: under 200 s (quadratic: an hour)
 
 
 @pytest.mark.parametrize("form", ["csv", "csv of one repeated name", "csv with line breaks in titles", "xlsx"])
-def test_table_of_too_many_columns_is_refused_by_its_header(tmp_path, form, monkeypatch):
+def test_read_table_with_too_many_columns_raises_after_reading_the_header(tmp_path, form, monkeypatch):
     monkeypatch.setattr(pd, "read_csv", lambda *_, **__: pytest.fail("read whole"))
     count = 16_384 if form == "xlsx" else 100_000
     titles = [
@@ -145,7 +145,7 @@ def test_table_of_too_many_columns_is_refused_by_its_header(tmp_path, form, monk
     assert len(str(raised.value)) < 500
 
 
-def test_message_about_a_missing_column_lists_ten_short_names(tmp_path):
+def test_missing_column_message_lists_a_limited_number_of_short_names(tmp_path):
     titles = [f"{'x' * 500}{i}" for i in range(900)]
     (tmp_path / "a.csv").write_text(",".join(titles) + "\n" + ",".join("1" * 900) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"y {900 - LISTED} más") as raised:
@@ -153,7 +153,7 @@ def test_message_about_a_missing_column_lists_ten_short_names(tmp_path):
     assert len(str(raised.value)) < 1_500
 
 
-def test_stray_cell_far_to_the_right_is_no_header_of_many_columns(tmp_path):
+def test_read_xlsx_with_stray_cell_at_column_2000_succeeds(tmp_path):
     table = frame("fuga de aceite").assign(**{"": ""})
     with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
         table.to_excel(book, index=False)
