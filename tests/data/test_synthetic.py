@@ -96,7 +96,7 @@ def all_phrases() -> list[tuple[tuple[str, str], str]]:
     return [((head, label), plain(phrase)) for head, label in labels for phrase in PHRASES[head][label]]
 
 
-# --- reproducible -----------------------------------------------------------------------------------------
+# --- reproducibility --------------------------------------------------------------------------------------
 
 
 def test_generate_is_byte_identical_for_the_same_seed_only(tmp_path):
@@ -124,7 +124,7 @@ def test_data_readme_states_every_ceiling_score():
         assert f"{score:.4f}".replace(".", ",") in readme
 
 
-# --- the vocabulary ---------------------------------------------------------------------------------------
+# --- vocabulary -------------------------------------------------------------------------------------------
 
 
 def test_shipped_labels_and_families_match_the_design_and_all_occur(shipped):
@@ -187,7 +187,7 @@ def test_generate_truncated_text_keeps_the_stated_label_and_names_no_other(many)
     assert found["typo"] < 0.1 * found["exact"]
 
 
-# --- the sentences ----------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------
 
 
 def test_generate_texts_have_5_to_40_words_and_a_third_are_truncated_as_in_sap(many):
@@ -220,7 +220,7 @@ def test_shipped_sap_example_matches_the_format_of_a_real_export():
     assert frame["causa_falla"].isin(["", "nan"]).mean() > 0.8
 
 
-# --- the shares and the ceiling ---------------------------------------------------------------------------
+# --- label shares and F1 ceiling --------------------------------------------------------------------------
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)

@@ -67,7 +67,7 @@ def test_evaluate_other_file_scores_every_row_with_known_labels(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def merged_run(config, tmp_path_factory):
-    """Return a run that merged the rare class «Rara (RAR)» into the file's own «Other (OTH)»."""
+    """Return a run whose rare class «Rara (RAR)» was merged into «Other (OTH)»."""
     folder = tmp_path_factory.mktemp("merged")
     table = synthetic.generate(300, seed=4)
     table.loc[0:2, "modo_falla"] = "Rara (RAR)"
@@ -78,7 +78,7 @@ def merged_run(config, tmp_path_factory):
 
 @pytest.fixture
 def another_file(merged_run, tmp_path):
-    """Return the path of 30 notices whose modes are all «Wear (WEA)», but for 2 merged and 5 never seen."""
+    """Return a file of 30 notices with mode «Wear (WEA)», except 2 of a merged class and 5 of an unknown one."""
     table = synthetic.generate(30, seed=12)
     table["modo_falla"] = "Wear (WEA)"
     table.loc[0:1, "modo_falla"] = "Rara (RAR)"

@@ -142,16 +142,16 @@ def test_upload_with_drive_saves_next_to_the_runs_and_overwrites_nothing(colab, 
 
 
 @pytest.mark.parametrize(
-    ("chosen", "sentence"),
+    ("chosen", "message"),
     [
         ([], "No se eligió ningún archivo"),
         (["a.csv", "b.xlsx"], r"2 archivos \(a\.csv, b\.xlsx\)"),
         (["informe.pdf"], "«informe.pdf» no es un CSV ni un XLSX"),
     ],
 )
-def test_upload_of_no_several_or_other_files_raises_user_error(colab, chosen, sentence):
+def test_upload_without_exactly_one_table_raises_user_error(colab, chosen, message):
     colab.chosen = dict.fromkeys(chosen, "x")
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         session.upload()
 
 
@@ -414,7 +414,7 @@ def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(mo
     assert "borra su disco" not in printed
     run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
     assert Path(run.config.data).name == "mis avisos.csv"
-    evaluated = "40 avisos: las filas de prueba."  # a tenth of the 400
+    evaluated = "40 avisos: las filas de prueba."  # 10 % of 400 notices
     parameters = {"run": "mia", "mount_drive": True}
     assert evaluated in execute(project / "notebooks/04_evaluate.ipynb", tmp_path / "content", parameters)
     Path(run.config.data).unlink()  # as if it had been uploaded without Drive

@@ -59,7 +59,7 @@ def test_platform_is_detected_by_environment_variables(monkeypatch):
     assert environment.platform() == "local"
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     assert environment.platform() == "colab"
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")  # Kaggle's image has Colab's variable too
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")  # Kaggle's image sets Colab's variable too
     assert environment.platform() == "kaggle"
 
 
