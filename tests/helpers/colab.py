@@ -53,11 +53,7 @@ def headers(message: str | bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return type, parent header and content of a message in either wire protocol."""
     if isinstance(message, str):
         parsed = json.loads(message)
-        return (
-            parsed["header"]["msg_type"],
-            parsed["parent_header"],
-            parsed["content"],
-        )
+        return parsed["header"]["msg_type"], parsed["parent_header"], parsed["content"]
     count = int.from_bytes(message[:8], "little")
     offsets = [int.from_bytes(message[8 * n : 8 * n + 8], "little") for n in range(1, count + 1)]
     parts = [message[start:end] for start, end in itertools.pairwise(offsets)]

@@ -200,22 +200,22 @@ def contents(folder):
 
 
 def set_up(cwd, address="", ref="", root="/nowhere", **variables):
-    """Run the set-up cell in IPython; return its output and, on success, working folder and session module.
+    """Run the set-up cell as IPython does; return what it shows and, if it ends well, where it is and runs from.
 
-    root: folder that replaces the root of Colab's and Kaggle's paths.
+    root: the folder that stands for the root of the disk in Colab's and Kaggle's paths.
     """
     cell = re.sub('^REPOSITORY = ".*?"', lambda _: f"REPOSITORY = {address!r}", SETUP, flags=re.MULTILINE)
     cell = re.sub('^VERSION = ".*?"', f'VERSION = "{ref}"', cell, flags=re.MULTILINE)
     cell = cell.replace('"/kaggle/', f'"{root}/kaggle/').replace('"/content/', f'"{root}/content/')
     cell += "\nprint('>', Path.cwd(), session.__file__)\n"
-    # No bytecode next to the package, as on a read-only disk.
+    # Bytecode is what Python itself would write beside the package; a read-only disk takes none.
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", cell]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    printed = done.stdout + done.stderr
-    assert "Traceback" not in printed
-    found = re.search(r"^> (\S+) (\S+)$", printed, flags=re.MULTILINE)
-    return printed, [Path(path) for path in found.groups()] if found else []
+    shown = done.stdout + done.stderr
+    assert "Traceback" not in shown
+    found = re.search(r"^> (\S+) (\S+)$", shown, flags=re.MULTILINE)
+    return shown, [Path(path) for path in found.groups()] if found else []
 
 
 def git(folder, *arguments):
@@ -239,8 +239,8 @@ def repository(tmp_path_factory):
     return folder
 
 
-def git_environment(folder):
-    """Return environment variables that make git fetch `ADDRESS` from a local folder."""
+def served(folder):
+    """Return the environment variables with which git takes `ADDRESS` from a folder."""
     return {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
@@ -249,14 +249,14 @@ def git_environment(folder):
 
 
 def test_set_up_cell_inside_a_clone_uses_it():
-    printed, found = set_up(ROOT / "notebooks")
-    assert "Listo." in printed
+    shown, found = set_up(ROOT / "notebooks")
+    assert "Listo." in shown
     assert found == [ROOT, ROOT / "ocensa_nb/notebook/session.py"]
 
 
 def test_set_up_cell_with_user_address_clones_it_and_reuses_the_clone(tmp_path, repository):
     clone = tmp_path / "ocensa-nb"
-    assert set_up(tmp_path, ADDRESS, **git_environment(repository))[1] == [
+    assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [
         clone,
         clone / "ocensa_nb/notebook/session.py",
     ]
@@ -267,7 +267,7 @@ def test_set_up_cell_with_user_address_clones_it_and_reuses_the_clone(tmp_path, 
 @pytest.mark.parametrize(("ref", "which"), [("refs/tags/v2", "second"), ("HEAD~2", "first")], ids=["tag", "commit"])
 def test_set_up_cell_with_pinned_version_clones_that_version(tmp_path, repository, ref, which):
     commit = git(repository, "rev-parse", ref)
-    assert set_up(tmp_path, ADDRESS, ref if "tags" in ref else commit, **git_environment(repository))[1]
+    assert set_up(tmp_path, ADDRESS, ref if "tags" in ref else commit, **served(repository))[1]
     assert (tmp_path / "ocensa-nb/which").read_text() == which
     assert git(tmp_path / "ocensa-nb", "rev-parse", "HEAD") == commit
 
@@ -275,14 +275,14 @@ def test_set_up_cell_with_pinned_version_clones_that_version(tmp_path, repositor
 @pytest.mark.parametrize("ref", ["refs/tags/main", "0" * 40], ids=["tag", "commit"])
 def test_set_up_cell_with_missing_version_installs_no_other(tmp_path, repository, ref):
     git(repository, "branch", "-f", "main")
-    printed, found = set_up(tmp_path, ADDRESS, ref, **git_environment(repository))
+    shown, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»" in printed
+    assert f"⛔ No se pudo descargar «{ADDRESS}»" in shown
     assert not (tmp_path / "ocensa-nb/ocensa_nb").exists()
 
 
 def fake_git(folder):
-    """Create a `git` that only logs its arguments; return a PATH with it and the log file."""
+    """Make a `git` that writes its arguments to a file and does nothing else; return its PATH and that file."""
     program, calls = folder / "bin/git", folder / "calls"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n')
@@ -293,20 +293,20 @@ def fake_git(folder):
 def test_set_up_cell_without_address_asks_for_it_and_runs_no_git(tmp_path):
     path, calls = fake_git(tmp_path)
     (tmp_path / "content").mkdir()
-    printed, found = set_up(tmp_path / "content", PATH=path)
+    shown, found = set_up(tmp_path / "content", PATH=path)
     assert not calls.exists()
     assert not found
-    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in printed
+    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in shown
     assert list((tmp_path / "content").iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["--upload-pack=touch x", "ext::sh -c touch% x", "file:///x", "http://x/y", "$(x)"])
 def test_set_up_cell_with_address_that_is_not_https_runs_no_git(tmp_path, address):
     path, calls = fake_git(tmp_path)
-    printed, found = set_up(tmp_path, address, PATH=path)
+    shown, found = set_up(tmp_path, address, PATH=path)
     assert not calls.exists()
     assert not found
-    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in printed
+    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in shown
 
 
 def test_set_up_cell_passes_address_to_git_as_one_argument_after_the_options(tmp_path):
@@ -317,9 +317,9 @@ def test_set_up_cell_passes_address_to_git_as_one_argument_after_the_options(tmp
 
 
 def test_set_up_cell_without_git_prints_an_error_message(tmp_path):
-    printed, found = set_up(tmp_path, ADDRESS, PATH="")
+    shown, found = set_up(tmp_path, ADDRESS, PATH="")
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in printed
+    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in shown
 
 
 def test_set_up_cell_with_project_on_mounted_drive_uses_it(tmp_path):
@@ -344,10 +344,10 @@ def test_set_up_cell_with_unavailable_package_prints_instructions(tmp_path):
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("no-such-package>=1\n")
     (kaggle / "working").mkdir()
-    printed, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
+    shown, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
     assert not found
-    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in printed
-    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in printed
+    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in shown
+    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in shown
 
 
 def test_set_up_cell_installs_missing_packages_from_attached_wheels(tmp_path):
@@ -362,8 +362,8 @@ def test_set_up_cell_installs_missing_packages_from_attached_wheels(tmp_path):
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
     (kaggle / "working").mkdir()
-    printed, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
-    assert "Listo. Se instaló: ocensa-probe>=1." in printed
+    shown, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
+    assert "Listo. Se instaló: ocensa-probe>=1." in shown
     assert (tmp_path / "site/ocensa_probe.py").exists()
 
 
@@ -390,9 +390,9 @@ def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(
     (tmp_path / "working").mkdir()
     before = contents(tmp_path / "input")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    printed = train(attached, tmp_path / "working", {"data": str(data)})
+    shown = train(attached, tmp_path / "working", {"data": str(data)})
     assert contents(tmp_path / "input") == before
-    assert "Settings → Accelerator → GPU T4 x2" in printed
+    assert "Settings → Accelerator → GPU T4 x2" in shown
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
@@ -407,11 +407,11 @@ def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(mo
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "runtime"))
-    printed = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
+    shown = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
     shutil.rmtree(tmp_path / "runtime")  # every Colab session has its own disk
     (tmp_path / "runtime").mkdir()
-    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in printed
-    assert "borra su disco" not in printed
+    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in shown
+    assert "borra su disco" not in shown
     run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
     assert Path(run.config.data).name == "mis avisos.csv"
     evaluated = "40 avisos: las filas de prueba."  # 10 % of 400 notices
