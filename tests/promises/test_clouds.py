@@ -212,10 +212,10 @@ def set_up(cwd, address="", ref="", root="/nowhere", **variables):
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", cell]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    shown = done.stdout + done.stderr
-    assert "Traceback" not in shown
-    found = re.search(r"^> (\S+) (\S+)$", shown, flags=re.MULTILINE)
-    return shown, [Path(path) for path in found.groups()] if found else []
+    interrupt_as_error = done.stdout + done.stderr
+    assert "Traceback" not in interrupt_as_error
+    found = re.search(r"^> (\S+) (\S+)$", interrupt_as_error, flags=re.MULTILINE)
+    return interrupt_as_error, [Path(path) for path in found.groups()] if found else []
 
 
 def git(folder, *arguments):
@@ -249,17 +249,14 @@ def served(folder):
 
 
 def test_set_up_cell_inside_a_clone_uses_it():
-    shown, found = set_up(ROOT / "notebooks")
-    assert "Listo." in shown
+    interrupt_as_error, found = set_up(ROOT / "notebooks")
+    assert "Listo." in interrupt_as_error
     assert found == [ROOT, ROOT / "ocensa_nb/notebook/session.py"]
 
 
 def test_set_up_cell_with_user_address_clones_it_and_reuses_the_clone(tmp_path, repository):
     clone = tmp_path / "ocensa-nb"
-    assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [
-        clone,
-        clone / "ocensa_nb/notebook/session.py",
-    ]
+    assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [clone, clone / "ocensa_nb/notebook/session.py"]
     assert (clone / "which").read_text() == "third"
     assert set_up(tmp_path)[1] == [clone, clone / "ocensa_nb/notebook/session.py"]
 
@@ -275,9 +272,9 @@ def test_set_up_cell_with_pinned_version_clones_that_version(tmp_path, repositor
 @pytest.mark.parametrize("ref", ["refs/tags/main", "0" * 40], ids=["tag", "commit"])
 def test_set_up_cell_with_missing_version_installs_no_other(tmp_path, repository, ref):
     git(repository, "branch", "-f", "main")
-    shown, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
+    interrupt_as_error, found = set_up(tmp_path, ADDRESS, ref, **served(repository))
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»" in shown
+    assert f"⛔ No se pudo descargar «{ADDRESS}»" in interrupt_as_error
     assert not (tmp_path / "ocensa-nb/ocensa_nb").exists()
 
 
@@ -293,20 +290,20 @@ def fake_git(folder):
 def test_set_up_cell_without_address_asks_for_it_and_runs_no_git(tmp_path):
     path, calls = fake_git(tmp_path)
     (tmp_path / "content").mkdir()
-    shown, found = set_up(tmp_path / "content", PATH=path)
+    interrupt_as_error, found = set_up(tmp_path / "content", PATH=path)
     assert not calls.exists()
     assert not found
-    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in shown
+    assert "⛔ Escriba en REPOSITORY la dirección https de su copia del proyecto" in interrupt_as_error
     assert list((tmp_path / "content").iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["--upload-pack=touch x", "ext::sh -c touch% x", "file:///x", "http://x/y", "$(x)"])
 def test_set_up_cell_with_address_that_is_not_https_runs_no_git(tmp_path, address):
     path, calls = fake_git(tmp_path)
-    shown, found = set_up(tmp_path, address, PATH=path)
+    interrupt_as_error, found = set_up(tmp_path, address, PATH=path)
     assert not calls.exists()
     assert not found
-    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in shown
+    assert "hacen falta una dirección https, git e internet (Kaggle: Settings → Internet → On)" in interrupt_as_error
 
 
 def test_set_up_cell_passes_address_to_git_as_one_argument_after_the_options(tmp_path):
@@ -317,9 +314,9 @@ def test_set_up_cell_passes_address_to_git_as_one_argument_after_the_options(tmp
 
 
 def test_set_up_cell_without_git_prints_an_error_message(tmp_path):
-    shown, found = set_up(tmp_path, ADDRESS, PATH="")
+    interrupt_as_error, found = set_up(tmp_path, ADDRESS, PATH="")
     assert not found
-    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in shown
+    assert f"⛔ No se pudo descargar «{ADDRESS}»: hacen falta una dirección https, git e internet" in interrupt_as_error
 
 
 def test_set_up_cell_with_project_on_mounted_drive_uses_it(tmp_path):
@@ -344,10 +341,10 @@ def test_set_up_cell_with_unavailable_package_prints_instructions(tmp_path):
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("no-such-package>=1\n")
     (kaggle / "working").mkdir()
-    shown, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
+    interrupt_as_error, found = set_up(kaggle / "working", root=tmp_path, PIP_NO_INDEX="1")
     assert not found
-    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in shown
-    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in shown
+    assert "⛔ No se pudo instalar no-such-package>=1. En Kaggle, active Settings → Internet → On" in interrupt_as_error
+    assert "pip download --no-deps -d wheels 'no-such-package>=1'" in interrupt_as_error
 
 
 def test_set_up_cell_installs_missing_packages_from_attached_wheels(tmp_path):
@@ -362,8 +359,8 @@ def test_set_up_cell_installs_missing_packages_from_attached_wheels(tmp_path):
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
     (kaggle / "working").mkdir()
-    shown, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
-    assert "Listo. Se instaló: ocensa-probe>=1." in shown
+    interrupt_as_error, _ = set_up(kaggle / "working", root=tmp_path, PIP_TARGET=str(tmp_path / "site"))
+    assert "Listo. Se instaló: ocensa-probe>=1." in interrupt_as_error
     assert (tmp_path / "site/ocensa_probe.py").exists()
 
 
@@ -390,9 +387,9 @@ def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(
     (tmp_path / "working").mkdir()
     before = contents(tmp_path / "input")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    shown = train(attached, tmp_path / "working", {"data": str(data)})
+    interrupt_as_error = train(attached, tmp_path / "working", {"data": str(data)})
     assert contents(tmp_path / "input") == before
-    assert "Settings → Accelerator → GPU T4 x2" in shown
+    assert "Settings → Accelerator → GPU T4 x2" in interrupt_as_error
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
@@ -407,11 +404,11 @@ def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(mo
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "runtime"))
-    shown = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
+    interrupt_as_error = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
     shutil.rmtree(tmp_path / "runtime")  # every Colab session has its own disk
     (tmp_path / "runtime").mkdir()
-    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in shown
-    assert "borra su disco" not in shown
+    assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in interrupt_as_error
+    assert "borra su disco" not in interrupt_as_error
     run = Run.load(tmp_path / "content/drive/MyDrive/ocensa-runs/mia")
     assert Path(run.config.data).name == "mis avisos.csv"
     evaluated = "40 avisos: las filas de prueba."  # 10 % of 400 notices
