@@ -405,7 +405,7 @@ def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(mo
     (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "runtime"))
     interrupt_as_error = train(project, tmp_path / "content", {"upload": True, "mount_drive": True, "out": "mia"})
-    shutil.rmtree(tmp_path / "runtime")  # every Colab session has its own disk
+    shutil.rmtree(tmp_path / "runtime")  # each notebook of Colab has its own disk
     (tmp_path / "runtime").mkdir()
     assert "Entorno de ejecución → Cambiar tipo de entorno de ejecución → GPU T4" in interrupt_as_error
     assert "borra su disco" not in interrupt_as_error
