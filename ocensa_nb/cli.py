@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ocensa_nb.config import RECIPES, TrainConfig
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
+from ocensa_nb.runtime import logs
 from ocensa_nb.runtime.streams import SafeStream, safe_output
 
 Out = Annotated[str, tyro.conf.arg(help="dónde se escribe; nunca sobre algo que ya existe")]
@@ -209,6 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows code page may lack a character
             stream.reconfigure(errors="replace")
+    logs.configure(
+        rank=int(os.environ.get("RANK", 0)),  # of torchrun
+        line_seconds=float(os.environ.get("OCENSA_LINE_SECONDS", logs.LINE_SECONDS)),  # of the panel
+    )
     with safe_output() as screen:
         try:
             _run(sys.argv[1:] if arguments is None else list(arguments), screen)

@@ -16,8 +16,11 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data import synthetic
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError
+from ocensa_nb.runtime import logs
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
+
+logs.configure()
 
 TINY = {"model": "tiny", "epochs": 2, "freeze_layers": 1, "precision": "fp32"}
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from ocensa_nb.benchmark.ablation import Bench, Variant
 from ocensa_nb.benchmark.techniques import SHORTER, cumulative, individual
@@ -23,6 +22,7 @@ from ocensa_nb.encoders.token_table import encode
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import resolve_precision
 from ocensa_nb.runtime.timing import duration
 from ocensa_nb.training.train import load_notices
@@ -70,7 +70,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     ]
     bench = Bench(notices, tables, encoder, base)
     variants = stacked + single
-    with tqdm(total=steps * len(variants), desc="Midiendo", unit="paso", dynamic_ncols=True) as bar:
+    with progress(None, "Midiendo", "paso", total=steps * len(variants), delay=0, leave=True) as bar:
         for number in range(steps):
             for variant in variants:
                 bar.set_postfix_str(variant.technique.name)

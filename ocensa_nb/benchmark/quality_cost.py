@@ -1,5 +1,6 @@
 """Measure the quality cost of the cumulative techniques: validation F1 of short trainings against their time."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.runtime.timing import duration
 from ocensa_nb.training.train import fit, load_notices
+
+logger = logging.getLogger(__name__)
 
 # The guide's rate of 2e-5 learns almost nothing in a few epochs. Variants with frozen lower layers use the rate of the
 # `cpu` recipe; a fully trained encoder uses this one, low enough to preserve the pretrained weights.
@@ -70,7 +73,7 @@ def quality(config: TrainConfig, results: Mapping[str, Any], epochs: int = 3, se
             continue
         scores, times = [], []
         for seed in range(base.seed, base.seed + seeds):
-            print(f"{technique.title}: semilla {seed}, {epochs} épocas.", flush=True)
+            logger.info(f"{technique.title}: semilla {seed}, {epochs} épocas.")
             rate = frozen.learning_rate if rung.freeze_layers else WHOLE_RATE
             with tempfile.TemporaryDirectory() as folder:
                 chosen = rung.replace(seed=seed, learning_rate=rate, out=str(Path(folder) / "run"))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.accents import without_accents
@@ -17,6 +16,7 @@ from ocensa_nb.data.columns import find_columns
 from ocensa_nb.data.read_table import read_table
 from ocensa_nb.data.splits import balanced_weights, split_rows
 from ocensa_nb.errors import CONTROL, UserError
+from ocensa_nb.runtime.logs import progress
 
 TEXT = "texto"
 OTHER = "Other"
@@ -205,7 +205,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
         head: pd.Categorical(frame[head], categories=names).codes.astype(np.int64) for head, names in classes.items()
     }
     texts = frame[TEXT].tolist()
-    shown = tqdm(texts, "Avisos que repiten un texto", unit="aviso", leave=False, delay=1)
+    shown = progress(texts, "Avisos que repiten un texto", "aviso")
     groups = pd.factorize(pd.Series([normalise(text) for text in shown]))[0]
     split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     report = dataclasses.replace(

@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, Any
 import pandas as pd
 from openpyxl.cell.cell import ERROR_CODES
 from openpyxl.reader.excel import ExcelReader
-from tqdm.auto import tqdm
 
 from ocensa_nb.data.table_width import check_width
 from ocensa_nb.errors import UserError, listed
+from ocensa_nb.runtime.logs import progress
 
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
@@ -126,7 +126,7 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
     characters = 0
     rows: list[list[str]] = []
     widest = 0
-    found = tqdm(sheet.iter_rows(values_only=True), "Leyendo filas", unit="fila", leave=False, delay=1)
+    found = progress(sheet.iter_rows(values_only=True), "Leyendo filas", "fila")
     for number, row in enumerate(found, 1):
         texts = [_text(value) for value in row]
         while texts and not texts[-1]:

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import logging
 import re
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ocensa_nb.data.table_width import check_width
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
 from ocensa_nb.files.regular import read_regular
 from ocensa_nb.paths import plain_path, reason
+
+logger = logging.getLogger(__name__)
 
 SEPARATORS = ",;\t|"
 LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
@@ -46,7 +49,7 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
     if not content:
         raise UserError(EMPTY.format(path=path))
     if len(content) > LARGE:
-        print(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…", flush=True)
+        logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
     excel = path.suffix.lower() in EXCEL_SUFFIXES
     table, how = read_excel(path, content) if excel else _read_csv(path, content)
     table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]

@@ -4,6 +4,7 @@ transformers accepts both faults silently. Without a vocabulary file, version 5 
 tokens; a parameter that the weights file does not have is drawn at random, with a warning only.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from ocensa_nb.encoders.layer_slice import layer_stack
 from ocensa_nb.encoders.settings import ONLY_HERE
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.regular import first_special
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,7 +81,7 @@ def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
 
     model, missing, unused = load()
     if _needed(missing) and (prefix := _common_prefix(unused, missing)):
-        print(f"Los pesos de «{folder}» tienen nombres con el prefijo «{prefix}»: se leen sin él.", flush=True)
+        logger.info(f"Los pesos de «{folder}» tienen nombres con el prefijo «{prefix}»: se leen sin él.")
         renamed, missing, unused = load(key_mapping={f"^{re.escape(prefix)}": ""})
         model.load_state_dict(renamed.state_dict())  # `renamed` itself would be saved with the prefix again
     if names := _needed(missing):

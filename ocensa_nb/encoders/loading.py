@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import sys
 import threading
@@ -16,6 +17,8 @@ from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.encoders.folder import WEIGHTS, load_weights, missing_file
 from ocensa_nb.encoders.settings import ONLY_HERE, check_settings
 from ocensa_nb.errors import UserError, unknown
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -102,10 +105,9 @@ def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False)
     if not as_saved and (options := tokenizer_checks.lossless_options(tokenizer)):
         tokenizer = _load(AutoTokenizer.from_pretrained, source, **options)
         kept = not tokenizer_checks.lossless_options(tokenizer)
-        print(
+        logger.info(
             f"El vocabulario de «{name}» tiene mayúsculas o acentos que su configuración quita de los textos"
-            + (": se lee con ellos." if kept else ", y no hay forma de conservarlos: revise tokenizer_config.json."),
-            flush=True,
+            + (": se lee con ellos." if kept else ", y no hay forma de conservarlos: revise tokenizer_config.json.")
         )
     return tokenizer
 

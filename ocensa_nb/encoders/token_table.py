@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ocensa_nb.errors import UserError, clipped
+from ocensa_nb.runtime.logs import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +96,7 @@ def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_lengt
     """
     ids, lengths = [], []
     starts = range(0, len(texts), CHUNK)
-    for start in tqdm(starts, "Avisos a tokens", unit="chunk", leave=False, delay=1):
+    for start in progress(starts, "Avisos a tokens", "chunk"):
         chunk = list(texts[start : start + CHUNK])
         rows = tokenizer(chunk, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
         lengths += [len(row) for row in rows["input_ids"]]

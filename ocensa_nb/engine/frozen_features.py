@@ -5,25 +5,27 @@ precision the states are kept in half precision too, which rounds what goes on b
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
-from tqdm.auto import tqdm
 
 from ocensa_nb.encoders.layer_slice import NOT_SUPPORTED, layers
 from ocensa_nb.encoders.token_table import TokenTable, padded_index, sorted_batches
 from ocensa_nb.engine.oom_retry import Pieces, out_of_memory
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import autocast, full_fp32
 from ocensa_nb.storage import array_cache
 
+logger = logging.getLogger(__name__)
+
 BUILD_BATCH = 64
 LAYOUT = 2  # of what is kept: another number, and nothing kept before is read
-QUIET_BATCHES = 10  # fewer than this end before a progress bar could be read
 MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
 GIB = 2**30
 # numpy has no bfloat16, so the file holds its bits.
@@ -76,7 +78,7 @@ def build(
     shape = (int(offsets[-1]), model.encoder.config.hidden_size)
     size = shape[0] * shape[1] * dtype.itemsize
     if not _can_accept_features_from(model, tokens, k):
-        print("Este codificador no deja separar sus capas congeladas: se calculan en cada paso.", flush=True)
+        logger.warning("Este codificador no deja separar sus capas congeladas: se calculan en cada paso.")
         return tokens
 
     array = None
@@ -84,9 +86,9 @@ def build(
         key = _key(model, texts, k, precision, device)
         array = array_cache.read(folder, key, shape, stored)
         if array is not None:
-            print(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.", flush=True)
+            logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.")
         elif array_cache.make_room(folder, size):
-            print(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.", flush=True)
+            logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.")
             try:
                 with array_cache.write(folder, key, shape, stored) as array:
                     compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
@@ -96,14 +98,13 @@ def build(
                 array = None
     if array is None:
         if size > MEMORY_SHARE * psutil.virtual_memory().available:
-            print(
+            logger.warning(
                 f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben en memoria"
-                f"{' ni en disco' if folder else ''}: se calculan en cada paso.",
-                flush=True,
+                f"{' ni en disco' if folder else ''}: se calculan en cada paso."
             )
             return tokens
         reason = ": no hay sitio en disco para guardarlas" if folder else ""
-        print(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.", flush=True)
+        logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.")
         array = np.empty(shape, stored)
         compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
     return FeatureTable(_place(torch.from_numpy(array).view(dtype), device), offsets, entry, tokens.lengths)
@@ -129,8 +130,7 @@ def compute(
     try:
         with torch.inference_mode(), autocast(precision, device):
             batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
-            quiet = len(batches) < QUIET_BATCHES
-            for rows in tqdm(batches, "Capas congeladas, una sola vez", unit="batch", leave=False, disable=quiet):
+            for rows in progress(batches, "Capas congeladas, una sola vez", "batch"):
                 fill_in_pieces(rows)
     finally:
         model.train(training)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
+
+logger = logging.getLogger(__name__)
 
 # What torch's messages contain: of a GPU's driver ("CUDA error: out of memory") and of torch's own allocator, of the
 # system's on Linux and macOS, and on Windows, and of cuBLAS and cuDNN.
@@ -53,10 +56,9 @@ class MicroBatches:
             model.zero_grad(set_to_none=True)
             release()
             restore_random_state(before)
-            print(
+            logger.warning(
                 f"Sin memoria con micro-batches de {largest} filas: se repite el paso con {-(-largest // 2)}, y se "
-                "acumula el doble. El batch efectivo es el mismo.",
-                flush=True,
+                "acumula el doble. El batch efectivo es el mismo."
             )
 
     def _cut(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:

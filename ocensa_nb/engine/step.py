@@ -1,5 +1,6 @@
 """One optimizer step, and the model, optimizer and data that it needs."""
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_wei
 from ocensa_nb.runtime.compilation import compiled
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.precision import autocast
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -135,7 +138,7 @@ def build(
     if config.used_vocabulary and not config.freeze_layers:
         table = used_vocabulary.narrow(model.encoder, table)
     if config.cls_only and not model.shorten(*to_device(table.sample(), device)):
-        print("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.", flush=True)
+        logger.warning("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_trunk and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, cache)
     class_weights = {

@@ -1,10 +1,10 @@
 """Inference: logits of rows and texts, predicted classes and probabilities."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ocensa_nb.encoders.token_table import TokenTable, encode, sorted_batches
 from ocensa_nb.engine.frozen_features import FeatureTable
@@ -13,11 +13,13 @@ from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.saved_model import load_model
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import autocast, replacement_note, scoring_precision
 from ocensa_nb.storage.run_folder import Run
 
+logger = logging.getLogger(__name__)
+
 SCORING_BATCH = 64
-QUIET_BATCHES = 40  # fewer than this end before a progress bar could be read
 
 
 def logits(
@@ -26,11 +28,11 @@ def logits(
     rows: np.ndarray,
     precision: str,
     padding: str = "dynamic",
-    progress: str | None = None,
+    title: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
 
-    `progress` is the title of a progress bar, shown when there is enough to wait for. The model is left in the
+    `title` is that of a progress bar, None for no bar. The model is left in the
     mode it came in.
     """
     device = next(model.parameters()).device
@@ -49,31 +51,30 @@ def logits(
     model.eval()
     try:
         with torch.inference_mode(), autocast(precision, device):
-            hidden = progress is None or len(batches) < QUIET_BATCHES
-            for batch in tqdm(batches, desc=progress, unit="batch", leave=False, disable=hidden):
+            for batch in batches if title is None else progress(batches, title, "batch"):
                 score_in_pieces(batch)
     finally:
         model.train(training)
     return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
 
 
-def score_texts(run: Run, texts: Sequence[str], progress: str) -> dict[str, np.ndarray]:
+def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
     """Return the fp32 logits (texts, classes) of each head of a finished run; a text that repeats is computed once.
 
-    `progress` is the title of the progress bar.
+    `title` is that of the progress bar.
     """
     model, tokenizer = load_model(run)
     device = environment.device()
     torch.set_num_threads(environment.threads())
     precision = scoring_precision(run.metadata["precision"], device)
     if note := replacement_note(run.metadata["precision"], precision, device):
-        print(note, flush=True)
+        logger.warning(note)
     distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
     with explained("los pesos del codificador", CLOSE):
         model.to(device)
     if run.config.cls_only:
         model.shorten(*to_device(distinct.sample(), device))
-    found = logits(model, distinct, np.arange(len(distinct)), precision, progress=progress)
+    found = logits(model, distinct, np.arange(len(distinct)), precision, title=title)
     return {head: values[entry] for head, values in found.items()}
 
 

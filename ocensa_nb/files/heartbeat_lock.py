@@ -6,6 +6,7 @@ whether its holder is alive: on the same machine by its process id, on another m
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import re
@@ -20,6 +21,8 @@ import psutil
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import replace
 from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+
+logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 60.0
 STALE_SECONDS = 600.0  # a holder on another machine that has not refreshed the lock for this long counts as dead
@@ -149,7 +152,7 @@ class HeartbeatLock:
             return False
         replace(claim, self.path)
         why = "ya no existe" if dead and dead.is_local else f"no da señales desde hace {age / 60:.0f} min"
-        print(f"Se toma la carpeta «{self.path.parent}»: {_name(dead)}, que la usaba, {why}.", flush=True)
+        logger.warning(f"Se toma la carpeta «{self.path.parent}»: {_name(dead)}, que la usaba, {why}.")
         return True
 
     def _refuse_live(self, holder: Holder | None, age: float) -> None:

@@ -1,6 +1,7 @@
 """Execute the numbered notebooks with papermill and collect their results."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from ocensa_nb.files.atomic import atomic_write, write_text
 from ocensa_nb.files.temporary import is_running, owner, remove
 from ocensa_nb.paths import ROOT, plain_path
 from ocensa_nb.storage.run_folder import METRICS, Run, free_folder, make_folder, read_json
+
+logger = logging.getLogger(__name__)
 
 NOTEBOOKS = ROOT / "notebooks"
 # The recipe recommended without a GPU, the same on every machine; three more epochs, to come near the ceiling.
@@ -50,16 +53,16 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
     own = {"03_train": {"out": str(run)}, "04_evaluate": {"run": str(run), "out": str(folder / "evaluation")}}
     for number, name in enumerate(SUITE, 1):
         if name in seconds:
-            print(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado", flush=True)
+            logger.info(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado")
             continue
         if name in own and (Path(own[name]["out"]) / METRICS).exists():  # the step finished but its notebook did not
             remove(Path(own[name]["out"]))
-        print(f"[{number}/{len(SUITE)}] {name} …", flush=True)
+        logger.info(f"[{number}/{len(SUITE)}] {name} …")
         started = time.perf_counter()
         execute(NOTEBOOKS / f"{name}.ipynb", folder, {**DEFAULTS, **(parameters or {}), **own.get(name, {})})
         seconds[name] = time.perf_counter() - started
         _keep(folder, dict(parameters or {}), seconds)
-        print(f"[{number}/{len(SUITE)}] {name}: listo en {seconds[name]:.0f} s", flush=True)
+        logger.info(f"[{number}/{len(SUITE)}] {name}: listo en {seconds[name]:.0f} s")
     finished = Run.load(run)
     remove(folder / STATE)
     return {"out": str(folder), "run": str(run), "seconds": seconds, "best_epoch": finished.metrics["best_epoch"]} | {

@@ -4,6 +4,7 @@ The panel does not train: its button starts the command it shows (`run_controlle
 `benchmark/time_prediction.py` predicts the effect of the settings. Works with ipywidgets 7.7 (Colab's) and 8.
 """
 
+import logging
 from html import escape
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from ocensa_nb.runtime.precision import unavailable
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
+
+logger = logging.getLogger(__name__)
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 PRECISIONS = {name: name for name in ("auto", "fp32", "tf32", "bf16", "fp16")}
@@ -144,7 +147,7 @@ class Panel(ControlPanel):
         if self.config.resume == "never":
             return None
         if path := resume.find_finished(self.config, self.notices.fingerprint, self.root):
-            print(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
+            logger.info(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
             return Run.load(path)
         return None
 

@@ -132,6 +132,6 @@ def _interruptions_ignored() -> Iterator[None]:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with this package on PYTHONPATH, UTF-8 output and no buffering."""
+    """Return the environment with this package on PYTHONPATH, UTF-8 output, no buffering, and frequent progress."""
     path = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH", "")]))
-    return {**own, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+    return {**own, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", "OCENSA_LINE_SECONDS": "1"}

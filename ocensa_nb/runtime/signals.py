@@ -1,6 +1,7 @@
 """Stop a training cleanly on Ctrl+C, the stop button of a notebook, or SIGTERM."""
 
 import contextlib
+import logging
 import signal
 import sys
 import threading
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 from ocensa_nb.errors import AskedToStopError
+
+logger = logging.getLogger(__name__)
 
 # On Windows a process asks another to stop with SIGBREAK.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if sys.platform == "win32" else []))
@@ -67,7 +70,7 @@ def defer_signals(announce: bool = True) -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         asked.signal = number
         if announce:
-            print("\nSe detiene al terminar este paso y guarda dónde quedó…", flush=True)
+            logger.info("Se detiene al terminar este paso y guarda dónde quedó…")
 
     if threading.current_thread() is not threading.main_thread():
         yield asked

@@ -9,6 +9,7 @@ preceding bytes.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ocensa_nb.files import tensors as tensor_files
 from ocensa_nb.files.atomic import overwriting
 from ocensa_nb.files.checksums import CHUNK_BYTES
 from ocensa_nb.files.regular import require_regular
+
+logger = logging.getLogger(__name__)
 
 FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
 NUMBER = "number"  # counts the checkpoints of a run, from 1
@@ -86,9 +89,9 @@ class CheckpointFiles:
             raise UserError(f"No hay ningún punto de control válido en «{self.paths[0].parent}».")
         newest = max(numbers, key=numbers.__getitem__)
         for path in set(there) - set(numbers):
-            print(f"El punto de control «{path}» está incompleto o dañado: se usa «{newest.name}».", flush=True)
+            logger.warning(f"El punto de control «{path}» está incompleto o dañado: se usa «{newest.name}».")
         if numbers[newest] == 0:
-            print(f"El punto de control «{newest}» es de una versión anterior y no se puede comprobar.", flush=True)
+            logger.warning(f"El punto de control «{newest}» es de una versión anterior y no se puede comprobar.")
         self._number, self._next = numbers[newest], 1 - self.paths.index(newest)
         return tensor_files.read(newest)
 

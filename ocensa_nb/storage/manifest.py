@@ -6,6 +6,7 @@ reported as a damaged file of the run. Earlier versions stored the checksums of 
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ocensa_nb.files.atomic import write_text
 from ocensa_nb.files.checksums import compute, first_mismatch
 from ocensa_nb.files.regular import LARGEST_JSON, read_regular
 from ocensa_nb.paths import reason
+
+logger = logging.getLogger(__name__)
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
 ENCODER, HEADS, LAST, MANIFEST = "encoder", "heads.safetensors", "last", "manifest.json"
@@ -49,10 +52,9 @@ def verify(run: Path) -> None:
             f"A «{run}» le falta {MANIFEST}, con el que se comprueba que sus archivos son los que se guardaron. "
             "Recupere una copia de la carpeta o vuelva a entrenar."
         )
-    print(
+    logger.info(
         f"La corrida «{run}» es de una versión anterior, sin {MANIFEST}: se comprueban sus pesos y sus etiquetas, pero "
-        f"no {CONFIG}, {METRICS} ni {HISTORY}.",
-        flush=True,
+        f"no {CONFIG}, {METRICS} ni {HISTORY}."
     )
     _verify(run, EARLIER, checksums)
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import inspect
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ from ocensa_nb.storage.run_folder import (
     read_config,
 )
 from ocensa_nb.storage.run_folder import make_folder as make
+
+logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 # A soft lock remains after its machine dies. filelock 3.32 made the fallback to a soft lock a parameter.
@@ -161,7 +164,7 @@ def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: di
             )
         _keep_precision(metadata, kept)
         if moved := _moves(metadata, kept):
-            print(f"La corrida empezó con {moved}: continúa bien, pero no quedará igual bit a bit.", flush=True)
+            logger.warning(f"La corrida empezó con {moved}: continúa bien, pero no quedará igual bit a bit.")
     run = Run(path, metadata, classes)
     if not run.is_finished():
         run.write_config()
@@ -269,7 +272,9 @@ def _lock(path: Path) -> Lock | None:
         heartbeat.acquire()
     except OSError as error:
         raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
-    print(f"El disco de «{path}» no tiene bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto.")
+    logger.warning(
+        f"El disco de «{path}» no tiene bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto."
+    )
     return heartbeat
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ from ocensa_nb.files.temporary import is_temporary, remove, temporary_folder
 from ocensa_nb.paths import RUNS, free_path, plain_path, reason
 from ocensa_nb.storage import manifest
 from ocensa_nb.storage.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
+
+logger = logging.getLogger(__name__)
 
 GIF, LOCK = "training.gif", ".lock"
 HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file locks
@@ -159,10 +162,9 @@ class Run:
                 whole = file.read(length)
                 file.truncate(whole.rfind(b"\n") + 1)
             if sha256 and len(whole) == length and hashlib.sha256(whole).hexdigest() != sha256:
-                print(
+                logger.info(
                     f"El historial «{self.path / HISTORY}» está dañado: sus curvas pueden tener errores. El "
-                    "entrenamiento continúa, porque no se hace con él.",
-                    flush=True,
+                    "entrenamiento continúa, porque no se hace con él."
                 )
 
     @contextlib.contextmanager

@@ -2,20 +2,24 @@
 
 import contextlib
 import functools
+import logging
 import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ocensa_nb.engine.batching import EpochSampler
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.drive import is_on_drive
 from ocensa_nb.runtime.device import memory_taken
+from ocensa_nb.runtime.logs import progress
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training.nonfinite import NonFiniteGuard, describe
+
+logger = logging.getLogger(__name__)
 
 READ_EVERY = 10  # steps between reads of a GPU's losses: each read waits for the device; a CPU's are read at once
 WRITE_SECONDS = 1.0  # between writes of the history: it may be on a network disk
@@ -56,7 +60,7 @@ class TrainingLogger:
     @functools.cached_property
     def bar(self) -> tqdm:
         """The progress bar, which begins at the step of the training when it is first used."""
-        return tqdm(total=self.total_steps, initial=self._step, desc="Entrenando", unit="paso", dynamic_ncols=True)
+        return progress(None, "Entrenando", "paso", total=self.total_steps, initial=self._step, delay=0, leave=True)
 
     @property
     def caught_up(self) -> bool:
@@ -104,7 +108,7 @@ class TrainingLogger:
         self._lines.append(line)
         self._try_to_write()
         self._losses.clear()
-        self.bar.write(
+        logger.info(
             f"Época {line['epoch']}: pérdida {line['loss']:.3f}, {monitor} de validación {line[monitor]:.3f}, "
             f"{line['seconds']:.0f} s"
         )
@@ -146,7 +150,7 @@ class TrainingLogger:
             line["skipped"] = wrong
         if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # overflows of a scaler are only counted
             rows = self.sampler.rows_of(step.epoch, step.number)
-            self.bar.write(describe(wrong, self._step, step.lr, rows))
+            logger.warning(describe(wrong, self._step, step.lr, rows))
         self._lines.append({**line, "rows_per_second": rows_per_second, "memory": memory})
 
     def __enter__(self) -> "TrainingLogger":

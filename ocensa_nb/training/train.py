@@ -8,6 +8,7 @@ batch, with class weights, label smoothing and a ragged last batch (`engine/loss
 this module repeats it, evaluates each epoch, saves checkpoints and stops early.
 """
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ from ocensa_nb.training import time_estimate
 from ocensa_nb.training.early_stopping import EarlyStopping
 from ocensa_nb.training.logger import TrainingLogger
 from ocensa_nb.training.nonfinite import NonFiniteGuard
+
+logger = logging.getLogger(__name__)
 
 
 def load_notices(config: TrainConfig) -> Notices:
@@ -93,7 +96,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     tokenizer = load_tokenizer(config.model, notices.texts)
     table = encode(notices.texts, tokenizer, config.max_length)
     unknown = unknown_share(table, tokenizer)
-    print(describe_tokens(unknown, notices.texts, tokenizer), flush=True)
+    logger.info(describe_tokens(unknown, notices.texts, tokenizer))
     check_unknown_share(unknown, config.model)
     encoder = load_encoder(config.model, tokenizer, config.seed)
     probe(encoder, tokenizer, config.max_length, config.model)
@@ -109,9 +112,9 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         precision = run.metadata["precision"]
         allow_tf32(precision)
         if note := replacement_note(config.precision, precision, device):
-            print(note, flush=True)
-        print(describe_parameters(model), flush=True)
-        print(memory_note(config, model, table.lengths, precision, device), flush=True)
+            logger.warning(note)
+        logger.info(describe_parameters(model))
+        logger.info(memory_note(config, model, table.lengths, precision, device))
         built_from = time.perf_counter()
         cache = array_cache.default_folder() if keep_trunk else None
         engine = engines.build(config, notices, table, model, precision, device, cache)
@@ -156,11 +159,11 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
         ) as checkpoints,
     ):
         if checkpoints.restore():
-            print(f"Continúa «{run.path}» desde la época {at.epoch}, paso {at.step} de {len(sampler)}.", flush=True)
+            logger.info(f"Continúa «{run.path}» desde la época {at.epoch}, paso {at.step} de {len(sampler)}.")
         else:
             run.cut_history(0)  # lines of a session that died before its first checkpoint
-        print(checkpoints.describe(sum(weight.nbytes for weight in trained_weights(model).values())))
-        print(expected.after(at.epoch - 1 + at.step / len(sampler)), flush=True)
+        logger.info(checkpoints.describe(sum(weight.nbytes for weight in trained_weights(model).values())))
+        logger.info(expected.after(at.epoch - 1 + at.step / len(sampler)))
         earlier = at.seconds
         checkpoints.save()
         while not at.over:

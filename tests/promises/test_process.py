@@ -119,6 +119,20 @@ class TestXlsx:
         assert not list(tmp_path.iterdir())
 
 
+class TestLogFile:
+    def test_training_without_terminal_writes_lines_and_no_progress_bars(self, csv, tmp_path):
+        done = ocensa("train", "--data", csv, "--model", "tiny", "--epochs", 2, "--out", tmp_path / "run")
+        assert done.returncode == 0, done.stderr
+        written = done.stdout + done.stderr
+        assert "\r" not in written
+        assert "it/s" not in written
+        assert "paso/s" not in written
+        assert [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("Época")] == [
+            "Época 1",
+            "Época 2",
+        ]
+
+
 class TestPathEncoding:
     def test_generate_to_path_with_accents_in_locale_c_succeeds(self, tmp_path):
         done = ocensa("generate", "--rows", 20, "--out", tmp_path / "ñandú.csv", env=ASCII)

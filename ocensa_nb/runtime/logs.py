@@ -1,0 +1,114 @@
+"""Messages and progress for the user: one format in a terminal, in a notebook, and in a log file.
+
+Modules log to `logging.getLogger(__name__)`; the user interfaces call `configure` once. Progress bars are tqdm's in a
+terminal and in a notebook. Anywhere else (CI, `> log`) they become a log line from time to time.
+"""
+
+import io
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from tqdm import tqdm as terminal_tqdm
+from tqdm.auto import tqdm
+
+LINE_SECONDS = 30.0
+DELAY_SECONDS = 1.0  # work that ends sooner shows no bar
+PREFIXES = {logging.WARNING: "Atención: ", logging.ERROR: "Error: "}
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def configure(rank: int = 0, line_seconds: float = LINE_SECONDS) -> None:
+    """Write the messages of the package to standard output.
+
+    Parameters
+    ----------
+    rank
+        Number of this process among those that train together; all but the first write only errors.
+    line_seconds
+        Seconds between two progress lines.
+    """
+    package = logging.getLogger(__name__.partition(".")[0])
+    handler = _Handler()
+    handler.setFormatter(_Formatter())
+    package.handlers[:] = [handler]
+    package.propagate = False  # a root handler, such as Colab's, would repeat every message
+    _LineProgress.seconds = line_seconds
+    package.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+
+
+def progress(
+    items: Iterable[T] | None,
+    title: str,
+    unit: str,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    delay: float = DELAY_SECONDS,
+    leave: bool = False,
+) -> "tqdm[T]":
+    """Return a tqdm progress bar, or one that writes log lines if nobody sees a bar.
+
+    Parameters
+    ----------
+    items
+        What to iterate over; None if the caller updates the bar.
+    title, unit
+        Shown before the bar, and after the count, in Spanish.
+    total
+        Number of items, if `items` has no length.
+    initial
+        Number of items done before.
+    delay
+        Seconds before the bar appears.
+    leave
+        Whether the bar stays after the end.
+    """
+    in_notebook = tqdm.display is not terminal_tqdm.display  # tqdm.auto has chosen widgets
+    options: dict[str, Any] = {"desc": title, "unit": unit, "total": total, "initial": initial}
+    if in_notebook or (sys.stderr is not None and sys.stderr.isatty()):
+        return tqdm(items, **options, delay=delay, leave=leave, dynamic_ncols=True)
+    return _LineProgress(items, **options)
+
+
+class _LineProgress(terminal_tqdm):
+    """A progress bar that logs one line every `seconds`."""
+
+    seconds = LINE_SECONDS
+
+    def __init__(self, items: Iterable[Any] | None, **options: Any) -> None:
+        super().__init__(
+            items,
+            **options,
+            file=io.StringIO(),
+            delay=self.seconds,
+            mininterval=self.seconds,
+            maxinterval=float("inf"),  # no thread that redraws a slow bar
+            miniters=1,
+            leave=False,
+            bar_format="{desc}: {n_fmt} de {total_fmt}, {elapsed} transcurridos, faltan {remaining}{postfix}",
+        )
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Log the state; tqdm passes an empty message to clear a bar."""
+        if msg is None:
+            logger.info(str(self))
+
+
+class _Handler(logging.Handler):
+    """Write to the present `sys.stdout`, which notebooks and tests replace, above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            terminal_tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return PREFIXES.get(record.levelno, "") + super().format(record)
