@@ -1,4 +1,4 @@
-"""Small data and one tiny trained run, shared by the tests."""
+"""Shared fixtures: a small data set and a finished run of the tiny encoder."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    # One core for each worker and what it starts, before torch counts them: two torch processes that share their cores
-    # slow each other down ten times.
+    # Pin each worker and its children to one core before torch counts them: two torch processes that share their
+    # cores slow each other down ten times.
     worker, cores = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")), sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[worker % len(cores)]})
 
@@ -27,7 +27,7 @@ TINY = {"model": "tiny", "epochs": 2, "freeze_layers": 1, "precision": "fp32"}
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give the tests a home of their own, so that they leave nothing in the user's caches and find nothing there."""
+    """Use a temporary home folder, so that tests neither read nor write the user's caches."""
     folder = str(tmp_path_factory.mktemp("home"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", folder)
@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return 400 generated notices as a CSV."""
+    """Return a CSV file of 400 synthetic notices."""
     path = tmp_path_factory.mktemp("data") / "avisos.csv"
     synthetic.write_csv(synthetic.generate(400, seed=3), path)
     return path
@@ -55,14 +55,14 @@ def notices(config: TrainConfig) -> Notices:
 
 @pytest.fixture(scope="session")
 def run(config: TrainConfig, notices: Notices, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a finished run of the tiny encoder; tests read it and leave it as it is."""
+    """Return a finished run of the tiny encoder; tests must not modify it."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     return train.fit(config.replace(out=str(out)), notices)
 
 
 @pytest.fixture
 def stopped(config: TrainConfig, notices: Notices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    """Return the config of a training that was stopped in its first epoch, with two checkpoints."""
+    """Return the config of a training interrupted in its first epoch, with two checkpoints."""
     from tests.helpers.stopping import StopAfter
 
     settings = config.replace(out=str(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Settings: recipes set fields, the user's values win, and nothing impossible gets through."""
+"""Training configs: recipes, user settings, validation and fingerprint."""
 
 import contextlib
 import dataclasses
@@ -12,16 +12,16 @@ from ocensa_nb.errors import UserError
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_is_a_valid_config(name):
+def test_from_recipe_of_every_recipe_is_a_valid_config(name):
     assert from_recipe(name) == TrainConfig().replace(**RECIPES[name])
 
 
-def test_what_the_user_sets_wins_over_the_recipe():
+def test_from_recipe_user_settings_override_the_recipe():
     assert from_recipe("baseline", {"epochs": 3}).epochs == 3
     assert from_recipe("baseline").epochs == 15
 
 
-def test_baseline_is_the_guides_starting_point():
+def test_baseline_recipe_matches_the_guide():
     config = from_recipe("baseline")
     assert (config.precision, config.padding, config.max_length) == ("fp32", "max_length", 256)
     assert (config.batch_size, config.epochs, config.freeze_layers) == (16, 15, 0)
@@ -46,12 +46,12 @@ def test_baseline_is_the_guides_starting_point():
         ("heads", {"causa": 0}),
     ],
 )
-def test_an_impossible_value_is_refused_by_name(field, value):
+def test_validate_invalid_value_raises_user_error_naming_the_field(field, value):
     with pytest.raises(UserError, match=field):
         TrainConfig().replace(**{field: value}).validate()
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_unknown_metric_field_or_recipe_suggests_the_nearest_name():
     with pytest.raises(UserError, match="«causa_f1»"):
         TrainConfig(monitor="causa_f").validate()
     with pytest.raises(UserError, match="«epochs»"):
@@ -60,7 +60,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         from_recipe("fast")
 
 
-def test_the_fingerprint_follows_the_experiment_and_not_its_place():
+def test_fingerprint_depends_on_training_settings_and_not_on_paths():
     config = TrainConfig()
     assert config.fingerprint() == config.replace(out="runs/a", data="b.csv", num_workers=2).fingerprint()
     for field in ("model", "epochs", "seed", "heads"):
@@ -69,26 +69,26 @@ def test_the_fingerprint_follows_the_experiment_and_not_its_place():
 
 
 @given(st.sampled_from([f.name for f in dataclasses.fields(TrainConfig)]), st.one_of(st.none(), st.text(), st.floats()))
-def test_any_wrong_value_is_a_sentence_or_a_valid_config(field, value):
-    # Anything but a sentence would escape.
+def test_validate_any_value_is_valid_or_raises_user_error(field, value):
+    # Any other exception fails the test.
     with contextlib.suppress(UserError):
         TrainConfig().replace(**{field: value}).validate()
 
 
-def test_a_whole_number_where_a_real_one_is_meant_is_the_same_setting():
+def test_fingerprint_of_int_and_equal_float_is_the_same():
     whole = from_recipe("cpu", {"label_smoothing": 0, "dropout": 0, "heads": {"causa": 1}})
     real = from_recipe("cpu", {"label_smoothing": 0.0, "dropout": 0.0, "heads": {"causa": 1.0}})
     assert whole.fingerprint() == real.fingerprint()
 
 
 @pytest.mark.parametrize("field", ["max_grad_norm", "seed", "batch_size", "num_workers", "checkpoint_minutes"])
-def test_number_of_hundreds_of_digits_is_refused_in_a_short_message(field):
+def test_number_of_hundreds_of_digits_raises_short_user_error(field):
     with pytest.raises(UserError, match=field) as raised:
         from_recipe("cpu", {field: 10**400})
     assert len(str(raised.value)) < 150
 
 
-def test_seed_is_at_most_the_largest_of_numpy():
+def test_seed_over_numpy_maximum_raises_user_error():
     assert from_recipe("cpu", {"seed": 2**32 - 1}).seed == 2**32 - 1
     with pytest.raises(UserError, match="4,294,967,295 como máximo"):
         from_recipe("cpu", {"seed": 2**32})

@@ -1,4 +1,4 @@
-"""The address of the project: empty, or the same in notebooks, badges and pyproject.toml, with a pinned version."""
+"""Publish: address and pinned version of the project in notebooks, badges and pyproject.toml."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """Return a git repository with what publish reads and writes, unpublished, in two commits."""
+    """Return an unpublished git repository of two commits with the files that publish reads and writes."""
     folder = tmp_path / "checkout"
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("pictures"))
     for name in ("README.md", "pyproject.toml"):
@@ -48,17 +48,17 @@ def texts(folder):
     return {path.name: path.read_text(encoding="utf-8") for path in files}
 
 
-def test_files_of_the_project_are_what_publish_writes():
+def test_committed_files_match_the_output_of_publish():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     address = "".join(re.findall('^Repository = "(.*)"', project, flags=re.MULTILINE))
     cells = nbformat.read(ROOT / "notebooks" / NOTEBOOKS[0], as_version=4).cells
     ref = re.search('^VERSION = "(.*)"', next(c.source for c in cells if c.cell_type == "code"), re.MULTILINE)[1]
-    assert bool(address) == bool(ref)  # never the newest of whatever is there
+    assert bool(address) == bool(ref)  # a published address always has a pinned version
     for path, text in publish.rewrite(ROOT, address, ref).items():
         assert path.read_text(encoding="utf-8") == text, path.name
 
 
-def test_placeholder_address_is_in_no_file():
+def test_no_committed_file_contains_a_placeholder_address():
     for name in git(ROOT, "ls-files").splitlines():
         if name.endswith((".ipynb", ".md", ".py", ".toml", ".txt")) and (ROOT / name).exists():
             assert not PLACEHOLDER.search((ROOT / name).read_text(encoding="utf-8")), name
@@ -88,7 +88,7 @@ def test_publish_without_a_version_pins_the_last_commit_of_the_package(checkout)
     assert publish.publish(ADDRESS, root=checkout) == (ADDRESS, ref, [])
 
 
-def test_publish_again_changes_nothing_elsewhere_moves_all_and_empty_goes_back(checkout):
+def test_publish_again_is_idempotent_and_empty_address_restores_the_files(checkout):
     unpublished = texts(checkout)
     publish.publish(ADDRESS, "v1", checkout)
     assert publish.publish(f"{ADDRESS}/", "v1", checkout)[2] == []
@@ -98,7 +98,7 @@ def test_publish_again_changes_nothing_elsewhere_moves_all_and_empty_goes_back(c
     assert texts(checkout) == unpublished
 
 
-def test_publish_outside_github_writes_the_address_and_no_badges(checkout):
+def test_publish_with_address_outside_github_writes_no_badges(checkout):
     publish.publish("https://gitlab.example:8443/grupo/equipo/copia", "v1", checkout)
     written = texts(checkout)
     assert 'Repository = "https://gitlab.example:8443/grupo/equipo/copia"' in written["pyproject.toml"]
@@ -113,7 +113,7 @@ def test_publish_outside_github_writes_the_address_and_no_badges(checkout):
         *("https://github.com/a/b?c=d", "https://github.com/a/b#c", "file:///x", "https://x/a b", "https://ñ/a/b"),
     ],
 )
-def test_publish_address_that_will_not_do_is_refused(checkout, address):
+def test_publish_with_invalid_address_raises_user_error(checkout, address):
     before = texts(checkout)
     with pytest.raises(UserError, match=r"https://github\.com/CUENTA/PROYECTO"):
         publish.publish(address, "v1", checkout)
@@ -130,7 +130,7 @@ def test_publish_address_that_will_not_do_is_refused(checkout, address):
         ("v0", "ya existe, y sus cuadernos no llevan esta dirección"),
     ],
 )
-def test_publish_version_that_is_no_pin_is_refused(checkout, version, message):
+def test_publish_with_unpinned_or_invalid_version_raises_user_error(checkout, version, message):
     git(checkout, "tag", "v0")
     before = texts(checkout)
     with pytest.raises(UserError, match=message):
@@ -140,18 +140,18 @@ def test_publish_version_that_is_no_pin_is_refused(checkout, version, message):
     assert texts(checkout) == before
 
 
-def test_publish_with_uncommitted_changes_of_the_package_is_refused(checkout):
+def test_publish_with_uncommitted_changes_of_the_package_raises_user_error(checkout):
     (checkout / "ocensa_nb/new.py").touch()
     with pytest.raises(UserError, match="Hay cambios sin commit en ocensa_nb"):
         publish.publish(ADDRESS, root=checkout)
 
 
-def test_publish_outside_a_checkout_is_refused(tmp_path):
+def test_publish_outside_a_checkout_raises_user_error(tmp_path):
     with pytest.raises(UserError, match="es para quien mantiene el proyecto"):
         publish.publish(ADDRESS, "v1", tmp_path)
 
 
-def test_publish_verb_says_what_changed_and_writes_json(checkout, tmp_path):
+def test_publish_verb_prints_changed_files_and_writes_json(checkout, tmp_path):
     shutil.rmtree(checkout / "ocensa_nb")
     shutil.copytree(ROOT / "ocensa_nb", checkout / "ocensa_nb", ignore=shutil.ignore_patterns("__pycache__"))
     words = ["publish", "--repository", ADDRESS, "--version", "v0.1.0", "--json", str(tmp_path / "result.json")]

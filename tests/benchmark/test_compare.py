@@ -29,7 +29,7 @@ def compared(csv, tmp_path_factory):
     return json.loads(done.stdout), folder, done.stderr
 
 
-def test_the_ladder_begins_at_the_baseline_then_exact_rungs_then_trades_then_the_cache(compared):
+def test_ladder_orders_baseline_then_exact_then_trade_offs_then_feature_cache(compared):
     results, _, _ = compared
     names = [rung["name"] for rung in results["ladder"]]
     assert names[0] == "baseline"
@@ -39,7 +39,7 @@ def test_the_ladder_begins_at_the_baseline_then_exact_rungs_then_trades_then_the
     assert names == [technique.name for technique in ladder(4, results["cuts"], results["halves"])]
 
 
-def test_every_rung_tells_its_time_memory_and_share_of_the_machine(compared):
+def test_compare_reports_time_speedup_flops_and_utilisation_of_each_technique(compared):
     results, _, _ = compared
     for rung in results["ladder"] + results["alone"]:
         assert 0 < rung["seconds_min"] <= rung["seconds_per_step"] <= rung["seconds_max"]
@@ -53,7 +53,7 @@ def test_every_rung_tells_its_time_memory_and_share_of_the_machine(compared):
     assert results["machine"]["threads"] >= 1
 
 
-def test_each_rung_computes_less_than_the_one_before_it_where_it_should(compared):
+def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(compared):
     cumulative = {rung["name"]: rung for rung in compared[0]["ladder"]}
     halves = compared[0]["halves"]
     work = {name: rung["gflops_per_step"] for name, rung in cumulative.items()}
@@ -66,7 +66,7 @@ def test_each_rung_computes_less_than_the_one_before_it_where_it_should(compared
     assert cumulative["trunk_cache"]["build_seconds"] > 0
 
 
-def test_the_quality_of_rungs_of_one_function_is_one(compared):
+def test_quality_of_techniques_with_the_same_function_is_equal(compared):
     curves = pd.DataFrame(compared[0]["quality"]).groupby("name", sort=False)
     assert list(curves.groups) == [rung["name"] for rung in compared[0]["ladder"]]
     # No text of these is longer than 128 tokens, so that limit changes nothing either.
@@ -97,7 +97,7 @@ def test_quality_says_before_every_training_which_it_is_and_what_is_left(compare
     assert compared[2].count("Faltan unos ") == len(trained) // 2
 
 
-def test_a_verdict_is_said_of_every_technique_of_the_guide_and_everything_is_written(compared):
+def test_compare_writes_all_files_and_a_verdict_for_every_technique(compared):
     results, folder, said = compared
     for words in ("max_length = 128", "Congelar", "Acumular", "mitad de capas", "GPU", "workers"):
         assert words in (folder / "verdicts.txt").read_text(encoding="utf-8")
@@ -125,12 +125,12 @@ def test_a_verdict_is_said_of_every_technique_of_the_guide_and_everything_is_wri
         (12.0, 1.9, 13.0, TRADE, (2, 2), "Aquí va 12.0 veces más rápido, en línea con las 2 veces"),
     ],
 )
-def test_a_verdict_sets_the_measured_gain_against_the_promised_one(speedup, low, high, kind, claim, words):
+def test_summarize_compares_measured_speedup_with_the_claimed_range(speedup, low, high, kind, claim, words):
     technique = Technique("name", "Título", kind, claim=claim)
     assert summarize(technique, speedup, low, high).startswith(words)
 
 
-def test_every_rung_keeps_the_changes_of_those_before_it():
+def test_cumulative_configs_include_all_previous_changes():
     stacked = cumulative(baseline_of(TrainConfig(model="tiny")), depth=4, cuts=True, halves=True)
     last = stacked[-1][1]
     assert (last.padding, last.cls_only, last.used_vocabulary, last.max_length) == ("dynamic", True, True, 128)
@@ -139,12 +139,12 @@ def test_every_rung_keeps_the_changes_of_those_before_it():
     assert (first.padding, first.precision, first.freeze_layers, first.batch_size) == ("max_length", "fp32", 0, 16)
 
 
-def test_operations_are_counted_from_the_shapes():
+def test_flops_of_matrix_product_match_its_shapes():
     a, b = torch.randn(3, 5), torch.randn(5, 7)
     assert timing.flops_of(lambda: a @ b) == 2 * 3 * 5 * 7
 
 
-def test_the_peak_of_memory_is_what_was_taken_at_once():
+def test_peak_memory_of_two_tensors_is_their_total_size():
     memory = timing.PeakMemory(CPU)
     with memory.watch():
         held = torch.ones(64 * 2**20 // 4)
@@ -152,7 +152,7 @@ def test_the_peak_of_memory_is_what_was_taken_at_once():
     assert 100 * 2**20 < memory.bytes < 300 * 2**20
 
 
-def test_no_rounds_and_no_seeds_are_sentences():
+def test_compare_with_zero_steps_or_seeds_raises_user_error():
     with pytest.raises(UserError, match="steps = 0"):
         compare.compare(TrainConfig(model="tiny"), 0)
     with pytest.raises(UserError, match="seeds = 0"):

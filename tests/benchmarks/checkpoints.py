@@ -1,9 +1,9 @@
-"""What keeping checkpoints costs a training: blocks of the same steps, with one written beside them and without.
+"""Measure the overhead of checkpoints: blocks of the same steps, with and without one written in the background.
 
     python -m tests.benchmarks.checkpoints --model minilm
 
-Says the size of a checkpoint, the seconds the training loses to each, and their share of the default interval and of
-an epoch. Rounds are interleaved; the median of their differences is given, with the least and the most.
+Prints the size of a checkpoint, the time lost per checkpoint, and its share of the default interval and of an epoch.
+Rounds are interleaved; the median, minimum and maximum of their differences are reported.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from ocensa_nb.training.early_stopping import EarlyStopping
 
 
 def main(model: str = "minilm", freeze: int = 4, recipe: str = "cpu", seconds: float = 8.0, rounds: int = 7) -> None:
-    """Measure blocks of about so many seconds."""
+    """Measure `rounds` pairs of blocks of about `seconds` each."""
     config = from_recipe(recipe, {"model": model, "freeze_layers": freeze})
     notices = train.load_notices(config)
     tokenizer = loading.load_tokenizer(model, notices.texts)
@@ -36,7 +36,7 @@ def main(model: str = "minilm", freeze: int = 4, recipe: str = "cpu", seconds: f
     loader, sampler = batching.step_loader(made.table, notices, config, device)
     batches = list(loader)
     stopping = EarlyStopping(config)
-    stopping.update(1, {config.monitor: 0.5}, classifier)  # the best epoch's weights are in a checkpoint too
+    stopping.update(1, {config.monitor: 0.5}, classifier)  # a checkpoint also contains the best weights
     parts = {
         "engine": made,
         "schedule": LinearSchedule(made.optimizer, 0.1, 100),

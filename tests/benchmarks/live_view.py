@@ -1,10 +1,10 @@
-"""What the live view costs a training.
+"""Measure the overhead of the live view on training.
 
     python -m tests.benchmarks.live_view
 
-Each round trains twice in a process of its own, in turns: once alone, and once with a panel that redraws its live view
-every two seconds. The cost is the difference in the training's own seconds; beside it, the processor time that the
-panel took, as a share of the machine's in that while.
+Each round trains twice in a child process, in alternating order: without a panel, and with one that redraws its live
+view every two seconds. The overhead is the difference of the recorded training times; the CPU time of the panel is
+reported as a share of all cores.
 """
 
 import tempfile
@@ -25,16 +25,16 @@ from ocensa_nb.training import train
 
 
 def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
-    """Train with nobody looking; return the training's seconds and the panel's share, which is none."""
+    """Train without a panel; return the training time in seconds, and 0 as CPU share of the panel."""
     training = Training(config, "cpu", folder / "run-001")
     assert training.wait() == 0
     return Run.load(training.folder).metadata["seconds"]["training"], 0.0
 
 
 def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
-    """Train from a panel that ticks as in a page; return the training's seconds and the panel's share."""
+    """Train from a panel that ticks as in a page; return its seconds and the CPU share of the panel."""
     panel = widgets.control_panel(config, notices, "cpu", folder, interactive=True)
-    panel._tell()  # as when it is shown: it measures before anything trains
+    panel._tell()  # as on display: it measures before training starts
     started, used = time.perf_counter(), time.process_time()
     panel.runner.start.click()
     while panel.runner.training.is_running:
@@ -46,7 +46,7 @@ def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float,
 
 
 def main(rounds: int = 5, epochs: int = 2) -> None:
-    """Measure so many pairs of trainings."""
+    """Measure `rounds` pairs of trainings."""
     config = from_recipe("cpu", {"epochs": epochs})
     notices = train.load_notices(config)
     found, shares = [], []
@@ -57,7 +57,7 @@ def main(rounds: int = 5, epochs: int = 2) -> None:
                 seconds[way], share = way(config, notices, Path(folder))
             used = max(share, used)
         cost = seconds[watched] / seconds[alone] - 1
-        if number:  # the first fills the cache of the frozen layers
+        if number:  # round 0 fills the cache of frozen features
             found.append(cost)
             shares.append(used)
         print(f"alone {seconds[alone]:.2f} s, watched {seconds[watched]:.2f} s: {cost:+.2%}, {used:.2%}", flush=True)

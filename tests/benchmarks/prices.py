@@ -1,9 +1,9 @@
-"""How near the panel's prices come to what trainings take.
+"""Compare the predicted time of an epoch with the measured one.
 
     python -m tests.benchmarks.prices --model minilm
 
-For each precision and setting: the seconds of an epoch as priced from a shallow encoder with random weights, and as
-real steps of the real encoder say, a few of every length; and their ratio.
+For each precision and config: the time of an epoch predicted from a shallow encoder with random weights, the time
+measured on some steps of every length with the real encoder, and their ratio.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ from ocensa_nb.training import train
 
 
 def settings(config: TrainConfig, depth: int) -> dict[str, TrainConfig]:
-    """Return what is tried, from the cheapest."""
+    """Return the configs to compare, fastest first."""
     return {
         "all frozen but two, cached": config.replace(freeze_layers=depth - 2),
         "the same, not cached": config.replace(freeze_layers=depth - 2, cache_trunk=False),
@@ -34,18 +34,18 @@ def settings(config: TrainConfig, depth: int) -> dict[str, TrainConfig]:
 
 
 def epoch_seconds(made: step.Engine, config: TrainConfig, notices: Notices, table: TokenTable, steps: int) -> float:
-    """Return what an epoch takes by so many of its steps, spread over its batches by size."""
+    """Estimate the seconds of an epoch from `steps` of its batches, sampled evenly by size."""
     made.model.train()
     loader, sampler = step_loader(made.table, notices, config, made.device)
     by_size = sorted(sampler, key=lambda rows: len(rows) * table.lengths[rows].max())
     some = [by_size[round(q * (len(by_size) - 1))] for q in np.linspace(0.04, 0.96, steps)]
-    for _ in range(2):  # a shape that is new has its kernels made first: in a training, in the first epoch
+    for _ in range(2):  # the first pass creates the kernels for new shapes
         took = [seconds_of(lambda rows=rows: made.step(loader.dataset[rows]), made.device) for rows in some]
     return len(by_size) * float(np.mean(took))
 
 
 def main(model: str = "minilm", precisions: tuple[str, ...] = ("bf16", "fp32"), steps: int = 12) -> None:
-    """Measure so many steps of every setting."""
+    """Measure `steps` steps of every config."""
     device = environment.device()
     torch.set_num_threads(environment.threads())
     config = from_recipe("cpu", {"model": model})

@@ -1,4 +1,4 @@
-"""A million notices through read, prepare and encode: seconds of each, and the most memory there was.
+"""Read, prepare and encode a million notices: time of each part, and peak memory.
 
 python -m tests.benchmarks.scale --rows 1000000
 """
@@ -21,7 +21,7 @@ Made = TypeVar("Made")
 
 
 def main(rows: int = 1_000_000, seed: int = 3, model: str = "minilm") -> None:
-    """Generate, read, prepare and encode so many rows."""
+    """Generate, read, prepare and encode `rows` notices."""
     process, peak, over = psutil.Process(), [0], threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Our loop against `transformers.Trainer` at its best; README.md beside this file says what each side is given.
+"""Compare our training loop with a well-configured `transformers.Trainer`; see README.md in this folder.
 
 python tests/benchmarks/trainer.py epoch --model beto-random --freeze 10 --steps 30 --repeats 3
 python tests/benchmarks/trainer.py run   --model beto-random --freeze 10 --epochs 8 --rows 800
@@ -37,29 +37,29 @@ from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
 from ocensa_nb.runtime.seeding import seed_everything
 from ocensa_nb.training import train
 
-WARM_UP = 3  # steps made before the clock of `epoch` starts
-Found = dict[str, list[float]]  # what was measured: a value a repeat, or a seed
+WARM_UP = 3  # steps before the timing of `epoch` starts
+Found = dict[str, list[float]]  # measured values, one per repeat or seed
 
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides are given; config.precision is a resolved one."""
+    """Inputs of both sides; `config.precision` is already resolved."""
 
     config: TrainConfig
     notices: Notices
     tokenizer: Any
     table: TokenTable
     device: torch.device
-    batches: list[np.ndarray] | None = None  # the rows of every step; None lets each side draw its own
+    batches: list[np.ndarray] | None = None  # rows of every step; None: each side samples its own
 
     def model(self) -> MultiHeadClassifier:
-        """Return a new model: the same weights for the same seed, and shared with no other."""
+        """Return a new model, with the same weights for the same seed."""
         seed_everything(self.config.seed)
         encoder = load_encoder(self.config.model, self.tokenizer, self.config.seed)
         return engines.classifier(self.config, self.notices, encoder).to(self.device)
 
     def only(self, rows: np.ndarray) -> "Task":
-        """Return the task with these rows alone, all to be trained on."""
+        """Return the task restricted to these rows, all for training."""
         texts = [self.notices.texts[row] for row in rows]
         labels = {head: y[rows] for head, y in self.notices.labels.items()}
         notices = replace(self.notices, texts=texts, labels=labels, split={"train": np.arange(len(rows))})
@@ -67,7 +67,7 @@ class Task:
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of step `skip` to the end of training; with 0, from when the clock was made."""
+    """Seconds from the end of step `skip` to the end of training; with 0, from the creation of the clock."""
 
     def __init__(self, device: torch.device, skip: int = 0) -> None:
         self.device, self.skip, self.steps, self.seconds = device, skip, 0, 0.0
@@ -104,7 +104,7 @@ def ours(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable | F
 
 
 class Peer(Trainer):
-    """The Trainer with our loss, for it has none for three heads, and with the rows in order where they are given."""
+    """The Trainer with our multi-head loss, and a sequential sampler if the batches are given."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """Return the loss of a batch."""
@@ -123,7 +123,7 @@ def theirs(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable:
 
     def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
         batch = np.array([feature["row"] for feature in features])
-        ids, mask = table.batch(batch)  # one gather from the ready-made ids: quicker than tokenizer.pad
+        ids, mask = table.batch(batch)  # one gather from encoded ids: faster than tokenizer.pad
         labels = {head: torch.from_numpy(y[batch]) for head, y in task.notices.labels.items()}
         return {"inputs": ids, "attention_mask": mask, "labels": labels}
 
@@ -134,7 +134,7 @@ def theirs(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable:
     on_gpu = task.device.type == "cuda"
     where = {"use_cpu": not on_gpu, "dataloader_pin_memory": on_gpu, "accelerator_config": {"non_blocking": on_gpu}}
     half = {name: config.precision == name for name in ("bf16", "fp16")}
-    new = hasattr(TrainingArguments, "train_sampling_strategy")  # the name since transformers 5
+    new = hasattr(TrainingArguments, "train_sampling_strategy")  # transformers 5
     grouped = {"train_sampling_strategy": "group_by_length"} if new else {"group_by_length": True}
     silent = {"logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +145,7 @@ def theirs(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable:
             max_grad_norm=config.max_grad_norm,
             seed=config.seed,
             remove_unused_columns=False,
-            logging_nan_inf_filter=False,  # it would wait for the GPU at every step
+            logging_nan_inf_filter=False,  # it would synchronise with the GPU at every step
             **(half | where | grouped | silent),
         )
         given = {"train_dataset": dataset, "data_collator": collate, "optimizers": (optimizer, schedule)}
@@ -154,8 +154,8 @@ def theirs(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable:
     plain = config.replace(cache_trunk=False, cls_only=False, used_vocabulary=False)
     engine = engines.build(plain, task.notices, table, model, config.precision, task.device, plain=True)
     trainer.objective, trainer.in_order = engine.objective, task.batches is not None
-    # The Trainer calls `model.train()` at every step. Ours looks at every parameter, to leave frozen layers in eval
-    # mode (2 ms at BETO's size), and our loop does so once an epoch: the Trainer shall not pay for it either.
+    # The Trainer calls `model.train()` at every step. Ours checks every parameter, to keep frozen layers in eval mode
+    # (2 ms at BETO's size), and our loop calls it once per epoch: do not charge the Trainer for it.
     model.train()
     model.train = lambda mode=True: model
     trainer.train()
@@ -167,7 +167,7 @@ SIDES = {"ours": ours, "Trainer": theirs}
 
 
 def race(task: Task, repeats: int, skip: int = 0) -> Found:
-    """Return the seconds of each side, a repeat; they take turns in going first, so that neither has the edge."""
+    """Return the seconds of each side per repeat, in alternating order, so that neither has an advantage."""
     seconds: Found = {name: [] for name in SIDES}
     for repeat in range(repeats):
         for name in list(SIDES)[:: -1 if repeat % 2 else 1]:
@@ -179,36 +179,36 @@ def race(task: Task, repeats: int, skip: int = 0) -> Found:
 
 
 def times_as_fast(seconds: Found) -> Found:
-    """Return the ratios of what was measured side by side."""
+    """Return the ratios of the seconds of both sides, per repeat."""
     return {"times as fast": [b / a for a, b in zip(*seconds.values(), strict=True)]}
 
 
 def epoch(task: Task, options: argparse.Namespace) -> Found:
-    """Rows a second of the very same batches on both sides, once our trunk cache stands."""
-    # Drawn from an epoch of the whole data: few rows, grouped by length among themselves, would make a Trainer's
-    # batches longer than it has in earnest, and its warm-up steps the longest of them.
+    """Rows per second on the same batches on both sides, after our features are cached."""
+    # Sampled from an epoch of all data: grouping a few rows by length would give the Trainer longer batches than in
+    # real training, the longest of them in its warm-up.
     size = task.config.batch_size
     sampler = EpochSampler(task.notices.split["train"], task.table.lengths, size, task.config.seed)
     whole = [rows for rows in sampler if len(rows) == size][: WARM_UP + options.steps]
     batches = list(np.arange(len(whole) * size).reshape(-1, size))
     task = replace(task.only(np.concatenate(whole)), config=task.config.replace(epochs=1), batches=batches)
-    race(task, 1)  # what a process pays once: kernels made for every length
+    race(task, 1)  # one-time cost per process: kernels for every length
     seconds = race(task, options.repeats, WARM_UP)
     timed = (len(whole) - WARM_UP) * size
     return {f"{name}, rows/s": [timed / s for s in values] for name, values in seconds.items()} | times_as_fast(seconds)
 
 
 def run(task: Task, options: argparse.Namespace) -> Found:
-    """Seconds of a whole training, the build of our trunk cache included."""
+    """Seconds of a complete training, including the computation of our cached features."""
     rows = np.random.default_rng(task.config.seed).permutation(task.notices.split["train"])
     first = replace(task.only(rows[: 20 * task.config.batch_size]), config=task.config.replace(epochs=1))
-    race(first, 1)  # what a process pays once, as in `epoch`
+    race(first, 1)  # one-time cost per process, as in `epoch`
     seconds = race(task.only(rows[: options.rows or None]), options.repeats)
     return {f"{name}, seconds": values for name, values in seconds.items()} | times_as_fast(seconds)
 
 
 def f1(task: Task, options: argparse.Namespace) -> Found:
-    """Weighted F1 on the test side after the last epoch; the split stays, the seed of the training changes."""
+    """Weighted F1 on the test rows after the last epoch; same split, different training seeds."""
     rows = task.notices.split["test"]
     truth = {head: y[rows] for head, y in task.notices.labels.items()}
     found: Found = {f"{head}_f1, {name}": [] for head in truth for name in (*SIDES, "difference")}
@@ -232,7 +232,7 @@ HELP = {"data": "empty = the shipped data", "rows": "to train on; 0 = all", "jso
 
 
 def main() -> None:
-    """Measure what the command line asks for, and print it."""
+    """Run the benchmark given on the command line and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     modes = parser.add_subparsers(dest="mode", required=True)
     for mode, numbers in MODES.items():

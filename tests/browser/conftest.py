@@ -1,4 +1,4 @@
-"""A real JupyterLab on a copy of the project, and a real Chromium looking at it; without them the tests here skip."""
+"""JupyterLab on a copy of the project, and Chromium; without either the browser tests are skipped."""
 
 import contextlib
 import importlib.util
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ocensa_nb.paths import ROOT
-from tests.helpers.lab import Lab, Notebook, until
+from tests.helpers.lab import Lab, Notebook, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# No sandbox, because CI is root; no calls home, because a closed network refuses them by the hundred.
+# No sandbox, because CI runs as root; no background requests, because they fail without a network.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -35,13 +35,13 @@ FLAGS = [
 WINDOW = {"width": 1280, "height": 900}
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    # Cells out of sight stay drawn, so that a test can read all of them.
+    # Keep cells outside the viewport in the page, so that tests can read them.
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 
 
-def copy_of_the_project(folder: Path) -> Path:
-    """Copy what git has, and what it would have, so that nothing in the checkout is written."""
+def copy_project(folder: Path) -> Path:
+    """Copy the tracked and untracked files that git does not ignore, so that tests do not write to the checkout."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file():
@@ -50,17 +50,17 @@ def copy_of_the_project(folder: Path) -> Path:
     return folder
 
 
-def answers(lab: Lab) -> bool:
-    """Return whether the server is up."""
+def is_up(lab: Lab) -> bool:
+    """Return whether the server responds."""
     try:
-        return bool(lab.ask("status"))
+        return bool(lab.call_api("status"))
     except OSError:
         return False
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Start JupyterLab with a home and settings of its own; its kernel is the Python that runs the tests."""
+    """Start JupyterLab with its own home and settings; its kernel is the Python that runs the tests."""
     if missing := [name for name in ("jupyterlab", "playwright") if importlib.util.find_spec(name) is None]:
         pytest.skip(f"needs {' and '.join(missing)}: pip install -r requirements-dev.txt -c constraints.txt")
     if CHROMIUM is None:
@@ -76,7 +76,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), copy_of_the_project(tmp_path_factory.mktemp("lab")))
+    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), copy_project(tmp_path_factory.mktemp("lab")))
     options = {"ServerApp.port": port, "ServerApp.root_dir": lab.root, "IdentityProvider.token": lab.token}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     with (home / "log").open("w+", encoding="utf-8") as log:
@@ -87,12 +87,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             stderr=subprocess.STDOUT,
         )
         try:
-            until(lambda: answers(lab) or server.poll() is not None, 60)
-            if not answers(lab):
+            wait_until(lambda: is_up(lab) or server.poll() is not None, 60)
+            if not is_up(lab):
                 pytest.skip(f"JupyterLab did not start: {(home / 'log').read_text(encoding='utf-8')[-500:]}")
             yield lab
         finally:
-            server.terminate()  # it ends its kernels first
+            server.terminate()  # it shuts its kernels down first
             try:
                 server.wait(20)
             except subprocess.TimeoutExpired:
@@ -101,7 +101,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def browser(lab: Lab) -> "Iterator[Browser]":
-    """Start Chromium; a module's own, because playwright's event loop is in the way of the tests that run kernels."""
+    """Start Chromium, once per module: playwright's event loop conflicts with tests that run kernels."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -112,21 +112,21 @@ def browser(lab: Lab) -> "Iterator[Browser]":
 
 @pytest.fixture
 def page(browser: "Browser") -> "Iterator[Page]":
-    """Return an empty window, about as wide as Colab's."""
+    """Return an empty page, about as wide as Colab's."""
     with browser.new_context(viewport=WINDOW, locale="es-CO") as context:
         yield context.new_page()
 
 
 @pytest.fixture
 def notebook(lab: Lab, page: "Page") -> Iterator[Callable[[str], Notebook]]:
-    """Return a function from the start of a notebook's name to that notebook; its kernel ends with the test."""
+    """Return a function from the prefix of a notebook's name to that notebook; kernels are shut down after the test."""
     yield lambda name: Notebook(lab, page, name)
-    for kernel in lab.ask("kernels"):
-        with contextlib.suppress(OSError):  # one that is just starting may refuse; it ends with the server
-            lab.ask(f"kernels/{kernel['id']}", "DELETE")
+    for kernel in lab.call_api("kernels"):
+        with contextlib.suppress(OSError):  # fails for a kernel that is starting; it ends with the server
+            lab.call_api(f"kernels/{kernel['id']}", "DELETE")
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where screenshots go: a temporary folder, or `OCENSA_PICTURES` to renew the README's own."""
+    """Return the folder for screenshots: temporary, or `OCENSA_PICTURES` to update those of the README."""
     return Path(os.environ.get("OCENSA_PICTURES") or tmp_path_factory.mktemp("pictures"))

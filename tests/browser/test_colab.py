@@ -1,4 +1,4 @@
-"""The panel of notebook 03 in JupyterLab under Colab's rule for widgets: it updates, stops and resumes all the same."""
+"""Panel of notebook 03 in JupyterLab under Colab's rule for widgets: it updates, stops and resumes."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.colab import ColabRule
 
 TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
-STARTS = 60  # seconds within which a training in another process makes its first step
+STARTS = 60  # seconds for a training process to make its first step
 TRAIN = "run = panel.run()"
 LONG = {"model": "tiny", "precision": "fp32", "epochs": 30, "patience": 30, "batch_size": 4}
 STEPS = 2400
@@ -30,7 +30,7 @@ def opened(notebook, csv, folder, rule):
     made = notebook("03").set_parameters(**LONG, data=str(csv), out=str(folder))
     made.page.set_viewport_size(TALL)
     made.open()
-    made.page.keyboard.press("Control+B")  # the side bar away: the page is the notebook's
+    made.page.keyboard.press("Control+B")  # hide the side bar, so that the notebook has the full width
     return made
 
 
@@ -39,11 +39,11 @@ def steps_done(text: str) -> int:
 
 
 def steps_written(folder: Path) -> int:
-    """Return how many steps the history of a run has: each of them once if it was resumed."""
+    """Return the number of steps in the history of a run."""
     return (folder / "history.jsonl").read_text(encoding="utf-8").count('"step"')
 
 
-def test_panel_follows_stops_and_resumes_by_its_buttons(opened, rule, folder):
+def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, folder):
     opened.run_above(TRAIN).wait_until_idle()
     opened.press("Entrenar")
     opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
@@ -63,7 +63,7 @@ def test_panel_follows_stops_and_resumes_by_its_buttons(opened, rule, folder):
     assert any("image/png" in output.get("data", {}) for output in saved["outputs"])
 
 
-def test_page_loaded_again_follows_the_training_that_goes_on(opened, folder):
+def test_reloaded_page_follows_the_running_training(opened, folder):
     opened.run_above(TRAIN).wait_until_idle()
     opened.press("Entrenar")
     opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
@@ -73,7 +73,7 @@ def test_page_loaded_again_follows_the_training_that_goes_on(opened, folder):
     assert steps_written(folder) == STEPS
 
 
-def test_run_all_trains_in_its_cell_stops_with_it_and_resumes(opened, rule, folder, pictures):
+def test_run_all_trains_in_the_cell_stops_on_interrupt_and_resumes(opened, rule, folder, pictures):
     opened.run_all()
     live = opened.cell(TRAIN).locator(".ocensa-numbers", has_text=UNDER_WAY)
     live.wait_for(timeout=1000 * STARTS)
@@ -106,7 +106,7 @@ def test_run_all_trains_in_its_cell_stops_with_it_and_resumes(opened, rule, fold
     assert "✅ Listo" in str(saved["outputs"])
 
 
-def test_cell_joins_the_training_that_the_button_started(opened, folder, pictures):
+def test_cell_joins_the_training_started_by_the_button(opened, folder, pictures):
     opened.run_above(TRAIN).wait_until_idle()
     opened.press("Entrenar")
     opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)

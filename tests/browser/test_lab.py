@@ -1,20 +1,20 @@
-"""The notebooks as a newcomer meets them: opened in JupyterLab, *Run All Cells*, and a look at what came out."""
+"""Notebooks opened in JupyterLab and executed with *Run All Cells*."""
 
 import pytest
 
-from tests.helpers.lab import until
+from tests.helpers.lab import wait_until
 
 OWN = {
     "01": (),
     "02": ("model", "data"),
-    "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel has tests of its own
+    "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel is tested in test_lab_panel.py
     "04": ("run",),
 }
 PICTURES = {"01": 0, "02": 4, "03": 1, "04": 1}
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_run_all_leaves_every_picture_and_nothing_red_or_cut(notebook, csv, run, name):
+def test_run_all_cells_shows_every_image_without_errors_or_overflow(notebook, csv, run, name):
     small = {"model": "tiny", "data": str(csv), "epochs": 1, "precision": "fp32", "run": str(run.path)}
     small["interactive"] = False
     opened = notebook(name).set_parameters(**{field: small[field] for field in OWN[name]}).open()
@@ -30,6 +30,6 @@ def test_choosing_another_label_in_notebook_04_draws_its_confusion(notebook, run
     opened = notebook("04").set_parameters(run=str(run.path)).open()
     opened.run_all().wait_until_idle()
     opened.page.locator(".widget-dropdown select").nth(1).select_option(index=1)
-    assert until(lambda: opened.pictures() == 2, 60)
+    assert wait_until(lambda: opened.pictures() == 2, 60)
     assert opened.errors() == []
     assert opened.overflowing() == []

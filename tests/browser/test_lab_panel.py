@@ -1,17 +1,17 @@
-"""The panel in a real browser: moved, pressed, watched, stopped, gone on with, and what a saved notebook keeps."""
+"""Panel in a browser: settings, training, stop, resume, and the outputs in the saved notebook."""
 
 import os
 import re
 
 import pytest
 
-from tests.helpers.lab import until
+from tests.helpers.lab import wait_until
 
 TALL = {"width": 1280, "height": 1500}
-STARTS = 60  # seconds within which a training in another process makes its first step
+STARTS = 60  # seconds for a training process to make its first step
 
 
-def test_a_training_is_set_started_watched_stopped_and_gone_on_with(notebook, csv):
+def test_panel_training_is_configured_started_stopped_and_resumed(notebook, csv):
     opened = notebook("03").set_parameters(
         model="tiny", data=str(csv), precision="fp32", epochs=12, patience=12, batch_size=4
     )
@@ -22,8 +22,8 @@ def test_a_training_is_set_started_watched_stopped_and_gone_on_with(notebook, cs
     opened.wait_for_text("ocensa-expected", "Tiempo previsto")
     parameters, price = opened.note("Capas congeladas"), opened.text("ocensa-expected")
     opened.move("Capas congeladas", 1)
-    assert until(lambda: opened.note("Capas congeladas") != parameters)
-    assert until(lambda: opened.text("ocensa-expected") != price)
+    assert wait_until(lambda: opened.note("Capas congeladas") != parameters)
+    assert wait_until(lambda: opened.text("ocensa-expected") != price)
     disabled = opened.button("fp16")
     assert disabled.is_disabled()
     assert "hace falta una GPU" in disabled.get_attribute("title")
@@ -41,13 +41,13 @@ def test_a_training_is_set_started_watched_stopped_and_gone_on_with(notebook, cs
     assert "960 de 960" in opened.text("ocensa-numbers")
     folder = re.search("Listo, en «(.+?)»", opened.text("ocensa-state")).group(1)
     history = (opened.lab.root / folder / "history.jsonl").read_text(encoding="utf-8")
-    assert history.count('"step"') == 960  # gone on with, and not begun again
+    assert history.count('"step"') == 960  # resumed, not restarted
     saved = next(cell for cell in opened.save()["cells"] if "control_panel" in "".join(cell["source"]))
     assert any("image/png" in output.get("data", {}) for output in saved["outputs"])
 
 
-@pytest.mark.skipif("OCENSA_PICTURES" not in os.environ, reason="draws the README's pictures into $OCENSA_PICTURES")
-def test_the_readme_shows_the_panel_as_it_is_on_the_shipped_notices(notebook, pictures):
+@pytest.mark.skipif("OCENSA_PICTURES" not in os.environ, reason="writes the screenshots of the README")
+def test_panel_screenshot_for_the_readme_is_updated(notebook, pictures):
     opened = notebook("03").set_parameters(epochs=6)
     opened.page.set_viewport_size(TALL)
     opened.open().run_above("run = panel.run()").wait_until_idle(2 * STARTS)

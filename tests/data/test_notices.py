@@ -1,4 +1,4 @@
-"""Reading real-looking exports, using every row or saying why not, and a split that does not leak."""
+"""Reading of exports, counts of dropped rows, and a split without leakage."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ TABLE = pd.DataFrame(
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_any_usual_encoding_and_separator_reads_the_same(tmp_path, encoding, separator):
+def test_read_csv_with_any_encoding_and_separator_returns_the_same_table(tmp_path, encoding, separator):
     path = tmp_path / "avisos.csv"
     TABLE.to_csv(path, sep=separator, encoding=encoding, index=False)
     table, _ = read_table(path)
@@ -34,20 +34,20 @@ def test_any_usual_encoding_and_separator_reads_the_same(tmp_path, encoding, sep
     assert len(notices.read(path)) == 40
 
 
-def test_excel_reads_the_same_as_csv(tmp_path):
+def test_read_xlsx_returns_the_same_table_as_csv(tmp_path):
     TABLE.to_excel(tmp_path / "avisos.xlsx", index=False)
     table, _ = read_table(tmp_path / "avisos.xlsx")
     pd.testing.assert_frame_equal(table, TABLE, check_dtype=False)
 
 
 @pytest.mark.parametrize("name", ["descripción", "Descripcion", "DESCRIPCIÓN", "Texto breve", "texto_breve"])
-def test_known_columns_are_found_without_regard_to_accents_and_case(tmp_path, name):
+def test_read_column_alias_ignores_case_and_accents(tmp_path, name):
     path = tmp_path / "avisos.csv"
     TABLE.rename(columns={"Descripción": name}).to_csv(path, index=False)
     assert notices.read(path).attrs["report"].columns["descripcion"] == name
 
 
-def test_a_column_of_another_name_is_taken_when_named(tmp_path):
+def test_read_unknown_column_name_is_used_only_if_configured(tmp_path):
     path = tmp_path / "avisos.csv"
     TABLE.rename(columns={"causa_falla": "Mi columna"}).to_csv(path, index=False)
     with pytest.raises(UserError, match="Mi columna"):
@@ -55,7 +55,7 @@ def test_a_column_of_another_name_is_taken_when_named(tmp_path):
     assert set(notices.read(path, {"causa": "Mi columna"})["causa"]) == {"Corrosion", "Overload"}
 
 
-def test_the_label_column_that_is_filled_and_repeats_wins_and_the_report_says_so(tmp_path):
+def test_read_two_candidate_label_columns_uses_the_filled_one_and_reports_it(tmp_path):
     path = tmp_path / "avisos.csv"
     free_text = ["cambio de sello"] + [""] * 39
     TABLE.rename(columns={"causa_falla": "causa_iso_label"}).assign(causa_falla=free_text).to_csv(path, index=False)
@@ -63,13 +63,13 @@ def test_the_label_column_that_is_filled_and_repeats_wins_and_the_report_says_so
     assert report.columns["causa"] == "causa_iso_label"
     assert "«causa_falla» se dejó de lado para causa: vacía en 39 de 40 filas" in str(report)
 
-    # The same with the names the other way round: it is the filling that decides, not the name.
+    # The same with the names swapped: the share of filled cells decides, not the name.
     sparse = TABLE.assign(causa_iso_label=free_text)
     sparse.to_csv(path, index=False)
     assert notices.read(path).attrs["report"].columns["causa"] == "causa_falla"
 
 
-def test_the_text_is_the_description_and_the_fields_that_exist_and_are_filled(tmp_path):
+def test_read_composes_text_from_description_and_non_empty_fields(tmp_path):
     path = tmp_path / "avisos.csv"
     TABLE.assign(Equipo=["P-1"] * 39 + ["nan"], familia_equipo="BOMBA").to_csv(path, index=False)
     texts = notices.read(path)["texto"]
@@ -77,7 +77,7 @@ def test_the_text_is_the_description_and_the_fields_that_exist_and_are_filled(tm
     assert texts.iloc[39].endswith("MOV-39. Familia: BOMBA")
 
 
-def test_every_dropped_row_is_counted(tmp_path):
+def test_read_rows_without_text_or_label_are_dropped_and_counted(tmp_path):
     table = TABLE.copy()
     table.loc[0:1, "Descripción"] = ["nan", "  "]
     table.loc[2:6, "causa_falla"] = ["NaN", "", "None", "N/A", "-"]
@@ -91,7 +91,7 @@ def test_every_dropped_row_is_counted(tmp_path):
     assert "causa 5" in str(report)
 
 
-def test_the_shipped_sap_example_reads_with_its_flaws():
+def test_read_shipped_sap_example_drops_incomplete_rows():
     frame = notices.read(ROOT / "data/example_iw69.csv")
     report = frame.attrs["report"]
     assert report.rows == 300
@@ -100,7 +100,7 @@ def test_the_shipped_sap_example_reads_with_its_flaws():
     assert not (frame == "nan").any().any()
 
 
-def test_rare_classes_join_other_and_are_named():
+def test_prepare_rare_classes_are_merged_into_other_and_reported():
     frame = pd.DataFrame(
         {
             "texto": [f"texto {'abcdefghijklmnopqrstuvwxyz'[i % 26] * (i + 1)}" for i in range(40)],
@@ -116,7 +116,7 @@ def test_rare_classes_join_other_and_are_named():
     assert "unidas en «Other»: Z (1)" in str(found.report)
 
 
-def test_class_weights_are_the_balanced_rule_on_the_training_rows(config, csv):
+def test_class_weights_match_sklearn_balanced_weights_of_training_rows(config, csv):
     weighted = notices.prepare(notices.read(csv), config.replace(class_weights=True))
     y = weighted.labels["causa"][weighted.split["train"]]
     expected = compute_class_weight("balanced", classes=np.arange(len(weighted.classes["causa"])), y=y)
@@ -124,7 +124,7 @@ def test_class_weights_are_the_balanced_rule_on_the_training_rows(config, csv):
     assert notices.prepare(notices.read(csv), config).class_weights == {}
 
 
-def test_no_test_text_was_trained_on_once_tags_and_numbers_are_folded(config, csv):
+def test_split_shares_no_normalised_text_between_train_val_and_test(config, csv):
     found = notices.prepare(notices.read(csv), config)
     sides = {name: {notices.normalise(found.texts[row]) for row in rows} for name, rows in found.split.items()}
     assert not sides["train"] & sides["test"]
@@ -132,7 +132,7 @@ def test_no_test_text_was_trained_on_once_tags_and_numbers_are_folded(config, cs
     assert not sides["val"] & sides["test"]
 
 
-def test_texts_that_differ_only_in_tags_and_numbers_are_one_text():
+def test_normalise_texts_that_differ_only_in_tags_and_numbers_are_equal():
     assert notices.normalise("Fuga en válvula MOV-3702 a 120 psi") == notices.normalise(
         "fuga en valvula mov 4811 a 95 psi"
     )
@@ -142,14 +142,14 @@ def test_texts_that_differ_only_in_tags_and_numbers_are_one_text():
     assert notices.normalise("3702") == notices.normalise("4811")
 
 
-def test_a_label_never_enters_the_text(tmp_path):
+def test_read_label_column_is_excluded_from_the_text(tmp_path):
     path = tmp_path / "avisos.csv"
     TABLE.rename(columns={"causa_falla": "TextoCódProblem"}).to_csv(path, index=False)
     texts = notices.read(path, {"causa": "TextoCódProblem"})["texto"]
     assert not texts.str.contains("Corrosion|Overload").any()
 
 
-def test_blank_lines_are_rows_without_text_and_cells_keep_their_spaces(tmp_path):
+def test_read_csv_keeps_blank_lines_as_rows_and_leading_spaces(tmp_path):
     path = tmp_path / "avisos.csv"
     path.write_text("descripcion,nota\nfuga, con espacio\n\nruido,x\n", encoding="utf-8")
     table, _ = read_table(path)
@@ -162,7 +162,7 @@ def test_blank_lines_are_rows_without_text_and_cells_keep_their_spaces(tmp_path)
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 6), st.integers(0, 2)), min_size=60, max_size=300),
     st.integers(0, 5),
 )
-def test_the_split_shares_out_every_row_once_keeps_groups_whole_and_trains_every_class(rows, seed):
+def test_split_rows_is_a_reproducible_partition_by_group_with_every_class_in_train(rows, seed):
     groups = pd.factorize(np.array([group for group, _, _ in rows]))[0]
     if groups.max() < 20:
         return
@@ -171,7 +171,7 @@ def test_the_split_shares_out_every_row_once_keeps_groups_whole_and_trains_every
     try:
         split = split_rows(groups, labels, 0.1, 0.1, seed)
     except UserError:
-        return  # so few texts that a class's only one took a whole side
+        return  # too few texts: one class would be missing from train
     assert sorted(np.concatenate(list(split.values()))) == list(range(len(rows)))
     sides = [set(groups[rows]) for rows in split.values()]
     assert sum(map(len, sides)) == len(set.union(*sides))
@@ -181,7 +181,7 @@ def test_the_split_shares_out_every_row_once_keeps_groups_whole_and_trains_every
     assert all((again[name] == split[name]).all() for name in split)
 
 
-def test_the_split_is_stratified_and_of_the_size_asked_for():
+def test_split_rows_is_stratified_with_the_requested_sizes():
     rng = np.random.default_rng(0)
     y = rng.choice(5, size=5000, p=[0.5, 0.3, 0.1, 0.08, 0.02])
     split = split_rows(np.arange(5000), {"causa": y}, 0.1, 0.1, seed=1)

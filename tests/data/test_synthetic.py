@@ -100,7 +100,7 @@ def all_phrases() -> list[tuple[tuple[str, str], str]]:
 # --- reproducible -----------------------------------------------------------------------------------------
 
 
-def test_same_seed_same_bytes_and_another_seed_other_rows(tmp_path):
+def test_generate_is_byte_identical_for_the_same_seed_only(tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         write_csv(generate(300, seed=seed), tmp_path / name)
     first, again, other = ((tmp_path / name).read_bytes() for name in "abc")
@@ -108,18 +108,18 @@ def test_same_seed_same_bytes_and_another_seed_other_rows(tmp_path):
     assert b"\r" not in first
 
 
-def test_the_rule_columns_leave_the_rest_untouched():
+def test_generate_with_rule_leaves_other_columns_unchanged():
     pd.testing.assert_frame_equal(generate(200, seed=1, with_rule=True).iloc[:, :9], generate(200, seed=1))
 
 
-def test_shipped_files_are_what_the_code_generates(tmp_path):
+def test_shipped_files_are_byte_identical_to_generated_ones(tmp_path):
     write_csv(generate(8000, seed=42), tmp_path / "training.csv")
     write_iw69(generate_iw69(300, seed=7), tmp_path / "iw69.csv")
     assert (tmp_path / "training.csv").read_bytes() == (DATA / "synthetic_training_data.csv").read_bytes()
     assert (tmp_path / "iw69.csv").read_bytes() == (DATA / "example_iw69.csv").read_bytes()
 
 
-def test_the_data_readme_states_the_ceiling():
+def test_data_readme_states_every_ceiling_score():
     readme = (DATA / "README.md").read_text(encoding="utf-8")
     for score in ceiling().values():
         assert f"{score:.4f}".replace(".", ",") in readme
@@ -128,7 +128,7 @@ def test_the_data_readme_states_the_ceiling():
 # --- the vocabulary ---------------------------------------------------------------------------------------
 
 
-def test_labels_and_families_are_those_of_the_design_and_all_occur(shipped):
+def test_shipped_labels_and_families_match_the_design_and_all_occur(shipped):
     for head, column in COLUMNS.items():
         counts = shipped[column].value_counts()
         assert set(PHRASES[head]) == DESIGN[head] == set(counts.index)
@@ -137,7 +137,7 @@ def test_labels_and_families_are_those_of_the_design_and_all_occur(shipped):
     assert len(WORDS.families) == 11
 
 
-def test_every_row_has_a_mode_and_a_cause_of_its_component(many):
+def test_generate_mode_and_cause_belong_to_the_component(many):
     columns = ["familia_equipo", "componente", "modo_falla", "causa_falla", "regla_modo", "regla_causa"]
     for family, name, mode, cause, ruled_mode, ruled_cause in many[columns].itertuples(index=False):
         part = PARTS[family, name]
@@ -145,7 +145,7 @@ def test_every_row_has_a_mode_and_a_cause_of_its_component(many):
         assert {cause, ruled_cause} <= set(part.causes)
 
 
-def test_no_phrase_of_a_label_holds_or_becomes_with_one_slip_a_phrase_of_another():
+def test_phrases_of_different_labels_stay_distinct_after_one_typo():
     phrases = all_phrases()
     owner = {}
     for label, phrase in phrases:
@@ -153,20 +153,20 @@ def test_no_phrase_of_a_label_holds_or_becomes_with_one_slip_a_phrase_of_another
         assert not [other for whose, other in phrases if whose != label and phrase in other]
 
 
-def test_every_label_has_phrases_enough_and_one_short_enough_for_sap():
+def test_phrases_of_every_label_are_enough_and_one_fits_sap():
     for head, table in PHRASES.items():
         for label, phrases in table.items():
             assert len(set(phrases)) == len(phrases) >= (8 if head == "prioridad" else 5), label
             assert min(map(len, phrases)) <= 14, label
 
 
-def test_a_silent_text_holds_no_phrase_of_any_label():
+def test_generate_without_evidence_contains_no_phrase_of_any_label():
     silent = generate(3000, seed=2, evidence=dict.fromkeys(COLUMNS, 0.0))
     text = plain("\n".join(silent["descripcion"]))
     assert not [phrase for _, phrase in all_phrases() if phrase in text]
 
 
-def test_a_stated_label_survives_the_cut_at_40_characters_and_no_other_is_named(many):
+def test_generate_truncated_text_keeps_the_stated_label_and_names_no_other(many):
     defaults = {"modo": "Other (OTH)", "prioridad": "3-Media"}
     wanted = {head: defaultdict(list) for head in COLUMNS}
     for (head, label), phrase in all_phrases():
@@ -191,7 +191,7 @@ def test_a_stated_label_survives_the_cut_at_40_characters_and_no_other_is_named(
 # --- the sentences ----------------------------------------------------------------------------------------
 
 
-def test_texts_are_of_5_to_40_words_and_a_third_are_cut_as_sap_does(many):
+def test_generate_texts_have_5_to_40_words_and_a_third_are_truncated_as_in_sap(many):
     length = many["descripcion"].str.split().str.len()
     assert length.between(5, 40).all()
     assert 12 < length.mean() < 16
@@ -201,14 +201,14 @@ def test_texts_are_of_5_to_40_words_and_a_third_are_cut_as_sap_does(many):
     assert sum(len(shapes) for shapes in WORDS.short_shapes.values()) >= 12
 
 
-def test_tags_and_dates_look_like_the_plants(many):
+def test_generate_tags_and_dates_match_the_plant_format(many):
     assert many["ubicacion_tecnica"].str.fullmatch(r"[A-Z]{1,3}-\d{3,4}[AB]?").all()
     assert many["fecha_aviso"].str.fullmatch(r"[1-9]\d?/[1-9]\d?/202\d").all()
     assert many["id_aviso"].is_unique
     assert not many.isna().any(axis=None)
 
 
-def test_the_sap_list_looks_like_a_real_export():
+def test_shipped_sap_example_matches_the_format_of_a_real_export():
     raw = (DATA / "example_iw69.csv").read_bytes()
     assert raw.startswith(b"\xef\xbb\xbfequipo;Centro planif.;Ubicac.t\xc3\xa9cnica;Denominaci\xc3\xb3n;")
     frame = pd.read_csv(DATA / "example_iw69.csv", sep=";", encoding="utf-8-sig", keep_default_na=False)
@@ -226,7 +226,7 @@ def test_the_sap_list_looks_like_a_real_export():
 
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(evidence=SHARES, noise=NOISES, seed=st.integers(0, 10**6))
-def test_evidence_and_noise_come_in_the_shares_asked_for(evidence, noise, seed):
+def test_generate_label_shares_match_requested_evidence_and_noise(evidence, noise, seed):
     rows = 4000
     frame = generate(rows, seed, evidence=evidence, noise=noise, with_rule=True)
     total = sum(part.weight for part in PARTS.values())
@@ -249,7 +249,7 @@ def test_evidence_and_noise_come_in_the_shares_asked_for(evidence, noise, seed):
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(evidence=SHARES, noise=NOISES)
-def test_no_choice_of_states_beats_the_ceiling_for_any_class(evidence, noise):
+def test_ceiling_matches_exhaustive_search_over_states_for_every_class(evidence, noise):
     """Enumerate every state; for each class try every cut of the states sorted by their posterior."""
     total = sum(part.weight for part in PARTS.values())
     top = ceiling(evidence=evidence, noise=noise)
@@ -278,7 +278,7 @@ def test_no_choice_of_states_beats_the_ceiling_for_any_class(evidence, noise):
         assert sum(macro) / len(macro) == pytest.approx(top[f"{head}_f1_macro"], abs=1e-12)
 
 
-def test_the_rule_reaches_the_ceiling(many):
+def test_rule_labels_score_the_ceiling_within_sampling_error(many):
     top = ceiling()
     for head, column in COLUMNS.items():
         truth, rule = many[column], many[f"regla_{head}"]
@@ -290,7 +290,7 @@ def test_the_rule_reaches_the_ceiling(many):
         assert abs(f1_score(truth, rule, average="macro") - macro) < 4 * sigma
 
 
-def test_a_linear_model_given_text_and_state_comes_close_to_the_ceiling_and_not_above(many):
+def test_linear_model_with_text_and_rule_scores_just_below_the_ceiling(many):
     train, test = many[:5000], many[5000:10000]
     for head, column in COLUMNS.items():
 
@@ -305,7 +305,7 @@ def test_a_linear_model_given_text_and_state_comes_close_to_the_ceiling_and_not_
         assert top - 0.03 < score < top + 3 * math.sqrt(top * (1 - top) / len(test))
 
 
-def test_without_noise_the_ceiling_is_one_and_more_noise_lowers_it():
+def test_ceiling_without_noise_is_one_and_decreases_with_noise():
     assert all(score == pytest.approx(1) for score in ceiling(noise=dict.fromkeys(COLUMNS, 0.0)).values())
     low, high = ceiling(noise={"causa": 0.1}), ceiling(noise={"causa": 0.2})
     assert low["causa_f1"] > high["causa_f1"]
@@ -313,14 +313,14 @@ def test_without_noise_the_ceiling_is_one_and_more_noise_lowers_it():
 
 
 @pytest.mark.parametrize("bad", [1 / 3, 0.5, -0.01, float("nan")])
-def test_noise_of_a_third_or_more_is_refused(bad):
+def test_noise_of_a_third_or_more_raises_value_error(bad):
     with pytest.raises(ValueError, match="noise"):
         ceiling(noise={**NOISE, "modo": bad})
     with pytest.raises(ValueError, match="noise"):
         generate(1, seed=0, noise={"causa": bad})
 
 
-def test_other_settings_that_make_no_sense_are_refused():
+def test_invalid_evidence_head_or_rows_raises_value_error():
     with pytest.raises(ValueError, match="evidence"):
         ceiling(evidence={**EVIDENCE, "modo": 1.1})
     with pytest.raises(ValueError, match="cabeza"):

@@ -1,4 +1,4 @@
-"""Encoder folders as users make them: without a tokenizer, with other weight names, with missing layers."""
+"""Encoder folders copied by users: without tokenizer, with prefixed weight names, with missing layers."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def folder(tmp_path: Path, weights: dict[str, torch.Tensor]) -> Path:
-    """Return what a user copies by hand: config, weights, vocabulary, and no `tokenizer_config.json`."""
+    """Return a folder with config, weights and vocabulary, but no `tokenizer_config.json`."""
     path = tmp_path / "beto"
     shape().save_pretrained(path)
     write(path, weights)
@@ -64,19 +64,19 @@ def load(folder: Path):
     return loading.load_encoder(str(folder), loading.load_tokenizer(str(folder)))
 
 
-def test_folder_without_tokenizer_is_rejected_naming_the_file(folder):
+def test_load_tokenizer_of_folder_without_tokenizer_names_the_missing_file(folder):
     (folder / "vocab.txt").unlink()
     with pytest.raises(UserError, match=r"falta el tokenizador \(tokenizer.json o vocab.txt"):
         loading.load_tokenizer(str(folder))
 
 
-def test_folder_with_merges_missing_is_rejected_naming_the_file(folder):
+def test_load_tokenizer_of_folder_without_merges_names_the_missing_file(folder):
     (folder / "vocab.txt").rename(folder / "vocab.json")
     with pytest.raises(UserError, match=r"merges\.txt"):
         loading.load_tokenizer(str(folder))
 
 
-def test_folder_without_weights_is_rejected_naming_the_file(folder):
+def test_load_encoder_of_folder_without_weights_names_the_missing_file(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"faltan los pesos \(model.safetensors o pytorch_model.bin\)"):
         load(folder)
@@ -84,9 +84,9 @@ def test_folder_without_weights_is_rejected_naming_the_file(folder):
 
 @pytest.fixture
 def hub(folder, monkeypatch, tmp_path):
-    """Return the list of what is asked of a hub that has everything, beside a cache that lacks the tokenizer.
+    """Return the download requests to a complete hub, and a cached snapshot without tokenizer.
 
-    It is what `AutoModel.from_pretrained` leaves: config and weights, and nothing else.
+    `AutoModel.from_pretrained` leaves such a snapshot: config and weights only.
     """
     import huggingface_hub
     from huggingface_hub import constants, file_download
@@ -113,25 +113,25 @@ def hub(folder, monkeypatch, tmp_path):
     return asked, snapshot
 
 
-def test_hub_cache_without_tokenizer_downloads_what_is_missing(hub):
+def test_locate_hub_cache_without_tokenizer_downloads_the_missing_files(hub):
     asked, snapshot = hub
     assert not loading.is_here("beto")
     assert loading.locate("beto") == str(snapshot)
     assert len(asked) == 1
     assert loading.is_here("beto")
     assert len(loading.load_tokenizer("beto")) == len(CASED)
-    assert len(asked) == 1  # complete now: nothing more to download
+    assert len(asked) == 1  # the snapshot is complete: no more downloads
 
 
 @pytest.mark.parametrize("cached", ["model.safetensors", "pytorch_model.bin"])
-def test_hub_cache_with_weights_downloads_no_other_weights(hub, cached):
+def test_locate_hub_cache_with_weights_downloads_no_other_weights(hub, cached):
     asked, snapshot = hub
     (snapshot / "model.safetensors").rename(snapshot / cached)
     loading.locate("beto")
     assert [name for name in ("model.safetensors", "pytorch_model.bin") if name in asked[0]] == [cached]
 
 
-def test_hub_cache_without_tokenizer_and_without_network_names_the_missing_file(hub, monkeypatch):
+def test_load_tokenizer_of_incomplete_hub_cache_offline_names_the_missing_file(hub, monkeypatch):
     import huggingface_hub
 
     monkeypatch.undo()
@@ -160,22 +160,22 @@ def test_cased_vocabulary_with_wrong_tokenizer_config_keeps_case_and_accents(fol
 
 
 def test_cased_tokenizer_json_without_tokenizer_config_keeps_case_and_accents(folder):
-    """The normalizer in `tokenizer.json` says cased; transformers ignores it without `do_lower_case`."""
+    """The normalizer in `tokenizer.json` is cased, but transformers ignores it without `do_lower_case`."""
     loading.load_tokenizer(str(folder)).save_pretrained(folder)
     for name in ("tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         (folder / name).unlink(missing_ok=True)
     assert loading.load_tokenizer(str(folder)).tokenize("Válvula") == ["Válvula"]
 
 
-def test_run_is_scored_with_the_tokenizer_it_was_trained_with(folder, capsys):
-    """A run of an earlier version may have been trained on lowercased texts: they must stay so."""
+def test_load_tokenizer_as_saved_keeps_the_saved_lowercasing(folder, capsys):
+    """A run of an earlier version may have been trained on lowercased texts."""
     vocabulary(folder, CASED, do_lower_case=True)
     tokenizer = loading.load_tokenizer(str(folder), as_saved=True)
     assert tokenizer.tokenize("Bomba") == ["bomba"]
     assert capsys.readouterr().out == ""
 
 
-def test_code_next_to_a_model_is_refused_without_asking(folder, monkeypatch):
+def test_load_folder_with_auto_map_code_raises_user_error_without_prompt(folder, monkeypatch):
     evil = {"model_type": "evil", "auto_map": {name: f"evil.{name}" for name in ("AutoConfig", "AutoModel")}}
     (folder / "config.json").write_text(json.dumps(evil))
     (folder / "evil.py").write_text("raise SystemExit('executed')")
@@ -192,13 +192,13 @@ def test_uncased_vocabulary_with_accents_is_lowercased_and_keeps_accents(folder)
     assert loading.load_tokenizer(str(folder)).tokenize("VÁLVULA") == ["válvula"]
 
 
-def test_uncased_vocabulary_without_accents_is_left_as_it_is(folder, capsys):
+def test_uncased_vocabulary_without_accents_strips_accents_silently(folder, capsys):
     vocabulary(folder, ENGLISH)
     assert loading.load_tokenizer(str(folder)).tokenize("BÓMBA") == ["bomba"]
     assert capsys.readouterr().out == ""
 
 
-def test_cased_tokenizer_is_still_cased_after_it_is_saved(folder, tmp_path):
+def test_cased_tokenizer_saved_and_loaded_is_still_cased(folder, tmp_path):
     shape().save_pretrained(tmp_path / "saved")
     write(tmp_path / "saved", BertModel(shape()).state_dict())
     loading.load_tokenizer(str(folder)).save_pretrained(tmp_path / "saved")
@@ -206,13 +206,13 @@ def test_cased_tokenizer_is_still_cased_after_it_is_saved(folder, tmp_path):
 
 
 @pytest.mark.parametrize("pieces", [CASED[:40], [*CASED, "otra"]])
-def test_vocabulary_of_another_size_is_rejected_with_both_sizes(folder, pieces):
+def test_load_encoder_with_vocabulary_of_another_size_names_both_sizes(folder, pieces):
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=rf"{len(pieces)} .* {len(CASED)}"):
         load(folder)
 
 
-def test_training_with_unknown_tokens_is_rejected_with_their_share(folder, config, notices, tmp_path):
+def test_fit_with_many_unknown_tokens_raises_user_error_with_their_share(folder, config, notices, tmp_path):
     vocabulary(folder, [piece for piece in CASED if piece not in LETTERS], do_lower_case=False)
     shape(vocabulary=len(CASED) - len(LETTERS)).save_pretrained(folder)
     pieces = len(CASED) - len(LETTERS)
@@ -222,7 +222,7 @@ def test_training_with_unknown_tokens_is_rejected_with_their_share(folder, confi
     assert not (tmp_path / "run").exists()
 
 
-def test_description_shows_words_as_the_tokenizer_reads_them(folder):
+def test_describe_shows_words_as_tokenised(folder):
     vocabulary(folder, CASED, do_lower_case=True)
     texts = ["Fuga en Válvula", "Válvula rota"]
     lossless, stripping = (loading.load_tokenizer(str(folder), as_saved=as_saved) for as_saved in (False, True))
@@ -236,7 +236,7 @@ def test_prefixed_weights_are_loaded_without_the_prefix(folder, weights, prefix,
     write(folder, {prefix + name: tensor for name, tensor in weights.items()})
     loaded = load(folder).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items() if "pooler" not in name)
-    if prefix != "bert.":  # transformers handles this one
+    if prefix != "bert.":  # transformers removes this prefix itself
         assert f"«{prefix}»" in capsys.readouterr().out
 
 
@@ -253,7 +253,7 @@ def test_prefixed_weights_in_a_bin_file_are_loaded_without_the_prefix(folder, we
     assert torch.equal(load(folder).embeddings.word_embeddings.weight, weights["embeddings.word_embeddings.weight"])
 
 
-def test_weights_of_a_whole_classifier_are_loaded_as_its_encoder(folder, weights):
+def test_weights_of_a_full_classifier_are_loaded_into_the_encoder(folder, weights):
     encoder = BertModel(shape())
     encoder.load_state_dict(weights)
     write(folder, MultiHeadClassifier(encoder, {"causa": 3}, 0.1).state_dict())
@@ -263,37 +263,37 @@ def test_weights_of_a_whole_classifier_are_loaded_as_its_encoder(folder, weights
 
 @pytest.mark.parametrize("prefix", ["", "encoder."])
 @pytest.mark.parametrize("lost", ["encoder.layer.0.", "encoder.layer.1.", "embeddings.word", "layer.2.output.dense"])
-def test_missing_weights_are_rejected_with_their_names(folder, weights, lost, prefix):
+def test_load_encoder_with_missing_weights_names_them(folder, weights, lost, prefix):
     write(folder, {prefix + name: tensor for name, tensor in weights.items() if lost not in name})
     with pytest.raises(UserError, match=lost.strip(".").replace(".", r"\.")):
         load(folder)
 
 
-def test_weights_without_the_pooler_are_accepted(folder, weights):
+def test_load_encoder_without_pooler_weights_is_accepted(folder, weights):
     write(folder, {name: tensor for name, tensor in weights.items() if "pooler" not in name})
     assert load(folder).config.num_hidden_layers == 3
 
 
-def test_weights_of_more_layers_than_the_config_are_rejected(folder):
+def test_load_encoder_with_more_layers_than_the_config_names_the_extra_weights(folder):
     shape(layers=2).save_pretrained(folder)
     with pytest.raises(UserError, match=r"encoder\.layer\.2"):
         load(folder)
 
 
-def test_weights_of_another_width_are_rejected(folder, weights):
+def test_load_encoder_with_weights_of_another_width_raises_user_error(folder, weights):
     write(folder, {name: tensor[..., :-1].contiguous() for name, tensor in weights.items()})
     with pytest.raises(UserError, match="No se pudo cargar el codificador"):
         load(folder)
 
 
-def test_weights_that_are_not_finite_are_rejected_with_their_names(folder, weights):
+def test_load_encoder_with_non_finite_weights_names_them(folder, weights):
     weights["encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
     write(folder, weights)
     with pytest.raises(UserError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
         load(folder)
 
 
-def test_legacy_names_of_layer_norms_are_accepted(folder, weights):
+def test_load_encoder_with_legacy_layer_norm_names_loads_the_same_weights(folder, weights):
     old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     renamed = {}
     for name, tensor in weights.items():

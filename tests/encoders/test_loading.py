@@ -1,4 +1,4 @@
-"""Encoders: the embedded one needs no network, the hub is bounded in time, and none is taken unchecked."""
+"""Loading of encoders: embedded without network, hub with a timeout, weights verified."""
 
 import threading
 
@@ -11,7 +11,7 @@ from ocensa_nb.errors import UserError
 
 @pytest.fixture
 def no_hub(monkeypatch):
-    """Make the hub one that never answers, whatever the network of the machine is."""
+    """Simulate a hub that never answers."""
     import huggingface_hub
 
     stop = threading.Event()
@@ -22,7 +22,7 @@ def no_hub(monkeypatch):
     stop.set()
 
 
-def test_the_embedded_encoder_loads_without_a_network(no_hub):
+def test_load_embedded_encoder_without_network_succeeds(no_hub):
     tokenizer = loading.load_tokenizer("minilm")
     encoder = loading.load_encoder("minilm", tokenizer)
     assert encoder.config.hidden_size == 384
@@ -30,7 +30,7 @@ def test_the_embedded_encoder_loads_without_a_network(no_hub):
     assert encoder.pooler is None
 
 
-def test_embedded_weights_that_are_not_the_expected_are_refused(monkeypatch):
+def test_load_embedded_encoder_with_wrong_sha256_raises_user_error(monkeypatch):
     monkeypatch.setattr(loading, "MINILM_SHA256", "0" * 64)
     loading._packaged_minilm.cache_clear()
     with pytest.raises(UserError, match="SHA-256"):
@@ -39,12 +39,12 @@ def test_embedded_weights_that_are_not_the_expected_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["beto", "beto-uncased", "distilbeto", "distilbert-multilingual", "alguien/modelo"])
-def test_a_hub_that_does_not_answer_is_a_sentence_that_names_the_ways_on(no_hub, name):
+def test_load_from_unreachable_hub_raises_user_error_with_alternatives(no_hub, name):
     with pytest.raises(UserError, match=r"huggingface.co.*minilm.*copia local"):
         loading.load_tokenizer(name)
 
 
-def test_an_encoder_the_hub_does_not_know_is_answered_with_the_nearest(monkeypatch):
+def test_load_encoder_unknown_to_the_hub_suggests_the_nearest_name(monkeypatch):
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
 
@@ -57,7 +57,7 @@ def test_an_encoder_the_hub_does_not_know_is_answered_with_the_nearest(monkeypat
         loading.load_tokenizer("distilbet")
 
 
-def test_tiny_is_built_alike_every_time_and_another_seed_gives_other_weights():
+def test_tiny_encoder_is_reproducible_and_depends_on_the_seed():
     texts = ["fuga de crudo en bomba", "válvula trabada", "fuga de aceite"]
     tokenizers = [loading.load_tokenizer("tiny", texts) for _ in range(2)]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
@@ -68,7 +68,7 @@ def test_tiny_is_built_alike_every_time_and_another_seed_gives_other_weights():
     assert tokenizers[0].unk_token_id not in tokenizers[0]("valvula con fuga")["input_ids"]
 
 
-def test_beto_random_has_betos_shape_and_leaves_the_random_state_alone():
+def test_beto_random_has_the_shape_of_beto_and_keeps_the_random_state():
     state = torch.get_rng_state()
     encoder = loading.load_encoder("beto-random", loading.load_tokenizer("beto-random"))
     assert torch.equal(state, torch.get_rng_state())
@@ -76,11 +76,11 @@ def test_beto_random_has_betos_shape_and_leaves_the_random_state_alone():
     assert (config.vocab_size, config.hidden_size, config.num_hidden_layers) == (31_002, 768, 12)
 
 
-def test_a_local_folder_is_an_encoder_like_any_other(run):
+def test_load_encoder_from_local_folder_succeeds(run):
     tokenizer = loading.load_tokenizer(str(run.path / "encoder"))
     assert loading.load_encoder(str(run.path / "encoder"), tokenizer).config.hidden_size == 32
 
 
-def test_the_note_warns_where_the_vocabulary_is_not_spanish():
+def test_vocabulary_note_of_non_spanish_vocabulary_warns_of_longer_texts():
     assert "con BETO los mismos avisos ocupan menos" in loading.vocabulary_note("minilm")
     assert "menos" not in loading.vocabulary_note("beto")

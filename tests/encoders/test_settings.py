@@ -1,6 +1,6 @@
-"""An encoder folder whose JSON files would make transformers run code or leave the folder is rejected before that.
+"""Encoder folders whose JSON files would make transformers run code or read other places are rejected.
 
-Every way to run code is a trap, whose exception nothing in the package catches.
+Every function that runs code is patched to raise `Reached`, which nothing in the package catches.
 """
 
 import json
@@ -19,7 +19,7 @@ from ocensa_nb.storage import manifest
 from ocensa_nb.storage.run_folder import ENCODER, Run
 
 KERNEL = "someone/kernel"
-BETO = {  # as dccuchile/bert-base-spanish-wwm-cased has them
+BETO = {  # keys of dccuchile/bert-base-spanish-wwm-cased
     "architectures": ["BertForMaskedLM"],
     "attention_probs_dropout_prob": 0.1,
     "gradient_checkpointing": False,
@@ -28,7 +28,7 @@ BETO = {  # as dccuchile/bert-base-spanish-wwm-cased has them
     "transformers_version": "4.9.0.dev0",
     "_name_or_path": "dccuchile/bert-base-spanish-wwm-cased",
 }
-TRAPS = {  # what runs code, in the modules that call it, and where transformers 4.53 has it
+TRAPS = {  # functions that run code, by the modules that call them (transformers 4.53 and 5)
     "transformers.dynamic_module_utils": ["get_class_from_dynamic_module", "get_class_in_module"],
     "transformers.models.auto.auto_factory": ["get_class_from_dynamic_module"],
     "transformers.models.auto.configuration_auto": ["get_class_from_dynamic_module"],
@@ -41,7 +41,7 @@ TRAPS = {  # what runs code, in the modules that call it, and where transformers
 
 
 class Reached(BaseException):
-    """Code of the folder would have run."""
+    """Code of the folder would have been executed."""
 
 
 def trap(name):
@@ -55,9 +55,9 @@ def trap(name):
 
 @pytest.fixture(autouse=True)
 def traps(monkeypatch):
-    """Trap the kernel loader, the loader of Python files, PEFT, quantizers, the question to the user, and the network.
+    """Patch the loaders of kernels, Python files, PEFT and quantizers, the user prompt, and the network.
 
-    `kernels` and `peft` look installed.
+    `kernels` and `peft` appear to be installed.
     """
     for module, names in TRAPS.items():
         for name in names:
@@ -94,32 +94,32 @@ HOSTILE = {
     "attention": {"attn_implementation": KERNEL},
     "attention with a version and a name": {"attn_implementation": f"{KERNEL}@main:forward"},
     "paged attention": {"attn_implementation": f"paged|{KERNEL}"},
-    "attention, private": {"_attn_implementation": KERNEL},
-    "attention, internal": {"_attn_implementation_internal": f"{KERNEL}:forward"},
-    "attention of parts": {"attn_implementation": {"": KERNEL}},
-    "attention in a part": {"text_config": {"attn_implementation": KERNEL}},
+    "attention, private key": {"_attn_implementation": KERNEL},
+    "attention, internal key": {"_attn_implementation_internal": f"{KERNEL}:forward"},
+    "attention per sub-config": {"attn_implementation": {"": KERNEL}},
+    "attention in a sub-config": {"text_config": {"attn_implementation": KERNEL}},
     "flash attention": {"attn_implementation": "flash_attention_2"},
     "experts": {"experts_implementation": "sonicmoe"},
-    "experts, private": {"_experts_implementation": KERNEL},
-    "code of a model": {"auto_map": {"AutoModel": "evil.M"}},
-    "code of a config": {"auto_map": {"AutoConfig": "evil.C"}, "model_type": "evil"},
-    "code of a repository": {"auto_map": {"AutoConfig": f"{KERNEL}--evil.C"}, "model_type": "evil"},
+    "experts, private key": {"_experts_implementation": KERNEL},
+    "auto_map of a model": {"auto_map": {"AutoModel": "evil.M"}},
+    "auto_map of a config": {"auto_map": {"AutoConfig": "evil.C"}, "model_type": "evil"},
+    "auto_map of a repository": {"auto_map": {"AutoConfig": f"{KERNEL}--evil.C"}, "model_type": "evil"},
     "quantization": {"quantization_config": {"quant_method": "fp8"}},
-    "another config": {"configuration_files": ["config.4.0.0.json"]},
-    "other weights": {"transformers_weights": "other.safetensors"},
+    "configuration_files": {"configuration_files": ["config.4.0.0.json"]},
+    "transformers_weights": {"transformers_weights": "other.safetensors"},
     "family that compiles a kernel": {"model_type": "yoso"},
     "family that reads the hub": {
         **{"model_type": "detr", "backbone": KERNEL, "use_timm_backbone": False},
         **{"use_pretrained_backbone": True, "backbone_config": None},
     },
-    "part that reads the hub": {"model_type": "perceiver", "vision_config": {"model_type": "timm_wrapper"}},
+    "sub-config that reads the hub": {"model_type": "perceiver", "vision_config": {"model_type": "timm_wrapper"}},
     "decoder": {"model_type": "gpt2"},
 }
 FILES = {"config.4.0.0.json": {"attn_implementation": KERNEL, "model_type": "bert"}}
 
 
 @pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE)
-def test_config_that_runs_code_is_rejected_naming_file_and_key(folder, changes):
+def test_load_config_that_runs_code_raises_user_error_naming_file_and_key(folder, changes):
     change(folder / "config.json", changes)
     (folder / "evil.py").write_text("raise SystemExit")
     for name, content in FILES.items():
@@ -142,7 +142,7 @@ def test_config_that_runs_code_is_rejected_naming_file_and_key(folder, changes):
         {"tokenizer_class": "pipeline"},
     ],
 )
-def test_tokenizer_that_runs_code_is_rejected_naming_file_and_key(folder, changes):
+def test_load_tokenizer_config_that_runs_code_raises_user_error_naming_file_and_key(folder, changes):
     change(folder / "tokenizer_config.json", changes)
     (folder / "evil.py").write_text("raise SystemExit")
     with pytest.raises(UserError) as refused:
@@ -151,13 +151,13 @@ def test_tokenizer_that_runs_code_is_rejected_naming_file_and_key(folder, change
     assert any(key in str(refused.value) for key in changes)
 
 
-def test_folder_with_adapter_is_rejected_naming_the_file(folder):
+def test_load_folder_with_peft_adapter_raises_user_error_naming_the_file(folder):
     change(folder / "adapter_config.json", {"base_model_name_or_path": KERNEL, "peft_type": "LORA"})
     with pytest.raises(UserError, match=r"adapter_config\.json"):
         load(folder)
 
 
-def test_run_whose_encoder_names_a_kernel_is_rejected_even_with_its_manifest(run, tmp_path):
+def test_load_model_of_run_whose_encoder_names_a_kernel_raises_user_error(run, tmp_path):
     copy = Path(shutil.copytree(run.path, tmp_path / "run"))
     change(copy / ENCODER / "config.json", {"attn_implementation": KERNEL})
     manifest.write(copy)
@@ -176,22 +176,22 @@ def test_run_whose_encoder_names_a_kernel_is_rejected_even_with_its_manifest(run
         {"torch_dtype": "float32", "_commit_hash": "0" * 40, "id2label": {"0": "auto_map"}},
     ],
 )
-def test_ordinary_config_is_accepted(folder, changes):
+def test_load_ordinary_config_is_accepted(folder, changes):
     change(folder / "config.json", changes)
     assert load(folder).config.num_hidden_layers == 4
     assert loading.architecture(str(folder)).num_hidden_layers == 4
 
 
-def test_embedded_encoder_is_accepted():
+def test_load_embedded_encoder_is_accepted():
     assert load("minilm").config.hidden_size == 384
 
 
-def test_deberta_is_accepted(folder):
+def test_load_deberta_v2_is_accepted(folder):
     size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     DebertaV2Model(DebertaV2Config(vocab_size=size, **shape)).save_pretrained(folder)
     assert load(folder).config.model_type == "deberta-v2"
 
 
-def test_encoder_of_a_run_is_accepted(run):
+def test_load_model_of_run_is_accepted(run):
     assert saved_model.load_model(Run.load(run.path))

@@ -1,4 +1,4 @@
-"""Ragged ids lose nothing, batches cover every row once, and padding is small."""
+"""Token table and epoch batches: same ids as the tokenizer, every row once, little padding."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def tokenizer():
     return loading.load_tokenizer("tiny", TEXTS)
 
 
-def test_a_batch_is_what_the_tokenizer_itself_would_pad(tokenizer):
+def test_batch_matches_the_padding_of_the_tokenizer(tokenizer):
     table = token_table.encode(TEXTS, tokenizer, max_length=8)
     rows = np.array([3, 0, 21, 1])
     ids, mask = table.batch(rows)
@@ -28,7 +28,7 @@ def test_a_batch_is_what_the_tokenizer_itself_would_pad(tokenizer):
     assert wide.shape == (4, 8)
 
 
-def test_texts_are_tokenised_the_same_in_chunks(tokenizer, monkeypatch):
+def test_encode_in_chunks_returns_the_same_table(tokenizer, monkeypatch):
     whole = token_table.encode(TEXTS, tokenizer, 16)
     monkeypatch.setattr(token_table, "CHUNK", 5)
     parts = token_table.encode(TEXTS, tokenizer, 16)
@@ -39,7 +39,7 @@ def test_texts_are_tokenised_the_same_in_chunks(tokenizer, monkeypatch):
 @given(
     st.lists(st.integers(1, 120), min_size=1, max_size=400), st.integers(1, 40), st.integers(0, 3), st.integers(1, 4)
 )
-def test_an_epoch_has_every_row_once_the_same_way_for_the_same_seed(lengths, batch_size, seed, epoch):
+def test_epoch_batches_contain_every_row_once_and_are_reproducible(lengths, batch_size, seed, epoch):
     lengths = np.array(lengths)
     batches = list(token_table.epoch_batches(lengths, batch_size, seed, epoch))
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
@@ -49,7 +49,7 @@ def test_an_epoch_has_every_row_once_the_same_way_for_the_same_seed(lengths, bat
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
 
 
-def test_batches_of_like_length_waste_little_and_change_with_the_epoch():
+def test_epoch_batches_have_under_5_percent_padding_and_vary_by_epoch():
     lengths = np.random.default_rng(0).integers(10, 90, size=6400)
     batches = list(token_table.epoch_batches(lengths, 32, seed=0, epoch=1))
     padded = sum(len(b) * lengths[b].max() for b in batches)
@@ -58,7 +58,7 @@ def test_batches_of_like_length_waste_little_and_change_with_the_epoch():
     assert not np.array_equal(np.concatenate(batches), np.concatenate(other))
 
 
-def test_the_recommended_length_leaves_99_texts_of_100_whole():
+def test_recommend_max_length_truncates_at_most_one_percent_of_texts():
     lengths = np.concatenate([np.full(99, 40), [300]])
     assert token_table.recommend_max_length(lengths) == 48
     table = token_table.truncation_table(lengths, (32, 64))

@@ -1,4 +1,4 @@
-"""The trunk cache is exact: the same hidden states, the same gradients, the same loss curve and metrics."""
+"""Cached features of frozen layers: exact logits, gradients, losses and metrics; cache files and their limits."""
 
 import os
 
@@ -25,7 +25,7 @@ ROWS = np.array([2, 0, 3])
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_logits_and_gradients_are_those_of_the_whole_encoder(family, k):
+def test_cached_features_give_the_logits_and_gradients_of_the_full_encoder(family, k):
     model = classifier(family)
     freeze(model, k)
     counted = count_parameters(model)
@@ -46,8 +46,8 @@ def test_logits_and_gradients_are_those_of_the_whole_encoder(family, k):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_cached_features_after_60_steps_give_the_logits_of_the_whole_encoder(family, k):
-    """Train on cached features and then run the whole encoder: what leaks into the frozen part shows."""
+def test_cached_features_after_60_steps_give_the_logits_of_the_full_encoder(family, k):
+    """Train on cached features, then run the full encoder: a change of the frozen part would show."""
     model = classifier(family).eval()
     freeze(model, k)
     hidden = frozen_features.build(model, TABLE, k, "fp32")
@@ -59,7 +59,7 @@ def test_cached_features_after_60_steps_give_the_logits_of_the_whole_encoder(fam
     torch.testing.assert_close(cached, whole, atol=1e-6, rtol=1e-6)
 
 
-def test_a_training_with_the_cache_has_the_losses_and_metrics_of_one_without(config, notices, tmp_path):
+def test_fit_with_feature_cache_has_the_losses_and_metrics_of_fit_without(config, notices, tmp_path):
     runs = [
         train.fit(config.replace(out=str(tmp_path / str(cached)), freeze_layers=2, cache_trunk=cached), notices)
         for cached in (True, False)
@@ -69,7 +69,7 @@ def test_a_training_with_the_cache_has_the_losses_and_metrics_of_one_without(con
     assert runs[0].metrics == runs[1].metrics
 
 
-def test_rows_of_the_same_text_share_an_entry():
+def test_build_with_repeated_texts_stores_their_features_once():
     twice = TokenTable(
         np.concatenate([TABLE.ids, TABLE.ids]),
         np.concatenate([TABLE.offsets, TABLE.offsets[1:] + TABLE.offsets[-1]]),
@@ -85,7 +85,7 @@ def test_rows_of_the_same_text_share_an_entry():
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_a_second_run_reads_what_the_first_computed(dtype, tmp_path, monkeypatch, capsys):
+def test_build_with_cached_file_reads_it_without_computing(dtype, tmp_path, monkeypatch, capsys):
     model = classifier("bert")
     freeze(model, 2)
     first = frozen_features.build(model, TABLE, 2, dtype, tmp_path)
@@ -96,7 +96,7 @@ def test_a_second_run_reads_what_the_first_computed(dtype, tmp_path, monkeypatch
     assert torch.equal(first.hidden, second.hidden)
 
 
-def test_another_depth_weight_text_or_precision_is_another_entry(tmp_path):
+def test_cache_key_depends_on_depth_weights_texts_and_precision(tmp_path):
     def keys(k=2, seed=0, table=TABLE, precision="fp32"):
         model = classifier("bert")
         freeze(model, k)
@@ -109,27 +109,27 @@ def test_another_depth_weight_text_or_precision_is_another_entry(tmp_path):
     assert len({keys(), keys(k=1), keys(seed=1), keys(table=other), keys(precision="bf16")}) == 5
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "foreign seal", "broken seal"])
-def test_a_damaged_or_foreign_file_is_computed_again(harm, tmp_path, capsys):
+@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "foreign checksum", "damaged checksum"])
+def test_build_with_damaged_or_foreign_cache_file_computes_it_again(damage, tmp_path, capsys):
     model = classifier("bert")
     freeze(model, 2)
     first = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
-    data, seal = next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.json"))
+    data, checksum = next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.json"))
     whole = bytearray(data.read_bytes())
-    if harm == "cut":
+    if damage == "truncated":
         data.write_bytes(whole[:-4])
-    elif harm == "flip":
+    elif damage == "flipped bit":
         whole[100] ^= 1
         data.write_bytes(whole)
     else:
-        seal.write_text("{" if harm == "broken seal" else '{"shape": [1, 1], "sha256": ""}')
+        checksum.write_text("{" if damage == "damaged checksum" else '{"shape": [1, 1], "sha256": ""}')
     capsys.readouterr()
     again = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
     assert "se calculan y se guardan" in capsys.readouterr().out
     assert torch.equal(first.hidden, again.hidden)
 
 
-def test_without_disk_it_stays_in_memory_and_says_so(tmp_path, monkeypatch, capsys):
+def test_build_without_disk_space_keeps_features_in_memory_and_reports_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
     model = classifier("bert")
     freeze(model, 2)
@@ -138,7 +138,7 @@ def test_without_disk_it_stays_in_memory_and_says_so(tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+def test_build_on_disk_that_fills_up_leaves_no_files(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -150,7 +150,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_what_does_not_fit_in_memory_is_read_from_the_file(tmp_path, monkeypatch):
+def test_build_larger_than_memory_maps_the_file(tmp_path, monkeypatch):
     model = classifier("bert").eval()
     freeze(model, 2)
     expected = frozen_features.build(model, TABLE, 2, "fp32").batch(ROWS)
@@ -159,7 +159,7 @@ def test_what_does_not_fit_in_memory_is_read_from_the_file(tmp_path, monkeypatch
     torch.testing.assert_close(mapped.batch(ROWS), expected)
 
 
-def test_the_folder_forgets_what_was_used_least_recently(tmp_path, monkeypatch):
+def test_make_room_removes_the_least_recently_used_entry(tmp_path, monkeypatch):
     for number, key in enumerate(("old", "new")):
         with array_cache.write(tmp_path, key, (10, 10), np.float32) as array:
             array[:] = number
@@ -170,15 +170,17 @@ def test_the_folder_forgets_what_was_used_least_recently(tmp_path, monkeypatch):
     assert not array_cache.make_room(tmp_path, 901)
 
 
-def test_without_memory_or_disk_the_training_goes_on_and_says_so(config, notices, tmp_path, monkeypatch, capsys):
+def test_fit_without_memory_or_disk_for_features_trains_uncached_and_reports_it(
+    config, notices, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(frozen_features, "MEMORY_SHARE", 0.0)
     monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
-    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # a trunk kept by no one
+    run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1, seed=77), notices)  # a seed without cache
     assert "no caben en memoria ni en disco" in capsys.readouterr().out
     assert run.metrics["epochs"] == 1
 
 
-def test_an_encoder_that_cannot_be_split_goes_on_without_the_cache(monkeypatch, capsys):
+def test_build_for_encoder_that_cannot_be_split_returns_the_token_table(monkeypatch, capsys):
     model = classifier("bert")
     monkeypatch.setattr(model, "frozen_forward", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
     assert frozen_features.build(model, TABLE, 1, "fp32") is TABLE

@@ -1,4 +1,4 @@
-"""The memory estimate, compared with the tensors that autograd saves and with the peak of a step on this CPU."""
+"""Memory estimate, compared with the tensors autograd saves and with the measured peak of a step on the CPU."""
 
 import weakref
 
@@ -26,7 +26,7 @@ ROWS, WIDTH, HIDDEN = 16, 64, 128
 MASK = torch.ones(ROWS, WIDTH, dtype=torch.int64)
 IDS = torch.randint(5, 300, MASK.shape, generator=torch.Generator().manual_seed(0))
 HEADS = {"causa": 9}
-T4 = 15e9  # bytes; NVIDIA sells it as 16 GB, some of which it does not give out
+T4 = 15e9  # bytes available of its nominal 16 GB
 ENCODERS = {
     "bert": lambda: BertModel(
         BertConfig(
@@ -59,7 +59,7 @@ def case(family: str, k: int, cls_only: bool) -> tuple[TrainConfig, MultiHeadCla
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storages of all tensors that operations return, for as long as they live."""
+    """Sum the storages of the live tensors that operations have returned; keep the peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,17 +79,17 @@ class LiveBytes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("family", "k", "cls_only", "precision"), CASES)
-def test_activations_are_those_that_autograd_saves(family, k, cls_only, precision):
+def test_estimated_activations_match_the_tensors_autograd_saves(family, k, cls_only, precision):
     config, model = case(family, k, cls_only)
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
 
-    def flatten_state(tensor: torch.Tensor) -> torch.Tensor:
+    def record(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     with (
-        torch.autograd.graph.saved_tensors_hooks(flatten_state, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor),
         autocast(precision, torch.device("cpu")),
         BlockAttention(),
     ):
@@ -104,7 +104,7 @@ def test_activations_are_those_that_autograd_saves(family, k, cls_only, precisio
 
 
 @pytest.mark.parametrize(("family", "k", "cls_only", "precision"), CASES)
-def test_peak_of_a_step_is_below_the_estimate_and_near_it(family, k, cls_only, precision):
+def test_estimated_total_is_just_above_the_measured_peak_of_a_step(family, k, cls_only, precision):
     config, model = case(family, k, cls_only)
     engine = engines.Engine(
         model=model,
@@ -120,7 +120,7 @@ def test_peak_of_a_step_is_below_the_estimate_and_near_it(family, k, cls_only, p
     )
     micro = {"inputs": IDS, "attention_mask": MASK, "labels": {"causa": torch.zeros(ROWS, dtype=torch.int64)}}
     with LiveBytes() as live:
-        for _ in range(2):  # the second step has the moments from its start
+        for _ in range(2):  # AdamW allocates its moments in the first step
             engine.step([micro])
     weights = sum(p.nbytes for p in model.parameters())
     found = estimate_memory(config.replace(cache_trunk=False), model, np.full(ROWS, WIDTH), precision, on_cpu=True)
@@ -128,13 +128,13 @@ def test_peak_of_a_step_is_below_the_estimate_and_near_it(family, k, cls_only, p
     assert live.peak + weights <= 1.03 * found.total
 
 
-def test_estimate_on_meta_is_that_of_the_real_model():
+def test_estimate_of_model_on_meta_device_equals_that_of_the_real_model():
     config, model = case("bert", 0, True)
     real = estimate_memory(config, model, np.full(ROWS, WIDTH), "bf16", on_cpu=True)
     assert estimate_memory(config, model.to("meta"), np.full(ROWS, WIDTH), "bf16", on_cpu=True) == real
 
 
-def test_dynamic_padding_takes_the_longest_text_and_fixed_padding_the_whole_width():
+def test_estimate_uses_longest_text_if_padding_is_dynamic_else_max_length():
     config, model = case("bert", 0, True)
     short = np.array([5, 32, 7])
     dynamic = estimate_memory(config, model, short, "fp32", on_cpu=False)
@@ -142,7 +142,7 @@ def test_dynamic_padding_takes_the_longest_text_and_fixed_padding_the_whole_widt
     assert fixed.activations == 2 * dynamic.activations
 
 
-def test_memory_that_does_not_fit_suggests_the_same_effective_batch_in_smaller_pieces():
+def test_describe_estimate_over_memory_suggests_smaller_micro_batches():
     config = from_recipe("t4")
     found = MemoryEstimate(weights=10**9, optimizer=10**9, activations=8 * 10**9)
     assert "No cabe" not in memory_estimate.describe(found, config, 15e9, on_cpu=False)
@@ -151,8 +151,8 @@ def test_memory_that_does_not_fit_suggests_the_same_effective_batch_in_smaller_p
     assert "freeze_layers" in memory_estimate.describe(found, config, 1e9, on_cpu=False)
 
 
-def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
-    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)  # as the catalogue describes it
+def test_recipes_t4_for_beto_and_minilm_fit_in_a_t4(monkeypatch):
+    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)  # use the catalogue entry
     table = memory_estimate.memory_by_recipe(["beto", "minilm"], ["t4", "t4-small"], T4)
     assert (table[f"cabe en {T4 / 2**30:.0f} GiB"] == "sí").all()
     assert 3 < table.loc[("beto", "t4"), "GiB"] < 8
@@ -161,13 +161,13 @@ def test_recipe_t4_for_beto_fits_in_a_t4(monkeypatch):
     )
 
 
-def test_forecast_says_what_a_config_takes_of_this_machine(notices, config):
+def test_forecast_reports_memory_of_config_and_free_memory(notices, config):
     said = time_prediction.Forecast(notices).memory(config)
     assert "Memoria del entrenamiento: hasta" in said
     assert "GiB libres en este equipo" in said
 
 
-def test_training_says_what_it_takes_before_it_starts(config, notices, tmp_path, capsys):
+def test_fit_prints_memory_estimate_before_expected_time(config, notices, tmp_path, capsys):
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     said = capsys.readouterr().out
     assert said.index("Memoria del entrenamiento: hasta") < said.index("Tiempo previsto")
@@ -175,7 +175,7 @@ def test_training_says_what_it_takes_before_it_starts(config, notices, tmp_path,
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("k", [2, 4])
-def test_features_are_those_of_the_cached_table(k, precision):
+def test_estimated_features_equal_the_bytes_of_the_feature_table(k, precision):
     config, model = case("bert", k, False)
     lengths = np.array([7, 30, 64])
     ids = np.arange(lengths.sum(), dtype=np.int32) % 300
@@ -184,7 +184,7 @@ def test_features_are_those_of_the_cached_table(k, precision):
     assert estimate_memory(config, model, lengths, precision, on_cpu=True).features == cached.hidden.nbytes
 
 
-def test_encoder_of_an_unknown_form_has_no_estimate_and_no_error():
+def test_memory_note_of_unknown_encoder_says_no_estimate_without_error():
     config, model = case("bert", 0, False)
     model.encoder = torch.nn.Linear(3, 3)
     note = memory_estimate.memory_note(config, model, np.array([5]), "fp32", torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Running out of memory anywhere but in a micro-batch: smaller pieces, or an error message."""
+"""Out of memory outside of training steps: retry in smaller pieces, or a `UserError`."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ MESSAGES = (
 
 
 def failing(function, most: int):
-    """Return a function of tensors that has room for `most` rows."""
+    """Return a function that raises out-of-memory for more than `most` rows."""
 
     def limited(inputs, mask):
         if len(inputs) > most:
@@ -41,12 +41,12 @@ def loaded(run, notices):
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_out_of_memory_is_recognised_in_every_form(message):
+def test_out_of_memory_recognises_every_known_error_message(message):
     assert oom_retry.out_of_memory(RuntimeError(message))
 
 
 @pytest.mark.parametrize("most", [1, 3, 64])
-def test_scoring_out_of_memory_is_repeated_in_halves_with_the_same_logits(loaded, monkeypatch, most):
+def test_logits_out_of_memory_are_retried_in_halves_with_the_same_values(loaded, monkeypatch, most):
     model, table = loaded
     expected = inference.logits(model, table, np.arange(40), "fp32")
     monkeypatch.setattr(model, "forward", failing(model.forward, most))
@@ -55,14 +55,14 @@ def test_scoring_out_of_memory_is_repeated_in_halves_with_the_same_logits(loaded
         np.testing.assert_allclose(found[head], values, atol=1e-5)
 
 
-def test_scoring_without_memory_for_one_row_is_an_error_message(loaded, monkeypatch):
+def test_logits_without_memory_for_one_row_raises_user_error(loaded, monkeypatch):
     model, table = loaded
     monkeypatch.setattr(model, "forward", failing(model.forward, 0))
     with pytest.raises(UserError, match="ni para un aviso"):
         inference.logits(model, table, np.arange(40), "fp32")
 
 
-def test_frozen_features_out_of_memory_are_built_in_halves(loaded, monkeypatch):
+def test_frozen_features_out_of_memory_are_retried_in_halves_with_the_same_values(loaded, monkeypatch):
     model, table = loaded
     freeze(model, 2)
     expected = frozen_features.build(model, table, 2, "fp32").hidden
@@ -72,7 +72,7 @@ def test_frozen_features_out_of_memory_are_built_in_halves(loaded, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_first_optimiser_step_out_of_memory_is_an_error_message(config, notices, tmp_path, monkeypatch, precision):
+def test_fit_out_of_memory_for_adamw_moments_raises_user_error(config, notices, tmp_path, monkeypatch, precision):
     def full(*_, **__):
         raise RuntimeError("CUDA error: out of memory")
 
@@ -81,8 +81,8 @@ def test_first_optimiser_step_out_of_memory_is_an_error_message(config, notices,
         train.fit(config.replace(out=str(tmp_path / "run"), precision=precision), notices)
 
 
-def test_best_weights_are_copied_to_the_cpu(config, monkeypatch):
-    """A GPU may have no room for a second copy of the weights."""
+def test_early_stopping_copies_best_weights_to_the_cpu_and_restores_them(config, monkeypatch):
+    """A GPU may not have memory for a second copy of the weights."""
     model, asked = torch.nn.Linear(3, 2), []
     move = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", lambda weight, *args, **kw: asked.append(args) or move(weight, *args, **kw))
@@ -95,7 +95,7 @@ def test_best_weights_are_copied_to_the_cpu(config, monkeypatch):
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_weights_that_do_not_fit_on_the_device_are_an_error_message(run, notices, monkeypatch):
+def test_score_texts_without_memory_for_the_weights_raises_user_error(run, notices, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -104,7 +104,7 @@ def test_weights_that_do_not_fit_on_the_device_are_an_error_message(run, notices
         inference.score_texts(run, notices.texts[:3], "")
 
 
-def test_pieces_remember_how_many_rows_fit_and_give_each_row_once():
+def test_pieces_process_each_row_once_and_keep_the_size_that_fits():
     calls, done = [], []
 
     def work(rows):
@@ -119,7 +119,7 @@ def test_pieces_remember_how_many_rows_fit_and_give_each_row_once():
     assert calls == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 1]
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
+def test_other_runtime_errors_are_raised_unchanged():
     def wrong(rows):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 

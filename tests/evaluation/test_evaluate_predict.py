@@ -27,18 +27,18 @@ def evaluation(run):
     return evaluate.evaluate(run)
 
 
-def test_a_run_is_evaluated_on_its_own_test_rows_with_the_metrics_it_recorded(run, evaluation, notices):
+def test_evaluate_run_scores_its_test_rows_with_the_recorded_metrics(run, evaluation, notices):
     assert evaluation.texts == [notices.texts[row] for row in notices.split["test"]]
     assert evaluation.metrics == pytest.approx(run.metrics["test"], abs=1e-12)
 
 
-def test_naming_the_training_file_never_evaluates_on_rows_that_were_trained_on(run, evaluation, csv, tmp_path):
+def test_evaluate_training_file_or_its_copy_scores_only_the_test_rows(run, evaluation, csv, tmp_path):
     copy = shutil.copy(csv, tmp_path / "otro_nombre.csv")
     for path in (csv, copy):
         assert evaluate.evaluate(run, path).texts == evaluation.texts
 
 
-def test_data_that_changed_since_the_training_is_refused(run, csv, tmp_path):
+def test_evaluate_run_whose_data_changed_raises_user_error(run, csv, tmp_path):
     metadata = {**run.metadata, "data": {**run.metadata["data"], "fingerprint": "0" * 64}}
     with pytest.raises(UserError, match="ha cambiado desde que se entrenó"):
         evaluate.evaluate(Run(run.path, metadata, run.classes))
@@ -48,7 +48,7 @@ def test_data_that_changed_since_the_training_is_refused(run, csv, tmp_path):
     ("platform", "how"),
     [("colab", "upload_labelled = True"), ("kaggle", "data en el cuaderno 04"), ("local", "--data en una terminal")],
 )
-def test_evaluate_file_of_the_training_missing_says_how_to_give_it(run, csv, tmp_path, monkeypatch, platform, how):
+def test_evaluate_run_whose_data_is_missing_says_how_to_provide_it(run, csv, tmp_path, monkeypatch, platform, how):
     monkeypatch.setattr(environment, "platform", lambda: platform)
     data = {**run.metadata["data"], "path": str(tmp_path / "avisos.csv")}
     moved = Run(run.path, {**run.metadata, "data": data}, run.classes)
@@ -57,7 +57,7 @@ def test_evaluate_file_of_the_training_missing_says_how_to_give_it(run, csv, tmp
     assert evaluate.evaluate(moved, csv).source == "las filas de prueba"
 
 
-def test_another_file_is_evaluated_whole_and_unknown_labels_are_counted(run, tmp_path):
+def test_evaluate_other_file_scores_every_row_with_known_labels(run, tmp_path):
     table = synthetic.generate(60, seed=11)
     table.loc[0:4, "prioridad"] = "9-Nunca"
     table.to_csv(tmp_path / "otro.csv", index=False)
@@ -93,7 +93,7 @@ def modes(evaluation):
     return [evaluation.classes["modo"][i] for i in evaluation.labels["modo"]]
 
 
-def test_evaluate_label_never_seen_in_training_is_left_out_counted_and_named(merged_run, another_file, tmp_path):
+def test_evaluate_rows_with_unknown_labels_are_left_out_counted_and_named(merged_run, another_file, tmp_path):
     found = evaluate.evaluate(merged_run, another_file)
     assert found.left_out == 5
     assert sorted(modes(found)) == ["Other (OTH)"] * 2 + ["Wear (WEA)"] * 23
@@ -103,7 +103,7 @@ def test_evaluate_label_never_seen_in_training_is_left_out_counted_and_named(mer
     assert (saved["left_out"], saved["unknown_labels"]) == (5, found.unknown)
 
 
-def test_evaluate_run_without_merged_classes_leaves_every_unknown_label_out(merged_run, another_file):
+def test_evaluate_run_without_merged_classes_leaves_out_every_unknown_label(merged_run, another_file):
     data = {name: value for name, value in merged_run.metadata["data"].items() if name != "merged"}
     found = evaluate.evaluate(
         Run(merged_run.path, {**merged_run.metadata, "data": data}, merged_run.classes), another_file
@@ -112,7 +112,7 @@ def test_evaluate_run_without_merged_classes_leaves_every_unknown_label_out(merg
     assert set(modes(found)) == {"Wear (WEA)"}
 
 
-def test_evaluate_file_with_unknown_labels_alone_is_refused_and_names_some(run, tmp_path):
+def test_evaluate_file_with_only_unknown_labels_raises_user_error_naming_some(run, tmp_path):
     table = synthetic.generate(20, seed=11)
     table["causa_falla"] = [f"Nunca {i:02d}" for i in range(20)]
     table.to_csv(tmp_path / "otro.csv", index=False)
@@ -121,7 +121,7 @@ def test_evaluate_file_with_unknown_labels_alone_is_refused_and_names_some(run, 
 
 
 @pytest.mark.parametrize("merged", [None, "Other", ["Rara"], {"modo": ["Rara"]}, {"modo": {"Rara": 1}}, {"modo": None}])
-def test_load_run_with_damaged_merged_classes_is_refused(run, tmp_path, merged):
+def test_load_run_with_damaged_merged_classes_raises_user_error(run, tmp_path, merged):
     copy = shutil.copytree(run.path, tmp_path / "run")
     metadata = {**run.metadata, "data": {**run.metadata["data"], "merged": merged}}
     (copy / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
@@ -129,7 +129,7 @@ def test_load_run_with_damaged_merged_classes_is_refused(run, tmp_path, merged):
         Run.load(copy)
 
 
-def test_the_tables_agree_with_the_rows(evaluation):
+def test_confusion_and_per_class_tables_match_the_predictions(evaluation):
     for head, y in evaluation.labels.items():
         guess = evaluation.predicted[head]
         confusion = evaluation.confusion(head)
@@ -143,7 +143,7 @@ def test_the_tables_agree_with_the_rows(evaluation):
         assert (pairs["verdadera"] != pairs["predicha"]).all()
 
 
-def test_an_evaluation_is_saved_whole_and_never_over_another(evaluation, tmp_path):
+def test_save_evaluation_writes_every_row_and_never_overwrites(evaluation, tmp_path):
     folder = evaluation.save(tmp_path / "evaluation")
     rows = pd.read_csv(folder / "predictions.csv")
     assert len(rows) == len(evaluation.texts)
@@ -188,7 +188,7 @@ def test_tables_of_an_evaluation_have_the_csv_format_of_the_file_and_four_decima
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
-def test_the_flat_metrics_are_scikit_learns(pairs):
+def test_flat_metrics_match_scikit_learn(pairs):
     truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
     flat = metrics.flat_metrics({"causa": truth}, {"causa": guess})
     assert flat["causa_f1"] == pytest.approx(f1_score(truth, guess, average="weighted", zero_division=0))
@@ -197,7 +197,7 @@ def test_the_flat_metrics_are_scikit_learns(pairs):
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
-def test_the_confusion_triples_are_scikit_learns_matrix_without_its_zeros(pairs):
+def test_confusion_counts_match_scikit_learn_without_zeros(pairs):
     truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
     matrix = np.zeros((6, 6), int)
     triples = metrics.confusion_counts(truth, guess)
@@ -210,14 +210,14 @@ def test_the_confusion_triples_are_scikit_learns_matrix_without_its_zeros(pairs)
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=8))
-def test_probabilities_add_to_one_for_any_logits(values):
+def test_probabilities_of_any_logits_are_finite_and_sum_to_one(values):
     shares = inference.probabilities(np.array([values], np.float32))
     assert np.isfinite(shares).all()
     assert shares.sum() == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
-def test_prediction_keeps_rows_columns_and_order_and_leaves_rows_without_text_blank(run, tmp_path, suffix):
+def test_predict_keeps_rows_and_columns_and_leaves_rows_without_text_blank(run, tmp_path, suffix):
     table = pd.read_csv(ROOT / "data/example_iw69.csv", sep=";", dtype=str, keep_default_na=False)
     source = tmp_path / f"avisos{suffix}"
     table.to_csv(source, index=False) if suffix == ".csv" else table.to_excel(source, index=False)
@@ -265,7 +265,7 @@ def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(ru
         predict.save(table, tmp_path / "otro.xlsx", "csv")
 
 
-def test_predictions_do_not_depend_on_the_company_a_row_is_in(run, tmp_path):
+def test_predict_row_alone_or_with_others_gives_the_same_result(run, tmp_path):
     table = synthetic.generate(70, seed=5)
     table.to_csv(tmp_path / "a.csv", index=False)
     table.iloc[[10]].to_csv(tmp_path / "b.csv", index=False)
@@ -275,7 +275,7 @@ def test_predictions_do_not_depend_on_the_company_a_row_is_in(run, tmp_path):
     assert float(together["conf_causa"]) == pytest.approx(float(alone["conf_causa"]), abs=2e-4)
 
 
-def test_a_file_with_predictions_already_is_refused_and_nothing_is_written_over(run, csv, tmp_path):
+def test_predict_file_with_prediction_columns_or_existing_output_raises_user_error(run, csv, tmp_path):
     path = predict.save(predict.predict(run, csv), tmp_path / "p.csv")
     with pytest.raises(UserError, match="ya tiene estas columnas: pred_modo"):
         predict.predict(run, path)
@@ -283,12 +283,12 @@ def test_a_file_with_predictions_already_is_refused_and_nothing_is_written_over(
         predict.save(pd.DataFrame({"a": [1]}), path)
 
 
-def test_a_file_of_descriptions_alone_is_enough_to_predict(run, tmp_path):
+def test_predict_file_with_only_descriptions_succeeds(run, tmp_path):
     (tmp_path / "solo.csv").write_text("Descripción\nfuga en válvula\n", encoding="cp1252")
     assert predict.predict(run, tmp_path / "solo.csv")["pred_modo"].iloc[0] in run.classes["modo"]
 
 
-def test_figures_are_drawn_from_what_a_run_holds(run, evaluation, tmp_path):
+def test_figures_of_a_run_are_drawn_with_a_caption(run, evaluation, tmp_path):
     lengths = np.random.default_rng(0).integers(5, 90, 300)
     figures = {
         "curves": plots.learning_curves(run),

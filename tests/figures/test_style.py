@@ -31,7 +31,7 @@ def confusion(names):
 
 
 @pytest.mark.parametrize("style", ["dark_background", "ggplot", "fivethirtyeight"])
-def test_a_figure_does_not_depend_on_the_users_style(run, tmp_path, style):
+def test_figure_under_any_user_style_has_the_same_pixels(run, tmp_path, style):
     plots.save(plots.learning_curves(run), tmp_path / "plain.png")
     plain = shown(plots.learning_curves(run))
     with plt.style.context(style), plt.rc_context({"savefig.transparent": True}):
@@ -41,7 +41,7 @@ def test_a_figure_does_not_depend_on_the_users_style(run, tmp_path, style):
     assert (plain[[0, -1]][:, [0, -1]] == 255).all()
 
 
-def test_drawing_leaves_the_users_style_as_it_was(run):
+def test_drawing_leaves_rc_params_unchanged(run):
     with plt.style.context("dark_background"):
         before = dict(plt.rcParams)
         plots.learning_curves(run)
@@ -49,7 +49,7 @@ def test_drawing_leaves_the_users_style_as_it_was(run):
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["una clase de nombre largo " * 5, "b"], [f"c{i}" for i in range(45)]])
-def test_nothing_of_a_figure_is_cut_off_and_none_is_wider_than_a_notebook(names):
+def test_confusion_with_few_many_or_long_labels_fits_its_canvas_and_a_notebook(names):
     figure = confusion(names)
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert box.x0 >= -0.01
@@ -59,7 +59,7 @@ def test_nothing_of_a_figure_is_cut_off_and_none_is_wider_than_a_notebook(names)
     assert width * figure.dpi <= 900
 
 
-def test_more_heads_than_colours_are_all_drawn_and_told_apart():
+def test_draw_scores_with_more_heads_than_colours_uses_distinct_lines():
     heads = [f"h{i}" for i in range(2 * len(looks.COLOURS) + 1)]
     epochs = [{"epoch": epoch, **{f"{head}_f1": 0.5 for head in heads}} for epoch in (1, 2)]
     axes = Figure().subplots()
@@ -68,7 +68,7 @@ def test_more_heads_than_colours_are_all_drawn_and_told_apart():
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(heads)
 
 
-def test_the_palette_is_had_without_matplotlib():
+def test_import_of_style_does_not_import_matplotlib():
     check = "import sys; from ocensa_nb.figures import style; assert style.COLOURS and 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
 
@@ -90,7 +90,7 @@ def rewrite(run, change):
     (run.path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines if line))
 
 
-def test_the_gif_is_small_fits_a_notebook_and_holds_a_last_frame_unlike_the_first(copy):
+def test_training_gif_is_small_fits_a_notebook_and_pauses_on_the_last_frame(copy):
     path = animation.training_gif(copy)
     drawn = frames(path)
     assert 2 <= len(drawn) <= animation.GIF_FRAMES
@@ -100,12 +100,12 @@ def test_the_gif_is_small_fits_a_notebook_and_holds_a_last_frame_unlike_the_firs
     assert not np.array_equal(drawn[0][0], drawn[-1][0])
 
 
-def test_the_gif_takes_no_more_of_the_training_than_its_share(copy):
+def test_training_gif_of_short_training_has_two_frames(copy):
     copy.metadata["seconds"]["training"] = 0.0
     assert len(frames(animation.training_gif(copy))) == 2
 
 
-def test_the_last_frame_names_the_epoch_that_was_kept_and_shows_its_numbers(copy):
+def test_training_gif_last_frame_shows_the_best_epoch_and_its_scores(copy):
     with looks.style():
         drawn = animation.TrainingAnimation(copy, copy.history())
         drawn.frame(len(copy.history()))
@@ -121,7 +121,7 @@ def test_the_last_frame_names_the_epoch_that_was_kept_and_shows_its_numbers(copy
     np.testing.assert_array_equal(np.nan_to_num(hits.diagonal()) > 0, truth > 0)
 
 
-def test_the_confusion_of_the_gif_changes_from_epoch_to_epoch_and_is_blank_before_the_first(copy):
+def test_training_gif_confusion_is_blank_before_epoch_1_and_updated_every_epoch(copy):
     rewrite(copy, lambda line: line if "step" in line else {**line, "confusion": [[0, line["epoch"], 3], [0, 0, 1]]})
     history = [*copy.history(), {"step": 10_000, "loss": 1.0}]  # the end shows the epoch that was kept
     ends = [place + 1 for place, line in enumerate(history) if "step" not in line]
@@ -139,13 +139,13 @@ def test_the_confusion_of_the_gif_changes_from_epoch_to_epoch_and_is_blank_befor
     assert (shares[2][1:] == -1).all()  # the classes without rows
 
 
-def test_a_history_of_before_there_was_confusion_in_it_is_still_drawn(copy):
+def test_training_gif_of_history_without_confusion_is_drawn(copy):
     rewrite(copy, lambda line: {name: value for name, value in line.items() if name != "confusion"})
     drawn = frames(animation.training_gif(copy))
     assert len(drawn) > 2
     assert not np.array_equal(drawn[0][0], drawn[-1][0])
 
 
-def test_a_history_too_short_to_show_gives_no_gif(copy):
+def test_training_gif_of_one_step_is_none(copy):
     rewrite(copy, lambda line: line if line.get("step", 0) == 1 else None)
     assert animation.training_gif(copy) is None

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all: synced, then renamed; and a refusal of the disk is a sentence in Spanish."""
+"""Atomic writes: fsync, then rename; OS errors become a `UserError` in Spanish."""
 
 import errno
 import os
@@ -16,10 +16,10 @@ from ocensa_nb.files import tensors
 from ocensa_nb.files.atomic import atomic_write, create_new, write_text
 from ocensa_nb.files.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
 from ocensa_nb.storage import array_cache
-from tests.helpers.dying import abandoned
+from tests.helpers.crash import make_abandoned_folder
 
 
-def test_what_is_in_a_file_is_on_the_disk_before_its_name_is_and_then_the_folder_is(tmp_path, monkeypatch):
+def test_write_text_fsyncs_file_then_renames_it_then_fsyncs_the_folder(tmp_path, monkeypatch):
     order = []
     sync, replace = os.fsync, os.replace
     paths = {}
@@ -37,7 +37,7 @@ def test_what_is_in_a_file_is_on_the_disk_before_its_name_is_and_then_the_folder
     assert after == [("rename", str(tmp_path / "a.txt")), ("sync", str(tmp_path))]
 
 
-def test_every_file_of_a_folder_is_synced_before_the_folder_takes_its_name(tmp_path):
+def test_atomic_write_of_folder_replaces_the_old_one_and_leaves_no_temporary(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/old.txt").write_text("viejo")
     with atomic_write(tmp_path / "encoder") as fresh:
@@ -56,7 +56,7 @@ def test_every_file_of_a_folder_is_synced_before_the_folder_takes_its_name(tmp_p
         (errno.EROFS, "es de solo lectura"),
     ],
 )
-def test_a_refusal_is_told_in_spanish_and_what_was_there_stays(tmp_path, number, words):
+def test_atomic_write_with_os_error_raises_user_error_and_keeps_the_old_file(tmp_path, number, words):
     path = tmp_path / "a.txt"
     write_text(path, "antes")
 
@@ -71,7 +71,7 @@ def test_a_refusal_is_told_in_spanish_and_what_was_there_stays(tmp_path, number,
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_safetensors_own_refusals_are_told_too(tmp_path, monkeypatch):
+def test_write_tensors_on_full_disk_raises_user_error_and_keeps_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -82,15 +82,15 @@ def test_safetensors_own_refusals_are_told_too(tmp_path, monkeypatch):
     assert torch.equal(tensors.read(tmp_path / "w.safetensors")[0]["a"], torch.ones(2))
 
 
-def test_leftovers_of_a_death_are_taken_away_by_the_next_write(tmp_path):
-    leftover = abandoned(tmp_path)
+def test_write_text_removes_temporary_folder_of_dead_process(tmp_path):
+    leftover = make_abandoned_folder(tmp_path)
     (leftover / "a.txt").write_text("a medias")
     write_text(tmp_path / "a.txt", "entero")
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def refuse(monkeypatch, times, winerror):
-    """Let `os.replace` fail so many times, with an error number of Windows or without; return the list of its calls."""
+def fail_replace(monkeypatch, times, winerror):
+    """Make `os.replace` fail `times` times, with a Windows error number if given; return the list of its calls."""
     calls, replace = [], os.replace
 
     def refused(source, target):
@@ -107,35 +107,35 @@ def refuse(monkeypatch, times, winerror):
 
 
 @pytest.mark.parametrize("winerror", [5, 32, 33])
-def test_replace_of_file_that_windows_holds_briefly_is_retried(tmp_path, monkeypatch, winerror):
+def test_replace_of_file_briefly_open_on_windows_is_retried(tmp_path, monkeypatch, winerror):
     write_text(tmp_path / "a.txt", "antes")
-    calls = refuse(monkeypatch, 3, winerror)
+    calls = fail_replace(monkeypatch, 3, winerror)
     write_text(tmp_path / "a.txt", "después")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "después"
     assert len(calls) == 4
 
 
-def test_replace_of_file_that_windows_holds_for_long_is_refused_after_a_second(tmp_path, monkeypatch):
+def test_replace_of_file_open_for_long_on_windows_raises_after_one_second(tmp_path, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock) * 0.1)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     write_text(tmp_path / "a.txt", "antes")
-    calls = refuse(monkeypatch, 1000, 32)
+    calls = fail_replace(monkeypatch, 1000, 32)
     with pytest.raises(UserError, match="no hay permiso"):
         write_text(tmp_path / "a.txt", "después")
     assert len(calls) == 10
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "antes"
 
 
-def test_replace_without_permission_on_posix_is_refused_at_once(tmp_path, monkeypatch):
-    calls = refuse(monkeypatch, 1000, None)
+def test_replace_without_permission_on_posix_raises_without_retry(tmp_path, monkeypatch):
+    calls = fail_replace(monkeypatch, 1000, None)
     with pytest.raises(UserError, match="no hay permiso"):
         write_text(tmp_path / "a.txt", "después")
     assert len(calls) == 1
 
 
-def test_replace_of_cached_array_that_windows_holds_briefly_is_retried(tmp_path, monkeypatch):
-    calls = refuse(monkeypatch, 2, 32)
+def test_replace_of_cached_array_briefly_open_on_windows_is_retried(tmp_path, monkeypatch):
+    calls = fail_replace(monkeypatch, 2, 32)
     with array_cache.write(tmp_path, "key", (2, 3), np.float32) as array:
         array[:] = 1
     assert len(calls) == 4
@@ -143,12 +143,12 @@ def test_replace_of_cached_array_that_windows_holds_briefly_is_retried(tmp_path,
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x7fb", "x" * 5000])
-def test_a_path_that_cannot_be_is_a_sentence(name):
+def test_plain_path_of_invalid_name_raises_user_error(name):
     with pytest.raises(UserError, match=r"caracteres de control|no vale"):
         paths.plain_path(name)
 
 
-def test_files_have_the_permissions_of_any_new_file(tmp_path):
+def test_written_files_have_default_permissions(tmp_path):
     (tmp_path / "plain").write_text("")
     with create_new(tmp_path / "a.txt") as fresh:
         fresh.write_text("uno")
@@ -179,7 +179,7 @@ def make_link(path):
 
 
 def contents(folder):
-    """Return what every name in a folder leads to."""
+    """Return the link target or the text of every path in a folder."""
     return {
         path.relative_to(folder).as_posix(): os.readlink(path)
         if path.is_symlink()
@@ -193,10 +193,12 @@ def contents(folder):
 makers = [make_file, make_folder, make_link, make_broken_link]
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
+@pytest.mark.parametrize("links", [True, False], ids=["hard_links", "no_hard_links"])
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 @pytest.mark.parametrize("maker", makers)
-def test_new_name_that_is_taken_during_the_work_is_left_as_it_is(tmp_path, monkeypatch, maker, folder, links):
+def test_create_new_with_path_created_meanwhile_raises_and_leaves_it_unchanged(
+    tmp_path, monkeypatch, maker, folder, links
+):
     path = tmp_path / "a.csv"
     if not links:
         monkeypatch.setattr(os, "link", no_links)
@@ -221,8 +223,8 @@ def no_links(source, target):
     raise OSError(errno.EPERM, "in English")
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
-def test_new_file_on_a_disk_with_or_without_links_is_complete(tmp_path, monkeypatch, links):
+@pytest.mark.parametrize("links", [True, False], ids=["hard_links", "no_hard_links"])
+def test_create_new_with_or_without_hard_links_writes_the_complete_file(tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     with create_new(tmp_path / "folder/a.txt") as fresh:
@@ -231,7 +233,7 @@ def test_new_file_on_a_disk_with_or_without_links_is_complete(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["new", "there", "."])
-def test_new_folder_may_be_an_empty_one_that_exists(tmp_path, monkeypatch, name):
+def test_create_new_folder_at_missing_or_empty_path_succeeds(tmp_path, monkeypatch, name):
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
     path = Path(name) if name == "." else tmp_path / name
@@ -241,7 +243,7 @@ def test_new_folder_may_be_an_empty_one_that_exists(tmp_path, monkeypatch, name)
     assert contents(path) == {"a.txt": "entero"}
 
 
-def test_temporary_name_of_the_users_is_left_alone(tmp_path):
+def test_write_leaves_user_files_with_temporary_looking_names_unchanged(tmp_path):
     machine, process = owner().split("-")
     names = [".tmp-a.txt", ".tmp-x", ".ocensa-tmp-mine", f".ocensa-tmp-{machine}-{process}", ".ocensa-tmp-a-1-abcd1234"]
     for name in names:
@@ -254,7 +256,7 @@ def test_temporary_name_of_the_users_is_left_alone(tmp_path):
     assert contents(tmp_path) == before | {"a.txt": "uno", "x": "dos"}
 
 
-def test_temporary_folder_of_a_live_process_or_of_another_machine_today_is_left_alone(tmp_path):
+def test_remove_abandoned_keeps_live_processes_and_recent_folders_of_other_hosts(tmp_path):
     machine, process = owner().split("-")
     live = tmp_path / f"{PREFIX}{machine}-{process}-abcd1234"
     foreign = tmp_path / f"{PREFIX}{'0' * 8}-{process}-abcd1234"
@@ -271,8 +273,8 @@ def test_temporary_folder_of_a_live_process_or_of_another_machine_today_is_left_
     assert not foreign.exists()
 
 
-def test_leftover_with_a_link_to_a_new_file_is_removed_without_emptying_it(tmp_path):
+def test_remove_abandoned_with_hard_link_keeps_the_linked_file(tmp_path):
     (tmp_path / "a.txt").write_text("entero")
-    os.link(tmp_path / "a.txt", abandoned(tmp_path) / "a.txt")  # dead between the link and the removal of its own name
+    os.link(tmp_path / "a.txt", make_abandoned_folder(tmp_path) / "a.txt")  # killed between link and unlink
     remove_abandoned(tmp_path)
     assert contents(tmp_path) == {"a.txt": "entero"}

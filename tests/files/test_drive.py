@@ -1,4 +1,4 @@
-"""Google Drive: what is deleted fills its trash, uploads come late, and each write uploads a whole file."""
+"""Google Drive: deleted files fill the trash, uploads are delayed, and each write uploads the full file."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ from ocensa_nb.files import atomic, drive, temporary
 from ocensa_nb.storage import checkpoint
 from ocensa_nb.storage.run_folder import HISTORY, LAST, Run
 from ocensa_nb.training import logger, train
-from tests.helpers import dying
-from tests.helpers.dying import abandoned
+from tests.helpers import crash
+from tests.helpers.crash import make_abandoned_folder
 
 
 class Trash:
-    """Adds up the bytes of the files of a folder that are deleted, or replaced by a rename, as Drive's trash does."""
+    """Sum the bytes of files in a folder that are deleted or replaced by a rename, as Drive's trash does."""
 
     def __init__(self, folder, monkeypatch):
         self.folder, self.bytes = folder.resolve(), 0
@@ -24,7 +24,7 @@ class Trash:
             monkeypatch.setattr(os, name, self._deleting(getattr(os, name)))
         for name in ("replace", "rename"):
             monkeypatch.setattr(os, name, self._replacing(getattr(os, name)))
-        monkeypatch.setattr(Path, "unlink", self._unlink)  # Python 3.10 keeps an os.unlink of its own there
+        monkeypatch.setattr(Path, "unlink", self._unlink)  # Python 3.10 holds its own reference to os.unlink
 
     def take(self, path, dir_fd=None):
         path = Path(os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else "", path).resolve()
@@ -52,12 +52,12 @@ class Trash:
 
 
 needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/fd").exists(), reason="finds deleted files by their folder's number"
+    not Path("/proc/self/fd").exists(), reason="resolves deleted files by the descriptor of their folder"
 )
 
 
 @needs_proc
-def test_trash_of_the_simulated_drive_holds_what_is_deleted_and_replaced(tmp_path, monkeypatch):
+def test_simulated_trash_counts_deleted_and_replaced_files(tmp_path, monkeypatch):
     trash = Trash(tmp_path / "drive", monkeypatch)
     (tmp_path / "drive/folder").mkdir(parents=True)
     for name in ("a", "b", "c", "folder/d", "folder/e"):
@@ -69,7 +69,7 @@ def test_trash_of_the_simulated_drive_holds_what_is_deleted_and_replaced(tmp_pat
 
 
 @needs_proc
-def test_ten_epochs_on_drive_leave_less_than_two_checkpoints_in_the_trash(config, notices, tmp_path, monkeypatch):
+def test_fit_ten_epochs_on_drive_leaves_under_two_checkpoints_in_the_trash(config, notices, tmp_path, monkeypatch):
     trash = Trash(tmp_path, monkeypatch)
     monkeypatch.setattr(drive, "DRIVE", tmp_path)
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=10, patience=10), notices)
@@ -79,13 +79,13 @@ def test_ten_epochs_on_drive_leave_less_than_two_checkpoints_in_the_trash(config
 
 
 @needs_proc
-def test_removed_files_and_leftovers_are_emptied_first(tmp_path, monkeypatch):
+def test_remove_and_cleanup_truncate_files_before_deleting_them(tmp_path, monkeypatch):
     trash = Trash(tmp_path, monkeypatch)
     (tmp_path / "folder/inner").mkdir(parents=True)
-    leftover = abandoned(tmp_path)
+    leftover = make_abandoned_folder(tmp_path)
     for name in (f"{leftover.name}/a.txt", "folder/b", "folder/inner/c"):
         (tmp_path / name).write_bytes(bytes(10_000))
-    atomic.write_text(tmp_path / "a.txt", "entero")  # over what a death left
+    atomic.write_text(tmp_path / "a.txt", "entero")  # also removes the abandoned folder
     temporary.remove(tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert trash.bytes == 0
@@ -93,7 +93,7 @@ def test_removed_files_and_leftovers_are_emptied_first(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def uploads(config, notices, tmp_path_factory):
-    """Return a folder with what the run folder held after each checkpoint, and the bits of the whole training."""
+    """Return a folder with a copy of the run after each checkpoint, and the content of the finished run."""
     folder = tmp_path_factory.mktemp("uploads")
     write, count = checkpoint.CheckpointFiles.write, 0
 
@@ -107,15 +107,13 @@ def uploads(config, notices, tmp_path_factory):
         patch.setattr(checkpoint.CheckpointFiles, "write", uploaded)
         run = train.fit(config.replace(out=str(folder / "run"), epochs=4, patience=4), notices)
     assert count == 5
-    return folder, dying.content(run.path)
+    return folder, crash.run_content(run.path)
 
 
 @pytest.mark.parametrize("history", ["new", "old"])
 @pytest.mark.parametrize("arrived", ["old", "half", "empty"])
 @pytest.mark.parametrize("number", [2, 3])
-def test_machine_that_died_during_an_upload_resumes_with_the_same_bits(
-    config, notices, tmp_path, uploads, number, arrived, history
-):
+def test_resume_after_interrupted_upload_is_bit_identical(config, notices, tmp_path, uploads, number, arrived, history):
     folder, expected = uploads
     before, after = folder / str(number - 1), folder / str(number)
     cloud = shutil.copytree(after, tmp_path / "run")
@@ -129,13 +127,11 @@ def test_machine_that_died_during_an_upload_resumes_with_the_same_bits(
     if history == "old":
         shutil.copy(before / HISTORY, cloud / HISTORY)
     run = train.fit(config.replace(out=str(cloud), epochs=4, patience=4), notices)
-    assert dying.content(run.path) == expected
+    assert crash.run_content(run.path) == expected
 
 
 @pytest.mark.parametrize("on_drive", [False, True])
-def test_history_on_drive_is_written_with_checkpoints_and_epochs_alone(
-    config, notices, tmp_path, monkeypatch, on_drive
-):
+def test_history_on_drive_is_written_only_at_checkpoints_and_epochs(config, notices, tmp_path, monkeypatch, on_drive):
     append, lines = Run.append_history, []
     monkeypatch.setattr(Run, "append_history", lambda run, added: (lines.append(len(added)), append(run, added)))
     monkeypatch.setattr(logger, "WRITE_SECONDS", 0.0)
@@ -147,7 +143,7 @@ def test_history_on_drive_is_written_with_checkpoints_and_epochs_alone(
     assert (max(lines) == steps + 1) if on_drive else (max(lines) == 1)
 
 
-def test_folder_is_on_drive_by_the_type_of_its_file_system_or_a_link_to_it(tmp_path, monkeypatch):
+def test_is_on_drive_follows_links_and_checks_the_file_system_type(tmp_path, monkeypatch):
     mounted = tmp_path / "mi unidad"
     (mounted / "MyDrive").mkdir(parents=True)
     mounts = tmp_path / "mounts"

@@ -1,4 +1,4 @@
-"""A run folder on a disk without file locks: one process at a time, and a dead one does not keep it."""
+"""Heartbeat lock of a run folder, for disks without `flock`: one process at a time, stale locks are taken over."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ from ocensa_nb.runtime import signals
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import HEARTBEAT
 from ocensa_nb.training import train
-from tests.helpers import dying
+from tests.helpers import crash
 
 fcntl = pytest.importorskip("fcntl", reason="Windows locks files on any disk")
 
@@ -42,7 +42,7 @@ time.sleep(60)
 
 @pytest.fixture(autouse=True)
 def no_flock(monkeypatch):
-    """Give the tests a disk without `flock`."""
+    """Simulate a disk without `flock`."""
 
     def flock(*_):
         raise OSError(errno.ENOSYS, "no locks")
@@ -50,8 +50,8 @@ def no_flock(monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
-def killed_holder(folder, *host):
-    """Let another process hold a folder, on this machine or on another, and kill it."""
+def lock_by_killed_process(folder, *host):
+    """Lock a folder from another process, on this host or on the given one, and kill that process."""
     command = [sys.executable, "-c", HOLDER, str(folder), *host]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -62,27 +62,27 @@ def killed_holder(folder, *host):
 
 
 def age(folder, seconds):
-    """Make the locks of a folder as old as if they had not been refreshed since."""
+    """Set the modification time of the locks of a folder to so many seconds ago."""
     for file in folder.glob(".lock*"):
         os.utime(file, (time.time() - seconds,) * 2)
 
 
-def written(folder, **changes):
-    """Write a lock of a process that is on another machine, or of one with other properties; return its lock file."""
+def write_foreign_lock(folder, **changes):
+    """Write the lock of a process on another host, with the given changes; return its path."""
     path = folder / HEARTBEAT
     path.write_text(json.dumps(asdict(replace(Holder.here(), host="otro", **changes))), encoding="utf-8")
     return path
 
 
 def test_lock_of_killed_process_is_taken_over_at_once(tmp_path, capsys):
-    killed_holder(tmp_path / "run")
+    lock_by_killed_process(tmp_path / "run")
     _, lock = resume._hold(tmp_path / "run")
     lock.release()
     assert re.search(r"Se toma la carpeta .*que la usaba, ya no existe", capsys.readouterr().out)
 
 
 def test_lock_of_dead_host_is_taken_over_after_ten_minutes(tmp_path, capsys):
-    killed_holder(tmp_path / "run", "otro-equipo")
+    lock_by_killed_process(tmp_path / "run", "otro-equipo")
     age(tmp_path / "run", STALE_SECONDS + 1)
     _, lock = resume._hold(tmp_path / "run")
     lock.release()
@@ -90,13 +90,13 @@ def test_lock_of_dead_host_is_taken_over_after_ten_minutes(tmp_path, capsys):
 
 
 def test_lock_of_other_host_within_ten_minutes_is_refused_with_the_wait(tmp_path):
-    killed_holder(tmp_path / "run", "otro-equipo")
+    lock_by_killed_process(tmp_path / "run", "otro-equipo")
     age(tmp_path / "run", 180)
     with pytest.raises(UserError, match=r"«otro-equipo», que dio señales hace 18\d s.*dentro de 7 min"):
         resume._hold(tmp_path / "run")
 
 
-def test_numbered_run_of_other_host_within_ten_minutes_is_not_started_anew(config, notices, tmp_path, monkeypatch):
+def test_fit_of_run_locked_by_other_host_within_ten_minutes_starts_no_new_run(config, notices, tmp_path, monkeypatch):
     def stopped(asked, folder):
         raise AskedToStopError("detenido", signal.SIGTERM)
 
@@ -104,13 +104,13 @@ def test_numbered_run_of_other_host_within_ten_minutes_is_not_started_anew(confi
         patch.setattr(signals.StopRequest, "check", stopped)
         with pytest.raises(AskedToStopError):
             train.fit(config, notices, root=tmp_path)
-    written(tmp_path / "run-001")
+    write_foreign_lock(tmp_path / "run-001")
     with pytest.raises(UserError, match="dentro de 10 min: continúa donde quedó"):
         train.fit(config, notices, root=tmp_path)
     assert not (tmp_path / "run-002").exists()
 
 
-def test_lock_of_live_process_is_refused_however_long_it_was_suspended(tmp_path):
+def test_lock_of_live_process_is_refused_even_if_stale(tmp_path):
     lock = resume._lock(tmp_path)
     age(tmp_path, 10 * STALE_SECONDS)
     with pytest.raises(UserError, match="en este equipo"):
@@ -120,7 +120,7 @@ def test_lock_of_live_process_is_refused_however_long_it_was_suspended(tmp_path)
     assert not (tmp_path / HEARTBEAT).exists()
 
 
-def test_lock_of_process_whose_number_is_in_use_again_is_taken_over(tmp_path):
+def test_lock_of_dead_process_with_reused_pid_is_taken_over(tmp_path):
     here = Holder.here()
     (tmp_path / HEARTBEAT).write_text(json.dumps(asdict(replace(here, started=here.started - 3600))), encoding="utf-8")
     resume._lock(tmp_path).release()
@@ -135,16 +135,16 @@ def test_damaged_lock_is_refused_until_it_is_ten_minutes_old(tmp_path, content):
     resume._lock(tmp_path).release()
 
 
-def test_filelock_that_falls_back_unasked_still_gives_a_heartbeat_lock(tmp_path, monkeypatch):
+def test_lock_with_filelock_soft_fallback_is_a_heartbeat_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "NO_FALLBACK", {})
     lock = resume._lock(tmp_path)
     assert isinstance(lock, HeartbeatLock)
     lock.release()
 
 
-def test_many_processes_that_see_a_dead_lock_make_one_winner(tmp_path):
+def test_stale_lock_with_competing_threads_is_acquired_by_exactly_one(tmp_path):
     for _ in range(20):
-        written(tmp_path)
+        write_foreign_lock(tmp_path)
         age(tmp_path, STALE_SECONDS + 1)
         locks = [HeartbeatLock(tmp_path / HEARTBEAT) for _ in range(8)]
         together, winners = threading.Barrier(len(locks)), []
@@ -168,8 +168,8 @@ def test_many_processes_that_see_a_dead_lock_make_one_winner(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-def test_lock_taken_over_between_look_and_claim_is_refused(tmp_path, monkeypatch):
-    path = written(tmp_path)
+def test_lock_taken_over_between_check_and_claim_is_refused(tmp_path, monkeypatch):
+    path = write_foreign_lock(tmp_path)
     age(tmp_path, STALE_SECONDS + 1)
     quick, slow = HeartbeatLock(path), HeartbeatLock(path)
     refuse = slow._refuse_live
@@ -186,18 +186,18 @@ def test_lock_taken_over_between_look_and_claim_is_refused(tmp_path, monkeypatch
     quick.release()
 
 
-def test_claim_of_process_that_died_during_its_take_over_is_dropped(tmp_path):
-    path = written(tmp_path)
-    acquire_run = path.with_name(f"{HEARTBEAT}-{json.loads(path.read_text())['id']}")
-    acquire_run.write_text(path.read_text())
+def test_claim_of_process_killed_during_take_over_is_removed(tmp_path):
+    path = write_foreign_lock(tmp_path)
+    claim = path.with_name(f"{HEARTBEAT}-{json.loads(path.read_text())['id']}")
+    claim.write_text(path.read_text())
     age(tmp_path, STALE_SECONDS + 1)
     lock = resume._lock(tmp_path)
-    assert not acquire_run.exists()
+    assert not claim.exists()
     lock.check()
     lock.release()
 
 
-def test_held_lock_is_refreshed(tmp_path, monkeypatch):
+def test_held_lock_is_refreshed_periodically(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat_lock, "REFRESH_SECONDS", 0.01)
     lock = resume._lock(tmp_path)
     age(tmp_path, 1000)
@@ -208,14 +208,14 @@ def test_held_lock_is_refreshed(tmp_path, monkeypatch):
     lock.release()
 
 
-def test_training_that_lost_its_lock_stops_and_writes_nothing_more(config, notices, tmp_path, monkeypatch):
+def test_fit_that_lost_its_lock_stops_and_writes_nothing_more(config, notices, tmp_path, monkeypatch):
     def content():
         return {file: file.read_bytes() for file in sorted((tmp_path / "run").rglob("*")) if file.is_file()}
 
     def check(asked, folder):
         calls.append(1)
-        if len(calls) == 4:  # suspended for a long time, in which another machine took the run over
-            written(folder)
+        if len(calls) == 4:  # as if another host took the run over while this one was suspended
+            write_foreign_lock(folder)
             left.update(content())
 
     calls, left = [], {}
@@ -226,7 +226,7 @@ def test_training_that_lost_its_lock_stops_and_writes_nothing_more(config, notic
     assert Holder.parse((tmp_path / "run" / HEARTBEAT).read_text()).host == "otro"
 
 
-def test_training_without_flock_ends_with_the_same_bits_and_leaves_no_lock(run, config, notices, tmp_path):
+def test_fit_without_flock_is_bit_identical_and_leaves_no_lock(run, config, notices, tmp_path):
     other = train.fit(config.replace(out=str(tmp_path / "run")), notices)
-    assert dying.content(other.path) == dying.content(run.path)
+    assert crash.run_content(other.path) == crash.run_content(run.path)
     assert not list(other.path.glob(".lock*"))

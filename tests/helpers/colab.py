@@ -1,9 +1,9 @@
-"""Colab's rule for widgets, imposed on JupyterLab: what the kernel sends a widget outside a request is not delivered.
+"""Simulate Colab's rule for widgets in JupyterLab: a widget message sent outside a request is not delivered.
 
-Colab's page forwards a `comm_msg` only while the request it answers is being executed: a cell, or a message of the page
-itself (googlecolab/colabtools#3373). A message says which request it answers in its parent header; a thread of the
-kernel names the request that was executing when it was started, or the newest. The kernel's `status` messages say when
-a request begins and ends. Source: "Messaging in Jupyter"; the two layouts, "WebSocket kernel wire protocols".
+Colab's page forwards a `comm_msg` only while its parent request is executing: a cell, or a message of the page itself
+(googlecolab/colabtools#3373). The parent header of a message names that request; for a thread of the kernel it is the
+request that was executing when the thread started, or the newest. The kernel's `status` messages mark the start and
+the end of a request. Sources: "Messaging in Jupyter" and "WebSocket kernel wire protocols".
 """
 
 import itertools
@@ -19,10 +19,10 @@ REQUESTS = ("execute_request", "comm_open", "comm_msg")
 
 
 class ColabRule:
-    """What the rule has let pass and what it has dropped, once `impose` has put it on a page."""
+    """Filter the WebSocket of a page by Colab's rule; count the delivered and dropped messages."""
 
     def __init__(self) -> None:
-        self.executing: set[str] = set()  # the identifiers of the requests
+        self.executing: set[str] = set()  # message ids of requests
         self.delivered = self.dropped = 0
 
     def impose(self, page: "Page") -> "ColabRule":
@@ -50,12 +50,12 @@ class ColabRule:
 
 
 def headers(message: str | bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return the type, the parent header and the content of a message, in either layout."""
+    """Return type, parent header and content of a message in either wire protocol."""
     if isinstance(message, str):
         parsed = json.loads(message)
         return parsed["header"]["msg_type"], parsed["parent_header"], parsed["content"]
     count = int.from_bytes(message[:8], "little")
     offsets = [int.from_bytes(message[8 * n : 8 * n + 8], "little") for n in range(1, count + 1)]
     parts = [message[start:end] for start, end in itertools.pairwise(offsets)]
-    header, parent, _, content = (json.loads(part) for part in parts[1:5])  # the first is the channel
+    header, parent, _, content = (json.loads(part) for part in parts[1:5])  # parts[0] is the channel
     return header["msg_type"], parent, content

@@ -1,4 +1,4 @@
-"""Small encoders of every supported family, untrained."""
+"""Small encoders of every supported family, with random weights."""
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from transformers import (
 from ocensa_nb.models.classifier import MultiHeadClassifier
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
-DEBERTA_V3 = {  # what microsoft/mdeberta-v3-base sets: positions enter every layer through `rel_embeddings`
+DEBERTA_V3 = {  # settings of microsoft/mdeberta-v3-base: every layer uses `rel_embeddings`
     "relative_attention": True,
     "position_buckets": 4,
     "norm_rel_ebd": "layer_norm",
@@ -39,7 +39,7 @@ FAMILIES = {
     "deberta-v2": lambda: DebertaV2Model(DebertaV2Config(**SMALL, **DEBERTA_V3)),
     "mpnet": lambda: MPNetModel(MPNetConfig(**SMALL), add_pooling_layer=False),
 }
-CLS_FAMILIES = ("bert", "roberta", "electra", "distilbert")  # whose last layer is computed for [CLS] alone
+CLS_FAMILIES = ("bert", "roberta", "electra", "distilbert")  # their last layer is computed for [CLS] only
 IDS = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(7) < torch.tensor([[7], [3], [5], [6]])).long()
 
@@ -50,10 +50,10 @@ def classifier(family):
 
 
 def train_steps(model, logits, steps=60):
-    """Move the trained weights far: what leaks into the frozen part shows."""
+    """Train with a high learning rate, so that a change of the frozen part would show."""
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
     for _ in range(steps):
         optimizer.zero_grad()
         losses = [nn.functional.cross_entropy(values, torch.arange(len(values))) for values in logits().values()]
-        sum(losses).backward()  # every row is a class, so that what the encoder gives for it counts
+        sum(losses).backward()  # one class per row, so that the loss depends on the encoder's output
         optimizer.step()

@@ -1,4 +1,4 @@
-"""A classifier of two layers, random batches, and the engine that trains it."""
+"""A two-layer classifier, random batches, and an engine to train it."""
 
 import torch
 
@@ -9,7 +9,7 @@ from ocensa_nb.training import train
 
 HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
 SIZES = {"modo": 5, "causa": 9, "prioridad": 4}
-OFF = torch.amp.GradScaler("cpu", enabled=False)
+NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def small_model(seed=0):
@@ -28,8 +28,8 @@ def batch(rows, seed=0):
     return {"inputs": ids, "attention_mask": (torch.arange(11) < lengths).long(), "labels": labels}
 
 
-def cut(whole, size):
-    """Cut a batch into micro-batches of `size` rows, the last one ragged."""
+def split_batch(whole, size):
+    """Split a batch into micro-batches of `size` rows; the last one may be smaller."""
     rows = len(whole["inputs"])
     parts = []
     for start in range(0, rows, size):
@@ -40,7 +40,7 @@ def cut(whole, size):
     return parts
 
 
-def engine(model, objective, scaler=OFF, precision="fp32", optimizer=None, max_grad_norm=1.0):
+def engine(model, objective, scaler=NO_SCALING, precision="fp32", optimizer=None, max_grad_norm=1.0):
     optimizer = optimizer or build_optimizer(model, train.TrainConfig())
     cpu = torch.device("cpu")
     return Engine(model, None, objective, optimizer, scaler, precision, max_grad_norm, cpu, model)

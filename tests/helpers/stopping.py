@@ -1,4 +1,4 @@
-"""Ask a training to stop after a number of steps."""
+"""Request a stop of training after a number of steps."""
 
 import signal
 
@@ -6,7 +6,7 @@ from ocensa_nb.runtime import signals
 
 
 class StopAfter:
-    """Asks a training to stop after so many steps, as Ctrl+C would."""
+    """Request a stop after `count` steps, as Ctrl+C does."""
 
     def __init__(self, monkeypatch, count):
         check, calls = signals.StopRequest.check, 0

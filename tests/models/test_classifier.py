@@ -1,4 +1,4 @@
-"""The classifier: heads, and freezing that is found by structure and silences dropout."""
+"""Classifier: logits per head, freezing of layers, and the last layer computed for `[CLS]` only."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.helpers.families import CLS_FAMILIES, FAMILIES, IDS, MASK, classifier
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_gives_fp32_logits_of_each_head(family):
+def test_forward_of_every_family_returns_fp32_logits_per_head(family):
     logits = classifier(family)(IDS, torch.ones_like(IDS))
     assert {head: tuple(values.shape) for head, values in logits.items()} == {"modo": (4, 5), "causa": (4, 7)}
     assert all(values.dtype == torch.float32 for values in logits.values())
@@ -19,7 +19,7 @@ def test_every_family_gives_fp32_logits_of_each_head(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("k", [0, 1, 3])
-def test_freezing_stops_the_embeddings_and_the_first_k_layers_and_nothing_else(family, k):
+def test_freeze_k_layers_freezes_only_embeddings_and_first_k_layers(family, k):
     model = classifier(family)
     freeze(model, k)
     stack = layers(model.encoder)
@@ -31,7 +31,7 @@ def test_freezing_stops_the_embeddings_and_the_first_k_layers_and_nothing_else(f
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_frozen_layers_drop_nothing_out_while_trained_ones_do(family):
+def test_frozen_layers_stay_in_eval_mode_while_training(family):
     model = classifier(family)
     freeze(model, 2)
     model.train()
@@ -46,7 +46,7 @@ def test_frozen_layers_drop_nothing_out_while_trained_ones_do(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_frozen_part_after_60_steps_has_the_same_outputs(family, k):
+def test_frozen_forward_after_60_steps_is_bit_identical(family, k):
     model = classifier(family)
     freeze(model, k)
     frozen = model.frozen_forward(k)
@@ -59,12 +59,12 @@ def test_frozen_part_after_60_steps_has_the_same_outputs(family, k):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
-@pytest.mark.skipif(transformers.__version__ < "5", reason="transformers 4 takes no mask that is ready for attention")
-def test_ready_masks_are_used_by_families_that_take_them(family):
+@pytest.mark.skipif(transformers.__version__ < "5", reason="transformers 4 does not accept a 4-D attention mask")
+def test_takes_ready_mask_of_supported_families_is_true(family):
     assert takes_ready_mask(FAMILIES[family]())
 
 
-def test_ready_mask_that_is_rejected_or_read_differently_is_not_used():
+def test_takes_ready_mask_if_rejected_or_read_differently_is_false():
     encoder = FAMILIES["bert"]()
     original = encoder.forward
     encoder.forward = lambda input_ids, attention_mask: original(
@@ -74,7 +74,7 @@ def test_ready_mask_that_is_rejected_or_read_differently_is_not_used():
     assert not takes_ready_mask(FAMILIES["mpnet"]())
 
 
-def test_freezing_less_again_trains_more_again():
+def test_freeze_zero_after_three_makes_all_parameters_trainable():
     model = classifier("bert")
     freeze(model, 3)
     few, total = count_parameters(model)
@@ -83,12 +83,12 @@ def test_freezing_less_again_trains_more_again():
     assert few < total
 
 
-def test_more_layers_than_there_are_is_a_sentence():
+def test_freeze_more_layers_than_the_encoder_has_raises_user_error():
     with pytest.raises(UserError, match="freeze_layers = 4: este codificador tiene 3 capas"):
         freeze(classifier("bert"), 4)
 
 
-def test_the_parameter_count_reads_as_the_guide_prints_it():
+def test_describe_parameters_uses_the_format_of_the_guide():
     model = classifier("bert")
     freeze(model, 3)
     trainable, total = count_parameters(model)
@@ -98,11 +98,11 @@ def test_the_parameter_count_reads_as_the_guide_prints_it():
 
 @pytest.mark.parametrize("family", CLS_FAMILIES)
 @pytest.mark.parametrize("k", [0, 1, 2])
-def test_the_last_layer_for_cls_alone_gives_the_outputs_and_gradients_of_the_whole(family, k):
+def test_cls_only_last_layer_gives_the_outputs_and_gradients_of_the_full_layer(family, k):
     seen = []
     for short in (False, True):
         model = classifier(family)
-        with torch.no_grad():  # biases start at zero, where a wrong one would not show
+        with torch.no_grad():  # biases start at zero, which would hide an error
             for name, parameter in model.named_parameters():
                 if name.endswith("bias"):
                     parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
@@ -119,19 +119,19 @@ def test_the_last_layer_for_cls_alone_gives_the_outputs_and_gradients_of_the_who
         if gradient is None:
             assert short[name] is None
         else:
-            # The bias of the last layer's keys moves no output: its gradient is zero, and rounding in the long way.
+            # The key bias of the last layer does not affect the output: its gradient is zero up to rounding.
             found = torch.zeros_like(gradient) if short[name] is None else short[name]
             torch.testing.assert_close(found, gradient, atol=1e-5 * largest.item(), rtol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("family", CLS_FAMILIES)
-def test_dropout_in_the_last_layer_for_cls_alone_has_the_distribution_of_the_whole(family):
+def test_cls_only_last_layer_has_the_dropout_distribution_of_the_full_layer(family):
     moments = []
     for short in (False, True):
         model = classifier(family)
         with torch.no_grad():
             layers(model.encoder)[-1].apply(lambda m: m.bias.fill_(0.5) if hasattr(m, "out_features") else None)
-        freeze(model, 2)  # dropout in the last layer alone
+        freeze(model, 2)  # dropout in the last layer only
         model.eval()
         assert not short or model.shorten(IDS, MASK)
         layers(model.encoder)[-1].train()
@@ -143,7 +143,7 @@ def test_dropout_in_the_last_layer_for_cls_alone_has_the_distribution_of_the_who
     torch.testing.assert_close(short_spread, spread, rtol=0.12, atol=1e-4)
 
 
-def test_another_family_keeps_its_whole_last_layer_and_gives_the_same_outputs():
+def test_shorten_unsupported_family_keeps_the_full_layer_and_outputs():
     from transformers import FNetConfig, FNetModel
 
     torch.manual_seed(0)

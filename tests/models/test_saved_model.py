@@ -1,4 +1,4 @@
-"""Runs that are as they were written, manifest included, but with weights that are missing or are not numbers."""
+"""Runs with a valid manifest, but missing, extra, mis-shaped or non-finite weights."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ IN_ENCODER, IN_HEADS = "encoder.layer.2.output.dense.weight", "heads.causa.0.wei
 
 @pytest.fixture
 def rewrite(run, tmp_path):
-    """Return a function that changes the tensors of a file of a copy of the run, renews its manifest and opens it."""
+    """Return a function that edits the tensors of a file in a copy of the run, updates its manifest and loads it."""
     copy = Path(shutil.copytree(run.path, tmp_path / "run"))
 
     def rewritten(file, change):
@@ -31,7 +31,7 @@ def rewrite(run, tmp_path):
     return rewritten
 
 
-def rejected(run):
+def load_error(run):
     with pytest.raises(UserError) as refused:
         saved_model.load_model(run)
     return str(refused.value)
@@ -39,33 +39,33 @@ def rejected(run):
 
 @pytest.mark.parametrize(("file", "name"), [(WEIGHTS, IN_ENCODER), (HEADS, IN_HEADS)])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_rejected_with_their_names(rewrite, file, name, value):
-    message = rejected(rewrite(file, lambda tensors: tensors[name].view(-1)[:1].fill_(value)))
+def test_load_model_with_non_finite_weights_names_them(rewrite, file, name, value):
+    message = load_error(rewrite(file, lambda tensors: tensors[name].view(-1)[:1].fill_(value)))
     assert "no son números" in message
     assert name in message
     assert str(Path(file).parts[0]) in message
 
 
 @pytest.mark.parametrize(("file", "name"), [(WEIGHTS, IN_ENCODER), (HEADS, IN_HEADS)])
-def test_missing_weights_are_rejected_with_their_names(rewrite, file, name):
-    message = rejected(rewrite(file, lambda tensors: tensors.pop(name)))
+def test_load_model_with_missing_weights_names_them(rewrite, file, name):
+    message = load_error(rewrite(file, lambda tensors: tensors.pop(name)))
     assert "faltan" in message
     assert name in message
 
 
 @pytest.mark.parametrize("extra", ["heads.otra.weight", f"encoder.{IN_ENCODER}"])
-def test_extra_weights_in_the_file_of_the_heads_are_rejected_with_their_names(rewrite, extra):
-    message = rejected(rewrite(HEADS, lambda tensors: tensors.update({extra: torch.zeros(2)})))
+def test_load_model_with_extra_weights_in_heads_file_names_them(rewrite, extra):
+    message = load_error(rewrite(HEADS, lambda tensors: tensors.update({extra: torch.zeros(2)})))
     assert f"sobran: {extra}" in message
 
 
 @pytest.mark.parametrize("change", [lambda tensor: tensor[:1].clone(), lambda tensor: tensor.to(torch.float8_e4m3fn)])
-def test_heads_of_another_shape_or_type_are_rejected_with_their_names(rewrite, change):
-    message = rejected(rewrite(HEADS, lambda tensors: tensors.update({IN_HEADS: change(tensors[IN_HEADS])})))
+def test_load_model_with_heads_of_another_shape_or_dtype_names_them(rewrite, change):
+    message = load_error(rewrite(HEADS, lambda tensors: tensors.update({IN_HEADS: change(tensors[IN_HEADS])})))
     assert f"otro tipo: {IN_HEADS}" in message
 
 
-def test_unchanged_weights_are_accepted_and_the_same_twice(rewrite):
+def test_load_model_twice_returns_identical_weights(rewrite):
     run = rewrite(HEADS, lambda tensors: None)
     first, second = saved_model.load_model(run)[0].state_dict(), saved_model.load_model(run)[0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,4 +1,4 @@
-"""A config as a command and as papermill parameters: run or read again, they give the same config."""
+"""Round trip of a config through the command line and through papermill parameters."""
 
 import shlex
 
@@ -38,7 +38,7 @@ CHANGES = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(recipe=st.sampled_from(sorted(RECIPES)), changes=CHANGES)
-def test_the_command_line_trains_with_the_same_config(recipe, changes):
+def test_command_line_parsed_by_the_cli_gives_the_same_config(recipe, changes):
     config = configure(recipe, changes)
     seen = {}
 
@@ -57,7 +57,7 @@ def test_the_command_line_trains_with_the_same_config(recipe, changes):
 
 @settings(max_examples=40, deadline=None)
 @given(recipe=st.sampled_from(sorted(RECIPES)), changes=CHANGES)
-def test_the_papermill_line_gives_notebook_03_the_same_config(recipe, changes):
+def test_papermill_line_parsed_as_in_notebook_03_gives_the_same_config(recipe, changes):
     config = configure(recipe, changes)
     words = shlex.split(commands.papermill_line(config, recipe))
     assert words[:2] == ["papermill", "notebooks/03_train.ipynb"]
@@ -67,7 +67,7 @@ def test_the_papermill_line_gives_notebook_03_the_same_config(recipe, changes):
     assert configure(parameters.pop("recipe"), {**parameters, **more}).to_dict() == config.to_dict()
 
 
-def test_notebook_03_has_every_parameter_that_the_lines_use():
+def test_notebook_03_has_every_parameter_of_the_papermill_line():
     notebook = nbformat.read(ROOT / "notebooks/03_train.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     names = {line.split(" = ")[0] for line in cell.source.splitlines()}
@@ -75,6 +75,6 @@ def test_notebook_03_has_every_parameter_that_the_lines_use():
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "nada", "1", "{'columns': 1}"])
-def test_settings_that_are_no_json_object_are_refused_with_an_example(text):
+def test_parse_settings_without_json_object_raises_user_error(text):
     with pytest.raises(UserError, match="objeto JSON"):
         commands.parse_settings(text)

@@ -1,4 +1,4 @@
-"""The live view reads a history that another process is writing, and draws what is there."""
+"""Live view: incremental reading of a history that another process writes, and its HTML."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -31,8 +31,8 @@ def write(path, *lines, mode="a", end=""):
         file.write("".join(json.dumps(line) + "\n" for line in lines) + end)
 
 
-def test_a_line_that_is_still_being_written_waits_for_its_end(path, history):
-    assert not history.update()  # nothing there yet
+def test_history_update_with_incomplete_line_waits_for_its_end(path, history):
+    assert not history.update()  # no file yet
     write(path, step(1), end='{"step": 2, "epo')
     assert history.update()
     assert history.step == 1
@@ -42,7 +42,7 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(path, history):
     assert not history.update()
 
 
-def test_a_history_that_is_cut_back_to_its_checkpoint_is_read_anew(path, history):
+def test_history_update_after_truncation_reads_from_the_start(path, history):
     write(path, *(step(n) for n in range(1, 6)))
     history.update()
     write(path, *(step(n) for n in range(1, 3)), mode="w")
@@ -50,7 +50,7 @@ def test_a_history_that_is_cut_back_to_its_checkpoint_is_read_anew(path, history
     assert (history.step, len(history.losses)) == (2, 2)
 
 
-def test_one_that_was_cut_back_and_has_grown_again_is_read_from_its_start(path, history):
+def test_history_update_after_truncation_and_regrowth_reads_from_the_start(path, history):
     write(path, *(step(n) for n in range(1, 6)))
     history.update()
     write(path, {**step(1), "more": "x" * 7}, *(step(n) for n in range(2, 9)), mode="w")
@@ -59,14 +59,14 @@ def test_one_that_was_cut_back_and_has_grown_again_is_read_from_its_start(path, 
     assert history.step == 8
 
 
-def test_a_step_without_a_loss_is_passed_over_and_counted(path, history):
+def test_history_step_without_loss_is_counted_but_not_plotted(path, history):
     write(path, step(1), step(2, loss=None), step(3))
     history.update()
     assert history.step == 3
     assert [number for number, *_ in history.losses] == [1, 3]
 
 
-def test_a_long_training_is_drawn_with_few_points_from_its_first_step_to_its_last(path, history):
+def test_view_of_long_history_is_downsampled_over_all_steps(path, history):
     write(path, *(step(n, loss=100 / n) for n in range(1, 20_001)))
     history.update()
     numbers = [number for number, *_ in history.losses]
@@ -76,10 +76,10 @@ def test_a_long_training_is_drawn_with_few_points_from_its_first_step_to_its_las
     assert len(live_view.view(history, 20_000, 10, "")) < 40_000
 
 
-def test_the_time_left_follows_the_pace_of_this_session(path, history, monkeypatch):
+def test_seconds_left_uses_the_rate_of_the_current_session(path, history, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(live_view.time, "perf_counter", lambda: now[0])
-    write(path, *(step(n) for n in range(1, 101)))  # of an earlier session
+    write(path, *(step(n) for n in range(1, 101)))  # written by an earlier session
     history.update()
     assert history.seconds_left(200) is None
     now[0] = 10.0
@@ -88,7 +88,7 @@ def test_the_time_left_follows_the_pace_of_this_session(path, history, monkeypat
     assert history.seconds_left(200) == pytest.approx(80 / 2)
 
 
-def test_the_view_is_well_formed_and_shows_what_is_known(path, history):
+def test_view_is_well_formed_and_shows_progress_and_scores(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1, 0.5), *(step(n, 1.0, 2) for n in range(11, 16)))
     history.update()
     html = live_view.view(history, 40, 4, "a < b & <script>")
@@ -100,13 +100,13 @@ def test_the_view_is_well_formed_and_shows_what_is_known(path, history):
     assert widths == ["width:50.0%", "width:37.5%"]
 
 
-def test_at_the_end_both_bars_are_full(path, history):
+def test_view_of_finished_training_has_full_progress_bars(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1))
     history.update()
     assert live_view.view(history, 10, 1, "").count("width:100.0%") == 2
 
 
-def test_one_that_stopped_early_is_shown_as_over(path, history):
+def test_view_of_training_stopped_early_shows_no_remaining_time(path, history):
     write(path, *(step(n) for n in range(1, 11)), epoch(1))
     history.update()
     shown = " ".join(ET.fromstring(live_view.view(history, 40, 4, "", over=True)).itertext())

@@ -1,4 +1,4 @@
-"""The panel without a browser: what its controls do to the config, what it says, and what it starts."""
+"""Panel without a browser: controls, notes, and the training process that it starts."""
 
 import signal
 import threading
@@ -29,7 +29,7 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 def prices(config, notices):
-    """Return what a step costs here, measured once for all these tests."""
+    """Return the measured step times, once for the module."""
     shape = loading.architecture("tiny", loading.load_tokenizer("tiny", notices.texts))
     return pricing.measure(shape, "fp32", config, notices)
 
@@ -63,7 +63,7 @@ def move(panel, name, value):
 
 
 def tick_until(happened, *panels):
-    """Do what the page does: tick, again and again."""
+    """Tick the clocks of the panels, as the page does, until a condition holds."""
     end = time.monotonic() + SECONDS
     while not happened():
         assert time.monotonic() < end
@@ -73,7 +73,7 @@ def tick_until(happened, *panels):
 
 
 class Output:
-    """What a cell shows below itself, newest last; takes the place of IPython's `DisplayHandle`."""
+    """Replacement of IPython's `DisplayHandle` that records what a cell displays."""
 
     shown: ClassVar[list[str]] = []
 
@@ -86,14 +86,14 @@ class Output:
 
 @pytest.fixture
 def cell(monkeypatch):
-    """Return what the cell shows that calls `panel.run()`."""
+    """Return the recorded output of the cell that calls `panel.run()`."""
     monkeypatch.setattr(run_controller, "DisplayHandle", Output)
     monkeypatch.setattr(run_controller, "REDRAW_SECONDS", 0.1)
     return Output
 
 
 def interrupt_when(monkeypatch, happened, times=1):
-    """Interrupt the cell that is following a training, once something has happened, as ■ does."""
+    """Raise SIGINT in the cell that follows a training, as ■ does, once a condition holds."""
     left = [times]
 
     def sleep(seconds, sleep=time.sleep):
@@ -105,7 +105,7 @@ def interrupt_when(monkeypatch, happened, times=1):
     monkeypatch.setattr(run_controller, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
-def test_it_opens_on_the_config_it_was_given_and_shows_every_field_it_has(panel, config):
+def test_panel_controls_show_the_values_of_the_given_config(panel, config):
     assert panel.config == config
     for name, control in panel.controls.items():
         assert control.value == getattr(config, name), name
@@ -128,12 +128,12 @@ def test_it_opens_on_the_config_it_was_given_and_shows_every_field_it_has(panel,
         ("class_weights", True),
     ],
 )
-def test_a_control_that_is_moved_changes_its_own_field_and_no_other(panel, config, name, value):
+def test_control_change_updates_only_its_field(panel, config, name, value):
     move(panel, name, value)
     assert panel.config == config.replace(**{name: value})
 
 
-def test_what_the_settings_mean_is_said_beside_them_and_follows_them(panel):
+def test_control_change_updates_notes_expected_time_and_command(panel):
     assert "batch efectivo: 32" in note(panel, "gradient_accumulation_steps")
     move(panel, "gradient_accumulation_steps", 4)
     assert "batch efectivo: 128" in note(panel, "gradient_accumulation_steps")
@@ -146,11 +146,11 @@ def test_what_the_settings_mean_is_said_beside_them_and_follows_them(panel):
     assert "Tiempo previsto" in panel._expected.value
     assert "baseline" in panel._expected.value
     assert "±" in panel._expected.value
-    assert "--freeze-layers" not in panel.repeat()  # 4 is the recipe's own
+    assert "--freeze-layers" not in panel.repeat()  # 4 is the value of the recipe
     assert "--max-length 16" in panel.repeat()
 
 
-def test_what_cannot_be_is_disabled_and_says_why(panel):
+def test_unavailable_options_are_disabled_with_a_reason(panel):
     buttons = panel.controls["precision"].widget._buttons
     assert {name for name, button in buttons.items() if button.disabled} == {"fp16", "tf32"}
     assert "hace falta una GPU" in buttons["fp16"].tooltip
@@ -164,14 +164,14 @@ def test_what_cannot_be_is_disabled_and_says_why(panel):
     assert "Exacto" in tooltip(panel.controls["cache_trunk"].widget)
 
 
-def test_a_t4_has_no_bf16_worth_using_and_an_ampere_has_all(monkeypatch):
+def test_unavailable_precisions_on_t4_are_bf16_and_tf32_and_on_ampere_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert set(precision.unavailable(torch.device("cuda"))) == {"bf16", "tf32"}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     assert precision.unavailable(torch.device("cuda")) == {}
 
 
-def test_another_encoder_brings_its_depth_and_is_said_not_to_be_here(panel, monkeypatch):
+def test_encoder_change_updates_layer_limit_and_notes_the_download(panel, monkeypatch):
     monkeypatch.setattr(pricing, "measure", lambda *_: pricing.Prices(torch.ones(12).double().numpy(), 0.1, 1.0))
     move(panel, "freeze_layers", 4)
     move(panel, "model", "beto")
@@ -180,10 +180,10 @@ def test_another_encoder_brings_its_depth_and_is_said_not_to_be_here(panel, monk
     assert "contados con minilm" in note(panel, "max_length")
     move(panel, "freeze_layers", 11)
     move(panel, "model", "distilbeto")
-    assert panel.config.freeze_layers == 6  # it has no more
+    assert panel.config.freeze_layers == 6  # its number of layers
 
 
-def test_a_recipe_sets_every_control_and_restablecer_puts_all_back(panel, config):
+def test_recipe_choice_sets_every_control_and_reset_restores_the_config(panel, config):
     panel.recipe_choice.widget.value = "baseline"
     assert panel.config.to_dict() == configure("baseline", {"model": "tiny", "data": config.data}).to_dict()
     assert panel.controls["padding"].value == "max_length"
@@ -193,7 +193,7 @@ def test_a_recipe_sets_every_control_and_restablecer_puts_all_back(panel, config
     assert panel.recipe_choice.value == "cpu"
 
 
-def test_what_goes_wrong_in_a_control_is_said_in_the_panel(panel, monkeypatch):
+def test_error_in_a_control_is_shown_in_the_panel(panel, monkeypatch):
     def fail(*_):
         raise UserError("la frase")
 
@@ -205,7 +205,7 @@ def test_what_goes_wrong_in_a_control_is_said_in_the_panel(panel, monkeypatch):
     assert "Error inesperado" in panel.runner._status.value
 
 
-def test_html_in_names_is_shown_as_text(panel):
+def test_html_in_paths_and_messages_is_escaped(panel):
     panel.config = panel.config.replace(data="<b>x</b>.csv")
     panel._tell()
     panel.runner.say("<b>x</b>")
@@ -213,14 +213,14 @@ def test_html_in_names_is_shown_as_text(panel):
     assert "<b>x" not in panel.runner._status.value
 
 
-def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, notices, tmp_path):
+def test_training_is_started_stopped_resumed_and_found_by_a_new_panel(config, notices, tmp_path):
     long = config.replace(epochs=10, patience=10, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     pictures, threads = [], threading.enumerate()
     panel.runner._picture = type("Handle", (), {"update": lambda self, figure: pictures.append(figure)})()
 
     panel.runner.start.click()
-    assert threading.enumerate() == threads  # a thread's update would not reach Colab's page
+    assert threading.enumerate() == threads  # updates from a thread would not reach Colab's page
     assert all(
         control.widget.disabled for control in panel.controls.values() if not isinstance(control.widget, ipw.Box)
     )
@@ -242,10 +242,10 @@ def test_a_training_is_started_stopped_gone_on_with_and_found_again(config, noti
     run = panel.run()
     assert run.path == tmp_path / "run-001"
     again = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    assert again.run().path == run.path  # of another session
+    assert again.run().path == run.path  # as in another session
 
 
-def test_cell_with_nothing_trained_trains_with_the_settings_of_the_panel(panel, tmp_path, cell):
+def test_run_cell_without_training_trains_with_the_config_of_the_panel(panel, tmp_path, cell):
     move(panel, "epochs", 1)
     run = panel.run()
     assert run.config.epochs == 1
@@ -253,19 +253,19 @@ def test_cell_with_nothing_trained_trains_with_the_settings_of_the_panel(panel, 
     assert "10 de 10" in cell.shown[-1]
     assert "✅ Listo" in panel.runner._status.value
     assert not panel.runner.start.disabled
-    assert panel.run().path == run.path  # executed again, it trains nothing
+    assert panel.run().path == run.path  # no training when run again
     move(panel, "label_smoothing", 0.1)
     assert panel.run().path == tmp_path / "run-002"
 
 
-def test_cell_of_a_run_that_never_resumes_trains_once_per_panel(config, notices, tmp_path, cell):
+def test_run_cell_with_resume_never_trains_once_per_panel(config, notices, tmp_path, cell):
     never = config.replace(epochs=1, resume="never")
     for number in (1, 2):
         panel = widgets.control_panel(never, notices, "cpu", tmp_path, interactive=True)
         assert panel.run().path == panel.run().path == tmp_path / f"run-00{number}"
 
 
-def test_cell_joins_the_training_of_the_button_and_ends_with_its_run(config, notices, tmp_path, cell, monkeypatch):
+def test_run_cell_joins_the_training_of_the_button_and_returns_its_run(config, notices, tmp_path, cell, monkeypatch):
     monkeypatch.setattr(run_controller, "platform", lambda: "colab")
     long = config.replace(epochs=20, patience=20, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
@@ -275,12 +275,12 @@ def test_cell_joins_the_training_of_the_button_and_ends_with_its_run(config, not
     assert panel.run().path == tmp_path / "run-001"
     assert panel.runner.training is training
     status = panel.runner._status.value
-    panel.runner.clock.tick()  # one that the page sent before the cell took over
+    panel.runner.clock.tick()  # a tick sent before the cell took over
     assert panel.runner._status.value == status
     assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
 
 
-def test_cell_interrupted_stops_with_a_checkpoint_and_executed_again_resumes(
+def test_run_cell_interrupted_saves_a_checkpoint_and_resumes_when_run_again(
     config, notices, tmp_path, cell, monkeypatch
 ):
     checkpoint = tmp_path / "run-001/last/checkpoint.safetensors"
@@ -297,12 +297,12 @@ def test_cell_interrupted_stops_with_a_checkpoint_and_executed_again_resumes(
     assert "Continúa" in panel.runner.training._log.read_text(encoding="utf-8")
 
 
-def test_cell_interrupted_twice_is_left_at_once_and_the_training_still_saves(
+def test_run_cell_interrupted_twice_returns_at_once_and_training_still_saves(
     config, notices, tmp_path, cell, monkeypatch
 ):
     long = config.replace(epochs=200, patience=200, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    # Both interruptions are asked for in one poll: the training is told to stop, and does not end before the second.
+    # Two interrupts in one poll: training is asked to stop, and does not end before the second.
     stopped = []
     monkeypatch.setattr(Training, "stop", lambda training: stopped.append(training))
     interrupt_when(monkeypatch, lambda: panel.runner._history.step, times=2)
@@ -316,7 +316,7 @@ def test_cell_interrupted_twice_is_left_at_once_and_the_training_still_saves(
     assert (tmp_path / "run-001/last/checkpoint.safetensors").exists()
 
 
-def test_cell_of_a_training_that_is_refused_shows_its_error_once(config, notices, tmp_path, cell):
+def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(config, notices, tmp_path, cell):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")
@@ -328,11 +328,11 @@ def test_cell_of_a_training_that_is_refused_shows_its_error_once(config, notices
     assert not panel.runner.start.disabled
 
 
-def test_clock_ticks_until_it_is_stopped_and_asks_the_page_for_each_next_tick():
+def test_page_clock_requests_each_tick_from_the_page_until_stopped():
     ticks = []
     clock = PageClock(lambda: ticks.append(clock._timer.value), 2.0)
     clock.tick()
-    assert ticks == []  # not started
+    assert ticks == []  # not started yet
     clock.start()
     first = clock._timer.value
     assert "setTimeout" in first
@@ -345,14 +345,14 @@ def test_clock_ticks_until_it_is_stopped_and_asks_the_page_for_each_next_tick():
     assert (len(ticks), clock._timer.value) == (1, "")
 
 
-def test_a_panel_shown_anew_watches_the_training_of_the_one_before(config, notices, tmp_path, monkeypatch):
+def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, monkeypatch):
     monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
     monkeypatch.setattr(run_controller, "display", lambda *_, **__: None)
     long = config.replace(epochs=200, patience=200, batch_size=4)
     first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     first.runner.start.click()
     training = first.runner.training
-    first.runner.start.click()  # once too often
+    first.runner.start.click()  # a second click
     assert first.runner.training is training
     again = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
     again._ipython_display_()
@@ -360,7 +360,7 @@ def test_a_panel_shown_anew_watches_the_training_of_the_one_before(config, notic
     assert again.config == long
     assert again.runner.start.disabled
     tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), first, again)
-    training._process.send_signal(signal.SIGINT)  # as when another cell is interrupted
+    training._process.send_signal(signal.SIGINT)  # as an interrupt of another cell does
     time.sleep(1)
     assert training.is_running
     again.runner.stop.click()
@@ -371,10 +371,10 @@ def test_a_panel_shown_anew_watches_the_training_of_the_one_before(config, notic
     reopened._tell(measuring=False)
     assert reopened.runner.start.description == "Continuar"
     move(reopened, "patience", 9)
-    assert reopened.runner.start.description == "Entrenar"  # that would be another training
+    assert reopened.runner.start.description == "Entrenar"  # another config: a new training
 
 
-def test_another_recipe_leaves_what_is_learnt_as_it_is(config, notices, tmp_path):
+def test_recipe_choice_keeps_data_heads_and_split_settings(config, notices, tmp_path):
     own = config.replace(heads={"causa": 1.0}, text_fields=("equipo",), val_size=0.2, resume="never")
     panel = widgets.control_panel(own, notices, "cpu", tmp_path, interactive=True)
     panel._forecast = types.SimpleNamespace(encoder=lambda name: raise_(UserError("no está")))
@@ -387,12 +387,12 @@ def test_another_recipe_leaves_what_is_learnt_as_it_is(config, notices, tmp_path
     assert "--heads causa 1.0" in panel._repeat.value
 
 
-def test_a_finished_run_with_a_name_of_its_own_is_found_again(run, notices, tmp_path):
+def test_panel_with_path_of_finished_run_returns_it(run, notices, tmp_path):
     panel = widgets.control_panel(run.config.replace(out=str(run.path)), notices, "cpu", tmp_path, interactive=True)
     assert panel.run().path == run.path
 
 
-def test_a_training_that_is_refused_says_the_sentence_of_the_command_line(config, notices, tmp_path):
+def test_refused_training_shows_the_error_message_of_the_cli(config, notices, tmp_path):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")
@@ -404,7 +404,7 @@ def test_a_training_that_is_refused_says_the_sentence_of_the_command_line(config
     assert [file.name for file in full.iterdir()] == ["mine.txt"]
 
 
-def test_a_training_killed_from_outside_is_said_to_have_ended_so(config, notices, tmp_path):
+def test_killed_training_is_reported_in_the_status(config, notices, tmp_path):
     panel = widgets.control_panel(config.replace(epochs=30), notices, "cpu", tmp_path, interactive=True)
     panel.runner.start.click()
     panel.runner.training._process.kill()
@@ -412,21 +412,21 @@ def test_a_training_killed_from_outside_is_said_to_have_ended_so(config, notices
     assert "terminó de golpe" in panel.runner._status.value
 
 
-def test_a_training_in_the_background_tells_its_state(config, tmp_path):
+def test_training_process_reports_state_exit_code_and_last_output(config, tmp_path):
     training = Training(config.replace(epochs=1), "cpu", tmp_path / "run")
     assert training.is_running
     assert training.wait(SECONDS) == 0
     assert training.last_words().startswith("Prueba: modo_f1")
-    training.stop()  # nothing is left to stop
+    training.stop()  # no effect after the end
     assert Run.load(tmp_path / "run").config.epochs == 1
 
 
-def test_where_a_training_goes_is_told_beforehand(config, notices, run, tmp_path):
+def test_resolve_run_dir_returns_given_or_next_numbered_folder(config, notices, run, tmp_path):
     assert resolve_run_dir(config.replace(out="a/b"), "", tmp_path).parts[-2:] == ("a", "b")
     assert resolve_run_dir(config.replace(out=""), notices.fingerprint, run.path.parent).name == "run-001"
 
 
-def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, tmp_path, monkeypatch):
+def test_non_interactive_panel_is_a_table_and_trains_on_run(config, notices, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(widgets, "display", shown.append)
     panel = widgets.control_panel(
@@ -440,6 +440,6 @@ def test_without_a_screen_it_is_a_table_and_trains_when_asked(config, notices, t
     assert panel.run().path == tmp_path / "run"
 
 
-def test_outside_a_notebook_nobody_is_there(config, notices):
+def test_is_interactive_outside_a_notebook_is_false(config, notices):
     assert not session.is_interactive()
     assert type(widgets.control_panel(config, notices)) is widgets.ControlPanel

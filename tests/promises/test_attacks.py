@@ -1,6 +1,6 @@
-"""Killed, raced, damaged or locked out: nothing half-written, nothing wrong, and the same command works again.
+"""Killed processes, races, damaged caches and read-only folders: no partial files, and the command can be run again.
 
-`OCENSA_LONG=1` tries every file operation and ten times as many bits.
+`OCENSA_LONG=1` tests every file operation and ten times as many bits.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ from ocensa_nb.paths import ROOT
 from ocensa_nb.storage import array_cache
 from ocensa_nb.storage.run_folder import GIF, Run
 from ocensa_nb.training import train
-from tests.helpers.dying import abandoned
+from tests.helpers.crash import make_abandoned_folder
 
 LONG = bool(os.environ.get("OCENSA_LONG"))
 OPERATIONS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "truncate", "unlink")
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
 needs_permissions = pytest.mark.skipif(
     not hasattr(os, "geteuid") or (os.geteuid() == 0 and not shutil.which("setpriv")),
-    reason="needs a user whose permissions count",
+    reason="needs a user without root privileges, or setpriv",
 )
 
 
-def die_before(operation, work, arguments):
-    """Do some work, and die by SIGKILL before the file operation of that number."""
+def kill_before(operation, work, arguments):
+    """Call `work`; kill the process with SIGKILL before the n-th file operation."""
     count = 0
 
     def counted(whole):
@@ -59,21 +59,21 @@ def die_before(operation, work, arguments):
     os._exit(0)
 
 
-def dies(operation, work, *arguments):
-    """Return whether a process that does some work died at that operation, and did not end before."""
+def is_killed(operation, work, *arguments):
+    """Return whether a child process that calls `work` reached the n-th file operation and was killed there."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["ocensa_nb.figures.plots", "ocensa_nb.training.train", "ocensa_nb.benchmark.compare", "matplotlib.pyplot"]
     )
-    child = context.Process(target=die_before, args=(operation, work, arguments))
+    child = context.Process(target=kill_before, args=(operation, work, arguments))
     child.start()
     child.join(120)
     assert child.exitcode in (0, -signal.SIGKILL)
     return child.exitcode != 0
 
 
-def every(operations):
-    """Yield numbers of file operations: all of them, or some."""
+def sampled_operations(operations):
+    """Yield indices of file operations: all if `OCENSA_LONG` is set, else about three."""
     yield from range(operations) if LONG else range(0, operations, max(1, operations // 3))
 
 
@@ -104,19 +104,19 @@ def leftovers(folder):
 
 @needs_kill
 @pytest.mark.parametrize("verb", ["evaluate", "compare"])
-def test_killed_at_any_file_operation_leaves_no_folder_and_the_same_command_works(verb, run, csv, comparison, tmp_path):
+def test_evaluate_or_compare_killed_at_any_file_operation_can_be_run_again(verb, run, csv, comparison, tmp_path):
     work, arguments, operations = {
         "evaluate": (run_evaluate, (run.path, csv), 130),
         "compare": (save_comparison, (comparison,), 60),
     }[verb]
     work(*arguments, tmp_path / "whole")
     expected = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    for operation in every(operations):
+    for operation in sampled_operations(operations):
         folder = tmp_path / str(operation)
         folder.mkdir()
-        if not dies(operation, work, *arguments, folder / "out"):
+        if not is_killed(operation, work, *arguments, folder / "out"):
             break
-        if (folder / "out").exists():  # only its temporary folder was still to be removed
+        if (folder / "out").exists():  # killed when only the temporary folder was left to remove
             assert sorted(path.name for path in (folder / "out").iterdir()) == expected
             (folder / "out").rename(folder / "first")
         work(*arguments, folder / "out")
@@ -126,12 +126,12 @@ def test_killed_at_any_file_operation_leaves_no_folder_and_the_same_command_work
 
 
 @needs_kill
-def test_predict_killed_at_any_file_operation_leaves_a_whole_file_or_none(run, csv, tmp_path):
+def test_predict_killed_at_any_file_operation_leaves_a_complete_file_or_none(run, csv, tmp_path):
     run_predict(run.path, csv, tmp_path / "whole.csv")
-    for operation in every(9):
+    for operation in sampled_operations(9):
         folder = tmp_path / str(operation)
         folder.mkdir()
-        if not dies(operation, run_predict, run.path, csv, folder / "out.csv"):
+        if not is_killed(operation, run_predict, run.path, csv, folder / "out.csv"):
             break
         if (folder / "out.csv").exists():
             (folder / "out.csv").rename(folder / "first.csv")
@@ -143,10 +143,10 @@ def test_predict_killed_at_any_file_operation_leaves_a_whole_file_or_none(run, c
 
 
 @needs_kill
-def test_gif_killed_at_any_file_operation_is_whole_or_absent(run, tmp_path):
+def test_training_gif_killed_at_any_file_operation_is_complete_or_absent(run, tmp_path):
     copy = tmp_path / "run"
-    for operation in every(9):
-        if not dies(operation, draw_gif, copied(run, copy)):
+    for operation in sampled_operations(9):
+        if not is_killed(operation, draw_gif, copied(run, copy)):
             break
         if (copy / GIF).exists():
             with Image.open(copy / GIF) as image:
@@ -174,7 +174,7 @@ def fill_cache(folder, number, barrier):
         barrier.wait(60)
 
 
-def test_processes_that_write_the_same_cache_entry_leave_a_valid_one_or_none(tmp_path):
+def test_array_cache_written_by_two_processes_is_valid_or_absent(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     writers = [context.Process(target=fill_cache, args=(tmp_path, number, barrier)) for number in range(2)]
@@ -190,7 +190,7 @@ def test_processes_that_write_the_same_cache_entry_leave_a_valid_one_or_none(tmp
     assert not leftovers(tmp_path)
 
 
-def test_any_flipped_bit_or_lost_byte_of_a_cache_entry_is_detected(tmp_path):
+def test_array_cache_with_flipped_bit_or_truncation_is_detected(tmp_path):
     draw = random.Random(5)
     shape = (7, 9)
     with array_cache.write(tmp_path, "key", shape, np.float32) as array:
@@ -208,19 +208,19 @@ def test_any_flipped_bit_or_lost_byte_of_a_cache_entry_is_detected(tmp_path):
                 del damaged[place:]
             path.write_bytes(damaged)
             found = array_cache.read(tmp_path, "key", shape, np.float32)
-            # A bit of the seal may change nothing that is read, such as a space; the states are then right.
+            # A flipped bit of the JSON may be insignificant, such as in a space; the array is then valid.
             assert found is None or (path == seal and np.array_equal(found, expected))
         path.write_bytes(whole[path])
     assert np.array_equal(array_cache.read(tmp_path, "key", shape, np.float32), expected)
 
 
-def test_leftover_of_a_dead_cache_build_is_removed_at_once(tmp_path):
-    (abandoned(tmp_path) / "key.bin").write_bytes(bytes(1000))
+def test_make_room_removes_temporary_folder_of_killed_cache_build(tmp_path):
+    (make_abandoned_folder(tmp_path) / "key.bin").write_bytes(bytes(1000))
     assert array_cache.make_room(tmp_path, 10)
     assert not list(tmp_path.iterdir())
 
 
-def test_evaluating_and_predicting_during_another_training_of_the_same_root_holds(run, config, csv, tmp_path):
+def test_evaluate_and_predict_during_another_training_give_the_same_results(run, config, csv, tmp_path):
     command = ["train", "--data", csv, "--model", "tiny", "--epochs", "12", "--patience", "12", "--precision", "fp32"]
     training = subprocess.Popen(
         [sys.executable, "-m", "ocensa_nb", *map(str, command), "--out", str(tmp_path / "training")],
@@ -235,7 +235,7 @@ def test_evaluating_and_predicting_during_another_training_of_the_same_root_hold
             metrics = evaluate.evaluate(run).metrics
             assert metrics["causa_f1"] == pytest.approx(run.metrics["test"]["causa_f1"], abs=1e-6)
             assert len(predict.predict(run, csv)) == 400
-            with contextlib.suppress(UserError):  # until it is finished
+            with contextlib.suppress(UserError):  # raised until training has finished
                 assert Run.load(tmp_path / "training").config.epochs == 12
             rounds += 1
     finally:
@@ -254,7 +254,7 @@ VERBS = {
 
 
 def without_privileges(home, arguments):
-    """Run a command as a user whose permissions count, which root's do not."""
+    """Run a command without root's right to bypass permissions."""
     prefix = ["setpriv", "--bounding-set", "-all"] if os.geteuid() == 0 else []
     command = [*prefix, sys.executable, "-m", "ocensa_nb", *map(str, arguments)]
     env = {**os.environ, "HOME": str(home)}
@@ -263,7 +263,7 @@ def without_privileges(home, arguments):
 
 @needs_permissions
 @pytest.mark.parametrize("verb", VERBS)
-def test_read_only_folder_is_a_message_and_a_read_only_home_changes_no_result(run, csv, tmp_path, verb):
+def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_works(run, csv, tmp_path, verb):
     closed, opened = tmp_path / "closed", tmp_path / "open"
     closed.mkdir(mode=0o555)
     opened.mkdir()
@@ -280,7 +280,7 @@ def test_read_only_folder_is_a_message_and_a_read_only_home_changes_no_result(ru
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 @pytest.mark.parametrize("name", ["Equipo", "descripcion", "causa_falla", ""])
-def test_repeated_column_names_are_read_trained_on_and_written_back_in_their_order(config, tmp_path, suffix, name):
+def test_fit_and_predict_with_duplicate_column_names_keep_their_order(config, tmp_path, suffix, name):
     frame = synthetic.generate(60, seed=2)
     for _ in range(2):
         frame.insert(len(frame.columns), name, [f"x{number % 3}" for number in range(60)], allow_duplicates=True)

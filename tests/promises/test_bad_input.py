@@ -1,4 +1,4 @@
-"""Every way an input can be wrong gets a sentence in Spanish: exit code 1, no traceback, nothing left behind."""
+"""Invalid input of every kind: one Spanish message, exit code 1, no traceback, no files left."""
 
 import io
 from pathlib import Path
@@ -44,7 +44,7 @@ def mostly_unlabelled():
     return frame
 
 
-# name -> (makes the data file, words its sentence must have)
+# name -> (function that creates the data file, expected words of the message)
 FILES = {
     "missing file": (lambda p: p / "no.csv", "No existe el archivo"),
     "directory": (lambda p: p, "es una carpeta"),
@@ -78,11 +78,11 @@ FILES = {
         "comilla sin cerrar",
     ),
     "more cells than titles": (lambda p: write(p / "a.csv", b"a,b\n1,2,3\n4,5,6\n"), "más celdas que títulos"),
-    "titles that only spaces tell apart": (
+    "titles that differ only in spaces": (
         lambda p: write(p / "a.csv", b"descripcion,prioridad,prioridad \nfuga,1,2\n"),
         "solo se distinguen por espacios: «prioridad»",
     ),
-    "endless first line": (lambda p: write(p / "a.csv", b"a" * 200_000 + b"\nfuga\n"), "descripcion"),
+    "very long first line": (lambda p: write(p / "a.csv", b"a" * 200_000 + b"\nfuga\n"), "descripcion"),
     "not utf-8 nor cp1252": (lambda p: write(p / "a.csv", b"descripcion\n\xff\x81\x8d\n"), "ni Windows-1252"),
 }
 
@@ -92,10 +92,10 @@ OPTIONS = {
     "unknown encoder": (["--model", "betto"], "«betto»"),
     "folder that is no encoder": (["--model", "."], "no es un codificador"),
     "unknown precision": (["--precision", "fp8"], "«fp8» no existe"),
-    "tf32 without a gpu for it": (["--precision", "tf32"], "tf32"),
+    "tf32 without a suitable gpu": (["--precision", "tf32"], "tf32"),
     "unknown monitor": (["--monitor", "f1_causa"], "«f1_causa» no existe"),
-    "unknown column named": (["--columns", "causa", "no hay"], "«no hay» no existe"),
-    "unknown role named": (["--columns", "motivo", "causa_falla"], "«motivo» no existe"),
+    "unknown column in --columns": (["--columns", "causa", "no hay"], "«no hay» no existe"),
+    "unknown role in --columns": (["--columns", "motivo", "causa_falla"], "«motivo» no existe"),
     "too many frozen layers": (["--freeze-layers", "5"], "tiene 4 capas"),
 }
 
@@ -110,41 +110,41 @@ def train(capsys, *arguments):
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_a_bad_file_gets_a_sentence(case, tmp_path, capsys):
+def test_train_with_invalid_data_file_prints_one_line_error(case, tmp_path, capsys):
     make, words = FILES[case]
     assert words in train(capsys, "--data", make(tmp_path), "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-def test_a_bad_option_gets_a_sentence(case, tmp_path, capsys, csv, monkeypatch):
+def test_train_with_invalid_option_prints_one_line_error(case, tmp_path, capsys, csv, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options, words = OPTIONS[case]
     assert words in train(capsys, "--data", csv, "--out", tmp_path / "run", *options)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_column_lists_those_there_are(tmp_path, capsys):
+def test_train_with_missing_column_lists_the_existing_columns(tmp_path, capsys):
     data = write(tmp_path / "a.csv", table().rename(columns={"prioridad": "urgencia"}))
     said = train(capsys, "--data", data, "--out", tmp_path / "run")
     assert "descripcion" in said
     assert "urgencia" in said
 
 
-def test_an_out_that_cannot_be_written_gets_a_sentence(tmp_path, capsys, csv):
+def test_train_with_unwritable_out_prints_one_line_error(tmp_path, capsys, csv):
     (tmp_path / "file").write_text("mío")
     assert "No se puede escribir" in train(capsys, "--data", csv, "--out", tmp_path / "file" / "run")
     assert "No se puede escribir" in train(capsys, "--data", csv, "--out", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mío"
 
 
-def test_an_out_that_holds_another_run_gets_a_sentence_and_the_run_stays(run, capsys, csv):
+def test_train_with_out_of_another_run_prints_error_and_keeps_the_run(run, capsys, csv):
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     assert "ya contiene otra corrida" in train(capsys, "--data", csv, "--out", run.path)
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_results_are_written_over_nothing_and_this_is_said_before_the_work(run, csv, tmp_path, capsys, monkeypatch):
+def test_predict_with_existing_json_or_bad_suffix_fails_before_predicting(run, csv, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ocensa_nb.evaluation.predict.predict", lambda *_: pytest.fail("worked first"))
     mine = tmp_path / "mío.json"
     mine.write_text("mío")
@@ -164,7 +164,7 @@ def test_results_are_written_over_nothing_and_this_is_said_before_the_work(run, 
         (["generate", "--rows", "0", "--out", "a.csv"], "rows = 0"),
     ],
 )
-def test_the_other_verbs_answer_bad_input_alike(arguments, words, tmp_path, capsys, monkeypatch):
+def test_other_verbs_with_invalid_input_exit_1_and_create_nothing(arguments, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 1
     assert words in capsys.readouterr().err

@@ -18,7 +18,7 @@ def ocensa(*arguments):
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, check=False)
 
 
-def test_generate_train_evaluate_and_predict_follow_one_another(tmp_path):
+def test_generate_train_evaluate_and_predict_in_sequence_succeed(tmp_path):
     data, run = tmp_path / "avisos.csv", tmp_path / "run"
     assert ocensa("generate", "--rows", 300, "--seed", 5, "--out", data).returncode == 0
 
@@ -45,7 +45,7 @@ def test_generate_train_evaluate_and_predict_follow_one_another(tmp_path):
     assert "termina en .csv, pero el formato pedido es xlsx" in done.stderr
 
 
-def test_a_user_error_is_its_sentence_alone_and_exit_code_1():
+def test_user_error_prints_only_its_message_and_exits_1():
     done = ocensa("train", "--data", "no-existe.csv", "--model", "tiny")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -115,21 +115,21 @@ def test_help_without_a_terminal_is_80_columns_wide_and_names_json():
         assert "--json" in done.stdout
 
 
-def test_help_shows_the_fields_of_the_config_with_the_recipes_values():
+def test_help_with_recipe_shows_config_fields_and_recipe_defaults():
     text = " ".join(ocensa("train", "--help", "--recipe", "baseline").stdout.split())
     assert "--gradient-accumulation-steps ENTERO" in text
     assert "tasa de aprendizaje del codificador" in text
     assert "(por omisión: 256)" in text
 
 
-def test_a_field_takes_a_value_and_the_users_wins_over_the_recipes(tmp_path):
+def test_train_options_override_the_recipe(tmp_path):
     done = ocensa(
         "train", "--recipe", "baseline", "--epochs", "-4", "--class-weights", "False", "--heads", "causa", "1.0"
     )
     assert (done.returncode, done.stderr.strip()) == (1, "epochs = -4: debe ser un número entero, 1 como mínimo.")
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_import_of_package_does_not_import_heavy_modules():
     heavy = ("torch", "transformers", "matplotlib", "pandas")
     program = f"import ocensa_nb, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)

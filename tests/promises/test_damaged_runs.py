@@ -1,4 +1,4 @@
-"""Damage that the manifest of a run does not show, because it was made anew: found before any notice is scored."""
+"""Damaged runs with a valid, regenerated manifest: rejected before any notice is scored."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def copy(run, tmp_path):
 
 
 def change(folder, name, edit):
-    """Edit a JSON file of a run, and make its manifest anew."""
+    """Edit a JSON file of a run and regenerate the manifest."""
     value = json.loads((folder / name).read_text(encoding="utf-8"))
     edit(value)
     (folder / name).write_text(json.dumps(value), encoding="utf-8")
@@ -38,7 +38,7 @@ def template_beyond_the_vocabulary(tokenizer):
 
 
 @pytest.mark.parametrize("edit", [beyond_the_vocabulary, template_beyond_the_vocabulary])
-def test_token_ids_beyond_the_embeddings_are_refused(edit, copy, csv, tmp_path, capsys):
+def test_predict_with_token_ids_beyond_the_embeddings_exits_1(edit, copy, csv, tmp_path, capsys):
     change(copy, f"{run_folder.ENCODER}/tokenizer.json", edit)
     assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
     assert "da el id 1000000" in capsys.readouterr().err
@@ -48,46 +48,46 @@ def test_token_ids_beyond_the_embeddings_are_refused(edit, copy, csv, tmp_path, 
 @pytest.mark.parametrize(
     ("name", "value"), [("vocab_size", 10), ("max_position_embeddings", 4), ("hidden_size", 7), ("type_vocab_size", 0)]
 )
-def test_encoder_config_of_another_shape_is_refused(name, value, copy):
+def test_load_model_with_encoder_config_of_another_shape_raises_user_error(name, value, copy):
     change(copy, f"{run_folder.ENCODER}/config.json", lambda shape: shape.update({name: value}))
     with pytest.raises(UserError):
         saved_model.load_model(Run.load(copy))
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"])
-def test_encoder_config_of_an_enormous_model_is_refused_before_its_memory_is_taken(name, copy):
+def test_load_model_with_huge_encoder_config_raises_before_allocation(name, copy):
     change(copy, f"{run_folder.ENCODER}/config.json", lambda shape: shape.update({name: 2**20}))
     with pytest.raises(UserError, match=r"config\.json"):
         saved_model.load_model(Run.load(copy))
 
 
-def test_tokenizer_config_of_another_type_is_refused(copy):
+def test_load_model_with_invalid_tokenizer_config_raises_user_error(copy):
     change(copy, f"{run_folder.ENCODER}/tokenizer_config.json", lambda settings: settings.update(model_max_length=[1]))
     with pytest.raises(UserError):
         saved_model.load_model(Run.load(copy))
 
 
-def test_lone_surrogate_in_a_label_is_refused(copy, csv, tmp_path, capsys):
+def test_predict_with_lone_surrogate_in_label_exits_1(copy, csv, tmp_path, capsys):
     change(copy, run_folder.LABELS, lambda labels: labels["causa"].__setitem__(0, "a\ud800"))
     assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
     assert run_folder.LABELS in capsys.readouterr().err
 
 
-def test_class_that_is_listed_twice_is_refused(copy):
+def test_load_run_with_duplicate_class_raises_user_error(copy):
     change(copy, run_folder.LABELS, lambda labels: labels["causa"].append(labels["causa"][0]))
     with pytest.raises(UserError, match=run_folder.LABELS):
         Run.load(copy)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400])
-def test_metric_that_is_no_finite_number_is_refused(number, copy):
+def test_load_run_with_non_finite_metric_raises_user_error(number, copy):
     change(copy, run_folder.METRICS, lambda metrics: metrics["test"].update(causa_f1=number))
     with pytest.raises(UserError, match=run_folder.METRICS):
         Run.load(copy)
 
 
 @pytest.mark.parametrize("value", [[False], "otra", None, 7])
-def test_interrupted_run_with_another_precision_is_refused(value, stopped, notices):
+def test_resume_run_with_invalid_precision_raises_user_error(value, stopped, notices):
     folder = Path(stopped.out)
     metadata = run_folder.read_config(folder) | {"precision": value}
     Run(folder, metadata, {}).write_config()
@@ -95,7 +95,7 @@ def test_interrupted_run_with_another_precision_is_refused(value, stopped, notic
         train.fit(stopped, notices)
 
 
-def test_text_without_a_token_is_refused_rather_than_misplaced():
+def test_encode_text_without_tokens_raises_user_error():
     class Empty:
         pad_token_id = 0
 

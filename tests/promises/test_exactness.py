@@ -1,4 +1,4 @@
-"""What is always on and claims to change nothing: block dropout, the used vocabulary, smaller micro-batches."""
+"""Exactness of optimisations that are always on: block dropout, used vocabulary, smaller micro-batches."""
 
 import shutil
 import traceback
@@ -22,12 +22,12 @@ from ocensa_nb.runtime.compilation import compiled, require_compiler
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
 from tests.helpers.families import FAMILIES
-from tests.helpers.small_engine import HEADS, OFF, batch, cut, engine, gradients, small_model
+from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, gradients, small_model, split_batch
 
 
 @given(st.floats(0.0, 0.95), st.integers(1, 7))
 @settings(max_examples=30, deadline=None)
-def test_block_dropout_keeps_the_mean_and_drops_its_share(p, odd):
+def test_block_dropout_with_any_rate_keeps_the_mean_and_drops_the_rate(p, odd):
     torch.manual_seed(0)
     inputs = torch.ones(odd, 40_001)
     found = BlockDropout(p)(inputs)
@@ -39,19 +39,19 @@ def test_block_dropout_keeps_the_mean_and_drops_its_share(p, odd):
         assert found[kept][0].item() * (1 - round(p * 65536) / 65536) == pytest.approx(1, rel=1e-4)
 
 
-def test_block_dropout_drops_neighbours_independently_and_its_gradient_has_the_same_mask():
+def test_block_dropout_is_independent_per_element_and_its_gradient_has_the_mask():
     torch.manual_seed(0)
     inputs = torch.ones(400_000, requires_grad=True)
     found = BlockDropout(0.5)(inputs)
     found.sum().backward()
     assert torch.equal(inputs.grad, found.detach())
     dropped = (found == 0).float()
-    for apart in (1, 2, 3, 4):  # four of them come from one draw
+    for apart in (1, 2, 3, 4):  # four elements share one random draw
         both = (dropped[apart:] * dropped[:-apart]).mean().item()
         assert both == pytest.approx(0.25, abs=0.005)
 
 
-def test_block_dropout_does_nothing_in_eval_and_takes_the_place_of_every_other():
+def test_use_block_dropout_replaces_every_dropout_and_is_identity_in_eval():
     model = small_model()
     use_block_dropout(model)
     assert {type(m) for m in model.modules() if isinstance(m, nn.Dropout)} == {BlockDropout}
@@ -65,7 +65,7 @@ def table_of(ids, pad_id=0):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_training_the_used_rows_ends_where_training_all_rows_does(family, config):
+def test_training_used_embedding_rows_gives_the_weights_of_training_all_rows(family, config):
     from ocensa_nb.models.classifier import MultiHeadClassifier
 
     ids = np.random.default_rng(0).choice([2, 5, 9, 11, 30, 49], size=(8, 6))
@@ -94,9 +94,7 @@ def test_training_the_used_rows_ends_where_training_all_rows_does(family, config
     torch.testing.assert_close(ended[1], ended[0], atol=1e-6, rtol=1e-5)
 
 
-def test_a_run_with_the_used_vocabulary_has_the_losses_and_the_whole_vocabulary_of_one_without(
-    config, notices, tmp_path
-):
+def test_fit_with_used_vocabulary_has_the_losses_and_embeddings_of_fit_without(config, notices, tmp_path):
     runs = []
     for narrowed in (True, False):
         chosen = config.replace(out=str(tmp_path / str(narrowed)), freeze_layers=0, used_vocabulary=narrowed, epochs=1)
@@ -108,9 +106,9 @@ def test_a_run_with_the_used_vocabulary_has_the_losses_and_the_whole_vocabulary_
     torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
 
 
-class TestAStepThatRunsOutOfMemory:
+class TestStepOutOfMemory:
     def failing(self, model, largest):
-        """Return a forward that has no memory for more rows than `largest`."""
+        """Return a forward that raises out-of-memory for more than `largest` rows."""
 
         def forward(inputs, attention_mask):
             if len(inputs) > largest:
@@ -119,46 +117,46 @@ class TestAStepThatRunsOutOfMemory:
 
         return forward
 
-    def test_is_tried_again_in_halves_and_gives_what_the_smaller_run_gives(self, capsys):
+    def test_step_out_of_memory_is_retried_in_halves_bit_identical_to_small_batches(self, capsys):
         results = []
         for rows, largest in ((16, 4), (4, 16)):
             model = small_model()
             torch.manual_seed(5)
-            made = engine(model, Objective(HEADS, {}, 0.1), OFF)
+            made = engine(model, Objective(HEADS, {}, 0.1), NO_SCALING)
             made.forward = self.failing(model, largest)
-            loss, norm = made.step(cut(batch(16), rows))
+            loss, norm = made.step(split_batch(batch(16), rows))
             results.append((loss, norm, {name: p.detach().clone() for name, p in model.named_parameters()}))
         torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
         said = capsys.readouterr().out
         assert "Sin memoria con micro-batches de 16 filas: se repite el paso con 8" in said
         assert "Sin memoria con micro-batches de 8 filas: se repite el paso con 4" in said
 
-    def test_stays_small_and_starts_each_try_without_gradients(self):
+    def test_retry_keeps_the_smaller_size_and_clears_gradients(self):
         model = small_model().eval()
-        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
         made.forward = self.failing(model, 4)
         made.micro_batches.run(made.accumulate, [batch(13)], model)
         found = gradients(model)
         assert made.micro_batches.pieces == 4
         model.zero_grad()
-        engine(model, Objective(HEADS, {}, 0.0), OFF).accumulate([batch(13)])
+        engine(model, Objective(HEADS, {}, 0.0), NO_SCALING).accumulate([batch(13)])
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=0)
 
-    def test_that_has_no_room_for_one_row_is_a_sentence(self):
+    def test_step_without_memory_for_one_row_raises_user_error(self):
         model = small_model()
-        made = engine(model, Objective(HEADS, {}, 0.0), OFF)
+        made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
         made.forward = self.failing(model, 0)
         with pytest.raises(UserError, match="ni para un aviso"):
             made.step([batch(2)])
 
-    def test_is_told_from_every_other_fault(self):
+    def test_out_of_memory_is_distinguished_from_other_errors(self):
         assert oom_retry.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
         assert oom_retry.out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory"))
         assert not oom_retry.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def test_compile_is_refused_with_the_reason_where_this_machine_cannot(monkeypatch):
+def test_require_compiler_without_compiler_raises_user_error_with_the_reason(monkeypatch):
     def no_compiler(*_, **__):
         raise RuntimeError("No working C++ compiler found")
 
@@ -177,7 +175,7 @@ class TestBlockAttention:
         return q, k, v, masks[mask_kind]
 
     @pytest.mark.parametrize("mask_kind", ["none", "bool", "float"])
-    def test_is_torchs_attention_in_the_mean(self, mask_kind):
+    def test_block_attention_mean_matches_torch_attention(self, mask_kind):
         q, k, v, mask = self.given(mask_kind)
         expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         torch.manual_seed(0)
@@ -191,7 +189,7 @@ class TestBlockAttention:
         assert draws.std(0).max() > 0
         assert ((draws.mean(0) - expected).abs() < 6 * draws.std(0) / 4000**0.5 + 1e-4).all()
 
-    def test_leaves_every_other_attention_to_torch(self, monkeypatch):
+    def test_block_attention_without_dropout_or_with_causal_mask_uses_torch(self, monkeypatch):
         from ocensa_nb.engine import fast_dropout
 
         monkeypatch.setattr(fast_dropout, "_attention", None)
@@ -204,8 +202,8 @@ class TestBlockAttention:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("cls_only", [True, False])
-def test_no_step_waits_for_the_device(precision, cls_only):
-    """On a GPU a value read by the host waits for all work queued before it: no step may read one."""
+def test_step_reads_no_value_from_the_device(precision, cls_only):
+    """On a GPU, reading a value synchronises with all queued work, so a step must not do it."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     read = []
@@ -218,18 +216,18 @@ def test_no_step_waits_for_the_device(precision, cls_only):
 
     model, scaler = small_model(), torch.amp.GradScaler("cpu", enabled=precision == "fp16")
     if not takes_ready_mask(model.encoder):
-        pytest.skip("transformers 4 asks every mask what it holds")
+        pytest.skip("transformers 4 reads values of every mask")
     if cls_only:
         assert model.shorten(batch(8)["inputs"], batch(8)["attention_mask"])
     made = engine(model, Objective(HEADS, {"causa": torch.ones(9)}, 0.1), scaler, precision)
     made.step([batch(8)])
     with Reads():
-        made.step(cut(batch(8), 4))
+        made.step(split_batch(batch(8), 4))
     assert not read, read[0]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_a_compiled_model_reads_texts_of_any_length():
+def test_compiled_model_matches_eager_for_any_batch_shape():
     model = small_model().eval()
     forward = compiled(model)
     for rows in (8, 5):

@@ -1,4 +1,4 @@
-"""Whatever a file holds, reading it ends well or in a sentence. `OCENSA_LONG=1` tries ten times as many."""
+"""Fuzzing of data files, paths and run folders: a result or a `UserError`. `OCENSA_LONG=1`: ten times the examples."""
 
 import contextlib
 import io
@@ -44,7 +44,7 @@ encodings = st.sampled_from(["utf-8", "utf-8-sig", "cp1252", "utf-16"])
 
 @st.composite
 def damaged(draw, whole):
-    """Give a file with a few pieces cut out, doubled or written over."""
+    """Draw the content of a file with a few parts removed, doubled or overwritten."""
     content = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, max(0, len(content) - 1)))
@@ -55,7 +55,7 @@ def damaged(draw, whole):
 
 @st.composite
 def damaged_books(draw):
-    """Give a workbook that is a sound ZIP, with one of its members damaged."""
+    """Draw a workbook that is a valid ZIP with one damaged member."""
     with zipfile.ZipFile(io.BytesIO(WHOLE[".xlsx"])) as book:
         members = {name: book.read(name) for name in book.namelist()}
     name = draw(st.sampled_from(list(members)))
@@ -69,7 +69,7 @@ def damaged_books(draw):
 
 @st.composite
 def tables(draw):
-    """Give anything that has the look of a CSV."""
+    """Draw a random CSV."""
     separator, quote = draw(st.sampled_from(",;\t|")), draw(st.sampled_from(['"', ""]))
     lines = [draw(st.lists(names, max_size=6)), *draw(rows)]
     text = draw(st.sampled_from(["\n", "\r\n"])).join(
@@ -87,7 +87,7 @@ files = st.one_of(
 
 @many
 @given(files)
-def test_any_file_of_notices_is_read_or_refused_with_a_sentence(tmp_path, file):
+def test_read_any_data_file_returns_a_table_or_raises_user_error(tmp_path, file):
     suffix, content = file
     path = tmp_path / f"avisos{suffix}"
     path.write_bytes(content)
@@ -97,7 +97,7 @@ def test_any_file_of_notices_is_read_or_refused_with_a_sentence(tmp_path, file):
 
 @many
 @given(st.text(max_size=300))
-def test_any_path_is_read_or_refused_with_a_sentence(name):
+def test_read_any_missing_path_raises_user_error(name):
     for read in (notices.read, Run.load):
         with pytest.raises(UserError):
             read(f"no/{name}")
@@ -112,7 +112,7 @@ values = st.recursive(
 
 @st.composite
 def replaced(draw, tree):
-    """Give a JSON value with one of its parts, at any depth, put in the place of another, or taken away."""
+    """Draw a JSON value with one part, at any depth, replaced or removed."""
     if not isinstance(tree, dict | list) or not tree or draw(st.integers(0, 3)) == 0:
         return draw(values)
     keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
@@ -131,7 +131,7 @@ def copy(run, tmp_path_factory):
 
 @many
 @given(data=st.data())
-def test_any_run_folder_is_opened_or_refused_with_a_sentence(run, copy, data):
+def test_load_any_run_folder_succeeds_or_raises_user_error(run, copy, data):
     name = data.draw(
         st.sampled_from(
             [run_folder.CONFIG, run_folder.LABELS, run_folder.METRICS, run_folder.HISTORY, run_folder.HEADS]
@@ -142,15 +142,15 @@ def test_any_run_folder_is_opened_or_refused_with_a_sentence(run, copy, data):
         content = json.dumps(data.draw(replaced(json.loads(whole)))).encode()
     else:
         content = data.draw(damaged(whole))
-    sealed = data.draw(st.booleans())  # by someone who knows of the manifest
+    regenerated = data.draw(st.booleans())  # with a regenerated manifest
     try:
         (copy / name).write_bytes(content)
-        if sealed:
+        if regenerated:
             manifest.write(copy)
         opened = Run.load(copy)
         assert opened.metrics["test"] is not None
         assert isinstance(opened.history(), list)
-        if sealed:
+        if regenerated:
             saved_model.load_model(opened)
     except UserError:
         pass

@@ -179,7 +179,7 @@ def no_figures(monkeypatch):
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
-def test_verb_on_any_run_folder_ends_well_or_with_a_message(verb, run, copy, small, tmp_path):
+def test_verb_on_any_run_folder_succeeds_or_prints_one_error(verb, run, copy, small, tmp_path):
     @many
     @given(data=st.data())
     def fuzz(data):
@@ -196,7 +196,7 @@ def test_verb_on_any_run_folder_ends_well_or_with_a_message(verb, run, copy, sma
 
 @many
 @given(data=st.data())
-def test_history_of_any_structure_is_read_up_to_its_damage(run, copy, data):
+def test_history_of_any_structure_is_a_list_of_dicts_or_raises_user_error(run, copy, data):
     with damaged(data, run.path, copy, [run_folder.HISTORY]), contextlib.suppress(UserError):
         seal_again(copy)
         assert all(isinstance(line, dict) for line in Run.load(copy).history())
@@ -229,7 +229,7 @@ TRAIN = [
 ]
 
 
-def test_training_resumed_from_any_folder_ends_well_or_with_a_message(interrupted, small, monkeypatch):
+def test_train_resumed_from_any_folder_succeeds_or_prints_one_error(interrupted, small, monkeypatch):
     monkeypatch.setattr("ocensa_nb.figures.animation.training_gif", lambda *_: None)
     folder = interrupted.with_name("run")
     names = [str(path.relative_to(interrupted)) for path in sorted(interrupted.rglob("*.*")) if path.is_file()]

@@ -1,4 +1,4 @@
-"""Files made to do harm: nothing of them is run, nothing is believed unchecked, nothing leaves its folder."""
+"""Malicious files: no code is executed, no limit is exceeded, no file is written outside its folder."""
 
 import ast
 import dataclasses
@@ -33,7 +33,7 @@ from ocensa_nb.paths import ROOT
 from ocensa_nb.storage import manifest
 from ocensa_nb.storage.run_folder import ENCODER, HEADS, LABELS, Run
 
-DANGEROUS = {  # and what they become
+DANGEROUS = {  # cell -> written cell
     "=1+1": "'=1+1",
     "+cmd|' /C calc'!A0": "'+cmd|' /C calc'!A0",
     "-2+3+cmd|x": "'-2+3+cmd|x",
@@ -56,8 +56,8 @@ def copy(run, tmp_path):
     return Path(shutil.copytree(run.path, tmp_path / "run"))
 
 
-class TestNothingIsUnpickled:
-    def test_no_module_imports_what_unpickles(self):
+class TestPickleAndCode:
+    def test_package_imports_no_unpickler(self):
         unpicklers = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
         calls = {"load", "read_pickle", "to_pickle"}
         modules = list((ROOT / "ocensa_nb").rglob("*.py"))
@@ -71,12 +71,12 @@ class TestNothingIsUnpickled:
                     owner = ast.unparse(node.func.value)
                     assert owner not in ("torch", "np", "numpy", "pd", "pandas"), f"{path.name}: {owner}.load"
 
-    def test_a_pickle_put_in_the_encoders_place_is_refused(self, copy):
+    def test_load_run_with_pickled_encoder_weights_raises_user_error(self, copy):
         (copy / ENCODER / "model.safetensors").rename(copy / ENCODER / "pytorch_model.bin")
         with pytest.raises(UserError, match="encoder/"):
             Run.load(copy)
 
-    def test_a_pickle_in_an_encoder_of_ones_own_is_not_run(self, run, tmp_path):
+    def test_load_encoder_with_malicious_pickle_executes_nothing(self, run, tmp_path):
         from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 
         class Evil:
@@ -91,7 +91,7 @@ class TestNothingIsUnpickled:
                 load_encoder(str(folder), load_tokenizer(str(run.path / ENCODER)))
             assert not (tmp_path / "ran").exists()
 
-    def test_code_beside_an_encoder_is_not_run(self, run, tmp_path):
+    def test_load_encoder_with_auto_map_code_executes_nothing(self, run, tmp_path):
         from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 
         folder = Path(shutil.copytree(run.path / ENCODER, tmp_path / "encoder"))
@@ -104,23 +104,23 @@ class TestNothingIsUnpickled:
         assert not (tmp_path / "ran").exists()
 
 
-class TestATamperedRun:
+class TestTamperedRun:
     @pytest.mark.parametrize("name", [".DS_Store", "desktop.ini", "Thumbs.db"])
-    def test_is_not_one_that_a_file_manager_looked_at(self, copy, name):
+    def test_load_run_with_file_manager_metadata_is_accepted(self, copy, name):
         (copy / ENCODER / name).write_bytes(b"x")
         assert Run.load(copy)
 
     @pytest.mark.parametrize("name", [HEADS, f"{ENCODER}/model.safetensors", f"{ENCODER}/tokenizer.json"])
-    @pytest.mark.parametrize("how", ["one bit", "cut", "longer"])
-    def test_is_refused_and_names_the_file(self, copy, name, how):
+    @pytest.mark.parametrize("how", ["flipped bit", "truncated", "extended"])
+    def test_load_run_with_damaged_weights_or_tokenizer_names_the_file(self, copy, name, how):
         content = bytearray((copy / name).read_bytes())
-        if how == "one bit":
+        if how == "flipped bit":
             content[len(content) // 2] ^= 1
-        (copy / name).write_bytes(content[:-1] if how == "cut" else content + b"\0" * (how == "longer"))
+        (copy / name).write_bytes(content[:-1] if how == "truncated" else content + b"\0" * (how == "extended"))
         with pytest.raises(UserError, match=f"{name}.*no es el que se guardó"):
             Run.load(copy)
 
-    def test_with_weights_of_another_shape_is_refused_even_when_sealed(self, copy):
+    def test_load_model_with_weights_of_another_shape_and_valid_manifest_raises(self, copy):
         from ocensa_nb.files import tensors
 
         own, _ = tensors.read(copy / HEADS)
@@ -130,7 +130,7 @@ class TestATamperedRun:
         with pytest.raises(UserError, match="no son los de esta corrida"):
             saved_model.load_model(Run.load(copy))
 
-    def test_with_a_file_more_or_another_order_of_classes_is_refused(self, copy):
+    def test_load_run_with_extra_file_or_reordered_classes_names_the_file(self, copy):
         (copy / ENCODER / "extra.json").write_text("{}")
         with pytest.raises(UserError, match=r"encoder/extra\.json"):
             Run.load(copy)
@@ -141,7 +141,7 @@ class TestATamperedRun:
         with pytest.raises(UserError, match=LABELS):
             Run.load(copy)
 
-    def test_whose_heads_would_name_files_elsewhere_is_refused(self, copy):
+    def test_load_run_with_path_traversal_in_head_name_raises_user_error(self, copy):
         classes = json.loads((copy / LABELS).read_text(encoding="utf-8"))
         classes["../../fuera"] = classes.pop("modo")
         (copy / LABELS).write_text(json.dumps(classes), encoding="utf-8")
@@ -150,9 +150,9 @@ class TestATamperedRun:
             Run.load(copy)
 
 
-class TestWhatASpreadsheetWouldRun:
+class TestSpreadsheetFormulas:
     @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
-    def test_is_written_as_text_titles_included_and_numbers_stay(self, tmp_path, suffix):
+    def test_write_table_neutralises_formulas_in_cells_and_titles_and_keeps_numbers(self, tmp_path, suffix):
         column = [*DANGEROUS, *HARMLESS]
         table = pd.DataFrame({"texto": column, "=titulo()": column, "n": range(-3, len(column) - 3)})
         path = write_table.write_table(table, tmp_path / f"a{suffix}")
@@ -168,15 +168,15 @@ class TestWhatASpreadsheetWouldRun:
             assert all(cell.quotePrefix for cell in cells if str(cell.value).startswith("="))
 
     @given(st.text(max_size=20))
-    def test_of_any_text_nothing_is_left_that_begins_a_formula(self, text):
+    def test_inert_of_any_text_starts_no_formula(self, text):
         (written,) = write_table.inert(pd.DataFrame({"a": [text]}))["a"]
         assert written.replace("'", "") == text.replace("'", "")
         pieces = [piece.strip() for piece in re.split(r"[;|\t\r\n]", written)]
-        if any(piece.startswith(("=", "+", "-", "@")) for piece in pieces):  # a number, then
+        if any(piece.startswith(("=", "+", "-", "@")) for piece in pieces):  # only numbers may start so
             assert not any(character.isalpha() and character not in "eE" for character in written)
             assert not set(written) & set("()=@|!'")
 
-    def test_does_not_come_out_of_predict_nor_of_evaluate(self, run, tmp_path):
+    def test_predict_and_evaluate_write_no_formulas(self, run, tmp_path):
         source = synthetic.generate(40, seed=5).assign(nota="=cmd|' /C calc'!A0")
         source["descripcion"] = "=HYPERLINK(1) " + source["descripcion"]
         source.to_csv(tmp_path / "a.csv", index=False)
@@ -186,7 +186,7 @@ class TestWhatASpreadsheetWouldRun:
             back = pd.read_csv(file, dtype=str, keep_default_na=False)
             assert not back.apply(lambda column: column.str.startswith("=")).any(axis=None), file.name
 
-    def test_a_cell_longer_than_excel_holds_is_refused_rather_than_cut(self, tmp_path):
+    def test_write_xlsx_with_cell_over_excel_limit_raises_user_error(self, tmp_path):
         with pytest.raises(UserError, match=r"termine en \.csv"):
             write_table.write_table(pd.DataFrame({"a": ["x" * 40_000]}), tmp_path / "a.xlsx")
         assert not list(tmp_path.iterdir())
@@ -195,10 +195,10 @@ class TestWhatASpreadsheetWouldRun:
 SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 
 
-class TestABombInAWorkbook:
+class TestWorkbookBombs:
     @staticmethod
     def rewritten(path, name, content):
-        """Put another content in the place of one member of a book."""
+        """Replace the content of one member of a workbook."""
         with zipfile.ZipFile(path) as book:
             members = {member: book.read(member) for member in book.namelist()} | {name: content}
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
@@ -207,7 +207,7 @@ class TestABombInAWorkbook:
         return path
 
     def with_shared_strings(self, book):
-        """Register a part of shared strings: openpyxl writes none."""
+        """Add an empty part of shared strings, which openpyxl does not write."""
         with zipfile.ZipFile(book) as archive:
             types = archive.read("[Content_Types].xml").decode()
         kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
@@ -220,14 +220,14 @@ class TestABombInAWorkbook:
         synthetic.generate(20, seed=1).to_excel(tmp_path / "a.xlsx", index=False)
         return tmp_path / "a.xlsx"
 
-    def test_that_unpacks_to_more_than_a_book_may_is_refused_before_it_is_unpacked(self, book, monkeypatch):
+    def test_read_xlsx_over_unpacked_size_limit_raises_before_unpacking(self, book, monkeypatch):
         monkeypatch.setattr(read_excel, "MAX_UNPACKED", 2**20)
         self.rewritten(book, "xl/sharedStrings.xml", b" " * 2**21)
         monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
         with pytest.raises(UserError, match="GiB al abrirlo"):
             notices.read(book)
 
-    def test_that_declares_less_than_it_holds_yields_no_more_than_it_declares(self, book):
+    def test_read_xlsx_with_false_declared_size_raises_user_error(self, book):
         self.rewritten(book, "xl/worksheets/sheet1.xml", b" " * 2**22)
         content = bytearray(book.read_bytes())
         small = struct.pack("<I", 100)
@@ -238,7 +238,7 @@ class TestABombInAWorkbook:
             notices.read(book)
 
     @pytest.mark.parametrize("form", ["plain", "single quotes", "UTF-16", "entity", "far below"])
-    def test_of_two_cells_at_the_far_corners_is_refused_however_they_are_written(self, book, form):
+    def test_read_xlsx_with_cells_at_far_corners_raises_user_error(self, book, form):
         row = "9" * 15 if form == "far below" else "1048576"
         sheet = (
             '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
@@ -257,7 +257,7 @@ class TestABombInAWorkbook:
         with pytest.raises(UserError, match=r"filas por .* columnas: suelen ser celdas sueltas"):
             notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", content))
 
-    def test_long_text_that_many_cells_refer_to_is_refused_before_it_is_copied(self, book, monkeypatch):
+    def test_read_xlsx_with_long_shared_string_in_many_cells_raises_user_error(self, book, monkeypatch):
         monkeypatch.setattr(read_excel, "MAX_CHARACTERS", 100_000)
         self.with_shared_strings(book)
         texts = f'<sst xmlns="{SHEET}"><si><t>{"a" * 2_000}</t></si></sst>'
@@ -267,7 +267,7 @@ class TestABombInAWorkbook:
         with pytest.raises(UserError, match="más de 100,000 caracteres"):
             notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
 
-    def test_row_of_too_many_cells_is_refused_while_it_is_parsed(self, book, monkeypatch):
+    def test_read_xlsx_with_too_many_cells_in_a_row_raises_before_parsing(self, book, monkeypatch):
         monkeypatch.setattr(read_excel, "MAX_ROW_TAGS", 10_000)
         row = '<row r="2">' + "<c/>" * 200_000 + "</row>"
         monkeypatch.setattr("openpyxl.worksheet._reader.WorkSheetParser.parse_row", lambda *_: pytest.fail("parsed"))
@@ -276,13 +276,13 @@ class TestABombInAWorkbook:
             notices.read(self.rewritten(book, "xl/worksheets/sheet1.xml", sheet))
 
     @pytest.mark.parametrize("part", ["xl/worksheets/sheet1.xml", "xl/sharedStrings.xml"])
-    def test_long_token_is_refused_before_it_takes_quadratic_time(self, part, book, monkeypatch):
+    def test_read_xlsx_with_too_long_xml_token_raises_user_error(self, part, book, monkeypatch):
         monkeypatch.setattr(read_excel, "MAX_TOKEN", 100_000)
         self.with_shared_strings(book)
         with pytest.raises(UserError, match="demasiado largos"):
             notices.read(self.rewritten(book, part, f'<a xmlns="{SHEET}"><!--{"x" * 500_000}--></a>'))
 
-    def test_wide_row_below_the_titles_is_refused_at_once(self, book):
+    def test_read_xlsx_with_wide_rows_below_the_header_raises_user_error(self, book):
         rows = "".join(f'<row r="{i}"><c r="XFD{i}" t="inlineStr"><is><t>a</t></is></c></row>' for i in range(2, 9))
         titles = '<row r="1"><c r="A1" t="inlineStr"><is><t>descripcion</t></is></c></row>'
         sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{titles}{rows}</sheetData></worksheet>'
@@ -292,26 +292,26 @@ class TestABombInAWorkbook:
     @pytest.mark.parametrize(
         ("part", "size"), [("xl/styles.xml", 2**25), ("[Content_Types].xml", 2**25), ("xl/workbook.xml", 2**21)]
     )
-    def test_enormous_metadata_is_refused_before_it_is_parsed(self, part, size, book):
+    def test_read_xlsx_with_huge_metadata_raises_user_error(self, part, size, book):
         content = f'<a xmlns="{SHEET}">' + "<b/>" * (size // 4) + "</a>"
         with pytest.raises(UserError, match="estilos, hojas y nombres"):
             notices.read(self.rewritten(book, part, content))
 
-    def test_a_formatted_sheet_is_read_up_to_its_last_text(self, tmp_path):
+    def test_read_xlsx_with_distant_formatted_empty_cell_ignores_it(self, tmp_path):
         frame = synthetic.generate(20, seed=1)
         with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
             frame.to_excel(book, index=False)
             book.book.active.cell(5_000, 40).font = openpyxl.styles.Font(bold=True)
         assert len(notices.read(tmp_path / "a.xlsx")) == 20
 
-    def test_an_honest_book_is_read(self, book):
+    def test_read_ordinary_xlsx_returns_every_row(self, book):
         assert len(notices.read(book)) == 20
 
 
 class TestPaths:
     @pytest.mark.parametrize("name", ["a\nb", "a\0b", "../" * 3 + "a\0"])
     @pytest.mark.parametrize("verb", ["train", "predict", "evaluate", "generate"])
-    def test_with_control_characters_are_a_sentence_on_every_verb(self, capsys, name, verb):
+    def test_path_with_control_characters_exits_1_for_every_verb(self, capsys, name, verb):
         flags = {
             "train": ["--data", name, "--model", "tiny"],
             "predict": ["--run", name, "--data", "a.csv", "--out", "b.csv"],
@@ -321,7 +321,7 @@ class TestPaths:
         assert cli.main([verb, *flags[verb]]) == 1
         assert "caracteres de control" in capsys.readouterr().err
 
-    def test_class_names_never_become_files(self, run, tmp_path):
+    def test_save_evaluation_with_hostile_class_names_creates_only_expected_files(self, run, tmp_path):
         names = ["../fuera", "a\0b", "a\nb", "=cmd|x"]
         zeros = np.array([0, 1, 2, 3])
         found = Evaluation(
@@ -355,7 +355,7 @@ EVIL = [
 
 
 class Dangers(html.parser.HTMLParser):
-    """Collects what a browser would execute of a page: handlers, addresses that are scripts, and hostile elements."""
+    """Collect what a browser would execute: event handlers, script URLs and hostile elements."""
 
     def __init__(self, page):
         super().__init__()
@@ -380,11 +380,11 @@ class Dangers(html.parser.HTMLParser):
             self.found.append(data)
 
 
-def test_dangers_are_found_in_a_page_that_has_them():
+def test_dangers_parser_finds_every_danger_of_a_hostile_page():
     assert len(Dangers("".join(EVIL[:4])).found) == 4
 
 
-def test_html_in_notices_labels_and_file_names_is_shown_as_text_in_the_notebooks(tmp_path):
+def test_html_in_notices_labels_and_paths_is_escaped_in_notebooks(tmp_path):
     frame = synthetic.generate(120, seed=4)
     frame["descripcion"] = [f"{EVIL[i % len(EVIL)]} {text}" for i, text in enumerate(frame["descripcion"])]
     priorities = sorted(frame["prioridad"].unique())
@@ -400,7 +400,7 @@ def test_html_in_notices_labels_and_file_names_is_shown_as_text_in_the_notebooks
         assert "onerror=alert(" in page.text, name
 
 
-def test_html_in_names_is_shown_as_text_in_the_panel(config, notices, tmp_path):
+def test_html_in_labels_and_paths_is_escaped_in_the_panel(config, notices, tmp_path):
     evil = "".join(EVIL[:4])
     classes = {head: [evil + name for name in names] for head, names in notices.classes.items()}
     config = config.replace(out=f"{tmp_path}/{evil[:40]}")
@@ -415,7 +415,7 @@ def test_html_in_names_is_shown_as_text_in_the_panel(config, notices, tmp_path):
     assert "alert(3)" in page.text
 
 
-def test_escape_sequences_in_labels_titles_and_texts_do_not_reach_the_terminal(tmp_path, capsys):
+def test_escape_sequences_in_labels_titles_and_texts_are_not_printed(tmp_path, capsys):
     escape = "\x1b]0;x\x07\x9b31m\u202e"
     frame = synthetic.generate(120, seed=4)
     frame["descripcion"] += escape
@@ -428,19 +428,19 @@ def test_escape_sequences_in_labels_titles_and_texts_do_not_reach_the_terminal(t
     assert cli.main(["evaluate", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "e")]) == 0
     said = "".join(capsys.readouterr())
     assert "causa" in said
-    assert not re.search(CONTROL, said.replace("\x1b[A", ""))  # tqdm's own
+    assert not re.search(CONTROL, said.replace("\x1b[A", ""))  # written by tqdm
 
 
-def test_a_label_with_dollars_is_drawn_and_not_read_as_a_formula(tmp_path):
+def test_confusion_with_dollar_signs_in_labels_is_drawn_as_text(tmp_path):
     names = [r"$\frac$", "a$b$c", "$"]
     plots.save(plots.confusion(pd.DataFrame(np.eye(3), names, names), "Confusión"), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5_000
 
 
-def test_a_workbook_of_a_nested_entity_is_a_sentence(tmp_path):
+def test_read_xlsx_with_nested_xml_entities_raises_user_error(tmp_path):
     path = tmp_path / "a.xlsx"
     synthetic.generate(20, seed=1).to_excel(path, index=False)
     entities = "".join(f'<!ENTITY a{i + 1} "{10 * ("&a" + str(i) + ";")}">' for i in range(9))
     sheet = f'<!DOCTYPE x [<!ENTITY a0 "{"x" * 100}">{entities}]><worksheet>&a9;</worksheet>'
     with pytest.raises(UserError, match="no se puede abrir"):
-        notices.read(TestABombInAWorkbook.rewritten(path, "xl/worksheets/sheet1.xml", sheet.encode()))
+        notices.read(TestWorkbookBombs.rewritten(path, "xl/worksheets/sheet1.xml", sheet.encode()))

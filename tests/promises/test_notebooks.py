@@ -1,4 +1,4 @@
-"""The notebooks: one set-up cell, no outputs, one parameters cell of plain scalars, and they run from start to end."""
+"""Notebooks: format and conventions, execution by papermill, errors and interrupts."""
 
 import ast
 import time
@@ -26,7 +26,7 @@ def code_lines(cell):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestEveryNotebook:
-    def test_is_valid_and_committed_without_outputs_for_kernel_python3(self, path):
+    def test_notebook_is_valid_without_outputs_for_kernel_python3(self, path):
         notebook = read(path)
         nbformat.validate(notebook)
         assert notebook.metadata.kernelspec.name == "python3"
@@ -34,7 +34,7 @@ class TestEveryNotebook:
             assert not cell.get("outputs")
             assert cell.get("execution_count") is None
 
-    def test_has_the_same_set_up_cell_as_the_others(self, path):
+    def test_notebook_has_the_common_set_up_cell(self, path):
         setup = next(cell for cell in read(path).cells if cell.cell_type == "code")
         assert setup.source == next(c for c in read(NOTEBOOKS[0]).cells if c.cell_type == "code").source
         address, version, *code = code_lines(setup)
@@ -42,19 +42,19 @@ class TestEveryNotebook:
         assert version.startswith("VERSION = ")
         assert len(code) <= 8
 
-    def test_has_one_parameters_cell_of_plain_scalars(self, path):
+    def test_notebook_has_one_parameters_cell_of_scalars(self, path):
         tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
         assert len(tagged) == 1
         for statement in ast.parse(tagged[0].source).body:
             value = ast.literal_eval(statement.value)
             assert value is None or isinstance(value, str | int | float | bool)
 
-    def test_links_to_another_notebook_that_exists(self, path):
+    def test_notebook_last_cell_links_to_an_existing_notebook(self, path):
         last = read(path).cells[-1]
         target = last.source.rsplit("](", 1)[1].split(")")[0]
         assert (path.parent / target).exists()
 
-    def test_keeps_its_logic_in_the_package(self, path):
+    def test_notebook_defines_no_functions_and_has_short_cells(self, path):
         for cell in read(path).cells:
             if cell.cell_type == "code":
                 tree = ast.parse(cell.source)
@@ -68,7 +68,7 @@ def results(csv, tmp_path_factory):
     return headless.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1})
 
 
-def test_the_suite_runs_all_four_and_gathers_metrics_times_and_html(results):
+def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(results):
     folder = Path(results["out"])
     assert tuple(results["seconds"]) == headless.SUITE
     for name in results["seconds"]:
@@ -81,7 +81,7 @@ def test_the_suite_runs_all_four_and_gathers_metrics_times_and_html(results):
     assert list(headless.results_table(results).index) == ["modo", "causa", "prioridad"]
 
 
-def test_an_executed_notebook_shows_its_pictures_and_no_error(results):
+def test_suite_notebooks_contain_images_and_no_errors(results):
     for name in results["seconds"]:
         outputs = [o for c in read(Path(results["out"]) / f"{name}.ipynb").cells for o in c.get("outputs", [])]
         assert not any(o.output_type == "error" for o in outputs)
@@ -91,7 +91,7 @@ def test_an_executed_notebook_shows_its_pictures_and_no_error(results):
     assert "data:image/gif" in (Path(results["out"]) / "03_train.html").read_text(encoding="utf-8")
 
 
-def test_a_notebook_that_stops_says_its_sentence_without_a_traceback(tmp_path):
+def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tmp_path):
     with pytest.raises(UserError, match=r"04_evaluate se detuvo\. No existe la carpeta de corrida"):
         headless.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
     outputs = [o for c in read(tmp_path / "04_evaluate.ipynb").cells for o in c.get("outputs", [])]
@@ -100,7 +100,7 @@ def test_a_notebook_that_stops_says_its_sentence_without_a_traceback(tmp_path):
     assert (tmp_path / "04_evaluate.html").exists()
 
 
-def test_the_comparison_runs_as_a_notebook_and_shows_tables_and_pictures(csv, tmp_path):
+def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
     out = tmp_path / "comparison"
     parameters = {"model": "tiny", "data": str(csv), "steps": 1, "quality": False, "out": str(out)}
     executed = headless.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
@@ -110,7 +110,7 @@ def test_the_comparison_runs_as_a_notebook_and_shows_tables_and_pictures(csv, tm
     assert (out / "compare.json").exists()
 
 
-def test_the_stop_button_keeps_where_the_training_was_and_shows_one_sentence(csv, tmp_path):
+def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(csv, tmp_path):
     from jupyter_client.manager import start_new_kernel
 
     out = tmp_path / "run"
@@ -122,7 +122,7 @@ def test_the_stop_button_keeps_where_the_training_was_and_shows_one_sentence(csv
         while not (out / "history.jsonl").exists():
             assert time.monotonic() < end
             time.sleep(0.1)
-        manager.interrupt_kernel()  # what the button does
+        manager.interrupt_kernel()  # as the stop button does
         reply = client.get_shell_msg(timeout=60)["content"]
     finally:
         client.stop_channels()

@@ -1,4 +1,4 @@
-"""Nothing of the user's is overwritten or deleted, whatever it is called and whenever it appears."""
+"""No file of the user is overwritten or deleted, whatever its name and whenever it is created."""
 
 import concurrent.futures
 import shutil
@@ -16,7 +16,7 @@ from ocensa_nb.training import train
 
 @pytest.fixture
 def commands(run, csv, tmp_path):
-    """Return the arguments of each verb that writes something of the user's, and the path that it writes."""
+    """Return the arguments of each verb that writes an output, and the path that it writes."""
     out = tmp_path / "salida"
     out.mkdir()
     generate = ["generate", "--rows", "20"]
@@ -39,7 +39,7 @@ verbs = pytest.mark.parametrize("verb", ["generate", "json", "predict", "predict
 
 
 @verbs
-def test_folder_of_the_users_with_a_temporary_looking_name_is_left_alone(commands, verb):
+def test_verb_leaves_user_folder_with_temporary_looking_name_unchanged(commands, verb):
     arguments, path = commands[verb]
     mine = path.with_name(f".tmp-{path.name}")
     mine.mkdir()
@@ -50,7 +50,7 @@ def test_folder_of_the_users_with_a_temporary_looking_name_is_left_alone(command
 
 
 @verbs
-def test_broken_link_at_out_counts_as_existing(commands, verb, capsys):
+def test_verb_with_broken_link_at_out_exits_1_and_keeps_the_link(commands, verb, capsys):
     arguments, path = commands[verb]
     path.symlink_to("no-existe")
     assert cli.main(arguments) == 1
@@ -59,7 +59,7 @@ def test_broken_link_at_out_counts_as_existing(commands, verb, capsys):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_file_that_appears_while_generate_works_is_left_alone(commands, monkeypatch, capsys):
+def test_generate_with_out_created_meanwhile_exits_1_and_keeps_the_file(commands, monkeypatch, capsys):
     arguments, path = commands["generate"]
     write = synthetic.write_csv
     monkeypatch.setattr(synthetic, "write_csv", lambda frame, fresh: (write(frame, fresh), path.write_text("mío")))
@@ -68,7 +68,7 @@ def test_file_that_appears_while_generate_works_is_left_alone(commands, monkeypa
     assert path.read_text() == "mío"
 
 
-def test_folder_with_files_named_like_ours_is_not_taken_for_a_new_run(config, tmp_path):
+def test_fit_in_user_folder_with_internal_looking_files_raises_and_keeps_them(config, tmp_path):
     for name in (".tmp-probe", ".lock"):
         folder = tmp_path / name
         folder.mkdir()
@@ -78,14 +78,14 @@ def test_folder_with_files_named_like_ours_is_not_taken_for_a_new_run(config, tm
         assert (folder / name).read_text() == "mío"
 
 
-def test_new_run_next_to_a_temporary_looking_file_of_the_users_leaves_it(config, notices, tmp_path):
+def test_fit_leaves_user_file_with_temporary_looking_name_unchanged(config, notices, tmp_path):
     (tmp_path / ".tmp-run").write_text("mío")
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     assert (tmp_path / ".tmp-run").read_text() == "mío"
 
 
 @pytest.mark.parametrize("when", ["before a checkpoint", "while it is asked to stop", "while the model is saved"])
-def test_run_folder_deleted_during_training_is_reported_as_lost(config, notices, tmp_path, monkeypatch, when):
+def test_fit_with_run_folder_deleted_during_training_reports_the_loss(config, notices, tmp_path, monkeypatch, when):
     out = tmp_path / "run"
     owner, name, number = {
         "before a checkpoint": (train.CheckpointManager, "save", 2),
@@ -118,7 +118,7 @@ def test_run_folder_deleted_during_training_is_reported_as_lost(config, notices,
     assert train.fit(config.replace(out=str(out)), notices).is_finished()
 
 
-def test_suite_that_was_interrupted_resumes_at_the_notebook_it_was_in(run, tmp_path, monkeypatch):
+def test_suite_after_interrupt_resumes_at_the_interrupted_notebook(run, tmp_path, monkeypatch):
     executed = []
 
     def execute(notebook, folder, parameters):
@@ -141,7 +141,7 @@ def test_suite_that_was_interrupted_resumes_at_the_notebook_it_was_in(run, tmp_p
     assert [path.name for path in out.iterdir()] == ["run"]
 
 
-def test_suite_in_a_folder_that_another_process_is_executing_is_refused(tmp_path, monkeypatch):
+def test_suite_in_folder_of_another_running_suite_raises_user_error(tmp_path, monkeypatch):
     monkeypatch.setattr(headless, "execute", lambda *_: pytest.fail("executed"))
     headless._keep(tmp_path, {}, {})
     with pytest.raises(UserError, match="Otro proceso está ejecutando la suite"):

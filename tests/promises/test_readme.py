@@ -1,4 +1,4 @@
-"""The README: its two commands are those CI runs, and what it names is there."""
+"""READMEs and requirements: commands of CI, links, ids of tests, and pinned versions."""
 
 import re
 
@@ -7,20 +7,20 @@ from ocensa_nb.paths import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_has_the_two_commands_where_ci_finds_them():
+def test_readme_contains_the_two_commands_of_ci():
     commands = re.findall(r"^    (\S*(?:python3 -m venv|bin/pip install) .*)$", README, flags=re.MULTILINE)
     assert len(commands) == 2
     assert commands[0].endswith("-m ocensa_nb suite --out runs/demo")
     assert commands[1].endswith("-m pytest")
 
 
-def test_every_picture_and_link_of_the_readme_is_there():
+def test_readme_links_and_images_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
 
 
-def test_every_promise_names_a_test_that_exists():
+def test_promises_table_names_existing_tests():
     promises = (ROOT / "tests/README.md").read_text(encoding="utf-8")
     named = re.findall(r"`(\w+/test_\w+\.py)::(\w+)`", promises)
     assert len(named) > 40
@@ -28,7 +28,7 @@ def test_every_promise_names_a_test_that_exists():
         assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
 
 
-def test_the_constraints_pin_every_requirement():
+def test_constraints_pin_every_requirement():
     from packaging.requirements import Requirement
 
     pins = {}

@@ -1,4 +1,4 @@
-"""A training that is cut off goes on as if it had never been, wherever it was cut; and nothing of it is lost."""
+"""Resume of interrupted training: bit-identical results, rejected changes, history, locks and signals."""
 
 import concurrent.futures
 import dataclasses
@@ -27,7 +27,7 @@ from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.storage.manifest import MANIFEST
 from ocensa_nb.storage.run_folder import LAST, METRICS, Run
 from ocensa_nb.training import logger, train
-from tests.helpers import dying
+from tests.helpers import crash
 from tests.helpers.stopping import StopAfter
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
@@ -46,8 +46,8 @@ def steps(run):
 
 
 @pytest.fixture
-def cut_off(config, notices, tmp_path, monkeypatch):
-    """Return the config of a training that was stopped in its first epoch."""
+def interrupted(config, notices, tmp_path, monkeypatch):
+    """Return the config of a training interrupted in its first epoch."""
     settings = config.replace(out=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
         StopAfter(patch, 4)
@@ -58,56 +58,56 @@ def cut_off(config, notices, tmp_path, monkeypatch):
 
 @needs_kill
 @pytest.mark.parametrize("kind", TRAININGS)
-def test_killed_at_any_moment_a_training_ends_with_the_bits_of_one_that_was_not(kind, config, tmp_path):
-    own, deaths = TRAININGS[kind]
+def test_resume_after_sigkill_is_bit_identical(kind, config, tmp_path):
+    own, crashes = TRAININGS[kind]
     often = {"epochs": 3, "batch_size": 16, "class_weights": True, "checkpoint_minutes": 0.1 / 60}
     settings = config.replace(**(often | own))
     whole = settings.replace(out=str(tmp_path / "whole"))
     started = time.perf_counter()
-    assert dying.process(whole) == 0
+    assert crash.train_in_process(whole) == 0
     seconds = time.perf_counter() - started
-    expected, lines = dying.content(tmp_path / "whole"), steps(Run.load(whole.out))
+    expected, lines = crash.run_content(tmp_path / "whole"), steps(Run.load(whole.out))
     assert len(lines) == 60
 
-    for number, (moment, when) in enumerate(dying.deaths(7, deaths, seconds)):
+    for number, (point, when) in enumerate(crash.crash_points(7, crashes, seconds)):
         over = True
-        while over:  # this one was over before it was to die: sooner, then
+        while over:  # finished before the crash point: try an earlier one
             out = tmp_path / f"{number}-{when:.3f}"
-            code = dying.process(settings.replace(out=str(out)), moment, when)
+            code = crash.train_in_process(settings.replace(out=str(out)), point, when)
             over = code == 0 or ((out / MANIFEST).exists() and not (out / LAST).exists())
             when *= 0.7
-        assert code == -signal.SIGKILL, moment
-        if number % 4 == 0:  # and once more, while it reads what the first death left
-            code = dying.process(settings.replace(out=str(out)), "while a checkpoint is read")
-        assert code == 0 or dying.process(settings.replace(out=str(out))) == 0, moment
-        assert dying.content(out) == expected, moment
-        assert (out / MANIFEST).exists(), moment
-        assert steps(Run.load(out)) == lines, moment
+        assert code == -signal.SIGKILL, point
+        if number % 4 == 0:  # crash again while resuming
+            code = crash.train_in_process(settings.replace(out=str(out)), "while a checkpoint is read")
+        assert code == 0 or crash.train_in_process(settings.replace(out=str(out))) == 0, point
+        assert crash.run_content(out) == expected, point
+        assert (out / MANIFEST).exists(), point
+        assert steps(Run.load(out)) == lines, point
         assert not (out / LAST).exists()
 
 
 @needs_kill
 @pytest.mark.parametrize("save", [2, 4])
-def test_a_full_disk_is_a_sentence_and_what_was_kept_goes_on_once_there_is_room(config, tmp_path, save):
+def test_fit_on_full_disk_prints_an_error_and_resumes_bit_identical(config, tmp_path, save):
     whole, out = (config.replace(out=str(tmp_path / name), epochs=3) for name in ("whole", "full"))
-    assert dying.process(whole) == 0
-    assert dying.process(out, "full disk", save) == 1
-    said = (tmp_path / "full" / dying.SENTENCE).read_text()
+    assert crash.train_in_process(whole) == 0
+    assert crash.train_in_process(out, "full disk", save) == 1
+    said = (tmp_path / "full" / crash.MESSAGE_FILE).read_text()
     assert "no se puede escribir" in said.lower()
     assert "el archivo no cabe" in said
-    tensors, _ = CheckpointFiles(tmp_path / "full" / LAST).read()  # the one before is whole
+    tensors, _ = CheckpointFiles(tmp_path / "full" / LAST).read()  # the previous checkpoint is intact
     assert len(tensors) > 10
     assert not (tmp_path / "full" / METRICS).exists()
-    assert dying.process(out) == 0
-    assert dying.content(tmp_path / "full") == dying.content(tmp_path / "whole")
+    assert crash.train_in_process(out) == 0
+    assert crash.run_content(tmp_path / "full") == crash.run_content(tmp_path / "whole")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_disk_of_a_megabyte_that_fills_up_is_a_sentence(config, notices, tmp_path):
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a tmpfs needs root")
+def test_fit_on_full_tmpfs_raises_user_error(config, notices, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
-        pytest.skip("this container mounts nothing")
+        pytest.skip("mount is not permitted here")
     try:
         with pytest.raises(UserError, match="no queda espacio en el disco"):
             train.fit(config.replace(out=str(disk / "run")), notices)
@@ -118,7 +118,7 @@ def test_a_disk_of_a_megabyte_that_fills_up_is_a_sentence(config, notices, tmp_p
 
 @needs_kill
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_stop_the_command_line_keeps_where_it_was_and_says_how_to_go_on(csv, tmp_path, number, code):
+def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, tmp_path, number, code):
     def train_process(out):
         command = [sys.executable, "-m", "ocensa_nb", "train", "--data", csv, "--model", "tiny", "--epochs", "60"]
         command += ["--patience", "60", "--precision", "fp32", "--recipe", "cpu", "--out", out]
@@ -128,7 +128,7 @@ def test_asked_to_stop_the_command_line_keeps_where_it_was_and_says_how_to_go_on
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever the tests were started with
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # even if the test process ignores it
         )
 
     running = train_process(tmp_path / "run")
@@ -148,17 +148,17 @@ def test_asked_to_stop_the_command_line_keeps_where_it_was_and_says_how_to_go_on
     assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_going_on_gives_what_one_session_gives(cut_off, config, notices, tmp_path, capsys):
+def test_resume_after_stop_is_bit_identical(interrupted, config, notices, tmp_path, capsys):
     _, kept = CheckpointFiles(tmp_path / "run" / LAST).read()
     assert kept["at"]["step"] == 4
-    run = train.fit(cut_off, notices)
+    run = train.fit(interrupted, notices)
     assert f"Continúa «{run.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
     whole = train.fit(config.replace(out=str(tmp_path / "whole")), notices)
-    assert dying.content(run.path) == dying.content(whole.path)
+    assert crash.run_content(run.path) == crash.run_content(whole.path)
     assert steps(run) == steps(whole)
 
 
-def test_only_what_is_trained_is_kept(cut_off, tmp_path):
+def test_checkpoint_contains_only_trainable_weights(interrupted, tmp_path):
     with safe_open(tmp_path / "run" / LAST / FILES[0], framework="pt") as file:
         weights = [name for name in file.keys() if name.startswith("/engine/weights/")]  # noqa: SIM118
     names = {name.removeprefix("/engine/weights/") for name in weights}
@@ -174,38 +174,38 @@ def test_only_what_is_trained_is_kept(cut_off, tmp_path):
         ({"resume": "never"}, ["tiene una corrida sin terminar", "resume = 'auto'"]),
     ],
 )
-def test_another_training_in_its_folder_is_refused_with_the_fields_that_differ(cut_off, notices, changes, words):
+def test_resume_with_other_config_raises_user_error_naming_the_fields(interrupted, notices, changes, words):
     with pytest.raises(UserError) as refused:
-        train.fit(cut_off.replace(**changes), notices)
+        train.fit(interrupted.replace(**changes), notices)
     for word in words:
         assert word in str(refused.value)
 
 
-def test_other_notices_are_refused(cut_off, notices):
+def test_resume_with_other_notices_raises_user_error(interrupted, notices):
     other = dataclasses.replace(notices, fingerprint="otra")
     with pytest.raises(UserError, match="los avisos no son los mismos"):
-        train.fit(cut_off, other)
+        train.fit(interrupted, other)
 
 
-def test_where_a_run_is_kept_and_how_often_may_change(cut_off, notices):
-    assert train.fit(cut_off.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
+def test_resume_with_other_checkpoint_interval_or_workers_succeeds(interrupted, notices):
+    assert train.fit(interrupted.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
 
 
-def test_an_encoder_that_changed_is_refused(cut_off, notices, monkeypatch):
+def test_resume_with_changed_encoder_raises_user_error(interrupted, notices, monkeypatch):
     load = train.load_encoder
     monkeypatch.setattr(train, "load_encoder", lambda name, tokenizer, seed: load(name, tokenizer, seed + 1))
     with pytest.raises(UserError, match="el codificador «tiny» o su tokenizador han cambiado"):
-        train.fit(cut_off, notices)
+        train.fit(interrupted, notices)
 
 
-def test_another_machine_goes_on_and_says_so(cut_off, notices, monkeypatch, capsys):
+def test_resume_on_other_hardware_continues_and_reports_it(interrupted, notices, monkeypatch, capsys):
     here = train.environment.hardware()
     monkeypatch.setattr(train.environment, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
-    train.fit(cut_off, notices)
+    train.fit(interrupted, notices)
     assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): continúa bien" in capsys.readouterr().out
 
 
-def test_the_precision_of_then_is_kept_on_the_device_of_then(config, notices, tmp_path):
+def test_resume_on_same_device_keeps_the_precision(config, notices, tmp_path):
     metadata = {
         "device": "cpu",
         "precision": "bf16",
@@ -220,22 +220,20 @@ def test_the_precision_of_then_is_kept_on_the_device_of_then(config, notices, tm
     assert other["precision"] == "fp16"
 
 
-def test_a_random_state_of_more_gpus_than_there_are_is_put_back_as_far_as_it_goes():
+def test_restore_random_state_of_more_gpus_restores_the_cpu_state():
     state = random_state()
     drawn = torch.rand(3)
     restore_random_state([*state, torch.zeros(816, dtype=torch.uint8)] if not torch.cuda.is_available() else state)
     assert torch.equal(torch.rand(3), drawn)
 
 
-def test_another_version_goes_on_and_says_it_is_not_bit_for_bit(cut_off, notices, monkeypatch, capsys):
+def test_resume_with_other_versions_continues_and_warns(interrupted, notices, monkeypatch, capsys):
     monkeypatch.setattr(train.environment, "versions", lambda: {"torch": "9.9"})
-    train.fit(cut_off, notices)
+    train.fit(interrupted, notices)
     assert "(ahora 9.9): continúa bien, pero no quedará igual bit a bit" in capsys.readouterr().out
 
 
-def test_without_a_name_the_same_training_is_found_and_another_gets_the_next_number(
-    config, notices, tmp_path, monkeypatch
-):
+def test_fit_without_out_resumes_the_same_config_or_creates_a_numbered_run(config, notices, tmp_path, monkeypatch):
     root = tmp_path / "runs"
     with monkeypatch.context() as patch:
         StopAfter(patch, 4)
@@ -245,10 +243,10 @@ def test_without_a_name_the_same_training_is_found_and_another_gets_the_next_num
     assert train.fit(other, notices, root=root).path == root / "run-002"
     assert train.fit(config.replace(resume="never", epochs=1), notices, root=root).path == root / "run-003"
     assert train.fit(config, notices, root=root).path == root / "run-001"
-    assert train.fit(other, notices, root=root).path == root / "run-004"  # all are finished now
+    assert train.fit(other, notices, root=root).path == root / "run-004"  # all of them are finished
 
 
-def test_one_that_died_while_it_tidied_up_is_the_finished_run_that_it_is(run, config, notices, tmp_path):
+def test_fit_of_run_killed_during_cleanup_returns_the_finished_run(run, config, notices, tmp_path):
     out = shutil.copytree(run.path, tmp_path / "run")
     (out / LAST).mkdir()
     again = train.fit(config.replace(out=str(out)), notices)
@@ -256,13 +254,15 @@ def test_one_that_died_while_it_tidied_up_is_the_finished_run_that_it_is(run, co
     assert not (out / LAST).exists()
 
 
-def test_lines_of_a_session_that_died_before_its_first_checkpoint_are_not_there_twice(cut_off, notices, tmp_path):
+def test_resume_without_checkpoint_restarts_without_duplicate_history_lines(interrupted, notices, tmp_path):
     shutil.rmtree(tmp_path / "run" / LAST)
     assert [line[0] for line in steps(Run(tmp_path / "run", {}, {}))] == [1, 2, 3, 4]
-    assert [line[0] for line in steps(train.fit(cut_off, notices))] == list(range(1, 21))
+    assert [line[0] for line in steps(train.fit(interrupted, notices))] == list(range(1, 21))
 
 
-def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, config, notices, tmp_path, monkeypatch):
+def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
+    interrupted, config, notices, tmp_path, monkeypatch
+):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
     lock = resume._lock
 
@@ -277,15 +277,15 @@ def test_one_that_another_process_finished_meanwhile_is_left_alone(cut_off, conf
 
 
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
-def test_a_damaged_config_is_a_sentence(cut_off, notices, tmp_path, part):
+def test_resume_with_incomplete_config_raises_user_error(interrupted, notices, tmp_path, part):
     metadata = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
-    del metadata[part], metadata[run_folder.CHECKSUM]  # as an earlier version would have written it
+    del metadata[part], metadata[run_folder.CHECKSUM]  # as in earlier versions
     (tmp_path / "run" / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(UserError, match="dañada"):
-        train.fit(cut_off, notices)
+        train.fit(interrupted, notices)
 
 
-def test_a_disk_that_refuses_the_history_for_a_while_costs_no_line(config, notices, tmp_path, monkeypatch):
+def test_history_after_failed_writes_has_every_line(config, notices, tmp_path, monkeypatch):
     append, calls = Run.append_history, 0
 
     def refused_at_first(self, lines):
@@ -301,7 +301,7 @@ def test_a_disk_that_refuses_the_history_for_a_while_costs_no_line(config, notic
     assert [line[0] for line in steps(run)] == list(range(1, 21))
 
 
-def test_half_a_line_of_the_history_is_cut_off_with_what_is_beyond_the_checkpoint(tmp_path):
+def test_cut_history_removes_incomplete_line_and_lines_after_the_checkpoint(tmp_path):
     run = Run(tmp_path, {}, {})
     run.append_history([{"step": 1}, {"step": 2}])
     kept = run.settle_history()
@@ -316,21 +316,21 @@ def test_half_a_line_of_the_history_is_cut_off_with_what_is_beyond_the_checkpoin
     assert run.history() == []
 
 
-def test_a_finished_run_is_never_written_over(run, config, notices):
+def test_fit_with_out_of_finished_run_raises_user_error(run, config, notices):
     with pytest.raises(UserError, match="ya contiene otra corrida"):
         train.fit(config.replace(out=str(run.path)), notices)
 
 
-def test_a_damaged_checkpoint_is_a_sentence(cut_off, notices, tmp_path):
+def test_resume_with_damaged_checkpoints_raises_user_error(interrupted, notices, tmp_path):
     for content in (b"", b"no", None):
         for name in FILES:
             kept = tmp_path / "run" / LAST / name
             kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2] if content is None else content)
         with pytest.raises(UserError, match="dañado"):
-            train.fit(cut_off, notices)
+            train.fit(interrupted, notices)
 
 
-def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(config, notices, tmp_path):
+def test_fit_in_locked_folder_raises_and_after_kill_of_the_holder_succeeds(config, notices, tmp_path):
     out = tmp_path / "run"
     program = (
         "import sys, time; from pathlib import Path; from ocensa_nb.storage import resume\n"
@@ -348,7 +348,7 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(config, notice
     assert not (out / run_folder.LOCK).exists()
 
 
-def test_a_disk_without_locks_is_said_and_one_that_fails_is_a_sentence(tmp_path, monkeypatch, capsys):
+def test_lock_on_disk_without_locks_warns_and_on_failing_disk_raises(tmp_path, monkeypatch, capsys):
     def fails(number):
         def acquire(self, timeout):
             raise OSError(number, "in English")
@@ -365,7 +365,7 @@ def test_a_disk_without_locks_is_said_and_one_that_fails_is_a_sentence(tmp_path,
     assert resume._lock(tmp_path) is None
 
 
-def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notices, tmp_path):
+def test_fit_without_out_skips_a_locked_run_of_the_same_config(interrupted, config, notices, tmp_path):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
     lock = resume._lock(tmp_path / "runs/run-001")
     try:
@@ -374,7 +374,7 @@ def test_a_locked_run_of_the_same_training_is_left_alone(cut_off, config, notice
         lock.release()
 
 
-def test_a_second_ctrl_c_is_obeyed_at_once():
+def test_defer_signals_second_sigint_raises_keyboard_interrupt():
     with signals.defer_signals() as asked:
         signal.raise_signal(signal.SIGINT)
         assert asked.signal == signal.SIGINT
@@ -383,7 +383,7 @@ def test_a_second_ctrl_c_is_obeyed_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_step(tmp_path):
+def test_save_if_due_after_failed_write_raises_user_error(tmp_path):
     class Part:
         def state_dict(self):
             return {"weight": torch.ones(3)}
@@ -405,7 +405,7 @@ trees = st.recursive(
 
 
 @given(trees)
-def test_any_state_comes_back_as_it_was_taken_apart(tree):
+def test_unflatten_state_of_any_flattened_state_is_identical(tree):
     def same(a, b):
         if isinstance(a, torch.Tensor):
             return torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""What is no regular file is refused at once: a pipe would be waited for, and `/dev/zero` read without end."""
+"""Files that are not regular are rejected at once: a pipe would block, `/dev/zero` would never end."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from ocensa_nb.paths import ROOT
 from ocensa_nb.storage import manifest, run_folder
 from ocensa_nb.storage.run_folder import Run
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files in a folder")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes and devices")
 
 
 def pipe(path):
@@ -29,7 +29,7 @@ def endless(path):
 
 
 def enormous(path):
-    """Make a file of a terabyte that takes no disk."""
+    """Create a sparse file of one terabyte."""
     path.touch()
     os.truncate(path, 2**40)
 
@@ -53,7 +53,7 @@ def copy(run, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_special_file_as_data_is_refused(kind, suffix, tmp_path):
+def test_read_special_file_as_data_raises_user_error(kind, suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     SPECIAL[kind](path)
     with pytest.raises(UserError, match="ocupa más de" if kind == "enormous" else "no es un archivo normal"):
@@ -61,7 +61,7 @@ def test_special_file_as_data_is_refused(kind, suffix, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
-def test_special_config_of_a_run_without_manifest_is_refused(kind, copy):
+def test_load_run_without_manifest_and_special_config_raises_user_error(kind, copy):
     (copy / manifest.MANIFEST).unlink()
     (copy / run_folder.CONFIG).unlink()
     SPECIAL[kind](copy / run_folder.CONFIG)
@@ -71,7 +71,7 @@ def test_special_config_of_a_run_without_manifest_is_refused(kind, copy):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
-def test_special_file_in_a_run_is_refused(kind, name, copy):
+def test_load_run_with_special_file_names_the_file(kind, name, copy):
     (copy / name).unlink()
     SPECIAL[kind](copy / name)
     with pytest.raises(UserError, match=Path(name).name):
@@ -79,7 +79,7 @@ def test_special_file_in_a_run_is_refused(kind, name, copy):
 
 
 @pytest.mark.parametrize("name", [run_folder.CONFIG, run_folder.LABELS, run_folder.METRICS, run_folder.HISTORY])
-def test_enormous_file_in_a_run_is_refused_unread(name, copy):
+def test_load_run_with_huge_file_raises_user_error(name, copy):
     enormous(copy / name)
     with pytest.raises(UserError, match=name):
         Run.load(copy).history()
@@ -87,7 +87,7 @@ def test_enormous_file_in_a_run_is_refused_unread(name, copy):
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "special_tokens_map.json", "more.json"])
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
-def test_special_file_in_an_encoder_is_refused_by_name(kind, name, copy):
+def test_load_encoder_with_special_file_names_the_file(kind, name, copy):
     folder = copy / run_folder.ENCODER
     (folder / name).unlink(missing_ok=True)
     SPECIAL[kind](folder / name)
@@ -96,7 +96,7 @@ def test_special_file_in_an_encoder_is_refused_by_name(kind, name, copy):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
-def test_special_file_where_a_checkpoint_was_is_passed_over(kind, csv, tmp_path, monkeypatch, capsys):
+def test_resume_with_special_file_as_newest_checkpoint_uses_the_previous_one(kind, csv, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     train = ["train", "--model", "tiny", "--epochs", "1", "--data", str(csv), "--out", str(out)]
     with monkeypatch.context() as patch:
@@ -113,20 +113,20 @@ def test_special_file_where_a_checkpoint_was_is_passed_over(kind, csv, tmp_path,
     assert Run.load(out)
 
 
-def test_append_to_a_pipe_is_refused_without_waiting(tmp_path):
+def test_open_regular_to_append_to_a_pipe_raises_os_error(tmp_path):
     pipe(tmp_path / "history.jsonl")
     with pytest.raises(OSError, match="history"):
         open_regular(tmp_path / "history.jsonl", "ab")
 
 
-def test_file_of_more_bytes_than_allowed_is_refused_and_of_as_many_is_read(tmp_path):
+def test_read_regular_at_size_limit_succeeds_and_over_it_raises_os_error(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
     assert read_regular(tmp_path / "a", 5) == b"12345"
     with pytest.raises(OSError, match="ocupa más de"):
         read_regular(tmp_path / "a", 4)
 
 
-def test_command_line_refuses_a_pipe_as_data_in_one_line(tmp_path):
+def test_train_with_pipe_as_data_prints_one_line_error(tmp_path):
     pipe(tmp_path / "a.csv")
     command = [sys.executable, "-m", "ocensa_nb", "train", "--model", "tiny", "--data", str(tmp_path / "a.csv")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)

@@ -1,4 +1,4 @@
-"""What machine this is, what suits it, and the platforms that cannot be reached from a test, emulated."""
+"""Detection of hardware and platform, recommended recipe and precision, missing packages; platforms are simulated."""
 
 import sys
 import types
@@ -31,11 +31,11 @@ def machine(**changes):
         ((7, 5), [], False),
     ],
 )
-def test_a_gpu_is_usable_when_the_build_has_kernels_for_it(capability, architectures, runs):
+def test_has_kernels_for_gpu_capability_and_torch_build_is_correct(capability, architectures, runs):
     assert environment.has_kernels(capability, architectures) == runs
 
 
-def test_the_recipe_follows_the_hardware():
+def test_recommend_returns_the_recipe_for_the_hardware():
     assert environment.recommend(CPU)[0] == "cpu"
     assert environment.recommend(machine(**T4))[0] == "t4"
     assert environment.recommend(machine(**{**T4, "gpu_gib": 6.0}))[0] == "t4-small"
@@ -44,7 +44,7 @@ def test_the_recipe_follows_the_hardware():
     assert "T4" in why
 
 
-def test_the_advice_names_the_menu_of_the_platform():
+def test_gpu_advice_names_the_menu_of_the_platform():
     assert "Cambiar tipo de entorno" in environment.gpu_advice(machine(platform="colab"))
     assert "Accelerator → GPU T4" in environment.gpu_advice(
         machine(platform="kaggle", gpu="Tesla P100", capability="6.0")
@@ -53,17 +53,17 @@ def test_the_advice_names_the_menu_of_the_platform():
     assert "CPU" in environment.gpu_advice(CPU)
 
 
-def test_the_platform_is_known_by_what_it_sets(monkeypatch):
+def test_platform_is_detected_by_environment_variables(monkeypatch):
     for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
     assert environment.platform() == "local"
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     assert environment.platform() == "colab"
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")  # Kaggle's image has Colab's variable too
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")  # Kaggle's image sets Colab's variable too
     assert environment.platform() == "kaggle"
 
 
-def test_drive_is_mounted_in_colab_only_and_a_refusal_is_a_sentence(monkeypatch, tmp_path):
+def test_mount_drive_outside_colab_or_without_permission_raises_user_error(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="solo se puede montar en Colab"):
         session.mount_drive()
 
@@ -80,13 +80,13 @@ def test_drive_is_mounted_in_colab_only_and_a_refusal_is_a_sentence(monkeypatch,
         session.mount_drive()
 
 
-def test_what_is_missing_is_found_and_torch_is_never_on_the_list(tmp_path):
+def test_missing_requirements_lists_unmet_ones_but_never_torch(tmp_path):
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("torch>=999  # never\nnumpy>=1.0\nnumpy>=999\n\nno-such-package>=1  # why\n# comment\n")
     assert session.missing_requirements(requirements) == ["numpy>=999", "no-such-package>=1"]
 
 
-def test_installing_pins_the_torch_there_is(monkeypatch, tmp_path):
+def test_install_missing_pins_the_installed_torch(monkeypatch, tmp_path):
     calls = []
 
     def fake_run(command, **_):
@@ -103,7 +103,7 @@ def test_installing_pins_the_torch_there_is(monkeypatch, tmp_path):
         session.install_missing(tmp_path / "requirements.txt")
 
 
-def test_precision_is_measured_on_a_cpu_and_follows_capability_on_a_gpu(monkeypatch):
+def test_resolve_precision_auto_uses_capability_on_gpu_and_measurement_on_cpu(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert precision.resolve_precision("auto", cpu) in ("fp32", "bf16")
     for capability, expected in (((7, 5), "fp16"), ((8, 0), "bf16")):
@@ -114,14 +114,14 @@ def test_precision_is_measured_on_a_cpu_and_follows_capability_on_a_gpu(monkeypa
         precision.resolve_precision("tf32", cpu)
 
 
-def test_measuring_precisions_leaves_the_random_state_alone():
+def test_fastest_on_cpu_leaves_random_state_unchanged():
     state = torch.get_rng_state()
     precision.fastest_on_cpu.cache_clear()
     precision.fastest_on_cpu()
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_bf16_on_a_gpu_that_emulates_it_becomes_fp16_and_is_reported(monkeypatch):
+def test_resolve_precision_bf16_on_gpu_without_bf16_is_fp16_and_reported(monkeypatch):
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None: (7, 5))
     assert precision.resolve_precision("bf16", cuda) == "fp16"
@@ -133,7 +133,7 @@ def test_bf16_on_a_gpu_that_emulates_it_becomes_fp16_and_is_reported(monkeypatch
     assert precision.replacement_note("bf16", "bf16", cuda) == ""
 
 
-def test_bf16_on_a_cpu_without_its_units_is_reported(monkeypatch):
+def test_replacement_note_of_bf16_on_cpu_without_speed_up_warns(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(precision, "fastest_on_cpu", lambda: "fp32")
     assert "no calcula más rápido en bf16" in precision.replacement_note("bf16", "bf16", cpu)
@@ -142,7 +142,7 @@ def test_bf16_on_a_cpu_without_its_units_is_reported(monkeypatch):
     assert precision.replacement_note("auto", "fp32", cpu) == ""
 
 
-def test_this_machine_is_described_in_spanish():
+def test_describe_hardware_has_spanish_labels():
     metadata = environment.describe(environment.hardware())
     assert {"Plataforma", "GPU", "Núcleos de CPU", "Memoria RAM", "Disco libre", "torch"} <= set(metadata)
 
@@ -150,12 +150,12 @@ def test_this_machine_is_described_in_spanish():
 @pytest.mark.parametrize(
     ("text", "cores"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", sys.maxsize), ("", sys.maxsize)]
 )
-def test_a_container_is_granted_what_its_limit_says(tmp_path, text, cores):
+def test_quota_of_container_is_read_from_cpu_max(tmp_path, text, cores):
     (tmp_path / "cpu.max").write_text(text)
     assert environment._quota(tmp_path / "cpu.max") == cores
     assert environment._quota(tmp_path / "none") == sys.maxsize
 
 
-def test_torch_computes_with_no_more_threads_than_it_is_granted(monkeypatch):
+def test_threads_does_not_exceed_available_cores(monkeypatch):
     monkeypatch.setattr(environment, "cores", lambda: 1)
     assert environment.threads() == 1

@@ -1,4 +1,4 @@
-"""Two checkpoint files: written in turn and in place, verified by their checksum, the newest valid one read."""
+"""Two alternating checkpoint files, verified by checksum; the newest valid one is read."""
 
 import os
 
@@ -11,14 +11,14 @@ from ocensa_nb.files import tensors as tensor_files
 from ocensa_nb.storage.checkpoint_files import CHECKSUM, DTYPES, FILES, CheckpointFiles
 from ocensa_nb.storage.run_folder import LAST
 from ocensa_nb.training import train
-from tests.helpers import dying
+from tests.helpers import crash
 
 TENSORS = {"/w": torch.arange(3.0), "/n": torch.tensor(7), "/mask": torch.tensor([True, False, True])}
 
 
 @pytest.fixture
-def two(tmp_path):
-    """Return a folder with the checkpoints 2, in the first file, and 1, in the second."""
+def checkpoints(tmp_path):
+    """Return a folder with checkpoint 2 in the first file and checkpoint 1 in the second."""
     files = CheckpointFiles(tmp_path)
     for step in range(3):
         files.write({"/w": torch.full((5,), float(step))}, {"step": step})
@@ -31,7 +31,7 @@ def flip(path, position, bit):
     path.write_bytes(content)
 
 
-def test_checkpoints_alternate_between_two_files_in_place(tmp_path):
+def test_write_checkpoints_alternates_between_two_files_in_place(tmp_path):
     files, places = CheckpointFiles(tmp_path), []
     for step in range(6):
         files.write(TENSORS, {"step": step})
@@ -41,7 +41,7 @@ def test_checkpoints_alternate_between_two_files_in_place(tmp_path):
     assert all(place == places[-1] for place in places[1:])
 
 
-def test_checkpoint_is_a_safetensors_file_of_any_dtype(tmp_path):
+def test_write_checkpoint_of_any_dtype_is_a_valid_safetensors_file(tmp_path):
     tensors = {str(dtype): torch.ones(3, 2).to(dtype) for dtype in DTYPES} | {
         "empty": torch.empty(0, 4),
         "scalar": torch.tensor(1.5),
@@ -54,7 +54,7 @@ def test_checkpoint_is_a_safetensors_file_of_any_dtype(tmp_path):
     assert all(read[name].dtype == tensor.dtype for name, tensor in tensors.items())
 
 
-def test_smaller_checkpoint_over_a_larger_one_is_cut_to_its_length(tmp_path):
+def test_smaller_checkpoint_over_a_larger_one_truncates_the_file(tmp_path):
     files = CheckpointFiles(tmp_path)
     for size in (1000, 1000, 10):
         files.write({"/w": torch.zeros(size)}, size)
@@ -62,73 +62,71 @@ def test_smaller_checkpoint_over_a_larger_one_is_cut_to_its_length(tmp_path):
     assert CheckpointFiles(tmp_path).read()[1] == 10
 
 
-def test_any_flipped_bit_is_detected_and_the_other_checkpoint_is_read(two, capsys):
-    newest = two / FILES[0]
+def test_read_checkpoint_with_any_flipped_bit_falls_back_to_the_previous_one(checkpoints, capsys):
+    newest = checkpoints / FILES[0]
     whole = newest.read_bytes()
     for position in range(len(whole)):
         flip(newest, position, position % 8)
-        tensors, state = CheckpointFiles(two).read()
+        tensors, state = CheckpointFiles(checkpoints).read()
         assert state == {"step": 1}, position
         assert torch.equal(tensors["/w"], torch.ones(5))
         assert f"«{newest}» está incompleto o dañado: se usa «{FILES[1]}»" in capsys.readouterr().out
         newest.write_bytes(whole)
-    assert CheckpointFiles(two).read()[1] == {"step": 2}
+    assert CheckpointFiles(checkpoints).read()[1] == {"step": 2}
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
-def test_checkpoint_cut_short_is_detected_and_the_other_is_read(two, share):
-    os.truncate(two / FILES[0], int(share * (two / FILES[0]).stat().st_size))
-    assert CheckpointFiles(two).read()[1] == {"step": 1}
+def test_read_truncated_checkpoint_falls_back_to_the_previous_one(checkpoints, share):
+    os.truncate(checkpoints / FILES[0], int(share * (checkpoints / FILES[0]).stat().st_size))
+    assert CheckpointFiles(checkpoints).read()[1] == {"step": 1}
 
 
-def test_checkpoint_after_a_damaged_one_is_written_over_it(two):
-    flip(two / FILES[0], 200, 0)
-    files = CheckpointFiles(two)
+def test_write_after_damaged_checkpoint_overwrites_it(checkpoints):
+    flip(checkpoints / FILES[0], 200, 0)
+    files = CheckpointFiles(checkpoints)
     files.read()
-    intact = (two / FILES[1]).read_bytes()
+    intact = (checkpoints / FILES[1]).read_bytes()
     files.write({"/w": torch.zeros(5)}, {"step": 9})
-    assert (two / FILES[1]).read_bytes() == intact
-    assert CheckpointFiles(two).read()[1] == {"step": 9}
+    assert (checkpoints / FILES[1]).read_bytes() == intact
+    assert CheckpointFiles(checkpoints).read()[1] == {"step": 9}
 
 
-def test_checkpoint_that_failed_is_written_again_to_the_same_file(two, monkeypatch):
-    files = CheckpointFiles(two)
+def test_write_after_failed_write_uses_the_same_file(checkpoints, monkeypatch):
+    files = CheckpointFiles(checkpoints)
     files.read()
-    intact = (two / FILES[0]).read_bytes()
+    intact = (checkpoints / FILES[0]).read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(UserError, match="no queda espacio"):
             files.write({"/w": torch.zeros(5)}, {"step": 3})
     files.write({"/w": torch.zeros(5)}, {"step": 4})
-    assert (two / FILES[0]).read_bytes() == intact
-    assert CheckpointFiles(two).read()[1] == {"step": 4}
+    assert (checkpoints / FILES[0]).read_bytes() == intact
+    assert CheckpointFiles(checkpoints).read()[1] == {"step": 4}
 
 
-def test_two_damaged_checkpoints_are_refused(two):
+def test_read_two_damaged_checkpoints_raises_user_error(checkpoints):
     for name in FILES:
-        flip(two / name, 200, 3)
+        flip(checkpoints / name, 200, 3)
     with pytest.raises(UserError, match="ningún punto de control válido"):
-        CheckpointFiles(two).read()
+        CheckpointFiles(checkpoints).read()
 
 
-def test_training_whose_newest_checkpoint_has_a_flipped_bit_resumes_from_the_one_before(
-    run, stopped, notices, tmp_path, capsys
-):
+def test_resume_with_flipped_bit_in_newest_checkpoint_uses_the_previous_one(run, stopped, notices, tmp_path, capsys):
     last = tmp_path / "run" / LAST
     newest = max((last / name for name in FILES), key=lambda path: path.stat().st_mtime_ns)
     flip(newest, newest.stat().st_size // 2, 5)
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
     said = capsys.readouterr().out
     assert f"«{newest}» está incompleto o dañado" in said
     assert "desde la época 1, paso 0 de 10" in said
 
 
-def test_single_checkpoint_without_checksum_of_an_older_version_is_resumed(run, stopped, notices, tmp_path, capsys):
+def test_resume_from_checkpoint_without_checksum_is_bit_identical(run, stopped, notices, tmp_path, capsys):
     last = tmp_path / "run" / LAST
     tensors, state = CheckpointFiles(last).read()
     del tensors[CHECKSUM]
     for name in FILES:
         (last / name).unlink()
     tensor_files.write(last / FILES[0], tensors, state)
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
     assert "desde la época 1, paso 4 de 10" in capsys.readouterr().out

@@ -1,6 +1,6 @@
-"""Runs that an earlier version of the program wrote, kept as files: they open, and an interrupted one resumes.
+"""Runs written by commit 261e85b: the finished one loads, the interrupted one resumes.
 
-They were written by commit 261e85b on 120 synthetic notices (seed 3), with the encoder `tiny` and two epochs.
+They were trained on 120 synthetic notices (seed 3) with the encoder `tiny` for two epochs.
 """
 
 import json
@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory):
-    """Return a run of the same training by this version."""
+    """Return an uninterrupted run of the same training by the current version."""
     out = tmp_path_factory.mktemp("runs") / "run"
     return train.fit(from_recipe("cpu", {**SETTINGS, "data": str(data), "out": str(out)}))
 
@@ -43,8 +43,8 @@ def weights(run):
     return encoder | load_file(run / run_folder.HEADS)
 
 
-def is_the_machine_of_then():
-    """Return whether sums are rounded here as they were when the files were written."""
+def is_original_machine():
+    """Return whether CPU, threads and versions are those that wrote the files, so that rounding is the same."""
     then = json.loads((WRITTEN / "machine.json").read_text())
     versions = run_folder.read_config(WRITTEN / "finished")["versions"]
     processors = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -52,14 +52,14 @@ def is_the_machine_of_then():
 
 
 def assert_same(found, expected):
-    """Compare weights: bit by bit on the machine that wrote the files, else nearly."""
-    tolerance = {"rtol": 0, "atol": 0} if is_the_machine_of_then() else {"rtol": 1e-5, "atol": 1e-6}
+    """Compare weights: exactly on the machine that wrote the files, else within a tolerance."""
+    tolerance = {"rtol": 0, "atol": 0} if is_original_machine() else {"rtol": 1e-5, "atol": 1e-6}
     assert found.keys() == expected.keys()
     for name in found:
         torch.testing.assert_close(found[name], expected[name], **tolerance, msg=name)
 
 
-def test_finished_run_opens_with_a_warning_and_scores_as_it_did(data, tmp_path, capsys):
+def test_load_finished_run_of_earlier_version_warns_and_scores_the_same(data, tmp_path, capsys):
     run = Run.load(shutil.copytree(WRITTEN / "finished", tmp_path / "run"))
     assert "versión anterior" in capsys.readouterr().out
     notices = train.load_notices(run.config.replace(data=str(data)))
@@ -69,13 +69,11 @@ def test_finished_run_opens_with_a_warning_and_scores_as_it_did(data, tmp_path, 
     assert scores == pytest.approx(run.metrics["test"])
 
 
-def test_finished_run_has_the_weights_that_this_version_trains(uninterrupted):
+def test_fit_reproduces_the_weights_of_the_earlier_version(uninterrupted):
     assert_same(weights(WRITTEN / "finished"), weights(uninterrupted.path))
 
 
-def test_interrupted_training_resumes_and_ends_with_the_weights_of_one_that_was_not(
-    data, uninterrupted, tmp_path, capsys
-):
+def test_resume_run_of_earlier_version_gives_the_weights_of_an_uninterrupted_run(data, uninterrupted, tmp_path, capsys):
     folder = shutil.copytree(WRITTEN / "interrupted", tmp_path / "run")
     run = train.fit(from_recipe("cpu", {**SETTINGS, "data": str(data), "out": str(folder)}))
     assert "Continúa" in capsys.readouterr().out

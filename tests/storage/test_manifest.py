@@ -1,4 +1,4 @@
-"""The manifest of a run: every damaged file is detected and named, and so is every damaged file of `last/`."""
+"""Manifest of a run: damage of any file, also in `last/`, is detected and the file is named."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.storage.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
-from tests.helpers import dying
+from tests.helpers import crash
 
 FLIPS = 200
 
@@ -26,7 +26,7 @@ def copy(run, tmp_path):
 
 
 def flip(path, draw):
-    """Flip one random bit of a file; return what it was."""
+    """Flip a random bit of a file; return the original content."""
     whole = path.read_bytes()
     content = bytearray(whole)
     position = draw.randrange(len(content))
@@ -35,8 +35,8 @@ def flip(path, draw):
     return whole
 
 
-def as_earlier(run):
-    """Turn a finished run into one of a version without manifests."""
+def remove_manifest(run):
+    """Convert a finished run to the format of versions without manifest."""
     metadata = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     metadata.pop("sha256", None)
     metadata["files"] = checksums.compute(run, (LABELS, HEADS, ENCODER))
@@ -44,7 +44,7 @@ def as_earlier(run):
     (run / MANIFEST).unlink(missing_ok=True)
 
 
-def test_flipped_bits_of_any_file_are_detected_and_the_file_is_named(copy, stopped, tmp_path, capsys):
+def test_load_run_with_flipped_bit_in_any_file_names_the_file(copy, stopped, tmp_path, capsys):
     draw = random.Random(13)
     last = tmp_path / "run" / LAST
     files = sorted(path for path in copy.rglob("*") if path.is_file()) + [last / name for name in FILES]
@@ -66,14 +66,14 @@ def test_flipped_bits_of_any_file_are_detected_and_the_file_is_named(copy, stopp
 
 
 @pytest.mark.parametrize("name", [CONFIG, LABELS, METRICS, HISTORY])
-def test_changed_text_of_a_finished_run_is_rejected_with_its_name(copy, name):
+def test_load_run_with_changed_text_file_names_the_file(copy, name):
     text = (copy / name).read_text(encoding="utf-8")
     (copy / name).write_text(text.replace("1", "2", 1), encoding="utf-8")
     with pytest.raises(UserError, match=rf"El archivo {name} .*no es el que se guardó"):
         Run.load(copy)
 
 
-def test_evaluate_of_run_with_changed_seed_is_rejected(copy):
+def test_evaluate_run_with_changed_seed_raises_user_error(copy):
     metadata = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
     metadata["config"]["seed"] = 7
     (copy / CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
@@ -82,25 +82,25 @@ def test_evaluate_of_run_with_changed_seed_is_rejected(copy):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"files": []}', '{"files": {}}', "\ud800"])
-def test_damaged_manifest_is_rejected_with_its_name(copy, content):
+def test_load_run_with_damaged_manifest_raises_user_error(copy, content):
     (copy / MANIFEST).write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(UserError, match=rf"{MANIFEST}.*dañado"):
         Run.load(copy)
 
 
-def test_run_whose_manifest_is_gone_is_rejected(copy):
+def test_load_run_without_manifest_raises_user_error(copy):
     (copy / MANIFEST).unlink()
     with pytest.raises(UserError, match=rf"le falta {MANIFEST}"):
         Run.load(copy)
 
 
-def test_manifest_does_not_cover_the_animation(copy):
+def test_load_run_with_changed_gif_succeeds(copy):
     (copy / run_folder.GIF).write_bytes(b"GIF89a")
     assert Run.load(copy)
 
 
-def test_run_without_manifest_of_earlier_version_opens_with_a_warning(run, copy, capsys):
-    as_earlier(copy)
+def test_load_run_of_earlier_version_without_manifest_warns(run, copy, capsys):
+    remove_manifest(copy)
     opened = Run.load(copy)
     said = capsys.readouterr().out
     assert f"La corrida «{copy}» es de una versión anterior, sin {MANIFEST}" in said
@@ -110,15 +110,15 @@ def test_run_without_manifest_of_earlier_version_opens_with_a_warning(run, copy,
 
 
 @pytest.mark.parametrize("name", [LABELS, HEADS, f"{ENCODER}/tokenizer.json"])
-def test_damaged_file_that_an_earlier_version_sealed_is_rejected_with_its_name(copy, name):
-    as_earlier(copy)
+def test_load_run_of_earlier_version_with_damaged_file_names_the_file(copy, name):
+    remove_manifest(copy)
     flip(copy / name, random.Random(1))
     with pytest.raises(UserError, match=f"El archivo {name}"):
         Run.load(copy)
 
 
-def test_earlier_run_that_was_not_tidied_up_is_finished(run, config, notices, copy):
-    as_earlier(copy)
+def test_fit_finished_run_of_earlier_version_removes_its_checkpoints(run, config, notices, copy):
+    remove_manifest(copy)
     (copy / LAST).mkdir()
     again = train.fit(config.replace(out=str(copy)), notices)
     assert again.metrics == run.metrics
@@ -126,26 +126,24 @@ def test_earlier_run_that_was_not_tidied_up_is_finished(run, config, notices, co
     assert not (copy / MANIFEST).exists()
 
 
-def test_run_interrupted_before_its_manifest_is_not_finished_and_resumes_with_one(
-    run, config, notices, tmp_path, monkeypatch
-):
+def test_resume_run_interrupted_before_its_manifest_is_bit_identical(run, config, notices, tmp_path, monkeypatch):
     settings = config.replace(out=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "compute", interrupted)
+        patch.setattr(manifest, "compute", raise_keyboard_interrupt)
         with pytest.raises(AskedToStopError):
             train.fit(settings, notices)
     assert (tmp_path / "run" / METRICS).exists()
     assert not manifest.is_finished(tmp_path / "run")
     assert run_folder.finished(tmp_path) == []
-    assert dying.content(train.fit(settings, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(settings, notices).path) == crash.run_content(run.path)
     assert Run.load(tmp_path / "run").config == settings
 
 
-def interrupted(*_):
+def raise_keyboard_interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_flipped_bits_of_an_unfinished_config_are_detected_unless_they_only_hit_its_checksum_key(stopped, tmp_path):
+def test_read_config_of_unfinished_run_with_flipped_bit_is_detected_or_unchanged(stopped, tmp_path):
     path, draw = tmp_path / "run" / CONFIG, random.Random(13)
     kept = run_folder.read_config(path.parent)
     detected = 0
@@ -162,7 +160,7 @@ def test_flipped_bits_of_an_unfinished_config_are_detected_unless_they_only_hit_
 
 
 @pytest.mark.parametrize(("field", "value"), [("seed", 43), ("precision", "bf16")])
-def test_resume_of_run_with_changed_config_is_rejected_with_its_name(stopped, notices, tmp_path, field, value):
+def test_resume_run_with_changed_config_names_the_file(stopped, notices, tmp_path, field, value):
     path = tmp_path / "run" / CONFIG
     metadata = json.loads(path.read_text(encoding="utf-8"))
     (metadata if field in metadata else metadata["config"])[field] = value
@@ -172,15 +170,13 @@ def test_resume_of_run_with_changed_config_is_rejected_with_its_name(stopped, no
             train.fit(settings, notices)
 
 
-def test_damaged_labels_of_an_interrupted_run_are_written_again(run, stopped, notices, tmp_path):
+def test_resume_run_with_damaged_labels_rewrites_them(run, stopped, notices, tmp_path):
     flip(tmp_path / "run" / LABELS, random.Random(2))
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
 
 
-def test_damaged_history_of_an_interrupted_run_is_printed_and_the_training_resumes(
-    run, stopped, notices, tmp_path, capsys
-):
+def test_resume_run_with_damaged_history_warns_and_is_bit_identical(run, stopped, notices, tmp_path, capsys):
     path = tmp_path / "run" / HISTORY
     path.write_text(path.read_text(encoding="utf-8").replace('"step": 2', '"step": 3', 1), encoding="utf-8")
-    assert dying.content(train.fit(stopped, notices).path) == dying.content(run.path)
+    assert crash.run_content(train.fit(stopped, notices).path) == crash.run_content(run.path)
     assert f"El historial «{path}» está dañado" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The run folder: any Hugging Face tool opens it, nothing in it is written over, damage is a sentence."""
+"""Run folder: its files, loading with transformers, no overwriting, and errors for missing or damaged files."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from ocensa_nb.storage import run_folder
 from ocensa_nb.storage.run_folder import Run
 
 
-def test_the_folder_holds_what_the_design_says(run):
+def test_run_folder_contains_the_documented_files_and_metadata(run):
     names = {path.name for path in run.path.iterdir()}
     results = {"config.json", "labels.json", "encoder", "heads.safetensors", "history.jsonl", "metrics.json"}
     assert names == results | {"manifest.json"}
@@ -21,7 +21,7 @@ def test_the_folder_holds_what_the_design_says(run):
     assert metadata["fingerprint"] == run.config.fingerprint()
 
 
-def test_the_encoder_opens_with_transformers_alone(run, notices):
+def test_encoder_of_run_loads_with_plain_transformers(run, notices):
     from transformers import AutoModel, AutoTokenizer
 
     encoder = AutoModel.from_pretrained(run.path / "encoder").eval()
@@ -36,11 +36,11 @@ def test_the_encoder_opens_with_transformers_alone(run, notices):
         assert torch.equal(encoder(input_ids=ids, attention_mask=mask).last_hidden_state, ours)
 
 
-def test_a_config_survives_the_round_trip(run):
+def test_load_run_returns_the_saved_config(run):
     assert Run.load(run.path).config == run.config
 
 
-def test_a_folder_with_anything_in_it_is_never_written_to(run, tmp_path):
+def test_free_folder_that_is_not_empty_raises_user_error_and_keeps_its_files(run, tmp_path):
     with pytest.raises(UserError, match="ya contiene otra corrida"):
         run_folder.free_folder(run.path)
     (tmp_path / "nota.txt").write_text("mía")
@@ -49,12 +49,12 @@ def test_a_folder_with_anything_in_it_is_never_written_to(run, tmp_path):
     assert (tmp_path / "nota.txt").read_text() == "mía"
 
 
-def test_an_empty_out_takes_the_next_free_number(tmp_path, monkeypatch):
+def test_free_folder_without_name_returns_the_next_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [str(run_folder.free_folder("")) for _ in range(2)] == ["runs/run-001", "runs/run-002"]
 
 
-def test_the_latest_finished_run_is_found_and_none_is_a_sentence(run, tmp_path):
+def test_latest_returns_the_last_finished_run_or_raises_user_error(run, tmp_path):
     with pytest.raises(UserError, match="03_train"):
         run_folder.latest(tmp_path)
     shutil.copytree(run.path, tmp_path / "run-001")
@@ -62,13 +62,13 @@ def test_the_latest_finished_run_is_found_and_none_is_a_sentence(run, tmp_path):
     assert run_folder.latest(tmp_path) == tmp_path / "run-001"
 
 
-def test_a_missing_run_is_a_sentence_that_names_those_there_are(run):
+def test_load_missing_run_raises_user_error_listing_existing_runs(run):
     with pytest.raises(UserError, match=f"No existe.*{run.path.name}"):
         Run.load(run.path.parent / "otra")
 
 
 @pytest.mark.parametrize("name", ["config.json", "labels.json", "metrics.json", "heads.safetensors", "encoder"])
-def test_a_run_without_one_of_its_files_is_a_sentence_that_names_it(run, tmp_path, name):
+def test_load_run_with_missing_file_names_the_file(run, tmp_path, name):
     copy = shutil.copytree(run.path, tmp_path / "run")
     shutil.rmtree(copy / name) if (copy / name).is_dir() else (copy / name).unlink()
     with pytest.raises(UserError, match=name):
@@ -87,14 +87,14 @@ def test_a_run_without_one_of_its_files_is_a_sentence_that_names_it(run, tmp_pat
         ("encoder/config.json", "{}"),
     ],
 )
-def test_a_damaged_file_is_a_sentence(run, tmp_path, name, content):
+def test_load_run_with_damaged_file_raises_user_error(run, tmp_path, name, content):
     copy = shutil.copytree(run.path, tmp_path / "run")
     (copy / name).write_text(content)
     with pytest.raises(UserError):
         saved_model.load_model(Run.load(copy))
 
 
-def test_a_history_cut_short_by_a_crash_keeps_its_whole_lines(run, tmp_path):
+def test_history_with_incomplete_last_line_returns_the_complete_lines(run, tmp_path):
     copy = shutil.copytree(run.path, tmp_path / "run")
     with open(copy / "history.jsonl", "a") as file:
         file.write('{"step": 99, "lo')

@@ -1,4 +1,4 @@
-"""Numbers that stop being numbers: caught on their step, named, not applied, counted; and three in a row are enough."""
+"""Non-finite steps: detected, reported, skipped and counted; training stops after N in a row."""
 
 import math
 import re
@@ -17,8 +17,8 @@ from ocensa_nb.training import nonfinite, time_estimate, train
 from ocensa_nb.training.nonfinite import NonFiniteGuard
 
 
-def poison(monkeypatch, steps, head=1, value=math.nan):
-    """Make the loss of a head not finite in those steps of the training, counted from 1."""
+def make_loss_non_finite(monkeypatch, steps, head=1, value=math.nan):
+    """Multiply the loss of a head by a non-finite value in the given steps, counted from 1."""
     step, call, made = Engine.step, Objective.__call__, [0]
     monkeypatch.setattr(time_estimate, "estimate_time", lambda *_: time_estimate.Estimate(1, 1, 0))  # it steps too
 
@@ -37,10 +37,10 @@ def poison(monkeypatch, steps, head=1, value=math.nan):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_step_that_is_not_finite_changes_nothing_is_named_and_the_training_goes_on(
+def test_fit_with_non_finite_steps_skips_reports_and_continues(
     config, notices, tmp_path, monkeypatch, capsys, precision, value
 ):
-    poison(monkeypatch, {3, 4}, value=value)
+    make_loss_non_finite(monkeypatch, {3, 4}, value=value)
     run = train.fit(config.replace(out=str(tmp_path / "run"), precision=precision, epochs=1), notices)
     said = capsys.readouterr()
     text = said.out + said.err
@@ -57,8 +57,8 @@ def test_a_step_that_is_not_finite_changes_nothing_is_named_and_the_training_goe
     plots.learning_curves(run)
 
 
-def test_the_rows_named_are_those_of_the_step(config, notices, tmp_path, monkeypatch, capsys):
-    poison(monkeypatch, {2})
+def test_fit_with_non_finite_step_reports_the_rows_of_that_step(config, notices, tmp_path, monkeypatch, capsys):
+    make_loss_non_finite(monkeypatch, {2})
     seen = {}
     rows_of = train.step_loader
 
@@ -75,12 +75,12 @@ def test_the_rows_named_are_those_of_the_step(config, notices, tmp_path, monkeyp
     assert f"filas útiles {named} y {len(seen['rows']) - nonfinite.ROWS_NAMED} más" in said.out + said.err
 
 
-def test_three_in_a_row_stop_the_training_with_advice_and_the_last_good_weights_kept(
+def test_fit_with_three_non_finite_steps_in_a_row_raises_and_saves_finite_weights(
     config, notices, tmp_path, monkeypatch
 ):
     settings = config.replace(out=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        poison(patch, {5, 6, 7})
+        make_loss_non_finite(patch, {5, 6, 7})
         with pytest.raises(
             DivergedError, match=r"3 pasos seguidos .*«causa».*learning_rate y head_learning_rate menores"
         ):
@@ -92,20 +92,20 @@ def test_three_in_a_row_stop_the_training_with_advice_and_the_last_good_weights_
     assert all(values.isfinite().all() for values in kept.values())
 
 
-def test_two_in_a_row_twice_do_not_stop_it(config, notices, tmp_path, monkeypatch):
-    poison(monkeypatch, {2, 3, 5, 6})
+def test_fit_with_two_non_finite_steps_in_a_row_twice_continues(config, notices, tmp_path, monkeypatch):
+    make_loss_non_finite(monkeypatch, {2, 3, 5, 6})
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     assert run.metadata["skipped_steps"] == 4
 
 
-def test_the_schedule_does_not_count_a_skipped_step(config, notices, tmp_path, monkeypatch):
-    poison(monkeypatch, {3})
+def test_schedule_does_not_advance_on_a_skipped_step(config, notices, tmp_path, monkeypatch):
+    make_loss_non_finite(monkeypatch, {3})
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     rates = [line["lr"] for line in run.history() if "step" in line]
     assert rates[3] == rates[2]
 
 
-def test_a_loss_scaler_may_overflow_many_times_before_it_is_a_fault():
+def test_guard_with_loss_scaling_raises_only_at_the_higher_limit():
     watch = NonFiniteGuard(["causa"], scaled=True)
     for _ in range(nonfinite.LIMIT_SCALED - 1):
         assert watch.see([1.0], math.inf) == "la norma del gradiente es inf"
@@ -116,9 +116,9 @@ def test_a_loss_scaler_may_overflow_many_times_before_it_is_a_fault():
     assert watch.skipped == nonfinite.LIMIT_SCALED
 
 
-def test_three_in_a_row_are_too_many_whatever_was_read_with_them_and_a_resume_has_three_more():
+def test_guard_raises_after_three_in_a_row_and_resume_restarts_the_count():
     watch = NonFiniteGuard(["causa"], scaled=False)
-    for norm in (math.nan, math.nan, math.nan, 1.0):  # a GPU's steps are read ten at a time
+    for norm in (math.nan, math.nan, math.nan, 1.0):  # on a GPU several steps are checked at once
         watch.see([1.0], norm)
     with pytest.raises(DivergedError):
         watch.check()
@@ -133,7 +133,7 @@ def test_three_in_a_row_are_too_many_whatever_was_read_with_them_and_a_resume_ha
         again.check()
 
 
-def test_a_fused_optimiser_skips_on_the_device_and_steps_again_after():
+def test_step_if_finite_with_fused_adamw_skips_and_then_steps_normally():
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight], fused=True)
     weight.grad = torch.full((3,), math.nan)

@@ -1,4 +1,4 @@
-"""The expected time comes from steps of this training, which then goes on as if they had never been made."""
+"""Time estimate from real steps, without effect on the training that follows."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from ocensa_nb.training import time_estimate, train
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_measuring_changes_nothing_of_the_training(config, notices, tmp_path, monkeypatch, precision):
+def test_time_estimate_does_not_change_losses_or_metrics(config, notices, tmp_path, monkeypatch, precision):
     settings = config.replace(precision=precision, epochs=1)
     runs = [train.fit(settings.replace(out=str(tmp_path / "measured")), notices)]
     monkeypatch.setattr(time_estimate, "estimate_time", lambda *_: time_estimate.Estimate(1.0, 1.0, 0.0))
@@ -19,7 +19,7 @@ def test_measuring_changes_nothing_of_the_training(config, notices, tmp_path, mo
     assert runs[0].metrics == runs[1].metrics
 
 
-def test_an_estimate_adds_up_the_steps_of_every_size_and_the_scorings(config, notices, monkeypatch):
+def test_estimate_time_sums_steps_by_size_and_scoring(config, notices, monkeypatch):
     from ocensa_nb.encoders import loading, token_table
     from ocensa_nb.engine import batching, step
 
@@ -29,7 +29,7 @@ def test_an_estimate_adds_up_the_steps_of_every_size_and_the_scorings(config, no
     cpu = torch.device("cpu")
     made = step.build(config, notices, table, model, "fp32", cpu)
     loader, sampler = batching.step_loader(made.table, notices, config, cpu)
-    # A step of one second a hundred places, a scoring of two seconds.
+    # One second per 100 padded tokens of a step; two seconds per scoring.
     monkeypatch.setattr(
         time_estimate, "_step_seconds", lambda engine, batches, rows: len(rows) * table.lengths[rows].max() / 100
     )
@@ -42,5 +42,5 @@ def test_an_estimate_adds_up_the_steps_of_every_size_and_the_scorings(config, no
     assert all(np.isfinite(p.detach()).all() for p in model.parameters())
 
 
-def test_a_duration_reads_as_a_person_says_it():
+def test_duration_uses_seconds_minutes_or_hours():
     assert [duration(s) for s in (3.4, 99, 600, 7200)] == ["3 s", "99 s", "10.0 min", "2.0 h"]

@@ -1,4 +1,4 @@
-"""The loop: exact accumulation, a schedule that waits for the optimiser, mixed precision, and the best epoch kept."""
+"""Training loop: exact accumulation, schedule, mixed precision, early stopping, reproducibility and history."""
 
 import json
 import os
@@ -23,17 +23,17 @@ from ocensa_nb.runtime import signals
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
-from tests.helpers import dying
-from tests.helpers.small_engine import HEADS, SIZES, batch, cut, engine, gradients, small_model
+from tests.helpers import crash
+from tests.helpers.small_engine import HEADS, SIZES, batch, engine, gradients, small_model, split_batch
 
 
 @pytest.mark.parametrize("rows", [16, 13])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(rows, weighted):
+def test_accumulated_gradients_match_plain_pytorch_on_the_full_batch(rows, weighted):
     whole = batch(rows)
     weights = {"causa": torch.linspace(0.2, 3.0, SIZES["causa"])} if weighted else {}
 
-    # The plain reference: torch's own mean losses, one pass over the whole batch.
+    # Reference: torch's mean losses in one pass over the full batch.
     model = small_model().eval()
     logits = model(whole["inputs"], whole["attention_mask"])
     reference = sum(
@@ -45,13 +45,13 @@ def test_accumulated_gradients_are_those_of_plain_pytorch_on_the_whole_batch(row
 
     for size in (rows, 4, 1):
         model = small_model().eval()
-        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(cut(whole, size)).sum()
+        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(split_batch(whole, size)).sum()
         assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=f"{name}, micro-batch {size}")
 
 
-def test_a_training_of_4_by_4_has_the_losses_of_one_of_16(config, csv, tmp_path):
+def test_fit_with_4_by_4_accumulation_has_the_losses_of_batch_16(config, csv, tmp_path):
     losses = []
     for size, steps in ((16, 1), (4, 4)):
         cuts = {"batch_size": size, "gradient_accumulation_steps": steps, "dropout": 0.0, "freeze_layers": 4}
@@ -60,7 +60,7 @@ def test_a_training_of_4_by_4_has_the_losses_of_one_of_16(config, csv, tmp_path)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-def test_an_overflow_skips_the_optimiser_and_the_norm_says_so():
+def test_step_with_fp16_overflow_skips_the_optimizer_and_returns_non_finite_norm():
     model = small_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     too_large = torch.amp.GradScaler("cpu", init_scale=2.0**40)
@@ -75,7 +75,7 @@ def test_an_overflow_skips_the_optimiser_and_the_norm_says_so():
     assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
-def test_gradients_are_clipped_after_unscaling():
+def test_step_with_loss_scaling_clips_unscaled_gradients():
     model = small_model().eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
@@ -86,7 +86,7 @@ def test_gradients_are_clipped_after_unscaling():
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-def test_every_precision_trains_on_a_cpu_and_counts_skipped_steps(config, notices, tmp_path, precision):
+def test_fit_on_cpu_in_any_precision_has_finite_losses_and_counts_skipped_steps(config, notices, tmp_path, precision):
     run = train.fit(config.replace(out=str(tmp_path / precision), precision=precision, epochs=1), notices)
     losses = [line["loss"] for line in run.history() if "step" in line]
     assert np.isfinite(losses).all()
@@ -95,7 +95,7 @@ def test_every_precision_trains_on_a_cpu_and_counts_skipped_steps(config, notice
     assert 0 <= run.metadata["skipped_steps"] < steps
 
 
-def test_the_schedule_warms_up_and_decays_to_zero_over_the_whole_run():
+def test_linear_schedule_warms_up_and_decays_to_zero():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = LinearSchedule(optimizer, warmup_ratio=0.1, total_steps=100)
     rates = []
@@ -108,11 +108,11 @@ def test_the_schedule_warms_up_and_decays_to_zero_over_the_whole_run():
     assert optimizer.param_groups[0]["lr"] == 0.0
 
 
-def test_the_schedule_goes_back_by_the_steps_that_an_overflow_skipped(config, notices, tmp_path, monkeypatch):
+def test_fit_with_fp16_overflow_does_not_count_skipped_steps_in_the_schedule(config, notices, tmp_path, monkeypatch):
     moves = []
     move = LinearSchedule.move
     monkeypatch.setattr(LinearSchedule, "move", lambda self, steps: (moves.append(steps), move(self, steps)))
-    # Warmed up by scale 2^40, the first steps overflow until the scaler has come down to where they do not.
+    # With an initial scale of 2^40 the first steps overflow, until the scaler has reduced it.
     scaler = torch.amp.GradScaler
     monkeypatch.setattr(
         torch.amp, "GradScaler", lambda kind, enabled: scaler(kind, init_scale=2.0**40, enabled=enabled)
@@ -123,7 +123,7 @@ def test_the_schedule_goes_back_by_the_steps_that_an_overflow_skipped(config, no
     assert sum(moves) == steps - run.metadata["skipped_steps"]
 
 
-def test_biases_and_norms_do_not_decay_and_frozen_weights_are_not_the_optimisers(config):
+def test_build_optimizer_groups_weight_decay_and_rates_and_excludes_frozen_weights(config):
     from ocensa_nb.models.classifier import freeze
 
     model = small_model()
@@ -139,7 +139,7 @@ def test_biases_and_norms_do_not_decay_and_frozen_weights_are_not_the_optimisers
             assert group["lr"] == own
 
 
-def test_the_saved_weights_are_the_best_epochs_and_not_the_lasts(config, notices, tmp_path, monkeypatch):
+def test_fit_with_early_stopping_saves_the_weights_of_the_best_epoch(config, notices, tmp_path, monkeypatch):
     script = iter([0.1, 0.5, 0.4, 0.3, 0.2])
     after_epoch = {}
     update = EarlyStopping.update
@@ -153,13 +153,13 @@ def test_the_saved_weights_are_the_best_epochs_and_not_the_lasts(config, notices
     monkeypatch.setattr(EarlyStopping, "update", scripted)
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=9, patience=3), notices)
     assert run.metrics["best_epoch"] == 2
-    assert run.metrics["epochs"] == 5  # three without a gain after the second
+    assert run.metrics["epochs"] == 5  # patience 3 after the best epoch 2
     saved = load_file(run.path / "heads.safetensors")
     assert all(torch.equal(saved[name], after_epoch[2][name]) for name in saved)
     assert any(not torch.equal(saved[name], after_epoch[5][name]) for name in saved)
 
 
-def test_a_gain_under_min_delta_does_not_buy_patience_but_is_kept(config):
+def test_early_stopping_gain_under_min_delta_is_best_but_does_not_reset_patience(config):
     stopping = EarlyStopping(config.replace(patience=2, min_delta=0.05))
     model = nn.Linear(1, 1)
     assert [stopping.update(epoch, {"causa_f1": f1}, model) for epoch, f1 in enumerate([0.5, 0.52, 0.54], 1)] == [
@@ -170,7 +170,7 @@ def test_a_gain_under_min_delta_does_not_buy_patience_but_is_kept(config):
     assert stopping.best_epoch == 3
 
 
-def test_the_metrics_are_those_of_the_restored_weights_loaded_back_from_disk(run, notices):
+def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
     from ocensa_nb.encoders.token_table import encode
 
     model, tokenizer = saved_model.load_model(Run.load(run.path))
@@ -182,19 +182,19 @@ def test_the_metrics_are_those_of_the_restored_weights_loaded_back_from_disk(run
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_the_same_config_gives_the_same_bits_twice_in_a_row_and_in_another_process(config, tmp_path, precision):
+def test_fit_twice_and_in_another_process_is_bit_identical(config, tmp_path, precision):
     settings = config.replace(epochs=1, precision=precision)
     first, second, elsewhere = (settings.replace(out=str(tmp_path / name)) for name in "abc")
     train.fit(first), train.fit(second)
-    assert dying.content(tmp_path / "a") == dying.content(tmp_path / "b")
+    assert crash.run_content(tmp_path / "a") == crash.run_content(tmp_path / "b")
     if sys.platform != "win32":
-        assert dying.process(elsewhere) == 0
-        assert dying.content(tmp_path / "c") == dying.content(tmp_path / "a")
+        assert crash.train_in_process(elsewhere) == 0
+        assert crash.run_content(tmp_path / "c") == crash.run_content(tmp_path / "a")
     other = settings.replace(out=str(tmp_path / "d"), seed=7)
-    assert dying.content(train.fit(other).path) != dying.content(tmp_path / "a")
+    assert crash.run_content(train.fit(other).path) != crash.run_content(tmp_path / "a")
 
 
-def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):
+def test_fit_with_dataloader_workers_has_the_losses_of_fit_without(config, notices, tmp_path):
     losses = []
     for workers in (0, 2):
         settings = config.replace(out=str(tmp_path / str(workers)), epochs=2, num_workers=workers)
@@ -203,7 +203,7 @@ def test_workers_feed_the_same_batches_as_none(config, notices, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a process")
-def test_a_stop_that_reaches_every_process_costs_no_batch(config, notices):
+def test_dataloader_worker_that_receives_stop_signals_delivers_every_batch(config, notices):
     table = token_table.encode(notices.texts, load_tokenizer("tiny", notices.texts), config.max_length)
     loader, sampler = step_loader(table, notices, config.replace(num_workers=1), torch.device("cpu"))
     batches = iter(loader)
@@ -213,7 +213,7 @@ def test_a_stop_that_reaches_every_process_costs_no_batch(config, notices):
     assert sum(1 for _ in batches) == len(sampler) - 1
 
 
-def test_the_history_has_a_line_a_step_and_a_line_an_epoch(run):
+def test_history_has_one_line_per_step_and_per_epoch(run):
     lines = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "step" in line]
     epochs = [line for line in lines if "step" not in line]
@@ -223,7 +223,7 @@ def test_the_history_has_a_line_a_step_and_a_line_an_epoch(run):
     assert "causa_f1" in epochs[0]
 
 
-def test_each_epoch_keeps_the_confusion_of_the_monitored_head_on_validation(run, notices):
+def test_history_epochs_contain_the_validation_confusion_of_the_monitored_head(run, notices):
     truth = notices.labels["causa"][notices.split["val"]]
     for line in (line for line in run.history() if "step" not in line):
         triples = np.array(line["confusion"])
@@ -232,12 +232,12 @@ def test_each_epoch_keeps_the_confusion_of_the_monitored_head_on_validation(run,
         assert hits / len(truth) == pytest.approx(line["causa_accuracy"])
 
 
-def test_any_number_of_heads_can_be_learnt(csv, config, tmp_path):
+def test_fit_with_one_head_succeeds(csv, config, tmp_path):
     settings = config.replace(heads={"causa": 1.0}, out=str(tmp_path / "one"), epochs=1)
     assert set(train.fit(settings).classes) == {"causa"}
 
 
-def test_more_frozen_layers_than_there_are_stops_before_a_folder_is_made(config, notices, tmp_path):
+def test_fit_with_too_many_frozen_layers_raises_before_creating_the_folder(config, notices, tmp_path):
     with pytest.raises(UserError, match="freeze_layers = 9"):
         train.fit(config.replace(freeze_layers=9, out=str(tmp_path / "no")), notices)
     assert not (tmp_path / "no").exists()

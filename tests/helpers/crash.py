@@ -1,0 +1,140 @@
+"""Train in a child process that kills itself with SIGKILL at a chosen point.
+
+The children are forked from a server that has already imported what training imports, so each starts quickly.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.engine import step
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import inference
+from ocensa_nb.files import atomic, temporary, tensors
+from ocensa_nb.storage import checkpoint, checkpoint_files, manifest, run_folder
+from ocensa_nb.training import train
+
+# Points at which to crash: the patched function, and how often a full training calls it.
+POINTS = {
+    "before an optimiser step": (step, "step_if_finite", 60),
+    "while a checkpoint is written": (checkpoint_files, "as_bytes", 2000),
+    "while a tensor file is written": (tensors, "save_file", 1),
+    "before a file is renamed": (atomic.os, "replace", 9),
+    "while a history line is written": (run_folder.Run, "append_history", 8),
+    "during validation": (inference, "predictions", 5),
+    "while the model is saved": (train, "save_model", 1),
+    "between metrics and manifest": (manifest, "compute", 1),
+    "after the last file, before cleanup": (run_folder.Run, "tidy", 1),
+}
+MESSAGE_FILE = "message.txt"  # in the run folder; other files there do not prevent a resume
+RESUME_POINTS = {"while a checkpoint is read": (checkpoint, "unflatten_state", 1)}  # only when resuming
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at(point: str, call: int) -> None:
+    """Patch the function of a point so that its n-th call kills the process; a write is left half done."""
+    owner, name, _ = (POINTS | RESUME_POINTS)[point]
+    original = getattr(owner, name)
+    calls = 0
+
+    def crashing(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls < call:
+            return original(*args, **kwargs)
+        if name == "save_file":
+            original(*args, **kwargs)
+            os.truncate(args[1], os.path.getsize(args[1]) // 2)
+        if name == "append_history":
+            with open(args[0].path / run_folder.HISTORY, "a") as file:
+                file.write('{"step": 1')
+        if name == "save_model":
+            original(*args, **kwargs)
+        return kill_self()
+
+    setattr(owner, name, crashing)
+
+
+def limit_file_size_at(save: int) -> None:
+    """Limit the size of files from the n-th checkpoint on; like a full disk, but without root privileges."""
+    import resource
+
+    save_original, saves = checkpoint.CheckpointManager.save, 0
+
+    def save_limited(self):
+        nonlocal saves
+        saves += 1
+        if saves == save:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        save_original(self)
+
+    checkpoint.CheckpointManager.save = save_limited
+
+
+def train_and_crash(config: TrainConfig, point: str | None, when: float) -> None:
+    """Train and crash at a point.
+
+    when: for "any", seconds; for "full disk", the number of the checkpoint; else the share of calls, 0 to 1.
+    """
+    if point == "any":
+        threading.Timer(when, kill_self).start()
+    elif point == "full disk":
+        limit_file_size_at(int(when))
+    elif point:
+        kill_at(point, 1 + int(when * (POINTS | RESUME_POINTS)[point][2]))
+    try:
+        train.fit(config)
+    except UserError as error:
+        Path(config.out, MESSAGE_FILE).write_text(str(error))
+        os._exit(1)
+    os._exit(0)  # do not wait for the timer
+
+
+def train_in_process(config: TrainConfig, point: str | None = None, when: float = 0.0) -> int:
+    """Train in a child process; return its exit code, negative if it was killed by a signal."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["ocensa_nb.training.train", "transformers.models.bert.modeling_bert", "sklearn.metrics"]
+    )
+    child = context.Process(target=train_and_crash, args=(config, point, when))
+    child.start()
+    child.join(300)
+    return child.exitcode
+
+
+def crash_points(seed: int, count: int, seconds: float) -> list[tuple[str, float]]:
+    """Return `count` crash points in random order: every named one, the rest at random times of the training."""
+    draw = random.Random(seed)
+    named = [(point, draw.random()) for point in POINTS]
+    drawn = named + [("any", draw.uniform(0.2, 1.0) * seconds) for _ in range(count - len(named))]
+    return draw.sample(drawn, count)
+
+
+def make_abandoned_folder(folder: Path) -> Path:
+    """Create a temporary folder whose owner is a dead process; return it."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    machine, _ = temporary.owner().split("-")
+    leftover = folder / f"{temporary.PREFIX}{machine}-{child.pid}-abcd1234"
+    leftover.mkdir()
+    return leftover
+
+
+def run_content(run: Path) -> dict[str, bytes]:
+    """Return the content of the files that must be bit-identical: weights, labels and metrics."""
+    files = [
+        run / run_folder.HEADS,
+        run / run_folder.METRICS,
+        run / run_folder.LABELS,
+        *sorted((run / run_folder.ENCODER).iterdir()),
+    ]
+    return {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
