@@ -56,7 +56,7 @@ class DataReport:
         """Return the report as Spanish sentences, one per line."""
         lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
         lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
-        lines += [f"«{name}» se dejó de lado para {role}: {why}." for name, (role, why) in self.passed_over.items()]
+        lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in self.passed_over.items()]
         if self.without_text:
             lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
         if any(self.without_label.values()):

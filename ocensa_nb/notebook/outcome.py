@@ -37,7 +37,7 @@ def of(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:
     if training.was_asked_to_stop:
         message = "Detenido antes del primer paso."
         if (training.folder / LAST).exists():
-            message = f"Detenido. Lo hecho queda en «{short(training.folder)}»."
+            message = f"Detenido. El avance quedó guardado en «{short(training.folder)}»."
         if resume.will_resume(training.config, data_fingerprint, root):
             message += " Para continuar, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
         raise AskedToStopError(message, signal.SIGTERM)

@@ -34,7 +34,8 @@ class StopRequest:
         """
         if self.signal:
             raise AskedToStopError(
-                f"Entrenamiento detenido; lo hecho queda en «{folder}». Para continuar, ejecute lo mismo otra vez.",
+                f"Entrenamiento detenido; el avance quedó guardado en «{folder}». Para continuar, ejecute lo mismo "
+                "otra vez.",
                 self.signal,
             )
 

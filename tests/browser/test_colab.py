@@ -83,7 +83,7 @@ def test_run_all_trains_in_the_cell_stops_on_interrupt_and_resumes(opened, rule,
     opened.interrupt()
     opened.wait_until_idle()
     (message,) = opened.errors()
-    assert message.strip().startswith(f"⛔ Detenido. Lo hecho queda en «{folder}».")
+    assert message.strip().startswith(f"⛔ Detenido. El avance quedó guardado en «{folder}».")
     assert "Traceback" not in message
     assert 0 < steps_done(live.inner_text()) < STEPS
     assert opened.button("Continuar").is_enabled()

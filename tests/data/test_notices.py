@@ -61,7 +61,7 @@ def test_read_two_candidate_label_columns_uses_the_filled_one_and_reports_it(tmp
     TABLE.rename(columns={"causa_falla": "causa_iso_label"}).assign(causa_falla=free_text).to_csv(path, index=False)
     report = notices.read(path).attrs["report"]
     assert report.columns["causa"] == "causa_iso_label"
-    assert "«causa_falla» se dejó de lado para causa: vacía en 39 de 40 filas" in str(report)
+    assert "«causa_falla» no se usó como causa: vacía en 39 de 40 filas" in str(report)
 
     # The same with the names swapped: the share of filled cells decides, not the name.
     sparse = TABLE.assign(causa_iso_label=free_text)

@@ -287,7 +287,7 @@ def test_run_cell_interrupted_saves_a_checkpoint_and_resumes_when_run_again(
     long = config.replace(epochs=10, patience=10, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     interrupt_when(monkeypatch, lambda: panel.runner._history.step)
-    with pytest.raises(AskedToStopError, match=r"Detenido\. Lo hecho queda en .*panel\.run"):
+    with pytest.raises(AskedToStopError, match=r"Detenido\. El avance quedó guardado en .*panel\.run"):
         panel.run()
     assert checkpoint.exists()
     assert any(run_controller.STOPPING in shown for shown in cell.shown)

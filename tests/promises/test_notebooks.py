@@ -129,5 +129,5 @@ def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(cs
         manager.shutdown_kernel(now=True)
     assert reply["ename"] == "AskedToStopError"
     assert len(reply["traceback"]) == 1
-    assert f"⛔ Entrenamiento detenido; lo hecho queda en «{out}»" in reply["traceback"][0]
+    assert f"⛔ Entrenamiento detenido; el avance quedó guardado en «{out}»" in reply["traceback"][0]
     assert (out / "last/checkpoint.safetensors").exists()

@@ -138,7 +138,7 @@ def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, 
     running.send_signal(number)
     _, said = running.communicate(timeout=60)
     assert running.returncode == code
-    assert f"Entrenamiento detenido; lo hecho queda en «{tmp_path / 'run'}»" in said
+    assert f"Entrenamiento detenido; el avance quedó guardado en «{tmp_path / 'run'}»" in said
     assert "Traceback" not in said
     again = train_process(tmp_path / "run")
     shown, _ = again.communicate(timeout=120)
