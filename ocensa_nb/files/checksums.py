@@ -1,13 +1,17 @@
 """Checksums of files: compute size and SHA-256, and find the first file that does not match."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ocensa_nb.files.regular import open_regular
 
 CHUNK_BYTES = 2**24
+PAGE_BYTES = 4096  # a disk loses or misplaces no less than a sector, an operating system no less than a page
 
 
 def compute(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -56,6 +60,27 @@ def sha256(path: Path) -> str:
     with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
+    return digest.hexdigest()
+
+
+def page_digest(path: Path) -> str:
+    """Return the SHA-256 of the sums, modulo 2**64, of the 64-bit words of each page of a file.
+
+    It detects what disks and interrupted writes do: flipped bits, and pages that are empty, missing, old or misplaced.
+    It does not detect tampering, nor words that change places within a page. Its speed is that of the memory, several
+    times that of SHA-256 over all bytes.
+
+    Raises
+    ------
+    OSError
+        If it is not a regular file.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
+        while chunk := file.read(2**20):
+            padded = chunk.ljust(-(-len(chunk) // PAGE_BYTES) * PAGE_BYTES, b"\0")
+            digest.update(np.frombuffer(padded, np.uint64).reshape(-1, PAGE_BYTES // 8).sum(axis=1))
     return digest.hexdigest()
 
 

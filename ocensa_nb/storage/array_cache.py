@@ -1,4 +1,4 @@
-"""An on-disk cache of arrays, such as hidden states: one file per array, verified by its SHA-256 when read."""
+"""An on-disk cache of arrays, such as hidden states: one file per array, verified when read (`page_digest`)."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ocensa_nb.files.atomic import replace
-from ocensa_nb.files.checksums import sha256
+from ocensa_nb.files.checksums import page_digest
 from ocensa_nb.files.regular import LARGEST_JSON, read_regular
 from ocensa_nb.files.temporary import remove_abandoned, temporary_folder
 
@@ -44,7 +44,7 @@ def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]
     try:
         kept = json.loads(read_regular(record, LARGEST_JSON))
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if kept["shape"] != list(shape) or data.stat().st_size != size or kept["sha256"] != sha256(data):
+        if kept["shape"] != list(shape) or data.stat().st_size != size or kept["pages"] != page_digest(data):
             return None
         os.utime(record)  # marks it as the most recently used
         return np.memmap(data, dtype, "c", shape=shape)
@@ -80,7 +80,7 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
             yield array
             array.flush()
             del array
-            record.write_text(json.dumps({"shape": list(shape), "sha256": sha256(fresh)}), encoding="utf-8")
+            record.write_text(json.dumps({"shape": list(shape), "pages": page_digest(fresh)}), encoding="utf-8")
             replace(fresh, folder / fresh.name)
             replace(record, folder / record.name)
         finally:

@@ -122,7 +122,7 @@ def test_build_with_damaged_or_foreign_cache_file_computes_it_again(damage, tmp_
         whole[100] ^= 1
         data.write_bytes(whole)
     else:
-        checksum.write_text("{" if damage == "damaged checksum" else '{"shape": [1, 1], "sha256": ""}')
+        checksum.write_text("{" if damage == "damaged checksum" else '{"shape": [1, 1], "pages": ""}')
     capsys.readouterr()
     again = frozen_features.build(model, TABLE, 2, "fp32", tmp_path)
     assert "se calculan y se guardan" in capsys.readouterr().out
