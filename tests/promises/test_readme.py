@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from ocensa_nb.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -14,10 +16,22 @@ def test_readme_contains_the_two_commands_of_ci():
     assert commands[1].endswith("-m pytest")
 
 
-def test_readme_links_and_images_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("folder", [".", "notebooks", "tests", "tests/benchmarks", "data"])
+def test_readme_links_and_images_exist(folder):
+    for target in re.findall(r"\]\(([^)#]+)", (ROOT / folder / "README.md").read_text(encoding="utf-8")):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (ROOT / folder / target).exists(), target
+
+
+def test_readme_links_to_sections_name_existing_headings():
+    for target, anchor in re.findall(r"\]\(([^)#]+)#([^)]+)\)", README):
+        headings = re.findall(r"^#+ (.*)$", (ROOT / target).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        # GitHub's rule: lower case, no punctuation, hyphens for spaces.
+        assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], anchor
+
+
+def test_readme_has_at_most_900_words():
+    assert len(README.split()) <= 900
 
 
 def test_promises_table_names_existing_tests():
