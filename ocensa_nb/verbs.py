@@ -1,8 +1,9 @@
 """The verbs of the command line, one function each: parameters are options, and the docstring is the help.
 
-A verb prints what the user reads and returns what `--json` writes.
+A verb logs what the user reads and returns what `--json` writes.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path
+
+logger = logging.getLogger(__name__)
 
 Out = Annotated[str, Doc("dónde se escribe; no se sobrescribe nada")]
 Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
@@ -33,7 +36,8 @@ def generate(
     path = free_path(out)
     with create_new(path) as fresh:
         synthetic.write_csv(synthetic.generate(rows, seed), fresh)
-    print(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede superar: {_scores(synthetic.ceiling())}.")
+    ceiling = _scores(synthetic.ceiling())
+    logger.info(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede superar: {ceiling}.")
     return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
 
 
@@ -45,17 +49,17 @@ def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
 
     reject_finished(config.validate())
     notices = training.load_notices(config)
-    print(notices.report)
-    print(f"Receta {recipe}, codificador {config.model}.", flush=True)
+    logger.info(notices.report)
+    logger.info(f"Receta {recipe}, codificador {config.model}.")
     run = training.fit(config, notices)
     animation.training_gif(run)
     metrics, seconds = run.metrics, run.metadata["seconds"]
-    print(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
-    print(
+    logger.info(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
+    logger.info(
         f"El entrenamiento tardó {seconds['training']:.0f} s (previstos: {seconds['expected']:.0f} s); en total, "
         f"{seconds['total']:.0f} s."
     )
-    print(f"Prueba: {_scores(metrics['test'])}.")
+    logger.info(f"Prueba: {_scores(metrics['test'])}.")
     return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
 
 
@@ -77,10 +81,10 @@ def evaluate(
         found.write(folder)
         for head in found.classes:
             plots.save(plots.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
-    print(f"Evaluación de {found.source} ({len(found.texts):,}) en {path}.")
+    logger.info(f"Evaluación de {found.source} ({len(found.texts):,}) en {path}.")
     if found.left_out:
-        print(found.left_out_note())
-    print(found.summary().round(3).to_string())
+        logger.info(found.left_out_note())
+    logger.info(found.summary().round(3).to_string())
     return {
         "out": str(path),
         "rows": len(found.texts),
@@ -111,7 +115,7 @@ def predict(
     path = prediction.save(table, out, format)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
     blank = f" Filas sin texto, que quedan sin predicción: {len(table) - scored:,}." if scored < len(table) else ""
-    print(f"{scored:,} de {len(table):,} filas con predicción en {path}.{blank}")
+    logger.info(f"{scored:,} de {len(table):,} filas con predicción en {path}.{blank}")
     return {"out": str(path), "rows": len(table), "scored": scored}
 
 
@@ -135,17 +139,17 @@ def compare(
     path = run_folder.free_folder(out)  # fail before the work, not after
     config = TrainConfig(data=data, model=model)
     results = comparison.compare(config, steps)
-    print(comparison.table(results).to_string(index=False))
-    print("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
-    print("\n".join(comparison.summaries(results)))
+    logger.info(comparison.table(results).to_string(index=False))
+    logger.info("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
+    logger.info("\n".join(comparison.summaries(results)))
     try:
         if quality:
             results["quality"] = trainings.quality(config, results, epochs or None, seeds)
-            print(time_to_target.table(results["quality"]).to_string(index=False))
-            print(time_to_target.reading(results["quality"]))
+            logger.info(time_to_target.table(results["quality"]).to_string(index=False))
+            logger.info(time_to_target.reading(results["quality"]))
     finally:  # save the measurements even if a training stops
         comparison_report.save(results, path)
-    print(f"Tablas y figuras en {path}.")
+    logger.info(f"Tablas y figuras en {path}.")
     return results
 
 
@@ -154,9 +158,9 @@ def suite(out: Out) -> dict[str, Any]:
     from ocensa_nb.notebook import headless
 
     results = headless.suite(out)
-    print(headless.results_table(results).to_string())
-    print("Segundos: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items()) + ".")
-    print(f"Cuadernos ejecutados y copias HTML en {results['out']}.")
+    logger.info(headless.results_table(results).to_string())
+    logger.info("Segundos: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items()) + ".")
+    logger.info(f"Cuadernos ejecutados y copias HTML en {results['out']}.")
     return results
 
 
@@ -168,8 +172,8 @@ def publish(
     from ocensa_nb import publish as publishing
 
     address, ref, changed = publishing.publish(repository, version)
-    print(f"Escrito: {', '.join(changed)}." if changed else "Ya estaba escrito: no cambia nada.")
-    print(publishing.next_step(address, ref))
+    logger.info(f"Escrito: {', '.join(changed)}." if changed else "Ya estaba escrito: no cambia nada.")
+    logger.info(publishing.next_step(address, ref))
     return {"repository": address, "version": ref, "changed": changed}
 
 

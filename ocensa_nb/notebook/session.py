@@ -39,6 +39,9 @@ def set_up() -> None:
     root = Path(__file__).parents[2]  # not `paths.ROOT`, which is resolved: what is attached may be a link
     os.chdir(KAGGLE_WORKING if KAGGLE_INPUT in root.parents else root)
     installed = install_missing()
+    from ocensa_nb.runtime import logs
+
+    logs.configure()
     print(f"Listo. Se instaló: {', '.join(installed)}." if installed else "Listo.")
 
 

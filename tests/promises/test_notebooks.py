@@ -91,6 +91,13 @@ def test_suite_notebooks_contain_images_and_no_errors(results):
     assert "data:image/gif" in (Path(results["out"]) / "03_train.html").read_text(encoding="utf-8")
 
 
+def test_suite_notebook_03_shows_the_messages_of_the_training_once(results):
+    cells = read(Path(results["out"]) / "03_train.ipynb").cells
+    text = "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
+    for message in ("Tiempo previsto: ", "Época 1: pérdida ", "Parámetros: "):
+        assert text.count(message) == 1, message
+
+
 def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tmp_path):
     with pytest.raises(UserError, match=r"04_evaluate se detuvo\. No existe la carpeta de corrida"):
         headless.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
