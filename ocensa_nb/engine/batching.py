@@ -66,7 +66,7 @@ def step_loader(
     """Return a loader with one item per optimizer step, and the sampler that chooses the rows."""
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
     on_gpu = isinstance(table, FeatureTable) and table.hidden.is_cuda
-    workers = 0 if on_gpu else config.num_workers  # a worker process has no hold on the GPU's memory
+    workers = 0 if on_gpu else config.num_workers  # a worker process cannot read the GPU's memory
     loader = DataLoader(
         StepDataset(table, notices.labels, config.batch_size, config.padding),
         sampler=sampler,

@@ -1,4 +1,4 @@
-"""Dropout whose mask is drawn four values at a time; on a CPU, torch draws them one by one."""
+"""Dropout that draws four mask values per random number; on a CPU, torch draws one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-LEVELS = 1 << 16  # a place is kept or dropped by 16 random bits
+LEVELS = 1 << 16  # each mask value is decided by 16 random bits
 
 
 class BlockDropout(nn.Dropout):
-    """`nn.Dropout` with its mask cut from 64-bit draws of the same generator; on a GPU it is torch's own.
+    """`nn.Dropout` with a mask made from 64-bit random numbers of the same generator; on a GPU it is torch's own.
 
-    The chance of dropping is p to the nearest 1/65,536, and what is kept is scaled by that very chance, rounded as the
-    inputs are.
+    The probability is p rounded to 1/65,536, and the remaining elements are scaled by that rounded probability, in the
+    dtype of the inputs.
     """
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -26,10 +26,9 @@ class BlockDropout(nn.Dropout):
 
 
 class BlockAttention(TorchFunctionMode):
-    """Inside this context, attention with dropout on a CPU draws it with `block_dropout`.
+    """A context in which attention with dropout on a CPU uses `block_dropout`.
 
-    There torch computes such an attention product by product anyway, because its fused kernel has no dropout; so does
-    this one.
+    On a CPU, torch's fused attention kernel has no dropout, so torch computes the products one by one too.
     """
 
     def __torch_function__(

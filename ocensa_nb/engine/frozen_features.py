@@ -1,7 +1,7 @@
-"""Cached features of frozen layers, which never change: computed once, stored ragged, read in every epoch.
+"""Cache the output of the frozen layers: computed once per text, stored without padding, read in every epoch.
 
-Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same again. In half
-precision the states are kept in half precision too, which rounds what goes on beside the first trained layer.
+Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same values. In bf16 and
+fp16 the cache has that precision too, which rounds the residual stream into the first trained layer.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from ocensa_nb.storage import array_cache
 logger = logging.getLogger(__name__)
 
 BUILD_BATCH = 64
-LAYOUT = 2  # of what is kept: another number, and nothing kept before is read
+LAYOUT = 2  # version of the stored format; files of another version are not read
 MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
 GIB = 2**30
 # numpy has no bfloat16, so the file holds its bits.
@@ -35,10 +35,18 @@ FP32 = (torch.float32, np.float32)
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Hidden states after the frozen layers, ragged, one entry for all rows of the same text.
+    """Hidden states after the frozen layers, without padding; rows with the same text share an entry.
 
-    hidden: (tokens, width) in the run's precision, in memory, mapped from a file or on the GPU; offsets: int64
-    (entries + 1,); entry: int64 (rows,), the entry of each row; lengths: int64 (rows,), the tokens of its text.
+    Attributes
+    ----------
+    hidden : Tensor of shape (tokens, width)
+        In the precision of the run; in memory, memory-mapped from a file, or on the GPU.
+    offsets : ndarray of shape (entries + 1,), int64
+        The first token of each entry.
+    entry : ndarray of shape (rows,), int64
+        The entry of each row.
+    lengths : ndarray of shape (rows,), int64
+        The number of tokens of each row's text.
     """
 
     hidden: torch.Tensor
@@ -52,7 +60,7 @@ class FeatureTable:
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple[torch.Tensor, torch.Tensor]:
         """Return hidden states (rows, length, width) and attention mask, int64 (rows, length).
 
-        Padding repeats a row's last token, which the mask hides; it is always dynamic, for there is none to measure.
+        Padding repeats the last token of a row, which the mask hides. It is always dynamic; `padding` is ignored.
         """
         index, mask = padded_index(self.offsets, self.entry[rows])
         index = torch.from_numpy(index)
@@ -65,10 +73,26 @@ class FeatureTable:
 def build(
     model: MultiHeadClassifier, tokens: TokenTable, k: int, precision: str, folder: Path | None = None
 ) -> FeatureTable | TokenTable:
-    """Compute the first k layers of every distinct text and let the model start after them.
+    """Compute the first k layers of every distinct text, and let the model start after them.
 
-    With a folder they are kept there, and read from there the next time. Says what it does and how large it is; where
-    the cache cannot be had it says why and returns the ids as they came: the training goes on without it.
+    Parameters
+    ----------
+    model
+        The classifier; it is changed to accept the features.
+    tokens
+        Token ids of all rows.
+    k
+        Number of frozen layers, at least 1.
+    precision
+        A resolved precision, not `auto`.
+    folder
+        Folder of the cache, shared between runs; None for memory only.
+
+    Returns
+    -------
+    FeatureTable or TokenTable
+        The features; `tokens` if the encoder does not support it or the features fit neither on disk nor in memory.
+        The reason is logged.
     """
     device = next(model.parameters()).device
     texts, entry = tokens.unique()

@@ -1,4 +1,4 @@
-"""The loss: weighted cross-entropy over the heads, exact however a batch is cut into micro-batches."""
+"""The loss: weighted cross-entropy over the heads, independent of the split into micro-batches."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,13 +7,20 @@ from torch.nn import functional
 
 
 class Objective:
-    """Weighted sum over heads of the mean cross-entropy of a whole effective batch.
+    """Weighted sum over heads of the mean cross-entropy of an effective batch.
 
     For one head PyTorch's weighted mean is sum_i(w[y_i] * loss_i) / sum_i(w[y_i]). The denominator belongs to the
     effective batch, so it is summed over all its micro-batches first, and each micro-batch adds its numerator over
-    it. Averaging per micro-batch, as is usual, weighs rows by the company they are in.
+    it. The usual average per micro-batch gives a row a weight that depends on the other rows of its micro-batch.
 
-    head_weights: weight of each head in the loss; class_weights: float (classes,) of the heads that have them.
+    Parameters
+    ----------
+    head_weights
+        Weight of each head in the loss.
+    class_weights
+        Weight of each class, float32 (classes,), for the heads that use them.
+    label_smoothing
+        From 0 to 1, as in `torch.nn.functional.cross_entropy`.
     """
 
     def __init__(

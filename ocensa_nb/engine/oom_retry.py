@@ -1,4 +1,4 @@
-"""Running out of memory: the same work in smaller pieces, or an error message that says what to change."""
+"""Out of memory: retry the same work in smaller pieces, or raise an error that says which settings to change."""
 
 import contextlib
 import gc
@@ -37,10 +37,14 @@ class MicroBatches:
         micro_batches: list[dict[str, Any]],
         model: nn.Module,
     ) -> torch.Tensor:
-        """Return `accumulate(micro_batches)`, over smaller ones where need be; the user is told when they shrink.
+        """Return `accumulate(micro_batches)`, with smaller micro-batches if they do not fit in memory.
 
-        A second try begins with no gradient and with the random state of the first. Raises `UserError` where a
-        single row does not fit.
+        A retry starts without gradients and from the same random state; a warning is logged.
+
+        Raises
+        ------
+        UserError
+            If a single row does not fit.
         """
         while True:
             before = random_state()
@@ -66,7 +70,7 @@ class MicroBatches:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch ran out of memory; the driver and a CPU have no exception for it, only a message."""
+    """Return whether torch ran out of memory; on a CPU and in a GPU driver only the message of the error tells."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
@@ -108,7 +112,7 @@ class Pieces:
 
 @contextlib.contextmanager
 def explained(what: str, advice: str = SMALLER) -> Iterator[None]:
-    """Raise `UserError` if the block runs out of memory; in Spanish, what did not fit and what to do about it."""
+    """Raise `UserError` if the block runs out of memory; the message says in Spanish what did not fit."""
     try:
         yield
     except RuntimeError as error:
@@ -124,7 +128,7 @@ def release() -> None:
 
 
 def _pieces(micro: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Cut a micro-batch into `count` of nearly the same rows, or as many as it has rows."""
+    """Split a micro-batch into `count` parts of about the same size, or into single rows."""
     rows = len(micro["inputs"])
     size = -(-rows // count)
     return [

@@ -24,10 +24,17 @@ def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool
 
 
 def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
-    """Make a step, unless the gradient's norm, a scalar, is not finite: the device decides, and nobody waits for it.
+    """Make a step unless the gradient norm is not finite; decided on the device, without waiting for it.
 
-    Where `found_inf` is 1, a fused optimiser leaves weights and moments as they are: it is how `torch.amp.GradScaler`
-    has it skip an overflow. Other optimisers have no such door and always step.
+    A fused optimizer leaves weights and moments unchanged if its attribute `found_inf` is 1: this is how
+    `torch.amp.GradScaler` skips an overflow. Other optimizers have no such attribute and always step.
+
+    Parameters
+    ----------
+    optimizer
+        Its gradients are set.
+    norm
+        The gradient norm, a scalar tensor.
     """
     if not optimizer.defaults.get("fused"):
         optimizer.step()
@@ -55,7 +62,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
 class LinearSchedule:
     """A linear warm-up to each group's own rate and a linear decay to zero over `total_steps`.
 
-    `position` counts the steps the optimiser has made; it is plain host state, so a step costs no wait for the device.
+    `position` counts the optimizer steps; it is a number of the host, so a step does not wait for the device.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, warmup_ratio: float, total_steps: int) -> None:
@@ -80,5 +87,5 @@ class LinearSchedule:
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position."""
+        """Restore the position and the rates."""
         self.move(state["position"] - self.position)

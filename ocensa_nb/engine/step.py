@@ -34,9 +34,30 @@ if TYPE_CHECKING:
 
 @dataclass
 class Engine:
-    """A model, the table it reads, and what moves its weights; `build` puts one together.
+    """Everything that one optimizer step needs; `build` creates it.
 
-    precision is a resolved one; forward is the model, or its compiled form; attention is the context it runs in.
+    Attributes
+    ----------
+    model
+        The classifier.
+    table
+        The inputs of the model: token ids, or cached features of the frozen layers.
+    objective
+        The loss.
+    optimizer, scaler
+        AdamW, and the loss scaling of fp16 (disabled in other precisions).
+    precision
+        A resolved precision, not `auto`.
+    max_grad_norm
+        The gradients are clipped to this norm.
+    device
+        The device of the model.
+    forward
+        The model, or its compiled form.
+    attention
+        A context for the forward pass, which may replace the attention function.
+    micro_batches
+        Splits the micro-batches further if the memory is insufficient.
     """
 
     model: MultiHeadClassifier
@@ -52,11 +73,28 @@ class Engine:
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
 
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make one optimiser step over a whole effective batch; return its losses (heads,) and gradient norm, a scalar.
+        """Make one optimizer step over an effective batch.
 
-        Nothing here waits for the device, unless the encoder takes no mask that is ready for attention (transformers 4,
-        and the families for which `slices.takes_ready_mask` is False). A norm that is not finite means that the step
-        was skipped: weights and moments are as they were.
+        It does not wait for the device, unless the encoder accepts no prepared attention mask (transformers 4, and the
+        families for which `layer_slice.takes_ready_mask` is False).
+
+        Parameters
+        ----------
+        micro_batches
+            All micro-batches of the step.
+
+        Returns
+        -------
+        losses : Tensor of shape (heads,), float32
+            The weighted loss of each head.
+        norm : Tensor, scalar
+            The gradient norm before clipping. If it is not finite, the step was skipped: weights and moments are
+            unchanged.
+
+        Raises
+        ------
+        UserError
+            If the memory is insufficient even for one row at a time.
         """
         micro_batches = to_device(micro_batches, self.device)
         losses = self.micro_batches.run(self.accumulate, micro_batches, self.model)
@@ -73,9 +111,9 @@ class Engine:
         return losses, norm
 
     def accumulate(self, micro_batches: list[MicroBatch]) -> torch.Tensor:
-        """Add the gradients of one whole effective batch, micro-batch by micro-batch; return its losses, (heads,).
+        """Accumulate the gradients of an effective batch and return its losses, (heads,).
 
-        The gradients are those of the batch in one piece, for any cut into micro-batches.
+        The gradients do not depend on how the batch is split into micro-batches.
         """
         normalisers = self.objective.normalisers(micro["labels"] for micro in micro_batches)
         total = torch.zeros(len(self.objective.head_weights), device=self.device)
@@ -88,7 +126,7 @@ class Engine:
         return total
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what steps change: trained weights, moments, loss scale, and the size of the micro-batches."""
+        """Return what steps change: trained weights, moments, loss scale, and the split of the micro-batches."""
         return {
             "weights": trained_weights(self.model),
             "optimizer": optimizer_state(self.optimizer),
@@ -108,7 +146,13 @@ class Engine:
 
 
 def classifier(config: TrainConfig, notices: Notices, encoder: "PreTrainedModel") -> MultiHeadClassifier:
-    """Return the encoder with one head per label, frozen as the config says; raises `UserError` if it cannot be."""
+    """Return the classifier of a config, with its lower layers frozen.
+
+    Raises
+    ------
+    UserError
+        If the encoder has fewer layers than `config.freeze_layers`, or its layers cannot be frozen.
+    """
     sizes = {head: len(names) for head, names in notices.classes.items()}
     model = MultiHeadClassifier(encoder, sizes, config.dropout)
     freeze(model, config.freeze_layers)
@@ -125,11 +169,37 @@ def build(
     cache: Path | None = None,
     plain: bool = False,
 ) -> Engine:
-    """Put together what the config asks for; `cache` is where the trunk is kept between runs, None for nowhere.
+    """Create the engine of a config.
 
-    The model is changed: its vocabulary may be narrowed (`used_vocabulary.widen` undoes it). `plain` leaves torch's
-    own AdamW loop and dropout in place: what a training without this package has, to be measured against. Raises
-    `UserError` for what cannot be.
+    Parameters
+    ----------
+    config
+        The settings of the training.
+    notices
+        They determine the class weights.
+    table
+        Token ids of all rows.
+    model
+        The classifier. It is modified: dropout is replaced, and its vocabulary may be reduced to the tokens that
+        occur (`used_vocabulary.widen` undoes it).
+    precision
+        A resolved precision, not `auto`.
+    device
+        The device to train on; the model is moved to it.
+    cache
+        The folder for cached features of frozen layers; None keeps them in memory only.
+    plain
+        Keep torch's own AdamW loop and dropout, as a training without this package has them, for measurements.
+
+    Returns
+    -------
+    Engine
+        Ready for its first step.
+
+    Raises
+    ------
+    UserError
+        If the weights do not fit in memory.
     """
     with explained("los pesos del codificador"):
         model.to(device)

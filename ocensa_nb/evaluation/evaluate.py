@@ -38,10 +38,24 @@ NAMED_LABELS = 5  # how many unknown labels a message names
 class Evaluation:
     """What a run got right and wrong on a set of rows.
 
-    texts, ids: (rows,), the ids from the file; classes: the names behind the indices; labels, predicted: int64 (rows,)
-    per head; confidence: probability of the predicted class, float32 (rows,) per head; left_out: rows excluded for a
-    label the run does not know; unknown: those labels and their rows, per head; csv_format: that of the file, for the
-    tables.
+    Attributes
+    ----------
+    source
+        What was evaluated, in Spanish.
+    texts, ids
+        The text and the id of each row, (rows,).
+    classes
+        Names of the classes, per head.
+    labels, predicted
+        Class indices, int64 (rows,), per head.
+    confidence
+        Probability of the predicted class, float32 (rows,), per head.
+    left_out
+        Number of rows excluded because the run does not know one of their labels.
+    unknown
+        Those labels and their number of rows, per head.
+    csv_format
+        The CSV format of the file, used for the saved tables.
     """
 
     source: str
@@ -184,8 +198,19 @@ class Evaluation:
 def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     """Evaluate a run on its own test rows, or on every labelled row of another file.
 
-    Its own rows are found by preparing its data again, whatever the file is called now. Raises `UserError` if the file
-    it was trained on is missing, or has changed: the training rows are then unknown.
+    The test rows are found by preparing the data again and comparing its fingerprint; the file may have another name.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    data
+        A labelled CSV or XLSX; empty for the file the run was trained on.
+
+    Raises
+    ------
+    UserError
+        If the file the run was trained on is missing or has changed, or no row has labels that the run knows.
     """
     config = run.config
     trained_on = SAMPLE_DATA if not config.data else Path(run.metadata["data"]["path"])

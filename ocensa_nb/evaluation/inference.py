@@ -32,8 +32,22 @@ def logits(
 ) -> dict[str, np.ndarray]:
     """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
 
-    `title` is that of a progress bar, None for no bar. The model is left in the
-    mode it came in.
+    The mode of the model, training or eval, is restored.
+
+    Parameters
+    ----------
+    model
+        The classifier.
+    table
+        Its inputs: token ids or cached features.
+    rows
+        The rows of the table to score, int64 (rows,).
+    precision
+        A resolved precision, not `auto`.
+    padding
+        `dynamic` or `max_length`.
+    title
+        Title of the progress bar; None for no bar.
     """
     device = next(model.parameters()).device
     found = {
@@ -59,9 +73,21 @@ def logits(
 
 
 def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
-    """Return the fp32 logits (texts, classes) of each head of a finished run; a text that repeats is computed once.
+    """Return the fp32 logits (texts, classes) of each head of a finished run; a repeated text is computed once.
 
-    `title` is that of the progress bar.
+    Parameters
+    ----------
+    run
+        A finished run.
+    texts
+        The texts, as the training composes them.
+    title
+        Title of the progress bar.
+
+    Raises
+    ------
+    UserError
+        If the model of the run is damaged or does not fit in memory.
     """
     model, tokenizer = load_model(run)
     device = environment.device()
@@ -79,11 +105,11 @@ def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndar
 
 
 def predictions(logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the most probable class of each row, int64 (rows,), a head."""
+    """Return the most probable class of each row, int64 (rows,), per head."""
     return {head: values.argmax(axis=1) for head, values in logits.items()}
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax of logits (rows, classes), computed from the largest down so that nothing overflows."""
+    """Return the softmax of logits (rows, classes), stable for large logits."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)

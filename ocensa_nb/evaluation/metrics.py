@@ -26,7 +26,12 @@ def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.nd
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
     """Return the confusion counts of one head as sparse triples [true, predicted, rows], in order of class.
 
-    labels, predicted: integer classes (rows,). Pairs that do not occur are left out: of some 40 classes most do not.
+    Pairs that do not occur are omitted; with about 40 classes most do not.
+
+    Parameters
+    ----------
+    labels, predicted
+        True and predicted class indices, int64 (rows,).
     """
     pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
     return np.column_stack([pairs, counts]).tolist()

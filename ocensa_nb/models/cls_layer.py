@@ -1,15 +1,15 @@
-"""The last layer for `[CLS]` alone: the heads read one position, so nothing is computed for the others."""
+"""The last layer for `[CLS]` only: the heads read one position, so the others are not computed."""
 
 import torch
 from torch import nn
 
 
 class ClsLayer:
-    """A BERT or DistilBERT layer's output at the first position, without a key or a value of any token.
+    """The output of a BERT or DistilBERT layer at the first position, without keys and values of the tokens.
 
     With one query q, the score of token j is q·(K x_j) = (Kᵀq)·x_j, and the context Σ p_j (V x_j) = V (Σ p_j x_j):
     both projections move from every token to the one query. The key's bias adds the same to every score, so the
-    softmax drops it; the value's bias counts Σ p_j times, which dropout moves away from 1.
+    softmax cancels it; the value's bias is multiplied by Σ p_j, which is not 1 after dropout.
 
     Uses the layer's own modules, so weights, dropout and training mode are the layer's. Raises `AttributeError` for
     a layer of another family.
