@@ -1,4 +1,4 @@
-"""Text without its accents, in linear time.
+"""Remove accents from text, in linear time.
 
 `unicodedata.normalize` sorts the combining characters of a sequence by insertion, which is quadratic in its length.
 Those characters are dropped here, so their order does not matter and each character can be decomposed by itself.
@@ -8,7 +8,7 @@ import unicodedata
 
 
 class _Decomposed(dict[int, str]):
-    """A table for `str.translate` that is filled with the characters that occur."""
+    """A table for `str.translate` that computes an entry when a character first occurs."""
 
     def __missing__(self, code: int) -> str:
         parts = unicodedata.normalize("NFKD", chr(code))

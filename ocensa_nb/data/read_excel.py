@@ -1,4 +1,4 @@
-"""XLSX, a ZIP of XML that anybody may have made: its size is asked before it is opened, and counted as it is read."""
+"""Read XLSX files, with limits on what a ZIP of untrusted XML may take in time and memory."""
 
 import csv
 import io
@@ -30,9 +30,19 @@ _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
 
 def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
-    """Return the first sheet with every cell as text, and say in Spanish how it was read.
+    """Return the first sheet with every cell as text, and a Spanish note on how it was read.
 
-    Raises `UserError` for a damaged book, an empty sheet, or one too large to be a list of notices.
+    Parameters
+    ----------
+    path
+        Path of the file, for messages.
+    content
+        Bytes of the file.
+
+    Raises
+    ------
+    UserError
+        If the book is damaged, its sheet is empty, or it is too large for a list of notices.
     """
     try:
         archive = _GuardedZip(io.BytesIO(content))
@@ -59,7 +69,7 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
 
 
 def _refuse_bombs(archive: zipfile.ZipFile) -> None:
-    """Raise `UserError` for a book that would not fit in memory; what is read never exceeds the size a ZIP declares."""
+    """Raise `UserError` if a book would not fit in memory; a member is never longer than the size the ZIP declares."""
     sizes = [(member.filename, member.file_size) for member in archive.infolist()]
     unpacked = sum(size for _, size in sizes)
     if unpacked > MAX_UNPACKED:

@@ -1,4 +1,4 @@
-"""A fair split of the rows, and the class weights of the training side."""
+"""Stratified split by groups, and class weights."""
 
 from collections.abc import Mapping
 
@@ -10,13 +10,27 @@ from ocensa_nb.errors import UserError
 def split_rows(
     groups: np.ndarray, labels: Mapping[str, np.ndarray], val_size: float, test_size: float, seed: int
 ) -> dict[str, np.ndarray]:
-    """Split rows into train, val and test: whole groups, stratified, the same for the same seed.
+    """Split rows into train, val and test by groups, stratified by all labels.
 
-    Systematic sampling (Cochran, *Sampling Techniques*, ch. 8): the groups stand in the order of their labels, the
-    rarest first, and at random within equal labels; every 1/size-th goes to one side, so each run of equal labels
-    is shared out evenly. scikit-learn's StratifiedGroupKFold does the same job in a time that grows with rows times
-    classes: 11 s for 50,000 rows where this takes a tenth of a second. A class that no training row has gives its
-    groups back to training.
+    Systematic sampling (Cochran, *Sampling Techniques*, ch. 8): the groups are sorted by their labels, the rarest
+    first, in random order within equal labels, and every 1/size-th group is taken. scikit-learn's StratifiedGroupKFold
+    does the same in a time that grows with rows times classes: 11 s for 50,000 rows, against 0.1 s here.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (rows,), int64
+        Rows of the same group stay on the same side.
+    labels
+        Class indices, int64 (rows,), per head.
+    val_size, test_size
+        Fractions of the groups.
+    seed
+        The same seed gives the same split.
+
+    Returns
+    -------
+    dict
+        Row numbers, int64, of `train`, `val` and `test`. The groups of a class without training rows go to training.
     """
     rng = np.random.default_rng(seed)
     _, first = np.unique(groups, return_index=True)
@@ -49,7 +63,7 @@ def split_rows(
 
 
 def _every(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a mask that takes `share` of `count` places, evenly spaced from a random start; one at least."""
+    """Return a mask of `count` elements with a fraction `share` set, evenly spaced from a random start."""
     marks = np.floor(np.arange(count + 1) * share + rng.random())
     mask = np.diff(marks) > 0
     if not mask.any() and count:

@@ -1,4 +1,4 @@
-"""Refuse a table of too many columns by its header, before its cells take time and memory."""
+"""Reject a table with too many columns by its header, before its cells are read."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The folder of a pretrained encoder: whether it is complete, and whether its weights are those of its config.
+"""Check the folder of a pretrained encoder: that it is complete, and that its weights match its config.
 
 transformers accepts both faults silently. Without a vocabulary file, version 5 builds a tokenizer of five special
 tokens; a parameter that the weights file does not have is drawn at random, with a warning only.
@@ -36,9 +36,9 @@ NAMED = 5  # tensors that an error message names
 
 
 def missing_file(folder: Path) -> str:
-    """Return, in Spanish, what is wrong with the files of a folder that should be an encoder with its tokenizer, or "".
+    """Return, in Spanish, what is wrong with the files of an encoder folder; "" if nothing is.
 
-    That is a file that is missing, or one that transformers could not read to its end.
+    It is a file that is missing, or one that transformers cannot read completely.
     """
 
     def has_any(names: Iterable[str]) -> bool:
@@ -99,7 +99,7 @@ def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
 
 
 def _require_size(folder: Path) -> None:
-    """Raise `UserError` if the model of `config.json` is far larger than its weights, before it takes that memory."""
+    """Raise `UserError` if the model of `config.json` is far larger than its weights file."""
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(folder, **ONLY_HERE)
@@ -121,7 +121,7 @@ def _needed(names: Iterable[str]) -> list[str]:
 
 
 def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
-    """Return the names that belong to the stack of layers of an encoder, if it has one."""
+    """Return the tensor names that belong to the layer stack of an encoder, if it has one."""
     try:
         stack, _ = layer_stack(model)
     except UserError:
@@ -130,7 +130,7 @@ def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
 
 
 def some(names: list[str]) -> str:
-    """Return the first few of some names of tensors, for an error message."""
+    """Return the first few tensor names, for an error message."""
     return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 

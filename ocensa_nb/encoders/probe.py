@@ -1,4 +1,4 @@
-"""Run an encoder once on the extreme inputs that its tokenizer may give, before it is used on many texts."""
+"""Run an encoder once on the extreme ids of its tokenizer, before it is used on many texts."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,16 @@ LONGEST_PROBE = 512  # tokens; only encoders without a table of positions take m
 def probe(encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int, source: str) -> None:
     """Raise `UserError` if an encoder cannot compute a text of `max_length` tokens with the ids of its tokenizer.
 
-    The ids of `tokenizer.json` are free: one beyond the embeddings is an `IndexError` in the middle of the work.
+    `tokenizer.json` may contain any id; one beyond the embeddings would raise `IndexError` during the training.
+
+    Parameters
+    ----------
+    encoder, tokenizer
+        The pair to check.
+    max_length
+        Maximum number of tokens per text.
+    source
+        Name of the encoder, for the message.
     """
     check_length(encoder, max_length)
     with as_user_error(source):
@@ -37,7 +46,7 @@ def probe(encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_
 
 @contextlib.contextmanager
 def as_user_error(source: str) -> Iterator[None]:
-    """Turn any exception into a `UserError` that names an encoder: there are as many kinds as ways to damage one."""
+    """Raise any exception of the block as a `UserError` that names the encoder; damaged files raise many kinds."""
     try:
         yield
     except UserError:

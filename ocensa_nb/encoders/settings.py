@@ -1,7 +1,7 @@
-"""The JSON files of an encoder folder: rejected if they make transformers run code or read anything outside the folder.
+"""The JSON files of an encoder folder: rejected if they make transformers run code or read files outside the folder.
 
 `trust_remote_code=False` is not enough: a kernel named in `attn_implementation` is downloaded from the hub and imported
-without it. What is rejected here was found in the sources of transformers 4.53.3 and 5.23.0.
+without it. The rejected settings were found in the sources of transformers 4.53.3 and 5.23.0.
 """
 
 import json
@@ -32,7 +32,7 @@ ADVICE = "Corrija ese archivo o use otro codificador; no se ha ejecutado nada"
 
 
 def check_settings(folder: Path) -> None:
-    """Raise `UserError`, naming the file and the key, if loading a folder would run code or read other places.
+    """Raise `UserError`, naming the file and the key, if loading a folder would run code or read other files.
 
     A family without masked-language models is rejected too: some of them read the hub, and in a decoder the first
     position, which the heads read, sees no other token.
@@ -69,7 +69,7 @@ def _check(path: Path) -> None:
 
 
 def _items(content: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key of a JSON value with what it has, at any depth."""
+    """Yield every key and value of the objects in a JSON value, at any depth."""
     if isinstance(content, dict):
         yield from content.items()
     for one in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
@@ -77,7 +77,7 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Yield the values of a JSON value that have no others in them, as text if they are not None."""
+    """Yield the scalars in a JSON value, as text if they are not None."""
     if isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from _leaves(one)
@@ -86,7 +86,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _families() -> set[str]:
-    """Return the model types with a masked-language model, but those that compile a kernel."""
+    """Return the model types that have a masked-language model and compile no kernel."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - set(COMPILES)

@@ -1,4 +1,4 @@
-"""Texts to ragged token ids, once; length statistics; batches of like length."""
+"""Tokenize texts once, without padding; length statistics; batches of similar length."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -21,10 +21,18 @@ POOL_BATCHES = 32  # batches shuffled together before they are sorted by length
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Token ids of every text, ragged: no padding is stored.
+    """Token ids of every text, stored without padding.
 
-    ids: int32 (tokens,), all rows one after another; offsets: int64 (rows + 1,); pad_id: what fills a batch.
-    max_length: the length the rows were cut at, and the width of a batch padded the naive way.
+    Attributes
+    ----------
+    ids : ndarray of shape (tokens,), int32
+        The rows, concatenated.
+    offsets : ndarray of shape (rows + 1,), int64
+        The first token of each row.
+    pad_id
+        The id that pads a batch.
+    max_length
+        The maximum number of tokens per row, and the width of a batch with `max_length` padding.
     """
 
     ids: np.ndarray
@@ -41,7 +49,7 @@ class TokenTable:
         return np.diff(self.offsets)
 
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Return input ids and attention mask, int64 (rows, width); width is the longest row's, or max_length."""
+        """Return input ids and attention mask, int64 (rows, width), padded to the longest row or to `max_length`."""
         import torch
 
         index, mask = padded_index(self.offsets, rows, self.max_length if padding == "max_length" else 0)
@@ -49,7 +57,7 @@ class TokenTable:
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
     def sample(self) -> list["torch.Tensor"]:
-        """Return ids and mask of a few rows, some of them padded, to compare two ways of computing the same on."""
+        """Return ids and mask of a few rows, some of them padded, to compare two computations."""
         shortest, longest = int(self.lengths.argmin()), int(self.lengths.argmax())
         return list(self.batch(np.unique([0, shortest, longest, len(self) - 1])))
 
@@ -67,7 +75,7 @@ class TokenTable:
         return TokenTable(ids, offsets, self.pad_id, self.max_length)
 
     def unique(self) -> tuple["TokenTable", np.ndarray]:
-        """Return a table of the distinct texts, and the one each row is, int64 (rows,)."""
+        """Return a table of the distinct texts, and the entry of each row, int64 (rows,)."""
         seen: dict[bytes, int] = {}
         spans = zip(self.offsets[:-1], self.offsets[1:], strict=True)
         entry = np.array([seen.setdefault(self.ids[a:b].tobytes(), len(seen)) for a, b in spans], np.int64)
@@ -77,10 +85,23 @@ class TokenTable:
 
 
 def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the padded batch of some ragged rows lies in the flat array, and which places hold a token.
+    """Return the positions of a padded batch in the flat array, and a mask of the tokens.
 
-    index: int64 (rows, width), with a row's last place standing in for its padding; mask: bool (rows, width). The
-    width is that of the longest row if `width` is 0.
+    Parameters
+    ----------
+    offsets : ndarray of shape (entries + 1,), int64
+        The first position of each entry.
+    rows : ndarray of shape (rows,), int64
+        The entries of the batch.
+    width
+        Width of the batch; 0 for that of the longest entry.
+
+    Returns
+    -------
+    index : ndarray of shape (rows, width), int64
+        Padding repeats the last position of the entry.
+    mask : ndarray of shape (rows, width), bool
+        True for tokens.
     """
     starts = offsets[rows]
     lengths = offsets[rows + 1] - starts
@@ -90,9 +111,12 @@ def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple
 
 
 def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenTable:
-    """Tokenise every text once, cut at `max_length` tokens, special tokens included.
+    """Tokenize every text once, truncated at `max_length` tokens, special tokens included.
 
-    Raises `UserError` if a text has no token: its first position is what the heads read.
+    Raises
+    ------
+    UserError
+        If a text has no tokens: the heads read the first position.
     """
     ids, lengths = [], []
     starts = range(0, len(texts), CHUNK)
@@ -110,10 +134,11 @@ def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_lengt
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Yield the row numbers of each batch of one epoch: every row once, rows of like length together.
+    """Yield the row numbers of each batch of one epoch: every row once, rows of similar length together.
 
-    Rows are shuffled, sorted by length inside pools of `POOL_BATCHES` batches, cut, and the batches shuffled, all
-    decided by (seed, epoch). Each batch is an *effective* batch; the last one may be smaller.
+    Rows are shuffled, sorted by length inside pools of `POOL_BATCHES` batches, split into batches, and the batches are
+    shuffled; all random choices depend on (seed, epoch) only. Each batch is an *effective* batch; the last one may be
+    smaller.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
@@ -128,22 +153,22 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
 
 
 def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield row numbers from shortest to longest: the order with the least padding, for scoring."""
+    """Yield batches of row numbers from shortest to longest, the order with the least padding."""
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
 def recommend_max_length(lengths: np.ndarray) -> int:
-    """Return the smallest multiple of 16 that leaves at least 99% of the texts whole, 512 at most."""
+    """Return the smallest multiple of 16 that truncates at most 1% of the texts; 512 at most."""
     return int(min(512, 16 * np.ceil(np.percentile(lengths, 99) / 16)))
 
 
 def truncation_table(lengths: np.ndarray, cuts: Sequence[int] = (64, 128, 256)) -> "pd.DataFrame":
-    """Return, for each max_length, the share of texts cut and what it costs in tokens computed.
+    """Return the share of truncated texts and the computed tokens for each `max_length`.
 
-    Columns (Spanish, shown as they are): share of texts cut; tokens a text when padded to the cut, and when padded
-    dynamically, which is the length itself; and their ratio.
+    Columns, in Spanish: percentage of truncated texts; tokens per text with `max_length` padding and with dynamic
+    padding; and their ratio.
     """
     import pandas as pd
 
