@@ -6,6 +6,7 @@ CSV at another separator than its own, as Excel in Spanish does at `;`, any piec
 """
 
 import io
+import logging
 import re
 import zipfile
 from pathlib import Path
@@ -24,6 +25,8 @@ from ocensa_nb.data.csv_format import CsvFormat
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, plain_path
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".xlsx")
 DECIMALS = 4
@@ -120,7 +123,7 @@ def _write_csv(table: pd.DataFrame, path: Path, fresh: Path, form: CsvFormat) ->
         table.to_csv(fresh, encoding="utf-8-sig", **settings)
         name = _ENCODINGS.get(form.encoding, form.encoding)
         lacking = clipped(error.object[error.start : error.end])
-        print(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
+        logger.info(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
 
 
 def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:

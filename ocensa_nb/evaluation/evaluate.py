@@ -14,7 +14,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from ocensa_nb.data import notices
 from ocensa_nb.data.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.data.notices import ID, TEXT
-from ocensa_nb.data.write_table import write_table
+from ocensa_nb.data.write_table import DECIMALS, write_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -30,7 +30,6 @@ METRIC_TITLES = {
     "precision": "precisión",
     "recall": "exhaustividad (recall)",
 }
-DECIMALS = 4  # of the numbers in saved tables
 NAMED_LABELS = 5  # how many unknown labels a message names
 
 
@@ -188,10 +187,10 @@ class Evaluation:
                 ("confused", self.confused_pairs(head, most=50)),
                 ("wrong", self.wrong(head)),
             ):
-                write_table(table.round(DECIMALS), folder / f"{name}_{head}.csv", self.csv_format)
+                write_table(table, folder / f"{name}_{head}.csv", self.csv_format)
             rows[head] = np.array(names)[self.labels[head]]
             rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
-            rows[f"conf_{head}"] = self.confidence[head].round(DECIMALS)
+            rows[f"conf_{head}"] = self.confidence[head]
         write_table(rows, folder / "predictions.csv", self.csv_format)
 
 
