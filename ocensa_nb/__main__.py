@@ -2,11 +2,11 @@
 
 import sys
 
-from ocensa_nb import startup
+from ocensa_nb.cli import startup
 
 startup.handle_interrupts()
 startup.require_utf8()
 
-from ocensa_nb.cli import main  # noqa: E402 (an interrupt is handled from here on)
+from ocensa_nb.cli.main import main  # noqa: E402 (an interrupt is handled from here on)
 
 sys.exit(startup.run(main))

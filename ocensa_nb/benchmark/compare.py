@@ -15,7 +15,6 @@ import torch
 from ocensa_nb.benchmark.ablation import Bench, Variant
 from ocensa_nb.benchmark.techniques import SHORTER, cumulative, individual
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.data.write_table import write_table
 from ocensa_nb.encoders.layer_slice import layers
 from ocensa_nb.encoders.loading import check_length, load_encoder, load_tokenizer
 from ocensa_nb.encoders.token_table import encode
@@ -25,6 +24,7 @@ from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import resolve_precision
 from ocensa_nb.runtime.timing import duration
+from ocensa_nb.tables.write_table import write_table
 from ocensa_nb.training.train import load_notices
 
 

@@ -1,1 +1,1 @@
-"""From a file to notices: CSV and XLSX, columns, labels, splits, and synthetic notices."""
+"""From a table to notices: columns, texts, labels, splits, and synthetic notices."""

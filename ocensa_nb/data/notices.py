@@ -13,10 +13,10 @@ import pandas as pd
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.accents import without_accents
 from ocensa_nb.data.columns import find_columns, notice_ids
-from ocensa_nb.data.read_table import read_table
 from ocensa_nb.data.splits import balanced_weights, split_rows
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.tables.read_table import read_table
 
 TEXT, ID = "texto", "id_aviso"
 OTHER = "Other"

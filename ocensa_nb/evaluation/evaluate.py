@@ -12,9 +12,7 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb.data import notices
-from ocensa_nb.data.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.data.notices import ID, TEXT
-from ocensa_nb.data.write_table import DECIMALS, write_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -22,6 +20,8 @@ from ocensa_nb.files.atomic import create_new, write_text
 from ocensa_nb.paths import SAMPLE_DATA, plain_path
 from ocensa_nb.runtime import environment
 from ocensa_nb.storage.run_folder import Run, free_folder
+from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
+from ocensa_nb.tables.write_table import DECIMALS, write_table
 
 METRIC_TITLES = {
     "f1": "F1",

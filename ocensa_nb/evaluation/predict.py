@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.columns import find_columns
-from ocensa_nb.data.csv_format import ATTRIBUTE, SPANISH_EXCEL
 from ocensa_nb.data.notices import blank_missing, compose
-from ocensa_nb.data.read_table import read_table
-from ocensa_nb.data.write_table import DECIMALS, free_table, write_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
 from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL
+from ocensa_nb.tables.read_table import read_table
+from ocensa_nb.tables.write_table import DECIMALS, free_table, write_table
 
 
 def predict(run: Run, data: str | Path) -> pd.DataFrame:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.benchmark import compare, time_to_target
-from ocensa_nb.data.write_table import write_table
 from ocensa_nb.figures import comparison_plots
 from ocensa_nb.figures.plots import save as save_figure
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.storage.run_folder import free_folder
+from ocensa_nb.tables.write_table import write_table
 
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:

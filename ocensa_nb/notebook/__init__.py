@@ -1,1 +1,1 @@
-"""What users see and press in a notebook. Empty: `session` is imported before any dependency is installed."""
+"""What the numbered notebooks call. Empty: `session` is imported before any dependency is installed."""

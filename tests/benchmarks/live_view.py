@@ -16,9 +16,9 @@ import tyro
 
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.notebook import panel as widgets
-from ocensa_nb.notebook.run_controller import REDRAW_SECONDS
-from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.panel import control_panel as widgets
+from ocensa_nb.panel.run_controller import REDRAW_SECONDS
+from ocensa_nb.panel.training_process import Training
 from ocensa_nb.runtime import environment
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train

@@ -9,10 +9,10 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data import notices
-from ocensa_nb.data.read_table import read_table
 from ocensa_nb.data.splits import split_rows
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
+from ocensa_nb.tables.read_table import read_table
 
 TABLE = pd.DataFrame(
     {

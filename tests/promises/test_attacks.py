@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocensa_nb import cli
 from ocensa_nb.benchmark import compare
+from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
-from ocensa_nb.data.read_table import read_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.figures import animation, comparison_report
@@ -27,6 +26,7 @@ from ocensa_nb.files import temporary
 from ocensa_nb.paths import ROOT
 from ocensa_nb.storage import array_cache
 from ocensa_nb.storage.run_folder import GIF, Run
+from ocensa_nb.tables.read_table import read_table
 from ocensa_nb.training import train
 from tests.helpers.crash import make_abandoned_folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ocensa_nb import cli
+from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 
 

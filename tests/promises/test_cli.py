@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import ocensa_nb
-from ocensa_nb import cli
+from ocensa_nb.cli import main as cli
 from ocensa_nb.paths import ROOT
 
 

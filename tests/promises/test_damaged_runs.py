@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb import cli
+from ocensa_nb.cli import main as cli
 from ocensa_nb.encoders import token_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import saved_model

@@ -20,18 +20,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocensa_nb import cli
-from ocensa_nb.data import notices, read_excel, synthetic, write_table
+from ocensa_nb.cli import main as cli
+from ocensa_nb.data import notices, synthetic
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.evaluation.evaluate import Evaluation
 from ocensa_nb.figures import plots
 from ocensa_nb.models import saved_model
 from ocensa_nb.notebook import headless
-from ocensa_nb.notebook import panel as widgets
+from ocensa_nb.panel import control_panel as widgets
 from ocensa_nb.paths import ROOT
 from ocensa_nb.storage import manifest
 from ocensa_nb.storage.run_folder import ENCODER, HEADS, LABELS, Run
+from ocensa_nb.tables import read_excel, write_table
 
 DANGEROUS = {  # cell -> written cell
     "=1+1": "'=1+1",

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.data import accents, columns, csv_format, notices, read_table, write_table
+from ocensa_nb.data import accents, columns, notices
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
+from ocensa_nb.tables import csv_format, read_table, write_table
 
 QUICK = 0.02  # seconds below which the noise of a clock matters
 LONGEST = 2**17  # pieces; longer, and the memory they take changes the time

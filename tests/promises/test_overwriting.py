@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from ocensa_nb import cli
+from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.notebook import headless

@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ocensa_nb.data import write_table
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT, plain_path
 from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.tables import write_table
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals, pipes and devices")
 LIMIT = 120  # seconds

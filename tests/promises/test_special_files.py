@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb import cli
+from ocensa_nb.cli import main as cli
 from ocensa_nb.data import notices
 from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError

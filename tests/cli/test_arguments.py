@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import Doc
 
-from ocensa_nb.arguments import BadArgumentsError, help_text, options_of, parse, split
+from ocensa_nb.cli.arguments import BadArgumentsError, help_text, options_of, parse, split
 
 
 def command(

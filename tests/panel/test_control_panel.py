@@ -15,10 +15,11 @@ from ocensa_nb.benchmark import pricing, time_prediction
 from ocensa_nb.config import RECIPES
 from ocensa_nb.encoders import loading
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.notebook import panel as widgets
-from ocensa_nb.notebook import run_controller, session
-from ocensa_nb.notebook.page_clock import PageClock
-from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.notebook import session
+from ocensa_nb.panel import control_panel as widgets
+from ocensa_nb.panel import run_controller
+from ocensa_nb.panel.page_clock import PageClock
+from ocensa_nb.panel.training_process import Training
 from ocensa_nb.runtime import precision
 from ocensa_nb.runtime.environment import configure
 from ocensa_nb.storage.resume import resolve_run_dir

@@ -18,9 +18,10 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.encoders import loading
 from ocensa_nb.errors import UserError
 from ocensa_nb.figures.style import PANEL_CSS
-from ocensa_nb.notebook import commands, controls, session, training_process
-from ocensa_nb.notebook.controls import Control
-from ocensa_nb.notebook.run_controller import Runner, guarded
+from ocensa_nb.notebook import session
+from ocensa_nb.panel import commands, controls, training_process
+from ocensa_nb.panel.controls import Control
+from ocensa_nb.panel.run_controller import Runner, guarded
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.precision import unavailable

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ocensa_nb.notebook import live_view
+from ocensa_nb.panel import live_view
 
 
 def step(number, loss=2.0, epoch=1):

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.notebook.commands import arguments
+from ocensa_nb.panel.commands import arguments
 from ocensa_nb.paths import ROOT
 
 TRACEBACK = "Traceback (most recent call last)"

@@ -5,9 +5,9 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from ocensa_nb.data.csv_format import SPANISH_EXCEL, CsvFormat
-from ocensa_nb.data.write_table import WIDEST, free_table, write_table
 from ocensa_nb.errors import UserError
+from ocensa_nb.tables.csv_format import SPANISH_EXCEL, CsvFormat
+from ocensa_nb.tables.write_table import WIDEST, free_table, write_table
 
 TABLE = pd.DataFrame({"descripción": ["válvula", "a;b"], "conf": np.array([1 / 3, np.nan], np.float32), "n": [1, 2]})
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data.csv_format import ATTRIBUTE, detect_format
-from ocensa_nb.data.read_excel import read_excel
-from ocensa_nb.data.table_width import check_width
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
 from ocensa_nb.files.regular import read_regular
 from ocensa_nb.paths import plain_path, reason
+from ocensa_nb.tables.csv_format import ATTRIBUTE, detect_format
+from ocensa_nb.tables.read_excel import read_excel
+from ocensa_nb.tables.table_width import check_width
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb import cli
+from ocensa_nb.cli import main as cli
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import UserError
-from ocensa_nb.notebook import commands
+from ocensa_nb.panel import commands
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime.environment import configure
 

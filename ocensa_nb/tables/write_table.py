@@ -21,10 +21,10 @@ from openpyxl.worksheet._writer import WorksheetWriter
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.writer.excel import ExcelWriter
 
-from ocensa_nb.data.csv_format import CsvFormat
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, plain_path
+from ocensa_nb.tables.csv_format import CsvFormat
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from ocensa_nb.data.csv_format import ATTRIBUTE, CsvFormat, detect_format
-from ocensa_nb.data.read_table import read_table
+from ocensa_nb.tables.csv_format import ATTRIBUTE, CsvFormat, detect_format
+from ocensa_nb.tables.read_table import read_table
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,10 @@ def predict(
     ] = "auto",
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
-    from ocensa_nb.data.read_table import EXCEL_SUFFIXES
-    from ocensa_nb.data.write_table import free_table
     from ocensa_nb.evaluation import predict as prediction
     from ocensa_nb.storage.run_folder import Run
+    from ocensa_nb.tables.read_table import EXCEL_SUFFIXES
+    from ocensa_nb.tables.write_table import free_table
 
     trained = Run.load(run)
     like = ".xlsx" if Path(data).suffix.lower() in EXCEL_SUFFIXES else ".csv"
@@ -169,7 +169,7 @@ def publish(
     version: Annotated[str, Doc("tag o commit; vacío = el último commit que cambió el paquete")] = "",
 ) -> dict[str, Any]:
     """Escribir la dirección del proyecto en cuadernos, insignias y pyproject.toml (para quien lo mantiene)."""
-    from ocensa_nb import publish as publishing
+    from ocensa_nb.cli import publish as publishing
 
     address, ref, changed = publishing.publish(repository, version)
     logger.info(f"Escrito: {', '.join(changed)}." if changed else "Ya estaba escrito: no cambia nada.")

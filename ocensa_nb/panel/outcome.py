@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.panel.training_process import Training
 from ocensa_nb.paths import RUNS
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import LAST, Run

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.arguments import HELP, BadArgumentsError, Option, help_text, options_of, parse, split
+from ocensa_nb.cli.arguments import HELP, BadArgumentsError, Option, help_text, options_of, parse, split
+from ocensa_nb.cli.verbs import VERBS
 from ocensa_nb.config import RECIPES, TrainConfig
 from ocensa_nb.errors import AskedToStopError, UserError, unknown
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
 from ocensa_nb.runtime import logs
 from ocensa_nb.runtime.streams import SafeStream, safe_output
-from ocensa_nb.verbs import VERBS
 
 PROGRAM = "python -m ocensa_nb"
 ABOUT = (

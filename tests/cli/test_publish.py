@@ -9,7 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from ocensa_nb import publish
+from ocensa_nb.cli import publish
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
 

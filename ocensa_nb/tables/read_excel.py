@@ -11,9 +11,9 @@ import pandas as pd
 from openpyxl.cell.cell import ERROR_CODES
 from openpyxl.reader.excel import ExcelReader
 
-from ocensa_nb.data.table_width import check_width
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.tables.table_width import check_width
 
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet

@@ -19,9 +19,9 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.figures import plots
 from ocensa_nb.figures.style import PANEL_CSS
-from ocensa_nb.notebook import live_view, outcome, training_process
-from ocensa_nb.notebook.page_clock import PageClock
-from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.panel import live_view, outcome, training_process
+from ocensa_nb.panel.page_clock import PageClock
+from ocensa_nb.panel.training_process import Training
 from ocensa_nb.runtime.environment import platform
 from ocensa_nb.runtime.signals import StopRequest, defer_signals
 from ocensa_nb.storage import resume

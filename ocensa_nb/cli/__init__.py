@@ -1,0 +1,1 @@
+"""The command line: verbs, arguments, messages and exit codes."""
