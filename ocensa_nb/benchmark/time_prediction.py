@@ -1,16 +1,18 @@
 """Predict, before training, the truncation, trainable parameters, memory and time of some settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from ocensa_nb.benchmark import pricing
+from ocensa_nb.benchmark import flops, throughput
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.encoders import loading
 from ocensa_nb.encoders.layer_slice import layers
-from ocensa_nb.encoders.token_table import TokenTable, encode
+from ocensa_nb.encoders.token_table import TokenTable, encode, epoch_batches, sorted_batches
 from ocensa_nb.engine import step
 from ocensa_nb.engine.memory_estimate import memory_note
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 SAMPLED_TEXTS = 20_000  # enough to estimate fractions and times; encoding a million texts is slow
 LONGEST = 512  # tokens; longer texts count as this long
 STAND_IN = "minilm"  # its tokenizer is used if the encoder's is not on this machine
+SCORING_BATCH = 64  # rows
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,15 @@ class Forecast:
         self._sides = {side: rows[::every] for side, rows in notices.split.items()}
         self._rows = np.concatenate(list(self._sides.values()))
         self._encoders: dict[str, Encoder] = {}
-        self._prices: dict[tuple[str, str], pricing.Prices] = {}
+        self._measured: dict[tuple[str, str], throughput.Throughput] = {}
+        self._counted: dict[tuple, dict[str, flops.PassFlops]] = {}
         self._models: dict[tuple[str, int], MultiHeadClassifier] = {}  # on the meta device
 
     def encoder(self, name: str) -> Encoder:
         """Return the description of an encoder; raise `UserError` if it is neither here nor in the catalogue."""
         known = self._encoders.get(name)
         if known is None or (not known.here and loading.is_here(name)):
-            for kept in (self._prices, self._models):  # stale: the encoder has been downloaded since
+            for kept in (self._measured, self._counted, self._models):  # stale: the encoder has been downloaded since
                 for key in [key for key in kept if key[0] == name]:
                     del kept[key]
             here = loading.is_here(name)
@@ -120,14 +124,50 @@ class Forecast:
             self._models[key] = step.classifier(config, self.notices, empty)
         return self._models[key]
 
-    def is_priced(self, config: TrainConfig) -> bool:
-        """Return whether `expected` needs no measurement; otherwise it measures for some seconds."""
-        return self._price_key(config) in self._prices
+    def is_measured(self, config: TrainConfig) -> bool:
+        """Return whether `expected` needs no measurement."""
+        return self._key(config) in self._measured
+
+    def measure(
+        self,
+        config: TrainConfig,
+        on_progress: Callable[[float], None] = lambda share: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Measure the throughput that `expected` needs, once per encoder and precision; it takes some seconds.
+
+        Parameters
+        ----------
+        config
+            Settings of the training.
+        on_progress
+            Called with the share that is done, from 0 to 1.
+        cancelled
+            Asked before each measured step; the measurement is abandoned once it returns True.
+
+        Returns
+        -------
+        bool
+            False if it was cancelled.
+
+        Raises
+        ------
+        UserError
+            If the encoder or the precision is unavailable.
+        """
+        encoder, key = self.encoder(config.model), self._key(config)
+        if key not in self._measured:
+            found = throughput.measure(encoder.shape, key[1], config, self.notices, on_progress, cancelled)
+            if found is None:
+                return False
+            self._measured[key] = found
+        return True
 
     def expected(self, config: TrainConfig) -> TimeEstimate:
         """Return the predicted time of a training: all epochs, and the frozen layers once if they are cached.
 
-        The first call for an encoder and a precision measures steps of that encoder's shape.
+        The FLOPs of every pass, counted on the encoder's own structure without weights, are divided by the throughput
+        that `measure` found; it is called if necessary.
 
         Parameters
         ----------
@@ -144,34 +184,82 @@ class Forecast:
         UserError
             If the encoder or the precision is unavailable.
         """
-        encoder, key = self.encoder(config.model), self._price_key(config)
-        if key not in self._prices:
-            self._prices[key] = pricing.measure(encoder.shape, key[1], config, self.notices)
-        prices = self._prices[key]
+        self.measure(config)
+        encoder, rates = self.encoder(config.model), self._measured[self._key(config)]
         lengths = np.minimum(encoder.table.lengths, config.max_length)
         ends = np.cumsum([len(rows) for rows in self._sides.values()])[:-1]
         sides = dict(zip(self._sides, np.split(lengths, ends), strict=True))
-        whole = len(self.notices.texts) / len(self._rows)
+        scoring = {side: self._scoring(config, sides[side]) for side in ("val", "test")}
+        seconds = config.epochs * (self.epoch(config, sides["train"]) + scoring["val"]) + sum(scoring.values())
+        if _cached(config):
+            seconds += self._frozen(config, lengths)
+        return TimeEstimate(len(self.notices.texts) / len(self._rows) * seconds, rates.spread)
 
-        epoch = prices.epoch(config, encoder.depth, sides["train"], self._updated(config))
-        scoring = {side: prices.scoring(config, encoder.depth, sides[side]) for side in ("val", "test")}
-        seconds = config.epochs * (epoch + scoring["val"]) + sum(scoring.values())
-        if config.cache_trunk and config.freeze_layers:
-            seconds += prices.trunk(config, lengths)
-        return TimeEstimate(whole * seconds, prices.spread)
+    def epoch(self, config: TrainConfig, lengths: np.ndarray) -> float:
+        """Return the predicted seconds of the training steps of one epoch over texts of `lengths` tokens.
+
+        Parameters
+        ----------
+        config
+            Settings of a training for which `measure` was called.
+        lengths : ndarray of shape (rows,), int64
+            Tokens of each text, after truncation.
+        """
+        rates = self._measured[self._key(config)]
+        shapes, steps = [], 0
+        for rows in epoch_batches(lengths, config.effective_batch_size, config.seed, 1):
+            steps += 1
+            for start in range(0, len(rows), config.batch_size):
+                micro = lengths[rows[start : start + config.batch_size]]
+                shapes.append((len(micro), _width(config, micro)))
+        work = self._flops(config, "training").work(np.array(shapes))
+        trainable, _ = self.parameters(config)
+        return float((work @ rates.training).sum()) + steps * trainable * rates.update
 
     def measured_seconds(self, *configs: TrainConfig) -> float:
         """Return the seconds spent measuring for some configs; `expected` must have been called for each."""
-        return sum(self._prices[key].measured for key in {self._price_key(config) for config in configs})
+        return sum(self._measured[key].measured for key in {self._key(config) for config in configs})
 
-    def _updated(self, config: TrainConfig) -> int:
-        """Return the number of parameters the optimiser updates: the trainable ones minus unused tokens."""
-        trainable, _ = self.parameters(config)
-        encoder = self.encoder(config.model)
-        if config.used_vocabulary and not config.freeze_layers:
-            unused = encoder.shape.vocab_size - len(np.unique(encoder.table.ids))
-            trainable -= max(0, unused) * encoder.shape.hidden_size
-        return trainable
+    def _scoring(self, config: TrainConfig, lengths: np.ndarray) -> float:
+        """Return the predicted seconds to score texts of `lengths` tokens, int64 (rows,), once."""
+        return self._forward_seconds(config, self._flops(config, "scoring"), lengths)
 
-    def _price_key(self, config: TrainConfig) -> tuple[str, str]:
+    def _frozen(self, config: TrainConfig, lengths: np.ndarray) -> float:
+        """Return the predicted seconds to compute the frozen layers of texts of `lengths` tokens, int64 (rows,)."""
+        return self._forward_seconds(config, self._flops(config, "frozen"), lengths)
+
+    def _forward_seconds(self, config: TrainConfig, passes: flops.PassFlops, lengths: np.ndarray) -> float:
+        batches = [lengths[rows] for rows in sorted_batches(lengths, SCORING_BATCH)]
+        shapes = np.array([(len(batch), _width(config, batch)) for batch in batches])
+        return float((passes.work(shapes) @ self._measured[self._key(config)].scoring).sum())
+
+    def _flops(self, config: TrainConfig, kind: str) -> flops.PassFlops:
+        """Return the work of a pass with the layers and inputs of a config: `training`, `scoring` or `frozen`."""
+        key = config.model, config.freeze_layers, config.cls_only, _cached(config)
+        if key not in self._counted:
+            encoder, k = self.encoder(config.model), config.freeze_layers
+            model = step.classifier(config, self.notices, loading.untrained(encoder.shape, "meta")).to("meta")
+            if config.cls_only:
+                sample = torch.ones((1, 8), dtype=torch.int64, device="meta")
+                model.shorten(sample, sample)
+            self._counted[key] = {}
+            features = 0
+            if _cached(config):
+                model.accept_features_from(k)
+                features = encoder.shape.hidden_size
+                frozen = flops.count(model.eval(), backward=False, forward=model.frozen_forward(k))
+                self._counted[key]["frozen"] = frozen
+            self._counted[key]["scoring"] = flops.count(model.eval(), features, backward=False)
+            self._counted[key]["training"] = flops.count(model.train(), features)
+        return self._counted[key][kind]
+
+    def _key(self, config: TrainConfig) -> tuple[str, str]:
         return config.model, resolve_precision(config.precision, environment.device())
+
+
+def _cached(config: TrainConfig) -> bool:
+    return bool(config.cache_trunk and config.freeze_layers)
+
+
+def _width(config: TrainConfig, lengths: np.ndarray) -> int:
+    return config.max_length if config.padding == "max_length" and not _cached(config) else int(lengths.max())

@@ -264,7 +264,7 @@ class Panel(ControlPanel):
     def _price(self, measuring: bool) -> None:
         """Show the predicted time of this training and of the baseline; measure what is missing if `measuring`."""
         base = baseline_of(self.config)
-        if not (self._forecast.is_priced(self.config) and self._forecast.is_priced(base)):
+        if not (self._forecast.is_measured(self.config) and self._forecast.is_measured(base)):
             if not measuring:
                 self._show_price("Tiempo previsto: se mide al mover un control.")
                 return

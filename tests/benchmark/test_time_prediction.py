@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ocensa_nb.benchmark import pricing, time_prediction
+from ocensa_nb.benchmark import time_prediction
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.encoders import loading
 from ocensa_nb.errors import UserError
-from ocensa_nb.runtime.seeding import random_state
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +48,9 @@ def test_forecast_of_unknown_encoder_raises_user_error(forecast, monkeypatch):
 
 
 def test_expected_time_is_measured_once_and_depends_on_the_config(forecast, config):
-    assert not forecast.is_priced(config)
+    assert not forecast.is_measured(config)
     one = forecast.expected(config)
-    assert forecast.is_priced(config.replace(freeze_layers=0, epochs=9))
+    assert forecast.is_measured(config.replace(freeze_layers=0, epochs=9))
     measured = forecast.measured_seconds(config)
     twice = forecast.expected(config.replace(epochs=2 * config.epochs))
     assert one.seconds < twice.seconds < 2 * one.seconds  # frozen layers and test rows are computed once
@@ -64,49 +61,15 @@ def test_expected_time_is_measured_once_and_depends_on_the_config(forecast, conf
     assert str(one).startswith(("0 s ±", "1 s ±", "2 s ±"))
 
 
-def test_pricing_measure_leaves_random_state_unchanged(config, notices):
-    tokenizer = loading.load_tokenizer("tiny", notices.texts)
-    before = random_state()
-    pricing.measure(loading.architecture("tiny", tokenizer), "fp32", config, notices)
-    assert all((a == b).all() for a, b in zip(before, random_state(), strict=True))
+def test_expected_time_is_less_with_frozen_layers_and_least_with_cached_ones(forecast, config):
+    trained, frozen, cached = (
+        forecast.expected(config.replace(freeze_layers=k, cache_trunk=c, epochs=20)).seconds
+        for k, c in ((0, False), (1, False), (1, True))
+    )
+    assert cached < frozen < trained
 
 
-@settings(max_examples=40, deadline=None)
-@given(rates=st.lists(st.floats(1e-6, 1e-2), min_size=4, max_size=4), seed=st.integers(0, 2**16))
-def test_fit_of_exact_times_recovers_the_rates(rates, seed):
-    amounts = np.random.default_rng(seed).uniform(1, 100, (20, 4))
-    found, spread = pricing.fit(amounts, amounts @ rates)
-    np.testing.assert_allclose(found, rates, rtol=1e-4)
-    assert spread < 1e-4
-
-
-def test_fit_of_noisy_times_reports_two_sigma_spread():
-    rng = np.random.default_rng(0)
-    amounts = rng.uniform(1, 100, (60, 3))
-    _, spread = pricing.fit(amounts, amounts @ [1e-3, 2e-3, 3e-3] * rng.normal(1, 0.1, 60))
-    assert spread == pytest.approx(0.2, rel=0.3)  # two sigma
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    shapes=st.lists(st.tuples(st.integers(1, 64), st.integers(1, 256)), min_size=2, max_size=6), cut=st.integers(1, 5)
-)
-def test_work_of_an_epoch_is_the_sum_of_its_steps(shapes, cut):
-    layout = pricing.Layout(trained=2, run=3, short=1, embeds=True)
-    whole, (first, second) = np.array(shapes), (np.array(shapes[:cut]), np.array(shapes[cut:]).reshape(-1, 2))
-    parts = pricing.work(first, layout) + (pricing.work(second, layout) if len(second) else 0)
-    np.testing.assert_allclose(pricing.work(whole, layout), parts)
-
-
-@pytest.mark.parametrize(
-    ("changes", "layout"),
-    [
-        ({"freeze_layers": 0, "cls_only": False}, (12, 0, 0, True, True)),
-        ({"freeze_layers": 0, "cls_only": True}, (11, 0, 1, True, True)),
-        ({"freeze_layers": 10, "cls_only": True, "cache_trunk": False}, (1, 10, 1, True)),
-        ({"freeze_layers": 10, "cls_only": True, "cache_trunk": True}, (1, 0, 1, False)),
-        ({"freeze_layers": 12, "cls_only": True, "cache_trunk": False}, (0, 12, 0, True)),
-    ],
-)
-def test_layout_of_config_counts_trained_frozen_and_short_layers(changes, layout):
-    assert pricing.Layout.of(TrainConfig(**changes), 12) == pricing.Layout(*layout)
+def test_measurement_cancelled_leaves_nothing_measured(notices, config):
+    fresh = time_prediction.Forecast(notices)
+    assert not fresh.measure(config, cancelled=lambda: True)
+    assert not fresh.is_measured(config)

@@ -2,15 +2,15 @@
 
     python -m tests.benchmarks.prices --model minilm
 
-For each precision and config: the time of an epoch predicted from a shallow encoder with random weights, the time
-measured on some steps of every length with the real encoder, and their ratio.
+For each precision and config: the time of an epoch predicted from the counted FLOPs and the measured throughput, the
+time measured on some steps of every length with the real encoder, and their ratio.
 """
 
 import numpy as np
 import torch
 import tyro
 
-from ocensa_nb.benchmark import pricing
+from ocensa_nb.benchmark.time_prediction import Forecast
 from ocensa_nb.config import TrainConfig, baseline_of, from_recipe
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.encoders import loading
@@ -51,19 +51,22 @@ def main(model: str = "minilm", precisions: tuple[str, ...] = ("bf16", "fp32"), 
     config = from_recipe("cpu", {"model": model})
     notices = train.load_notices(config)
     tokenizer = loading.load_tokenizer(model, notices.texts)
-    shape = loading.architecture(model, tokenizer)
+    depth = loading.architecture(model, tokenizer).num_hidden_layers
+    forecast = Forecast(notices)
     for precision in precisions:
-        prices = pricing.measure(shape, precision, config, notices)
-        print(f"{model}, {precision}: ± {prices.spread:.0%}, measured in {prices.measured:.1f} s", flush=True)
-        for title, tried in settings(config, shape.num_hidden_layers).items():
+        for title, tried in settings(config.replace(precision=precision), depth).items():
+            tried = tried.replace(precision=precision)  # the baseline has its own
+            forecast.measure(tried)
             table = encode(notices.texts, tokenizer, tried.max_length)
             classifier = step.classifier(tried, notices, loading.load_encoder(model, tokenizer))
             made = step.build(tried, notices, table, classifier, precision, device)
-            updated = sum(p.numel() for p in made.model.parameters() if p.requires_grad)
-            lengths = table.lengths[notices.split["train"]]
-            priced = prices.epoch(tried, shape.num_hidden_layers, lengths, updated)
+            predicted = forecast.epoch(tried, table.lengths[notices.split["train"]])
             took = epoch_seconds(made, tried, notices, table, steps)
-            print(f"  {title:<28} priced {priced:8.1f} s, takes {took:8.1f} s: {priced / took:.2f}", flush=True)
+            print(
+                f"  {title:<28} predicted {predicted:8.1f} s, takes {took:8.1f} s: {predicted / took:.2f}", flush=True
+            )
+        rates = forecast._measured[model, precision]
+        print(f"{model}, {precision}: ± {rates.spread:.0%}, measured in {rates.measured:.1f} s", rates, flush=True)
 
 
 if __name__ == "__main__":

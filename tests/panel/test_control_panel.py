@@ -7,11 +7,12 @@ import types
 from typing import ClassVar
 
 import ipywidgets as ipw
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from ocensa_nb.benchmark import pricing, time_prediction
+from ocensa_nb.benchmark import throughput, time_prediction
 from ocensa_nb.config import RECIPES
 from ocensa_nb.encoders import loading
 from ocensa_nb.errors import AskedToStopError, UserError
@@ -30,14 +31,14 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 def prices(config, notices):
-    """Return the measured step times, once for the module."""
+    """Return the measured throughput, once for the module."""
     shape = loading.architecture("tiny", loading.load_tokenizer("tiny", notices.texts))
-    return pricing.measure(shape, "fp32", config, notices)
+    return throughput.measure(shape, "fp32", config, notices)
 
 
 @pytest.fixture(autouse=True)
 def priced(monkeypatch, prices):
-    monkeypatch.setattr(pricing, "measure", lambda *_: prices)
+    monkeypatch.setattr(throughput, "measure", lambda *_: prices)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_unavailable_precisions_on_t4_are_bf16_and_tf32_and_on_ampere_none(monke
 
 
 def test_encoder_change_updates_layer_limit_and_notes_the_download(panel, monkeypatch):
-    monkeypatch.setattr(pricing, "measure", lambda *_: pricing.Prices(torch.ones(12).double().numpy(), 0.1, 1.0))
+    monkeypatch.setattr(throughput, "measure", lambda *_: throughput.Throughput(np.ones(3), np.ones(3), 1.0, 0.1, 1.0))
     move(panel, "freeze_layers", 4)
     move(panel, "model", "beto")
     assert panel.controls["freeze_layers"].widget.max == 12

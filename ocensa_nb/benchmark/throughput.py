@@ -1,0 +1,208 @@
+"""Measure the throughput of this machine on a few steps of a shallow encoder with random weights."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import torch
+from scipy.optimize import nnls
+
+from ocensa_nb.benchmark import flops
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.encoders.loading import untrained
+from ocensa_nb.encoders.token_table import TokenTable
+from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.batching import MicroBatch, StepDataset
+from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.precision import allow_tf32, autocast
+from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.timing import release_memory, seconds_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+DEPTH = 2  # layers of the measured encoder
+VOCABULARY = 2_000
+# (rows, tokens) of the measured steps: small and large, short and long. A GPU needs larger ones to be fully used.
+CPU_SIZES = ((8, 13), (16, 26), (32, 17), (2, 256))  # the smallest first: the update is measured on it
+GPU_SIZES = ((16, 16), (64, 32), (128, 48), (16, 256))
+BUDGET_SECONDS = 2.5  # no round is started that would end after this time, except the first two
+ROUNDS = 5
+QUIET = 0.1  # share of the processor that other programs may use without harm
+SLOWDOWN = 10.0  # times that two torch processes on the same cores slow each other down, at most
+# Relative error measured on the epochs of real encoders: tests/benchmarks/prices.py.
+EXTRAPOLATION = 0.25
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Seconds per unit of work in one precision.
+
+    Attributes
+    ----------
+    training, scoring : ndarray of shape (3,), float64
+        Seconds per operator, per FLOP of products with weights, and per FLOP of attention; of a forward and backward
+        pass, and of a forward pass alone.
+    update
+        Seconds per parameter of clipping and AdamW.
+    spread
+        Relative uncertainty of a prediction; over 1 if other programs kept the processor busy during the measurement.
+    measured
+        Seconds that the measurement took.
+    """
+
+    training: np.ndarray
+    scoring: np.ndarray
+    update: float
+    spread: float
+    measured: float
+
+
+def measure(
+    shape: "PretrainedConfig",
+    precision: str,
+    config: TrainConfig,
+    notices: Notices,
+    on_progress: Callable[[float], None] = lambda share: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Throughput | None:
+    """Measure training steps and forward passes of a shallow encoder of a shape.
+
+    The random state is restored afterwards. Nothing is downloaded.
+
+    Parameters
+    ----------
+    shape
+        Configuration of the encoder.
+    precision
+        Resolved precision, not `auto`.
+    config
+        Base settings; those that change the shape of a step are overridden.
+    notices
+        Determine the heads and classes of the model.
+    on_progress
+        Called with the share that is done, from 0 to 1.
+    cancelled
+        Asked before each step; the measurement is abandoned once it returns True.
+
+    Returns
+    -------
+    Throughput or None
+        None if it was cancelled.
+    """
+    started = time.perf_counter()
+    device = environment.device()
+    torch.set_num_threads(environment.threads())
+    sizes = np.array(GPU_SIZES if device.type == "cuda" else CPU_SIZES)
+    shallow = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(VOCABULARY, (shape.pad_token_id or 0) + 1)})
+    shallow.num_hidden_layers = DEPTH
+    # The whole batch in one pass, and both layers trained on every token.
+    tried = config.replace(
+        freeze_layers=0, cls_only=False, compile=False, padding="dynamic", batch_size=int(sizes.max())
+    ).replace(max_length=int(sizes.max()), gradient_accumulation_steps=1)
+    before, busy = random_state(), _busy_seconds()
+    engine = None
+    try:
+        allow_tf32(precision)
+        model = engines.classifier(tried, notices, untrained(shallow).float())
+        engine = engines.build(tried, notices, _table(sizes), model, precision, device)
+        rounds = list(_rounds(engine, tried, notices, sizes, started, on_progress, cancelled))
+        if cancelled():
+            return None
+        (total, own), cores = np.subtract(_busy_seconds(), busy), len(_cores())
+        others = max(0.0, total - own) / cores / (time.perf_counter() - started)
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        bare = engines.classifier(tried, notices, untrained(shallow, "meta")).to("meta")
+    finally:
+        restore_random_state(before)
+        engine = model = None  # release its memory for the training
+        release_memory()
+    seconds = np.array([passes for passes, _ in rounds])
+    training, scoring = np.median(seconds, axis=0)
+    noise = float(np.median(np.ptp(seconds, axis=0) / np.median(seconds, axis=0)))
+    return Throughput(
+        training=_fit(flops.count(bare.train()).work(sizes), training),
+        scoring=_fit(flops.count(bare.eval(), backward=False).work(sizes), scoring),
+        update=float(np.median([update for _, update in rounds])) / parameters,
+        spread=float(np.linalg.norm([noise, EXTRAPOLATION, SLOWDOWN * max(0.0, others - QUIET)])),
+        measured=time.perf_counter() - started,
+    )
+
+
+def _rounds(
+    engine: engines.Engine,
+    config: TrainConfig,
+    notices: Notices,
+    sizes: np.ndarray,
+    started: float,
+    on_progress: Callable[[float], None],
+    cancelled: Callable[[], bool],
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield, per round, the seconds of each size's training and scoring passes, (2, sizes), and of an update."""
+    labels = {head: np.zeros(len(engine.table), np.int64) for head in notices.classes}
+    batches = StepDataset(engine.table, labels, config.batch_size, config.padding)
+    bounds = np.concatenate([[0], np.cumsum(sizes[:, 0])])
+    steps = [to_device(batches[np.arange(a, b)], engine.device) for a, b in itertools.pairwise(bounds)]
+
+    def forward(micro_batches: list[MicroBatch]) -> None:
+        with torch.inference_mode(), autocast(engine.precision, engine.device):
+            for micro in micro_batches:
+                engine.model(micro["inputs"], micro["attention_mask"])
+
+    for number in range(ROUNDS + 1):  # the first allocates the moments and warms up the kernels
+        spent = time.perf_counter() - started
+        if number > 1 and spent * (number + 1) / number > BUDGET_SECONDS:
+            return
+        passes = []
+        for index, step in enumerate(steps):
+            if cancelled():
+                return
+            on_progress(min(1.0, (number + index / len(steps)) / (ROUNDS + 1)))
+            engine.model.train()
+            engine.optimizer.zero_grad(set_to_none=True)
+            training = seconds_of(lambda step=step: engine.accumulate(step), engine.device)
+            engine.model.eval()
+            passes.append((training, seconds_of(lambda step=step: forward(step), engine.device)))
+        engine.model.train()
+        engine.optimizer.zero_grad(set_to_none=True)
+        whole = seconds_of(lambda: engine.step(steps[0]), engine.device)
+        if number:
+            yield np.array(passes).T, max(0.0, whole - passes[0][0])
+
+
+def _cores() -> list[int]:
+    """Return the processor's cores that this process may use."""
+    process = psutil.Process()
+    return process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(psutil.cpu_count()))
+
+
+def _busy_seconds() -> tuple[float, float]:
+    """Return the seconds that those cores have been busy, and the processor seconds of this process."""
+    every, own = psutil.cpu_times(percpu=True), psutil.Process().cpu_times()
+    return sum(every[core].user + every[core].system for core in _cores()), own.user + own.system
+
+
+def _fit(work: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Return the seconds per unit of each kind of work, none negative, that fit with the least relative error.
+
+    Source: Lawson & Hanson, "Solving Least Squares Problems", 1974.
+    """
+    relative = work / seconds[:, None]
+    scale = np.maximum(relative.max(axis=0), np.finfo(np.float64).tiny)
+    return nnls(relative / scale, np.ones(len(seconds)))[0] / scale
+
+
+def _table(sizes: np.ndarray) -> TokenTable:
+    """Return texts of random ids for each size (rows, tokens); every second row is one token shorter.
+
+    The shorter rows give each batch padding and a mask, as real batches have.
+    """
+    lengths = np.concatenate([width - np.arange(rows) % 2 for rows, width in sizes])
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, int(lengths.sum()), np.int32)
+    return TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)]), 0, int(sizes[:, 1].max()))
