@@ -2,78 +2,25 @@
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.accents import without_accents
 from ocensa_nb.data.columns import find_columns, notice_ids
+from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_rows
+from ocensa_nb.data.text import blank_missing, compose, normalise
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.tables.read_table import read_table
 
 TEXT, ID = "texto", "id_aviso"
 OTHER = "Other"
-MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 MIN_ROWS = 10
-
-TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
-# Letters of equipment tags, as they stand apart from their number in short texts.
-_TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
-# Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
-# text is searched again from each of its characters.
-_WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
-_MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """Counts of the rows that were read and dropped; every row of the file is counted."""
-
-    source: str
-    how: str
-    columns: dict[str, str]
-    rows: int
-    without_text: int = 0
-    without_label: dict[str, int] = field(default_factory=dict)
-    kept: int = 0
-    passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
-    joined: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict)
-    split: dict[str, int] = field(default_factory=dict)
-    repeated_texts: int = 0
-
-    def merged(self) -> dict[str, dict[str, str]]:
-        """Return, per head, the class that each class with too few rows was merged into."""
-        return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
-
-    def lines(self) -> list[str]:
-        """Return the report as Spanish sentences, one per line."""
-        lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
-        lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
-        lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in self.passed_over.items()]
-        if self.without_text:
-            lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
-        if any(self.without_label.values()):
-            counts = ", ".join(f"{head} {count:,}" for head, count in self.without_label.items() if count)
-            dropped = self.rows - self.without_text - self.kept
-            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {dropped:,} ({counts}).")
-        lines.append(f"Filas útiles: {self.kept:,} de {self.rows:,}.")
-        for head, (other, classes) in self.joined.items():
-            names = ", ".join(f"{name} ({count})" for name, count in classes.items())
-            lines.append(f"Clases de {head} con muy pocas filas, unidas en «{other}»: {names}.")
-        if self.split:
-            parts = " / ".join(f"{name} {count:,}" for name, count in self.split.items())
-            lines.append(f"Reparto: {parts}; {self.repeated_texts:,} filas repiten un texto y van del mismo lado.")
-        return lines
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
 
 
 @dataclass(frozen=True)
@@ -105,13 +52,6 @@ class Notices:
     class_weights: dict[str, np.ndarray]
     report: DataReport
     fingerprint: str
-
-
-def normalise(text: str) -> str:
-    """Return a text without case, accents, tags or numbers; equal results count as the same notice."""
-    plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
-    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)  # and apart from their letters: mov 3702
-    return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
 
 
 def read(
@@ -220,41 +160,6 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
     if config.class_weights and "causa" in labels:
         weights["causa"] = balanced_weights(labels["causa"][split["train"]], len(classes["causa"]))
     return Notices(texts, labels, classes, split, weights, report, _fingerprint(texts, labels, split))
-
-
-def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with every way of writing «no value» (`nan`, `N/A`, …) as empty text."""
-    return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
-
-
-def compose(
-    table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
-) -> pd.Series:
-    """Return the text of each row: the description, then each non-empty field as `. Equipo: …`.
-
-    A row without a description gives an empty text.
-
-    Raises
-    ------
-    UserError
-        If a description exceeds `MAX_CHARACTERS`; the message names the row.
-    """
-    text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
-    too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
-    if len(too_long):
-        row = int(too_long[0])
-        raise UserError(
-            f"La fila {row + 2} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} caracteres; el "
-            f"máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que junta muchas filas: revise ahí."
-        )
-    composed = text.copy()
-    label_columns = {used[head] for head in heads}
-    for role in text_fields:
-        if role in used and used[role] not in label_columns:
-            value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
-            title = TITLES.get(role, role.replace("_", " ").capitalize())
-            composed += (". " + title + ": " + value).where(value != "", "")
-    return composed.where(text != "", "")
 
 
 def _require_labels(report: DataReport, heads: Sequence[str]) -> None:

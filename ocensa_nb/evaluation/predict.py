@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.columns import find_columns
-from ocensa_nb.data.notices import blank_missing, compose
+from ocensa_nb.data.text import blank_missing, compose
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
 from ocensa_nb.storage.run_folder import Run

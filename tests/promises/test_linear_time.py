@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.data import accents, columns, notices
+from ocensa_nb.data.text import _TAG_PREFIXES
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
 from ocensa_nb.tables import csv_format, read_table, write_table
@@ -95,7 +96,7 @@ def normalise_before(text):
     plain = unicodedata.normalize("NFKD", text.lower())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     plain = re.sub(r"[\w-]*\d[\w-]*", "#", plain)
-    plain = re.sub(rf"\b({notices._TAG_PREFIXES}) #", "#", plain)
+    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)
     return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
 
 
