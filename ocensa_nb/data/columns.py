@@ -1,16 +1,17 @@
-"""Which column of an export is which: description, labels and text fields, under any of the names they go by."""
+"""Find the columns of an export: description, labels and text fields, under any of their usual names."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
 from ocensa_nb.data.accents import without_accents
-from ocensa_nb.errors import UserError, unknown
+from ocensa_nb.data.candidates import rank_columns
+from ocensa_nb.errors import UserError, clipped, listed, unknown
 
-FEW_VALUES = 10  # of so few it cannot be said that they do not repeat
+FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
 
-# Every name a column is known by, folded; the first that serves wins.
+# The usual names of each column, folded; the first that suits is used.
 ALIASES: dict[str, tuple[str, ...]] = {
     "descripcion": ("descripcion", "texto_breve", "descripcion_aviso", "descripcion_del_aviso", "texto"),
     "modo": ("modo_iso_label", "modo_falla", "modo_de_falla", "modo"),
@@ -33,30 +34,62 @@ def fold(name: str) -> str:
 
 
 def find_columns(
-    table: pd.DataFrame, heads: Sequence[str], text_fields: Sequence[str], columns: Mapping[str, str], source: str
+    table: pd.DataFrame,
+    heads: Sequence[str],
+    text_fields: Sequence[str],
+    columns: Mapping[str, str],
+    source: str,
+    recorded: Collection[str] | None = None,
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Return the column of each role, and the columns passed over with the reason, in Spanish.
+    """Find the column of each role.
 
-    A label may stand in several columns (a normalised one beside SAP's free text): the first known name that is
-    filled in most rows and repeats its values is taken. A column named for one role serves no other, so that a label
-    never enters the text. Raises `UserError` where a needed column is not there.
+    A label may occur in several columns, such as a normalised one and SAP's free text: the first of its `ALIASES` that
+    is filled in most rows and repeats its values is used. A column has one role only, so a label never enters the
+    text. If the title of a text field repeats, as `Denominación` does in exports of SAP, each column is used, with the
+    roles `denominacion`, `denominacion.1`, …; a column given in `columns` is used alone.
+
+    Parameters
+    ----------
+    table
+        Every cell as text, empty if it has no value.
+    heads
+        Labels; their columns are required.
+    text_fields
+        Roles of the columns that are appended to the description, if present.
+    columns
+        Column name per role, for names that are not in `ALIASES`.
+    source
+        Name of the file, for messages.
+    recorded
+        Roles of a trained run: no other column is used in the text. None for a new run.
+
+    Returns
+    -------
+    used : dict
+        Column name per role: the description, then the text fields, then the labels.
+    passed_over : dict
+        For each other column that has the name of a label: the label, and the reason in Spanish.
+
+    Raises
+    ------
+    UserError
+        If the description or a label has no column, or `columns` has an unknown role or column.
     """
     used: dict[str, str] = {}
     passed_over: dict[str, tuple[str, str]] = {}
-    roles = ["descripcion", *(field for field in text_fields if field not in heads), *heads]
+    fields = [field for field in text_fields if field not in heads and (recorded is None or field in recorded)]
+    roles = dict.fromkeys(["descripcion", *fields, *heads])
     for role in columns:
-        if role not in roles:
-            raise UserError(unknown("En columns, el papel", role, roles))
+        if role not in (known := ["descripcion", *text_fields, *heads]):
+            raise UserError(unknown("En columns, el papel", role, known))
     for role in roles:
         if role in columns:
             if columns[role] not in table.columns:
                 raise UserError(f"{source}: " + unknown(f"La columna de {role},", columns[role], table.columns))
             used[role] = columns[role]
             continue
-        aliases = ALIASES.get(role, (fold(role),))
         taken = {*used.values(), *columns.values()}
-        names = [name for name in table.columns if name not in taken]
-        found = [name for alias in aliases for name in names if fold(name) == alias]
+        found = _named(role, [name for name in table.columns if name not in taken])
         if role in heads and len(found) > 1:
             reasons = {name: _not_a_label(table[name]) for name in found}
             found = [name for name in found if not reasons[name]] or found
@@ -64,12 +97,37 @@ def find_columns(
         if found:
             used[role] = found[0]
         elif role not in text_fields:
-            wanted = LABEL_COLUMNS.get(role, role)
-            names = unknown("La columna", wanted, table.columns)
-            raise UserError(
-                f'{source}: {names} Diga cuál es con columns, p. ej. --columns {role} "nombre de la columna".'
-            )
+            raise UserError(f"{source}: {_not_found(table, role, role in heads, taken)}")
+        if found and role in fields:
+            repeated = {role + name.removeprefix(found[0]): name for name in found[1:] if _repeats(name, found[0])}
+            used |= {
+                key: name
+                for key, name in repeated.items()
+                if key not in roles and (recorded is None or key in recorded)
+            }
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
+
+
+def _named(role: str, names: Sequence[str]) -> list[str]:
+    """Return the names that are aliases of a role, in the order of the aliases."""
+    folded = {name: fold(name) for name in names}
+    return [name for alias in ALIASES.get(role, (fold(role),)) for name in names if folded[name] == alias]
+
+
+def _repeats(name: str, first: str) -> bool:
+    """Return whether pandas gave a column this name because its title is the same as that of `first`."""
+    return re.fullmatch(re.escape(first) + r"\.[1-9][0-9]{0,2}", name) is not None
+
+
+def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection[str]) -> str:
+    """Return the message, in Spanish, about a role without a column: the likely columns and how to name one."""
+    wanted = LABEL_COLUMNS.get(role, role)
+    ranked, misspelt = rank_columns(table, wanted, is_label, taken)
+    hint = f" ¿Quiso decir «{clipped(misspelt)}»?" if misspelt else ""
+    return (
+        f"La columna «{wanted}» no existe.{hint} Columnas del archivo, las más probables primero: {listed(ranked)}. "
+        f'Diga cuál es con columns, p. ej. --columns {role} "{clipped(ranked[0])}".'
+    )
 
 
 def notice_ids(table: pd.DataFrame) -> pd.Series:

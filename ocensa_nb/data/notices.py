@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,7 @@ def read(
     columns: Mapping[str, str] | None = None,
     heads: Sequence[str] = ("modo", "causa", "prioridad"),
     text_fields: Sequence[str] = TEXT_FIELDS,
+    recorded: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read the labelled notices of a CSV or XLSX file.
 
@@ -72,6 +73,8 @@ def read(
         Labels to read; rows with an empty label are dropped.
     text_fields
         Columns appended to the description, if present.
+    recorded
+        Roles of a trained run: no other column is used in the text. None for a new run.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def read(
     """
     table, how = read_table(path)
     table = blank_missing(table)
-    used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path))
+    used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path), recorded)
     frame = pd.DataFrame({ID: notice_ids(table), TEXT: compose(table, used, text_fields, heads)})
     for head in heads:
         frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()

@@ -16,6 +16,7 @@ _TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|
 # Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
 # text is searched again from each of its characters.
 _WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
+_REPEATED = re.compile(r"\.[1-9][0-9]{0,2}$")  # of the role of a column whose title repeats
 _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
 
 
@@ -25,11 +26,31 @@ def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compose(
-    table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
+    table: pd.DataFrame,
+    used: Mapping[str, str],
+    text_fields: Sequence[str],
+    heads: Sequence[str] = (),
+    first_row: int = 2,
 ) -> pd.Series:
-    """Return the text of each row: the description, then each non-empty field as `. Equipo: …`.
+    """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`.
 
-    A row without a description gives an empty text.
+    Parameters
+    ----------
+    table
+        Every cell as text, empty if it has no value.
+    used
+        Column name per role, from `find_columns`.
+    text_fields
+        Roles of the columns that are appended; columns with a repeated title follow the first.
+    heads
+        Labels; their columns never enter the text.
+    first_row
+        Number of the first row in a spreadsheet, for messages.
+
+    Returns
+    -------
+    Series of str
+        One per row; empty if the row has no description.
 
     Raises
     ------
@@ -41,17 +62,35 @@ def compose(
     if len(too_long):
         row = int(too_long[0])
         raise UserError(
-            f"La fila {row + 2} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} caracteres; el "
-            f"máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que junta muchas filas: revise ahí."
+            f"La fila {row + first_row} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} "
+            f"caracteres; el máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que junta muchas filas: "
+            "revise ahí."
         )
     composed = text.copy()
-    label_columns = {used[head] for head in heads}
-    for role in text_fields:
-        if role in used and used[role] not in label_columns:
-            value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
-            title = TITLES.get(role, role.replace("_", " ").capitalize())
-            composed += (". " + title + ": " + value).where(value != "", "")
+    for role in appended(used, text_fields, heads):
+        value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
+        composed += (". " + _title(role) + ": " + value).where(value != "", "")
     return composed.where(text != "", "")
+
+
+def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()) -> list[str]:
+    """Return the roles in `used` that are appended to the description, in the order of the text.
+
+    Parameters
+    ----------
+    used, text_fields, heads
+        As for `compose`.
+    """
+    labels = {used[head] for head in heads}
+    roles = [role for field in text_fields for role in used if role == field or _REPEATED.sub("", role) == field]
+    return [role for role in dict.fromkeys(roles) if used[role] not in labels]
+
+
+def _title(role: str) -> str:
+    """Return the title of a field in the text; `denominacion.1` is `Denominación 2`."""
+    field = _REPEATED.sub("", role)
+    title = TITLES.get(field, field.replace("_", " ").capitalize())
+    return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"
 
 
 def normalise(text: str) -> str:

@@ -220,7 +220,8 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
             f"No está aquí «{trained_on}», el archivo con que se entrenó «{run.path}». Dé el mismo archivo con {how}: "
             "se reconoce por su contenido, se llame como se llame, y se evalúan solo sus filas de prueba."
         )
-    frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields)
+    recorded = run.metadata["data"]["columns"]
+    frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields, recorded)
     csv_format = frame.attrs.get(ATTRIBUTE, SPANISH_EXCEL)
     prepared = _as_trained(run, frame)
     if prepared is not None:

@@ -47,9 +47,9 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     # Only the fields the run was trained with; a column it learnt as a label is never text.
     trained = run.metadata["data"]["columns"]
     labels = [trained[head] for head in run.classes]
-    fields = [field for field in config.text_fields if field in trained and field not in run.classes]
+    fields = [field for field in config.text_fields if field not in run.classes]
     filled = blank_missing(table)
-    used, _ = find_columns(filled.drop(columns=labels, errors="ignore"), (), fields, named, str(data))
+    used, _ = find_columns(filled.drop(columns=labels, errors="ignore"), (), fields, named, str(data), trained)
     texts = compose(filled, used, fields)
     rows = np.flatnonzero(texts != "")
 
