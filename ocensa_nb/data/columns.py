@@ -1,7 +1,7 @@
 """Find the columns of an export: description, labels and text fields, under any of their usual names."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -24,6 +24,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "componente": ("componente", "textocodpartobj", "texto_cod_part_obj"),
 }
 ID_ALIASES = ("id_aviso", "aviso", "n_aviso", "no_aviso", "nro_aviso", "num_aviso", "numero_aviso", "numero_de_aviso")
+# The role of a column whose title repeats, as SAP writes `Denominación` for a place and for its component. Such columns
+# are not in the text by default: on 7,100 real notices (TF-IDF and a linear SVM, 3 splits) the weighted F1, mean of the
+# three labels, was 0.518 ± 0.004 with the first alone and 0.514 ± 0.007 with both; the paired difference is -0.0039
+# with a standard error of 0.0023.
+_REPEATED = re.compile(r"\.[1-9][0-9]?$")
 LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
 
@@ -31,6 +36,26 @@ def fold(name: str) -> str:
     """Return a column name without accents, case, punctuation or pandas' mark of a repeated name (`.1`)."""
     plain = without_accents(re.sub(r"\.\d+$", "", name)).lower()
     return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+
+
+def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callable[[str], bool]:
+    """Return whether a cell is the title of a notice column, as a function for `read_table`.
+
+    Parameters
+    ----------
+    roles
+        Labels and text fields, besides the roles in `ALIASES`.
+    columns
+        Column name per role, for names that are not in `ALIASES`.
+    """
+    known = {alias for aliases in ALIASES.values() for alias in aliases} | {*ID_ALIASES, *map(fold, roles)}
+    names = {name.strip() for name in columns.values()}
+    return lambda cell: cell in names or fold(cell) in known
+
+
+def field_of(role: str) -> str:
+    """Return the text field of a role; that of `denominacion.1`, a column with a repeated title, is `denominacion`."""
+    return _REPEATED.sub("", role)
 
 
 def find_columns(
@@ -45,8 +70,8 @@ def find_columns(
 
     A label may occur in several columns, such as a normalised one and SAP's free text: the first of its `ALIASES` that
     is filled in most rows and repeats its values is used. A column has one role only, so a label never enters the
-    text. If the title of a text field repeats, as `Denominación` does in exports of SAP, each column is used, with the
-    roles `denominacion`, `denominacion.1`, …; a column given in `columns` is used alone.
+    text. If the title of a text field repeats, the first column is used; `columns` may add the second, as the role
+    `denominacion.1`.
 
     Parameters
     ----------
@@ -77,11 +102,14 @@ def find_columns(
     """
     used: dict[str, str] = {}
     passed_over: dict[str, tuple[str, str]] = {}
-    fields = [field for field in text_fields if field not in heads and (recorded is None or field in recorded)]
-    roles = dict.fromkeys(["descripcion", *fields, *heads])
+    repeated = [role for role in columns if field_of(role) != role and field_of(role) in text_fields]
+    fields = [field for field in (*text_fields, *repeated) if field not in heads]
     for role in columns:
-        if role not in (known := ["descripcion", *text_fields, *heads]):
+        if role not in (known := ["descripcion", *text_fields, *repeated, *heads]):
             raise UserError(unknown("En columns, el papel", role, known))
+    roles = dict.fromkeys(
+        ["descripcion", *(field for field in fields if recorded is None or field in recorded), *heads]
+    )
     for role in roles:
         if role in columns:
             if columns[role] not in table.columns:
@@ -98,13 +126,8 @@ def find_columns(
             used[role] = found[0]
         elif role not in text_fields:
             raise UserError(f"{source}: {_not_found(table, role, role in heads, taken)}")
-        if found and role in fields:
-            repeated = {role + name.removeprefix(found[0]): name for name in found[1:] if _repeats(name, found[0])}
-            used |= {
-                key: name
-                for key, name in repeated.items()
-                if key not in roles and (recorded is None or key in recorded)
-            }
+        if role in fields:
+            passed_over |= {name: (role, _how_to_add(role, name, found[0])) for name in found[1:]}
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
 
 
@@ -114,9 +137,9 @@ def _named(role: str, names: Sequence[str]) -> list[str]:
     return [name for alias in ALIASES.get(role, (fold(role),)) for name in names if folded[name] == alias]
 
 
-def _repeats(name: str, first: str) -> bool:
-    """Return whether pandas gave a column this name because its title is the same as that of `first`."""
-    return re.fullmatch(re.escape(first) + r"\.[1-9][0-9]{0,2}", name) is not None
+def _how_to_add(field: str, name: str, first: str) -> str:
+    """Return, in Spanish, why a second column of a text field is not in the text, and how to add it."""
+    return f'se usa «{clipped(first)}»; para añadirla al texto: --columns {field}.1 "{clipped(name)}"'
 
 
 def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection[str]) -> str:
@@ -130,20 +153,22 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
     )
 
 
-def notice_ids(table: pd.DataFrame) -> pd.Series:
+def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:
     """Return what identifies each notice: the column of its number, or its row in a spreadsheet, as `fila 2`.
 
     Parameters
     ----------
     table
-        The file, all text.
+        Every cell as text.
+    first_row
+        Number of the first row in a spreadsheet: 2 if the titles are in the first row.
 
     Returns
     -------
     Series of str
         One per row; an empty number is replaced by the row.
     """
-    rows = pd.Series([f"fila {number}" for number in range(2, len(table) + 2)], table.index)  # row 1 has the titles
+    rows = pd.Series([f"fila {number}" for number in range(first_row, first_row + len(table))], table.index)
     own = next((name for alias in ID_ALIASES for name in table if fold(name) == alias), None)
     return rows if own is None else table[own].str.strip().where(lambda numbers: numbers != "", rows)
 

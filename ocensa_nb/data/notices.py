@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.columns import find_columns, notice_ids
+from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_rows
 from ocensa_nb.data.text import blank_missing, compose, normalise
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.tables.header import SKIPPED
 from ocensa_nb.tables.read_table import read_table
 
 TEXT, ID = "texto", "id_aviso"
@@ -87,10 +88,13 @@ def read(
     UserError
         If the file cannot be read, or a column is missing or mostly empty.
     """
-    table, how = read_table(path)
-    table = blank_missing(table)
-    used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path), recorded)
-    frame = pd.DataFrame({ID: notice_ids(table), TEXT: compose(table, used, text_fields, heads)})
+    columns = columns or {}
+    read, how = read_table(path, title_predicate((*heads, *text_fields), columns))
+    first_row = read.attrs[SKIPPED] + 2
+    table = blank_missing(read)
+    used, passed_over = find_columns(table, heads, text_fields, columns, str(path), recorded)
+    texts = compose(table, used, text_fields, heads, first_row)
+    frame = pd.DataFrame({ID: notice_ids(table, first_row), TEXT: texts})
     for head in heads:
         frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
     has_text = frame[TEXT] != ""
@@ -111,7 +115,7 @@ def read(
     _require_labels(report, heads)
     frame = frame[keep].reset_index(drop=True)
     frame.attrs["report"] = report
-    frame.attrs.update(table.attrs)  # the format of a CSV, for the tables about it
+    frame.attrs.update(read.attrs)  # the format of a CSV, for the tables about it
     return frame
 
 

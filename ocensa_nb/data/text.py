@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.accents import without_accents
+from ocensa_nb.data.columns import field_of
 from ocensa_nb.errors import CONTROL, UserError
 
 MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
@@ -16,7 +17,6 @@ _TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|
 # Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
 # text is searched again from each of its characters.
 _WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
-_REPEATED = re.compile(r"\.[1-9][0-9]{0,2}$")  # of the role of a column whose title repeats
 _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
 
 
@@ -41,7 +41,7 @@ def compose(
     used
         Column name per role, from `find_columns`.
     text_fields
-        Roles of the columns that are appended; columns with a repeated title follow the first.
+        Roles of the columns that are appended, each followed by the columns with the same title, if used.
     heads
         Labels; their columns never enter the text.
     first_row
@@ -82,13 +82,13 @@ def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequenc
         As for `compose`.
     """
     labels = {used[head] for head in heads}
-    roles = [role for field in text_fields for role in used if role == field or _REPEATED.sub("", role) == field]
+    roles = [role for field in text_fields for role in used if field in (role, field_of(role))]
     return [role for role in dict.fromkeys(roles) if used[role] not in labels]
 
 
 def _title(role: str) -> str:
     """Return the title of a field in the text; `denominacion.1` is `Denominación 2`."""
-    field = _REPEATED.sub("", role)
+    field = field_of(role)
     title = TITLES.get(field, field.replace("_", " ").capitalize())
     return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.data import notices
+from ocensa_nb.errors import UserError
 
 TABLE = pd.DataFrame(
     {
@@ -25,23 +26,35 @@ def path(request, tmp_path):
     return path
 
 
-def test_read_repeated_title_of_a_text_field_puts_every_column_in_the_text(path):
+def test_read_repeated_title_of_a_text_field_uses_the_first_and_says_how_to_add_the_second(path):
     frame = notices.read(path)
+    assert frame["texto"][0] == "fuga número 0. Denominación: ESTACIÓN NORTE"
+    assert '--columns denominacion.1 "Denominación.1"' in str(frame.attrs["report"])
+
+
+def test_read_repeated_title_that_is_configured_enters_the_text_after_the_first(path):
+    frame = notices.read(path, {"denominacion.1": "Denominación.1"})
     assert frame["texto"][0] == "fuga número 0. Denominación: ESTACIÓN NORTE. Denominación 2: VÁLVULA DE 4"
-    columns = frame.attrs["report"].columns
-    assert (columns["denominacion"], columns["denominacion.1"]) == ("Denominación", "Denominación.1")
+    report = frame.attrs["report"]
+    assert (report.columns["denominacion"], report.columns["denominacion.1"]) == ("Denominación", "Denominación.1")
+    assert "no se usó" not in str(report)
 
 
-def test_read_repeated_title_with_the_column_given_uses_only_that_one(path):
+def test_read_second_column_configured_alone_is_the_only_one_in_the_text(path):
     frame = notices.read(path, {"denominacion": "Denominación.1"})
     assert frame["texto"][0] == "fuga número 0. Denominación: VÁLVULA DE 4"
-    assert "denominacion.1" not in frame.attrs["report"].columns
+
+
+@pytest.mark.parametrize("role", ["motivo.1", "descripcion.1", "denominacion.0", "denominacion.100", "denominacion."])
+def test_read_configured_role_that_repeats_no_text_field_raises_user_error(path, role):
+    with pytest.raises(UserError, match=f"el papel «{role}» no existe"):
+        notices.read(path, {role: "Denominación.1"})
 
 
 def test_read_with_recorded_roles_puts_no_other_column_in_the_text(path):
-    assert notices.read(path, recorded=["descripcion", "denominacion"])["texto"][0] == (
-        "fuga número 0. Denominación: ESTACIÓN NORTE"
-    )
+    columns = {"denominacion.1": "Denominación.1"}
+    recorded = ["descripcion", "denominacion"]
+    assert notices.read(path, columns, recorded=recorded)["texto"][0] == "fuga número 0. Denominación: ESTACIÓN NORTE"
     assert notices.read(path, recorded=["descripcion"])["texto"][0] == "fuga número 0"
 
 
@@ -50,11 +63,3 @@ def test_read_repeated_title_of_a_label_stays_out_of_the_text(tmp_path):
     table.to_csv(tmp_path / "a.csv", index=False)
     frame = notices.read(tmp_path / "a.csv", {"modo": "Denominación.1"})
     assert frame["texto"][0] == "fuga número 0. Denominación: x"
-
-
-@pytest.mark.parametrize(
-    "title", ["Denominación.0", "Denominación.1234567", "Denominación." + "1" * 5_000, "Denominación.a"]
-)
-def test_read_title_that_only_resembles_a_repeated_one_is_not_used(tmp_path, title):
-    TABLE.assign(**{"Denominación": "x", title: "y"}).to_csv(tmp_path / "a.csv", index=False)
-    assert notices.read(tmp_path / "a.csv")["texto"][0] == "fuga número 0. Denominación: x"

@@ -265,6 +265,24 @@ def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(ru
         predict.save(table, tmp_path / "otro.xlsx", "csv")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_predict_file_with_titles_in_row_4_gives_the_table_and_says_what_is_left_out(run, tmp_path, suffix, capsys):
+    rows = [["Reporte de avisos 2024"], ["Planta", "Norte"], [], ["Nº aviso", "Texto breve", "Nota"]]
+    rows += [[str(i), text, "x"] for i, text in enumerate(["fuga en válvula", "", "ruido en el motor"])]
+    source = tmp_path / f"a{suffix}"
+    if suffix == ".csv":
+        source.write_text("\n".join(";".join(row) for row in rows), encoding="cp1252")
+    else:
+        pd.DataFrame(rows).to_excel(source, index=False, header=False)
+    path = predict.save(predict.predict(run, source), tmp_path / "out")
+    assert (
+        "los títulos están en la fila 4; se saltaron 3 filas, que no están en el resultado" in capsys.readouterr().out
+    )
+    result = pd.read_excel(path, dtype=str) if suffix == ".xlsx" else pd.read_csv(path, sep=";", encoding="cp1252")
+    assert list(result.columns[:4]) == ["Nº aviso", "Texto breve", "Nota", "pred_modo"]
+    assert result["pred_modo"].notna().tolist() == [True, False, True]
+
+
 def test_predict_row_alone_or_with_others_gives_the_same_result(run, tmp_path):
     table = synthetic.generate(70, seed=5)
     table.to_csv(tmp_path / "a.csv", index=False)
