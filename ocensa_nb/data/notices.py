@@ -13,7 +13,7 @@ from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_rows
-from ocensa_nb.data.text import blank_missing, compose, normalise
+from ocensa_nb.data.text import appended, blank_missing, compose, normalise
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.tables.header import SKIPPED
@@ -22,6 +22,7 @@ from ocensa_nb.tables.read_table import read_table
 TEXT, ID = "texto", "id_aviso"
 OTHER = "Other"
 MIN_ROWS = 10
+FEWEST_CLASSES = 6  # a label with fewer has no class to spare: a rare priority is not «other»
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def read(
         how=how,
         columns=used,
         rows=len(frame),
+        text=tuple(used[role] for role in ("descripcion", *appended(used, text_fields, heads))),
         without_text=int((~has_text).sum()),
         without_label={head: int((has_text & ~labelled[head]).sum()) for head in heads},
         kept=int(keep.sum()),
@@ -119,11 +121,25 @@ def read(
     return frame
 
 
-def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
+def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWEST_CLASSES) -> Notices:
     """Encode the labels and split the rows.
 
     Classes with fewer than `min_class_count` rows are merged into `Other`. Rows whose texts are equal after
     `normalise` stay on one side of the split, so that no test text is in the training set.
+
+    Parameters
+    ----------
+    frame
+        From `read`.
+    config
+        Heads, sizes of the split, `min_class_count` and seed.
+    fewest_classes
+        The classes of a label with fewer classes are never merged. Earlier versions merged them: 0.
+
+    Returns
+    -------
+    Notices
+        Texts, labels and split, with the report.
 
     Raises
     ------
@@ -140,7 +156,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
         )
     joined = {}
     for head in heads:
-        frame[head], other, rare = _join_rare(frame[head], config.min_class_count)
+        frame[head], other, rare = _join_rare(frame[head], config.min_class_count, fewest_classes)
         if rare:
             joined[head] = (other, rare)
     classes = {head: sorted(frame[head].unique()) for head in heads}
@@ -181,9 +197,11 @@ def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
         )
 
 
-def _join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
+def _join_rare(labels: pd.Series, least: int, fewest_classes: int) -> tuple[pd.Series, str, dict[str, int]]:
     """Merge classes with fewer than `least` rows into the file's «Other» class, or a new one; return both."""
     counts = labels.value_counts()
+    if len(counts) < fewest_classes:
+        return labels, OTHER, {}
     own = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
     rare = {str(name): int(count) for name, count in counts.items() if count < least and name != own}
     return labels.where(~labels.isin(rare), own), own, rare

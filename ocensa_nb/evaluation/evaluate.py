@@ -239,12 +239,20 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
 
 
 def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
-    """Return the notices as the run saw them, or None if the frame is not what it was trained on."""
-    try:
-        prepared = notices.prepare(frame, run.config)
-    except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
-        return None
-    return prepared if prepared.fingerprint == run.metadata["data"]["fingerprint"] else None
+    """Return the notices as the run saw them, or None if the frame is not what it was trained on.
+
+    Runs of earlier versions merged the rare classes of every label.
+    """
+    for fewest_classes in (notices.FEWEST_CLASSES, 0):
+        try:
+            prepared = notices.prepare(frame, run.config, fewest_classes)
+        except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
+            continue
+        if prepared.fingerprint == run.metadata["data"]["fingerprint"]:
+            return prepared
+        if prepared.classes == run.classes:
+            return None  # the other rule gives other classes
+    return None
 
 
 def _known_rows(
