@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.data import accents, columns, notices
+from ocensa_nb.data import accents, candidates, columns, notices
 from ocensa_nb.data.text import _TAG_PREFIXES
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
@@ -61,6 +61,8 @@ FUNCTIONS = {
     "csv_format.detect_format": lambda text: csv_format.detect_format(frame(text), ";", "utf-8"),
     "output_tables.inert": lambda text: write_table.inert(frame(text)),
     "tables._separator": lambda text: read_table._separator(f"a{text}"),
+    "tables._find_layout": lambda text: read_table._find_layout(f"a{text}", columns.title_predicate((), {})),
+    "candidates.rank_columns": lambda text: candidates.rank_columns(frame(text), "texto", False, ()),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
 
