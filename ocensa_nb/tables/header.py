@@ -14,10 +14,10 @@ from ocensa_nb.errors import UserError, listed
 
 SKIPPED = "skipped_rows"  # the key in `DataFrame.attrs` of the number of rows above the titles
 SCANNED_ROWS = 100
-MOST_ABOVE = 20  # rows that are skipped; titles further down are an error
+MOST_ABOVE = 20  # rows that are skipped; known titles further down are an error
 LONGEST_TITLE = 100  # characters
 LEAST_FILLED = 0.75  # titles per cell of the typical row below them
-FEWEST_TITLES = 3  # that a row without known titles needs to be the header
+FEWEST_TITLES = 3  # of a header without known titles, or under a row that has some
 
 IsTitle = Callable[[str], bool]
 
@@ -34,7 +34,7 @@ class Header(NamedTuple):
     known
         How many of them are known titles.
     certain
-        False if other rows might be the header as well.
+        False if there are so many rows above it that it may be one of the data.
     """
 
     row: int = 0
@@ -42,13 +42,16 @@ class Header(NamedTuple):
     known: int = 0
     certain: bool = True
 
+    def outweighs(self, first: "Header") -> bool:
+        """Return whether this is the header although the first row has known titles, of groups of columns perhaps."""
+        return self.known >= max(FEWEST_TITLES, 2 * first.known) and len(self.titles) >= 2 * len(first.titles)
+
 
 def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
     """Find the row of the titles.
 
-    The first row is the header unless there is evidence against it: another row has more known titles, and the first
-    has none or half as many cells; or no row has any, and the first full row of names is under rows that are mostly
-    empty.
+    The first row is the header unless there is evidence against it: another row has known titles, and the first has
+    none or far fewer; or no row has any, and the first full row of names is under rows that are mostly empty.
 
     Parameters
     ----------
@@ -66,20 +69,21 @@ def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
     if not cells:
         return Header()
     known = [len({text for text in row if len(text) <= LONGEST_TITLE and is_title(text)}) for row in cells]
+    first = Header(0, cells[0], known[0])
     for row in range(1, len(cells)):
-        if len(cells[row]) < LEAST_FILLED * _typical_width(cells[row + 1 :]):  # a parameter, such as «Equipo: BOMBA»
+        # Fewer cells than the rows below: a parameter, such as «Equipo: BOMBA». A single title: a value, perhaps.
+        is_narrow = len(cells[row]) < LEAST_FILLED * _typical_width(cells[row + 1 :])
+        if is_narrow or (known[row] == 1 and not _are_sparse(cells[:row], len(cells[row]))):
             known[row] = 0
     best = known.index(max(known))
     if not known[best]:
         best = _header_by_shape(cells)
-    if known[0] and 2 * len(cells[0]) > len(cells[best]):
-        best = 0
-    certain = best <= MOST_ABOVE and (known[best] != 1 or _are_sparse(cells[:best], len(cells[best])))
-    return Header(best, cells[best], known[best], certain)
+    header = Header(best, cells[best], known[best], best <= MOST_ABOVE)
+    return first if first.known and not header.outweighs(first) else header
 
 
 def check_certain(path: Path, header: Header, above: int) -> None:
-    """Raise `UserError` if it is not certain that a row is the header.
+    """Raise `UserError` if a row may be one of the data.
 
     Parameters
     ----------

@@ -150,7 +150,8 @@ def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
         rows, starts = _first_rows(text, other)
         header = find_header(rows, is_title)
         by_shape = not (header.known or best.known or regular) and len(header.titles) > len(best.titles)
-        if header.row and (header.known > best.known or by_shape):
+        by_names = header.known > best.known and (best.row or not best.known or header.outweighs(best))
+        if header.row and (by_names or by_shape):
             separator, best, start = other, header, starts[header.row]
     return separator, best, start
 

@@ -20,6 +20,7 @@ ABOVE = {
     "title lines": [["OLEODUCTO DEL NORTE"], ["Reporte de avisos 2024"], ["Fecha: 3/2/2024"]],
     "parameters": [["Centro", "CUS"], ["Equipo", "P-101"], []],
     "merged groups": [["Datos del aviso", "", "Clasificación", ""]],
+    "merged groups named as titles": [["Prioridad", "", "", ""]],
     "merged title": [["Reporte de avisos", "", "", ""], ["", "", "", ""]],
     "separator mark": [["sep="]],
     "blank rows": [[], []],
@@ -96,10 +97,11 @@ def test_read_table_with_titles_after_many_rows_raises_user_error_naming_the_row
         read_table(path, known)
 
 
-def test_read_table_with_one_known_title_under_full_rows_raises_user_error_naming_the_row(tmp_path):
-    rows = [["Nota", "Tipo", "Urgencia"], ["x", "y", "z"], ["Número", "Texto breve", "Clase"], ["1", "fuga", "a"]]
-    with pytest.raises(UserError, match=r"los títulos parecen estar en la fila 3 \(Número, Texto breve, Clase\)"):
-        read_table(write(tmp_path / "a.csv", rows), known)
+@pytest.mark.parametrize("form", ["a.xlsx", ",", ";"])
+def test_read_table_with_unknown_titles_over_a_known_one_among_the_data_skips_nothing(tmp_path, form):
+    rows = [["Número", "Detalle", "Clase"], ["1", "fuga", "Otros"], ["2", "Aviso", "Bomba"], ["3", "ruido", "Motor"]]
+    path = tmp_path / (form if form == "a.xlsx" else "a.csv")
+    assert list(read_table(write(path, rows, form[:1]), known)[0].columns) == rows[0]
 
 
 NORMAL = {
@@ -108,6 +110,7 @@ NORMAL = {
     "one column": [["Texto breve"], ["fuga"], ["Aviso"]],
     "titles missing": [["", "Texto breve", "", "x"], ["a", "b", "c", "d"], ["e", "f", "g", "h"]],
     "known title in a sparse row": [["Texto breve", "", "", ""], ["a", "b", "c", "d"], ["e", "f", "g", "h"]],
+    "known titles among the data under an empty title": [["Texto breve", ""], ["a", "b"], ["Aviso", "Prioridad"]],
     "separators within texts": [["Texto breve", "n"], ["fuga; ruido; olor, humo", "1"], ["a; b; c; d", "2"]],
 }
 
