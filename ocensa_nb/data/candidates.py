@@ -30,7 +30,7 @@ def label_score(column: pd.Series) -> float:
     return len(values) / len(column) * (1 - values.nunique() / len(values))
 
 
-def rank_columns(table: pd.DataFrame, wanted: str, is_label: bool, taken: Collection[str]) -> tuple[list[str], str]:
+def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection[str]) -> tuple[list[str], str]:
     """Return the columns of a table, those that suit a role best first.
 
     Parameters
@@ -39,8 +39,8 @@ def rank_columns(table: pd.DataFrame, wanted: str, is_label: bool, taken: Collec
         Every cell as text.
     wanted
         The usual name of the column that was not found.
-    is_label
-        Whether the role is a label; otherwise it is the description.
+    label
+        The label that has no column, such as `causa`; empty for the description.
     taken
         Columns that have another role; they come last.
 
@@ -52,15 +52,17 @@ def rank_columns(table: pd.DataFrame, wanted: str, is_label: bool, taken: Collec
         The first of them, if its content suits the role and its name is `wanted` with a spelling error; else "".
     """
     sample = table.head(SAMPLED_ROWS)
-    score = label_score if is_label else text_score
+    score = label_score if label else text_score
     scores = {name: 0.0 if name in taken else score(sample[name]) for name in sample}
     likeness = {name: _likeness(name, wanted) for name in sample}
     # Many columns repeat their values about as much as a label does: among those, the name decides.
-    digits = 1 if is_label else 6
+    digits = 1 if label else 6
 
-    def order(name: str) -> tuple[bool, bool, float, float]:
+    def order(name: str) -> tuple[bool, bool, bool, float, float]:
         suits = scores[name] > 0
-        return suits and likeness[name] >= TYPO, name not in taken, round(scores[name], digits), likeness[name]
+        mentioned = suits and bool(label) and label in without_accents(name).lower()
+        misspelt = suits and likeness[name] >= TYPO
+        return misspelt, name not in taken, mentioned, round(scores[name], digits), likeness[name]
 
     ranked = sorted(sample, key=order, reverse=True)
     return ranked, next((name for name in ranked[:1] if order(name)[0]), "")

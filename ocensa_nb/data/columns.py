@@ -125,7 +125,8 @@ def find_columns(
         if found:
             used[role] = found[0]
         elif role not in text_fields:
-            raise UserError(f"{source}: {_not_found(table, role, role in heads, taken)}")
+            others = {name for other in roles if other != role for name in _named(other, list(table.columns))}
+            raise UserError(f"{source}: {_not_found(table, role, role in heads, taken | others)}")
         if role in fields:
             passed_over |= {name: (role, _how_to_add(role, name, found[0])) for name in found[1:]}
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
@@ -145,7 +146,7 @@ def _how_to_add(field: str, name: str, first: str) -> str:
 def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection[str]) -> str:
     """Return the message, in Spanish, about a role without a column: the likely columns and how to name one."""
     wanted = LABEL_COLUMNS.get(role, role)
-    ranked, misspelt = rank_columns(table, wanted, is_label, taken)
+    ranked, misspelt = rank_columns(table, wanted, role if is_label else "", taken)
     hint = f" ¿Quiso decir «{clipped(misspelt)}»?" if misspelt else ""
     return (
         f"La columna «{wanted}» no existe.{hint} Columnas del archivo, las más probables primero: {listed(ranked)}. "

@@ -41,7 +41,15 @@ def test_missing_label_proposes_the_columns_that_repeat_their_values_first(tmp_p
     assert '--columns modo "Clase de falla"' in said
     ranked = said.split("primero: ")[1].split(". ")[0].split(", ")
     assert ranked.index("duracion") > ranked.index("Clase de falla")
-    assert set(ranked[-2:]) == {"descripcion", "Denominación"}  # they have another role
+    assert set(ranked[-4:]) == {"descripcion", "Denominación", "causa", "prioridad"}  # they have another role
+
+
+def test_missing_label_proposes_a_column_that_mentions_it_before_others_that_repeat(tmp_path):
+    table = TABLE.rename(columns={"Detalle del aviso": "descripcion"}).drop(columns="causa")
+    table.insert(0, "Estado", ["Abierto", "Cerrado"] * (ROWS // 2))
+    table["Causa raíz probable"] = [f"Causa {i % 8}" for i in range(ROWS)]
+    said = message(tmp_path, table, columns={"modo": "Clase de falla"})
+    assert '--columns causa "Causa raíz probable"' in said
 
 
 @pytest.mark.parametrize("name", ["descripcon", "Descripciones"])

@@ -62,7 +62,7 @@ FUNCTIONS = {
     "output_tables.inert": lambda text: write_table.inert(frame(text)),
     "tables._separator": lambda text: read_table._separator(f"a{text}"),
     "tables._find_layout": lambda text: read_table._find_layout(f"a{text}", columns.title_predicate((), {})),
-    "candidates.rank_columns": lambda text: candidates.rank_columns(frame(text), "texto", False, ()),
+    "candidates.rank_columns": lambda text: candidates.rank_columns(frame(text), "texto", "", ()),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
 
