@@ -13,21 +13,43 @@ TYPO = 0.85  # similarity of names, from 0 to 1, that suggests a spelling error:
 
 
 def text_score(column: pd.Series) -> float:
-    """Return how much a column looks like free text, 0 or more: distinct values of several words, mostly letters."""
+    """Return how much a column looks like free text.
+
+    Parameters
+    ----------
+    column
+        Cells as text.
+
+    Returns
+    -------
+    float
+        Share of distinct values, times the mean number of words, times the share of letters; 0 to `MOST_WORDS`.
+    """
     values = _filled(column)
     if values.empty:
         return 0.0
     words = min(float(values.str.split().str.len().mean()), MOST_WORDS)
     letters = values.str.count(r"[^\W\d_]").sum() / values.str.len().sum()
-    return len(values) / len(column) * values.nunique() / len(values) * words * float(letters)
+    return values.nunique() / len(column) * words * float(letters)
 
 
 def label_score(column: pd.Series) -> float:
-    """Return how much a column looks like a label, 0 to 1: names, two or more, that repeat in most rows."""
+    """Return how much a column looks like a label.
+
+    Parameters
+    ----------
+    column
+        Cells as text.
+
+    Returns
+    -------
+    float
+        Share of rows that repeat a value, 0 to 1; 0 if there is a single value, or most values have no letters.
+    """
     values = _filled(column)
     if values.nunique() < 2 or values.str.contains(r"[^\W\d_]").mean() < 0.5:
         return 0.0
-    return len(values) / len(column) * (1 - values.nunique() / len(values))
+    return (len(values) - values.nunique()) / len(column)
 
 
 def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection[str]) -> tuple[list[str], str]:

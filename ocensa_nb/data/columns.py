@@ -33,13 +33,25 @@ LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
 
 def fold(name: str) -> str:
-    """Return a column name without accents, case, punctuation or pandas' mark of a repeated name (`.1`)."""
+    """Return a column name in the form of `ALIASES`.
+
+    Parameters
+    ----------
+    name
+        The name in the file.
+
+    Returns
+    -------
+    str
+        The name in lower case, without accents, punctuation or the number of a repeated title (`.1`); words are
+        separated by `_`.
+    """
     plain = without_accents(re.sub(r"\.\d+$", "", name)).lower()
     return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callable[[str], bool]:
-    """Return whether a cell is the title of a notice column, as a function for `read_table`.
+    """Return the function that tells `read_table` whether a cell is the title of a column of notices.
 
     Parameters
     ----------
@@ -47,9 +59,14 @@ def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callabl
         Labels and text fields, besides the roles in `ALIASES`.
     columns
         Column name per role, for names that are not in `ALIASES`.
+
+    Returns
+    -------
+    callable
+        True for a title, without spaces around it; False for any other string.
     """
-    known = {alias for aliases in ALIASES.values() for alias in aliases} | {*ID_ALIASES, *map(fold, roles)}
-    names = {name.strip() for name in columns.values()}
+    known = {alias for aliases in (*ALIASES.values(), ID_ALIASES, map(fold, roles)) for alias in aliases if alias}
+    names = {name.strip() for name in columns.values() if name.strip()}
     return lambda cell: cell in names or fold(cell) in known
 
 
@@ -175,7 +192,7 @@ def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:
 
 
 def _not_a_label(column: pd.Series) -> str:
-    """Say in Spanish why a column does not look like a label, or nothing if it does."""
+    """Return, in Spanish, why a column does not look like a label; empty if it does."""
     values = column[column.str.strip() != ""].str.strip()
     if len(values) < len(column) / 2:
         return f"vacía en {len(column) - len(values):,} de {len(column):,} filas"

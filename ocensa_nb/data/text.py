@@ -12,7 +12,7 @@ from ocensa_nb.errors import CONTROL, UserError
 
 MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
-# Letters of equipment tags, as they stand apart from their number in short texts.
+# Letters of equipment tags that short texts separate from the number: mov 3702.
 _TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
 # Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
 # text is searched again from each of its characters.
@@ -21,7 +21,18 @@ _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d"
 
 
 def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with every way of writing «no value» (`nan`, `N/A`, …) as empty text."""
+    """Replace every way of writing «no value» (`nan`, `N/A`, …) by empty text.
+
+    Parameters
+    ----------
+    table
+        Every cell as text.
+
+    Returns
+    -------
+    DataFrame
+        A new table.
+    """
     return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
 
 
@@ -80,6 +91,11 @@ def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequenc
     ----------
     used, text_fields, heads
         As for `compose`.
+
+    Returns
+    -------
+    list of str
+        Roles, without those of label columns.
     """
     labels = {used[head] for head in heads}
     roles = [role for field in text_fields for role in used if field in (role, field_of(role))]
@@ -94,7 +110,18 @@ def _title(role: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Return a text without case, accents, tags or numbers; equal results count as the same notice."""
+    """Return what notices that repeat a text have in common.
+
+    Parameters
+    ----------
+    text
+        From `compose`.
+
+    Returns
+    -------
+    str
+        The text in lower case, without accents and punctuation; equipment tags and numbers are `0`.
+    """
     plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
-    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)  # and apart from their letters: mov 3702
+    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)
     return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
