@@ -7,7 +7,7 @@ import pandas as pd
 
 from ocensa_nb.data.accents import without_accents
 from ocensa_nb.data.candidates import rank_columns
-from ocensa_nb.errors import UserError, clipped, listed, unknown
+from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
 
@@ -110,7 +110,7 @@ def find_columns(
     used : dict
         Column name per role: the description, then the text fields, then the labels.
     passed_over : dict
-        For each other column that has the name of a label: the label, and the reason in Spanish.
+        For each other column with a name of a label or text field: its role, and the reason in Spanish.
 
     Raises
     ------
@@ -145,7 +145,9 @@ def find_columns(
             others = {name for other in roles if other != role for name in _named(other, list(table.columns))}
             raise UserError(f"{source}: {_not_found(table, role, role in heads, taken | others)}")
         if role in fields:
-            passed_over |= {name: (role, _how_to_add(role, name, found[0])) for name in found[1:]}
+            number = sum(field_of(other) == role for other in repeated) + 1
+            for free, name in enumerate(found[1:LISTED], number):
+                passed_over[name] = role, _how_to_add(f"{role}.{free}", name, found[0])
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
 
 
@@ -155,9 +157,9 @@ def _named(role: str, names: Sequence[str]) -> list[str]:
     return [name for alias in ALIASES.get(role, (fold(role),)) for name in names if folded[name] == alias]
 
 
-def _how_to_add(field: str, name: str, first: str) -> str:
+def _how_to_add(role: str, name: str, first: str) -> str:
     """Return, in Spanish, why a second column of a text field is not in the text, and how to add it."""
-    return f'se usa «{clipped(first)}»; para añadirla al texto: --columns {field}.1 "{clipped(name)}"'
+    return f'se usa «{clipped(first)}»; para añadirla al texto: --columns {role} "{clipped(name)}"'
 
 
 def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection[str]) -> str:

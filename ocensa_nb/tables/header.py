@@ -96,8 +96,8 @@ def check_certain(path: Path, header: Header, above: int) -> None:
     """
     if not header.certain:
         raise UserError(
-            f"«{path}»: los títulos parecen estar en la fila {above + header.row + 1} ({listed(header.titles)}), pero "
-            "no es seguro. Borre las filas que están encima de los títulos y guarde el archivo de nuevo."
+            f"«{path}»: los títulos parecen estar en la fila {above + header.row + 1} ({listed(header.titles)}), "
+            "demasiado abajo para darlo por seguro. Borre las filas que están encima y guarde el archivo de nuevo."
         )
 
 

@@ -106,6 +106,8 @@ def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFra
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         detail = str(error).strip().splitlines()[-1]
+        if header.row:
+            detail += " (la línea 1 es la de los títulos)"
         raise UserError(
             f"«{path}» no es una tabla bien formada (separador «{separator}»): {detail}. Suele ser una comilla sin "
             f"cerrar o un separador dentro de un texto. {_HOW_TO_EXPORT}"

@@ -40,6 +40,15 @@ def test_read_repeated_title_that_is_configured_enters_the_text_after_the_first(
     assert "no se usó" not in str(report)
 
 
+def test_read_repeated_titles_suggest_the_next_free_roles_up_to_a_limit(tmp_path):
+    table = TABLE.assign(**{f"Denominación.{i}" if i else "Denominación": f"x{i}" for i in range(30)})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    said = str(notices.read(tmp_path / "a.csv", {"denominacion.1": "Denominación.5"}).attrs["report"])
+    assert '--columns denominacion.2 "Denominación.1"' in said
+    assert '--columns denominacion.6 "Denominación.6"' in said
+    assert said.count("no se usó como denominacion") == 9
+
+
 def test_read_second_column_configured_alone_is_the_only_one_in_the_text(path):
     frame = notices.read(path, {"denominacion": "Denominación.1"})
     assert frame["texto"][0] == "fuga número 0. Denominación: VÁLVULA DE 4"
