@@ -98,7 +98,7 @@ class TrainConfig:
     patience: Annotated[int, Doc("épocas sin mejora antes de parar")] = 3
     min_delta: Annotated[float, Doc("diferencia mínima que cuenta como mejora")] = 0.001
     monitor: Annotated[str, Doc("métrica de validación que decide la mejor época")] = "causa_f1"
-    min_class_count: Annotated[int, Doc("las clases con menos filas se unen en «Other»")] = 2
+    min_class_count: Annotated[int, Doc("con 6 clases o más, las de menos filas se unen en «Other»")] = 2
     val_size: Annotated[float, Doc("fracción de las filas para validación")] = 0.1
     test_size: Annotated[float, Doc("fracción de las filas para prueba")] = 0.1
     seed: Annotated[int, Doc("semilla de todo lo aleatorio")] = 42

@@ -2,78 +2,27 @@
 
 import dataclasses
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.accents import without_accents
-from ocensa_nb.data.columns import find_columns, notice_ids
+from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
+from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_rows
+from ocensa_nb.data.text import appended, blank_missing, compose, normalise
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.tables.header import SKIPPED
 from ocensa_nb.tables.read_table import read_table
 
 TEXT, ID = "texto", "id_aviso"
 OTHER = "Other"
-MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 MIN_ROWS = 10
-
-TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
-# Letters of equipment tags, as they stand apart from their number in short texts.
-_TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
-# Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
-# text is searched again from each of its characters.
-_WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
-_MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """Counts of the rows that were read and dropped; every row of the file is counted."""
-
-    source: str
-    how: str
-    columns: dict[str, str]
-    rows: int
-    without_text: int = 0
-    without_label: dict[str, int] = field(default_factory=dict)
-    kept: int = 0
-    passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
-    joined: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict)
-    split: dict[str, int] = field(default_factory=dict)
-    repeated_texts: int = 0
-
-    def merged(self) -> dict[str, dict[str, str]]:
-        """Return, per head, the class that each class with too few rows was merged into."""
-        return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
-
-    def lines(self) -> list[str]:
-        """Return the report as Spanish sentences, one per line."""
-        lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
-        lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
-        lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in self.passed_over.items()]
-        if self.without_text:
-            lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
-        if any(self.without_label.values()):
-            counts = ", ".join(f"{head} {count:,}" for head, count in self.without_label.items() if count)
-            dropped = self.rows - self.without_text - self.kept
-            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {dropped:,} ({counts}).")
-        lines.append(f"Filas útiles: {self.kept:,} de {self.rows:,}.")
-        for head, (other, classes) in self.joined.items():
-            names = ", ".join(f"{name} ({count})" for name, count in classes.items())
-            lines.append(f"Clases de {head} con muy pocas filas, unidas en «{other}»: {names}.")
-        if self.split:
-            parts = " / ".join(f"{name} {count:,}" for name, count in self.split.items())
-            lines.append(f"Reparto: {parts}; {self.repeated_texts:,} filas repiten un texto y van del mismo lado.")
-        return lines
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
+FEWEST_CLASSES = 6  # a label with fewer has no class to spare: a rare priority is not «other»
 
 
 @dataclass(frozen=True)
@@ -107,18 +56,12 @@ class Notices:
     fingerprint: str
 
 
-def normalise(text: str) -> str:
-    """Return a text without case, accents, tags or numbers; equal results count as the same notice."""
-    plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
-    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)  # and apart from their letters: mov 3702
-    return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
-
-
 def read(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     heads: Sequence[str] = ("modo", "causa", "prioridad"),
     text_fields: Sequence[str] = TEXT_FIELDS,
+    recorded: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read the labelled notices of a CSV or XLSX file.
 
@@ -132,6 +75,8 @@ def read(
         Labels to read; rows with an empty label are dropped.
     text_fields
         Columns appended to the description, if present.
+    recorded
+        Roles of a trained run: no other column is used in the text. None for a new run.
 
     Returns
     -------
@@ -144,10 +89,13 @@ def read(
     UserError
         If the file cannot be read, or a column is missing or mostly empty.
     """
-    table, how = read_table(path)
-    table = blank_missing(table)
-    used, passed_over = find_columns(table, heads, text_fields, columns or {}, str(path))
-    frame = pd.DataFrame({ID: notice_ids(table), TEXT: compose(table, used, text_fields, heads)})
+    columns = columns or {}
+    read, how = read_table(path, title_predicate((*heads, *text_fields), columns))
+    first_row = read.attrs[SKIPPED] + 2
+    table = blank_missing(read)
+    used, passed_over = find_columns(table, heads, text_fields, columns, str(path), recorded)
+    texts = compose(table, used, text_fields, heads, first_row)
+    frame = pd.DataFrame({ID: notice_ids(table, first_row), TEXT: texts})
     for head in heads:
         frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
     has_text = frame[TEXT] != ""
@@ -160,6 +108,7 @@ def read(
         how=how,
         columns=used,
         rows=len(frame),
+        text=tuple(used[role] for role in ("descripcion", *appended(used, text_fields, heads))),
         without_text=int((~has_text).sum()),
         without_label={head: int((has_text & ~labelled[head]).sum()) for head in heads},
         kept=int(keep.sum()),
@@ -168,15 +117,29 @@ def read(
     _require_labels(report, heads)
     frame = frame[keep].reset_index(drop=True)
     frame.attrs["report"] = report
-    frame.attrs.update(table.attrs)  # the format of a CSV, for the tables about it
+    frame.attrs.update(read.attrs)  # the format of a CSV, for the tables about it
     return frame
 
 
-def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
+def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWEST_CLASSES) -> Notices:
     """Encode the labels and split the rows.
 
     Classes with fewer than `min_class_count` rows are merged into `Other`. Rows whose texts are equal after
     `normalise` stay on one side of the split, so that no test text is in the training set.
+
+    Parameters
+    ----------
+    frame
+        From `read`.
+    config
+        Heads, sizes of the split, `min_class_count` and seed.
+    fewest_classes
+        The classes of a label with fewer classes are never merged. Earlier versions merged them: 0.
+
+    Returns
+    -------
+    Notices
+        Texts, labels and split, with the report.
 
     Raises
     ------
@@ -193,7 +156,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
         )
     joined = {}
     for head in heads:
-        frame[head], other, rare = _join_rare(frame[head], config.min_class_count)
+        frame[head], other, rare = _join_rare(frame[head], config.min_class_count, fewest_classes)
         if rare:
             joined[head] = (other, rare)
     classes = {head: sorted(frame[head].unique()) for head in heads}
@@ -222,41 +185,6 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
     return Notices(texts, labels, classes, split, weights, report, _fingerprint(texts, labels, split))
 
 
-def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with every way of writing «no value» (`nan`, `N/A`, …) as empty text."""
-    return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
-
-
-def compose(
-    table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
-) -> pd.Series:
-    """Return the text of each row: the description, then each non-empty field as `. Equipo: …`.
-
-    A row without a description gives an empty text.
-
-    Raises
-    ------
-    UserError
-        If a description exceeds `MAX_CHARACTERS`; the message names the row.
-    """
-    text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
-    too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
-    if len(too_long):
-        row = int(too_long[0])
-        raise UserError(
-            f"La fila {row + 2} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} caracteres; el "
-            f"máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que junta muchas filas: revise ahí."
-        )
-    composed = text.copy()
-    label_columns = {used[head] for head in heads}
-    for role in text_fields:
-        if role in used and used[role] not in label_columns:
-            value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
-            title = TITLES.get(role, role.replace("_", " ").capitalize())
-            composed += (". " + title + ": " + value).where(value != "", "")
-    return composed.where(text != "", "")
-
-
 def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
     """Raise `UserError` if most texts have no label, which usually means that the wrong column was used."""
     texts = report.rows - report.without_text
@@ -269,9 +197,11 @@ def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
         )
 
 
-def _join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
+def _join_rare(labels: pd.Series, least: int, fewest_classes: int) -> tuple[pd.Series, str, dict[str, int]]:
     """Merge classes with fewer than `least` rows into the file's «Other» class, or a new one; return both."""
     counts = labels.value_counts()
+    if len(counts) < fewest_classes:
+        return labels, OTHER, {}
     own = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
     rare = {str(name): int(count) for name, count in counts.items() if count < least and name != own}
     return labels.where(~labels.isin(rare), own), own, rare

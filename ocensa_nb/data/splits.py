@@ -31,6 +31,11 @@ def split_rows(
     -------
     dict
         Row numbers, int64, of `train`, `val` and `test`. The groups of a class without training rows go to training.
+
+    Raises
+    ------
+    UserError
+        If a side has no rows.
     """
     rng = np.random.default_rng(seed)
     _, first = np.unique(groups, return_index=True)

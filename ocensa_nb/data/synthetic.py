@@ -1,11 +1,11 @@
-"""Invented maintenance notices with a known best score.
+"""Synthetic maintenance notices whose best possible score is known.
 
     frame = generate(8000, seed=42)    # the training CSV
-    ceiling()                          # {"modo_f1": ..., ...}: what no text classifier can exceed
+    ceiling()                          # {"modo_f1": ..., ...}: no text classifier can exceed it
 
-A notice starts as a state: the component, and for each head either a label the text states or silence. The
-sentence is written from the state alone; the recorded label follows a rule on the state, with noise. So the
-best possible classifier is known, and its score can be computed: see `ceiling`.
+A notice starts as a state: the component, and per head either a label that the text states or none. The text depends
+on the state alone; the recorded label follows a rule on the state, with noise. The best possible classifier is
+therefore known, and `ceiling` computes its score.
 """
 
 import random
@@ -29,7 +29,7 @@ _FIRST_DAY, _DAYS = date(2023, 1, 2), 1000
 
 
 class _Choice(NamedTuple):
-    """One head in one context: what may be stated, how often, and what silence means."""
+    """One head in one context: the labels that may be stated, their shares, and the label if none is stated."""
 
     labels: tuple[str, ...]
     shares: tuple[float, ...]
@@ -38,7 +38,7 @@ class _Choice(NamedTuple):
 
 @cache
 def _contexts() -> tuple[tuple[float, str, Component, dict[str, _Choice]], ...]:
-    """List every (share, family, component, {head: choice}); the shares sum to one."""
+    """Return every (share, family, component, {head: choice}); the shares sum to one."""
     words = vocabulary()
     total = sum(part.weight for family in words.families.values() for part in family.components)
     priority = _Choice(tuple(words.priority_shares), tuple(words.priority_shares.values()), "3-Media")
@@ -59,7 +59,7 @@ def _contexts() -> tuple[tuple[float, str, Component, dict[str, _Choice]], ...]:
 
 
 def _by_rank(labels: tuple[str, ...]) -> tuple[float, ...]:
-    """Shares that fall with the rank: 1/2, 1/3, 1/4, ... normalised."""
+    """Return shares that fall with the rank: 1/2, 1/3, 1/4, ... normalised."""
     weights = [1 / (rank + 2) for rank in range(len(labels))]
     return tuple(weight / sum(weights) for weight in weights)
 
@@ -69,38 +69,43 @@ def ceiling(
     evidence: Mapping[str, float] = EVIDENCE,
     noise: Mapping[str, float] = NOISE,
 ) -> dict[str, float]:
-    """Highest F1 any classifier of the text can have on these notices, weighted and macro, per head.
+    """Compute the highest F1, weighted and macro, that a classifier of the text can reach on these notices.
 
-    Write z for the component (share w_z), r for the ruled label and q_z(c) for the chance that r = c given z:
-    q_z(c) = evidence * p_z(c) + (1 - evidence) * [c is the default]. The recorded label is r, or with
-    probability `noise` a fresh draw from q_z; its class frequencies are therefore those of r.
+    Write z for the component (share w_z), r for the label of the rule and q_z(c) for the probability that r = c given
+    z: q_z(c) = evidence * p_z(c) + (1 - evidence) * [c is the default]. The recorded label is r, or with probability
+    `noise` a new draw from q_z; its class frequencies are therefore those of r.
 
-    1. The text depends on the labels only through the state (z and what is stated), so no classifier of the
-       text beats the best classifier of the state.
-    2. F1 of one class c is greatest when exactly the states with posterior above F*_c / 2 are claimed, F*_c
-       being that greatest value (Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers
-       to maximize F1 measure").
-    3. In every state the ruled label has posterior 1 - noise + noise * q_z(r) > 1/2 >= F*_c / 2, any other
-       noise * q_z(c) <= noise. Predicting r gives F1_c >= 1 - noise, so F*_c / 2 >= (1 - noise) / 2, above
-       `noise` as long as noise < 1/3. Hence the single classifier "predict r" is optimal for every class
-       at once, and so for any weighted mean of the classes' F1:
+    1. The text depends on the labels only through the state (z and the stated labels), so no classifier of the text
+       beats the best classifier of the state.
+    2. F1 of one class c is greatest if exactly the states with a posterior above F*_c / 2 are predicted as c, where
+       F*_c is that greatest value (Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to
+       maximize F1 measure").
+    3. In every state the label of the rule has the posterior 1 - noise + noise * q_z(r) > 1/2 >= F*_c / 2, any other
+       noise * q_z(c) <= noise. Predicting r gives F1_c >= 1 - noise, so F*_c / 2 >= (1 - noise) / 2, which exceeds
+       `noise` if noise < 1/3. Hence the single classifier "predict r" is optimal for every class at once, and so for
+       any weighted mean of the F1 of the classes:
 
            F1_c = sum_z w_z q_z(c) [1 - noise + noise q_z(c)] / sum_z w_z q_z(c)
 
-    This is the population value: on a finite test set even the best classifier's score scatters around it.
+    This is the population value: on a finite test set the score of the best classifier varies around it.
 
     Parameters
     ----------
-    evidence : head -> probability that the text states the label; heads left out keep `EVIDENCE`.
-    noise : head -> probability that the recorded label is redrawn, in [0, 1/3); others keep `NOISE`.
+    evidence
+        Probability that the text states the label, 0 to 1, per head; other heads have the value in `EVIDENCE`.
+    noise
+        Probability that the recorded label is drawn again, in [0, 1/3), per head; other heads have the value in
+        `NOISE`.
 
     Returns
     -------
-    `{"modo_f1": ..., "modo_f1_macro": ..., "causa_f1": ..., ...}`, `_f1` being the weighted mean.
+    dict
+        `modo_f1`, `modo_f1_macro`, `causa_f1`, …; `_f1` is the mean weighted by class frequency.
 
     Raises
     ------
-    ValueError : an unknown head, an evidence outside [0, 1] or a noise outside [0, 1/3).
+    ValueError
+        If a head is unknown, an evidence is outside [0, 1] or a noise outside [0, 1/3).
     """
     evidence, noise = _settings(evidence, noise)
     scores = {}
@@ -118,14 +123,14 @@ def ceiling(
 
 
 def _ruled_shares(choice: _Choice, evidence: float) -> dict[str, float]:
-    """Compute q_z: how often the rule gives each label in one context."""
+    """Return q_z: the share of each label that the rule gives in one context."""
     shares = {label: evidence * share for label, share in zip(choice.labels, choice.shares, strict=True)}
     shares[choice.default] = shares.get(choice.default, 0.0) + 1 - evidence
     return shares
 
 
 def _settings(evidence: Mapping[str, float], noise: Mapping[str, float]) -> tuple[dict[str, float], ...]:
-    """Fill in the defaults and refuse what the theorem does not cover."""
+    """Return the settings with defaults; raises `ValueError` for values that the proof in `ceiling` excludes."""
     for name, given in (("evidence", evidence), ("noise", noise)):
         for head, value in given.items():
             if head not in COLUMNS:
@@ -146,34 +151,37 @@ def generate(
     short_tries: float = 0.8,
     with_rule: bool = False,
 ) -> pd.DataFrame:
-    """Generate labelled notices: one row each, the same for the same arguments on any machine.
+    """Generate labelled notices; the same arguments give the same notices on any machine.
 
     Parameters
     ----------
-    rows, seed
-        Number of notices, and seed of the random source.
+    rows
+        Number of notices.
+    seed
+        Seed of the random numbers.
     evidence, noise
-        As for `ceiling`, which gives the best score possible under the same settings.
+        As for `ceiling`, which computes the best possible score for the same settings.
     short_tries
-        Share of rows that try the short style first. It fits in two of five, so a third end up short.
+        Share of rows, 0 to 1, for which the short style is tried first. Two of five fit, so a third of the notices are
+        short.
     with_rule
-        Add `regla_modo`, `regla_causa`, `regla_prioridad`: the answers of the best classifier.
+        Whether to add `regla_modo`, `regla_causa`, `regla_prioridad`: the predictions of the best classifier.
 
     Returns
     -------
-    pd.DataFrame
-        Columns `id_aviso, fecha_aviso, ubicacion_tecnica, familia_equipo, componente, descripcion, modo_falla,
-        causa_falla, prioridad`, all text except `id_aviso`.
+    DataFrame
+        One row per notice; columns `id_aviso, fecha_aviso, ubicacion_tecnica, familia_equipo, componente, descripcion,
+        modo_falla, causa_falla, prioridad`, all text except `id_aviso`.
 
     Raises
     ------
     ValueError
-        A negative `rows`, or settings that `ceiling` rejects.
+        If `rows` is negative, or `ceiling` rejects the settings.
     """
     if rows < 0:
         raise ValueError(f"rows = {rows}: debe ser cero o más.")
     evidence, noise = _settings(evidence, noise)
-    # random() is the one draw Python promises to repeat across versions, so everything is made from it.
+    # Python guarantees the same numbers across versions for random() alone, so it is the only source.
     draw = random.Random(seed).random
     contexts, families = _contexts(), vocabulary().families
     bounds = list(accumulate(share for share, *_ in contexts))
@@ -183,7 +191,7 @@ def generate(
     def state_of(choice: _Choice, head: str) -> str | None:
         if draw() >= evidence[head]:
             return None
-        # min: the last bound may fall short of one by a rounding error
+        # min: by a rounding error, the last bound may be below one
         return choice.labels[min(bisect(cumulative[choice], draw()), len(choice.labels) - 1)]
 
     table = []
@@ -194,7 +202,7 @@ def generate(
             stated[head] = state_of(choice, head)
             rule = stated[head] or choice.default
             ruled.append(rule)
-            # a redraw repeats the whole draw, silence included: that is q_z
+            # A new draw includes the draw of the evidence: that is q_z.
             recorded.append((state_of(choice, head) or choice.default) if draw() < noise[head] else rule)
         family = families[name]
         tag = f"{pick(family.tags, draw)}-{int(101 + draw() * 4800)}{pick(('', '', 'A', 'B'), draw)}"
@@ -211,5 +219,13 @@ def generate(
 
 
 def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as UTF-8 CSV; the bytes are the same on any system."""
+    """Write a table as a UTF-8 CSV file; the bytes are the same on any system.
+
+    Parameters
+    ----------
+    frame
+        The table, without its index.
+    path
+        The file.
+    """
     frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

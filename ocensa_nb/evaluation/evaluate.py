@@ -220,7 +220,8 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
             f"No está aquí «{trained_on}», el archivo con que se entrenó «{run.path}». Dé el mismo archivo con {how}: "
             "se reconoce por su contenido, se llame como se llame, y se evalúan solo sus filas de prueba."
         )
-    frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields)
+    recorded = run.metadata["data"]["columns"]
+    frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields, recorded)
     csv_format = frame.attrs.get(ATTRIBUTE, SPANISH_EXCEL)
     prepared = _as_trained(run, frame)
     if prepared is not None:
@@ -238,12 +239,20 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
 
 
 def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
-    """Return the notices as the run saw them, or None if the frame is not what it was trained on."""
-    try:
-        prepared = notices.prepare(frame, run.config)
-    except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
-        return None
-    return prepared if prepared.fingerprint == run.metadata["data"]["fingerprint"] else None
+    """Return the notices as the run saw them, or None if the frame is not what it was trained on.
+
+    Runs of earlier versions merged the rare classes of every label.
+    """
+    for fewest_classes in (notices.FEWEST_CLASSES, 0):
+        try:
+            prepared = notices.prepare(frame, run.config, fewest_classes)
+        except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
+            continue
+        if prepared.fingerprint == run.metadata["data"]["fingerprint"]:
+            return prepared
+        if prepared.classes == run.classes:
+            return None  # the other rule gives other classes
+    return None
 
 
 def _known_rows(

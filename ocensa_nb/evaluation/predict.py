@@ -1,22 +1,28 @@
 """Predict the labels of new notices: the given table plus a prediction and its confidence per label."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.columns import find_columns
-from ocensa_nb.data.notices import blank_missing, compose
+from ocensa_nb.data.columns import find_columns, title_predicate
+from ocensa_nb.data.text import blank_missing, compose
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL
+from ocensa_nb.tables.header import SKIPPED, skipped_note
 from ocensa_nb.tables.read_table import read_table
 from ocensa_nb.tables.write_table import DECIMALS, free_table, write_table
+
+logger = logging.getLogger(__name__)
 
 
 def predict(run: Run, data: str | Path) -> pd.DataFrame:
     """Return the table of a CSV or XLSX file with two columns more per head, `pred_` and `conf_`.
+
+    The table has its titles in the first row; rows above them in the file are left out, which a message says.
 
     Parameters
     ----------
@@ -37,7 +43,10 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
         If the file cannot be read, has no description column, or already has one of the new columns.
     """
     config = run.config
-    table, _ = read_table(data)
+    table, _ = read_table(data, title_predicate((*run.classes, *config.text_fields), config.columns))
+    skipped = table.attrs[SKIPPED]
+    if note := skipped_note(skipped):
+        logger.info(f"«{data}»: {note}, que no están en el resultado.")
     added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
     if taken := [name for name in added if name in table.columns]:
         raise UserError(
@@ -47,10 +56,10 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     # Only the fields the run was trained with; a column it learnt as a label is never text.
     trained = run.metadata["data"]["columns"]
     labels = [trained[head] for head in run.classes]
-    fields = [field for field in config.text_fields if field in trained and field not in run.classes]
+    fields = [field for field in config.text_fields if field not in run.classes]
     filled = blank_missing(table)
-    used, _ = find_columns(filled.drop(columns=labels, errors="ignore"), (), fields, named, str(data))
-    texts = compose(filled, used, fields)
+    used, _ = find_columns(filled.drop(columns=labels, errors="ignore"), (), fields, named, str(data), trained)
+    texts = compose(filled, used, fields, first_row=skipped + 2)
     rows = np.flatnonzero(texts != "")
 
     result = table.copy()

@@ -13,6 +13,7 @@ from openpyxl.reader.excel import ExcelReader
 
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.tables.header import SCANNED_ROWS, SKIPPED, IsTitle, check_certain, find_header
 from ocensa_nb.tables.table_width import check_width
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ MAX_CHARACTERS = 2**28  # in all cells: many cells may refer to the same long te
 _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
 
-def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
-    """Return the first sheet with every cell as text, and a Spanish note on how it was read.
+def read_excel(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, str]:
+    """Read the first sheet with every cell as text.
 
     Parameters
     ----------
@@ -38,6 +39,15 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         Path of the file, for messages.
     content
         Bytes of the file.
+    is_title
+        Whether a cell is a known title, as evidence of the row of the titles.
+
+    Returns
+    -------
+    table : DataFrame
+        The rows below the titles; `attrs[SKIPPED]` is the number of rows above them.
+    how : str
+        How the file was read, in Spanish.
 
     Raises
     ------
@@ -54,7 +64,11 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         book = reader.wb
         sheet, *others = book.worksheets
         rows = _rows(path, sheet)
-        table = _frame(rows) if rows else pd.DataFrame()
+        blank = next((number for number, row in enumerate(rows) if row), 0)
+        header = find_header(rows[blank : blank + SCANNED_ROWS], is_title)
+        check_certain(path, header, blank)
+        skipped = blank + header.row
+        table = _frame(rows[skipped:]) if rows else pd.DataFrame()
     except UserError:
         raise
     except Exception as error:  # openpyxl raises many kinds for a damaged book
@@ -65,7 +79,9 @@ def read_excel(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         names = listed(other.title for other in others)
         more = f" El libro tiene además: {names}; pase los avisos a la primera." if others else ""
         raise UserError(f"La primera hoja de «{path}», «{sheet.title}», está vacía.{more}")
-    return table.fillna(""), f"Excel, hoja «{sheet.title}»"
+    table = table.fillna("")
+    table.attrs[SKIPPED] = skipped
+    return table, f"Excel, hoja «{sheet.title}»"
 
 
 def _refuse_bombs(archive: zipfile.ZipFile) -> None:
@@ -127,7 +143,7 @@ class _Guard:
 
 
 def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
-    """Return the rows of a sheet as text, from the first to the last that has any, each up to its last cell.
+    """Return the rows of a sheet as text, to the last that has any, each up to its last cell.
 
     Raises `UserError` if they would make too large a table: of two cells, at XFD1 and at A1048576, it is one of 17
     thousand million.
@@ -136,20 +152,21 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
     characters = 0
     rows: list[list[str]] = []
     widest = 0
+    started = False  # whether a row had any text
     found = progress(sheet.iter_rows(values_only=True), "Leyendo filas", "fila")
     for number, row in enumerate(found, 1):
         texts = [_text(value) for value in row]
         while texts and not texts[-1]:
             texts.pop()
-        check_width(path, len(texts) if rows else sum(map(bool, texts)))
+        check_width(path, len(texts) if started else sum(map(bool, texts)))
         characters += sum(map(len, texts))
         if characters > MAX_CHARACTERS:
             raise UserError(
                 f"Los textos de la hoja «{sheet.title}» de «{path}» suman más de {MAX_CHARACTERS:,} caracteres. "
                 f"{_AS_CSV}"
             )
-        if texts or rows:
-            rows.append(texts)
+        rows.append(texts)
+        started = started or bool(texts)
         widest = max(widest, len(row), 1)
         if number * widest > MAX_CELLS or number > MAX_ROWS:
             raise UserError(

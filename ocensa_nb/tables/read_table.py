@@ -1,6 +1,7 @@
-"""CSV and XLSX as plant systems export them: encoding and separator found out, every cell kept as its own text."""
+"""Read CSV and XLSX files as plant systems export them: encoding, separator and header row are detected."""
 
 import codecs
+import contextlib
 import csv
 import io
 import logging
@@ -13,6 +14,7 @@ from ocensa_nb.errors import CONTROL, UserError, clipped, listed
 from ocensa_nb.files.regular import read_regular
 from ocensa_nb.paths import plain_path, reason
 from ocensa_nb.tables.csv_format import ATTRIBUTE, detect_format
+from ocensa_nb.tables.header import SCANNED_ROWS, SKIPPED, Header, IsTitle, check_certain, find_header, skipped_note
 from ocensa_nb.tables.read_excel import read_excel
 from ocensa_nb.tables.table_width import check_width
 
@@ -22,6 +24,7 @@ SEPARATORS = ",;\t|"
 LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
 LARGEST = 2**31  # bytes: some ten million notices
 LONGEST_HEADER = 100_000  # characters; the csv module takes no field of over 131,072
+SCANNED_CHARACTERS = 1_000_000  # of a CSV, in which its header is looked for
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -29,12 +32,31 @@ EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
 _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
 
 
-def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
-    """Read a CSV or XLSX with every cell as text, and say in Spanish how it was read.
+def read_table(path: str | Path, is_title: IsTitle = lambda name: False) -> tuple[pd.DataFrame, str]:
+    """Read a CSV or XLSX file with every cell as text.
 
-    Nothing is turned into a number, a date or a missing value, so what is written back is what was read, except for
-    control characters in titles. Repeated column names come as pandas names them (`Denominación`, `Denominación.1`).
-    Raises `UserError` for a file that is missing, empty, damaged, or not a table.
+    No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
+    control characters in titles are replaced. Repeated titles are numbered as by pandas (`Denominación`,
+    `Denominación.1`).
+
+    Parameters
+    ----------
+    path
+        The file.
+    is_title
+        Whether a cell is a known title, as evidence of the row of the titles.
+
+    Returns
+    -------
+    table : DataFrame
+        The rows below the titles; `attrs[SKIPPED]` is the number of rows above them.
+    how : str
+        How the file was read, in Spanish.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, empty, damaged or not a table, or it is not certain which row has the titles.
     """
     path = plain_path(path)
     if not path.exists():
@@ -52,7 +74,9 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
     if len(content) > LARGE:
         logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
     excel = path.suffix.lower() in EXCEL_SUFFIXES
-    table, how = read_excel(path, content) if excel else _read_csv(path, content)
+    table, how = (read_excel if excel else _read_csv)(path, content, is_title)
+    if note := skipped_note(table.attrs[SKIPPED]):
+        how += f"; {note}"
     table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
     if not table.columns.is_unique:
         twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
@@ -62,7 +86,7 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, str]:
     return table, how
 
 
-def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
+def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, str]:
     if content.startswith(_ZIP):
         raise UserError(f"«{path}» es en realidad un libro de Excel (o un ZIP). Cámbiele la extensión a .xlsx.")
     if content.startswith(_OLE):
@@ -70,7 +94,11 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
     text, encoding = _decode(path, content)
     if not text.strip():
         raise UserError(EMPTY.format(path=path))
-    separator = _separator(text)
+    lines = text.lstrip("\r\n")
+    blank = len(re.findall(r"\r\n|\r|\n", text[: len(text) - len(lines)]))
+    separator, header, start = _find_layout(lines, is_title)
+    check_certain(path, header, blank)
+    text = lines[start:]
     check_width(path, _header_length(path, text, separator))
     try:
         table = pd.read_csv(
@@ -78,13 +106,19 @@ def _read_csv(path: Path, content: bytes) -> tuple[pd.DataFrame, str]:
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         detail = str(error).strip().splitlines()[-1]
+        if header.row:
+            detail += " (la línea 1 es la de los títulos)"
         raise UserError(
             f"«{path}» no es una tabla bien formada (separador «{separator}»): {detail}. Suele ser una comilla sin "
             f"cerrar o un separador dentro de un texto. {_HOW_TO_EXPORT}"
         ) from error
     if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
-        raise UserError(f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). {_HOW_TO_EXPORT}")
+        raise UserError(
+            f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). Si encima de los títulos hay "
+            f"otras filas, bórrelas. {_HOW_TO_EXPORT}"
+        )
     table = table.fillna("")  # a row shorter than the header leaves NaN even so
+    table.attrs[SKIPPED] = blank + header.row
     table.attrs[ATTRIBUTE] = detect_format(table, separator, encoding)
     name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
     return table, f"CSV, separador {name}, codificación {encoding}"
@@ -101,6 +135,46 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
         except UnicodeDecodeError:
             continue
     raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+
+
+def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
+    """Return the separator of a CSV, its header, and the position in the text where the line of the header starts.
+
+    The separator is that of the first line, unless another one shows a header further down: a line above the titles,
+    such as «Reporte de avisos, 2024», says nothing about it.
+    """
+    usual = _separator(text)
+    rows, starts = _first_rows(text, usual)
+    best = find_header(rows, is_title)
+    separator, start = usual, starts[best.row]
+    regular = _is_regular(rows[best.row :])
+    for other in SEPARATORS:
+        rows, starts = _first_rows(text, other)
+        header = find_header(rows, is_title)
+        by_shape = not (header.known or best.known or regular) and len(header.titles) > len(best.titles)
+        by_names = header.known > best.known and (best.row or not best.known or header.outweighs(best))
+        if header.row and (by_names or by_shape):
+            separator, best, start = other, header, starts[header.row]
+    return separator, best, start
+
+
+def _is_regular(rows: list[list[str]]) -> bool:
+    """Return whether a header has several cells, and most of the rows below it have as many."""
+    widths = [len(row) for row in rows if row]
+    return bool(widths) and widths[0] > 1 and widths.count(widths[0]) > len(widths) / 2
+
+
+def _first_rows(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
+    """Return the first rows of a CSV, as far as they can be read, and the position in the text of each and the end."""
+    stream = io.StringIO(text[:SCANNED_CHARACTERS], newline="")
+    rows, starts = [], [0]
+    with contextlib.suppress(csv.Error):
+        for row in csv.reader(stream, delimiter=separator):
+            rows.append(row)
+            starts.append(stream.tell())
+            if len(rows) == SCANNED_ROWS:
+                break
+    return rows, starts
 
 
 def _header_length(path: Path, text: str, separator: str) -> int:

@@ -104,8 +104,8 @@ def test_prepare_rare_classes_are_merged_into_other_and_reported():
     frame = pd.DataFrame(
         {
             "texto": [f"texto {'abcdefghijklmnopqrstuvwxyz'[i % 26] * (i + 1)}" for i in range(40)],
-            "modo": ["A"] * 20 + ["B"] * 17 + ["Other (OTH)"] * 2 + ["C"],
-            "causa": ["X"] * 37 + ["Y", "Y", "Z"],
+            "modo": ["A"] * 20 + ["B"] * 13 + ["Other (OTH)", "D", "E"] * 2 + ["C"],
+            "causa": ["X"] * 29 + ["Y", "Y", "V", "V", "U", "U", "T", "T", "S", "S", "Z"],
             "prioridad": ["1", "2"] * 20,
         }
     )
@@ -114,6 +114,21 @@ def test_prepare_rare_classes_are_merged_into_other_and_reported():
     assert "Other" in found.classes["causa"]
     assert "unidas en «Other (OTH)»: C (1)" in str(found.report)
     assert "unidas en «Other»: Z (1)" in str(found.report)
+
+
+def test_prepare_label_with_few_classes_is_never_merged():
+    frame = pd.DataFrame(
+        {
+            "texto": [f"texto {'abcdefghijklmnopqrstuvwxyz'[i % 26] * (i + 1)}" for i in range(40)],
+            "modo": ["A", "B"] * 20,
+            "causa": ["X", "Y"] * 20,
+            "prioridad": ["1-Critica"] + ["2-Alta", "3-Media", "4-Baja"] * 13,
+        }
+    )
+    found = notices.prepare(frame, TrainConfig())
+    assert found.classes["prioridad"] == ["1-Critica", "2-Alta", "3-Media", "4-Baja"]
+    assert "unidas" not in str(found.report)
+    assert "Other" in notices.prepare(frame, TrainConfig(), fewest_classes=0).classes["prioridad"]
 
 
 def test_class_weights_match_sklearn_balanced_weights_of_training_rows(config, csv):

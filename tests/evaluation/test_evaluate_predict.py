@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
 from ocensa_nb.data import synthetic
+from ocensa_nb.data.notices import prepare, read
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, inference, metrics, predict
 from ocensa_nb.figures import plots
@@ -101,6 +102,20 @@ def test_evaluate_rows_with_unknown_labels_are_left_out_counted_and_named(merged
     assert "modo «Nunca vista (NUN)» (5)" in found.left_out_note()
     saved = json.loads((found.save(tmp_path / "out") / "metrics.json").read_text(encoding="utf-8"))
     assert (saved["left_out"], saved["unknown_labels"]) == (5, found.unknown)
+
+
+def test_evaluate_run_of_earlier_version_that_merged_a_label_with_few_classes_finds_its_test_rows(config, tmp_path):
+    table = synthetic.generate(200, seed=4)
+    table["prioridad"] = ["1-Critica"] + ["2-Alta", "3-Media"] * 99 + ["2-Alta"]
+    table.to_csv(tmp_path / "avisos.csv", index=False)
+    settings = config.replace(data=str(tmp_path / "avisos.csv"), out=str(tmp_path / "run"), epochs=1)
+    frame = read(settings.data)
+    run = train.fit(settings, prepare(frame, settings, fewest_classes=0))
+    assert "Other" in run.classes["prioridad"]
+    assert evaluate.evaluate(run).source == "las filas de prueba"
+    table.iloc[:-1].to_csv(tmp_path / "avisos.csv", index=False)
+    with pytest.raises(UserError, match="ha cambiado desde que se entrenó"):
+        evaluate.evaluate(run)
 
 
 def test_evaluate_run_without_merged_classes_leaves_out_every_unknown_label(merged_run, another_file):
@@ -263,6 +278,24 @@ def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(ru
     assert written.startswith("\ufeffDescripción;N;pred_modo;conf_modo;".encode())
     with pytest.raises(UserError, match="el formato pedido es csv"):
         predict.save(table, tmp_path / "otro.xlsx", "csv")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_predict_file_with_titles_in_row_4_gives_the_table_and_says_what_is_left_out(run, tmp_path, suffix, capsys):
+    rows = [["Reporte de avisos 2024"], ["Planta", "Norte"], [], ["Nº aviso", "Texto breve", "Nota"]]
+    rows += [[str(i), text, "x"] for i, text in enumerate(["fuga en válvula", "", "ruido en el motor"])]
+    source = tmp_path / f"a{suffix}"
+    if suffix == ".csv":
+        source.write_text("\n".join(";".join(row) for row in rows), encoding="cp1252")
+    else:
+        pd.DataFrame(rows).to_excel(source, index=False, header=False)
+    path = predict.save(predict.predict(run, source), tmp_path / "out")
+    assert (
+        "los títulos están en la fila 4; se saltaron 3 filas, que no están en el resultado" in capsys.readouterr().out
+    )
+    result = pd.read_excel(path, dtype=str) if suffix == ".xlsx" else pd.read_csv(path, sep=";", encoding="cp1252")
+    assert list(result.columns[:4]) == ["Nº aviso", "Texto breve", "Nota", "pred_modo"]
+    assert result["pred_modo"].notna().tolist() == [True, False, True]
 
 
 def test_predict_row_alone_or_with_others_gives_the_same_result(run, tmp_path):

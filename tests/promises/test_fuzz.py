@@ -69,9 +69,10 @@ def damaged_books(draw):
 
 @st.composite
 def tables(draw):
-    """Draw a random CSV."""
+    """Draw a random CSV, perhaps with other rows above its titles."""
     separator, quote = draw(st.sampled_from(",;\t|")), draw(st.sampled_from(['"', ""]))
-    lines = [draw(st.lists(names, max_size=6)), *draw(rows)]
+    above = draw(st.lists(st.lists(cells, max_size=2), max_size=3))
+    lines = [*above, draw(st.lists(names, max_size=6)), *draw(rows)]
     text = draw(st.sampled_from(["\n", "\r\n"])).join(
         separator.join(f"{quote}{cell}{quote}" for cell in line) for line in lines
     )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.data import accents, columns, notices
+from ocensa_nb.data import accents, candidates, columns, notices
+from ocensa_nb.data.text import _TAG_PREFIXES
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
 from ocensa_nb.tables import csv_format, read_table, write_table
@@ -60,6 +61,8 @@ FUNCTIONS = {
     "csv_format.detect_format": lambda text: csv_format.detect_format(frame(text), ";", "utf-8"),
     "output_tables.inert": lambda text: write_table.inert(frame(text)),
     "tables._separator": lambda text: read_table._separator(f"a{text}"),
+    "tables._find_layout": lambda text: read_table._find_layout(f"a{text}", columns.title_predicate((), {})),
+    "candidates.rank_columns": lambda text: candidates.rank_columns(frame(text), "texto", "", ()),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
 
@@ -95,7 +98,7 @@ def normalise_before(text):
     plain = unicodedata.normalize("NFKD", text.lower())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     plain = re.sub(r"[\w-]*\d[\w-]*", "#", plain)
-    plain = re.sub(rf"\b({notices._TAG_PREFIXES}) #", "#", plain)
+    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)
     return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,6 +186,15 @@ def test_resume_with_other_notices_raises_user_error(interrupted, notices):
     other = dataclasses.replace(notices, fingerprint="otra")
     with pytest.raises(UserError, match="los avisos no son los mismos"):
         train.fit(interrupted, other)
+
+
+def test_resume_run_of_earlier_version_that_merged_more_classes_raises_user_error_saying_so(interrupted, notices):
+    path = Path(interrupted.out)
+    kept = run_folder.read_config(path)
+    kept["data"] |= {"fingerprint": "otra", "merged": {"prioridad": {"1-Critica": "Other"}}}
+    (path / run_folder.CONFIG).write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(UserError, match="se unieron las clases con muy pocas filas de prioridad, y ahora no"):
+        train.fit(interrupted, notices)
 
 
 def test_resume_with_other_checkpoint_interval_or_workers_succeeds(interrupted, notices):

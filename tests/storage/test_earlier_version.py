@@ -7,13 +7,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ocensa_nb.config import from_recipe
 from ocensa_nb.data import synthetic
-from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation import evaluate, inference, predict
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime import environment
 from ocensa_nb.storage import run_folder
@@ -67,6 +68,17 @@ def test_load_finished_run_of_earlier_version_warns_and_scores_the_same(data, tm
     predicted = inference.predictions(inference.score_texts(run, [notices.texts[row] for row in rows], "Evaluando"))
     scores = flat_metrics({head: labels[rows] for head, labels in notices.labels.items()}, predicted)
     assert scores == pytest.approx(run.metrics["test"])
+
+
+def test_run_of_earlier_version_ignores_columns_with_a_repeated_title(data, tmp_path):
+    run = Run.load(shutil.copytree(WRITTEN / "finished", tmp_path / "run"))
+    table = pd.read_csv(data, dtype=str)
+    table.insert(len(table.columns), "componente", "OTRO", allow_duplicates=True)
+    table.to_csv(tmp_path / "avisos.csv", index=False)
+    found, expected = (predict.predict(run, path) for path in (tmp_path / "avisos.csv", data))
+    added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
+    pd.testing.assert_frame_equal(found[added], expected[added])
+    assert evaluate.evaluate(run, tmp_path / "avisos.csv").source == "las filas de prueba"
 
 
 def test_fit_reproduces_the_weights_of_the_earlier_version(uninterrupted):

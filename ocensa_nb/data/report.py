@@ -1,0 +1,95 @@
+"""What was read from a file and dropped, as Spanish sentences."""
+
+from dataclasses import dataclass, field
+
+FEW_ROWS = 200  # labelled rows below which test scores say little: 20 test rows or fewer
+SIDES = {"train": "entrenamiento", "val": "validación", "test": "prueba"}
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Counts of the rows that were read and dropped; every row of the file is counted.
+
+    Attributes
+    ----------
+    source
+        Name of the file.
+    how
+        How it was read, in Spanish.
+    columns
+        Column name per role.
+    rows
+        Rows of the file.
+    text
+        Names of the columns that form the text, in its order.
+    without_text
+        Rows without a description, which are dropped.
+    without_label
+        Rows with a description and without this label, per head; they are dropped.
+    kept
+        Rows that remain.
+    passed_over
+        The role and the reason, in Spanish, per column that was not used.
+    joined
+        The class into which rare classes were merged, and their rows, per head.
+    split
+        Rows of `train`, `val` and `test`.
+    repeated_texts
+        Rows whose text repeats another one.
+    """
+
+    source: str
+    how: str
+    columns: dict[str, str]
+    rows: int
+    text: tuple[str, ...] = ()
+    without_text: int = 0
+    without_label: dict[str, int] = field(default_factory=dict)
+    kept: int = 0
+    passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
+    joined: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict)
+    split: dict[str, int] = field(default_factory=dict)
+    repeated_texts: int = 0
+
+    def merged(self) -> dict[str, dict[str, str]]:
+        """Return, per head, the class that each class with too few rows was merged into."""
+        return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
+
+    def lines(self) -> list[str]:
+        """Return the report as Spanish sentences, one per line."""
+        lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
+        lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
+        if self.text:
+            lines.append(self._text_line())
+        lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in self.passed_over.items()]
+        if self.without_text:
+            lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
+        if any(self.without_label.values()):
+            counts = ", ".join(f"{head} {count:,}" for head, count in self.without_label.items() if count)
+            dropped = self.rows - self.without_text - self.kept
+            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {dropped:,} ({counts}).")
+        lines.append(f"Filas útiles: {self.kept:,} de {self.rows:,}.")
+        for head, (other, classes) in self.joined.items():
+            names = ", ".join(f"{name} ({count})" for name, count in classes.items())
+            lines.append(f"Clases de {head} con muy pocas filas, unidas en «{other}»: {names}.")
+        if self.split:
+            parts = " / ".join(f"{SIDES[name]} {count:,}" for name, count in self.split.items())
+            lines.append(f"Reparto: {parts}; {self.repeated_texts:,} filas repiten un texto y van del mismo lado.")
+            if self.kept < FEW_ROWS:
+                lines.append(
+                    f"Atención: hay pocas filas útiles, {self.kept}, y solo {self.split['test']} son de prueba. Con "
+                    "tan pocas, los resultados de prueba dicen poco: unas filas más o menos los cambian mucho. Reúna "
+                    f"{FEW_ROWS} filas por lo menos."
+                )
+        return lines
+
+    def _text_line(self) -> str:
+        description, *others = (f"«{name}»" for name in self.text)
+        if not others:
+            return f"El texto de cada aviso es {description}, sin otras columnas."
+        *first, last = others
+        names = f"{', '.join(first)} y {last}" if first else last
+        return f"El texto de cada aviso es {description}, y a continuación {names}, si no están vacías."
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())

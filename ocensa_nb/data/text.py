@@ -1,0 +1,127 @@
+"""The text of a notice: composed of the columns of its row, and normalised to find repeated notices."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ocensa_nb.data.accents import without_accents
+from ocensa_nb.data.columns import field_of
+from ocensa_nb.errors import CONTROL, UserError
+
+MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
+TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
+# Letters of equipment tags that short texts separate from the number: mov 3702.
+_TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
+# Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
+# text is searched again from each of its characters.
+_WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
+_MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
+
+
+def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
+    """Replace every way of writing «no value» (`nan`, `N/A`, …) by empty text.
+
+    Parameters
+    ----------
+    table
+        Every cell as text.
+
+    Returns
+    -------
+    DataFrame
+        A new table.
+    """
+    return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
+
+
+def compose(
+    table: pd.DataFrame,
+    used: Mapping[str, str],
+    text_fields: Sequence[str],
+    heads: Sequence[str] = (),
+    first_row: int = 2,
+) -> pd.Series:
+    """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`.
+
+    Parameters
+    ----------
+    table
+        Every cell as text, empty if it has no value.
+    used
+        Column name per role, from `find_columns`.
+    text_fields
+        Roles of the columns that are appended, each followed by the columns with the same title, if used.
+    heads
+        Labels; their columns never enter the text.
+    first_row
+        Number of the first row in a spreadsheet, for messages.
+
+    Returns
+    -------
+    Series of str
+        One per row; empty if the row has no description.
+
+    Raises
+    ------
+    UserError
+        If a description exceeds `MAX_CHARACTERS`; the message names the row.
+    """
+    text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
+    too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
+    if len(too_long):
+        row = int(too_long[0])
+        raise UserError(
+            f"La fila {row + first_row} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} "
+            f"caracteres; el máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que junta muchas filas: "
+            "revise ahí."
+        )
+    composed = text.copy()
+    for role in appended(used, text_fields, heads):
+        value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
+        composed += (". " + _title(role) + ": " + value).where(value != "", "")
+    return composed.where(text != "", "")
+
+
+def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()) -> list[str]:
+    """Return the roles in `used` that are appended to the description, in the order of the text.
+
+    Parameters
+    ----------
+    used, text_fields, heads
+        As for `compose`.
+
+    Returns
+    -------
+    list of str
+        Roles, without those of label columns.
+    """
+    labels = {used[head] for head in heads}
+    roles = [role for field in text_fields for role in used if field in (role, field_of(role))]
+    return [role for role in dict.fromkeys(roles) if used[role] not in labels]
+
+
+def _title(role: str) -> str:
+    """Return the title of a field in the text; `denominacion.1` is `Denominación 2`."""
+    field = field_of(role)
+    title = TITLES.get(field, field.replace("_", " ").capitalize())
+    return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"
+
+
+def normalise(text: str) -> str:
+    """Return what notices that repeat a text have in common.
+
+    Parameters
+    ----------
+    text
+        From `compose`.
+
+    Returns
+    -------
+    str
+        The text in lower case, without accents and punctuation; equipment tags and numbers are `0`.
+    """
+    plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
+    plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)
+    return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()

@@ -1,0 +1,134 @@
+"""Find the row of the titles in a table that has other rows above them.
+
+A report has lines such as «Reporte de avisos 2024», a list of parameters or merged cells over its titles. The row with
+the most known titles is the header; without known titles, it is the first full row of names under rows that are mostly
+empty.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from ocensa_nb.errors import UserError, listed
+
+SKIPPED = "skipped_rows"  # the key in `DataFrame.attrs` of the number of rows above the titles
+SCANNED_ROWS = 100
+MOST_ABOVE = 20  # rows that are skipped; known titles further down are an error
+LONGEST_TITLE = 100  # characters
+LEAST_FILLED = 0.75  # titles per cell of the typical row below them
+FEWEST_TITLES = 3  # of a header without known titles, or under a row that has some
+
+IsTitle = Callable[[str], bool]
+
+
+class Header(NamedTuple):
+    """The row of the titles.
+
+    Attributes
+    ----------
+    row
+        Its index, from 0.
+    titles
+        Its cells, without the empty ones.
+    known
+        How many of them are known titles.
+    certain
+        False if there are so many rows above it that it may be one of the data.
+    """
+
+    row: int = 0
+    titles: tuple[str, ...] = ()
+    known: int = 0
+    certain: bool = True
+
+    def outweighs(self, first: "Header") -> bool:
+        """Return whether this is the header although the first row has known titles, of groups of columns perhaps."""
+        return self.known >= max(FEWEST_TITLES, 2 * first.known) and len(self.titles) >= 2 * len(first.titles)
+
+
+def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
+    """Find the row of the titles.
+
+    The first row is the header unless there is evidence against it: another row has known titles, and the first has
+    none or far fewer; or no row has any, and the first full row of names is under rows that are mostly empty.
+
+    Parameters
+    ----------
+    rows
+        The first rows of a table, the first not blank; rows after `SCANNED_ROWS` are ignored.
+    is_title
+        Whether a cell is a known title.
+
+    Returns
+    -------
+    Header
+        The header; with no rows, row 0 without titles.
+    """
+    cells = [tuple(text for cell in row if (text := cell.strip())) for row in rows[:SCANNED_ROWS]]
+    if not cells:
+        return Header()
+    known = [len({text for text in row if len(text) <= LONGEST_TITLE and is_title(text)}) for row in cells]
+    first = Header(0, cells[0], known[0])
+    for row in range(1, len(cells)):
+        # Fewer cells than the rows below: a parameter, such as «Equipo: BOMBA». A single title: a value, perhaps.
+        is_narrow = len(cells[row]) < LEAST_FILLED * _typical_width(cells[row + 1 :])
+        if is_narrow or (known[row] == 1 and not _are_sparse(cells[:row], len(cells[row]))):
+            known[row] = 0
+    best = known.index(max(known))
+    if not known[best]:
+        best = _header_by_shape(cells)
+    header = Header(best, cells[best], known[best], best <= MOST_ABOVE)
+    return first if first.known and not header.outweighs(first) else header
+
+
+def check_certain(path: Path, header: Header, above: int) -> None:
+    """Raise `UserError` if a row may be one of the data.
+
+    Parameters
+    ----------
+    path
+        The file, for the message.
+    header
+        From `find_header`.
+    above
+        Number of rows above its row 0.
+    """
+    if not header.certain:
+        raise UserError(
+            f"«{path}»: los títulos parecen estar en la fila {above + header.row + 1} ({listed(header.titles)}), "
+            "demasiado abajo para darlo por seguro. Borre las filas que están encima y guarde el archivo de nuevo."
+        )
+
+
+def skipped_note(skipped: int) -> str:
+    """Return, in Spanish, in which row the titles are; empty if it is the first."""
+    if not skipped:
+        return ""
+    rows = "se saltó 1 fila" if skipped == 1 else f"se saltaron {skipped:,} filas"
+    return f"los títulos están en la fila {skipped + 1:,}; {rows}"
+
+
+def _header_by_shape(cells: Sequence[tuple[str, ...]]) -> int:
+    """Return the first row of distinct names over rows of data and under rows that are mostly empty; else 0."""
+    for row, titles in enumerate(cells[: MOST_ABOVE + 1]):
+        if (
+            row
+            and len(titles) >= FEWEST_TITLES
+            and len(set(titles)) == len(titles)
+            and all(any(character.isalpha() for character in title) for title in titles)
+            and _are_sparse(cells[:row], len(titles))
+            and len(titles) / 3 <= _typical_width(cells[row + 1 :]) <= len(titles) / LEAST_FILLED
+        ):
+            return row
+    return 0
+
+
+def _typical_width(rows: Sequence[tuple[str, ...]]) -> float:
+    """Return the median number of cells of the rows that are not empty; 0 if all are."""
+    return median([len(row) for row in rows if row] or [0])
+
+
+def _are_sparse(above: Sequence[tuple[str, ...]], titles: int) -> bool:
+    """Return whether each row has at most half as many cells as there are titles, or a single one."""
+    return all(len(row) <= max(1, titles // 2) for row in above)

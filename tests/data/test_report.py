@@ -1,0 +1,39 @@
+"""What the report says of the text, the split and a file with few rows."""
+
+import pytest
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data import notices, synthetic
+from ocensa_nb.data.report import FEW_ROWS
+
+
+def report(path, rows, columns=()):
+    table = synthetic.generate(rows, seed=2)
+    table.drop(columns=list(columns)).to_csv(path, index=False)
+    return notices.prepare(notices.read(path), TrainConfig()).report
+
+
+@pytest.mark.parametrize(
+    ("dropped", "said"),
+    [
+        (["familia_equipo", "componente"], "El texto de cada aviso es «descripcion», sin otras columnas."),
+        (["componente"], "es «descripcion», y a continuación «familia_equipo», si no están vacías."),
+        ([], "es «descripcion», y a continuación «familia_equipo» y «componente», si no están vacías."),
+    ],
+)
+def test_report_says_which_columns_form_the_text(tmp_path, dropped, said):
+    lines = [line for line in report(tmp_path / "a.csv", 60, dropped).lines() if "El texto" in line]
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_report_names_the_sides_of_the_split_in_spanish(tmp_path):
+    found = report(tmp_path / "a.csv", 2_000)
+    train, val, test = (found.split[side] for side in ("train", "val", "test"))
+    assert f"Reparto: entrenamiento {train:,} / validación {val:,} / prueba {test:,};" in str(found)
+
+
+def test_report_of_few_rows_says_that_the_scores_say_little(tmp_path):
+    found = report(tmp_path / "a.csv", FEW_ROWS - 1)
+    assert f"pocas filas útiles, {FEW_ROWS - 1}, y solo {found.split['test']} son de prueba" in found.lines()[-1]
+    assert "pocas filas útiles" not in str(report(tmp_path / "b.csv", FEW_ROWS))

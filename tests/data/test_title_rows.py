@@ -1,0 +1,59 @@
+"""Files with their titles in the fourth row: read from there, with the row numbers of the spreadsheet."""
+
+import pandas as pd
+import pytest
+
+from ocensa_nb.data import notices
+from ocensa_nb.errors import UserError
+
+ABOVE = [["OLEODUCTO DEL NORTE"], ["Equipo", "BOMBA"], []]
+TABLE = pd.DataFrame(
+    {
+        "Texto breve": [f"fuga número {i}" for i in range(20)],
+        "Modo de falla": ["Desgaste", "Fuga"] * 10,
+        "Causa": ["Corrosión", "Sobrecarga"] * 10,
+        "Prioridad": ["Alta", "Baja"] * 10,
+    }
+)
+
+
+def write(path, table):
+    rows = [*ABOVE, list(table.columns), *table.to_numpy().tolist()]
+    if path.suffix == ".xlsx":
+        pd.DataFrame(rows).to_excel(path, index=False, header=False)
+    else:
+        path.write_text("\n".join(";".join(row) for row in rows) + "\n", encoding="cp1252")
+    return path
+
+
+@pytest.fixture(params=[".csv", ".xlsx"])
+def path(request, tmp_path):
+    return tmp_path / f"a{request.param}"
+
+
+def test_read_titles_in_row_4_reports_it_and_numbers_the_rows_of_the_spreadsheet(path):
+    frame = notices.read(write(path, TABLE))
+    assert frame["id_aviso"].tolist() == [f"fila {row}" for row in range(5, 25)]
+    assert frame["texto"].tolist() == TABLE["Texto breve"].tolist()
+    assert "los títulos están en la fila 4; se saltaron 3 filas" in frame.attrs["report"].lines()[0]
+
+
+def test_read_titles_in_row_4_with_other_names_are_found_if_configured(path):
+    table = TABLE.set_axis(["Detalle", "Tipo", "Razón", "Urgencia"], axis=1)
+    columns = {"descripcion": "Detalle", "modo": "Tipo", "causa": "Razón", "prioridad": "Urgencia"}
+    frame = notices.read(write(path, table), columns)
+    assert frame["id_aviso"][0] == "fila 5"
+    assert frame["causa"].tolist() == TABLE["Causa"].tolist()
+
+
+def test_read_titles_in_row_4_that_are_unknown_are_listed_in_the_message(path):
+    table = TABLE.set_axis(["Detalle", "Tipo", "Razón", "Urgencia"], axis=1)
+    with pytest.raises(UserError, match=r'más probables primero: Detalle, .*--columns descripcion "Detalle"'):
+        notices.read(write(path, table))
+
+
+def test_read_too_long_text_under_skipped_rows_names_its_row_in_the_spreadsheet(path):
+    table = TABLE.copy()
+    table.loc[7, "Texto breve"] = "x" * 10_000
+    with pytest.raises(UserError, match="La fila 12 tiene"):
+        notices.read(write(path, table))
