@@ -220,7 +220,7 @@ def measure(shape: "PretrainedConfig", precision: str, config: TrainConfig, noti
         table = _table(sizes)
         amounts, seconds = [], []
         for probe in tqdm(PROBES, "Midiendo pasos", unit="variante", leave=False, delay=1):
-            tried = config.replace(used_vocabulary=False, compile=False, padding="dynamic", max_length=int(sizes.max()))
+            tried = config.replace(compile=False, padding="dynamic", max_length=int(sizes.max()))
             tried = tried.replace(**{"batch_size": int(sizes.max())} | probe)
             engine = _engine(tried, notices, table, shallow, precision, device)
             updated = sum(p.numel() for p in engine.model.parameters() if p.requires_grad)

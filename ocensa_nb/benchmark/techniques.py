@@ -72,7 +72,6 @@ def ladder(depth: int, cuts: bool, halves: bool) -> list[Technique]:
         Technique("dynamic_padding", "Relleno dinámico, por largos", EXACT, {"padding": "dynamic"}),
         Technique("cls_only", "Última capa solo para [CLS]", EXACT, {"cls_only": True}),
         Technique("engine", "AdamW fusionado, dropout por bloques", EXACT, engine=True),
-        Technique("used_vocabulary", "Solo el vocabulario usado", EXACT, {"used_vocabulary": True}),
         Technique(
             "max_length",
             f"max_length = {SHORTER}",

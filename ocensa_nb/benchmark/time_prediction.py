@@ -153,7 +153,7 @@ class Forecast:
         sides = dict(zip(self._sides, np.split(lengths, ends), strict=True))
         whole = len(self.notices.texts) / len(self._rows)
 
-        epoch = prices.epoch(config, encoder.depth, sides["train"], self._updated(config))
+        epoch = prices.epoch(config, encoder.depth, sides["train"], self.parameters(config)[0])
         scoring = {side: prices.scoring(config, encoder.depth, sides[side]) for side in ("val", "test")}
         seconds = config.epochs * (epoch + scoring["val"]) + sum(scoring.values())
         if config.cache_trunk and config.freeze_layers:
@@ -163,15 +163,6 @@ class Forecast:
     def measured_seconds(self, *configs: TrainConfig) -> float:
         """Return the seconds spent measuring for some configs; `expected` must have been called for each."""
         return sum(self._prices[key].measured for key in {self._price_key(config) for config in configs})
-
-    def _updated(self, config: TrainConfig) -> int:
-        """Return the number of parameters the optimiser updates: the trainable ones minus unused tokens."""
-        trainable, _ = self.parameters(config)
-        encoder = self.encoder(config.model)
-        if config.used_vocabulary and not config.freeze_layers:
-            unused = encoder.shape.vocab_size - len(np.unique(encoder.table.ids))
-            trainable -= max(0, unused) * encoder.shape.hidden_size
-        return trainable
 
     def _price_key(self, config: TrainConfig) -> tuple[str, str]:
         return config.model, resolve_precision(config.precision, environment.device())

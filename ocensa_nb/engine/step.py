@@ -20,11 +20,11 @@ from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.oom_retry import MicroBatches, explained
 from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
-from ocensa_nb.models import used_vocabulary
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.runtime.compilation import compiled
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.precision import autocast
+from ocensa_nb.storage.checkpoint import IncompatibleStateError
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +136,12 @@ class Engine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state; raises `ValueError` or `RuntimeError` if it belongs to another model."""
-        if set(state["weights"]) != set(trained_weights(self.model)):
+        trained = trained_weights(self.model)
+        if set(state["weights"]) != set(trained):
             raise ValueError("other weights are trained here")
+        embedding = self.model.encoder.get_input_embeddings().weight
+        if any(w.data_ptr() == embedding.data_ptr() and len(state["weights"][n]) < len(w) for n, w in trained.items()):
+            raise IncompatibleStateError("es de una versión anterior, que entrenaba solo los tokens de los avisos")
         self.model.load_state_dict(state["weights"], strict=False)
         restore_optimizer(self.optimizer, state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
@@ -180,8 +184,7 @@ def build(
     table
         Token ids of all rows.
     model
-        The classifier. It is modified: dropout is replaced, and its vocabulary may be reduced to the tokens that
-        occur (`used_vocabulary.widen` undoes it).
+        The classifier. It is modified: its dropout is replaced.
     precision
         A resolved precision, not `auto`.
     device
@@ -205,8 +208,6 @@ def build(
         model.to(device)
     if not plain:
         use_block_dropout(model)
-    if config.used_vocabulary and not config.freeze_layers:
-        table = used_vocabulary.narrow(model.encoder, table)
     if config.cls_only and not model.shorten(*to_device(table.sample(), device)):
         logger.warning("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_trunk and config.freeze_layers:
