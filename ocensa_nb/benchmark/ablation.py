@@ -82,11 +82,11 @@ class Measured:
 
 @dataclass
 class Variant:
-    """A technique, its config, whether it uses the plain torch loop, and the measurements of each round."""
+    """A technique, its config, the implementations that replace torch's own, and the measurements of each round."""
 
     technique: Technique
     config: TrainConfig
-    plain: bool
+    fast: engines.Fast
     seconds: list[float] = field(default_factory=list)
     padded: list[float] = field(default_factory=list)
     loading: list[float] = field(default_factory=list)
@@ -204,7 +204,7 @@ class Bench:
         precision = resolve_precision(config.precision, self.device)
         allow_tf32(precision)
         with contextlib.redirect_stdout(io.StringIO()):  # `build` prints a line for every new engine
-            engine = engines.build(config, self.notices, table, model, precision, self.device, plain=variant.plain)
+            engine = engines.build(config, self.notices, table, model, precision, self.device, fast=variant.fast)
         engine.model.train()
         return engine, StepDataset(engine.table, labels, config.batch_size, config.padding), rounds
 
