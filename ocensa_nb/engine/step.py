@@ -219,7 +219,9 @@ def build(
         model.to(device)
     if Fast.BLOCK_DROPOUT in fast:
         use_block_dropout(model)
-    if config.cls_only and not model.shorten(*to_device(table.sample(), device)):
+    with explained(frozen_features.SAMPLE):
+        shortened = config.cls_only and model.shorten(*to_device(table.sample(), device))
+    if config.cls_only and not shortened:
         logger.warning("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_trunk and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, cache)

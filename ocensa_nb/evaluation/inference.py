@@ -96,10 +96,10 @@ def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndar
     if note := replacement_note(run.metadata["precision"], precision, device):
         logger.warning(note)
     distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
-    with explained("los pesos del codificador", CLOSE):
+    with explained("el codificador", CLOSE):
         model.to(device)
-    if run.config.cls_only:
-        model.shorten(*to_device(distinct.sample(), device))
+        if run.config.cls_only:
+            model.shorten(*to_device(distinct.sample(), device))
     found = logits(model, distinct, np.arange(len(distinct)), precision, title=title)
     return {head: values[entry] for head, values in found.items()}
 
