@@ -189,3 +189,12 @@ def test_compare_with_zero_steps_or_seeds_raises_user_error():
         compare.compare(TrainConfig(model="tiny"), 0)
     with pytest.raises(UserError, match="seeds = 0"):
         quality_cost.quality(TrainConfig(model="tiny"), {}, seeds=0)
+
+
+def test_peak_memory_on_a_gpu_is_recorded_if_the_block_raises(monkeypatch):
+    for name, value in (("memory_allocated", 10), ("max_memory_allocated", 70), ("reset_peak_memory_stats", None)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    memory = timing.PeakMemory(torch.device("cuda"))
+    with pytest.raises(ValueError, match="step"), memory.watch():
+        raise ValueError("step")
+    assert memory.bytes == 60
