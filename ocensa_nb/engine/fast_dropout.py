@@ -66,7 +66,8 @@ def _attention(
     scale: float | None,
 ) -> torch.Tensor:
     """Return softmax(Q Kᵀ · scale + mask) V with dropout on the softmax; all (rows, heads, tokens, size)."""
-    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.transpose(-1, -2))
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query * scale, key.transpose(-1, -2))
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return torch.matmul(block_dropout(scores.softmax(-1, dtype=torch.float32).to(value.dtype), p), value)

@@ -135,6 +135,13 @@ class TestBlockAttention:
         assert draws.std(0).max() > 0
         assert ((draws.mean(0) - expected).abs() < 6 * draws.std(0) / 4000**0.5 + 1e-4).all()
 
+    def test_block_attention_with_scale_zero_weighs_all_tokens_equally(self):
+        q, k, v, _ = self.given("none")
+        torch.manual_seed(0)
+        with BlockAttention():
+            found = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=1e-9, scale=0.0)
+        torch.testing.assert_close(found, v.mean(-2, keepdim=True).expand_as(found))
+
     def test_block_attention_without_dropout_or_with_causal_mask_uses_torch(self, monkeypatch):
         from ocensa_nb.engine import fast_dropout
 
