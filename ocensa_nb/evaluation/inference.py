@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ocensa_nb.encoders.token_table import TokenTable, encode, sorted_batches
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import SAMPLE, FeatureTable
 from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.saved_model import load_model
@@ -96,9 +96,10 @@ def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndar
     if note := replacement_note(run.metadata["precision"], precision, device):
         logger.warning(note)
     distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
-    with explained("el codificador", CLOSE):
+    with explained("los pesos del codificador", CLOSE):
         model.to(device)
-        if run.config.cls_only:
+    if run.config.cls_only:
+        with explained(SAMPLE, CLOSE):
             model.shorten(*to_device(distinct.sample(), device))
     found = logits(model, distinct, np.arange(len(distinct)), precision, title=title)
     return {head: values[entry] for head, values in found.items()}
