@@ -1,4 +1,9 @@
-"""Dropout that draws four mask values per random number; on a CPU, torch draws one."""
+"""Dropout that draws four mask values per random number; on a CPU, torch draws one.
+
+Measured on 2 cores (fp32, batches of 16, padding to the longest), median and quartiles of a step's speedup: the masks
+1.06 (1.05 to 1.07) with BETO's shape and 1.03 (1.01 to 1.06) with MiniLM; in the attention 1.01 (1.00 to 1.02) and 1.03
+(1.03 to 1.04). An interrupted run is bit-identical only if it draws the same masks when it is resumed.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
