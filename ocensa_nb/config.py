@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +15,16 @@ from typing_extensions import Doc
 from ocensa_nb.errors import UserError, clipped, unknown
 from ocensa_nb.paths import plain_path
 
+logger = logging.getLogger(__name__)
+
 TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componente")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 PADDINGS = ("dynamic", "max_length")
 RESUMES = ("auto", "never")
 METRIC_NAMES = ("f1", "f1_macro", "accuracy", "precision", "recall")
 
+# Fields without effect. They remain because the fingerprints of earlier runs, and their config.json, contain them.
+IGNORED = ("used_vocabulary",)
 # Location and execution of a run, not its result: two runs that differ only here are the same experiment.
 _NOT_IN_FINGERPRINT = ("data", "out", "num_workers", "resume", "checkpoint_minutes")
 # The learning task and its data: changing the recipe does not change these fields.
@@ -92,7 +97,7 @@ class TrainConfig:
     freeze_layers: Annotated[int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna")] = 0
     cache_trunk: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar su salida")] = True
     cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], el único que se usa (exacto)")] = True
-    used_vocabulary: Annotated[bool, Doc("entrenar solo los tokens que aparecen en los avisos (exacto)")] = True
+    used_vocabulary: Annotated[bool, Doc("sin efecto; se conserva para las corridas de versiones anteriores")] = True
     compile: Annotated[bool, Doc("compilar el modelo con torch.compile; tarda en arrancar")] = False
     num_workers: Annotated[int, Doc("procesos que preparan los batches; 0 suele bastar")] = 0
     patience: Annotated[int, Doc("épocas sin mejora antes de parar")] = 3
@@ -240,7 +245,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_length": 256,
         "padding": "max_length",
         "cls_only": False,
-        "used_vocabulary": False,
+        "used_vocabulary": False,  # as in the fingerprints of earlier runs
     },
     "exact": {**_GUIDE, "precision": "fp32", "max_length": 256},
     "cpu": {**_EVEN, **_FROZEN, "epochs": 6},
@@ -267,6 +272,9 @@ def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainC
     """
     if name not in RECIPES:
         raise UserError(unknown("La receta", name, ["auto", *RECIPES]))
+    for field_name in IGNORED:
+        if field_name in (overrides or {}):
+            logger.warning(f"{field_name} ya no tiene efecto: se ignora.")
     return TrainConfig().replace(**RECIPES[name]).replace(**(overrides or {})).validate()
 
 

@@ -1,8 +1,6 @@
 """Measure the time, memory and arithmetic of the training step of each technique."""
 
-import contextlib
 import copy
-import io
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,7 @@ from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import MicroBatch, StepDataset
 from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.models.classifier import count_parameters
-from ocensa_nb.runtime import environment, timing
+from ocensa_nb.runtime import environment, logs, timing
 from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
 from ocensa_nb.runtime.seeding import seed_everything
 
@@ -82,11 +80,11 @@ class Measured:
 
 @dataclass
 class Variant:
-    """A technique, its config, whether it uses the plain torch loop, and the measurements of each round."""
+    """A technique, its config, the implementations that replace torch's own, and the measurements of each round."""
 
     technique: Technique
     config: TrainConfig
-    plain: bool
+    fast: engines.Fast
     seconds: list[float] = field(default_factory=list)
     padded: list[float] = field(default_factory=list)
     loading: list[float] = field(default_factory=list)
@@ -203,8 +201,8 @@ class Bench:
         model = engines.classifier(config, self.notices, encoder)
         precision = resolve_precision(config.precision, self.device)
         allow_tf32(precision)
-        with contextlib.redirect_stdout(io.StringIO()):  # `build` prints a line for every new engine
-            engine = engines.build(config, self.notices, table, model, precision, self.device, plain=variant.plain)
+        with logs.only_errors():
+            engine = engines.build(config, self.notices, table, model, precision, self.device, fast=variant.fast)
         engine.model.train()
         return engine, StepDataset(engine.table, labels, config.batch_size, config.padding), rounds
 

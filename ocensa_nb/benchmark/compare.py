@@ -6,6 +6,7 @@ variant once, so a machine that slows down affects all variants, and ratios are 
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 
 from ocensa_nb.benchmark.ablation import Bench, Variant
-from ocensa_nb.benchmark.techniques import SHORTER, cumulative, individual
+from ocensa_nb.benchmark.techniques import SHORTER, Setting, cumulative, individual
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.encoders.layer_slice import layers
 from ocensa_nb.encoders.loading import check_length, load_encoder, load_tokenizer
@@ -57,17 +58,17 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     tables = {length: encode(notices.texts, tokenizer, length) for length in (base.max_length, SHORTER)}
     encoder = load_encoder(base.model, tokenizer, base.seed)
     check_length(encoder, base.max_length)
-    depth = len(layers(encoder))
-    cuts = bool((tables[base.max_length].lengths > SHORTER).any())
     torch.set_num_threads(environment.threads())
 
-    halves = resolve_precision("auto", environment.device()) != "fp32"
-    stack = cumulative(base, depth, cuts, halves)
-    ours = next(place for place, (technique, _) in enumerate(stack) if technique.engine)
-    stacked = [Variant(technique, rung, place < ours) for place, (technique, rung) in enumerate(stack)]
-    single = [
-        Variant(t, base.replace(**t.changes), not t.engine) for t in individual(depth, cuts, halves, base.batch_size)
-    ]
+    device = environment.device()
+    setting = Setting(
+        depth=len(layers(encoder)),
+        cuts=bool((tables[base.max_length].lengths > SHORTER).any()),
+        halves=resolve_precision("auto", device) != "fp32",
+        device=device.type,
+    )
+    stacked = [Variant(*rung) for rung in cumulative(base, setting)]
+    single = [Variant(t, base.replace(**t.changes), t.fast) for t in individual(setting, base.batch_size)]
     bench = Bench(notices, tables, encoder, base)
     variants = stacked + single
     with progress(None, "Midiendo", "paso", total=steps * len(variants), delay=0, leave=True) as bar:
@@ -80,10 +81,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
         "model": base.model,
         "rows": len(notices.texts),
         "rounds": steps,
-        "depth": depth,
-        "cuts": cuts,
-        "halves": halves,
-        "device": bench.device.type,
+        **asdict(setting),
         "ladder": bench.summary(stacked, stacked[0]),
         "alone": bench.summary(single, stacked[0]),
         "machine": environment.hardware().to_dict()

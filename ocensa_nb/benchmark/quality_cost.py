@@ -4,13 +4,14 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ocensa_nb.benchmark.ablation import EPOCHS
-from ocensa_nb.benchmark.techniques import Technique, cumulative
+from ocensa_nb.benchmark.techniques import Setting, Technique, cumulative
 from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError, UserError
@@ -71,12 +72,12 @@ def quality(
         class_weights=False,
     )
     notices = load_notices(base)
-    stacked = cumulative(base, results["depth"], results["cuts"], results["halves"])
-    groups = _same_function([technique for technique, _ in stacked])
+    stacked = cumulative(base, Setting(**{field.name: results[field.name] for field in fields(Setting)}))
+    groups = _same_function([technique for technique, _, _ in stacked])
     progress = _Progress([_seconds(results["ladder"][group[-1]], epochs) for group in groups], seeds)
     points: list[dict[str, Any]] = []
     for group in groups:
-        technique, rung = stacked[group[-1]]
+        technique, rung, _ = stacked[group[-1]]
         rung = rung.replace(learning_rate=frozen.learning_rate if rung.freeze_layers else WHOLE_RATE)
         runs = []
         for seed in range(base.seed, base.seed + seeds):

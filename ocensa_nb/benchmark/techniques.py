@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.engine.step import Fast
 
 SHORTER = 128  # tokens: the guide's shorter max_length
 EXACT, GIVEN_FREEZING, TRADE = "exacta", "exacta si se congela", "compromiso"
@@ -24,8 +25,8 @@ class Technique:
         `EXACT`, `GIVEN_FREEZING` or `TRADE`.
     changes
         Fields of `TrainConfig` and their values.
-    engine
-        Whether it also needs our own optimiser loop and dropout.
+    fast
+        The implementations that it uses in place of torch's own.
     half
         Whether it uses the encoder with half of its layers.
     claim
@@ -36,7 +37,7 @@ class Technique:
     title: str
     kind: str
     changes: Mapping[str, Any] = field(default_factory=dict)
-    engine: bool = False
+    fast: Fast = Fast.NONE
     half: bool = False
     claim: tuple[float, float] | None = None
 
@@ -46,13 +47,11 @@ class Technique:
         return self.kind != TRADE
 
 
-BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EXACT)
+@dataclass(frozen=True)
+class Setting:
+    """What decides which techniques apply.
 
-
-def ladder(depth: int, cuts: bool, halves: bool) -> list[Technique]:
-    """Return the techniques in cumulative order: independent exact ones, trade-offs, then the trunk cache.
-
-    Parameters
+    Attributes
     ----------
     depth
         Number of layers of the encoder.
@@ -60,77 +59,90 @@ def ladder(depth: int, cuts: bool, halves: bool) -> list[Technique]:
         Whether any text is longer than `SHORTER` tokens; if none is, the shorter limit is exact.
     halves
         Whether half precision is faster on this machine; if not, mixed precision is left out.
-
-    Returns
-    -------
-    list of Technique
-        The first is `BASELINE`.
+    device
+        Type of the device; the dropout masks of 16 bits are left out if it is not `cpu`.
     """
+
+    depth: int
+    cuts: bool
+    halves: bool
+    device: str
+
+
+BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EXACT)
+
+
+def ladder(setting: Setting) -> list[Technique]:
+    """Return the techniques in cumulative order, from `BASELINE`: exact ones, trade-offs, then the trunk cache."""
+    masks = [
+        Technique("block_dropout", "Dropout con máscaras de 16 bits", EXACT, fast=Fast.BLOCK_DROPOUT),
+        Technique("block_attention", "Las mismas máscaras en la atención", EXACT, fast=Fast.BLOCK_ATTENTION),
+    ]
     mixed = Technique("mixed_precision", "Precisión mixta", TRADE, {"precision": "auto"}, claim=(2.0, 3.0))
     return [
         BASELINE,
         Technique("dynamic_padding", "Relleno dinámico, por largos", EXACT, {"padding": "dynamic"}),
         Technique("cls_only", "Última capa solo para [CLS]", EXACT, {"cls_only": True}),
-        Technique("engine", "AdamW fusionado, dropout por bloques", EXACT, engine=True),
-        Technique("used_vocabulary", "Solo el vocabulario usado", EXACT, {"used_vocabulary": True}),
+        Technique("fused_adamw", "AdamW fusionado", EXACT, fast=Fast.FUSED_ADAMW),
+        *(masks if setting.device == "cpu" else []),
         Technique(
             "max_length",
             f"max_length = {SHORTER}",
-            TRADE if cuts else EXACT,
+            TRADE if setting.cuts else EXACT,
             {"max_length": SHORTER},
             claim=(2.0, 2.0),
         ),
-        *([mixed] if halves else []),
-        _freeze(depth),
+        *([mixed] if setting.halves else []),
+        _freeze(setting.depth),
         Technique("trunk_cache", "Capas congeladas, una sola vez", GIVEN_FREEZING, {"cache_trunk": True}),
     ]
 
 
-def cumulative(base: TrainConfig, depth: int, cuts: bool, halves: bool) -> list[tuple[Technique, TrainConfig]]:
-    """Return each technique of `ladder` with a config that applies it and all previous ones.
+def cumulative(base: TrainConfig, setting: Setting) -> list[tuple[Technique, TrainConfig, Fast]]:
+    """Return each technique of `ladder` with a config and implementations that apply it and all previous ones.
 
     Parameters
     ----------
     base
         Config of the baseline.
-    depth, cuts, halves
-        See `ladder`.
+    setting
+        Decides which techniques apply.
 
     Returns
     -------
-    list of (Technique, TrainConfig)
+    list of (Technique, TrainConfig, Fast)
         In the order of `ladder`.
     """
-    found = []
-    for technique in ladder(depth, cuts, halves):
-        base = base.replace(**technique.changes)
-        found.append((technique, base))
+    found, fast = [], Fast.NONE
+    for technique in ladder(setting):
+        base, fast = base.replace(**technique.changes), fast | technique.fast
+        found.append((technique, base, fast))
     return found
 
 
-def individual(depth: int, cuts: bool, halves: bool, batch_size: int) -> list[Technique]:
+def individual(setting: Setting, batch_size: int) -> list[Technique]:
     """Return the techniques that are measured individually against the baseline.
 
     Parameters
     ----------
-    depth, cuts, halves
-        See `ladder`.
+    setting
+        Decides which techniques apply.
     batch_size
-        Batch size of the baseline; gradient accumulation uses micro-batches of a quarter of it.
+        Batch size of the baseline; gradient accumulation uses micro-batches of its largest divisor up to a quarter.
 
     Returns
     -------
     list of Technique
         Without the baseline.
     """
-    micro = max(1, batch_size // 4)
+    micro = next(size for size in range(max(1, batch_size // 4), 0, -1) if batch_size % size == 0)
     return [
-        *(technique for technique in ladder(depth, cuts, halves)[1:] if technique.name != "trunk_cache"),
+        *(technique for technique in ladder(setting)[1:] if technique.name != "trunk_cache"),
         Technique(
             "trunk_cache",
             "Congelar y calcular lo congelado una sola vez",
             GIVEN_FREEZING,
-            {**_freeze(depth).changes, "cache_trunk": True},
+            {**_freeze(setting.depth).changes, "cache_trunk": True},
         ),
         Technique(
             "gradient_accumulation",

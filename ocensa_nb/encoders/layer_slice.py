@@ -1,14 +1,35 @@
 """Parts of an encoder that run on their own: its stack of layers, and slices of it over the very same weights."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.runtime.device import device_failed
 
 # What an encoder raises when it is called in a way that its family does not support.
 NOT_SUPPORTED = (UserError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
+
+
+class NotSupportedError(Exception):
+    """The family of an encoder does not support a call."""
+
+
+@contextlib.contextmanager
+def unsupported_as_error() -> Iterator[None]:
+    """Raise `NotSupportedError` for what an encoder raises in the block if its family does not support a call.
+
+    Insufficient memory and a failing device are no property of the family: those errors are raised as they are.
+    """
+    try:
+        yield
+    except NOT_SUPPORTED as error:
+        if device_failed(error):
+            raise
+        raise NotSupportedError from error
 
 
 def layer_stack(encoder: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -39,19 +60,21 @@ def takes_ready_mask(encoder: nn.Module) -> bool:
 
     transformers turns a mask (rows, tokens) into such a one, for which it asks the device whether anything is masked
     and waits for the answer, once per forward. Since version 5 BERT-like families take a ready mask as it is; others
-    reject it or read it differently, so both are compared.
+    reject it or read it differently, so both are compared. On the device `meta` there are no values to compare: False.
     """
     device = next(encoder.parameters()).device
+    if device.type == "meta":
+        return False
     ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=device)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=device)
     training = encoder.training
     encoder.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), unsupported_as_error():
             plain = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
             ready = encoder(input_ids=ids, attention_mask=_ready(mask)).last_hidden_state
-        return torch.allclose(plain[mask.bool()], ready[mask.bool()], atol=1e-5)
-    except NOT_SUPPORTED:
+            return torch.allclose(plain[mask.bool()], ready[mask.bool()], atol=1e-5)
+    except NotSupportedError:
         return False
     finally:
         encoder.train(training)

@@ -274,7 +274,7 @@ def _cached_weights(hub_id: str) -> Path | None:
 def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
     """Return the files of a hub repository; a name server that never answers is bounded too, hence the thread."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     answer: list[list[str] | Exception] = []
 
@@ -296,8 +296,13 @@ def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
     nature = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
     if weights := _cached_weights(hub_id):
         nature = f": la copia de este equipo está incompleta: {missing_file(weights.parent)}. Lo que falta"
+    failure = "no se llega a huggingface.co. Use"
+    if isinstance(found, HfHubHTTPError):
+        failure = (
+            f"huggingface.co responde con un error (HTTP {found.response.status_code}). Inténtelo más tarde, o use"
+        )
     raise UserError(
-        f"El codificador «{name}»{nature} no se puede descargar: no se llega a huggingface.co. Use model = 'minilm', "
+        f"El codificador «{name}»{nature} no se puede descargar: {failure} model = 'minilm', "
         f"que viene incluido, o la carpeta de una copia local. Catálogo: {', '.join(CATALOGUE)}."
     )
 

@@ -70,7 +70,7 @@ class TokenTable:
 
     def take(self, rows: np.ndarray) -> "TokenTable":
         """Return a table of some rows, in their order."""
-        ids = np.concatenate([self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows])
+        ids = np.concatenate([self.ids[:0], *(self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows)])
         offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
         return TokenTable(ids, offsets, self.pad_id, self.max_length)
 
@@ -81,7 +81,7 @@ class TokenTable:
         entry = np.array([seen.setdefault(self.ids[a:b].tobytes(), len(seen)) for a, b in spans], np.int64)
         parts = [np.frombuffer(part, np.int32) for part in seen]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-        return TokenTable(np.concatenate(parts), offsets, self.pad_id, self.max_length), entry
+        return TokenTable(np.concatenate([self.ids[:0], *parts]), offsets, self.pad_id, self.max_length), entry
 
 
 def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:

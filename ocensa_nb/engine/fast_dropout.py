@@ -1,4 +1,9 @@
-"""Dropout that draws four mask values per random number; on a CPU, torch draws one."""
+"""Dropout that draws four mask values per random number; on a CPU, torch draws one.
+
+Measured on 2 cores (fp32, batches of 16, padding to the longest), median and quartiles of a step's speedup: the masks
+1.06 (1.05 to 1.07) with BETO's shape and 1.03 (1.01 to 1.06) with MiniLM; in the attention 1.01 (1.00 to 1.02) and 1.03
+(1.03 to 1.04). An interrupted run is bit-identical only if it draws the same masks when it is resumed.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -66,7 +71,8 @@ def _attention(
     scale: float | None,
 ) -> torch.Tensor:
     """Return softmax(Q Kᵀ · scale + mask) V with dropout on the softmax; all (rows, heads, tokens, size)."""
-    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.transpose(-1, -2))
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query * scale, key.transpose(-1, -2))
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return torch.matmul(block_dropout(scores.softmax(-1, dtype=torch.float32).to(value.dtype), p), value)

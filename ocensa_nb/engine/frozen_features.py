@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import torch
 
-from ocensa_nb.encoders.layer_slice import NOT_SUPPORTED, layers
+from ocensa_nb.encoders.layer_slice import NotSupportedError, layers, unsupported_as_error
 from ocensa_nb.encoders.token_table import TokenTable, padded_index, sorted_batches
-from ocensa_nb.engine.oom_retry import Pieces, out_of_memory
+from ocensa_nb.engine.oom_retry import Pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
-from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.device import out_of_memory, to_device
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import autocast, full_fp32
 from ocensa_nb.storage import array_cache
@@ -28,6 +28,7 @@ BUILD_BATCH = 64
 LAYOUT = 2  # version of the stored format; files of another version are not read
 MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
 GIB = 2**30
+SAMPLE = "calcular unos pocos avisos con el codificador"
 # numpy has no bfloat16, so the file holds its bits.
 DTYPES = {"bf16": (torch.bfloat16, np.int16), "fp16": (torch.float16, np.float16)}
 FP32 = (torch.float32, np.float32)
@@ -181,13 +182,14 @@ def _can_accept_features_from(model: MultiHeadClassifier, tokens: TokenTable, k:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), full_fp32():
+        with torch.inference_mode(), full_fp32(), explained(SAMPLE):
             whole = model(ids, mask)
-            model.accept_features_from(k)
-            hidden = model.frozen_forward(k)(ids, mask)
-            parts = model(hidden, mask[:, : hidden.shape[1]])
+            with unsupported_as_error():
+                model.accept_features_from(k)
+                hidden = model.frozen_forward(k)(ids, mask)
+                parts = model(hidden, mask[:, : hidden.shape[1]])
         return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
-    except NOT_SUPPORTED:
+    except NotSupportedError:
         return False
     finally:
         model.train(training)

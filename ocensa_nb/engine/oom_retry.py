@@ -11,13 +11,11 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.runtime.device import out_of_memory
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
 
 logger = logging.getLogger(__name__)
 
-# What torch's messages contain: of a GPU's driver ("CUDA error: out of memory") and of torch's own allocator, of the
-# system's on Linux and macOS, and on Windows, and of cuBLAS and cuDNN.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 SMALLER = (
     "Use un max_length menor, congele más capas (freeze_layers), elija un codificador más pequeño, o cierre otros "
     "programas."
@@ -67,11 +65,6 @@ class MicroBatches:
 
     def _cut(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [piece for micro in micro_batches for piece in _pieces(micro, self.pieces)]
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch ran out of memory; on a CPU and in a GPU driver only the message of the error tells."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 class Pieces:

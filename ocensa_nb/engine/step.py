@@ -1,5 +1,6 @@
 """One optimizer step, and the model, optimizer and data that it needs."""
 
+import enum
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,16 +21,26 @@ from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.oom_retry import MicroBatches, explained
 from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
-from ocensa_nb.models import used_vocabulary
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.runtime.compilation import compiled
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.precision import autocast
+from ocensa_nb.storage.checkpoint import IncompatibleStateError
 
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class Fast(enum.Flag):
+    """The implementations that replace torch's own; a training uses all, a benchmark switches them one by one."""
+
+    NONE = 0
+    FUSED_ADAMW = enum.auto()
+    BLOCK_DROPOUT = enum.auto()
+    BLOCK_ATTENTION = enum.auto()
+    ALL = FUSED_ADAMW | BLOCK_DROPOUT | BLOCK_ATTENTION
 
 
 @dataclass
@@ -136,8 +147,12 @@ class Engine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state; raises `ValueError` or `RuntimeError` if it belongs to another model."""
-        if set(state["weights"]) != set(trained_weights(self.model)):
+        trained = trained_weights(self.model)
+        if set(state["weights"]) != set(trained):
             raise ValueError("other weights are trained here")
+        embedding = self.model.encoder.get_input_embeddings().weight
+        if any(w.data_ptr() == embedding.data_ptr() and len(state["weights"][n]) < len(w) for n, w in trained.items()):
+            raise IncompatibleStateError("es de una versión anterior, que entrenaba solo los tokens de los avisos")
         self.model.load_state_dict(state["weights"], strict=False)
         restore_optimizer(self.optimizer, state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
@@ -167,7 +182,7 @@ def build(
     precision: str,
     device: torch.device,
     cache: Path | None = None,
-    plain: bool = False,
+    fast: Fast = Fast.ALL,
 ) -> Engine:
     """Create the engine of a config.
 
@@ -180,16 +195,15 @@ def build(
     table
         Token ids of all rows.
     model
-        The classifier. It is modified: dropout is replaced, and its vocabulary may be reduced to the tokens that
-        occur (`used_vocabulary.widen` undoes it).
+        The classifier. It is modified: its dropout may be replaced.
     precision
         A resolved precision, not `auto`.
     device
         The device to train on; the model is moved to it.
     cache
         The folder for cached features of frozen layers; None keeps them in memory only.
-    plain
-        Keep torch's own AdamW loop and dropout, as a training without this package has them, for measurements.
+    fast
+        The implementations that replace torch's own; none for a training as it is without this package.
 
     Returns
     -------
@@ -203,14 +217,15 @@ def build(
     """
     with explained("los pesos del codificador"):
         model.to(device)
-    if not plain:
+    if Fast.BLOCK_DROPOUT in fast:
         use_block_dropout(model)
-    if config.used_vocabulary and not config.freeze_layers:
-        table = used_vocabulary.narrow(model.encoder, table)
-    if config.cls_only and not model.shorten(*to_device(table.sample(), device)):
+    with explained(frozen_features.SAMPLE):
+        shortened = config.cls_only and model.shorten(*to_device(table.sample(), device))
+    if config.cls_only and not shortened:
         logger.warning("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_trunk and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, cache)
+    block_attention = Fast.BLOCK_ATTENTION in fast and device.type == "cpu" and not config.compile
     class_weights = {
         head: torch.tensor(weights, dtype=torch.float32, device=device)
         for head, weights in notices.class_weights.items()
@@ -219,11 +234,11 @@ def build(
         model=model,
         table=table,
         objective=Objective(config.heads, class_weights, config.label_smoothing),
-        optimizer=build_optimizer(model, config, fused=not plain),
+        optimizer=build_optimizer(model, config, fused=Fast.FUSED_ADAMW in fast),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         precision=precision,
         max_grad_norm=config.max_grad_norm,
         device=device,
         forward=compiled(model) if config.compile else model,
-        attention=BlockAttention() if device.type == "cpu" and not (plain or config.compile) else nullcontext(),
+        attention=BlockAttention() if block_attention else nullcontext(),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ocensa_nb.encoders.token_table import TokenTable, encode, sorted_batches
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import SAMPLE, FeatureTable
 from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.saved_model import load_model
@@ -99,7 +99,8 @@ def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndar
     with explained("los pesos del codificador", CLOSE):
         model.to(device)
     if run.config.cls_only:
-        model.shorten(*to_device(distinct.sample(), device))
+        with explained(SAMPLE, CLOSE):
+            model.shorten(*to_device(distinct.sample(), device))
     found = logits(model, distinct, np.arange(len(distinct)), precision, title=title)
     return {head: values[entry] for head, values in found.items()}
 

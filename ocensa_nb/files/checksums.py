@@ -22,13 +22,20 @@ def compute(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     folder
         The folder that the names are relative to.
     names
-        Files, or folders whose files are all included. A missing name is skipped.
+        Files, or folders whose files are all included.
 
     Returns
     -------
     dict
         By relative POSIX path: `{"bytes": size, "sha256": hexadecimal digest}`.
+
+    Raises
+    ------
+    OSError
+        If a name is missing or a file cannot be read.
     """
+    for name in names:
+        (folder / name).stat()  # raises if it is missing
     return {name: _checksum(file) for name, file in _files(folder, names)}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ocensa_nb.encoders.layer_slice import NOT_SUPPORTED, Slice, layers, takes_ready_mask
+from ocensa_nb.encoders.layer_slice import NotSupportedError, Slice, layers, takes_ready_mask, unsupported_as_error
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.cls_layer import ClsLayer
 from ocensa_nb.runtime.precision import full_fp32
@@ -81,12 +81,14 @@ class MultiHeadClassifier(nn.Module):
         training = self.training
         self.eval()
         try:
-            stack = layers(self.encoder)
-            short = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
             with torch.inference_mode(), full_fp32():
-                whole, found = self._from_ids(ids, attention_mask), short(ids, attention_mask)
-            same = ids.is_meta or torch.allclose(whole, found, atol=1e-4)
-        except NOT_SUPPORTED:
+                whole = self._from_ids(ids, attention_mask)
+                with unsupported_as_error():
+                    stack = layers(self.encoder)
+                    short = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
+                    found = short(ids, attention_mask)
+            same = whole.shape == found.shape and (ids.is_meta or torch.allclose(whole, found, atol=1e-4))
+        except NotSupportedError:
             same = False
         finally:
             self.train(training)
@@ -145,7 +147,7 @@ def freeze(model: MultiHeadClassifier, k: int) -> None:
     model.train(model.training)
 
 
-def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
+def _feeding(encoder: nn.Module, k: int) -> list[torch.Tensor]:
     """Return the parameters that the hidden states after layer k depend on; after the last, the encoder's output.
 
     They are the leaves of the autograd graph of those states, for a few tokens. These are given as embeddings and
@@ -158,10 +160,10 @@ def _feeding(encoder: nn.Module, k: int) -> list[nn.Parameter]:
     training = encoder.training
     encoder.eval()  # draws no random number
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), unsupported_as_error():
             whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
-        after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
-    except NOT_SUPPORTED as error:
+            after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
+    except NotSupportedError as error:
         raise UserError(
             f"No se pueden congelar las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
         ) from error

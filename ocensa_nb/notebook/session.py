@@ -17,7 +17,7 @@ from pathlib import Path
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.files.drive import DRIVE
-from ocensa_nb.paths import REQUIREMENTS
+from ocensa_nb.paths import REQUIREMENTS, reason
 
 WHEELS = "wheels"  # folder beside the requirements with packages to install without internet
 UPLOADS = "avisos"  # folder on Drive, next to the runs
@@ -126,7 +126,7 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
     Raises
     ------
     UserError
-        Outside Colab, or if the user denies permission.
+        Outside Colab, if the user denies permission, or if the folder cannot be created.
     """
     from ocensa_nb.runtime.environment import platform
 
@@ -140,7 +140,13 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
     except Exception as error:  # google.colab raises its own exception types if permission is denied
         raise UserError("No se pudo montar Google Drive: acepte el permiso y ejecute la celda de nuevo.") from error
     path = DRIVE / "MyDrive" / folder
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"No se puede crear la carpeta «{path}» en Google Drive: {reason(error)}. Corríjalo en Drive y ejecute la "
+            "celda de nuevo, o ponga mount_drive = False."
+        ) from error
     return path
 
 

@@ -4,10 +4,11 @@ Modules log to `logging.getLogger(__name__)`; the user interfaces call `configur
 terminal and in a notebook. Anywhere else (CI, `> log`) they become a log line from time to time.
 """
 
+import contextlib
 import io
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm as terminal_tqdm
@@ -38,6 +39,18 @@ def configure(rank: int = 0, line_seconds: float = LINE_SECONDS) -> None:
     package.propagate = False  # a root handler, such as Colab's, would repeat every message
     _LineProgress.seconds = line_seconds
     package.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+
+
+@contextlib.contextmanager
+def only_errors() -> Iterator[None]:
+    """Write no message but errors inside the block, which repeats work that was reported before."""
+    package = logging.getLogger(__name__.partition(".")[0])
+    level = package.level
+    package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
 
 
 def progress(

@@ -82,8 +82,10 @@ class PeakMemory:
         done = threading.Event()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-            yield
-            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._before
+            try:
+                yield
+            finally:
+                self.bytes = torch.cuda.max_memory_allocated(self.device) - self._before
             return
         peak = [memory_taken(self.device)]
 

@@ -67,6 +67,10 @@ class TrainerState:
         self.since = time.perf_counter()
 
 
+class IncompatibleStateError(ValueError):
+    """A valid state that this version cannot restore. The message, in Spanish, completes a sentence with the reason."""
+
+
 class Stateful(Protocol):
     """An object that can be checkpointed; its state is a tree of dicts, lists, plain values and tensors."""
 
@@ -121,19 +125,22 @@ class CheckpointManager:
         Raises
         ------
         UserError
-            If the checkpoint is damaged or belongs to another model.
+            If the checkpoint is damaged, belongs to another model, or was written by an incompatible version.
         """
         if not self.files.exist:
             return False
+        reason = "está dañado o es de otro entrenamiento"
         try:
             state = unflatten_state(*self.files.read())
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             restore_random_state(state["chance"])
         except (UserError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            if isinstance(error, IncompatibleStateError):
+                reason = str(error)
             raise UserError(
-                f"No se puede continuar desde el punto de control de «{self.folder}»: está dañado o es de otro "
-                "entrenamiento. Para empezar de nuevo, resume = 'never' y otra carpeta en out."
+                f"No se puede continuar desde el punto de control de «{self.folder}»: {reason}. La carpeta se "
+                "conserva. Para empezar de nuevo, resume = 'never' y otra carpeta en out."
             ) from error
         return True
 

@@ -31,7 +31,6 @@ from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.evaluation import inference
 from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
-from ocensa_nb.models import used_vocabulary
 from ocensa_nb.models.classifier import count_parameters, describe_parameters, sha256, trained_weights
 from ocensa_nb.models.saved_model import save_model
 from ocensa_nb.paths import RUNS, SAMPLE_DATA
@@ -120,7 +119,6 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         engine = engines.build(config, notices, table, model, precision, device, cache)
         trunk_seconds = time.perf_counter() - built_from
         timings, metrics = _train(run, config, notices, engine)
-        used_vocabulary.widen(encoder)
         save_model(run, model, tokenizer)
         timings["seconds"] |= {
             "trunk": trunk_seconds,

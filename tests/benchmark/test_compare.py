@@ -7,10 +7,17 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocensa_nb.benchmark import compare, quality_cost
-from ocensa_nb.benchmark.techniques import EXACT, TRADE, Technique, cumulative, ladder, summarize
+from ocensa_nb.benchmark.techniques import EXACT, TRADE, Setting, Technique, cumulative, individual, ladder, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
+from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
+from ocensa_nb.encoders.token_table import encode
+from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout
+from ocensa_nb.engine.step import Fast
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import timing
@@ -36,7 +43,7 @@ def test_ladder_orders_baseline_then_exact_then_trade_offs_then_feature_cache(co
     assert names[-1] == "trunk_cache"
     exact = [rung["exact"] for rung in results["ladder"][:-1]]
     assert exact == sorted(exact, reverse=True)
-    assert names == [technique.name for technique in ladder(4, results["cuts"], results["halves"])]
+    assert names == [technique.name for technique in ladder(Setting(4, results["cuts"], results["halves"], "cpu"))]
 
 
 def test_compare_reports_time_speedup_flops_and_utilisation_of_each_technique(compared):
@@ -61,7 +68,6 @@ def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(com
     assert work["mixed_precision" if halves else "max_length"] > work["freeze"] > work["trunk_cache"]
     assert cumulative["baseline"]["padded_share"] > 0.8
     assert cumulative["dynamic_padding"]["padded_share"] < 0.05
-    assert cumulative["used_vocabulary"]["trainable_parameters"] <= cumulative["baseline"]["trainable_parameters"]
     assert cumulative["freeze"]["trainable_parameters"] < cumulative["baseline"]["trainable_parameters"]
     assert cumulative["trunk_cache"]["build_seconds"] > 0
 
@@ -72,8 +78,8 @@ def test_quality_of_techniques_with_the_same_function_is_equal(compared):
     # No text of these is longer than 128 tokens, so that limit changes nothing either.
     mixed = ["mixed_precision"] if compared[0]["halves"] else []
     assert [name for name, curve in curves if curve["trained"].all()] == ["max_length", *mixed, "trunk_cache"]
-    same = [curve["f1"].tolist() for _, curve in curves][:6]
-    assert same == [same[0]] * 6
+    same = [curve["f1"].tolist() for _, curve in curves][:7]
+    assert same == [same[0]] * 7
 
 
 def test_quality_has_time_and_f1_of_every_rung_seed_and_epoch(compared):
@@ -131,12 +137,38 @@ def test_summarize_compares_measured_speedup_with_the_claimed_range(speedup, low
 
 
 def test_cumulative_configs_include_all_previous_changes():
-    stacked = cumulative(baseline_of(TrainConfig(model="tiny")), depth=4, cuts=True, halves=True)
-    last = stacked[-1][1]
-    assert (last.padding, last.cls_only, last.used_vocabulary, last.max_length) == ("dynamic", True, True, 128)
+    stacked = cumulative(baseline_of(TrainConfig(model="tiny")), Setting(4, cuts=True, halves=True, device="cpu"))
+    last, fast = stacked[-1][1:]
+    assert (last.padding, last.cls_only, last.max_length) == ("dynamic", True, 128)
     assert (last.precision, last.freeze_layers, last.cache_trunk) == ("auto", 2, True)
+    assert fast == Fast.ALL
+    assert stacked[0][2] == Fast.NONE
     first = stacked[0][1]
     assert (first.padding, first.precision, first.freeze_layers, first.batch_size) == ("max_length", "fp32", 0, 16)
+
+
+def test_ladder_on_a_gpu_leaves_out_the_dropout_of_cpus():
+    on_cpu, on_gpu = ({t.name for t in ladder(Setting(4, True, True, device))} for device in ("cpu", "cuda"))
+    assert on_cpu - on_gpu == {"block_dropout", "block_attention"}
+
+
+@pytest.mark.parametrize("alone", [Fast.FUSED_ADAMW, Fast.BLOCK_DROPOUT, Fast.BLOCK_ATTENTION])
+def test_build_with_one_fast_implementation_uses_torch_for_the_others(alone, config, notices):
+    tokenizer = load_tokenizer(config.model, notices.texts)
+    model = engines.classifier(config, notices, load_encoder(config.model, tokenizer, config.seed))
+    table = encode(notices.texts, tokenizer, config.max_length)
+    engine = engines.build(config, notices, table, model, "fp32", CPU, fast=alone)
+    assert bool(engine.optimizer.defaults["fused"]) == (alone == Fast.FUSED_ADAMW)
+    assert any(isinstance(m, BlockDropout) for m in model.modules()) == (alone == Fast.BLOCK_DROPOUT)
+    assert isinstance(engine.attention, BlockAttention) == (alone == Fast.BLOCK_ATTENTION)
+
+
+@given(st.integers(1, 4096))
+def test_gradient_accumulation_keeps_the_effective_batch_of_any_size(rows):
+    technique = next(t for t in individual(Setting(4, False, True, "cpu"), rows) if t.name == "gradient_accumulation")
+    accumulated = TrainConfig(batch_size=rows).replace(**technique.changes)
+    assert accumulated.effective_batch_size == rows
+    assert accumulated.batch_size <= max(1, rows // 4)
 
 
 def test_flops_of_matrix_product_match_its_shapes():
@@ -157,3 +189,12 @@ def test_compare_with_zero_steps_or_seeds_raises_user_error():
         compare.compare(TrainConfig(model="tiny"), 0)
     with pytest.raises(UserError, match="seeds = 0"):
         quality_cost.quality(TrainConfig(model="tiny"), {}, seeds=0)
+
+
+def test_peak_memory_on_a_gpu_is_recorded_if_the_block_raises(monkeypatch):
+    for name, value in (("memory_allocated", 10), ("max_memory_allocated", 70), ("reset_peak_memory_stats", None)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    memory = timing.PeakMemory(torch.device("cuda"))
+    with pytest.raises(ValueError, match="step"), memory.watch():
+        raise ValueError("step")
+    assert memory.bytes == 60

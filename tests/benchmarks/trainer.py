@@ -151,8 +151,8 @@ def theirs(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable:
         given = {"train_dataset": dataset, "data_collator": collate, "optimizers": (optimizer, schedule)}
         trainer = Peer(model=model, args=arguments, callbacks=[clock], **given)
     trainer.remove_callback(PrinterCallback)
-    plain = config.replace(cache_trunk=False, cls_only=False, used_vocabulary=False)
-    engine = engines.build(plain, task.notices, table, model, config.precision, task.device, plain=True)
+    plain = config.replace(cache_trunk=False, cls_only=False)
+    engine = engines.build(plain, task.notices, table, model, config.precision, task.device, fast=engines.Fast.NONE)
     trainer.objective, trainer.in_order = engine.objective, task.batches is not None
     # The Trainer calls `model.train()` at every step. Ours checks every parameter, to keep frozen layers in eval mode
     # (2 ms at BETO's size), and our loop calls it once per epoch: do not charge the Trainer for it.

@@ -1,6 +1,7 @@
 """Loading of encoders: embedded without network, hub with a timeout, weights verified."""
 
 import threading
+import types
 
 import pytest
 import torch
@@ -84,3 +85,18 @@ def test_load_encoder_from_local_folder_succeeds(run):
 def test_vocabulary_note_of_non_spanish_vocabulary_warns_of_longer_texts():
     assert "con BETO los mismos avisos ocupan menos" in loading.vocabulary_note("minilm")
     assert "menos" not in loading.vocabulary_note("beto")
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_load_from_a_hub_that_answers_with_an_error_names_it(status, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def fail(*_, **__):
+        response = types.SimpleNamespace(status_code=status, headers={}, request=None)
+        raise HfHubHTTPError("server error", response=response)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
+    with pytest.raises(UserError, match=rf"huggingface.co responde con un error .HTTP {status}.*más tarde.*minilm"):
+        loading.load_tokenizer("beto")

@@ -65,3 +65,11 @@ def test_recommend_max_length_truncates_at_most_one_percent_of_texts():
     assert table["textos cortados (%)"].tolist() == [100.0, 1.0]
     by_class = token_table.truncation_by_class(lengths, ["a"] * 99 + ["b"], (64,))
     assert by_class["cortados a 64 (%)"].to_dict() == {"b": 100.0, "a": 0.0}
+
+
+def test_take_and_unique_of_no_rows_are_empty_tables(tokenizer):
+    none = token_table.encode(TEXTS, tokenizer, 16).take(np.array([], np.int64))
+    distinct, entry = none.unique()
+    for table in (none, distinct, none.take(np.array([], np.int64))):
+        assert (len(table), len(table.ids), table.ids.dtype, table.offsets.dtype) == (0, 0, np.int32, np.int64)
+    assert entry.tolist() == []

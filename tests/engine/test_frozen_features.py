@@ -8,6 +8,7 @@ import torch
 
 from ocensa_nb.encoders.token_table import TokenTable
 from ocensa_nb.engine import frozen_features
+from ocensa_nb.errors import UserError
 from ocensa_nb.models.classifier import count_parameters, freeze
 from ocensa_nb.storage import array_cache
 from ocensa_nb.training import train
@@ -185,3 +186,16 @@ def test_build_for_encoder_that_cannot_be_split_returns_the_token_table(monkeypa
     monkeypatch.setattr(model, "frozen_forward", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
     assert frozen_features.build(model, TABLE, 1, "fp32") is TABLE
     assert "no deja separar" in capsys.readouterr().out
+
+
+def test_build_without_memory_for_the_comparison_raises_user_error_and_is_not_reported_as_unsupported(
+    monkeypatch, capsys
+):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = classifier("bert")
+    monkeypatch.setattr(model, "frozen_forward", lambda k: no_memory)
+    with pytest.raises(UserError, match="No hay memoria para calcular unos pocos avisos"):
+        frozen_features.build(model, TABLE, 1, "fp32")
+    assert "no deja separar" not in capsys.readouterr().out

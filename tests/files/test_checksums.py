@@ -1,11 +1,11 @@
-"""The checksum of cached arrays detects what disks and interrupted writes do."""
+"""Checksums of files: a missing file is an error, and what disks and interrupted writes do is detected."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.files.checksums import PAGE_BYTES, page_digest
+from ocensa_nb.files.checksums import PAGE_BYTES, compute, page_digest
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +48,10 @@ def test_page_digest_of_the_same_bytes_is_equal(file, tmp_path):
     copy = tmp_path / "copy.bin"
     copy.write_bytes(file.read_bytes())
     assert page_digest(file) == page_digest(copy)
+
+
+def test_compute_of_a_missing_name_raises_and_names_it(tmp_path):
+    (tmp_path / "there").write_text("1")
+    assert list(compute(tmp_path, ["there"])) == ["there"]
+    with pytest.raises(FileNotFoundError, match="absent"):
+        compute(tmp_path, ["there", "absent"])

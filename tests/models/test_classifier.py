@@ -7,6 +7,7 @@ import transformers
 from ocensa_nb.encoders.layer_slice import layers, takes_ready_mask
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters, describe_parameters, freeze
+from ocensa_nb.models.cls_layer import ClsLayer
 from tests.helpers.families import CLS_FAMILIES, FAMILIES, IDS, MASK, classifier, train_steps
 
 
@@ -155,3 +156,37 @@ def test_shorten_unsupported_family_keeps_the_full_layer_and_outputs():
     before = model(IDS, MASK)["causa"]
     assert not model.shorten(IDS, MASK)
     assert torch.equal(model(IDS, MASK)["causa"], before)
+
+
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+NO_DEVICE = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def raising(error):
+    def forward(*_, **__):
+        raise error
+
+    return forward
+
+
+@pytest.mark.parametrize("error", [NO_MEMORY, NO_DEVICE])
+def test_failing_device_is_raised_and_not_reported_as_unsupported(error, monkeypatch):
+    model = classifier("bert")
+    with monkeypatch.context() as patch:
+        patch.setattr(ClsLayer, "__call__", raising(error))
+        with pytest.raises(type(error), match="CUDA"):
+            model.shorten(IDS, MASK)
+    assert model.shorten(IDS, MASK)
+    monkeypatch.setattr(model.encoder, "forward", raising(error))
+    for call in (lambda: takes_ready_mask(model.encoder), lambda: freeze(model, 1), lambda: model.shorten(IDS, MASK)):
+        with pytest.raises(type(error), match="CUDA"):
+            call()
+
+
+@pytest.mark.parametrize(("family", "short"), [("bert", True), ("distilbert", True), ("mpnet", False)])
+def test_shorten_on_the_device_meta_is_decided_by_the_names_of_the_modules(family, short, monkeypatch):
+    with torch.device("meta"):
+        model = classifier(family)
+    assert model.shorten(IDS.to("meta"), MASK.to("meta")) == short
+    monkeypatch.setattr(model.encoder, "forward", lambda *_, **__: pytest.fail("the encoder was called"))
+    assert not takes_ready_mask(model.encoder)

@@ -64,7 +64,7 @@ ENGLISH = re.compile(
 
 def english_words(text):
     """Return the words of the parser's own English, without the names of options and values."""
-    return ENGLISH.findall(re.sub(r"--[\w-]+|«[^»]*»|max_length|used_vocabulary", "", text))
+    return ENGLISH.findall(re.sub(r"--[\w-]+|«[^»]*»|max_length", "", text))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,15 @@ def test_help_with_recipe_shows_config_fields_and_recipe_defaults():
     assert "--gradient-accumulation-steps ENTERO" in text
     assert "tasa de aprendizaje del codificador" in text
     assert "(por omisión: 256)" in text
+
+
+def test_option_without_effect_is_hidden_from_help_and_accepted_with_a_warning(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    assert "used-vocabulary" not in capsys.readouterr().out
+    assert cli.main(["train", "--used-vocabulary", "False", "--epochs", "-4"]) == 1
+    out, err = capsys.readouterr()
+    assert "used_vocabulary ya no tiene efecto: se ignora." in out
+    assert err.strip() == "epochs = -4: debe ser un número entero, 1 como mínimo."
 
 
 def test_train_options_override_the_recipe(tmp_path):

@@ -1,9 +1,8 @@
-"""Exactness of optimisations that are always on: block dropout, used vocabulary, smaller micro-batches."""
+"""Exactness of optimisations that are always on: block dropout, smaller micro-batches."""
 
 import shutil
 import traceback
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,17 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ocensa_nb.encoders.layer_slice import takes_ready_mask
-from ocensa_nb.encoders.token_table import TokenTable
 from ocensa_nb.engine import oom_retry
 from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout, use_block_dropout
 from ocensa_nb.engine.loss import Objective
-from ocensa_nb.engine.optimizer import build_optimizer
 from ocensa_nb.errors import UserError
-from ocensa_nb.models import saved_model, used_vocabulary
 from ocensa_nb.runtime.compilation import compiled, require_compiler
-from ocensa_nb.storage.run_folder import Run
-from ocensa_nb.training import train
-from tests.helpers.families import FAMILIES
 from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, gradients, small_model, split_batch
 
 
@@ -57,53 +50,6 @@ def test_use_block_dropout_replaces_every_dropout_and_is_identity_in_eval():
     assert {type(m) for m in model.modules() if isinstance(m, nn.Dropout)} == {BlockDropout}
     values = torch.randn(5)
     assert BlockDropout(0.5).eval()(values) is values
-
-
-def table_of(ids, pad_id=0):
-    lengths = np.full(len(ids), ids.shape[1])
-    return TokenTable(ids.flatten().astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), pad_id, 16)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_training_used_embedding_rows_gives_the_weights_of_training_all_rows(family, config):
-    from ocensa_nb.models.classifier import MultiHeadClassifier
-
-    ids = np.random.default_rng(0).choice([2, 5, 9, 11, 30, 49], size=(8, 6))
-    ended = []
-    for narrowed in (False, True):
-        torch.manual_seed(0)
-        encoder = FAMILIES[family]()
-        pad_id = encoder.config.pad_token_id
-        model = MultiHeadClassifier(encoder, {"causa": 4}, dropout=0.0).eval()
-        table = table_of(ids, pad_id)
-        if narrowed:
-            table = used_vocabulary.narrow(encoder, table)
-            assert len(encoder.get_input_embeddings().weight) < 10
-        decaying = config.replace(weight_decay=0.5, learning_rate=1e-3)
-        optimizer = build_optimizer(model, decaying)
-        for step in range(6):
-            for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * (step + 1)
-            logits = model(*table.batch(np.arange(8)))["causa"]
-            nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        used_vocabulary.widen(encoder)
-        assert len(encoder.get_input_embeddings().weight) == 50
-        ended.append(encoder.get_input_embeddings().weight.detach())
-    torch.testing.assert_close(ended[1], ended[0], atol=1e-6, rtol=1e-5)
-
-
-def test_fit_with_used_vocabulary_has_the_losses_and_embeddings_of_fit_without(config, notices, tmp_path):
-    runs = []
-    for narrowed in (True, False):
-        chosen = config.replace(out=str(tmp_path / str(narrowed)), freeze_layers=0, used_vocabulary=narrowed, epochs=1)
-        runs.append(train.fit(chosen, notices))
-    losses = [[line["loss"] for line in run.history() if "step" in line] for run in runs]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    models = [saved_model.load_model(Run.load(run.path))[0] for run in runs]
-    weights = [model.encoder.get_input_embeddings().weight for model in models]
-    torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
 
 
 class TestStepOutOfMemory:
@@ -188,6 +134,13 @@ class TestBlockAttention:
             )
         assert draws.std(0).max() > 0
         assert ((draws.mean(0) - expected).abs() < 6 * draws.std(0) / 4000**0.5 + 1e-4).all()
+
+    def test_block_attention_with_scale_zero_weighs_all_tokens_equally(self):
+        q, k, v, _ = self.given("none")
+        torch.manual_seed(0)
+        with BlockAttention():
+            found = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=1e-9, scale=0.0)
+        torch.testing.assert_close(found, v.mean(-2, keepdim=True).expand_as(found))
 
     def test_block_attention_without_dropout_or_with_causal_mask_uses_torch(self, monkeypatch):
         from ocensa_nb.engine import fast_dropout

@@ -1,5 +1,6 @@
 """Detection of hardware and platform, recommended recipe and precision, missing packages; platforms are simulated."""
 
+import errno
 import sys
 import types
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_mount_drive_outside_colab_or_without_permission_raises_user_error(monke
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
     with pytest.raises(UserError, match="acepte el permiso"):
+        session.mount_drive()
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "no queda espacio"), (errno.EROFS, "es de solo lectura")])
+def test_mount_drive_that_cannot_create_the_folder_raises_user_error_with_the_reason(number, words, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(number, "no folder")
+
+    drive = types.ModuleType("google.colab.drive")
+    drive.mount = lambda path: None
+    colab = types.ModuleType("google.colab")
+    colab.drive = drive
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(UserError, match=f"ocensa-runs.*{words}"):
         session.mount_drive()
 
 

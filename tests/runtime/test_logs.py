@@ -64,3 +64,12 @@ def test_progress_in_terminal_draws_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     list(logs.progress(range(3), "Contando", "fila", delay=0, leave=True))
     assert "Contando: 100%" in capsys.readouterr().err
+
+
+def test_only_errors_writes_errors_and_restores_the_level(capsys):
+    logger = logging.getLogger("ocensa_nb.engine")
+    with logs.only_errors():
+        logger.warning("una advertencia")
+        logger.error("un error")
+    logger.warning("otra advertencia")
+    assert capsys.readouterr().out == "Error: un error\nAtención: otra advertencia\n"

@@ -1,6 +1,7 @@
 """Runs written by commit 261e85b: the finished one loads, the interrupted one resumes.
 
-They were trained on 120 synthetic notices (seed 3) with the encoder `tiny` for two epochs.
+They were trained on 120 synthetic notices (seed 3) with the encoder `tiny` for two epochs. `narrowed` has no frozen
+layers and died after its first checkpoint: that version trained only the embeddings of the tokens that occur.
 """
 
 import json
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from ocensa_nb.config import from_recipe
 from ocensa_nb.data import synthetic
+from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, inference, predict
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime import environment
@@ -91,3 +93,14 @@ def test_resume_run_of_earlier_version_gives_the_weights_of_an_uninterrupted_run
     assert "Continúa" in capsys.readouterr().out
     assert_same(weights(run.path), weights(uninterrupted.path))
     assert run.metrics["best_epoch"] == uninterrupted.metrics["best_epoch"]
+
+
+def test_resume_run_with_the_narrowed_vocabulary_of_the_earlier_version_is_refused_and_kept(data, tmp_path):
+    folder = shutil.copytree(WRITTEN / "narrowed", tmp_path / "run-001")
+    checkpoint = (folder / run_folder.LAST / "checkpoint.safetensors").read_bytes()
+    config = from_recipe("cpu", {**SETTINGS, "freeze_layers": 0, "data": str(data)})
+    assert config.fingerprint() == run_folder.read_config(folder)["fingerprint"]
+    with pytest.raises(UserError, match=r"versión anterior.*solo los tokens.*se conserva.*resume = 'never'"):
+        train.fit(config, root=tmp_path)
+    assert (folder / run_folder.LAST / "checkpoint.safetensors").read_bytes() == checkpoint
+    assert train.fit(config.replace(resume="never", epochs=1), root=tmp_path).path == tmp_path / "run-002"
