@@ -1,5 +1,6 @@
 """Predict, before training, the truncation, trainable parameters, memory and time of some settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,34 @@ class Forecast:
     def is_priced(self, config: TrainConfig) -> bool:
         """Return whether `expected` needs no measurement; otherwise it measures for some seconds."""
         return self._price_key(config) in self._prices
+
+    def measure(self, config: TrainConfig, on_progress: Callable[[float], None], cancelled: Callable[[], bool]) -> bool:
+        """Measure what `expected` needs for a config; call it from one thread at a time.
+
+        Parameters
+        ----------
+        config
+            Settings of the training.
+        on_progress
+            Called with the fraction done, from 0 to 1.
+        cancelled
+            Returns whether to stop; called between measured steps.
+
+        Returns
+        -------
+        bool
+            False if it was cancelled.
+
+        Raises
+        ------
+        UserError
+            If the encoder or the precision is unavailable.
+        """
+        if cancelled():
+            return False
+        self.expected(config)
+        on_progress(1.0)
+        return True
 
     def expected(self, config: TrainConfig) -> TimeEstimate:
         """Return the predicted time of a training: all epochs, and the frozen layers once if they are cached.
