@@ -24,7 +24,7 @@ from ocensa_nb.panel import commands, controls, settings, training_process
 from ocensa_nb.panel.controls import Note
 from ocensa_nb.panel.expected_time import ExpectedTime
 from ocensa_nb.panel.page_clock import guarded
-from ocensa_nb.panel.run_controller import Runner
+from ocensa_nb.panel.run_controller import Runner, print_stops_plainly
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.precision import unavailable
@@ -158,6 +158,8 @@ class Panel(ControlPanel):
         self._put(training.config)
 
     def _ipython_display_(self) -> None:
+        print_stops_plainly()
+        self.runner.start.disabled = True  # a click while this cell executes would be handled after the cells below
         display(self.box)
         self.runner.show_picture()
         if training := training_process.running():  # started before this cell was executed again
@@ -165,6 +167,7 @@ class Panel(ControlPanel):
             self.runner.watch(training)
         else:
             guarded(self._tell, self.runner.say)
+            self.runner.start.disabled = False
 
     def _arrange(self) -> ipw.VBox:
         c = self.controls
@@ -238,7 +241,7 @@ class Panel(ControlPanel):
             encoder = self._forecast.encoder(self.config.model)
         except UserError as error:  # training is still possible: it downloads the encoder
             self.controls["model"].say(Note(str(error)))
-            self.expected.say("Tiempo previsto: se sabrá cuando el codificador esté en este equipo.")
+            self.expected.show_unknown("se sabrá cuando el codificador esté en este equipo.")
             self._memory.value = ""
         else:
             self._limit(encoder)
@@ -269,6 +272,6 @@ class Panel(ControlPanel):
             for part in widget.children if isinstance(widget, ipw.Box) else (widget,):
                 part.disabled = running
         if running:
-            self.expected.show(self.config, measuring=False)
+            guarded(lambda: self.expected.show(self.config, measuring=False), self.runner.say)
         else:  # measuring would slow the cells below
             guarded(lambda: self._tell(measuring=False), self.runner.say)

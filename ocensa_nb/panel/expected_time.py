@@ -6,6 +6,7 @@ kernel free to answer. The page clock shows its progress, because a thread canno
 
 import threading
 from collections.abc import Callable
+from html import escape
 from typing import ClassVar
 
 import ipywidgets as ipw
@@ -117,21 +118,24 @@ class ExpectedTime:
             Whether to start measuring what is missing; never done during a training, which it would slow down.
         """
         self._config = config
-        if self._measurement:
-            self._measurement.cancel()
-            self._measurement = None
-            self.clock.stop()
+        self._abandon()
         missing = [each for each in (config, baseline_of(config)) if not self._forecast.is_priced(each)]
         if not missing:
             self._show_prediction()
         elif training_process.running():
-            self.say("Tiempo previsto: se verá con el avance.")
+            self._say("Tiempo previsto: se verá con el avance.")
         elif measuring:
             self._measurement = Measurement(self._forecast, missing)
-            self._follow()
             self.clock.start()
+            self._follow()
         else:
-            self.say(f"{self._taken_by(config)}Tiempo previsto: se mide al mover un control.")
+            self._say(f"{self._taken_by(config)}Tiempo previsto: se mide al mover un control.")
+
+    def show_unknown(self, reason: str) -> None:
+        """Show a sentence, in Spanish, in place of a time that cannot be predicted."""
+        self._abandon()
+        self._config = None
+        self._say(f"Tiempo previsto: {escape(reason)}")
 
     def show_pace(self, seconds: float) -> None:
         """Correct the prediction by the pace of the running training.
@@ -141,21 +145,28 @@ class ExpectedTime:
         seconds
             Seconds that all its steps take at that pace.
         """
-        before = ""
-        if self._forecast.is_priced(self._config):
-            before = f" Antes de empezar: {self._forecast.expected(self._config)}."
-        self.say(f"<b>Tiempo previsto: {duration(seconds)}, al ritmo de este entrenamiento.</b>{before}")
+        before = self._forecast.expected(self._config) if self._forecast.is_priced(self._config) else None
+        compared = f" Antes de empezar: {before}." if before and before.spread <= UNRELIABLE else ""
+        self._say(f"<b>Tiempo previsto: {duration(seconds)}, al ritmo de este entrenamiento.</b>{compared}")
 
     def note_taken(self, run: Run) -> None:
-        """Remember what a finished run took; it is shown with the prediction of its settings."""
+        """Remember what a finished run took, and show it with the prediction of its settings."""
         made, epochs = run.metrics["epochs"], run.config.epochs
         early = f", con {made} de {epochs} épocas porque dejó de mejorar" if made < epochs else ""
         seconds = duration(run.metadata["seconds"]["training"])
         self._taken[run.config.fingerprint()] = f"<b>Tardó {seconds}</b>{early}.<br>"
+        if self._config and not self._measurement:
+            self.show(self._config, measuring=False)
 
-    def say(self, html: str) -> None:
-        """Show HTML in place of the prediction."""
+    def _say(self, html: str) -> None:
         self._text.value = f'<div class="ocensa ocensa-expected">{html}</div>'
+
+    def _abandon(self) -> None:
+        """Cancel the measurement in progress, without waiting for it."""
+        if self._measurement:
+            self._measurement.cancel()
+            self._measurement = None
+            self.clock.stop()
 
     def _taken_by(self, config: TrainConfig) -> str:
         return self._taken.get(config.fingerprint(), "")
@@ -164,7 +175,7 @@ class ExpectedTime:
         """Show the progress of the measurement, and the prediction once it has ended."""
         if self._measurement.is_alive():
             share = f"{100 * self._measurement.share:.0f} %"
-            self.say(f"Tiempo previsto: midiendo unos pasos en esta máquina… {share}")
+            self._say(f"Tiempo previsto: midiendo unos pasos en esta máquina… {share}")
             return
         self.clock.stop()
         error, self._measurement = self._measurement.error, None
@@ -180,7 +191,7 @@ class ExpectedTime:
             self._fail(error)
         taken = self._taken_by(self._config)
         if own.spread > UNRELIABLE:
-            self.say(
+            self._say(
                 f"{taken}No se pudo estimar el tiempo: la máquina está ocupada, y las medidas variaron "
                 f"± {100 * own.spread:.0f} %. Cierre otros programas y ejecute la celda del panel otra vez, o entrene: "
                 "el avance muestra el tiempo restante."
@@ -190,12 +201,12 @@ class ExpectedTime:
         compared = (
             f"{theirs}, {times:.{0 if times >= 10 else 1}f} veces más" if theirs.spread <= UNRELIABLE else "sin medir"
         )
-        self.say(
+        self._say(
             f"{taken}<b>Tiempo previsto: {own}</b><br>Punto de partida de la guía (baseline): {compared}. Calculado "
             f"de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de mejorar antes, será "
             "menos."
         )
 
     def _fail(self, error: Exception) -> None:
-        self.say("Tiempo previsto: no se pudo medir.")
+        self._say("Tiempo previsto: no se pudo medir.")
         raise error

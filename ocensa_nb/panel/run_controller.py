@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
+from IPython import get_ipython
 from IPython.display import HTML, DisplayHandle, display
 
 from ocensa_nb.config import TrainConfig
@@ -31,6 +32,15 @@ from ocensa_nb.storage.run_folder import HISTORY, Run
 REDRAW_SECONDS = 2.0  # between two updates of the view
 POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or must stop
 STOPPING = "Se detiene al terminar este paso y guarda dónde quedó…"
+
+
+def print_stops_plainly() -> None:
+    """Print the message of a requested stop as plain text, not as a red error: it ends the cells, but nothing failed.
+
+    For interactive use only: papermill finds a failed cell by its red error.
+    """
+    if shell := get_ipython():
+        shell.set_custom_exc((AskedToStopError,), lambda shell, kind, error, trace, tb_offset=None: print(error))
 
 
 class Runner:

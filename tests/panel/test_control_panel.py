@@ -10,13 +10,15 @@ import ipywidgets as ipw
 import pandas as pd
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from ocensa_nb.benchmark.time_prediction import Forecast, TimeEstimate
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.notebook import session
 from ocensa_nb.panel import control_panel as widgets
-from ocensa_nb.panel import run_controller
+from ocensa_nb.panel import run_controller, training_process
 from ocensa_nb.panel.page_clock import PageClock
 from ocensa_nb.panel.training_process import Training
 from ocensa_nb.runtime import precision
@@ -67,6 +69,15 @@ def tick_until(happened, *panels):
         for panel in panels:
             panel.runner.clock.tick()
         time.sleep(0.05)
+
+
+def ended(run, tmp_path, code):
+    """Return the training of a run as if its process had ended with an exit code."""
+    training = object.__new__(Training)
+    training.config, training.folder, training._log = run.config, run.path, tmp_path / "log.txt"
+    training._log.write_text("última línea\n", encoding="utf-8")
+    training._process = types.SimpleNamespace(poll=lambda: code)
+    return training
 
 
 class Output:
@@ -433,6 +444,31 @@ def test_killed_training_is_reported_in_the_status(config, notices, tmp_path):
     panel.runner.training._process.kill()
     tick_until(lambda: not panel.runner.start.disabled, panel)
     assert "terminó de golpe" in panel.runner._status.value
+
+
+@pytest.mark.parametrize("code", [0, 143, -signal.SIGTERM, -signal.SIGSEGV])
+def test_finished_run_is_a_success_whatever_the_exit_code(run, notices, tmp_path, code):
+    training = ended(run, tmp_path, code)
+    assert training_process.outcome(training, notices.fingerprint).path == run.path
+
+
+@pytest.mark.parametrize(("code", "message"), [(143, "Detenido antes"), (-9, "terminó de golpe"), (1, "última línea")])
+def test_unfinished_run_is_reported_by_the_exit_code(run, notices, tmp_path, code, message):
+    training = ended(run, tmp_path, code)
+    training.folder = tmp_path / "missing"
+    with pytest.raises(UserError, match=message):
+        training_process.outcome(training, notices.fingerprint, tmp_path)
+
+
+def test_requested_stop_in_a_cell_prints_its_message_plainly_and_fails_the_cell(monkeypatch, capsys):
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    monkeypatch.setattr(run_controller, "get_ipython", lambda: shell)
+    run_controller.print_stops_plainly()
+    shell.user_ns |= {"AskedToStopError": AskedToStopError, "UserError": UserError}
+    assert not shell.run_cell("raise AskedToStopError('Detenido.', 2)").success
+    assert capsys.readouterr().out == "Detenido.\n"
+    assert not shell.run_cell("raise UserError('Falta la columna.')").success
+    assert "⛔ Falta la columna." in capsys.readouterr().out
 
 
 def test_training_process_reports_state_exit_code_and_last_output(config, tmp_path):

@@ -176,7 +176,6 @@ def test_pace_of_the_training_corrects_the_prediction_and_the_time_taken_is_kept
     metadata = {**run.metadata, "seconds": {**run.metadata["seconds"], "training": 210.0}}
     done = types.SimpleNamespace(config=config, metadata=metadata, metrics={"epochs": 1})
     shown.note_taken(done)
-    shown.show(config, measuring=False)
     assert "<b>Tardó 3.5 min</b>, con 1 de 2 épocas porque dejó de mejorar." in shown.html
     assert "Tiempo previsto: 2.0 min ± 10 %" in shown.html
     shown.show(config.replace(epochs=9), measuring=False)
