@@ -128,7 +128,9 @@ PANEL_CSS = f"""
 .ocensa-panel .mod-active {{ background: {COLOURS[0]}; color: {CARD}; }}
 .ocensa-panel .widget-checkbox label {{ white-space: normal; height: auto; }}
 .ocensa-note {{ opacity: .85; padding-left: 6px; }}
-.ocensa-note.ocensa-caution, .ocensa-note.ocensa-harm {{ opacity: 1; padding: 1px 8px; border-radius: 4px; }}
+.ocensa-note.ocensa-caution, .ocensa-note.ocensa-harm {{
+  display: inline-block; opacity: 1; padding: 1px 8px; border-radius: 4px;
+}}
 .ocensa-note.ocensa-caution {{ background: {CAUTION[0]}; color: {CAUTION[1]}; }}
 .ocensa-note.ocensa-harm {{ background: {HARM[0]}; color: {HARM[1]}; }}
 .ocensa-memory {{ border-left: 4px solid {COLOURS[0]}; padding: 4px 10px; margin: 6px 0 0; }}

@@ -82,13 +82,10 @@ def notes(config: TrainConfig, forecast: Forecast) -> dict[str, Note]:
 def _frozen(config: TrainConfig, forecast: Forecast) -> Note:
     depth = forecast.encoder(config.model).depth
     trainable, total = forecast.parameters(config)
-    text = (
-        f"de {depth}: entrena {_millions(trainable)} de {_millions(total)} M de parámetros "
-        f"({100 * trainable / total:.0f} %)"
-    )
-    if config.freeze_layers < depth:
-        return Note(text)
-    return Note(f"{text}; el codificador no aprende nada de sus avisos", CAUTION)
+    share = f"{100 * trainable / total:.0f} %"
+    if config.freeze_layers >= depth:
+        return Note(f"de {depth}: entrena solo las cabezas, el {share} de los parámetros", CAUTION)
+    return Note(f"de {depth}: entrena {_millions(trainable)} de {_millions(total)} M de parámetros ({share})")
 
 
 def _cut(config: TrainConfig, forecast: Forecast) -> Note:
@@ -104,12 +101,11 @@ def _batch(config: TrainConfig, rows: int) -> Note:
     text = f"batch efectivo: {config.effective_batch_size} avisos por paso"
     if config.effective_batch_size <= BATCH_CAUTION * rows:
         return Note(text)
-    steps = config.steps_an_epoch(rows)
-    return Note(f"{text}; una época da solo {steps} paso{'s' if steps > 1 else ''}, muy pocos para aprender", CAUTION)
+    return Note(f"{text}; da muy pocos pasos por época: {config.steps_an_epoch(rows)}", CAUTION)
 
 
 def _patience(config: TrainConfig) -> Note:
-    never = config.patience >= config.epochs
+    never = config.patience >= config.epochs > 1
     return Note(f"no para antes: son {config.epochs} épocas como máximo" if never else "")
 
 

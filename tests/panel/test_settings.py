@@ -41,15 +41,10 @@ def test_length_that_cuts_many_notices_is_a_warning_by_their_share(told, monkeyp
         ({"epochs": 2}, "epochs", "", ""),
         ({"epochs": 5, "patience": 5}, "patience", "", "no para antes: son 5 épocas"),
         ({"freeze_layers": 3}, "freeze_layers", "", "de 4: entrena"),
-        ({"freeze_layers": 4}, "freeze_layers", CAUTION, "no aprende nada"),
+        ({"freeze_layers": 4}, "freeze_layers", CAUTION, "solo las cabezas"),
         ({"batch_size": 80}, "gradient_accumulation_steps", "", "batch efectivo: 80 avisos"),  # of 320 training rows
-        ({"batch_size": 81}, "gradient_accumulation_steps", CAUTION, "solo 4 pasos"),
-        (
-            {"batch_size": 80, "gradient_accumulation_steps": 4},
-            "gradient_accumulation_steps",
-            CAUTION,
-            "solo 1 paso,",
-        ),
+        ({"batch_size": 81}, "gradient_accumulation_steps", CAUTION, "muy pocos pasos por época: 4"),
+        ({"batch_size": 80, "gradient_accumulation_steps": 4}, "gradient_accumulation_steps", CAUTION, "época: 1"),
     ],
 )
 def test_harmful_value_is_a_warning_with_its_reason(told, changes, field, level, reason):
