@@ -232,7 +232,7 @@ def slider(title: str, least: float, shown: float, tooltip: str, step: float = 1
 
 def steps(title: str, options: Sequence[int], most: int, tooltip: str) -> Control:
     """Return a number on a slider over a list of integers; others, up to `most`, can be typed."""
-    layout = {**SLIDER, "margin": "2px 4px"}  # aligns it with the other sliders
+    layout = {**SLIDER, "margin": "2px"}  # that of the other sliders
     made = ipw.SelectionSlider(options=list(options), description=title, style=LABEL, layout=layout)
     return Control(Number(made, options[0], most), tooltip)
 

@@ -48,7 +48,6 @@ def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, fol
     opened.wait_for_text("ocensa-expected", "veces más", STARTS)  # measured while no cell is executing
     opened.press("Entrenar")
     opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
-    opened.wait_for_text("ocensa-expected", "al ritmo de este entrenamiento")
     before = steps_done(opened.text("ocensa-numbers"))
     opened.page.wait_for_function(
         "before => parseInt(document.querySelector('.ocensa-numbers b').textContent) > before", arg=before
@@ -57,6 +56,7 @@ def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, fol
     opened.wait_for_text("ocensa-state", "Detenido", STARTS)
     assert 0 < steps_done(opened.text("ocensa-numbers")) < STEPS
     opened.press("Continuar")
+    opened.wait_for_text("ocensa-expected", "al ritmo de este entrenamiento", STARTS)
     opened.wait_for_text("ocensa-state", "✅ Listo", 2 * STARTS)
     assert f"{STEPS} de {STEPS}" in opened.text("ocensa-numbers")
     opened.wait_for_text("ocensa-expected", "Tardó")
