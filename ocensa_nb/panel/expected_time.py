@@ -4,6 +4,7 @@ A thread measures, because a callback that measures for seconds would freeze the
 kernel free to answer. The page clock shows its progress, because a thread cannot update a widget on Colab.
 """
 
+import atexit
 import threading
 from collections.abc import Callable
 from html import escape
@@ -80,6 +81,9 @@ def stop_measuring() -> None:
     if newest := Measurement._newest:
         newest.cancel()
         newest.join()
+
+
+atexit.register(stop_measuring)  # torch aborts the process if a thread computes while the interpreter ends
 
 
 class ExpectedTime:
