@@ -125,8 +125,8 @@ class Forecast:
         return self._models[key]
 
     def is_measured(self, config: TrainConfig) -> bool:
-        """Return whether `expected` needs no measurement."""
-        return self._key(config) in self._measured
+        """Return whether `expected` answers at once, after `measure`."""
+        return self._key(config) in self._measured and self._structure(config) in self._counted
 
     def measure(
         self,
@@ -134,7 +134,10 @@ class Forecast:
         on_progress: Callable[[float], None] = lambda share: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Measure the throughput that `expected` needs, once per encoder and precision; it takes some seconds.
+        """Measure the throughput and count the FLOPs that `expected` needs.
+
+        It takes some seconds per encoder and precision, and a second at most per number of frozen layers. Call it from
+        one thread at a time.
 
         Parameters
         ----------
@@ -161,6 +164,7 @@ class Forecast:
             if found is None:
                 return False
             self._measured[key] = found
+        self._flops(config, "training")
         return True
 
     def expected(self, config: TrainConfig) -> TimeEstimate:
@@ -235,23 +239,27 @@ class Forecast:
 
     def _flops(self, config: TrainConfig, kind: str) -> flops.PassFlops:
         """Return the work of a pass with the layers and inputs of a config: `training`, `scoring` or `frozen`."""
-        key = config.model, config.freeze_layers, config.cls_only, _cached(config)
+        key = self._structure(config)
         if key not in self._counted:
             encoder, k = self.encoder(config.model), config.freeze_layers
             model = step.classifier(config, self.notices, loading.untrained(encoder.shape, "meta")).to("meta")
             if config.cls_only:
                 sample = torch.ones((1, 8), dtype=torch.int64, device="meta")
                 model.shorten(sample, sample)
-            self._counted[key] = {}
-            features = 0
+            found, features = {}, 0
             if _cached(config):
                 model.accept_features_from(k)
                 features = encoder.shape.hidden_size
-                frozen = flops.count(model.eval(), backward=False, forward=model.frozen_forward(k))
-                self._counted[key]["frozen"] = frozen
-            self._counted[key]["scoring"] = flops.count(model.eval(), features, backward=False)
-            self._counted[key]["training"] = flops.count(model.train(), features)
+                found["frozen"] = flops.count(model.eval(), backward=False, forward=model.frozen_forward(k))
+            found["scoring"] = flops.count(model.eval(), features, backward=False)
+            found["training"] = flops.count(model.train(), features)
+            self._counted[key] = found
         return self._counted[key][kind]
+
+    @staticmethod
+    def _structure(config: TrainConfig) -> tuple[str, int, bool, bool]:
+        """Return what the FLOPs of a pass depend on."""
+        return config.model, config.freeze_layers, config.cls_only, _cached(config)
 
     def _key(self, config: TrainConfig) -> tuple[str, str]:
         return config.model, resolve_precision(config.precision, environment.device())

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY, INK, CARD = "#6B6B6B", "#1A1A1A", "#FFFFFF"
 NO_DATA = "#EBEBEB"
+# Background and text of a warning in the panel: both are given, so that it reads the same on light and dark pages.
+CAUTION, HARM = ("#FFE3A3", INK), ("#B3261E", CARD)
 SMOOTHING = 0.05  # weight of the newest step in a smoothed loss
 DASHES = ("-", "--", ":")
 STYLE: dict[str, Any] = {
@@ -126,6 +128,11 @@ PANEL_CSS = f"""
 .ocensa-panel .mod-active {{ background: {COLOURS[0]}; color: {CARD}; }}
 .ocensa-panel .widget-checkbox label {{ white-space: normal; height: auto; }}
 .ocensa-note {{ opacity: .85; padding-left: 6px; }}
+.ocensa-note.ocensa-caution, .ocensa-note.ocensa-harm {{
+  display: inline-block; opacity: 1; padding: 1px 8px; border-radius: 4px;
+}}
+.ocensa-note.ocensa-caution {{ background: {CAUTION[0]}; color: {CAUTION[1]}; }}
+.ocensa-note.ocensa-harm {{ background: {HARM[0]}; color: {HARM[1]}; }}
 .ocensa-memory {{ border-left: 4px solid {COLOURS[0]}; padding: 4px 10px; margin: 6px 0 0; }}
 .ocensa-expected {{ border-left: 4px solid {COLOURS[2]}; padding: 4px 10px; margin: 6px 0; }}
 .ocensa-state {{ min-height: 1.4em; overflow-wrap: anywhere; }}

@@ -1,10 +1,12 @@
 """Show the control panel of notebook 03: a control for each optimisation, and its predicted effect on this machine.
 
-The panel does not train: its button starts the command it shows (`run_controller.py`), and
-`benchmark/time_prediction.py` predicts the effect of the settings. Works with ipywidgets 7.7 (Colab's) and 8.
+The panel does not train: its button starts the command it shows (`run_controller.py`). The effect of the settings is
+explained by `settings.py` and `expected_time.py`. Works with ipywidgets 7.7 (Colab's) and 8.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
@@ -12,16 +14,17 @@ import ipywidgets as ipw
 import pandas as pd
 from IPython.display import display
 
-from ocensa_nb.benchmark.time_prediction import Forecast
-from ocensa_nb.config import RECIPES, TrainConfig, baseline_of, with_recipe
+from ocensa_nb.benchmark.time_prediction import Encoder, Forecast
+from ocensa_nb.config import RECIPES, TrainConfig, with_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.encoders import loading
 from ocensa_nb.errors import UserError
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
-from ocensa_nb.panel import commands, controls, training_process
-from ocensa_nb.panel.controls import Control
-from ocensa_nb.panel.run_controller import Runner, guarded
+from ocensa_nb.panel import commands, controls, settings, training_process
+from ocensa_nb.panel.controls import Note
+from ocensa_nb.panel.expected_time import ExpectedTime
+from ocensa_nb.panel.page_clock import guarded
+from ocensa_nb.panel.run_controller import Runner, print_stops_plainly
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.precision import unavailable
@@ -30,11 +33,6 @@ from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
 
 logger = logging.getLogger(__name__)
-
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-PRECISIONS = {name: name for name in ("auto", "fp32", "tf32", "bf16", "fp16")}
-NOTHING_FROZEN = "Sin capas congeladas no hay nada que guardar."
-PADDINGS = {"dynamic": "al más largo del batch", "max_length": "todos iguales"}
 
 
 def control_panel(
@@ -115,14 +113,15 @@ class Panel(ControlPanel):
         self._device = environment.device()
         self._forecast = Forecast(notices)
         self._moving = False  # True while the code, not the user, sets the widgets
-        self.recipe_choice = controls.dropdown("Receta", _recipes(), "Un punto de partida: fija todos los ajustes")
-        self.controls = _controls(config)
-        self._memory, self._expected, self._repeat = ipw.HTML(), ipw.HTML(), ipw.HTML()
+        self._recipes = settings.recipes()
+        self.recipe_choice = controls.dropdown("Receta", self._recipes, "Un punto de partida: fija todos los ajustes")
+        self.controls = settings.make_controls(config)
+        self._memory, self._repeat = ipw.HTML(), ipw.HTML()
+        self.expected = ExpectedTime(self._forecast, lambda sentence: self.runner.say(sentence))
         self.reset = ipw.Button(description="Restablecer", tooltip="Vuelve a los ajustes con que se abrió el panel")
-        self.runner = Runner(notices, root, lambda: (self.recipe, self.config), self._lock)
+        self.runner = Runner(notices, root, lambda: (self.recipe, self.config), self._lock, self.expected)
         self.box = self._arrange()
         self._put(config)
-        self.recipe_choice.value = recipe
         self.recipe_choice.on_change(lambda: guarded(self._take_recipe, self.runner.say))
         for name, control in self.controls.items():
             control.on_change(lambda name=name: guarded(lambda: self._take(name), self.runner.say))
@@ -137,6 +136,7 @@ class Panel(ControlPanel):
         if training := training_process.running():
             self._adopt(training)
         elif run := self._finished():
+            self.expected.note_taken(run)
             return run
         return self.runner.train(training)
 
@@ -158,7 +158,8 @@ class Panel(ControlPanel):
         self._put(training.config)
 
     def _ipython_display_(self) -> None:
-        self.runner.start.disabled = True  # a click while this cell measures would run after the cells below
+        print_stops_plainly()
+        self.runner.start.disabled = True  # a click while this cell executes would be handled after the cells below
         display(self.box)
         self.runner.show_picture()
         if training := training_process.running():  # started before this cell was executed again
@@ -171,7 +172,7 @@ class Panel(ControlPanel):
     def _arrange(self) -> ipw.VBox:
         c = self.controls
         groups = {
-            "Codificador y precisión": ("model", "precision", "freeze_layers", "cache_trunk", "cls_only"),
+            "Codificador y formato numérico": ("model", "precision", "freeze_layers", "cache_trunk", "cls_only"),
             "Textos y batches": ("max_length", "padding", "batch_size", "gradient_accumulation_steps"),
             "Entrenamiento": ("epochs", "patience", "label_smoothing", "class_weights"),
         }
@@ -179,7 +180,7 @@ class Panel(ControlPanel):
         for title, names in groups.items():
             parts += [ipw.HTML(f'<div class="ocensa-title">{title}</div>'), *(c[name].row for name in names)]
         buttons = ipw.HBox([self.runner.start, self.runner.stop, self.reset], layout={"flex_flow": "row wrap"})
-        box = ipw.VBox([*parts, self._memory, self._expected, buttons, self.runner.box, self._repeat])
+        box = ipw.VBox([*parts, self._memory, self.expected.box, buttons, self.runner.box, self._repeat])
         box.add_class("ocensa-panel")
         return box
 
@@ -191,7 +192,7 @@ class Panel(ControlPanel):
             self._tell()
 
     def _take_recipe(self) -> None:
-        if not self._moving:
+        if not self._moving and self.recipe_choice.value in RECIPES:
             self.recipe = self.recipe_choice.value
             self._put(with_recipe(self.config, self.recipe))
             self._tell()
@@ -201,130 +202,76 @@ class Panel(ControlPanel):
         self._put(config)
         self._tell()
 
+    @contextlib.contextmanager
+    def _setting_widgets(self) -> Iterator[None]:
+        """Ignore the changes of the widgets inside the block: the code makes them, not the user."""
+        self._moving = True
+        try:
+            yield
+        finally:
+            self._moving = False
+
     def _put(self, config: TrainConfig) -> None:
         """Set every control from a config."""
         self.config = config
-        self._moving = True
-        try:
-            self.recipe_choice.value = self.recipe
+        with self._setting_widgets():
             for name, control in self.controls.items():
                 control.value = getattr(config, name)
-        finally:
-            self._moving = False
+        self._name_recipe()
+
+    def _name_recipe(self) -> None:
+        """Select the recipe, or an additional option `(modificada)` if the settings differ from it.
+
+        The encoder and the data are not part of a recipe.
+        """
+        name, options = self.recipe, self._recipes
+        if self.config != with_recipe(self.config, self.recipe):
+            name = f"{self.recipe} (modificada)"
+            options = [(name, name), *options]  # the recipe itself can still be chosen
+        with self._setting_widgets():
+            if list(self.recipe_choice.widget.options) != options:
+                self.recipe_choice.widget.options = options
+            self.recipe_choice.value = name
 
     def _tell(self, measuring: bool = True) -> None:
-        """Update the notes, disable unavailable options and predict the time; measure only if `measuring`."""
-        config, c = self.config, self.controls
+        """Update everything that depends on the settings; measure the time only if `measuring`."""
         self.runner.name_start()
-        c["precision"].widget.disable(unavailable(self._device))
+        self.controls["precision"].widget.disable(unavailable(self._device))
         try:
-            encoder = self._forecast.encoder(config.model)
+            encoder = self._forecast.encoder(self.config.model)
         except UserError as error:  # training is still possible: it downloads the encoder
-            c["model"].say(str(error))
-            self._show_price("Tiempo previsto: se sabrá cuando el codificador esté en este equipo.")
+            self.controls["model"].say(Note(str(error)))
+            self.expected.show_unknown("se sabrá cuando el codificador esté en este equipo.")
             self._memory.value = ""
-            self._show_repeat()
-            return
-        c["model"].say("" if encoder.here else "No está en este equipo: se descarga al entrenar.")
-        frozen = min(config.freeze_layers, encoder.depth)
-        self._moving = True
-        try:
-            c["freeze_layers"].widget.max = encoder.depth  # the widget clips its value by itself
-            c["max_length"].widget.max = min(max(512, config.max_length), encoder.positions)
-        finally:
-            self._moving = False
-        self.config = config = config.replace(
-            freeze_layers=frozen, max_length=min(config.max_length, c["max_length"].widget.max)
-        )
-        c["cache_trunk"].disable("" if frozen else NOTHING_FROZEN)
-        c["cache_trunk"].say("" if frozen else NOTHING_FROZEN)
-        hidden = frozen and config.cache_trunk
-        c["padding"].widget.disable(
-            {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"} if hidden else {}
-        )
-        cut = self._forecast.cut_share(config.model, config.max_length)
-        counted = "" if encoder.here else f", contados con {encoder.counted_with}"
-        c["max_length"].say(f"tokens: se corta el {100 * cut:.1f} % de sus avisos{counted}")
-        trainable, total = self._forecast.parameters(config)
-        c["freeze_layers"].say(
-            f"de {encoder.depth}: entrena {_millions(trainable)} de {_millions(total)} M de parámetros "
-            f"({100 * trainable / total:.0f} %)"
-        )
-        c["gradient_accumulation_steps"].say(f"batch efectivo: {config.effective_batch_size} avisos por paso")
-        self._memory.value = f'<div class="ocensa ocensa-memory">{escape(self._forecast.memory(config))}</div>'
-        self._show_repeat()
-        self._price(measuring)
-
-    def _show_repeat(self) -> None:
+        else:
+            self._limit(encoder)
+            for name, note in settings.notes(self.config, self._forecast).items():
+                self.controls[name].say(note)
+            self._memory.value = f'<div class="ocensa ocensa-memory">{escape(self._forecast.memory(self.config))}</div>'
+            self.expected.show(self.config, measuring)
+        self._name_recipe()
         self._repeat.value = (
             '<details class="ocensa"><summary>Lo mismo desde una terminal</summary>'
             f"<pre>{escape(self.repeat())}</pre></details>"
         )
 
-    def _price(self, measuring: bool) -> None:
-        """Show the predicted time of this training and of the baseline; measure what is missing if `measuring`."""
-        base = baseline_of(self.config)
-        if not (self._forecast.is_measured(self.config) and self._forecast.is_measured(base)):
-            if not measuring:
-                self._show_price("Tiempo previsto: se mide al mover un control.")
-                return
-            self._show_price("Tiempo previsto: midiendo unos pasos en esta máquina…")
-        try:
-            own, theirs = self._forecast.expected(self.config), self._forecast.expected(base)
-        except Exception:
-            self._show_price("Tiempo previsto: no se pudo medir.")
-            raise
-        measured, times = self._forecast.measured_seconds(self.config, base), theirs.seconds / own.seconds
-        self._show_price(
-            f"<b>Tiempo previsto: {own}</b><br>Punto de partida de la guía (baseline): {theirs}, "
-            f"{times:.{0 if times >= 10 else 1}f} veces más. Calculado de pasos medidos aquí durante {measured:.1f} s, "
-            "sin contar el arranque; si deja de mejorar antes, será menos."
-        )
-
-    def _show_price(self, html: str) -> None:
-        self._expected.value = f'<div class="ocensa ocensa-expected">{html}</div>'
+    def _limit(self, encoder: Encoder) -> None:
+        """Limit the controls to what the encoder has, and disable those without effect."""
+        c = self.controls
+        with self._setting_widgets():
+            c["freeze_layers"].widget.limit(encoder.depth, shown=encoder.depth)
+            c["max_length"].widget.limit(encoder.positions, shown=min(512, encoder.positions))
+        self.config = self.config.replace(freeze_layers=c["freeze_layers"].value, max_length=c["max_length"].value)
+        frozen = self.config.freeze_layers
+        c["cache_trunk"].disable("" if frozen else settings.NOTHING_FROZEN)
+        fixed = {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"}
+        c["padding"].widget.disable(fixed if frozen and self.config.cache_trunk else {})
 
     def _lock(self, running: bool) -> None:
         for widget in (self.reset, self.recipe_choice.widget, *(c.widget for c in self.controls.values())):
             for part in widget.children if isinstance(widget, ipw.Box) else (widget,):
                 part.disabled = running
-        if not running:  # measuring would delay the cells below
+        if running:
+            guarded(lambda: self.expected.show(self.config, measuring=False), self.runner.say)
+        else:  # measuring would slow the cells below
             guarded(lambda: self._tell(measuring=False), self.runner.say)
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.{1 if count >= 1e6 else 3}f}"
-
-
-def _recipes() -> list[tuple[str, str]]:
-    """Return the recipes as (text, name), the one recommended for this machine first."""
-    best, _ = environment.recommend(environment.hardware())
-    return [(f"{best} (la recomendada aquí)", best), *((name, name) for name in RECIPES if name != best)]
-
-
-def _controls(config: TrainConfig) -> dict[str, Control]:
-    """Return the control of each field that the panel shows."""
-    names = [n for n in loading.CATALOGUE if n not in loading.BUILT_HERE or n == config.model]
-    places = {True: "en este equipo", False: "se descarga"}
-    known = [(f"{name} · {loading.CATALOGUE[name].about} · {places[loading.is_here(name)]}", name) for name in names]
-    if config.model not in names:
-        known.append((config.model, config.model))
-    return {
-        "model": controls.dropdown("Codificador", known, "El modelo ya entrenado del que se parte"),
-        "precision": controls.choice(
-            "Precisión", PRECISIONS, config.precision, "Aritmética del entrenamiento; auto mide y elige"
-        ),
-        "freeze_layers": controls.slider("Capas congeladas", 0, 12, "Las de abajo no se entrenan; 0 = ninguna"),
-        "cache_trunk": controls.switch("Calcular las capas congeladas una sola vez", "Exacto: mismo resultado"),
-        "cls_only": controls.switch("Última capa solo para [CLS]", "Exacto: calcula solo lo que se lee"),
-        "max_length": controls.slider("Largo máximo", 16, 512, "Tokens por aviso; lo que sobra se corta", 8),
-        "padding": controls.choice("Relleno", PADDINGS, config.padding, "Hasta dónde se rellenan los textos cortos"),
-        "batch_size": controls.steps("Micro-batch", BATCHES, "Avisos a la vez en memoria"),
-        "gradient_accumulation_steps": controls.steps(
-            "Acumulación", BATCHES[:6], "Micro-batches por paso del optimizador"
-        ),
-        "epochs": controls.slider("Épocas", 1, 30, "Vueltas a los datos, como máximo"),
-        "patience": controls.slider("Paciencia", 1, 10, "Épocas sin mejora antes de parar"),
-        "label_smoothing": controls.slider("Suavizado", 0.0, 0.3, "Suavizado de etiquetas, de 0 a 1", 0.01),
-        "class_weights": controls.switch("Pesar las clases raras de la causa", "Regla balanced de scikit-learn"),
-    }

@@ -1,13 +1,25 @@
-"""Build the controls of a panel: widgets with a note, and choices that explain why an option is disabled."""
+"""Build the controls of a panel: widgets with a note, numbers to type or slide, and choices that explain themselves."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import ipywidgets as ipw
 
+CAUTION, HARM = "ocensa-caution", "ocensa-harm"  # CSS classes of `figures.style.PANEL_CSS`
 LABEL = {"description_width": "140px"}
 WIDE = {"width": "400px", "max_width": "calc(100% - 4px)"}  # a widget has a margin of 2 px
+SLIDER = {"width": "324px", "flex": "0 1 auto"}  # with the number, as wide as the other widgets
+TYPED = {"width": "72px", "flex": "0 0 auto"}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence beside a control, and `CAUTION` or `HARM` if the value may do harm."""
+
+    text: str = ""
+    level: str = ""
 
 
 class Choice(ipw.HBox):
@@ -67,41 +79,116 @@ class Choice(ipw.HBox):
             self._buttons[name].value = True  # clicking the selected button keeps it selected
 
 
+class Number(ipw.HBox):
+    """A slider with the number beside it, which can be typed; a valid number beyond the slider extends it.
+
+    The readouts of ipywidgets are not used: that of a `SelectionSlider` cannot be typed into, and that of an
+    `IntSlider` replaces a number beyond its range without a word.
+
+    Parameters
+    ----------
+    slider
+        An `IntSlider`, a `FloatSlider`, or a `SelectionSlider` over numbers.
+    least, most
+        Range of the numbers that can be typed.
+    """
+
+    def __init__(self, slider: Any, least: float, most: float) -> None:
+        self.slider, self._least, self._most = slider, least, most
+        self._value, self._moving = slider.value, False
+        self._watchers: list[Callable[[], None]] = []
+        self.on_invalid: Callable[[str], None] = lambda _: None
+        whole = isinstance(slider.value, int)
+        self.text = (ipw.IntText if whole else ipw.FloatText)(
+            slider.value, step=getattr(slider, "step", 1), layout=TYPED
+        )
+        slider.readout = False
+        slider.observe(lambda change: self._moving or self._set(round(change["new"], 4)), "value")
+        self.text.observe(lambda change: self._moving or self._type(change["new"]), "value")
+        super().__init__([slider, self.text], layout={"align_items": "center", "max_width": WIDE["max_width"]})
+
+    @property
+    def value(self) -> float:
+        """The number; setting it extends the range of the slider and of what can be typed."""
+        return self._value
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self._least, self._most = min(self._least, value), max(self._most, value)
+        self._set(value)
+
+    def on_change(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` after each change of the value."""
+        self._watchers.append(watcher)
+
+    def limit(self, most: int, shown: int) -> None:
+        """Set the largest number that can be typed, and that of the slider; a larger value is reduced to it."""
+        self._most = most
+        value = min(self._value, most)
+        self._moving = True
+        try:
+            self.slider.max = max(shown, value)
+        finally:
+            self._moving = False
+        self._set(value)
+
+    def _set(self, value: float) -> None:
+        changed, self._value = value != self._value, value
+        self._moving = True
+        try:
+            if isinstance(self.slider, ipw.SelectionSlider):
+                if value not in self.slider.options:
+                    self.slider.options = sorted({*self.slider.options, value})
+            else:
+                self.slider.max, self.slider.min = max(self.slider.max, value), min(self.slider.min, value)
+            self.slider.value = self.text.value = value
+        finally:
+            self._moving = False
+        if changed:
+            for watcher in self._watchers:
+                watcher()
+
+    def _type(self, value: float) -> None:
+        """Take a typed number; restore the previous one if it is out of range."""
+        before = self._value
+        valid = self._least <= value <= self._most
+        self._set(value if valid else before)
+        if not valid:
+            self.on_invalid(f"{value:g} no vale: de {self._least:g} a {self._most:g}. Sigue en {before:g}.")
+
+
 class Control:
     """One setting: a widget and an HTML note beside it that explains the effect of its value.
 
     Parameters
     ----------
     widget
-        A widget with a `value`, or a `Choice`.
+        A widget with a `value`, a `Number`, or a `Choice`.
     tooltip
         Tooltip of the widget while enabled; leave empty for a `Choice`, whose buttons have their own.
     """
 
     def __init__(self, widget: Any, tooltip: str = "") -> None:
         self.widget, self._tooltip = widget, tooltip
-        if tooltip:  # a `Choice` sets those of its buttons
-            _explain(widget, tooltip)
         self.note = ipw.HTML()
+        if isinstance(widget, Number):
+            widget.on_invalid = lambda message: self.say(Note(message, CAUTION))
+        if tooltip:  # a `Choice` sets those of its buttons
+            _explain(widget.slider if isinstance(widget, Number) else widget, tooltip)
         self.row = ipw.HBox([widget, self.note], layout={"flex_flow": "row wrap", "align_items": "center"})
 
     @property
     def value(self) -> Any:
-        """The value of the setting; setting it extends the range of a slider if necessary."""
+        """The value of the setting."""
         return self.widget.value
 
     @value.setter
     def value(self, value: Any) -> None:
-        if isinstance(self.widget, ipw.SelectionSlider) and value not in self.widget.options:
-            self.widget.options = sorted({*self.widget.options, value})
-        elif isinstance(self.widget, ipw.IntSlider | ipw.FloatSlider):
-            self.widget.max = max(self.widget.max, value)
-            self.widget.min = min(self.widget.min, value)
         self.widget.value = value
 
     def on_change(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` after each change of the value."""
-        if isinstance(self.widget, Choice):
+        if isinstance(self.widget, Choice | Number):
             self.widget.on_change(watcher)
         else:
             self.widget.observe(lambda _: watcher(), "value")
@@ -111,39 +198,43 @@ class Control:
         self.widget.disabled = bool(reason)
         _explain(self.widget, reason or self._tooltip)
 
-    def say(self, note: str) -> None:
-        """Set the text of the note; HTML in it is escaped."""
-        self.note.value = f'<span class="ocensa-note">{escape(note)}</span>'
+    def say(self, note: Note) -> None:
+        """Show a note; HTML in its text is escaped."""
+        sign = "⚠ " if note.level else ""
+        self.note.value = f'<span class="ocensa-note {note.level}">{sign}{escape(note.text)}</span>'
 
 
-def slider(title: str, least: float, most: float, tooltip: str, step: float = 1) -> Control:
-    """Return a slider.
+def slider(title: str, least: float, shown: float, tooltip: str, step: float = 1, most: float | None = None) -> Control:
+    """Return a number on a linear slider.
 
     Parameters
     ----------
     title
         Label before the slider.
-    least, most
-        Minimum and maximum.
+    least, shown
+        Minimum and maximum of the slider.
     tooltip
         Tooltip while enabled.
     step
-        Increment; the slider has integer values if it is at least 1, otherwise floats.
+        Increment of the slider; the number is an integer if it is at least 1, otherwise a float.
+    most
+        Maximum that can be typed; `shown` if None.
 
     Returns
     -------
     Control
-        Around an `IntSlider` or a `FloatSlider`.
+        Around a `Number`.
     """
     kind = ipw.IntSlider if step >= 1 else ipw.FloatSlider
-    made = kind(min=least, max=most, step=step, description=title, style=LABEL, layout=WIDE)
-    return Control(made, tooltip)
+    made = kind(min=least, max=shown, step=step, value=least, description=title, style=LABEL, layout=SLIDER)
+    return Control(Number(made, least, shown if most is None else most), tooltip)
 
 
-def steps(title: str, options: Iterable[int], tooltip: str) -> Control:
-    """Return a slider over a fixed list of integers."""
-    made = ipw.SelectionSlider(options=list(options), description=title, style=LABEL, layout=WIDE)
-    return Control(made, tooltip)
+def steps(title: str, options: Sequence[int], most: int, tooltip: str) -> Control:
+    """Return a number on a slider over a list of integers; others, up to `most`, can be typed."""
+    layout = {**SLIDER, "margin": "2px"}  # that of the other sliders
+    made = ipw.SelectionSlider(options=list(options), description=title, style=LABEL, layout=layout)
+    return Control(Number(made, options[0], most), tooltip)
 
 
 def dropdown(title: str, options: Iterable[tuple[str, str]], tooltip: str) -> Control:

@@ -67,10 +67,15 @@ class History:
 
     def seconds_left(self, total_steps: int) -> float | None:
         """Return the estimated remaining seconds at the recent pace; None until progress is observed."""
+        pace = self.seconds_per_step()
+        return None if pace is None else (total_steps - self.step) * pace
+
+    def seconds_per_step(self) -> float | None:
+        """Return the recent pace, with evaluations and checkpoints included; None until progress is observed."""
         if not self._pace or self._pace[-1][1] <= self._pace[0][1]:
             return None
         (then, before), (now, after) = self._pace[0], self._pace[-1]
-        return (total_steps - after) * (now - then) / (after - before)
+        return (now - then) / (after - before)
 
     def _take(self, line: dict[str, Any]) -> None:
         if "step" not in line:

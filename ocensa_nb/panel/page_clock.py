@@ -10,7 +10,27 @@ from collections.abc import Callable
 
 import ipywidgets as ipw
 
+from ocensa_nb.errors import UserError
+
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Run the work of a widget callback and report its exceptions, which the notebook would not show.
+
+    Parameters
+    ----------
+    work
+        Function without arguments.
+    say
+        Called with the error message, in Spanish.
+    """
+    try:
+        work()
+    except UserError as error:
+        say(f"⛔ {error}")
+    except Exception as error:
+        say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
 
 
 class PageClock:

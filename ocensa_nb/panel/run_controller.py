@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
+from IPython import get_ipython
 from IPython.display import HTML, DisplayHandle, display
 
 from ocensa_nb.config import TrainConfig
@@ -19,9 +20,10 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.figures import plots
 from ocensa_nb.figures.style import PANEL_CSS
-from ocensa_nb.panel import live_view, outcome, training_process
-from ocensa_nb.panel.page_clock import PageClock
-from ocensa_nb.panel.training_process import Training
+from ocensa_nb.panel import live_view, training_process
+from ocensa_nb.panel.expected_time import ExpectedTime, stop_measuring
+from ocensa_nb.panel.page_clock import PageClock, guarded
+from ocensa_nb.panel.training_process import Training, short
 from ocensa_nb.runtime.environment import platform
 from ocensa_nb.runtime.signals import StopRequest, defer_signals
 from ocensa_nb.storage import resume
@@ -32,22 +34,13 @@ POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or 
 STOPPING = "Se detiene al terminar este paso y guarda dónde quedó…"
 
 
-def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Run the work of a widget callback and report its exceptions, which the notebook would not show.
+def print_stops_plainly() -> None:
+    """Print the message of a requested stop as plain text, not as a red error: it ends the cells, but nothing failed.
 
-    Parameters
-    ----------
-    work
-        Function without arguments.
-    say
-        Called with the error message, in Spanish.
+    For interactive use only: papermill finds a failed cell by its red error.
     """
-    try:
-        work()
-    except UserError as error:
-        say(f"⛔ {error}")
-    except Exception as error:
-        say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
+    if shell := get_ipython():
+        shell.set_custom_exc((AskedToStopError,), lambda shell, kind, error, trace, tb_offset=None: print(error))
 
 
 class Runner:
@@ -63,6 +56,8 @@ class Runner:
         Returns the recipe and the config to train.
     lock : callable
         Called with True when a training begins and with False when it ends.
+    expected : ExpectedTime
+        Predicted time of the settings; corrected by the pace of the training.
     """
 
     def __init__(
@@ -71,8 +66,9 @@ class Runner:
         root: Path,
         choose: Callable[[], tuple[str, TrainConfig]],
         lock: Callable[[bool], None],
+        expected: ExpectedTime,
     ) -> None:
-        self.notices, self.root, self._choose, self._lock = notices, root, choose, lock
+        self.notices, self.root, self._choose, self._lock, self._expected = notices, root, choose, lock, expected
         self.training: Training | None = None
         self._history: live_view.History | None = None
         self._steps = 0
@@ -151,7 +147,8 @@ class Runner:
     def _launch(self) -> Training:
         recipe, config = self._choose()
         folder = resume.resolve_run_dir(config.validate(), self.notices.fingerprint, self.root)
-        self.say(f"Preparando el entrenamiento en «{outcome.short(folder)}»…")
+        self.say(f"Preparando el entrenamiento en «{short(folder)}»…")
+        stop_measuring()  # two computations would slow each other down
         return Training(config, recipe, folder.resolve())
 
     def _stop(self) -> None:
@@ -176,6 +173,8 @@ class Runner:
     def _draw(self, sentence: str = "") -> str:
         """Return the live view; before the first step, add the last line printed by the training."""
         self._history.update()
+        if pace := self._history.seconds_per_step():
+            self._expected.show_pace(pace * self._steps)
         words = sentence if self._history.step else f"{sentence} {self.training.last_words()}"
         over = self.training.exit_code == 0
         return live_view.view(self._history, self._steps, self.training.config.epochs, words.strip(), over)
@@ -196,9 +195,9 @@ class Runner:
             run = self._outcome()
             if self._picture:
                 self._picture.update(plots.learning_curves(run))
-            self.say(f"{outcome.success(run)} Siga con las celdas de abajo.")
+            self.say(f"{training_process.success(run)} Siga con las celdas de abajo.")
         except UserError as error:
-            self.say(outcome.failure(error))
+            self.say(training_process.failure(error))
         finally:
             self._show_running(False)
 
@@ -213,11 +212,11 @@ class Runner:
         self._follow(cell, asked)
         try:
             run = self._outcome()
-            self.say(outcome.success(run))
-            cell.update(self._page(outcome.success(run)))
+            self.say(training_process.success(run))
+            cell.update(self._page(training_process.success(run)))
             return run
         except UserError as error:
-            self.say(outcome.failure(error))
+            self.say(training_process.failure(error))
             cell.update(self._page() if self._history.step else HTML())  # the error is shown below
             raise
         finally:
@@ -237,11 +236,13 @@ class Runner:
             time.sleep(POLL_SECONDS)
 
     def _outcome(self) -> Run:
-        return outcome.of(self.training, self.notices.fingerprint, self.root)
+        run = training_process.outcome(self.training, self.notices.fingerprint, self.root)
+        self._expected.note_taken(run)
+        return run
 
     def _page(self, sentence: str = "") -> HTML:
         """Return the live view with its style; on Colab styles are not shared between cells."""
         return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
 
     def _where(self) -> str:
-        return f"Entrenando en «{outcome.short(self.training.folder)}»."
+        return f"Entrenando en «{short(self.training.folder)}»."

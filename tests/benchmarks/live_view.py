@@ -34,7 +34,6 @@ def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, f
 def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
     """Train from a panel that ticks as in a page; return its seconds and the CPU share of the panel."""
     panel = widgets.control_panel(config, notices, "cpu", folder, interactive=True)
-    panel._tell()  # as on display: it measures before training starts
     started, used = time.perf_counter(), time.process_time()
     panel.runner.start.click()
     while panel.runner.training.is_running:

@@ -127,13 +127,17 @@ class Notebook:
         """Return the slider with a label."""
         return self.page.locator(".widget-slider").filter(has=self.page.get_by_text(label, exact=True))
 
+    def number(self, label: str) -> "Locator":
+        """Return the number box beside the slider with a label."""
+        return self.slider(label).locator("xpath=..").locator("input[type=number]")
+
     def note(self, label: str) -> str:
         """Return the note next to the slider with a label."""
-        return self.slider(label).locator("xpath=..").locator(".ocensa-note").inner_text()
+        return self.slider(label).locator("xpath=../..").locator(".ocensa-note").inner_text()
 
     def move(self, label: str, value: float) -> None:
-        """Set a slider by typing into its readout."""
-        self.slider(label).locator(".widget-readout").click()
+        """Set a slider by typing into its number box."""
+        self.number(label).click()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.type(str(value))
         self.page.keyboard.press("Enter")

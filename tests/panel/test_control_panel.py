@@ -7,18 +7,18 @@ import types
 from typing import ClassVar
 
 import ipywidgets as ipw
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
-from ocensa_nb.benchmark import throughput, time_prediction
+from ocensa_nb.benchmark.time_prediction import Forecast, TimeEstimate
 from ocensa_nb.config import RECIPES
-from ocensa_nb.encoders import loading
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.notebook import session
 from ocensa_nb.panel import control_panel as widgets
-from ocensa_nb.panel import run_controller
+from ocensa_nb.panel import run_controller, training_process
 from ocensa_nb.panel.page_clock import PageClock
 from ocensa_nb.panel.training_process import Training
 from ocensa_nb.runtime import precision
@@ -29,16 +29,13 @@ from ocensa_nb.storage.run_folder import Run
 SECONDS = 120
 
 
-@pytest.fixture(scope="module")
-def prices(config, notices):
-    """Return the measured throughput, once for the module."""
-    shape = loading.architecture("tiny", loading.load_tokenizer("tiny", notices.texts))
-    return throughput.measure(shape, "fp32", config, notices)
-
-
 @pytest.fixture(autouse=True)
-def priced(monkeypatch, prices):
-    monkeypatch.setattr(throughput, "measure", lambda *_: prices)
+def measured(monkeypatch):
+    """Replace the measurements by a time that depends on two settings; all of it is known."""
+    seconds = {"expected": lambda _, config: TimeEstimate(600 * config.epochs / (1 + config.freeze_layers), 0.1)}
+    known = {"is_measured": lambda *_: True, "measured_seconds": lambda *_: 2.0}
+    for name, answer in (seconds | known).items():
+        monkeypatch.setattr(Forecast, name, answer)
 
 
 @pytest.fixture
@@ -72,6 +69,15 @@ def tick_until(happened, *panels):
         for panel in panels:
             panel.runner.clock.tick()
         time.sleep(0.05)
+
+
+def ended(run, tmp_path, code):
+    """Return the training of a run as if its process had ended with an exit code."""
+    training = object.__new__(Training)
+    training.config, training.folder, training._log = run.config, run.path, tmp_path / "log.txt"
+    training._log.write_text("última línea\n", encoding="utf-8")
+    training._process = types.SimpleNamespace(poll=lambda: code)
+    return training
 
 
 class Output:
@@ -139,15 +145,15 @@ def test_control_change_updates_notes_expected_time_and_command(panel):
     assert "batch efectivo: 32" in note(panel, "gradient_accumulation_steps")
     move(panel, "gradient_accumulation_steps", 4)
     assert "batch efectivo: 128" in note(panel, "gradient_accumulation_steps")
-    before = note(panel, "freeze_layers"), panel._expected.value
+    before = note(panel, "freeze_layers"), panel.expected.html
     move(panel, "freeze_layers", 4)
     assert note(panel, "freeze_layers") != before[0]
-    assert panel._expected.value != before[1]
+    assert panel.expected.html != before[1]
     move(panel, "max_length", 16)
     assert f"se corta el {100 * panel._forecast.cut_share('tiny', 16):.1f} %" in note(panel, "max_length")
-    assert "Tiempo previsto" in panel._expected.value
-    assert "baseline" in panel._expected.value
-    assert "±" in panel._expected.value
+    assert "Tiempo previsto" in panel.expected.html
+    assert "baseline" in panel.expected.html
+    assert "±" in panel.expected.html
     assert "--freeze-layers" not in panel.repeat()  # 4 is the value of the recipe
     assert "--max-length 16" in panel.repeat()
 
@@ -173,11 +179,10 @@ def test_unavailable_precisions_on_t4_are_bf16_and_tf32_and_on_ampere_none(monke
     assert precision.unavailable(torch.device("cuda")) == {}
 
 
-def test_encoder_change_updates_layer_limit_and_notes_the_download(panel, monkeypatch):
-    monkeypatch.setattr(throughput, "measure", lambda *_: throughput.Throughput(np.ones(3), np.ones(3), 1.0, 0.1, 1.0))
+def test_encoder_change_updates_layer_limit_and_notes_the_download(panel):
     move(panel, "freeze_layers", 4)
     move(panel, "model", "beto")
-    assert panel.controls["freeze_layers"].widget.max == 12
+    assert panel.controls["freeze_layers"].widget.slider.max == 12
     assert "se descarga al entrenar" in note(panel, "model")
     assert "contados con minilm" in note(panel, "max_length")
     move(panel, "freeze_layers", 11)
@@ -186,23 +191,47 @@ def test_encoder_change_updates_layer_limit_and_notes_the_download(panel, monkey
 
 
 def test_recipe_choice_sets_every_control_and_reset_restores_the_config(panel, config):
+    assert panel.recipe_choice.value == "cpu (modificada)"  # the config of the tests differs from its recipe
     panel.recipe_choice.widget.value = "baseline"
     assert panel.config.to_dict() == configure("baseline", {"model": "tiny", "data": config.data}).to_dict()
     assert panel.controls["padding"].value == "max_length"
     assert {value for _, value in panel.recipe_choice.widget.options} == set(RECIPES)
     panel.reset.click()
     assert (panel.config, panel.recipe) == (config, "cpu")
+    assert panel.recipe_choice.value == "cpu (modificada)"
+
+
+def test_recipe_is_shown_as_modified_until_the_values_are_its_own_again(panel):
+    panel.recipe_choice.widget.value = "cpu"  # the recipe can be chosen while its modified version is
     assert panel.recipe_choice.value == "cpu"
+    assert panel.config.epochs == RECIPES["cpu"]["epochs"]
+    move(panel, "epochs", 7)
+    assert panel.recipe_choice.value == "cpu (modificada)"
+    assert panel.config.epochs == 7
+    assert panel.recipe == "cpu"
+    move(panel, "epochs", RECIPES["cpu"]["epochs"])
+    assert panel.recipe_choice.value == "cpu"
+    assert [name for name in panel.recipe_choice.widget.options if "modificada" in name[0]] == []
+    move(panel, "model", "minilm")  # no recipe sets the encoder
+    assert panel.recipe_choice.value == "cpu"
+
+
+def test_widgets_call_the_number_format_so_and_never_precision(panel):
+    titles = [part.value for part in panel.box.children if isinstance(part, ipw.HTML)]
+    label = panel.controls["precision"].widget.children[0].value
+    assert any("Codificador y formato numérico" in title for title in titles)
+    assert "Formato numérico" in label
+    assert not any("recisión" in text for text in (*titles, label))
 
 
 def test_error_in_a_control_is_shown_in_the_panel(panel, monkeypatch):
     def fail(*_):
         raise UserError("la frase")
 
-    monkeypatch.setattr(time_prediction.Forecast, "expected", fail)
+    monkeypatch.setattr(Forecast, "expected", fail)
     move(panel, "epochs", 3)
     assert "⛔ la frase" in panel.runner._status.value
-    monkeypatch.setattr(time_prediction.Forecast, "expected", lambda *_: 1 / 0)
+    monkeypatch.setattr(Forecast, "expected", lambda *_: 1 / 0)
     move(panel, "epochs", 4)
     assert "Error inesperado" in panel.runner._status.value
 
@@ -223,16 +252,17 @@ def test_training_is_started_stopped_resumed_and_found_by_a_new_panel(config, no
 
     panel.runner.start.click()
     assert threading.enumerate() == threads  # updates from a thread would not reach Colab's page
-    assert all(
-        control.widget.disabled for control in panel.controls.values() if not isinstance(control.widget, ipw.Box)
-    )
+    parts = [
+        p for c in panel.controls.values() for p in (c.widget.children if isinstance(c.widget, ipw.Box) else [c.widget])
+    ]
+    assert all(part.disabled for part in parts if part.has_trait("disabled"))
     tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), panel)
     panel.runner.stop.click()
     tick_until(lambda: not panel.runner.start.disabled, panel)
     assert "Detenido" in panel.runner._status.value
     assert panel.runner.start.description == "Continuar"
     assert panel.runner.training.was_asked_to_stop
-    assert not panel.controls["epochs"].widget.disabled
+    assert not panel.controls["epochs"].widget.text.disabled
 
     panel.runner.start.click()
     tick_until(lambda: not panel.runner.start.disabled, panel)
@@ -254,6 +284,8 @@ def test_run_cell_without_training_trains_with_the_config_of_the_panel(panel, tm
     assert "✅ Listo" in cell.shown[-1]
     assert "10 de 10" in cell.shown[-1]
     assert "✅ Listo" in panel.runner._status.value
+    assert "<b>Tardó" in panel.expected.html
+    assert "Tiempo previsto: 5.0 min ± 10 %" in panel.expected.html
     assert not panel.runner.start.disabled
     assert panel.run().path == run.path  # no training when run again
     move(panel, "label_smoothing", 0.1)
@@ -385,7 +417,7 @@ def test_recipe_choice_keeps_data_heads_and_split_settings(config, notices, tmp_
     assert {name: getattr(panel.config, name) for name in kept} == {name: getattr(own, name) for name in kept}
     assert panel.config.max_length == RECIPES["baseline"]["max_length"]
     assert "no está" in note(panel, "model")
-    assert "se sabrá" in panel._expected.value
+    assert "se sabrá" in panel.expected.html
     assert "--heads causa 1.0" in panel._repeat.value
 
 
@@ -412,6 +444,31 @@ def test_killed_training_is_reported_in_the_status(config, notices, tmp_path):
     panel.runner.training._process.kill()
     tick_until(lambda: not panel.runner.start.disabled, panel)
     assert "terminó de golpe" in panel.runner._status.value
+
+
+@pytest.mark.parametrize("code", [0, 143, -signal.SIGTERM, -signal.SIGSEGV])
+def test_finished_run_is_a_success_whatever_the_exit_code(run, notices, tmp_path, code):
+    training = ended(run, tmp_path, code)
+    assert training_process.outcome(training, notices.fingerprint).path == run.path
+
+
+@pytest.mark.parametrize(("code", "message"), [(143, "Detenido antes"), (-9, "terminó de golpe"), (1, "última línea")])
+def test_unfinished_run_is_reported_by_the_exit_code(run, notices, tmp_path, code, message):
+    training = ended(run, tmp_path, code)
+    training.folder = tmp_path / "missing"
+    with pytest.raises(UserError, match=message):
+        training_process.outcome(training, notices.fingerprint, tmp_path)
+
+
+def test_requested_stop_in_a_cell_prints_its_message_plainly_and_fails_the_cell(monkeypatch, capsys):
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    monkeypatch.setattr(run_controller, "get_ipython", lambda: shell)
+    run_controller.print_stops_plainly()
+    shell.user_ns |= {"AskedToStopError": AskedToStopError, "UserError": UserError}
+    assert not shell.run_cell("raise AskedToStopError('Detenido.', 2)").success
+    assert capsys.readouterr().out == "Detenido.\n"
+    assert not shell.run_cell("raise UserError('Falta la columna.')").success
+    assert "⛔ Falta la columna." in capsys.readouterr().out
 
 
 def test_training_process_reports_state_exit_code_and_last_output(config, tmp_path):

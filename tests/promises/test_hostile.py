@@ -408,7 +408,7 @@ def test_html_in_labels_and_paths_is_escaped_in_the_panel(config, notices, tmp_p
     panel = widgets.control_panel(
         config, dataclasses.replace(notices, classes=classes), "cpu", tmp_path, interactive=True
     )
-    panel._show_repeat()
+    panel._tell(measuring=False)
     panel.runner.say(evil)
     shown = [widget for widget in ipw.Widget.widgets.values() if isinstance(widget, ipw.HTML)]
     page = Dangers("".join(widget.value for widget in shown))
