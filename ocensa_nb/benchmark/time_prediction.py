@@ -126,7 +126,7 @@ class Forecast:
 
     def is_measured(self, config: TrainConfig) -> bool:
         """Return whether `expected` answers at once, after `measure`."""
-        return self._key(config) in self._measured and self._structure(config) in self._counted
+        return self._key(config) in self._measured and _structure(config) in self._counted
 
     def measure(
         self,
@@ -239,7 +239,7 @@ class Forecast:
 
     def _flops(self, config: TrainConfig, kind: str) -> flops.PassFlops:
         """Return the work of a pass with the layers and inputs of a config: `training`, `scoring` or `frozen`."""
-        key = self._structure(config)
+        key = _structure(config)
         if key not in self._counted:
             encoder, k = self.encoder(config.model), config.freeze_layers
             model = step.classifier(config, self.notices, loading.untrained(encoder.shape, "meta")).to("meta")
@@ -256,13 +256,13 @@ class Forecast:
             self._counted[key] = found
         return self._counted[key][kind]
 
-    @staticmethod
-    def _structure(config: TrainConfig) -> tuple[str, int, bool, bool]:
-        """Return what the FLOPs of a pass depend on."""
-        return config.model, config.freeze_layers, config.cls_only, _cached(config)
-
     def _key(self, config: TrainConfig) -> tuple[str, str]:
         return config.model, resolve_precision(config.precision, environment.device())
+
+
+def _structure(config: TrainConfig) -> tuple[str, int, bool, bool]:
+    """Return what the FLOPs of a pass depend on."""
+    return config.model, config.freeze_layers, config.cls_only, _cached(config)
 
 
 def _cached(config: TrainConfig) -> bool:
