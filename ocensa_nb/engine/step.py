@@ -208,7 +208,7 @@ def build(
     if config.used_vocabulary and not config.freeze_layers:
         table = used_vocabulary.narrow(model.encoder, table)
     if config.cls_only and not model.shorten(*to_device(table.sample(), device)):
-        logger.warning("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.")
+        logger.warning("Este codificador no permite calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_trunk and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, cache)
     class_weights = {

@@ -134,7 +134,7 @@ def test_build_without_disk_space_keeps_features_in_memory_and_reports_it(tmp_pa
     model = classifier("bert")
     freeze(model, 2)
     assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
-    assert "no hay sitio en disco" in capsys.readouterr().out
+    assert "no hay espacio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -146,7 +146,7 @@ def test_build_on_disk_that_fills_up_leaves_no_files(tmp_path, monkeypatch, caps
     model = classifier("bert")
     freeze(model, 2)
     assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
-    assert "no hay sitio en disco" in capsys.readouterr().out
+    assert "no hay espacio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -184,4 +184,4 @@ def test_build_for_encoder_that_cannot_be_split_returns_the_token_table(monkeypa
     model = classifier("bert")
     monkeypatch.setattr(model, "frozen_forward", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
     assert frozen_features.build(model, TABLE, 1, "fp32") is TABLE
-    assert "no deja separar" in capsys.readouterr().out
+    assert "no permite separar" in capsys.readouterr().out
