@@ -220,7 +220,7 @@ def test_fit_that_lost_its_lock_stops_and_writes_nothing_more(config, notices, t
 
     calls, left = [], {}
     monkeypatch.setattr(signals.StopRequest, "check", check)
-    with pytest.raises(UserError, match="ya no escribe nada"):
+    with pytest.raises(UserError, match="no escribe nada más"):
         train.fit(config.replace(out=str(tmp_path / "run")), notices)
     assert content() == left
     assert Holder.parse((tmp_path / "run" / HEARTBEAT).read_text()).host == "otro"
