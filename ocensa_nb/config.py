@@ -107,8 +107,8 @@ class TrainConfig:
     val_size: Annotated[float, Doc("fracción de las filas para validación")] = 0.1
     test_size: Annotated[float, Doc("fracción de las filas para prueba")] = 0.1
     seed: Annotated[int, Doc("semilla de todo lo aleatorio")] = 42
-    resume: Annotated[str, Doc("auto (continúa una corrida igual interrumpida) o never (empieza otra)")] = "auto"
-    checkpoint_minutes: Annotated[float, Doc("minutos entre puntos de control; además, uno por época")] = 5.0
+    resume: Annotated[str, Doc("auto (continúa una corrida igual que se interrumpió) o never (empieza otra)")] = "auto"
+    checkpoint_minutes: Annotated[float, Doc("minutos entre checkpoints; además, uno por época")] = 5.0
 
     def __post_init__(self) -> None:
         """Convert integers in float fields: 0 and 0.0 are the same setting and must have the same fingerprint."""
@@ -197,10 +197,10 @@ class TrainConfig:
             raise UserError("heads está vacío: indique al menos una etiqueta que aprender, p. ej. {'causa': 1.0}.")
         for head, weight in self.heads.items():
             if not isinstance(head, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", head):
-                raise UserError(f"heads: «{head}» no vale como etiqueta; use minúsculas sin acentos, dígitos y _.")
+                raise UserError(f"heads: «{head}» no sirve de etiqueta; use minúsculas sin acentos, dígitos y _.")
             if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < _ENDLESS:
                 raise UserError(
-                    f"heads: el peso de «{head}» es {clipped(weight)}; debe ser un número mayor que 0 y menos de "
+                    f"heads: el peso de «{head}» es {clipped(weight)}; debe ser un número mayor que 0 y menor que "
                     f"{_ENDLESS:g}."
                 )
 

@@ -54,7 +54,7 @@ def plain_path(value: str | Path) -> Path:
     try:
         Path(value).exists()  # raises for a name that is too long
     except OSError as error:
-        raise UserError(f"La ruta «{str(value)[:80]}…» no vale: {reason(error)}.") from error
+        raise UserError(f"La ruta «{str(value)[:80]}…» no es válida: {reason(error)}.") from error
     return Path(value)
 
 

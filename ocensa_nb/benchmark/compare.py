@@ -114,7 +114,7 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
         "memoria (GiB)": lambda m: f"{m['peak_memory'] / 2**30:.2f}",
         "entrenables (M)": lambda m: f"{m['trainable_parameters'] / 1e6:.1f}",
         "relleno": lambda m: f"{m['padded_share']:.0%}",
-        "uso del equipo": lambda m: f"{m['utilisation']:.0%}",
+        "uso de la máquina": lambda m: f"{m['utilisation']:.0%}",
         "15 épocas": lambda m: duration(m["run_seconds"]),
         "tres modelos": lambda m: duration(m["models_seconds"]),
     }
@@ -126,14 +126,13 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
     said = [f"{m['title']}. {m['verdict']}" for m in results["alone"]]
     best = results["ladder"][-1]
     loading = max(m["loading_share"] for m in results["ladder"])
-    gpu = (
-        "medido en esta GPU" if results["device"] == "cuda" else "aquí no hay: ábralo en Colab con una T4 y mídalo allí"
-    )
+    gpu = "medido en esta GPU" if results["device"] == "cuda" else "aquí no hay GPU: mídalo en Colab con una T4"
     return [
         *said,
-        f"GPU en la nube (la guía: 5 a 10 veces). Se mide la máquina en la que esto corre; {gpu}.",
-        f"DataLoader con workers. Preparar un batch es como mucho el {loading:.2%} de un paso: más no podrían ahorrar.",
-        "Menos épocas y parada anticipada (la guía: cerca de 40 %). Ahorran épocas enteras, no segundos por paso; lo "
+        f"GPU en la nube (la guía: 5 a 10 veces). Se mide la máquina en uso; {gpu}.",
+        "DataLoader con varios procesos (workers). Preparar un batch toma como mucho el "
+        f"{loading:.2%} de un paso: no pueden ahorrar más que eso.",
+        "Menos épocas y parada anticipada (la guía: cerca del 40 %). Ahorran épocas enteras, no segundos por paso; lo "
         "que cuestan lo dice el F1 de validación de su corrida.",
         f"Todo junto. {best['speedup']:.0f} veces el punto de partida por paso ({best['speedup_min']:.0f} a "
         f"{best['speedup_max']:.0f}): 15 épocas en {duration(best['run_seconds'])} en lugar de "

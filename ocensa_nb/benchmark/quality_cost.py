@@ -155,7 +155,7 @@ def _train(config: TrainConfig, notices: Notices) -> list[tuple[float, float]]:
         try:
             run = fit(config.replace(out=str(Path(folder) / "run")), notices, keep_trunk=False)
         except AskedToStopError as error:  # the temporary folder and its checkpoint are deleted
-            said = "Detenido. Estos entrenamientos no se continúan: lo medido antes queda."
+            said = "Detenido. Estos entrenamientos no se pueden continuar; lo ya medido se conserva."
             raise AskedToStopError(said, error.signal) from None
         lines = [line for line in run.history() if "step" not in line]
         seconds = run.metadata["seconds"]["trunk"] + np.cumsum([line["seconds"] for line in lines])

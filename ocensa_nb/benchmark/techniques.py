@@ -150,7 +150,7 @@ def individual(setting: Setting, batch_size: int) -> list[Technique]:
             EXACT,
             {"batch_size": micro, "gradient_accumulation_steps": batch_size // micro},
         ),
-        Technique("smaller_model", "Un codificador de la mitad de capas", TRADE, half=True, claim=(2.0, 3.0)),
+        Technique("smaller_model", "Un codificador con la mitad de las capas", TRADE, half=True, claim=(2.0, 3.0)),
     ]
 
 

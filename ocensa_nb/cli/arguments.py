@@ -198,7 +198,7 @@ def _scalar(flag: str, kind: Any, word: str) -> Any:
         return word
     if kind is bool:
         if word.lower() not in ("true", "false"):
-            raise BadArgumentsError(f"{flag}: «{clipped(word)}» no vale; escriba True o False.")
+            raise BadArgumentsError(f"{flag}: «{clipped(word)}» no es válido; escriba True o False.")
         return word.lower() == "true"
     try:
         return kind(word)

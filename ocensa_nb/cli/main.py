@@ -32,7 +32,7 @@ JSON = Option("json", str, "archivo nuevo para el resultado en JSON; - = en la p
 RECIPE = Option(
     "recipe",
     str,
-    f"receta: auto (según el equipo), {', '.join(RECIPES)}; los demás parámetros tienen prioridad sobre ella",
+    f"receta: auto (según la máquina), {', '.join(RECIPES)}; los demás parámetros tienen prioridad sobre ella",
     "auto",
 )
 

@@ -49,7 +49,8 @@ def publish(repository: str, version: str = "", root: Path = ROOT) -> tuple[str,
     """
     if not (root / "notebooks").is_dir() or not (root / "pyproject.toml").exists():
         raise UserError(
-            f"publish es para quien mantiene el proyecto, y «{root}» no es una copia entera: no tiene notebooks."
+            f"publish es para quien mantiene el proyecto, y «{root}» no es una copia completa: le falta notebooks/ o "
+            "pyproject.toml."
         )
     address = check_address(repository)
     ref = find_ref(version, root) if address else ""
@@ -57,8 +58,8 @@ def publish(repository: str, version: str = "", root: Path = ROOT) -> tuple[str,
     changed = {path: text for path, text in texts.items() if path.read_text(encoding="utf-8") != text}
     if changed and ref.startswith(TAG) and _git(root, "rev-parse", "-q", "--verify", ref):
         raise UserError(
-            f"El tag «{ref.removeprefix(TAG)}» ya existe, y sus cuadernos no llevan esta dirección. Elija otro, que se "
-            "crea después de publish, o deje version vacío."
+            f"El tag «{ref.removeprefix(TAG)}» ya existe, y sus cuadernos no llevan esta dirección. Elija otro tag, "
+            "que se crea después de publish, o deje version vacío."
         )
     for path, text in changed.items():
         write_text(path, text)
@@ -115,12 +116,12 @@ def find_ref(version: str, root: Path) -> str:
     if not version:
         if _git(root, "status", "--porcelain", "--", *CLONED):
             raise UserError(
-                f"Hay cambios sin commit en {', '.join(CLONED)}: los cuadernos clonarían otra cosa. Haga commit, o dé "
-                "un tag en version."
+                f"Hay cambios sin commit en {', '.join(CLONED)}: los cuadernos clonarían otra versión. Haga commit, o "
+                "indique un tag en version."
             )
         if commit := _git(root, "log", "-1", "--format=%H", "--", *CLONED):
             return commit
-        raise UserError(f"«{root}» no es un repositorio de git con commits. Dé en version un tag.")
+        raise UserError(f"«{root}» no es un repositorio de git con commits. Indique un tag en version.")
     known = _git(root, "rev-parse", "-q", "--verify", f"{version}^{{commit}}")
     if re.fullmatch("[0-9a-f]{40}", version):
         if known:
@@ -130,8 +131,8 @@ def find_ref(version: str, root: Path) -> str:
         raise UserError(f"version = «{version}»: se espera un tag (p. ej. v0.1.0) o los 40 dígitos de un commit.")
     if known and not _git(root, "rev-parse", "-q", "--verify", TAG + version):
         raise UserError(
-            f"version = «{version}»: es una rama o un commit abreviado, y no fija lo que se clona. Dé un tag o los 40 "
-            f"dígitos del commit ({known})."
+            f"version = «{version}»: es una rama o un commit abreviado, y no fija lo que se clona. Indique un tag o "
+            f"los 40 dígitos del commit ({known})."
         )
     return TAG + version
 

@@ -17,7 +17,7 @@ from ocensa_nb.paths import free_path
 
 logger = logging.getLogger(__name__)
 
-Out = Annotated[str, Doc("dónde se escribe; no se sobrescribe nada")]
+Out = Annotated[str, Doc("dónde se escribe el resultado; no se sobrescribe nada")]
 Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
 MOST_ROWS = 5_000_000  # all rows are in memory at once
 RunFolder = Annotated[str, Doc("carpeta de una corrida terminada")]
@@ -128,7 +128,7 @@ def compare(
     epochs: Annotated[int, Doc("épocas de cada uno; 0 = las de la receta cpu")] = 0,
     seeds: Annotated[int, Doc("semillas de cada uno; con 3 ya se ve la dispersión")] = 3,
 ) -> dict[str, Any]:
-    """Medir cuánto gana cada optimización en este equipo y con sus datos: por separado y acumuladas."""
+    """Medir cuánto gana cada optimización en esta máquina y con sus datos: por separado y acumuladas."""
     from ocensa_nb.benchmark import compare as comparison
     from ocensa_nb.benchmark import quality_cost as trainings
     from ocensa_nb.benchmark import time_to_target
@@ -140,7 +140,7 @@ def compare(
     config = TrainConfig(data=data, model=model)
     results = comparison.compare(config, steps)
     logger.info(comparison.table(results).to_string(index=False))
-    logger.info("\nCada técnica sola:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
+    logger.info("\nCada técnica por separado:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
     logger.info("\n".join(comparison.summaries(results)))
     try:
         if quality:
@@ -154,7 +154,7 @@ def compare(
 
 
 def suite(out: Out) -> dict[str, Any]:
-    """Ejecutar los cuadernos 01 a 04 sin pantalla, con el modelo y los datos incluidos."""
+    """Ejecutar los cuadernos 01 a 04 de forma automática, con el modelo y los datos incluidos."""
     from ocensa_nb.notebook import headless
 
     results = headless.suite(out)

@@ -58,12 +58,11 @@ def split_rows(
         side_of_group[groups[~np.isin(y, trained)]] = "train"
     sides = side_of_group[groups]
     split = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
-    for name, rows in split.items():
-        if len(rows) == 0:
-            raise UserError(
-                f"Textos distintos: {len(first)}. No alcanzan para entrenar, validar y probar: el lado «{name}» queda "
-                "vacío. Hacen falta más avisos, o textos menos repetidos."
-            )
+    if not all(map(len, split.values())):
+        raise UserError(
+            f"Textos distintos: {len(first)}. No alcanzan para separar entrenamiento, validación y prueba. Hacen falta "
+            "más avisos, o textos menos repetidos."
+        )
     return split
 
 

@@ -134,7 +134,7 @@ def _settings(evidence: Mapping[str, float], noise: Mapping[str, float]) -> tupl
     for name, given in (("evidence", evidence), ("noise", noise)):
         for head, value in given.items():
             if head not in COLUMNS:
-                raise ValueError(f"{name}: no existe la cabeza {head!r}; use {', '.join(COLUMNS)}.")
+                raise ValueError(f"{name}: no existe la etiqueta {head!r}; use {', '.join(COLUMNS)}.")
             if name == "evidence" and not 0 <= value <= 1:
                 raise ValueError(f"evidence[{head!r}] = {value}: debe estar entre 0 y 1.")
             if name == "noise" and not 0 <= value < 1 / 3:

@@ -69,7 +69,7 @@ CATALOGUE = {
         vocabulary=119_547,
     ),
     "minilm": Entry(
-        "sentence-transformers/all-MiniLM-L6-v2", "MiniLM: inglés, 6 capas, 22 M; incluido, sin red", spanish=False
+        "sentence-transformers/all-MiniLM-L6-v2", "MiniLM: inglés, 6 capas, 22 M; viene incluido", spanish=False
     ),
     "tiny": Entry("", "minúsculo y con pesos al azar: solo para pruebas", spanish=False),
     "beto-random": Entry("", "la forma de BETO con pesos al azar: solo para medir tiempos", spanish=False),
@@ -81,10 +81,10 @@ def vocabulary_note(name: str) -> str:
     about = CATALOGUE[name].about if name in CATALOGUE else "fuera del catálogo"
     if name in CATALOGUE and not CATALOGUE[name].spanish:
         return (
-            f"Contado con el vocabulario de {name} ({about}), que no se hizo para el español y parte sus palabras en "
-            "más trozos: con BETO los mismos avisos ocupan menos tokens."
+            f"Contado con el vocabulario de {name} ({about}), que no se hizo para el español y divide sus palabras "
+            "en más partes: con BETO los mismos avisos ocupan menos tokens."
         )
-    other = "" if name.startswith("beto") else " El de BETO puede partirlos de otro modo."
+    other = "" if name.startswith("beto") else " El de BETO puede dividir los textos de otro modo."
     return f"Contado con el vocabulario de {name} ({about}).{other}"
 
 
@@ -152,7 +152,7 @@ def architecture(name: str, tokenizer: "PreTrainedTokenizerBase | None" = None) 
     if name not in BUILT_HERE and is_here(name):
         return _load(AutoConfig.from_pretrained, name)
     if name not in CATALOGUE:
-        raise UserError(f"El codificador «{name}» no está en este equipo: lo que cuesta se sabrá al descargarlo.")
+        raise UserError(f"El codificador «{name}» no está en esta máquina: lo que cuesta se sabrá al descargarlo.")
     return AutoConfig.for_model(CATALOGUE[name].family, vocab_size=CATALOGUE[name].vocabulary)
 
 
@@ -292,11 +292,11 @@ def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
     if isinstance(found, list):
         return found
     if isinstance(found, HFValidationError | RepositoryNotFoundError):
-        raise UserError(unknown("El codificador", name, CATALOGUE) + " También vale una carpeta o un id del hub.")
+        raise UserError(unknown("El codificador", name, CATALOGUE) + " También puede ser una carpeta o un id del hub.")
     nature = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
     if weights := _cached_weights(hub_id):
-        nature = f": la copia de este equipo está incompleta: {missing_file(weights.parent)}. Lo que falta"
-    failure = "no se llega a huggingface.co. Use"
+        nature = f": la copia de esta máquina está incompleta: {missing_file(weights.parent)}. Lo que falta"
+    failure = "no hay conexión con huggingface.co. Use"
     if isinstance(found, HfHubHTTPError):
         failure = (
             f"huggingface.co responde con un error (HTTP {found.response.status_code}). Inténtelo más tarde, o use"

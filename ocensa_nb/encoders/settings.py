@@ -40,7 +40,7 @@ def check_settings(folder: Path) -> None:
     if (folder / ADAPTER).exists():
         raise UserError(
             f"La carpeta «{folder}» tiene un adaptador ({ADAPTER}), que se carga con otro paquete y puede traer pesos "
-            "de otro sitio. Fusiónelo con su modelo (merge_and_unload) y guárdelo otra vez."
+            "de otro lugar. Fusiónelo con su modelo (merge_and_unload) y guárdelo otra vez."
         )
     _check(folder / CONFIG)
     if (folder / TOKENIZER).exists():

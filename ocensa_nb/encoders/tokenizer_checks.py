@@ -89,7 +89,7 @@ def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizer
     shown = range(SHOWN_LETTERS, LONGEST_SHOWN + 1)
     counts = Counter(word for text in sample for word in text.split() if len(word) in shown and word.isalpha())
     words = [f"{word} → {_pieces(word, tokenizer)}" for word, _ in counts.most_common(SHOWN_WORDS)]
-    return f"Tokens desconocidos: {100 * share:.1f} %. Cómo se parten las palabras más frecuentes: {'; '.join(words)}."
+    return f"Tokens desconocidos: {100 * share:.1f} %. Cómo se dividen las palabras más frecuentes: {'; '.join(words)}."
 
 
 def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -103,7 +103,7 @@ def build(
     shape = (int(offsets[-1]), model.encoder.config.hidden_size)
     size = shape[0] * shape[1] * dtype.itemsize
     if not _can_accept_features_from(model, tokens, k):
-        logger.warning("Este codificador no deja separar sus capas congeladas: se calculan en cada paso.")
+        logger.warning("Este codificador no permite separar sus capas congeladas: se calculan en cada paso.")
         return tokens
 
     array = None
@@ -128,7 +128,7 @@ def build(
                 f"{' ni en disco' if folder else ''}: se calculan en cada paso."
             )
             return tokens
-        reason = ": no hay sitio en disco para guardarlas" if folder else ""
+        reason = ": no hay espacio en disco para guardarlas" if folder else ""
         logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.")
         array = np.empty(shape, stored)
         compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))

@@ -139,7 +139,7 @@ def memory_note(
 
 def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: bool) -> str:
     """Return, in Spanish, what a training takes of so many bytes and, if it does not fit, what to change."""
-    whole = f"de los {memory / GIB:.1f} GiB {'libres en este equipo' if on_cpu else 'de la GPU'}"
+    whole = f"de los {memory / GIB:.1f} GiB {'libres en esta máquina' if on_cpu else 'de la GPU'}"
     found = f"Memoria del entrenamiento: hasta {needed}, {whole}."
     if needed.fits(memory):
         return found
@@ -149,7 +149,8 @@ def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: b
     size = next((size for size in sizes if fixed + size * per_row <= USABLE * memory), None)
     if size is None:
         return (
-            f"⚠️ {found} No cabe ni aviso por aviso: congele capas (freeze_layers) o elija un codificador más pequeño."
+            f"⚠️ {found} No cabe ni con un aviso a la vez: congele capas (freeze_layers) o elija un codificador más "
+            "pequeño."
         )
     steps = -(-config.effective_batch_size // size)
     smaller = f"batch_size = {size} y gradient_accumulation_steps = {steps}"

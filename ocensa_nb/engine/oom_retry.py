@@ -20,7 +20,7 @@ SMALLER = (
     "Use un max_length menor, congele más capas (freeze_layers), elija un codificador más pequeño, o cierre otros "
     "programas."
 )
-CLOSE = "Cierre otros programas o cuadernos que usen la misma memoria, o use un equipo con más."
+CLOSE = "Cierre otros programas o cuadernos que usen memoria, o use una máquina con más memoria."
 
 
 class MicroBatches:
@@ -53,7 +53,7 @@ class MicroBatches:
                     raise
             largest = max(len(piece["inputs"]) for piece in self._cut(micro_batches))
             if largest == 1:
-                raise UserError(f"No hay memoria ni para un aviso a la vez. {SMALLER}")
+                raise UserError(f"No hay memoria ni siquiera para un aviso a la vez. {SMALLER}")
             self.pieces *= 2
             model.zero_grad(set_to_none=True)
             release()
@@ -88,7 +88,7 @@ class Pieces:
             if self._fits(part):
                 done += len(part)
             elif len(part) == 1:
-                raise UserError(f"No hay memoria ni para un aviso a la vez. {CLOSE}")
+                raise UserError(f"No hay memoria ni siquiera para un aviso a la vez. {CLOSE}")
             else:
                 self._most = len(part) // 2
                 release()

@@ -222,7 +222,7 @@ def build(
     with explained(frozen_features.SAMPLE):
         shortened = config.cls_only and model.shorten(*to_device(table.sample(), device))
     if config.cls_only and not shortened:
-        logger.warning("Este codificador no deja calcular la última capa solo para [CLS]: se calcula entera.")
+        logger.warning("Este codificador no permite calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_trunk and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, cache)
     block_attention = Fast.BLOCK_ATTENTION in fast and device.type == "cpu" and not config.compile

@@ -217,8 +217,8 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
     if not data and not plain_path(trained_on).exists():
         raise UserError(
-            f"No está aquí «{trained_on}», el archivo con que se entrenó «{run.path}». Dé el mismo archivo con {how}: "
-            "se reconoce por su contenido, se llame como se llame, y se evalúan solo sus filas de prueba."
+            f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». Indique el mismo archivo con "
+            f"{how}: se reconoce por su contenido, aunque tenga otro nombre, y se evalúan solo sus filas de prueba."
         )
     recorded = run.metadata["data"]["columns"]
     frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields, recorded)
@@ -234,7 +234,7 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
         return dataclasses.replace(found, left_out=left_out, unknown=unknown)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
-        f"Recupere el archivo de entonces, o dé otro archivo etiquetado con {how}."
+        f"Recupere el archivo original, o indique otro archivo etiquetado con {how}."
     )
 
 

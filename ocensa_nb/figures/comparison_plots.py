@@ -74,7 +74,7 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
         before, after = (f"{m['seconds_per_step']:.3g} s" for m in (found[0], last))
         reading = f"Todas juntas: un paso tarda {after} en lugar de {before}."
     else:
-        axes.set_title("Cada técnica sola")
+        axes.set_title("Cada técnica por separado")
         reading = f"La que más gana por sí sola: {last['title']}, {last['speedup']:.1f} veces."
     read_as(figure, reading)
     return figure

@@ -198,7 +198,7 @@ def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
     taken = int(mistakes.argmax())
     return (
         f"Con {ENOUGH_ROWS} avisos o más, la menos reconocida: «{_short(names[worst])}», {100 * recall[worst]:.0f} % "
-        f"de {sizes[worst]:,}; se toma sobre todo por «{_short(names[taken])}» ({mistakes[taken]:,})."
+        f"de {sizes[worst]:,}; se confunde sobre todo con «{_short(names[taken])}» ({mistakes[taken]:,})."
     )
 
 

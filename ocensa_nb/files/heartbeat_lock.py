@@ -109,8 +109,8 @@ class HeartbeatLock:
         if not self._released.is_set() and not self._is_ours():
             raise UserError(
                 f"Otro proceso tomó la carpeta «{self.path.parent}», porque este dejó de dar señales durante más de "
-                f"{STALE_SECONDS / 60:.0f} min (equipo suspendido o disco desconectado). Aquí se detiene y ya no "
-                "escribe nada; lo que había guardado lo continúa el otro proceso."
+                f"{STALE_SECONDS / 60:.0f} min (máquina suspendida o disco desconectado). Este se detiene y no "
+                "escribe nada más; el otro continúa desde lo que estaba guardado."
             )
 
     def release(self) -> None:
@@ -159,14 +159,14 @@ class HeartbeatLock:
         if holder and holder.is_local:
             if holder.is_running:
                 raise UserError(
-                    f"Otro proceso está entrenando en la carpeta «{self.path.parent}»: {_name(holder)}, en este "
-                    "equipo. Espere a que termine, o elija otro nombre en out."
+                    f"Otro proceso está entrenando en la carpeta «{self.path.parent}»: {_name(holder)}, en esta "
+                    "máquina. Espere a que termine, o elija otro nombre en out."
                 )
         elif age < STALE_SECONDS:
             wait = (STALE_SECONDS - age) / 60
             raise UserError(
                 f"Otro proceso está entrenando en la carpeta «{self.path.parent}»: {_name(holder)}, que dio señales "
-                f"hace {age:.0f} s. Espere a que termine, o elija otro nombre en out. Si ese equipo ya no existe, "
+                f"hace {age:.0f} s. Espere a que termine, o elija otro nombre en out. Si esa máquina ya no existe, "
                 f"repita lo mismo dentro de {wait:.0f} min: continúa donde quedó."
             )
 

@@ -152,7 +152,7 @@ def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, 
         if kept["parameters"] != parameters:
             raise UserError(
                 f"La carpeta «{path}» tiene una suite sin terminar con otros parámetros ({kept['parameters']}). Para "
-                "terminarla use los de entonces; para empezar otra, elija otro nombre en out."
+                "terminarla use los mismos parámetros; para empezar otra, elija otro nombre en out."
             )
         if is_running(kept["process"]):
             raise UserError(f"Otro proceso está ejecutando la suite de «{path}». Espere, o elija otro nombre en out.")

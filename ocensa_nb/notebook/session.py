@@ -87,8 +87,8 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(
-            "Falta PyTorch, y estos cuadernos no lo instalan para no dañar el de su equipo. En una terminal, desde la "
-            "carpeta del proyecto: pip install -r requirements.txt -c constraints.txt"
+            "Falta PyTorch. Los cuadernos no lo instalan, porque cada máquina necesita el suyo. En una terminal, desde "
+            "la carpeta del proyecto: pip install -r requirements.txt -c constraints.txt"
         )
     missing = missing_requirements(requirements)
     if missing:

@@ -158,7 +158,7 @@ def recommend(machine: Hardware) -> tuple[str, str]:
         return "t4", f"hay una GPU {machine.gpu} con {machine.gpu_gib} GiB: caben batches de 64 sin congelar capas."
     if machine.gpu_usable:
         return "t4-small", f"la GPU {machine.gpu} tiene {machine.gpu_gib} GiB: micro-batches de 16, acumulados."
-    return "cpu", "no hay GPU: se congelan las capas bajas y se entrena en CPU con la precisión más rápida."
+    return "cpu", "no hay GPU: se congelan las capas bajas y se entrena en CPU con el formato numérico más rápido."
 
 
 def chosen_recipe(recipe: str) -> str:
@@ -201,7 +201,7 @@ def describe(machine: Hardware) -> dict[str, str]:
         "Plataforma": names[machine.platform],
         "Sistema": machine.system,
         **(gpu if machine.gpu else {"GPU": "ninguna"}),
-        "Precisión más rápida en CPU": precision.fastest_on_cpu(),
+        "Formato numérico más rápido en CPU": precision.fastest_on_cpu(),
         "Núcleos de CPU": str(machine.cores),
         "Memoria RAM": f"{machine.ram_gib} GiB",
         "Disco libre": f"{machine.disk_free_gib} GiB",

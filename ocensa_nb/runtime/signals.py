@@ -71,7 +71,7 @@ def defer_signals(announce: bool = True) -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         asked.signal = number
         if announce:
-            logger.info("Se detiene al terminar este paso y guarda dónde quedó…")
+            logger.info("Se detiene al terminar este paso y guarda el avance…")
 
     if threading.current_thread() is not threading.main_thread():
         yield asked

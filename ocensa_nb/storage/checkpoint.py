@@ -115,7 +115,7 @@ class CheckpointManager:
         """
         size = f"{4 * trained_bytes / MIB:,.0f}"
         return (
-            f"Puntos de control: dos archivos de hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en "
+            f"Checkpoints: dos archivos de hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en "
             "cada época. Si la sesión se corta, ejecute lo mismo otra vez y continúa."
         )
 
@@ -139,8 +139,8 @@ class CheckpointManager:
             if isinstance(error, IncompatibleStateError):
                 reason = str(error)
             raise UserError(
-                f"No se puede continuar desde el punto de control de «{self.folder}»: {reason}. La carpeta se "
-                "conserva. Para empezar de nuevo, resume = 'never' y otra carpeta en out."
+                f"No se puede continuar desde el checkpoint de «{self.folder}»: {reason}. La carpeta se "
+                "conserva. Para empezar de nuevo, use resume = 'never' y otra carpeta en out."
             ) from error
         return True
 

@@ -86,12 +86,12 @@ class CheckpointFiles:
         there = [path for path in self.paths if path.exists()]
         numbers = {path: number for path in there if (number := _number(path)) is not None}
         if not numbers:
-            raise UserError(f"No hay ningún punto de control válido en «{self.paths[0].parent}».")
+            raise UserError(f"No hay ningún checkpoint válido en «{self.paths[0].parent}».")
         newest = max(numbers, key=numbers.__getitem__)
         for path in set(there) - set(numbers):
-            logger.warning(f"El punto de control «{path}» está incompleto o dañado: se usa «{newest.name}».")
+            logger.warning(f"El checkpoint «{path}» está incompleto o dañado: se usa «{newest.name}».")
         if numbers[newest] == 0:
-            logger.warning(f"El punto de control «{newest}» es de una versión anterior y no se puede comprobar.")
+            logger.warning(f"El checkpoint «{newest}» es de una versión anterior y no se puede comprobar.")
         self._number, self._next = numbers[newest], 1 - self.paths.index(newest)
         return tensor_files.read(newest)
 

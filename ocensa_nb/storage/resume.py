@@ -89,9 +89,9 @@ def _check_held(path: Path, lock: Lock) -> None:
         (path / CONFIG).stat()
     except FileNotFoundError as error:
         raise UserError(
-            f"La carpeta de la corrida, «{path}», se borró o se movió mientras se entrenaba, y con ella el punto de "
-            "control: no hay de dónde continuar. Si la movió, devuélvala a su lugar y ejecute lo mismo otra vez; si "
-            "no, ejecute lo mismo y empieza de nuevo."
+            f"La carpeta de la corrida, «{path}», se borró o se movió mientras se entrenaba, y con ella el "
+            "checkpoint: no hay desde dónde continuar. Si la movió, devuélvala a su lugar y ejecute lo mismo otra vez; "
+            "si no, al ejecutar lo mismo se empieza de nuevo."
         ) from error
     except OSError:
         return  # a temporary disk error does not prove that the folder is gone
@@ -160,11 +160,13 @@ def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: di
         if different := _differences(config, metadata, kept):
             raise UserError(
                 f"La carpeta «{path}» tiene una corrida sin terminar que no es esta: {'; '.join(different)}. Para "
-                "continuarla use lo de entonces; para empezar otra, elija otro nombre en out."
+                "continuarla use lo mismo que entonces; para empezar otra, elija otro nombre en out."
             )
         _keep_precision(metadata, kept)
         if moved := _moves(metadata, kept):
-            logger.warning(f"La corrida empezó con {moved}: continúa bien, pero no quedará igual bit a bit.")
+            logger.warning(
+                f"La corrida empezó con {moved}: puede continuar, pero el resultado no será idéntico bit a bit."
+            )
     run = Run(path, metadata, classes)
     if not run.is_finished():
         run.write_config()
@@ -273,7 +275,7 @@ def _lock(path: Path) -> Lock | None:
     except OSError as error:
         raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
     logger.warning(
-        f"El disco de «{path}» no tiene bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto."
+        f"El disco de «{path}» no admite bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto."
     )
     return heartbeat
 
@@ -321,7 +323,7 @@ def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "GPU": hardware["gpu"] or "ninguna",
         "sistema": hardware["system"],
         "núcleos": hardware["cores"],
-        "precisión": metadata["precision"],
+        "formato numérico": metadata["precision"],
         **metadata["versions"],
     }
 

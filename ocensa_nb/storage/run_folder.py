@@ -164,7 +164,7 @@ class Run:
             if sha256 and len(whole) == length and hashlib.sha256(whole).hexdigest() != sha256:
                 logger.info(
                     f"El historial «{self.path / HISTORY}» está dañado: sus curvas pueden tener errores. El "
-                    "entrenamiento continúa, porque no se hace con él."
+                    "entrenamiento continúa, porque no depende de él."
                 )
 
     @contextlib.contextmanager
@@ -174,7 +174,7 @@ class Run:
         except OSError as error:
             raise UserError(
                 f"No se puede leer o escribir «{self.path / HISTORY}»: {reason(error)}. Cuando se pueda, repita el "
-                "mismo entrenamiento: continúa desde el último punto de control."
+                "mismo entrenamiento: continúa desde el último checkpoint."
             ) from error
 
     def is_finished(self) -> bool:

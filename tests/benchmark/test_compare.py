@@ -105,7 +105,7 @@ def test_quality_says_before_every_training_which_it_is_and_what_is_left(compare
 
 def test_compare_writes_all_files_and_a_verdict_for_every_technique(compared):
     results, folder, said = compared
-    for words in ("max_length = 128", "Congelar", "Acumular", "mitad de capas", "GPU", "workers"):
+    for words in ("max_length = 128", "Congelar", "Acumular", "mitad de las capas", "GPU", "workers"):
         assert words in (folder / "verdicts.txt").read_text(encoding="utf-8")
     assert "Todo junto" in said
     names = {"compare.json", "ladder.csv", "ladder.png", "alone.csv", "alone.png"} | {

@@ -43,7 +43,7 @@ def test_forecast_of_encoder_not_downloaded_uses_its_catalogue_entry(forecast, m
 
 def test_forecast_of_unknown_encoder_raises_user_error(forecast, monkeypatch):
     monkeypatch.setattr(loading, "_cached_snapshot", lambda hub_id: None)
-    with pytest.raises(UserError, match="no está en este equipo"):
+    with pytest.raises(UserError, match="no está en esta máquina"):
         forecast.encoder("nadie/lo-conoce")
 
 

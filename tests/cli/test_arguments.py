@@ -59,7 +59,7 @@ def test_parse_options_that_are_not_given_are_left_out():
         (["--out", "a", "--rows", "many"], "--rows: «many» no es un número entero"),
         (["--out", "a", "--rows", "1.5"], r"--rows: «1\.5» no es un número entero"),
         (["--out", "a", "--rate", "0,5"], r"«0,5» no es un número\. Escriba los decimales con punto"),
-        (["--out", "a", "--exact", "quizás"], "«quizás» no vale; escriba True o False"),
+        (["--out", "a", "--exact", "quizás"], "«quizás» no es válido; escriba True o False"),
         (["--out", "a", "--kind", "xls"], r"En --kind, el valor «xls» no existe\..* Opciones: auto, csv"),
         (["--out", "a", "--heads", "causa"], "--heads: se esperan pares NOMBRE VALOR, y hay 1 palabras"),
         (["--out", "a", "--heads", "causa", "x"], "--heads: «x» no es un número"),

@@ -135,7 +135,7 @@ def test_build_without_disk_space_keeps_features_in_memory_and_reports_it(tmp_pa
     model = classifier("bert")
     freeze(model, 2)
     assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
-    assert "no hay sitio en disco" in capsys.readouterr().out
+    assert "no hay espacio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -147,7 +147,7 @@ def test_build_on_disk_that_fills_up_leaves_no_files(tmp_path, monkeypatch, caps
     model = classifier("bert")
     freeze(model, 2)
     assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
-    assert "no hay sitio en disco" in capsys.readouterr().out
+    assert "no hay espacio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -185,7 +185,7 @@ def test_build_for_encoder_that_cannot_be_split_returns_the_token_table(monkeypa
     model = classifier("bert")
     monkeypatch.setattr(model, "frozen_forward", lambda k: lambda ids, mask: model.encoder(ids, mask).last_hidden_state)
     assert frozen_features.build(model, TABLE, 1, "fp32") is TABLE
-    assert "no deja separar" in capsys.readouterr().out
+    assert "no permite separar" in capsys.readouterr().out
 
 
 def test_build_without_memory_for_the_comparison_raises_user_error_and_is_not_reported_as_unsupported(
@@ -198,4 +198,4 @@ def test_build_without_memory_for_the_comparison_raises_user_error_and_is_not_re
     monkeypatch.setattr(model, "frozen_forward", lambda k: no_memory)
     with pytest.raises(UserError, match="No hay memoria para calcular unos pocos avisos"):
         frozen_features.build(model, TABLE, 1, "fp32")
-    assert "no deja separar" not in capsys.readouterr().out
+    assert "no permite separar" not in capsys.readouterr().out

@@ -164,7 +164,7 @@ def test_recipes_t4_for_beto_and_minilm_fit_in_a_t4(monkeypatch):
 def test_forecast_reports_memory_of_config_and_free_memory(notices, config):
     said = time_prediction.Forecast(notices).memory(config)
     assert "Memoria del entrenamiento: hasta" in said
-    assert "GiB libres en este equipo" in said
+    assert "GiB libres en esta máquina" in said
 
 
 def test_fit_prints_memory_estimate_before_expected_time(config, notices, tmp_path, capsys):

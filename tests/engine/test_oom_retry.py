@@ -58,7 +58,7 @@ def test_logits_out_of_memory_are_retried_in_halves_with_the_same_values(loaded,
 def test_logits_without_memory_for_one_row_raises_user_error(loaded, monkeypatch):
     model, table = loaded
     monkeypatch.setattr(model, "forward", failing(model.forward, 0))
-    with pytest.raises(UserError, match="ni para un aviso"):
+    with pytest.raises(UserError, match="ni siquiera para un aviso"):
         inference.logits(model, table, np.arange(40), "fp32")
 
 

@@ -53,7 +53,7 @@ def test_evaluate_run_whose_data_is_missing_says_how_to_provide_it(run, csv, tmp
     monkeypatch.setattr(environment, "platform", lambda: platform)
     data = {**run.metadata["data"], "path": str(tmp_path / "avisos.csv")}
     moved = Run(run.path, {**run.metadata, "data": data}, run.classes)
-    with pytest.raises(UserError, match=f"No está aquí «.*avisos.csv», el archivo con que se entrenó .*{how}"):
+    with pytest.raises(UserError, match=f"No se encuentra «.*avisos.csv», el archivo con que se entrenó .*{how}"):
         evaluate.evaluate(moved)
     assert evaluate.evaluate(moved, csv).source == "las filas de prueba"
 

@@ -144,7 +144,7 @@ def test_replace_of_cached_array_briefly_open_on_windows_is_retried(tmp_path, mo
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x7fb", "x" * 5000])
 def test_plain_path_of_invalid_name_raises_user_error(name):
-    with pytest.raises(UserError, match=r"caracteres de control|no vale"):
+    with pytest.raises(UserError, match=r"caracteres de control|no es válida"):
         paths.plain_path(name)
 
 

@@ -113,7 +113,7 @@ def test_fit_of_run_locked_by_other_host_within_ten_minutes_starts_no_new_run(co
 def test_lock_of_live_process_is_refused_even_if_stale(tmp_path):
     lock = resume._lock(tmp_path)
     age(tmp_path, 10 * STALE_SECONDS)
-    with pytest.raises(UserError, match="en este equipo"):
+    with pytest.raises(UserError, match="en esta máquina"):
         resume._lock(tmp_path)
     lock.release()
     resume._lock(tmp_path).release()
@@ -180,7 +180,7 @@ def test_lock_taken_over_between_check_and_claim_is_refused(tmp_path, monkeypatc
         quick.acquire()
 
     monkeypatch.setattr(slow, "_refuse_live", late)
-    with pytest.raises(UserError, match="en este equipo"):
+    with pytest.raises(UserError, match="en esta máquina"):
         slow.acquire()
     quick.check()
     quick.release()
@@ -220,7 +220,7 @@ def test_fit_that_lost_its_lock_stops_and_writes_nothing_more(config, notices, t
 
     calls, left = [], {}
     monkeypatch.setattr(signals.StopRequest, "check", check)
-    with pytest.raises(UserError, match="ya no escribe nada"):
+    with pytest.raises(UserError, match="no escribe nada más"):
         train.fit(config.replace(out=str(tmp_path / "run")), notices)
     assert content() == left
     assert Holder.parse((tmp_path / "run" / HEARTBEAT).read_text()).host == "otro"

@@ -93,7 +93,7 @@ class TestStepOutOfMemory:
         model = small_model()
         made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
         made.forward = self.failing(model, 0)
-        with pytest.raises(UserError, match="ni para un aviso"):
+        with pytest.raises(UserError, match="ni siquiera para un aviso"):
             made.step([batch(2)])
 
     def test_out_of_memory_is_distinguished_from_other_errors(self):

@@ -212,7 +212,7 @@ def test_resume_on_other_hardware_continues_and_reports_it(interrupted, notices,
     here = train.environment.hardware()
     monkeypatch.setattr(train.environment, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
     train.fit(interrupted, notices)
-    assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): continúa bien" in capsys.readouterr().out
+    assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): puede continuar" in capsys.readouterr().out
 
 
 def test_resume_on_same_device_keeps_the_precision(config, notices, tmp_path):
@@ -240,7 +240,7 @@ def test_restore_random_state_of_more_gpus_restores_the_cpu_state():
 def test_resume_with_other_versions_continues_and_warns(interrupted, notices, monkeypatch, capsys):
     monkeypatch.setattr(train.environment, "versions", lambda: {"torch": "9.9"})
     train.fit(interrupted, notices)
-    assert "(ahora 9.9): continúa bien, pero no quedará igual bit a bit" in capsys.readouterr().out
+    assert "(ahora 9.9): puede continuar, pero el resultado no será idéntico bit a bit" in capsys.readouterr().out
 
 
 def test_fit_without_out_resumes_the_same_config_or_creates_a_numbered_run(config, notices, tmp_path, monkeypatch):
@@ -367,7 +367,7 @@ def test_lock_on_disk_without_locks_warns_and_on_failing_disk_raises(tmp_path, m
 
     fails(errno.ENOLCK)
     assert resume._lock(tmp_path) is not None
-    assert "no tiene bloqueos" in capsys.readouterr().out
+    assert "no admite bloqueos" in capsys.readouterr().out
     fails(errno.EIO)
     with pytest.raises(UserError, match="el disco falla"):
         resume._lock(tmp_path)

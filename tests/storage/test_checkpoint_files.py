@@ -107,7 +107,7 @@ def test_write_after_failed_write_uses_the_same_file(checkpoints, monkeypatch):
 def test_read_two_damaged_checkpoints_raises_user_error(checkpoints):
     for name in FILES:
         flip(checkpoints / name, 200, 3)
-    with pytest.raises(UserError, match="ningún punto de control válido"):
+    with pytest.raises(UserError, match="ningún checkpoint válido"):
         CheckpointFiles(checkpoints).read()
 
 
