@@ -105,6 +105,8 @@ class Slice:
         if self.nothing:
             return inputs
         kind = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+        if inputs.is_meta:  # nothing can be read there, and every version of transformers reads a mask
+            return self.view(**{kind: inputs}).last_hidden_state
         if self.ready_mask:
             attention_mask = _ready(attention_mask)
         return self.view(**{kind: inputs}, attention_mask=attention_mask).last_hidden_state
