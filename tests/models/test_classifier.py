@@ -183,10 +183,17 @@ def test_failing_device_is_raised_and_not_reported_as_unsupported(error, monkeyp
             call()
 
 
-@pytest.mark.parametrize(("family", "short"), [("bert", True), ("distilbert", True), ("mpnet", False)])
-def test_shorten_on_the_device_meta_is_decided_by_the_names_of_the_modules(family, short, monkeypatch):
+@pytest.mark.parametrize("family", CLS_FAMILIES)
+def test_shorten_on_the_device_meta_computes_the_last_layer_for_cls_only(family):
     with torch.device("meta"):
         model = classifier(family)
-    assert model.shorten(IDS.to("meta"), MASK.to("meta")) == short
+    ids, mask = IDS.to("meta"), MASK.to("meta")
+    assert model.shorten(ids, mask)
+    assert model(ids, mask)["causa"].shape == (4, 7)
+
+
+def test_takes_ready_mask_on_the_device_meta_calls_nothing(monkeypatch):
+    with torch.device("meta"):
+        model = classifier("bert")
     monkeypatch.setattr(model.encoder, "forward", lambda *_, **__: pytest.fail("the encoder was called"))
     assert not takes_ready_mask(model.encoder)
