@@ -151,7 +151,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
     report: DataReport = frame.attrs.get("report") or DataReport("tabla", "en memoria", {}, len(frame), kept=len(frame))
     if len(frame) < MIN_ROWS:
         raise UserError(
-            f"{report.source}: quedan {len(frame)} filas con texto y etiquetas, y hacen falta {MIN_ROWS} por lo menos "
+            f"{report.source}: quedan {len(frame)} filas con texto y etiquetas, y hacen falta al menos {MIN_ROWS} "
             "para entrenar, validar y probar (unos cientos para que sirva de algo)."
         )
     joined = {}

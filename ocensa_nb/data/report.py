@@ -73,13 +73,12 @@ class DataReport:
             names = ", ".join(f"{name} ({count})" for name, count in classes.items())
             lines.append(f"Clases de {head} con muy pocas filas, unidas en «{other}»: {names}.")
         if self.split:
-            parts = " / ".join(f"{SIDES[name]} {count:,}" for name, count in self.split.items())
-            lines.append(f"Reparto: {parts}; {self.repeated_texts:,} filas repiten un texto y van del mismo lado.")
+            parts = ", ".join(f"{SIDES[name]} {count:,}" for name, count in self.split.items()).capitalize()
+            lines.append(f"{parts}; {self.repeated_texts:,} filas repiten un texto y quedan juntas.")
             if self.kept < FEW_ROWS:
                 lines.append(
                     f"Atención: hay pocas filas útiles, {self.kept}, y solo {self.split['test']} son de prueba. Con "
-                    "tan pocas, los resultados de prueba dicen poco: unas filas más o menos los cambian mucho. Reúna "
-                    f"{FEW_ROWS} filas por lo menos."
+                    f"tan pocas, los resultados de prueba son poco fiables. Reúna al menos {FEW_ROWS} filas."
                 )
         return lines
 

@@ -241,7 +241,7 @@ class Panel(ControlPanel):
             encoder = self._forecast.encoder(self.config.model)
         except UserError as error:  # training is still possible: it downloads the encoder
             self.controls["model"].say(Note(str(error)))
-            self.expected.show_unknown("se sabrá cuando el codificador esté en este equipo.")
+            self.expected.show_unknown("se sabrá cuando el codificador esté en esta máquina.")
             self._memory.value = ""
         else:
             self._limit(encoder)

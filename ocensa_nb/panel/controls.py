@@ -154,7 +154,7 @@ class Number(ipw.HBox):
         valid = self._least <= value <= self._most
         self._set(value if valid else before)
         if not valid:
-            self.on_invalid(f"{value:g} no vale: de {self._least:g} a {self._most:g}. Sigue en {before:g}.")
+            self.on_invalid(f"{value:g} no es válido: use de {self._least:g} a {self._most:g}. Sigue en {before:g}.")
 
 
 class Control:

@@ -31,7 +31,7 @@ from ocensa_nb.storage.run_folder import HISTORY, Run
 
 REDRAW_SECONDS = 2.0  # between two updates of the view
 POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or must stop
-STOPPING = "Se detiene al terminar este paso y guarda dónde quedó…"
+STOPPING = "Se detiene al terminar este paso y guarda el avance…"
 
 
 def print_stops_plainly() -> None:
@@ -75,7 +75,7 @@ class Runner:
         self._picture: Any = None
         self.start = ipw.Button(description="Entrenar", button_style="success", tooltip="Entrena con estos ajustes")
         self.stop = ipw.Button(
-            description="Detener", disabled=True, tooltip="Termina el paso en curso y guarda dónde quedó"
+            description="Detener", disabled=True, tooltip="Termina el paso en curso y guarda el avance"
         )
         self.start.on_click(lambda _: guarded(self._start, self.say))
         self.stop.on_click(lambda _: guarded(self._stop, self.say))
@@ -187,7 +187,7 @@ class Runner:
             self.clock.stop()
             self._end()
         elif self._history.step and not self.stop.disabled:
-            on_colab = " Ejecute la celda de abajo: Colab puede cerrar una sesión que no ejecuta ninguna."
+            on_colab = " Ejecute la celda de abajo: Colab puede cerrar una sesión que no ejecuta ninguna celda."
             self.say(self._where() + (on_colab if platform() == "colab" else ""))
 
     def _end(self) -> None:

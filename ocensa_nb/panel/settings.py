@@ -25,14 +25,14 @@ def recipes() -> list[tuple[str, str]]:
 def make_controls(config: TrainConfig) -> dict[str, Control]:
     """Return the control of each field that the panel shows."""
     names = [n for n in loading.CATALOGUE if n not in loading.BUILT_HERE or n == config.model]
-    places = {True: "en este equipo", False: "se descarga"}
+    places = {True: "en esta máquina", False: "se descarga"}
     known = [(f"{name} · {loading.CATALOGUE[name].about} · {places[loading.is_here(name)]}", name) for name in names]
     if config.model not in names:
         known.append((config.model, config.model))
     return {
         "model": controls.dropdown("Codificador", known, "El modelo ya entrenado del que se parte"),
         "precision": controls.choice(
-            "Formato numérico", PRECISIONS, config.precision, "Aritmética del entrenamiento; auto mide y elige"
+            "Formato numérico", PRECISIONS, config.precision, "Formato de los cálculos; auto mide y elige"
         ),
         "freeze_layers": controls.slider("Capas congeladas", 0, 12, "Las de abajo no se entrenan; 0 = ninguna"),
         "cache_trunk": controls.switch("Calcular las capas congeladas una sola vez", "Exacto: mismo resultado"),
@@ -67,7 +67,7 @@ def notes(config: TrainConfig, forecast: Forecast) -> dict[str, Note]:
     """
     encoder = forecast.encoder(config.model)
     return {
-        "model": Note("" if encoder.here else "No está en este equipo: se descarga al entrenar."),
+        "model": Note("" if encoder.here else "No está en esta máquina: se descarga al entrenar."),
         "freeze_layers": _frozen(config, forecast),
         "cache_trunk": Note("" if config.freeze_layers else NOTHING_FROZEN),
         "max_length": _cut(config, forecast),

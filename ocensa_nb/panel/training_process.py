@@ -162,8 +162,9 @@ def outcome(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run
         raise AskedToStopError(message, signal.SIGTERM)
     if training.exit_code:
         raise UserError(
-            f"El entrenamiento terminó de golpe (código {training.exit_code}); suele ser falta de memoria. Use un "
-            "batch menor o congele más capas, y entrene otra vez: sigue desde lo último que guardó."
+            f"El entrenamiento terminó de forma inesperada (código {training.exit_code}); suele ser "
+            "falta de memoria. Use un batch menor o congele más capas, y entrene otra vez: continúa desde lo último "
+            "que guardó."
         )
     return Run.load(training.folder)
 

@@ -27,7 +27,7 @@ def test_panel_training_is_configured_started_stopped_and_resumed(notebook, csv)
     opened.move("Micro-batch", 24)
     assert wait_until(lambda: "batch efectivo: 24" in opened.note("Acumulación"))
     opened.move("Micro-batch", 4096)
-    assert wait_until(lambda: "4096 no vale: de 1 a 1024. Sigue en 24." in opened.note("Micro-batch"))
+    assert wait_until(lambda: "4096 no es válido: use de 1 a 1024. Sigue en 24." in opened.note("Micro-batch"))
     assert opened.number("Micro-batch").input_value() == "24"
     opened.move("Micro-batch", 4)
     assert wait_until(lambda: "batch efectivo: 4 " in opened.note("Acumulación"))

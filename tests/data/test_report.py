@@ -30,7 +30,7 @@ def test_report_says_which_columns_form_the_text(tmp_path, dropped, said):
 def test_report_names_the_sides_of_the_split_in_spanish(tmp_path):
     found = report(tmp_path / "a.csv", 2_000)
     train, val, test = (found.split[side] for side in ("train", "val", "test"))
-    assert f"Reparto: entrenamiento {train:,} / validación {val:,} / prueba {test:,};" in str(found)
+    assert f"Entrenamiento {train:,}, validación {val:,}, prueba {test:,};" in str(found)
 
 
 def test_report_of_few_rows_says_that_the_scores_say_little(tmp_path):

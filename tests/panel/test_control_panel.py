@@ -443,7 +443,7 @@ def test_killed_training_is_reported_in_the_status(config, notices, tmp_path):
     panel.runner.start.click()
     panel.runner.training._process.kill()
     tick_until(lambda: not panel.runner.start.disabled, panel)
-    assert "terminó de golpe" in panel.runner._status.value
+    assert "terminó de forma inesperada" in panel.runner._status.value
 
 
 @pytest.mark.parametrize("code", [0, 143, -signal.SIGTERM, -signal.SIGSEGV])
@@ -452,7 +452,9 @@ def test_finished_run_is_a_success_whatever_the_exit_code(run, notices, tmp_path
     assert training_process.outcome(training, notices.fingerprint).path == run.path
 
 
-@pytest.mark.parametrize(("code", "message"), [(143, "Detenido antes"), (-9, "terminó de golpe"), (1, "última línea")])
+@pytest.mark.parametrize(
+    ("code", "message"), [(143, "Detenido antes"), (-9, "de forma inesperada"), (1, "última línea")]
+)
 def test_unfinished_run_is_reported_by_the_exit_code(run, notices, tmp_path, code, message):
     training = ended(run, tmp_path, code)
     training.folder = tmp_path / "missing"

@@ -44,7 +44,7 @@ def test_typed_number_out_of_range_restores_the_old_one_with_a_note(epochs, type
     epochs.on_change(lambda: calls.append(epochs.value))
     from_page(epochs.widget.text, typed)
     assert (epochs.value, epochs.widget.text.value, epochs.widget.slider.value, calls) == (12, 12, 12, [])
-    assert f"{typed} no vale: de 1 a 100. Sigue en 12." in epochs.note.value
+    assert f"{typed} no es válido: use de 1 a 100. Sigue en 12." in epochs.note.value
     assert CAUTION in epochs.note.value
 
 
@@ -54,7 +54,7 @@ def test_typed_number_between_the_steps_of_a_slider_is_accepted(batch):
     assert batch.widget.slider.options == (1, 2, 4, 8, 16, 24, 32)
     from_page(batch.widget.text, 4096)
     assert (batch.value, batch.widget.text.value) == (24, 24)
-    assert "4096 no vale" in batch.note.value
+    assert "4096 no es válido" in batch.note.value
 
 
 def test_typed_fraction_is_accepted_and_slid_fractions_have_no_rounding_noise():
