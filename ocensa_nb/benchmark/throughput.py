@@ -34,8 +34,9 @@ CPU_SIZES = ((8, 13), (16, 26), (32, 17), (2, 256))  # the smallest first: the u
 GPU_SIZES = ((16, 16), (64, 32), (128, 48), (16, 256))
 BUDGET_SECONDS = 2.5  # no round is started that would end after this time, except the first two
 ROUNDS = 5
-QUIET = 0.1  # share of the processor that other programs may use without harm
-SLOWDOWN = 10.0  # times that two torch processes on the same cores slow each other down, at most
+# Uncertainty per processor second that other programs take from one of torch's: a page that is redrawn takes a few
+# percent and hardly slows it down, a second torch process takes half and slows it down up to ten times.
+COMPETITION = 2.0
 # Relative error measured on the epochs of real encoders: tests/benchmarks/prices.py.
 EXTRAPOLATION = 0.25
 
@@ -130,7 +131,7 @@ def measure(
         training=_fit(flops.count(bare.train()).work(sizes), training),
         scoring=_fit(flops.count(bare.eval(), backward=False).work(sizes), scoring),
         update=float(np.median([update for _, update in rounds])) / parameters,
-        spread=float(np.linalg.norm([noise, EXTRAPOLATION, SLOWDOWN * max(0.0, others - QUIET)])),
+        spread=float(np.linalg.norm([noise, EXTRAPOLATION, COMPETITION * others / max(1e-3, 1 - others)])),
         measured=time.perf_counter() - started,
     )
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
-from ocensa_nb.encoders.folder import WEIGHTS, load_weights, missing_file
-from ocensa_nb.encoders.settings import ONLY_HERE, check_settings
+from ocensa_nb.encoders.settings_checks import ONLY_HERE, check_settings
+from ocensa_nb.encoders.weights_checks import WEIGHTS, load_weights, missing_file
 from ocensa_nb.errors import UserError, unknown
 
 logger = logging.getLogger(__name__)

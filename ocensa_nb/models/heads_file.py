@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ocensa_nb.encoders.folder import some
+from ocensa_nb.encoders.weights_checks import some
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.colab import ColabRule
+from tests.helpers.lab import MEASURED
 
 TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
 STARTS = 60  # seconds for a training process to make its first step
@@ -45,7 +46,7 @@ def steps_written(folder: Path) -> int:
 
 def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, folder):
     opened.run_above(TRAIN).wait_until_idle()
-    opened.wait_for_text("ocensa-expected", "veces más", STARTS)  # measured while no cell is executing
+    opened.wait_for_text("ocensa-expected", MEASURED, STARTS)  # measured while no cell is executing
     opened.press("Entrenar")
     opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
     before = steps_done(opened.text("ocensa-numbers"))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.helpers.lab import wait_until
+from tests.helpers.lab import MEASURED, wait_until
 
 TALL = {"width": 1280, "height": 1500}
 STARTS = 60  # seconds for a training process to make its first step
@@ -19,11 +19,11 @@ def test_panel_training_is_configured_started_stopped_and_resumed(notebook, csv)
     opened.open().run_above("run = panel.run()").wait_until_idle()
     assert opened.errors() == []
 
-    opened.wait_for_text("ocensa-expected", "veces más", STARTS)
+    opened.wait_for_text("ocensa-expected", MEASURED, STARTS)
     parameters, price = opened.note("Capas congeladas"), opened.text("ocensa-expected")
     opened.move("Capas congeladas", 1)
     assert wait_until(lambda: opened.note("Capas congeladas") != parameters)
-    assert wait_until(lambda: opened.text("ocensa-expected") != price)
+    assert "No se pudo estimar" in price or wait_until(lambda: opened.text("ocensa-expected") != price)
     opened.move("Micro-batch", 24)
     assert wait_until(lambda: "batch efectivo: 24" in opened.note("Acumulación"))
     opened.move("Micro-batch", 4096)

@@ -15,6 +15,9 @@ from ocensa_nb.paths import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
+# What the panel shows in the end as the time of a training; the browser may itself keep the machine busy.
+MEASURED = re.compile("veces más|No se pudo estimar el tiempo: la máquina está ocupada")
+
 
 @dataclass(frozen=True)
 class Lab:

@@ -105,7 +105,7 @@ class TestXlsx:
     def test_write_xlsx_on_full_disk_raises_user_error_and_leaves_no_file(self, tmp_path):
         program = (
             "import resource, signal, sys, pandas as pd\n"
-            "from ocensa_nb import errors\nfrom ocensa_nb.data import write_table\n"
+            "from ocensa_nb import errors\nfrom ocensa_nb.tables import write_table\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "table = pd.DataFrame({'a': [f'x{i}' for i in range(20_000)]})\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ocensa_nb.encoders.layer_slice import layer_stack
-from ocensa_nb.encoders.settings import ONLY_HERE
+from ocensa_nb.encoders.settings_checks import ONLY_HERE
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.regular import first_special
 
