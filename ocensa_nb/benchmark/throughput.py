@@ -103,10 +103,9 @@ def measure(
     sizes = np.array(GPU_SIZES if device.type == "cuda" else CPU_SIZES)
     shallow = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(VOCABULARY, (shape.pad_token_id or 0) + 1)})
     shallow.num_hidden_layers = DEPTH
-    # The whole batch in one pass, and both layers trained on every token.
-    tried = config.replace(
-        freeze_layers=0, cls_only=False, compile=False, padding="dynamic", batch_size=int(sizes.max())
-    ).replace(max_length=int(sizes.max()), gradient_accumulation_steps=1)
+    most = int(sizes.max())  # the whole batch in one pass, and every layer trained on every token
+    tried = config.replace(batch_size=most, gradient_accumulation_steps=1, max_length=most, padding="dynamic")
+    tried = tried.replace(freeze_layers=0, cls_only=False, compile=False)
     before, busy = random_state(), _busy_seconds()
     engine = None
     try:

@@ -1,4 +1,4 @@
-"""Estimate the training time from a few of its own steps, whose effects are undone."""
+"""Measure a few steps of a training before it starts, and estimate its time from them."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,17 @@ SCORED_ROWS = 256
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected seconds of one epoch and of the training, and the seconds spent on measuring."""
+    """Expected time of a training.
+
+    Attributes
+    ----------
+    epoch
+        Seconds of one epoch, with its validation.
+    training
+        Seconds of all epochs and of the final test.
+    measured
+        Seconds spent on measuring.
+    """
 
     epoch: float
     training: float
@@ -51,6 +61,24 @@ def estimate_time(
     """Measure a few steps and evaluations, restore the state, and return the expected training time.
 
     The time of each step of an epoch is interpolated, by the size of its batch, between the measured ones.
+
+    Parameters
+    ----------
+    engine
+        Engine of the training; its weights, moments and random state are unchanged afterwards.
+    batches
+        Micro-batches of each step.
+    sampler
+        Rows of each step.
+    split
+        Row numbers of `train`, `val` and `test`.
+    config
+        Settings of the training.
+
+    Returns
+    -------
+    Estimate
+        In seconds.
     """
     started = time.perf_counter()
     sampler.epoch = 1
@@ -60,7 +88,7 @@ def estimate_time(
     sizes = np.array([len(rows) * (fixed or int(lengths[rows].max())) for rows in steps])
     by_size = np.argsort(sizes, kind="stable")
     chosen = list(dict.fromkeys(by_size[round(q * (len(steps) - 1))] for q in QUANTILES))
-    with _undone(engine):
+    with _without_effect(engine):
         engine.step(batches[steps[chosen[0]]])  # warms up
         seconds: dict[int, list[float]] = {}
         first = time.perf_counter()
@@ -81,8 +109,8 @@ def estimate_time(
 
 
 @contextlib.contextmanager
-def _undone(engine: Engine) -> Iterator[None]:
-    """Let steps be made that change nothing: with a rate of zero, and the random state and moments put back."""
+def _without_effect(engine: Engine) -> Iterator[None]:
+    """Set the learning rate to zero inside the block; restore it, the random state and the moments afterwards."""
     before, scale = random_state(), engine.scaler.state_dict()
     rates = [group["lr"] for group in engine.optimizer.param_groups]
     for group in engine.optimizer.param_groups:
@@ -104,7 +132,7 @@ def _step_seconds(engine: Engine, batches: StepDataset, rows: np.ndarray) -> flo
 
 
 def _scoring_seconds(engine: Engine, rows: np.ndarray, padding: str) -> float:
-    """Return what scoring all rows should take, from some of every length."""
+    """Return the expected seconds to score all rows, measured on some of every length."""
     by_length = rows[np.argsort(engine.table.lengths[rows], kind="stable")]
     some = by_length[:: -(-len(rows) // SCORED_ROWS)]
     started = time.perf_counter()
