@@ -72,9 +72,14 @@ def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
     first = Header(0, cells[0], known[0])
     for row in range(1, len(cells)):
         # Fewer cells than the rows below: a parameter, such as «Equipo: BOMBA». A single title: a value, perhaps.
-        is_narrow = len(cells[row]) < LEAST_FILLED * _typical_width(cells[row + 1 :])
-        if is_narrow or (known[row] == 1 and not _are_sparse(cells[:row], len(cells[row]))):
+        is_value = known[row] == 1 and not _are_sparse(cells[:row], len(cells[row]))
+        if is_value or (_is_narrow(cells, row) and known[row] < FEWEST_TITLES):
             known[row] = 0
+    # The first row too may be a parameter, if every row above the titles has far fewer cells than they.
+    if _is_narrow(cells, 0) and known[0] < FEWEST_TITLES and any(known[1:]):
+        row = known.index(max(known[1:]), 1)
+        if _are_sparse(cells[:row], len(cells[row])):
+            return Header(row, cells[row], known[row], row <= MOST_ABOVE)
     best = known.index(max(known))
     if not known[best]:
         best = _header_by_shape(cells)
@@ -97,7 +102,8 @@ def check_certain(path: Path, header: Header, above: int) -> None:
     if not header.certain:
         raise UserError(
             f"«{path}»: los títulos parecen estar en la fila {above + header.row + 1} ({listed(header.titles)}), "
-            "demasiado abajo para darlo por seguro. Borre las filas que están encima y guarde el archivo de nuevo."
+            "demasiado abajo para darlo por seguro. Si las filas que están encima no son avisos, bórrelas y guarde el "
+            "archivo de nuevo; si lo son, ponga los títulos en la primera fila."
         )
 
 
@@ -107,6 +113,11 @@ def skipped_note(skipped: int) -> str:
         return ""
     rows = "se saltó 1 fila" if skipped == 1 else f"se saltaron {skipped:,} filas"
     return f"los títulos están en la fila {skipped + 1:,}; {rows}"
+
+
+def _is_narrow(cells: Sequence[tuple[str, ...]], row: int) -> bool:
+    """Return whether a row has clearly fewer cells than the typical row below it."""
+    return len(cells[row]) < LEAST_FILLED * _typical_width(cells[row + 1 :])
 
 
 def _header_by_shape(cells: Sequence[tuple[str, ...]]) -> int:

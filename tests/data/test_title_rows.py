@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.data import notices
+from ocensa_nb.data.columns import title_predicate
 from ocensa_nb.errors import UserError
+from ocensa_nb.tables.read_table import read_table
 
 ABOVE = [["OLEODUCTO DEL NORTE"], ["Equipo", "BOMBA"], []]
 TABLE = pd.DataFrame(
@@ -57,3 +59,25 @@ def test_read_too_long_text_under_skipped_rows_names_its_row_in_the_spreadsheet(
     table.loc[7, "Texto breve"] = "x" * 10_000
     with pytest.raises(UserError, match="La fila 12 tiene"):
         notices.read(write(path, table))
+
+
+@pytest.mark.parametrize(
+    "above", [["Equipo,BOMBA,,"], ["Prioridad,,,", ",,,"], ["Reporte,,,"]], ids=["parameter", "word", "report"]
+)
+def test_titles_under_a_row_with_one_known_word_are_found(above, tmp_path):
+    file = tmp_path / "a.csv"
+    rows = [f"{day},bomba {day} con fuga,Ana,Mecánica" for day in range(1, 9)]
+    file.write_text("\n".join([*above, "Fecha,Texto breve,Autor,Clase", *rows]), encoding="utf-8")
+    table, how = read_table(file, title_predicate((), {}))
+    assert list(table.columns) == ["Fecha", "Texto breve", "Autor", "Clase"]
+    assert f"los títulos están en la fila {len(above) + 1}" in how
+
+
+def test_titles_with_fewer_cells_than_the_rows_are_found_by_their_names(tmp_path):
+    file = tmp_path / "a.csv"
+    rows = [f"fuga {day},Leak,Wear,1-Alta,a,b,c" for day in range(1, 9)]
+    titles = "Texto breve,modo,causa,prioridad,,,"
+    file.write_text("\n".join(["Reporte,,,,,,", titles, *rows]), encoding="utf-8")
+    table, _ = read_table(file, title_predicate((), {}))
+    assert list(table.columns[:4]) == titles.split(",")[:4]
+    assert len(table) == len(rows)
