@@ -167,10 +167,14 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
     wanted = LABEL_COLUMNS.get(role, role)
     ranked, misspelt = rank_columns(table, wanted, role if is_label else "", taken)
     hint = f" ¿Quiso decir «{clipped(misspelt)}»?" if misspelt else ""
-    return (
-        f"La columna «{wanted}» no existe.{hint} Columnas del archivo, las más probables primero: {listed(ranked)}. "
-        f'Diga cuál es con columns, p. ej. --columns {role} "{clipped(ranked[0])}".'
-    )
+    message = f"La columna «{wanted}» no existe.{hint}"
+    if ranked:
+        message += f" Columnas del archivo, las más probables primero: {listed(ranked)}."
+    if ranked and ranked[0] not in taken:
+        message += f' Diga cuál es con columns, p. ej. --columns {role} "{clipped(ranked[0])}".'
+    elif is_label:
+        message += f" Si el archivo no tiene esa etiqueta, quite «{role}» de heads."
+    return message
 
 
 def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.data import notices
+from ocensa_nb.data.columns import find_columns
 from ocensa_nb.errors import LISTED, UserError
 
 ROWS = 40
@@ -70,3 +71,17 @@ def test_missing_column_message_lists_ten_columns_and_counts_the_others(tmp_path
     said = message(tmp_path, TABLE.assign(**{f"extra {i}": "" for i in range(20)}))
     assert f" y {len(TABLE.columns) + 20 - LISTED} más" in said
     assert "primero: Detalle del aviso" in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"descripcion": ["fuga"], "modo_falla": ["Leak"], "prioridad": ["1"]}, "quite «causa» de heads"),
+        ({}, "La columna «descripcion» no existe"),
+    ],
+    ids=["every column taken", "no column"],
+)
+def test_missing_column_without_candidates_suggests_no_other_column(columns, words):
+    with pytest.raises(UserError, match=words) as error:
+        find_columns(pd.DataFrame(columns, dtype=str), ["modo", "causa", "prioridad"], (), {}, "a.csv")
+    assert "--columns" not in str(error.value)
