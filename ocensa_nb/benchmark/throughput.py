@@ -115,8 +115,7 @@ def measure(
         rounds = list(_rounds(engine, tried, notices, sizes, started, on_progress, cancelled))
         if cancelled():
             return None
-        (total, own), cores = np.subtract(_busy_seconds(), busy), len(_cores())
-        others = max(0.0, total - own) / cores / (time.perf_counter() - started)
+        others = _competition(busy, _busy_seconds()) / (time.perf_counter() - started)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         bare = engines.classifier(tried, notices, untrained(shallow, "meta")).to("meta")
     finally:
@@ -176,16 +175,23 @@ def _rounds(
             yield np.array(passes).T, max(0.0, whole - passes[0][0])
 
 
-def _cores() -> list[int]:
-    """Return the processor's cores that this process may use."""
-    process = psutil.Process()
-    return process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(psutil.cpu_count()))
-
-
 def _busy_seconds() -> tuple[float, float]:
-    """Return the seconds that those cores have been busy, and the processor seconds of this process."""
-    every, own = psutil.cpu_times(percpu=True), psutil.Process().cpu_times()
-    return sum(every[core].user + every[core].system for core in _cores()), own.user + own.system
+    """Return the mean seconds that the cores of this process have been busy, and its own processor seconds per core.
+
+    In a container with a quota, or that hides cores, the counters are those of other programs too: both are zero.
+    """
+    process, every = psutil.Process(), psutil.cpu_times(percpu=True)
+    allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(len(every)))
+    if len(allowed) > environment.cores() or max(allowed) >= len(every):
+        return 0.0, 0.0
+    own = process.cpu_times()
+    busy = sum(every[core].user + every[core].system for core in allowed)
+    return busy / len(allowed), (own.user + own.system) / len(allowed)
+
+
+def _competition(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """Return the seconds per core that other programs computed between two results of `_busy_seconds`."""
+    return max(0.0, (after[0] - before[0]) - (after[1] - before[1]))
 
 
 def _fit(work: np.ndarray, seconds: np.ndarray) -> np.ndarray:

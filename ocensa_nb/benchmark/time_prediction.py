@@ -88,14 +88,15 @@ class Forecast:
         """Return the description of an encoder; raise `UserError` if it is neither here nor in the catalogue."""
         known = self._encoders.get(name)
         if known is None or (not known.here and loading.is_here(name)):
-            for kept in (self._measured, self._counted, self._models):  # stale: the encoder has been downloaded since
-                for key in [key for key in kept if key[0] == name]:
-                    del kept[key]
             here = loading.is_here(name)
             counted_with = name if here else STAND_IN
             texts = [self.notices.texts[row] for row in self._rows]
             tokenizer = loading.load_tokenizer(counted_with, texts)
             shape = loading.architecture(name, tokenizer)
+            if known and known.shape.to_dict() != shape.to_dict():  # downloaded since, and not what the catalogue says
+                for stored in (self._measured, self._counted, self._models):
+                    for key in [key for key in stored if key[0] == name]:
+                        del stored[key]
             depth = len(layers(loading.untrained(shape, "meta")))
             table = encode(texts, tokenizer, LONGEST)
             positions = loading.positions(shape)
@@ -171,7 +172,7 @@ class Forecast:
         """Return the predicted time of a training: all epochs, and the frozen layers once if they are cached.
 
         The FLOPs of every pass, counted on the encoder's own structure without weights, are divided by the throughput
-        that `measure` found; it is called if necessary.
+        that `measure` found, which must have been called.
 
         Parameters
         ----------
@@ -187,8 +188,9 @@ class Forecast:
         ------
         UserError
             If the encoder or the precision is unavailable.
+        KeyError
+            If `measure` has not been called for the encoder and the precision.
         """
-        self.measure(config)
         encoder, rates = self.encoder(config.model), self._measured[self._key(config)]
         lengths = np.minimum(encoder.table.lengths, config.max_length)
         ends = np.cumsum([len(rows) for rows in self._sides.values()])[:-1]

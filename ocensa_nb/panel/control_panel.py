@@ -22,7 +22,7 @@ from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
 from ocensa_nb.panel import commands, controls, settings, training_process
 from ocensa_nb.panel.controls import Note
-from ocensa_nb.panel.expected_time import ExpectedTime
+from ocensa_nb.panel.expected_time import ExpectedTime, stop_measuring
 from ocensa_nb.panel.page_clock import guarded
 from ocensa_nb.panel.run_controller import Runner, print_stops_plainly
 from ocensa_nb.paths import RUNS
@@ -133,6 +133,7 @@ class Panel(ControlPanel):
         A running training of this session is followed, and an interrupted one is resumed. See `Runner.train` for the
         effect of interrupting the cell, and for the errors.
         """
+        stop_measuring()  # the cells below compute too
         if training := training_process.running():
             self._adopt(training)
         elif run := self._finished():
@@ -235,7 +236,6 @@ class Panel(ControlPanel):
 
     def _tell(self, measuring: bool = True) -> None:
         """Update everything that depends on the settings; measure the time only if `measuring`."""
-        self.runner.name_start()
         self.controls["precision"].widget.disable(unavailable(self._device))
         try:
             encoder = self._forecast.encoder(self.config.model)
@@ -249,6 +249,7 @@ class Panel(ControlPanel):
                 self.controls[name].say(note)
             self._memory.value = f'<div class="ocensa ocensa-memory">{escape(self._forecast.memory(self.config))}</div>'
             self.expected.show(self.config, measuring)
+        self.runner.name_start()
         self._name_recipe()
         self._repeat.value = (
             '<details class="ocensa"><summary>Lo mismo desde una terminal</summary>'

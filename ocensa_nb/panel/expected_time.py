@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import ipywidgets as ipw
 
-from ocensa_nb.benchmark.time_prediction import Forecast
+from ocensa_nb.benchmark.time_prediction import Forecast, TimeEstimate
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.panel import training_process
 from ocensa_nb.panel.page_clock import PageClock, guarded
@@ -61,7 +61,7 @@ class Measurement(threading.Thread):
             self._before = None
         try:
             for done, config in enumerate(self._configs):
-                if not self._forecast.measure(
+                if self.is_cancelled() or not self._forecast.measure(
                     config, lambda part, done=done: self._note(done, part), self.is_cancelled
                 ):
                     return
@@ -101,6 +101,7 @@ class ExpectedTime:
         self._forecast = forecast
         self._config: TrainConfig | None = None
         self._measurement: Measurement | None = None
+        self._prediction: TimeEstimate | None = None  # that is shown
         self._taken: dict[str, str] = {}  # what a finished training took, by the fingerprint of its config
         self._text = ipw.HTML()
         self.clock = PageClock(lambda: guarded(self._follow, report), REDRAW_SECONDS)
@@ -121,7 +122,7 @@ class ExpectedTime:
         measuring
             Whether to start measuring what is missing; never done during a training, which it would slow down.
         """
-        self._config = config
+        self._config, self._prediction = config, None
         self._abandon()
         missing = [each for each in (config, baseline_of(config)) if not self._forecast.is_measured(each)]
         if not missing:
@@ -149,7 +150,7 @@ class ExpectedTime:
         seconds
             Seconds that all its steps take at that pace.
         """
-        before = self._forecast.expected(self._config) if self._forecast.is_measured(self._config) else None
+        before = self._prediction
         compared = f" Antes de empezar: {before}." if before and before.spread <= UNRELIABLE else ""
         self._say(f"<b>Tiempo previsto: {duration(seconds)}, al ritmo de este entrenamiento.</b>{compared}")
 
@@ -157,7 +158,8 @@ class ExpectedTime:
         """Remember what a finished run took, and show it with the prediction of its settings."""
         made, epochs = run.metrics["epochs"], run.config.epochs
         early = f", con {made} de {epochs} épocas porque dejó de mejorar" if made < epochs else ""
-        seconds = duration(run.metadata["seconds"]["training"])
+        took = run.metadata["seconds"]
+        seconds = duration(took["training"] + took.get("trunk", 0.0))  # the prediction includes the frozen layers
         self._taken[run.config.fingerprint()] = f"<b>Tardó {seconds}</b>{early}.<br>"
         if self._config and not self._measurement:
             self.show(self._config, measuring=False)
@@ -193,22 +195,24 @@ class ExpectedTime:
             own, theirs = self._forecast.expected(self._config), self._forecast.expected(base)
         except Exception as error:
             self._fail(error)
-        taken = self._taken_by(self._config)
+        self._prediction, taken = own, self._taken_by(self._config)
         if own.spread > UNRELIABLE:
             self._say(
-                f"{taken}No se pudo estimar el tiempo: la máquina está ocupada, y las medidas variaron "
-                f"± {100 * own.spread:.0f} %. Cierre otros programas y ejecute la celda del panel otra vez, o entrene: "
-                "el avance muestra el tiempo restante."
+                f"{taken}No se pudo estimar el tiempo: la máquina está ocupada, y el error podría ser "
+                f"de ± {100 * own.spread:.0f} %. Cierre otros programas y ejecute la celda del panel otra vez, o "
+                "entrene: el avance muestra el tiempo restante."
             )
             return
         times, measured = theirs.seconds / own.seconds, self._forecast.measured_seconds(self._config, base)
         compared = (
-            f"{theirs}, {times:.{0 if times >= 10 else 1}f} veces más" if theirs.spread <= UNRELIABLE else "sin medir"
+            f"{theirs}, {times:.{0 if times >= 10 else 1}f} veces más"
+            if theirs.spread <= UNRELIABLE
+            else "no se pudo estimar"
         )
         self._say(
             f"{taken}<b>Tiempo previsto: {own}</b><br>Punto de partida de la guía (baseline): {compared}. Calculado "
-            f"de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de mejorar antes, será "
-            "menos."
+            f"a partir de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de mejorar "
+            "antes, será menos."
         )
 
     def _fail(self, error: Exception) -> None:

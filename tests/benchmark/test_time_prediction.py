@@ -14,6 +14,11 @@ def forecast(notices):
     return time_prediction.Forecast(notices)
 
 
+def predict(forecast, config):
+    assert forecast.measure(config)
+    return forecast.expected(config)
+
+
 def test_forecast_parameters_match_those_recorded_by_training(forecast, run):
     trainable, total = forecast.parameters(run.config)
     assert {"trainable": trainable, "total": total} == run.metadata["parameters"]
@@ -49,13 +54,15 @@ def test_forecast_of_unknown_encoder_raises_user_error(forecast, monkeypatch):
 
 def test_expected_time_is_measured_once_and_depends_on_the_config(forecast, config):
     assert not forecast.is_measured(config)
-    one = forecast.expected(config)
+    with pytest.raises(KeyError):
+        forecast.expected(config)
+    one = predict(forecast, config)
     assert forecast.is_measured(config.replace(epochs=9))
     assert not forecast.is_measured(config.replace(freeze_layers=0))
     measured = forecast.measured_seconds(config)
-    twice = forecast.expected(config.replace(epochs=2 * config.epochs))
+    twice = predict(forecast, config.replace(epochs=2 * config.epochs))
     assert one.seconds < twice.seconds < 2 * one.seconds  # frozen layers and test rows are computed once
-    assert forecast.expected(baseline_of(config)).seconds > twice.seconds
+    assert predict(forecast, baseline_of(config)).seconds > twice.seconds
     # The same precision is not measured again.
     assert forecast.measured_seconds(config, baseline_of(config)) == measured
     assert 0 < one.spread < np.inf
@@ -64,7 +71,7 @@ def test_expected_time_is_measured_once_and_depends_on_the_config(forecast, conf
 
 def test_expected_time_is_less_with_frozen_layers_and_least_with_cached_ones(forecast, config):
     trained, frozen, cached = (
-        forecast.expected(config.replace(freeze_layers=k, cache_trunk=c, epochs=20)).seconds
+        predict(forecast, config.replace(freeze_layers=k, cache_trunk=c, epochs=20)).seconds
         for k, c in ((0, False), (1, False), (1, True))
     )
     assert cached < frozen < trained

@@ -158,7 +158,7 @@ def test_large_spread_is_shown_in_place_of_the_time(shown, forecast, config):
     forecast.measured = {config.fingerprint(), baseline_of(config).fingerprint()}
     forecast.spread = 2.26
     shown.show(config)
-    assert "No se pudo estimar el tiempo: la máquina está ocupada, y las medidas variaron ± 226 %." in shown.html
+    assert "No se pudo estimar el tiempo: la máquina está ocupada, y el error podría ser de ± 226 %." in shown.html
     assert "2.0 min" not in shown.html
     forecast.spread = 1.0
     shown.show(config)
