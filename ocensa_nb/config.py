@@ -274,7 +274,9 @@ def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainC
         raise UserError(unknown("La receta", name, ["auto", *RECIPES]))
     for field_name in IGNORED:
         if field_name in (overrides or {}):
-            logger.warning(f"{field_name} ya no tiene efecto: se ignora.")
+            logger.warning(
+                f"{field_name} ya no cambia el entrenamiento; solo sirve para reconocer corridas anteriores."
+            )
     return TrainConfig().replace(**RECIPES[name]).replace(**(overrides or {})).validate()
 
 

@@ -98,4 +98,6 @@ def test_from_recipe_with_the_ignored_field_warns_and_without_it_does_not(caplog
     assert from_recipe("cpu").used_vocabulary
     assert not caplog.records
     assert not from_recipe("cpu", {"used_vocabulary": False}).used_vocabulary
-    assert [record.message for record in caplog.records] == ["used_vocabulary ya no tiene efecto: se ignora."]
+    assert [record.message for record in caplog.records] == [
+        "used_vocabulary ya no cambia el entrenamiento; solo sirve para reconocer corridas anteriores."
+    ]

@@ -102,7 +102,7 @@ def build(
     dtype, stored = DTYPES.get(precision, FP32)
     shape = (int(offsets[-1]), model.encoder.config.hidden_size)
     size = shape[0] * shape[1] * dtype.itemsize
-    if not _can_accept_features_from(model, tokens, k):
+    if not _try_features_from(model, tokens, k):
         logger.warning("Este codificador no permite separar sus capas congeladas: se calculan en cada paso.")
         return tokens
 
@@ -175,7 +175,7 @@ def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
     return hidden
 
 
-def _can_accept_features_from(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
+def _try_features_from(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
     """Make the model accept features from layer k; return whether the function is the same (families differ)."""
     device = next(model.parameters()).device
     ids, mask = to_device(tokens.sample(), device)

@@ -46,7 +46,7 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     table, _ = read_table(data, title_predicate((*run.classes, *config.text_fields), config.columns))
     skipped = table.attrs[SKIPPED]
     if note := skipped_note(skipped):
-        logger.info(f"«{data}»: {note}, que no están en el resultado.")
+        logger.info(f"«{data}»: {note}; lo que está encima no aparece en el resultado.")
     added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
     if taken := [name for name in added if name in table.columns]:
         raise UserError(

@@ -122,8 +122,8 @@ def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUN
     """
     if config.out:
         return Path(config.out)
-    cut_off = _interrupted_runs(root) if config.resume == "auto" else []
-    mine = (path for path in cut_off if _is_of(path, config, data_fingerprint))
+    interrupted = _interrupted_runs(root) if config.resume == "auto" else []
+    mine = (path for path in interrupted if _is_of(path, config, data_fingerprint))
     return next(mine, None) or next_folder(root)
 
 
@@ -210,8 +210,8 @@ def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bo
 
 def _interrupted_runs(root: Path) -> list[Path]:
     """Return the interrupted runs of a folder, newest first."""
-    cut_off = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_interrupted(file.parent)]
-    return sorted(cut_off, key=_written, reverse=True)
+    interrupted = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_interrupted(file.parent)]
+    return sorted(interrupted, key=_written, reverse=True)
 
 
 def _written(path: Path) -> float:

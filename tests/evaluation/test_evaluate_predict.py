@@ -291,7 +291,8 @@ def test_predict_file_with_titles_in_row_4_gives_the_table_and_says_what_is_left
         pd.DataFrame(rows).to_excel(source, index=False, header=False)
     path = predict.save(predict.predict(run, source), tmp_path / "out")
     assert (
-        "los títulos están en la fila 4; se saltaron 3 filas, que no están en el resultado" in capsys.readouterr().out
+        "los títulos están en la fila 4; se saltaron 3 filas; lo que está encima no aparece en el resultado"
+        in capsys.readouterr().out
     )
     result = pd.read_excel(path, dtype=str) if suffix == ".xlsx" else pd.read_csv(path, sep=";", encoding="cp1252")
     assert list(result.columns[:4]) == ["Nº aviso", "Texto breve", "Nota", "pred_modo"]

@@ -127,7 +127,7 @@ def test_option_without_effect_is_hidden_from_help_and_accepted_with_a_warning(c
     assert "used-vocabulary" not in capsys.readouterr().out
     assert cli.main(["train", "--used-vocabulary", "False", "--epochs", "-4"]) == 1
     out, err = capsys.readouterr()
-    assert "used_vocabulary ya no tiene efecto: se ignora." in out
+    assert "used_vocabulary ya no cambia el entrenamiento; solo sirve para reconocer corridas anteriores." in out
     assert err.strip() == "epochs = -4: debe ser un número entero, 1 como mínimo."
 
 
