@@ -105,8 +105,11 @@ class Slice:
         if self.nothing:
             return inputs
         kind = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
-        if inputs.is_meta:  # nothing can be read there, and every version of transformers reads a mask
-            return self.view(**{kind: inputs}).last_hidden_state
+        if inputs.is_meta:
+            # No value can be read there: every version of transformers reads a mask, and version 4 ids without one.
+            embedded = inputs if kind == "inputs_embeds" else self.view.get_input_embeddings()(inputs)
+            with inputs.device:  # DistilBERT makes a constant tensor in version 4
+                return self.view(inputs_embeds=embedded).last_hidden_state
         if self.ready_mask:
             attention_mask = _ready(attention_mask)
         return self.view(**{kind: inputs}, attention_mask=attention_mask).last_hidden_state
