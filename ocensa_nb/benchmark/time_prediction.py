@@ -195,10 +195,10 @@ class Forecast:
         lengths = np.minimum(encoder.table.lengths, config.max_length)
         ends = np.cumsum([len(rows) for rows in self._sides.values()])[:-1]
         sides = dict(zip(self._sides, np.split(lengths, ends), strict=True))
-        scoring = {side: self._scoring(config, sides[side]) for side in ("val", "test")}
+        scoring = {side: self._forward_seconds(config, "scoring", sides[side]) for side in ("val", "test")}
         seconds = config.epochs * (self.epoch(config, sides["train"]) + scoring["val"]) + sum(scoring.values())
         if _cached(config):
-            seconds += self._frozen(config, lengths)
+            seconds += self._forward_seconds(config, "frozen", lengths)
         return TimeEstimate(len(self.notices.texts) / len(self._rows) * seconds, rates.spread)
 
     def epoch(self, config: TrainConfig, lengths: np.ndarray) -> float:
@@ -226,18 +226,12 @@ class Forecast:
         """Return the seconds spent measuring for some configs; `expected` must have been called for each."""
         return sum(self._measured[key].measured for key in {self._key(config) for config in configs})
 
-    def _scoring(self, config: TrainConfig, lengths: np.ndarray) -> float:
-        """Return the predicted seconds to score texts of `lengths` tokens, int64 (rows,), once."""
-        return self._forward_seconds(config, self._flops(config, "scoring"), lengths)
-
-    def _frozen(self, config: TrainConfig, lengths: np.ndarray) -> float:
-        """Return the predicted seconds to compute the frozen layers of texts of `lengths` tokens, int64 (rows,)."""
-        return self._forward_seconds(config, self._flops(config, "frozen"), lengths)
-
-    def _forward_seconds(self, config: TrainConfig, passes: flops.PassFlops, lengths: np.ndarray) -> float:
+    def _forward_seconds(self, config: TrainConfig, kind: str, lengths: np.ndarray) -> float:
+        """Return the predicted seconds of a forward pass, `scoring` or `frozen`, over texts of `lengths` tokens."""
         batches = [lengths[rows] for rows in sorted_batches(lengths, SCORING_BATCH)]
         shapes = np.array([(len(batch), _width(config, batch)) for batch in batches])
-        return float((passes.work(shapes) @ self._measured[self._key(config)].scoring).sum())
+        work = self._flops(config, kind).work(shapes)
+        return float((work @ self._measured[self._key(config)].scoring).sum())
 
     def _flops(self, config: TrainConfig, kind: str) -> flops.PassFlops:
         """Return the work of a pass with the layers and inputs of a config: `training`, `scoring` or `frozen`."""

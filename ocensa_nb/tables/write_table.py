@@ -1,6 +1,6 @@
 """Write tables for a spreadsheet, complete or not at all, without formulas.
 
-A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice, whoever wrote it. If they split a
+A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice. If they split a
 CSV at another separator than its own, as Excel in Spanish does at `;`, any piece of a cell can be a formula (OWASP,
 "CSV Injection"). In a CSV such a sign gets an apostrophe before it; in an XLSX the cell is marked as text, unchanged.
 """

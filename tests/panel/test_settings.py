@@ -13,20 +13,20 @@ def forecast(notices):
 
 
 @pytest.fixture
-def told(config, forecast):
+def notes_of(config, forecast):
     """Return a function from changed fields to the notes."""
     return lambda **changes: settings.notes(config.replace(**changes), forecast)
 
 
-def test_recipe_values_have_no_warning(told):
-    notes = told(epochs=6)
+def test_recipe_values_have_no_warning(notes_of):
+    notes = notes_of(epochs=6)
     assert {name: note for name, note in notes.items() if note.level} == {}
 
 
 @pytest.mark.parametrize(("share", "level"), [(0.2, ""), (0.21, CAUTION), (0.5, CAUTION), (0.51, HARM), (1.0, HARM)])
-def test_length_that_cuts_many_notices_is_a_warning_by_their_share(told, monkeypatch, share, level):
+def test_length_that_cuts_many_notices_is_a_warning_by_their_share(notes_of, monkeypatch, share, level):
     monkeypatch.setattr(Forecast, "cut_share", lambda *_: share)
-    note = told(max_length=16)["max_length"]
+    note = notes_of(max_length=16)["max_length"]
     assert note.level == level
     assert f"se corta el {100 * share:.1f} %" in note.text
     assert ("no lee lo cortado" in note.text) == bool(level)
@@ -47,12 +47,12 @@ def test_length_that_cuts_many_notices_is_a_warning_by_their_share(told, monkeyp
         ({"batch_size": 80, "gradient_accumulation_steps": 4}, "gradient_accumulation_steps", CAUTION, "época: 1"),
     ],
 )
-def test_harmful_value_is_a_warning_with_its_reason(told, changes, field, level, reason):
-    note = told(**changes)[field]
+def test_harmful_value_is_a_warning_with_its_reason(notes_of, changes, field, level, reason):
+    note = notes_of(**changes)[field]
     assert note.level == level
     assert reason in note.text
     assert bool(note.text) == bool(reason)
 
 
-def test_every_note_belongs_to_a_control(told, config):
-    assert told().keys() <= settings.make_controls(config).keys()
+def test_every_note_belongs_to_a_control(notes_of, config):
+    assert notes_of().keys() <= settings.make_controls(config).keys()
