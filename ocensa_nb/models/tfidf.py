@@ -1,0 +1,186 @@
+"""The simple model: TF-IDF of words and characters with one linear SVM per label. Its file is `RUN/floor`.
+
+It is the floor that a trained encoder has to exceed: it takes seconds, and on short technical texts it is hard to beat
+(Joachims, *Text categorization with support vector machines*, 1998). N-grams are hashed, so no vocabulary is stored.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.preprocessing import normalize
+from sklearn.svm import LinearSVC
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.files import tensors
+from ocensa_nb.runtime.environment import threads
+from ocensa_nb.runtime.logs import progress
+
+HASHES = 2**20  # columns of each analyser before the selection
+LEAST_ROWS = 2  # an n-gram of a single training row says nothing about another row
+LARGEST_BYTES = 38_000_000  # of the file
+ANALYSERS = {"word": (1, 2), "char_wb": (2, 5)}
+FIT_SEED = 0  # order of the coordinate descent; the solution hardly depends on it
+
+
+@dataclass(frozen=True)
+class TfidfModel:
+    """A linear classifier over hashed n-grams, for all labels.
+
+    Attributes
+    ----------
+    columns
+        The hashed columns in use, int32 (features,), in order; those of the second analyser start at `HASHES`.
+    idf
+        Inverse document frequency of each column, float32 (features,).
+    weights
+        float32 (features, classes), per label.
+    biases
+        float32 (classes,), per label.
+    """
+
+    columns: np.ndarray
+    idf: np.ndarray
+    weights: dict[str, np.ndarray]
+    biases: dict[str, np.ndarray]
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> "TfidfModel":
+        """Fit the model.
+
+        The classes are weighted by the inverse of their rows, so that the rare ones are predicted too.
+
+        Parameters
+        ----------
+        texts
+            The training texts.
+        labels
+            Class index of each text, int64 (rows,), per label. A class without rows is never predicted.
+        sizes
+            Number of classes, per label.
+        """
+        counts = _counts(texts)
+        rows_of = np.asarray((counts > 0).sum(axis=0)).ravel()
+        columns = _select(rows_of, sum(sizes.values()))
+        idf = np.log((1 + len(texts)) / (1 + rows_of[columns])) + 1  # as scikit-learn's TfidfTransformer
+        features = _weigh(counts[:, columns], columns, idf)
+
+        def fit_label(head: str) -> tuple[np.ndarray, np.ndarray]:
+            return _fit_linear(features, labels[head], sizes[head])
+
+        with ThreadPoolExecutor(threads()) as pool:  # liblinear releases the interpreter lock
+            found = dict(zip(labels, _shown(pool.map(fit_label, labels), len(labels)), strict=True))
+        return cls(
+            columns.astype(np.int32),
+            idf.astype(np.float32),
+            {head: weights for head, (weights, _) in found.items()},
+            {head: biases for head, (_, biases) in found.items()},
+        )
+
+    def logits(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the decision values of the texts, float32 (texts, classes), per label; a repeated text counts once."""
+        distinct, entry = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+        features = _weigh(_counts(distinct.tolist())[:, self.columns], self.columns, self.idf).astype(np.float32)
+        return {head: (features @ self.weights[head] + self.biases[head])[entry] for head in self.weights}
+
+    def write(self, path: Path) -> None:
+        """Write the model to a safetensors file; raises `UserError` if the disk refuses."""
+        arrays = {"columns": self.columns, "idf": self.idf}
+        for head in self.weights:
+            arrays |= {f"{head}.weights": self.weights[head], f"{head}.biases": self.biases[head]}
+        tensors.write(path, {name: torch.from_numpy(values) for name, values in arrays.items()})
+
+    @classmethod
+    def read(cls, path: Path, sizes: Mapping[str, int]) -> "TfidfModel":
+        """Return the model of a file.
+
+        Parameters
+        ----------
+        path
+            From `write`.
+        sizes
+            Number of classes, per label.
+
+        Raises
+        ------
+        UserError
+            If the file is missing, damaged or of other labels.
+        """
+        arrays = {name: tensor.numpy() for name, tensor in tensors.read(path)[0].items()}
+        features = len(arrays.get("columns", ()))
+        shapes = {"columns": (features,), "idf": (features,)}
+        for head, size in sizes.items():
+            shapes |= {f"{head}.weights": (features, size), f"{head}.biases": (size,)}
+        if {name: values.shape for name, values in arrays.items()} != shapes or not all(
+            np.isfinite(values).all() for values in arrays.values()
+        ):
+            raise UserError(f"El archivo «{path}» no es el modelo simple de esta corrida. Vuelva a entrenar.")
+        return cls(
+            arrays["columns"],
+            arrays["idf"],
+            {head: arrays[f"{head}.weights"] for head in sizes},
+            {head: arrays[f"{head}.biases"] for head in sizes},
+        )
+
+
+def _counts(texts: Sequence[str]) -> sparse.csr_matrix:
+    """Return how often each hashed n-gram occurs in each text, float32 (texts, 2 * HASHES)."""
+    return sparse.hstack(
+        [
+            HashingVectorizer(
+                analyzer=analyser,
+                ngram_range=lengths,
+                n_features=HASHES,
+                alternate_sign=False,
+                norm=None,
+                strip_accents="unicode",
+                token_pattern=r"(?u)\b\w+\b",
+                dtype=np.float32,
+            ).transform(texts)
+            for analyser, lengths in ANALYSERS.items()
+        ],
+        format="csr",
+    )
+
+
+def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
+    """Return the columns to use, in order: those of several rows, the most frequent if the file would be too large."""
+    least = min(LEAST_ROWS, int(rows_of.max(initial=0)))
+    columns = np.flatnonzero(rows_of >= max(least, 1))
+    most = LARGEST_BYTES // (4 * (classes + 2))
+    if len(columns) > most:
+        columns = np.sort(columns[np.argsort(-rows_of[columns], kind="stable")[:most]])
+    return columns
+
+
+def _weigh(counts: sparse.csr_matrix, columns: np.ndarray, idf: np.ndarray) -> sparse.csr_matrix:
+    """Return the TF-IDF features: sublinear counts, and each analyser's part scaled to length 1."""
+    counts = counts.astype(np.float64)
+    counts.data = 1 + np.log(counts.data)
+    weighted = counts @ sparse.diags(idf.astype(np.float64))
+    border = int(np.searchsorted(columns, HASHES))
+    return sparse.hstack([normalize(weighted[:, :border]), normalize(weighted[:, border:])], format="csr")
+
+
+def _fit_linear(features: sparse.csr_matrix, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights (features, classes) and biases (classes,) of a linear SVM; absent classes get a low bias."""
+    present = np.unique(labels)
+    weights, biases = np.zeros((features.shape[1], size), np.float32), np.full(size, -10, np.float32)
+    if len(present) == 1:
+        biases[present] = 1
+        return weights, biases
+    fitted = LinearSVC(C=0.3, class_weight="balanced", random_state=FIT_SEED).fit(features, labels)
+    coefficients, intercepts = fitted.coef_, fitted.intercept_
+    if len(present) == 2:  # scikit-learn fits one model, for the second class
+        coefficients, intercepts = np.vstack([-coefficients, coefficients]), np.append(-intercepts, intercepts)
+    weights[:, present], biases[present] = coefficients.T, intercepts
+    return weights, biases
+
+
+def _shown(items: Iterable[tuple[np.ndarray, np.ndarray]], total: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    return progress(items, "Modelo simple", "etiqueta", total=total)
