@@ -1,0 +1,178 @@
+"""Calibration of confidences: temperature, calibration error, accuracy against coverage, and thresholds.
+
+The confidence of a row is the probability of its predicted class. Rows with equal confidence are never separated, so
+that no result depends on the order of the rows. Intervals of shares are Wilson's (*Probable inference, the law of
+succession, and statistical inference*, JASA 22, 1927): they hold for few rows and for shares near 1.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.stats import norm
+
+COLDEST, HOTTEST = 0.05, 20.0  # temperatures
+# Of the logarithm of the temperature, in the penalty that keeps it moderate if there are few rows or one class.
+PRIOR_DEVIATION = 1.0
+TWO_SIDED, ONE_SIDED = float(norm.ppf(0.975)), float(norm.ppf(0.95))  # z of a 95 % interval, of a 95 % bound
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the temperature T for which softmax(logits / T) has the lowest negative log-likelihood.
+
+    The method is temperature scaling (Guo et al., *On calibration of modern neural networks*, ICML 2017), with the
+    penalty (log T)² / 2 on the sum over the rows. The penalty weighs as much as one row: with some hundred rows it has
+    no effect, and with few rows, or rows that are all right, it keeps T near 1 instead of at a bound.
+
+    Parameters
+    ----------
+    logits
+        Uncalibrated scores, float (rows, classes).
+    labels
+        True class indices, int64 (rows,). Use rows that the model was not fitted on.
+
+    Returns
+    -------
+    float
+        From `COLDEST` to `HOTTEST`; 1 without rows. The predicted classes do not change.
+    """
+    if not len(labels):
+        return 1.0
+    logits = logits.astype(np.float64)
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].sum()
+        return (log_temperature / PRIOR_DEVIATION) ** 2 / 2 - likelihood
+
+    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Return the mean distance between confidence and accuracy (Naeini et al., AAAI 2015), from 0 to 1.
+
+    The bins have as equal numbers of rows as ties allow. Bins of equal width leave most of them nearly empty if a
+    model is confident, and their error is more biased (Roelofs et al., *Mitigating bias in calibration error
+    estimation*, AISTATS 2022). A perfectly calibrated model does not reach 0 on a finite number of rows.
+
+    Parameters
+    ----------
+    confidence
+        Probability of the predicted class, float (rows,).
+    correct
+        Whether the prediction is right, bool (rows,).
+    bins
+        Maximum number of bins.
+
+    Returns
+    -------
+    float
+        NaN without rows.
+    """
+    if not len(confidence):
+        return float("nan")
+    place = _equal_mass_bins(confidence, bins)
+    gap = np.bincount(place, correct, bins) - np.bincount(place, confidence, bins)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """Return the table of a reliability diagram, with bins of as equal numbers of rows as ties allow.
+
+    Parameters
+    ----------
+    confidence, correct, bins
+        As in `expected_calibration_error`.
+
+    Returns
+    -------
+    DataFrame
+        One row per bin that has rows, by confidence: `from` and `to` (lowest and highest confidence), `confidence`
+        (mean), `accuracy`, `low` and `high` (its Wilson interval of 95 %), `rows`.
+    """
+    confidence = np.asarray(confidence, np.float64)
+    table = pd.DataFrame({"bin": _equal_mass_bins(confidence, bins), "confidence": confidence, "correct": correct})
+    found = table.groupby("bin").agg(
+        **{"from": ("confidence", "min"), "to": ("confidence", "max")},
+        confidence=("confidence", "mean"),
+        right=("correct", "sum"),
+        rows=("correct", "size"),
+    )
+    found.insert(3, "accuracy", found["right"] / found["rows"])
+    found.insert(4, "low", wilson(found["right"], found["rows"], -TWO_SIDED))
+    found.insert(5, "high", wilson(found["right"], found["rows"], TWO_SIDED))
+    return found.drop(columns="right").reset_index(drop=True)
+
+
+def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
+    """Return the accuracy of the rows at or above each confidence that occurs.
+
+    Parameters
+    ----------
+    confidence, correct
+        As in `expected_calibration_error`.
+
+    Returns
+    -------
+    DataFrame
+        By descending threshold: `threshold`, `rows` (at or above it), `coverage` (their share of all rows),
+        `accuracy`, and `low`, its lower bound: one-sided Wilson, 95 %.
+    """
+    thresholds, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
+    rows = np.bincount(group, minlength=len(thresholds))[::-1].cumsum()
+    right = np.bincount(group, correct, len(thresholds))[::-1].cumsum()
+    return pd.DataFrame(
+        {
+            "threshold": thresholds[::-1],
+            "rows": rows,
+            "coverage": rows / max(len(group), 1),
+            "accuracy": right / rows,
+            "low": wilson(right, rows, -ONE_SIDED),
+        }
+    )
+
+
+def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) -> float | None:
+    """Return the lowest confidence from which on the lower bound of the accuracy reaches a target.
+
+    The bound is Wilson's, one-sided, 95 %: with the target 0.9, at least 25 rows must be confident and right. The
+    threshold is the best of many, so the rows it was chosen on flatter it: measure its accuracy on other rows.
+
+    Parameters
+    ----------
+    confidence, correct
+        As in `expected_calibration_error`.
+    target
+        Accuracy, from 0 to 1, of the rows whose confidence is the threshold or higher.
+
+    Returns
+    -------
+    float or None
+        One of the confidences; None if no threshold reaches the target.
+    """
+    curve = coverage_curve(confidence, correct)
+    reached = curve.loc[curve["low"] >= target, "threshold"]
+    return float(reached.iloc[-1]) if len(reached) else None
+
+
+def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.ndarray:
+    """Return the bound of Wilson's interval of a share: the lower one for a negative `z`, else the upper one.
+
+    Parameters
+    ----------
+    right, rows
+        Number of right rows and of all rows, at least 1.
+    z
+        Standard normal quantile, as `-ONE_SIDED`.
+    """
+    share = np.asarray(right, np.float64) / rows
+    spread = np.sqrt(share * (1 - share) / rows + (z / (2 * np.asarray(rows, np.float64))) ** 2)
+    return np.clip((share + z**2 / (2 * rows) + z * spread) / (1 + z**2 / rows), 0.0, 1.0)
+
+
+def _equal_mass_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Return the bin of each row, int64 (rows,): that of the middle rank of the rows with its confidence."""
+    _, group, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+    twice_the_middle = 2 * counts.cumsum() - counts
+    return (twice_the_middle * bins // (2 * max(len(confidence), 1)))[group]
