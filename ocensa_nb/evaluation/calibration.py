@@ -7,13 +7,15 @@ succession, and statistical inference*, JASA 22, 1927): they hold for few rows a
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, logit
 from scipy.stats import norm
 
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures
 # Of the logarithm of the temperature, in the penalty that keeps it moderate if there are few rows or one class.
 PRIOR_DEVIATION = 1.0
+SMALLEST = 1e-6  # distance of a confidence from 0 and 1, so that its logit is finite
+FLATTEST = 0.05  # slope of a confidence curve: it always rises, so that the order of the rows stays
 TWO_SIDED, ONE_SIDED = float(norm.ppf(0.975)), float(norm.ppf(0.95))  # z of a 95 % interval, of a 95 % bound
 
 
@@ -49,12 +51,69 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def fit_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the logistic curve from the logit of a confidence to the chance of being right.
+
+    A temperature cannot calibrate a model whose scores are not log-probabilities, such as one-against-rest SVMs with
+    class weights, or a mixture: they promise too little at low confidence and too much at high confidence. This curve
+    corrects both (Platt, *Probabilistic outputs for support vector machines*, 1999, on the predicted class only).
+    A penalty of the weight of one row pulls it to the identity, (1, 0).
+
+    Parameters
+    ----------
+    confidence, correct
+        As in `expected_calibration_error`, of rows that the model was not fitted on.
+
+    Returns
+    -------
+    slope, intercept : float
+        The slope is `FLATTEST` or more.
+    """
+    logits = logit(np.clip(np.asarray(confidence, np.float64), SMALLEST, 1 - SMALLEST))
+
+    def loss(curve: np.ndarray) -> tuple[float, np.ndarray]:
+        score = curve[0] * logits + curve[1]
+        gap, away = expit(score) - correct, curve - (1, 0)
+        value = (np.logaddexp(0, score) - correct * score).sum() + (away @ away) / 2
+        return value, np.array([gap @ logits, gap.sum()]) + away
+
+    found = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=((FLATTEST, None), (None, None)))
+    return float(found.x[0]), float(found.x[1])
+
+
+def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Return probabilities whose largest is on a confidence curve; the others of its row share the rest as before.
+
+    The order of the classes of a row never changes: its confidence stays at least the share of the second class.
+
+    Parameters
+    ----------
+    probabilities
+        Float (rows, classes), two classes or more, rows that sum to 1.
+    slope, intercept
+        From `fit_confidence`.
+    """
+    rows, top = np.arange(len(probabilities)), probabilities.argmax(axis=1)
+    others = probabilities.astype(np.float64)
+    confidence = np.clip(others[rows, top], SMALLEST, 1 - SMALLEST)
+    others[rows, top] = 0
+    rest = others.sum(axis=1)
+    others[rest == 0] = 1  # a confidence of exactly 1 leaves nothing to share: all share alike
+    others[rows, top] = 0
+    others /= others.sum(axis=1, keepdims=True)
+    second = others.max(axis=1)
+    wanted = np.maximum(expit(slope * logit(confidence) + intercept), (1 + SMALLEST) * second / (1 + second))
+    others *= 1 - wanted[:, None]
+    others[rows, top] = wanted
+    return others.astype(probabilities.dtype)
+
+
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Return the mean distance between confidence and accuracy (Naeini et al., AAAI 2015), from 0 to 1.
 
     The bins have as equal numbers of rows as ties allow. Bins of equal width leave most of them nearly empty if a
     model is confident, and their error is more biased (Roelofs et al., *Mitigating bias in calibration error
-    estimation*, AISTATS 2022). A perfectly calibrated model does not reach 0 on a finite number of rows.
+    estimation*, AISTATS 2022). See `calibration_noise` for what a perfectly calibrated model reaches.
 
     Parameters
     ----------
@@ -75,6 +134,25 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     place = _equal_mass_bins(confidence, bins)
     gap = np.bincount(place, correct, bins) - np.bincount(place, confidence, bins)
     return float(np.abs(gap).sum() / len(confidence))
+
+
+def calibration_noise(confidence: np.ndarray, bins: int = 15, samples: int = 200, seed: int = 0) -> float:
+    """Return the mean calibration error that a perfectly calibrated model has on as many rows, by simulation.
+
+    A calibration error is good if it is close to this number, not if it is close to 0.
+
+    Parameters
+    ----------
+    confidence, bins
+        As in `expected_calibration_error`, one row or more.
+    samples
+        How often the rows are drawn: right with the probability of their confidence.
+    seed
+        Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = (rng.random(len(confidence)) < confidence for _ in range(samples))
+    return float(np.mean([expected_calibration_error(confidence, correct, bins) for correct in drawn]))
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
