@@ -98,10 +98,16 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
     p = _homogeneity(counts)
     if distance < LEAST_DISTANCE or p >= LARGEST_P:
         return []
-    most = int(np.argmax(shares[1] - shares[0]))
+    more = shares[1] - shares[0]
+    most, least = int(more.argmax()), int(more.argmin())
+    lost = ""
+    if -more[least] > more[most]:
+        lost = (
+            f", y {100 * shares[1, least]:.0f} % «{clipped(classes[least])}», que es el {100 * shares[0, least]:.0f} %"
+        )
     return [
         f"{head}: {100 * shares[1, most]:.0f} % de las predicciones son «{clipped(classes[most])}», que en el "
-        f"entrenamiento es el {100 * shares[0, most]:.0f} % (chi-cuadrado, p < {LARGEST_P}; diferencia total "
+        f"entrenamiento es el {100 * shares[0, most]:.0f} %{lost} (chi-cuadrado, p < {LARGEST_P}; diferencia total "
         f"{distance:.2f} en {rows:,} avisos). Si estos avisos son como los de entrenamiento, esa clase se predice de "
         "más: revise una muestra antes de usar las predicciones."
     ]
