@@ -36,6 +36,11 @@ INSTEAD_OF = {
     "formato numérico": r"(?<!\*)\bprecisión\b(?!\*| mixta)|formato de (los )?números",
     "exhaustividad (recall)": r"(?<!\()\brecall\b|sensibilidad",
     "exactitud (accuracy)": r"(?<!\()\baccuracy\b",
+    "confianza": r"\bscores?\b|\b(certeza|seguridad) del modelo\b",
+    "calibración": r"\bcalibrados? de (la )?confianza\b|\brecalibra",
+    "cobertura": r"\bcoverage\b|\bcubrimiento\b",
+    "modelo simple": r"\bfloor\b|\bmodelos? (base|sencillos?|de referencia)\b|l[ií]nea base",
+    "mezcla": r"\bblend\b|\bensambles?\b|\bmixtura\b",
     "mejora acumulada": r"peldaños?|escalera",
     "ejecución automática": r"sin nadie delante|desatendid|\bheadless\b",
     "cuaderno": r"(?<!Import )\bnotebooks?\b(?!/)",
@@ -158,6 +163,8 @@ def test_term_instead_of_which_another_is_rejected_is_in_the_glossary(name):
         ("El recall de la clase", "exhaustividad (recall)"),
         ("Todo verbo acepta --json", "comando"),
         ("No se puede leer el punto de control.", "checkpoint"),
+        ("El modelo de referencia va mejor", "modelo simple"),
+        ("Predice con el blend", "mezcla"),
     ],
 )
 def test_rejected_finds_the_term_in_a_sentence_without_it(text, term):

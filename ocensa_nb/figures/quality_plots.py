@@ -1,0 +1,153 @@
+"""Draw how far predictions can be trusted: calibration, accuracy against coverage, and F1 per model."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibration_error, reliability
+from ocensa_nb.evaluation.verdict import USEFUL_ABOVE, Answers
+from ocensa_nb.figures.style import COLOURS, GREY, INK, line_styles, new_figure, read_as, styled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+MODEL_NAMES = {"encoder": "codificador", "floor": "modelo simple", "blend": "mezcla"}
+MODEL_COLOURS = {"encoder": COLOURS[0], "floor": COLOURS[4], "blend": COLOURS[2]}
+FEWEST_DRAWN = 20  # rows from which on a curve of accuracy is drawn: with fewer it jumps
+
+
+@styled
+def reliability_diagram(before: Mapping[str, Answers], after: Mapping[str, Answers]) -> "Figure":
+    """Return the accuracy against the confidence of each label, before and after the calibration.
+
+    Parameters
+    ----------
+    before, after
+        Predictions with uncalibrated and calibrated confidence, per label, one row or more, on rows that were not used
+        for the calibration.
+
+    Returns
+    -------
+    Figure
+        One plot per label, side by side; bins of equal numbers of rows, with Wilson intervals of 95 %. The title has
+        the calibration error.
+    """
+    figure, grid = new_figure(9, 3.7, columns=len(after))
+    errors = {}
+    for axes, head in zip(np.atleast_1d(grid), after, strict=True):
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
+        errors[head] = []
+        for answers, name, colour in ((before[head], "antes", COLOURS[1]), (after[head], "después", COLOURS[0])):
+            table = reliability(answers.confidence, answers.correct)
+            axes.errorbar(
+                table["confidence"],
+                table["accuracy"],
+                yerr=[table["accuracy"] - table["low"], table["high"] - table["accuracy"]],
+                color=colour,
+                marker="o",
+                markersize=4,
+                linewidth=1.5,
+                elinewidth=0.8,
+                label=name,
+            )
+            errors[head].append(expected_calibration_error(answers.confidence, answers.correct))
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confianza", ylabel="parte de aciertos")
+        axes.set_title("{}: error {:.3f} → {:.3f}".format(head, *errors[head]))
+        axes.legend(loc="lower right", title="calibración", title_fontsize=9)
+    rows = len(next(iter(after.values())).labels)
+    read_as(
+        figure,
+        "En la diagonal, la confianza es la parte de aciertos; por debajo, promete de más. El error es la distancia "
+        f"media entre las dos, en {rows:,} avisos que no se usaron para calibrar.",
+    )
+    return figure
+
+
+@styled
+def accuracy_by_coverage(test: Mapping[str, Answers], verdicts: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """Return the accuracy of the most confident notices against their share, one curve per label.
+
+    Parameters
+    ----------
+    test
+        Calibrated predictions of the test rows, per label.
+    verdicts
+        From `verdict.judge`, per label, for the target and the marked thresholds.
+
+    Returns
+    -------
+    Figure
+        A marker on the curve of each label that is useful above a threshold, and the target as a horizontal line.
+    """
+    figure, axes = new_figure(7.5, 4.2)
+    marked = []
+    for head, line in line_styles(test).items():
+        curve = coverage_curve(test[head].confidence, test[head].correct)
+        shown = curve[curve["rows"] >= min(FEWEST_DRAWN, len(test[head].labels))]
+        axes.plot(100 * shown["coverage"], 100 * shown["accuracy"], label=head, linewidth=2, **line)
+        verdict = verdicts[head]
+        if verdict["status"] == USEFUL_ABOVE:
+            place = 100 * verdict["coverage"], 100 * verdict["accuracy"]
+            axes.plot(*place, color=line["color"], marker="o", markersize=9, markeredgecolor=INK)
+            axes.annotate(
+                f"confianza {verdict['threshold']:g}", place, (8, 6), textcoords="offset points", color=INK, fontsize=9
+            )
+            marked.append(f"{head}: {place[0]:.0f} % de los avisos con {place[1]:.0f} % de acierto")
+    target = 100 * next(iter(verdicts.values()))["target"]
+    axes.axhline(target, color=GREY, linestyle=":", label=f"objetivo: {target:.0f} %")
+    axes.set(
+        xlabel="cobertura: % de los avisos, los de más confianza primero",
+        ylabel="% de aciertos entre ellos",
+        title="Qué parte se puede usar sin revisión",
+        xlim=(0, 100),
+        ylim=(None, 101),
+    )
+    axes.legend()
+    reading = "; ".join(marked) if marked else f"Con ninguna etiqueta se comprueba un {target:.0f} % de acierto"
+    read_as(figure, f"{reading}. La confianza mínima se eligió en validación.")
+    return figure
+
+
+@styled
+def f1_by_model(table: "pd.DataFrame", title: str, repeats: str = "") -> "Figure":
+    """Return a bar chart of the F1 of each label and model, with error bars.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `label`, `model` (`encoder`, `floor`, `blend`), `mean` and `sd` (standard deviation; NaN or 0 draws no
+        error bar).
+    title
+        Title of the figure.
+    repeats
+        What the mean and the standard deviation are over, such as `5 repartos`; empty for a single run.
+
+    Returns
+    -------
+    Figure
+        One group of bars per label, in the order of the table.
+    """
+    figure, axes = new_figure(7.5, 4)
+    heads, models = list(dict.fromkeys(table["label"])), [m for m in MODEL_NAMES if m in set(table["model"])]
+    width = 0.8 / len(models)
+    for place, model in enumerate(models):
+        part = table[table["model"] == model].set_index("label").reindex(heads)
+        at = np.arange(len(heads)) + (place - (len(models) - 1) / 2) * width
+        spread = part["sd"].fillna(0).to_numpy()
+        axes.bar(at, part["mean"], 0.92 * width, color=MODEL_COLOURS[model], label=MODEL_NAMES[model])
+        axes.errorbar(at, part["mean"], spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+        for x, mean, sd in zip(at, part["mean"], spread, strict=True):
+            if np.isfinite(mean):
+                axes.annotate(
+                    f"{mean:.2f}", (x, mean + sd), (0, 3), textcoords="offset points", ha="center", fontsize=9
+                )
+    axes.set_xticks(np.arange(len(heads)), heads)
+    axes.set(ylabel="F1 ponderado", title=title, ylim=(0, 1.12 * float((table["mean"] + table["sd"].fillna(0)).max())))
+    axes.grid(False, axis="x")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
+    best = [table[table["label"] == head].nlargest(1, "mean").iloc[0] for head in heads]
+    reading = "Lo mejor: " + "; ".join(f"{row['label']}, {MODEL_NAMES[row['model']]}" for row in best)
+    read_as(figure, f"{reading}." + (f" Barras: desviación estándar, {repeats}." if repeats else ""))
+    return figure
