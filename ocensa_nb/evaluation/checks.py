@@ -24,6 +24,7 @@ def check_predictions(
     predicted: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray] | None = None,
     comparison: Mapping[str, Mapping[str, Any]] | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return the warnings about some predictions, in Spanish, by label; none if there is nothing to say.
 
@@ -39,6 +40,8 @@ def check_predictions(
         True class indices, int64 (rows,), per label; None if they are unknown.
     comparison
         From `comparison.compare`, if the models of the run were compared.
+    sources
+        Model that the run predicts with, per label; None if it is the encoder.
     """
     found = []
     for head, names in classes.items():
@@ -47,7 +50,7 @@ def check_predictions(
         if labels is not None:
             found += at_majority(head, names, class_rows[head], labels[head], predicted[head])
         if comparison is not None:
-            found += below_floor(head, comparison.get(head, {}))
+            found += below_floor(head, comparison.get(head, {}), (sources or {}).get(head, "encoder"))
     return found
 
 
@@ -139,8 +142,8 @@ def at_majority(
     ]
 
 
-def below_floor(head: str, pairs: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each model that is worse than the simple model, beyond the 95 % interval.
+def below_floor(head: str, pairs: Mapping[str, Any], source: str = "encoder") -> list[str]:
+    """Return a warning if the encoder, or the blend in use, is worse than the simple model beyond the 95 % interval.
 
     Parameters
     ----------
@@ -148,14 +151,18 @@ def below_floor(head: str, pairs: Mapping[str, Any]) -> list[str]:
         Name of the label.
     pairs
         Comparison of its models, from `comparison.compare`.
+    source
+        Model that the run predicts the label with: `encoder`, `floor` or `blend`.
     """
-    worse = {model: pairs[f"{model}-floor"]["f1"] for model in ("encoder", "blend") if f"{model}-floor" in pairs}
+    model = "blend" if source == "blend" else "encoder"
+    f1 = pairs.get(f"{model}-floor", {}).get("f1")
+    if f1 is None or f1["high"] >= 0:
+        return []
+    used = "." if model == source else f"; la corrida predice esta etiqueta con {MODEL_TITLES[source]}."
     return [
         f"{head}: {MODEL_TITLES[model]} queda por debajo del modelo simple: F1 {signed(f1['difference'])} "
-        f"({signed(f1['low'])} a {signed(f1['high'])}). Pruebe con más épocas, menos capas congeladas (freeze_layers) "
-        "o un codificador en español (beto, distilbeto)."
-        for model, f1 in worse.items()
-        if f1["high"] < 0
+        f"({signed(f1['low'])} a {signed(f1['high'])}){used} Pruebe con más épocas, menos capas congeladas "
+        "(freeze_layers) o un codificador en español (beto, distilbeto)."
     ]
 
 

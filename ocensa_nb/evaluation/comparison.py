@@ -156,10 +156,9 @@ def _sentence(head: str, first: str, second: str, entry: Mapping[str, Any]) -> s
 
 
 def signed(value: float, plus: bool = False) -> str:
-    """Return a number with two decimals, or three if two show 0; with a minus sign, not a hyphen, and never −0.00."""
-    text = f"{abs(value):.2f}"
-    if float(text) == 0:
-        text = f"{abs(value):.3f}"
-    if float(text) == 0:
-        return "0.00"
-    return f"{'−' if value < 0 else '+' if plus else ''}{text}"
+    """Return a number with two decimals, or up to four if fewer show 0; with a minus sign, and never −0.00."""
+    for decimals in (2, 3, 4):
+        text = f"{abs(value):.{decimals}f}"
+        if float(text):
+            return f"{'−' if value < 0 else '+' if plus else ''}{text}"
+    return "0.00"

@@ -125,6 +125,17 @@ def test_below_floor_warns_only_if_the_interval_is_below():
     assert checks.below_floor("prioridad", {}) == []
 
 
+def test_below_floor_judges_the_model_in_use_or_the_encoder_and_names_both():
+    worse, better = {"f1": {"difference": -0.1, "low": -0.2, "high": -0.05}}, {"f1": {"high": 0.1}}
+    (warning,) = checks.below_floor("modo", {"encoder-floor": worse, "blend-floor": worse}, "floor")
+    assert "el codificador queda por debajo" in warning
+    assert "(−0.20 a −0.05); la corrida predice esta etiqueta con el modelo simple." in warning
+    (warning,) = checks.below_floor("modo", {"encoder-floor": worse, "blend-floor": worse}, "blend")
+    assert "la mezcla queda por debajo" in warning
+    assert "la corrida" not in warning
+    assert checks.below_floor("modo", {"encoder-floor": worse, "blend-floor": better}, "blend") == []
+
+
 def test_check_predictions_joins_the_warnings_that_apply():
     classes, rows = {"prioridad": PRIORITIES}, {"prioridad": TRAINED}
     predicted, labels = {"prioridad": np.zeros(800, np.int64)}, {"prioridad": drawn(800, 1)}

@@ -145,7 +145,15 @@ def test_sentence_of_equal_predictions_says_that_they_are_the_same():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.114, "+0.11"), (-0.114, "−0.11"), (0.0, "0.00"), (-1e-9, "0.00"), (0.0031, "+0.003"), (-0.0031, "−0.003")],
+    [
+        (0.114, "+0.11"),
+        (-0.114, "−0.11"),
+        (0.0, "0.00"),
+        (-1e-9, "0.00"),
+        (0.0031, "+0.003"),
+        (-0.0031, "−0.003"),
+        (2e-4, "+0.0002"),
+    ],
 )
-def test_signed_shows_a_minus_sign_and_small_numbers_with_three_decimals(value, text):
+def test_signed_shows_a_minus_sign_and_small_numbers_with_more_decimals(value, text):
     assert comparison.signed(value, plus=True) == text
