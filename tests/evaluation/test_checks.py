@@ -66,7 +66,7 @@ def test_far_shares_is_silent_for_predictions_drawn_from_the_training_shares(row
 def test_far_shares_is_silent_for_a_small_difference_on_many_rows():
     predicted = predictions(50_000, 26_000, 20_000, 4_000)
     assert checks._homogeneity(np.stack([100 * TRAINED, np.bincount(predicted)])) < 1e-6
-    assert checks.far_shares("prioridad", PRIORITIES, TRAINED, predicted) == []
+    assert checks.far_shares("prioridad", PRIORITIES, 100 * TRAINED, predicted) == []
 
 
 def test_far_shares_is_silent_for_a_large_difference_on_few_rows():

@@ -135,6 +135,14 @@ def test_sentence_of_models_that_chance_explains_says_so():
     assert "(−0." in sentence
 
 
+def test_sentence_of_an_undecided_pair_has_the_sign_of_first_minus_second():
+    labels, predicted = sample(rows=300, accuracies=(0.5, 0.55))
+    entry = comparison.compare({"modo": labels}, {m: {"modo": guess} for m, guess in predicted.items()})
+    found = entry["modo"]["encoder-floor"]
+    assert found["f1"]["difference"] < 0 < found["f1"]["high"]
+    assert f"no se distinguen: −{-found['f1']['difference']:.2f} (−" in found["sentence"]
+
+
 def test_sentence_of_equal_predictions_says_that_they_are_the_same():
     labels, predicted = sample()
     models = {model: {"modo": predicted["floor"]} for model in ("encoder", "floor", "blend")}
