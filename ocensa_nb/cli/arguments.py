@@ -36,8 +36,8 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The option as it is typed: `--batch-size`."""
-        return "--" + self.name.replace("_", "-")
+        """The option as it is typed: `--batch-size`. A parameter with the name of a keyword ends in `_`: `with_`."""
+        return "--" + self.name.rstrip("_").replace("_", "-")
 
     @property
     def takes_many(self) -> bool:

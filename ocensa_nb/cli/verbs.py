@@ -21,6 +21,10 @@ Out = Annotated[str, Doc("dónde se escribe el resultado; no se sobrescribe nada
 Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
 MOST_ROWS = 5_000_000  # all rows are in memory at once
 RunFolder = Annotated[str, Doc("carpeta de una corrida terminada")]
+Source = Annotated[
+    Literal["auto", "encoder", "floor", "blend"],
+    Doc("qué predice: el codificador, el modelo simple o su mezcla; auto: por etiqueta, el mejor en validación"),
+]
 
 
 def generate(
@@ -43,9 +47,11 @@ def generate(
 
 def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
+    from ocensa_nb.evaluation.blend import describe_sources, read_blends
     from ocensa_nb.figures import animation
     from ocensa_nb.storage.resume import reject_finished
     from ocensa_nb.training import train as training
+    from ocensa_nb.training.quality import report
 
     reject_finished(config.validate())
     notices = training.load_notices(config)
@@ -60,6 +66,9 @@ def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
         f"{seconds['total']:.0f} s."
     )
     logger.info(f"Prueba: {_scores(metrics['test'])}.")
+    logger.info(describe_sources(read_blends(run)))
+    for line in report(metrics):
+        logger.info(line)
     return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
 
 
@@ -67,6 +76,7 @@ def evaluate(
     run: RunFolder,
     out: Out,
     data: Annotated[str, Doc("CSV o XLSX etiquetado; vacío = las filas de prueba de la corrida")] = "",
+    with_: Source = "auto",
 ) -> dict[str, Any]:
     """Evaluar una corrida: métricas, informe por clase y matrices de confusión."""
     from ocensa_nb.evaluation import evaluate as evaluation
@@ -75,7 +85,7 @@ def evaluate(
 
     trained = Run.load(run)
     path = free_folder(out)  # fail before the work, not after
-    found = evaluation.evaluate(trained, data)
+    found = evaluation.evaluate(trained, data, with_)
     with create_new(path) as folder:
         folder.mkdir()
         found.write(folder)
@@ -85,12 +95,16 @@ def evaluate(
     if found.left_out:
         logger.info(found.left_out_note())
     logger.info(found.summary().round(3).to_string())
+    for note in found.notes:
+        logger.info(note)
     return {
         "out": str(path),
         "rows": len(found.texts),
         "left_out": found.left_out,
         "unknown_labels": found.unknown,
         "metrics": found.metrics,
+        "models": found.metrics_by_source(),
+        "notes": found.notes,
     }
 
 
@@ -101,6 +115,7 @@ def predict(
     format: Annotated[
         Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
     ] = "auto",
+    with_: Source = "auto",
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
     from ocensa_nb.evaluation import predict as prediction
@@ -111,12 +126,15 @@ def predict(
     trained = Run.load(run)
     like = ".xlsx" if Path(data).suffix.lower() in EXCEL_SUFFIXES else ".csv"
     free_table(out, format, like)  # fail before the work, not after
-    table = prediction.predict(trained, data)
+    table = prediction.predict(trained, data, with_)
     path = prediction.save(table, out, format)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
     blank = f" Filas sin texto, que quedan sin predicción: {len(table) - scored:,}." if scored < len(table) else ""
     logger.info(f"{scored:,} de {len(table):,} filas con predicción en {path}.{blank}")
-    return {"out": str(path), "rows": len(table), "scored": scored}
+    notes = table.attrs.get("notes", [])
+    for note in notes:
+        logger.info(note)
+    return {"out": str(path), "rows": len(table), "scored": scored, "notes": notes}
 
 
 def compare(

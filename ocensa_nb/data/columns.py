@@ -22,6 +22,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "denominacion": ("denominacion", "denominacion_equipo", "denominacion_del_equipo"),
     "problema": ("problema", "textocodproblem", "texto_cod_problem"),
     "componente": ("componente", "textocodpartobj", "texto_cod_part_obj"),
+    "parada": ("parada",),
 }
 ID_ALIASES = ("id_aviso", "aviso", "n_aviso", "no_aviso", "nro_aviso", "num_aviso", "numero_aviso", "numero_de_aviso")
 # The role of a column whose title repeats, as SAP writes `Denominación` for a place and for its component. Such columns

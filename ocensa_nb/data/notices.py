@@ -13,7 +13,7 @@ from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_rows
-from ocensa_nb.data.text import appended, blank_missing, compose, normalise
+from ocensa_nb.data.text import appended, blank_missing, compose, group_texts
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.tables.header import SKIPPED
@@ -170,8 +170,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
         head: pd.Categorical(frame[head], categories=names).codes.astype(np.int64) for head, names in classes.items()
     }
     texts = frame[TEXT].tolist()
-    shown = progress(texts, "Avisos que repiten un texto", "aviso")
-    groups = pd.factorize(pd.Series([normalise(text) for text in shown]))[0]
+    groups = group_texts(progress(texts, "Avisos que repiten un texto", "aviso"))
     split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     report = dataclasses.replace(
         report,

@@ -1,7 +1,7 @@
 """The text of a notice: composed of the columns of its row, and normalised to find repeated notices."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -107,6 +107,11 @@ def _title(role: str) -> str:
     field = field_of(role)
     title = TITLES.get(field, field.replace("_", " ").capitalize())
     return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"
+
+
+def group_texts(texts: Iterable[str]) -> np.ndarray:
+    """Return the group of each text, int64 (texts,): texts of a group are equal after `normalise`."""
+    return pd.factorize(pd.Series([normalise(text) for text in texts], dtype=object))[0]
 
 
 def normalise(text: str) -> str:

@@ -13,9 +13,24 @@ from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb.data import notices
 from ocensa_nb.data.notices import ID, TEXT
+from ocensa_nb.data.text import group_texts
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.blend import (
+    AUTO,
+    ENCODER,
+    FLOOR,
+    SOURCES,
+    apply,
+    describe_sources,
+    has_floor,
+    read_blends,
+    uncalibrated,
+)
+from ocensa_nb.evaluation.checks import check_predictions
+from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.verdict import Answers, answers_of
 from ocensa_nb.files.atomic import create_new, write_text
 from ocensa_nb.paths import SAMPLE_DATA, plain_path
 from ocensa_nb.runtime import environment
@@ -48,13 +63,19 @@ class Evaluation:
     labels, predicted
         Class indices, int64 (rows,), per head.
     confidence
-        Probability of the predicted class, float32 (rows,), per head.
+        Calibrated probability of the predicted class, float32 (rows,), per head.
     left_out
         Number of rows excluded because the run does not know one of their labels.
     unknown
         Those labels and their number of rows, per head.
     csv_format
         The CSV format of the file, used for the saved tables.
+    uncalibrated
+        The same predictions without calibration, per head.
+    by_source
+        Class indices predicted by each model of the run (`encoder`, `floor`, `blend`), int64 (rows,), per head.
+    notes
+        What predicts, which model is better, and warnings, in Spanish.
     """
 
     source: str
@@ -67,11 +88,22 @@ class Evaluation:
     left_out: int = 0
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
     csv_format: CsvFormat = SPANISH_EXCEL
+    uncalibrated: dict[str, Answers] = field(default_factory=dict)
+    by_source: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The flat metrics of every head."""
         return flat_metrics(self.labels, self.predicted)
+
+    def answers(self) -> dict[str, Answers]:
+        """Return the predictions of each head with their confidence and true classes."""
+        return {head: Answers(self.confidence[head], self.predicted[head], self.labels[head]) for head in self.labels}
+
+    def metrics_by_source(self) -> dict[str, dict[str, float]]:
+        """Return the flat metrics of each model of the run."""
+        return {name: flat_metrics(self.labels, predicted) for name, predicted in self.by_source.items()}
 
     def summary(self) -> pd.DataFrame:
         """Return one row per head: weighted F1, macro F1, accuracy, precision, recall; columns in Spanish."""
@@ -175,6 +207,8 @@ class Evaluation:
             "left_out": self.left_out,
             "unknown_labels": self.unknown,
             "metrics": self.metrics,
+            "models": self.metrics_by_source(),
+            "notes": self.notes,
         }
         write_text(folder / "metrics.json", json.dumps(metadata, ensure_ascii=False, indent=2) + "\n")
         rows = pd.DataFrame({ID: self.ids, TEXT: self.texts})
@@ -194,7 +228,7 @@ class Evaluation:
         write_table(rows, folder / "predictions.csv", self.csv_format)
 
 
-def evaluate(run: Run, data: str | Path = "") -> Evaluation:
+def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     """Evaluate a run on its own test rows, or on every labelled row of another file.
 
     The test rows are found by preparing the data again and comparing its fingerprint; the file may have another name.
@@ -205,11 +239,14 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
         A finished run.
     data
         A labelled CSV or XLSX; empty for the file the run was trained on.
+    source
+        What predicts: see `inference.class_probabilities`.
 
     Raises
     ------
     UserError
-        If the file the run was trained on is missing or has changed, or no row has labels that the run knows.
+        If the file the run was trained on is missing or has changed, no row has labels that the run knows, or the run
+        has no such source.
     """
     config = run.config
     trained_on = SAMPLE_DATA if not config.data else Path(run.metadata["data"]["path"])
@@ -227,10 +264,10 @@ def evaluate(run: Run, data: str | Path = "") -> Evaluation:
     if prepared is not None:
         rows = prepared.split["test"]
         labels = {head: y[rows] for head, y in prepared.labels.items()}
-        return _score(run, "las filas de prueba", frame.iloc[rows], labels, csv_format)
+        return _score(run, "las filas de prueba", frame.iloc[rows], labels, csv_format, source)
     if data:
         known, labels, left_out, unknown = _known_rows(run, frame)
-        found = _score(run, f"todas las filas de {data}", known, labels, csv_format)
+        found = _score(run, f"todas las filas de {data}", known, labels, csv_format, source)
         return dataclasses.replace(found, left_out=left_out, unknown=unknown)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
@@ -296,12 +333,31 @@ def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _score(
-    run: Run, source: str, rows: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat
+    run: Run, what: str, rows: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat, source: str
 ) -> Evaluation:
-    texts = rows[TEXT].tolist()
-    found = inference.score_texts(run, texts, "Evaluando")
-    confidence = {head: inference.probabilities(values).max(axis=1) for head, values in found.items()}
-    predicted = inference.predictions(found)
+    inference.require_source(run, source)
+    texts, blends = rows[TEXT].tolist(), read_blends(run)
+    models = (ENCODER, FLOOR) if has_floor(run) else (ENCODER,)
+    logits = inference.logits_by_model(run, texts, "Evaluando", models)
+    probabilities = apply(blends, logits, source)
+    predicted = inference.predictions(probabilities)
+    notes, by_source = [describe_sources(blends, source)], {}
+    if has_floor(run):
+        by_source = {name: inference.predictions(apply(blends, logits, name)) for name in SOURCES}
+        comparison = compare(labels, by_source, group_texts(texts))
+        counts = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}
+        used = {head: blend.source if source == AUTO else source for head, blend in blends.items()}
+        notes += [*sentences(comparison), *check_predictions(run.classes, counts, predicted, labels, comparison, used)]
     return Evaluation(
-        source, texts, rows[ID].tolist(), run.classes, labels, predicted, confidence, csv_format=csv_format
+        what,
+        texts,
+        rows[ID].tolist(),
+        run.classes,
+        labels,
+        predicted,
+        {head: shares.max(axis=1) for head, shares in probabilities.items()},
+        csv_format=csv_format,
+        uncalibrated=answers_of(apply(uncalibrated(blends), logits, source), labels),
+        by_source=by_source,
+        notes=notes,
     )

@@ -1,7 +1,7 @@
 """Inference: logits of rows and texts, predicted classes and probabilities."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,8 +9,10 @@ import torch
 from ocensa_nb.encoders.token_table import TokenTable, encode, sorted_batches
 from ocensa_nb.engine.frozen_features import SAMPLE, FeatureTable
 from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
+from ocensa_nb.errors import UserError, unknown
+from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, FLOOR, SOURCES, apply, has_floor, read_blends
 from ocensa_nb.models.classifier import MultiHeadClassifier
-from ocensa_nb.models.saved_model import load_model
+from ocensa_nb.models.saved_model import load_model, read_floor
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.logs import progress
@@ -105,12 +107,57 @@ def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndar
     return {head: values[entry] for head, values in found.items()}
 
 
-def predictions(logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the most probable class of each row, int64 (rows,), per head."""
-    return {head: values.argmax(axis=1) for head, values in logits.items()}
+def logits_by_model(
+    run: Run, texts: Sequence[str], title: str, models: Collection[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the logits of the models of a run, float32 (texts, classes) per head; see `score_texts`.
+
+    Parameters
+    ----------
+    run, texts, title
+        As in `score_texts`.
+    models
+        `encoder`, `floor` or both.
+    """
+    found = {}
+    if ENCODER in models:
+        found[ENCODER] = score_texts(run, texts, title)
+    if FLOOR in models:
+        found[FLOOR] = read_floor(run).logits(texts)
+    return found
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax of logits (rows, classes), stable for large logits."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+def class_probabilities(run: Run, texts: Sequence[str], title: str, source: str = AUTO) -> dict[str, np.ndarray]:
+    """Return the calibrated probabilities, float32 (texts, classes), of each head of a finished run.
+
+    Parameters
+    ----------
+    run, texts, title
+        As in `score_texts`.
+    source
+        `encoder`, `floor`, `blend`, or `auto`: for each head, the best of them on the validation rows.
+
+    Raises
+    ------
+    UserError
+        If the source does not exist or the run has no simple model, or as `score_texts` does.
+    """
+    require_source(run, source)
+    blends = read_blends(run)
+    models = {model for blend in blends.values() for model in blend.needs(source)}
+    return apply(blends, logits_by_model(run, texts, title, models), source)
+
+
+def require_source(run: Run, source: str) -> None:
+    """Raise `UserError` if a source does not exist, or the run is of an earlier version, without a simple model."""
+    if source not in (AUTO, *SOURCES):
+        raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))
+    if source in (FLOOR, BLEND) and not has_floor(run):
+        raise UserError(
+            f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple: use encoder, o entrene otra."
+        )
+
+
+def predictions(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the class with the highest logit or probability of each row, int64 (rows,), per head."""
+    return {head: values.argmax(axis=1) for head, values in scores.items()}

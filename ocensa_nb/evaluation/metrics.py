@@ -5,11 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
+from ocensa_nb.config import MEANS
+
 
 def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the flat metrics of every head: `causa_f1` (weighted), `causa_f1_macro`, `causa_accuracy` and so on.
 
-    Averages are scikit-learn's; a class that is never predicted has precision 0.
+    Averages are scikit-learn's; a class that is never predicted has precision 0. `f1` and `f1_macro` are the means over
+    the heads.
     """
     flat = {}
     for head, truth in labels.items():
@@ -20,7 +23,7 @@ def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.nd
         flat[f"{head}_accuracy"] = float(accuracy_score(truth, guess))
         flat[f"{head}_precision"] = float(precision)
         flat[f"{head}_recall"] = float(recall)
-    return flat
+    return flat | {mean: float(np.mean([flat[f"{head}_{mean}"] for head in labels])) for mean in MEANS}
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Predict the labels of new notices: the given table plus a prediction and its confidence per label."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from ocensa_nb.data.columns import find_columns, title_predicate
 from ocensa_nb.data.text import blank_missing, compose
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.blend import AUTO, describe_sources, read_blends
+from ocensa_nb.evaluation.checks import check_predictions
+from ocensa_nb.evaluation.verdict import apply_verdict
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL
 from ocensa_nb.tables.header import SKIPPED, skipped_note
@@ -19,7 +23,7 @@ from ocensa_nb.tables.write_table import DECIMALS, free_table, write_table
 logger = logging.getLogger(__name__)
 
 
-def predict(run: Run, data: str | Path) -> pd.DataFrame:
+def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     """Return the table of a CSV or XLSX file with two columns more per head, `pred_` and `conf_`.
 
     The table has its titles in the first row; rows above them in the file are left out, which a message says.
@@ -30,17 +34,21 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
         A finished run.
     data
         The file, with a description column.
+    source
+        What predicts: see `inference.class_probabilities`.
 
     Returns
     -------
     DataFrame
         Every row and column in order, as text. `pred_` is the name of a class, and `conf_` its probability, float64
-        from 0 to 1, uncalibrated; in rows without text they are `""` and NaN.
+        from 0 to 1, calibrated; in rows without text they are `""` and NaN. `attrs["notes"]` has what the user has to
+        know about the predictions, in Spanish.
 
     Raises
     ------
     UserError
-        If the file cannot be read, has no description column, or already has one of the new columns.
+        If the file cannot be read, has no description column, or already has one of the new columns, or the run has no
+        such source.
     """
     config = run.config
     table, _ = read_table(data, title_predicate((*run.classes, *config.text_fields), config.columns))
@@ -67,12 +75,24 @@ def predict(run: Run, data: str | Path) -> pd.DataFrame:
     for head in run.classes:
         result[f"pred_{head}"], result[f"conf_{head}"] = "", np.nan
     if len(rows):
-        found = inference.score_texts(run, texts.iloc[rows].tolist(), "Prediciendo")
-        for head, values in found.items():
-            shares = inference.probabilities(values)
+        found = inference.class_probabilities(run, texts.iloc[rows].tolist(), "Prediciendo", source)
+        for head, shares in found.items():
             result.loc[result.index[rows], f"pred_{head}"] = np.array(run.classes[head])[shares.argmax(axis=1)]
             result.loc[result.index[rows], f"conf_{head}"] = shares.max(axis=1).astype(float).round(DECIMALS)
+        result.attrs["notes"] = _notes(run, found, source)
     return result
+
+
+def _notes(run: Run, found: Mapping[str, np.ndarray], source: str) -> list[str]:
+    """Return, in Spanish, what predicts each label, what it is good for, and what is unusual in the predictions."""
+    notes = [describe_sources(read_blends(run), source)]
+    verdict = run.metrics.get("verdict", {})  # absent from runs of earlier versions
+    if source == AUTO:
+        notes += [apply_verdict(head, verdict[head], found[head].max(axis=1)) for head in found if head in verdict]
+    if rows := run.metadata["data"].get("class_rows"):
+        counts = {head: np.array(rows[head]) for head in run.classes}
+        notes += check_predictions(run.classes, counts, inference.predictions(found))
+    return notes
 
 
 def save(table: pd.DataFrame, out: str | Path, kind: str = "auto") -> Path:

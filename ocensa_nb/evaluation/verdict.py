@@ -55,6 +55,13 @@ class Answers:
         return self.predicted == self.labels
 
 
+def answers_of(probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, Answers]:
+    """Return the answers of each label, from probabilities (rows, classes) and true class indices (rows,)."""
+    return {
+        head: Answers(shares.max(axis=1), shares.argmax(axis=1), labels[head]) for head, shares in probabilities.items()
+    }
+
+
 def judge(
     head: str,
     classes: Sequence[str],

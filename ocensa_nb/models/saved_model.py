@@ -7,8 +7,11 @@ from ocensa_nb.encoders.probe import as_user_error, probe
 from ocensa_nb.files.atomic import atomic_write
 from ocensa_nb.models import heads_file
 from ocensa_nb.models.classifier import MultiHeadClassifier
-from ocensa_nb.storage.manifest import ENCODER, HEADS
+from ocensa_nb.models.tfidf import TfidfModel
+from ocensa_nb.storage.manifest import ENCODER, FLOOR, HEADS
 from ocensa_nb.storage.run_folder import Run
+
+TFIDF = "tfidf.safetensors"
 
 
 def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -44,3 +47,16 @@ def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
         model = MultiHeadClassifier(encoder, sizes, run.config.dropout)
     heads_file.load_into(model, run.path / HEADS)
     return model.eval(), tokenizer
+
+
+def save_floor(run: Run, floor: TfidfModel) -> None:
+    """Write the simple model to a run folder; raises `UserError` as `save_model` does."""
+    run.check_held()
+    with atomic_write(run.path / FLOOR) as fresh:
+        fresh.mkdir()
+        floor.write(fresh / TFIDF)
+
+
+def read_floor(run: Run) -> TfidfModel:
+    """Return the simple model of a run; raises `UserError` if its file is missing, damaged or of other labels."""
+    return TfidfModel.read(run.path / FLOOR / TFIDF, {head: len(names) for head, names in run.classes.items()})

@@ -150,8 +150,9 @@ def _counts(texts: Sequence[str]) -> sparse.csr_matrix:
 
 def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
     """Return the columns to use, in order: those of several rows, the most frequent if the file would be too large."""
-    least = min(LEAST_ROWS, int(rows_of.max(initial=0)))
-    columns = np.flatnonzero(rows_of >= max(least, 1))
+    if not rows_of.any():
+        return np.zeros(1, np.int64)  # texts without a single n-gram: one feature, which is always 0
+    columns = np.flatnonzero(rows_of >= min(LEAST_ROWS, rows_of.max()))
     most = LARGEST_BYTES // (4 * (classes + 2))
     if len(columns) > most:
         columns = np.sort(columns[np.argsort(-rows_of[columns], kind="stable")[:most]])
@@ -164,7 +165,8 @@ def _weigh(counts: sparse.csr_matrix, columns: np.ndarray, idf: np.ndarray) -> s
     counts.data = 1 + np.log(counts.data)
     weighted = counts @ sparse.diags(idf.astype(np.float64))
     border = int(np.searchsorted(columns, HASHES))
-    return sparse.hstack([normalize(weighted[:, :border]), normalize(weighted[:, border:])], format="csr")
+    parts = [part for part in (weighted[:, :border], weighted[:, border:]) if part.shape[1]]
+    return sparse.hstack([normalize(part) for part in parts], format="csr")
 
 
 def _fit_linear(features: sparse.csr_matrix, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

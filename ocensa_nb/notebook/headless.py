@@ -143,6 +143,24 @@ def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=heads).round(3)
 
 
+def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the test F1 of each model of a run, one row per label, and which of them predicts; columns in Spanish.
+
+    Parameters
+    ----------
+    metrics
+        The content of metrics.json; that of an earlier version has no models, and the table no rows.
+    """
+    titles = {"floor": "modelo simple", "encoder": "codificador", "blend": "mezcla"}
+    used = metrics.get("sources", {})
+    columns = {
+        f"{what} {title}": [metrics[model]["test"][f"{head}_{name}"] for head in used]
+        for name, what in (("f1", "F1"), ("f1_macro", "F1 macro"))
+        for model, title in titles.items()
+    }
+    return pd.DataFrame({**columns, "predice": [titles[model] for model in used.values()]}, index=list(used)).round(3)
+
+
 def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, float]]:
     """Return the folder of a new or unfinished suite, and the seconds of the notebooks already executed."""
     path = plain_path(out)

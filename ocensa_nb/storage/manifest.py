@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
 ENCODER, HEADS, LAST, MANIFEST = "encoder", "heads.safetensors", "last", "manifest.json"
+FLOOR = "floor"  # the simple model and the blend; runs of earlier versions have none
 RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER)
 EARLIER = (LABELS, HEADS, ENCODER)  # the files covered by the checksums of earlier versions
 
@@ -28,7 +29,7 @@ EARLIER = (LABELS, HEADS, ENCODER)  # the files covered by the checksums of earl
 def write(run: Path) -> None:
     """Write the manifest of a run; raises `UserError` if a file cannot be read or written."""
     try:
-        text = _render(compute(run, RESULTS))
+        text = _render(compute(run, _results(run)))
     except OSError as error:
         raise UserError(f"No se puede leer «{run}»: {reason(error)}.") from error
     write_text(run / MANIFEST, text)
@@ -45,7 +46,7 @@ def verify(run: Path) -> None:
         If a file was changed, is missing or cannot be read; the message names the file.
     """
     if (run / MANIFEST).exists():
-        _verify(run, RESULTS, _read(run / MANIFEST))
+        _verify(run, _results(run), _read(run / MANIFEST))
         return
     if not (checksums := _earlier_checksums(run)):
         raise UserError(
@@ -72,6 +73,11 @@ def is_finished(run: Path) -> bool:
 def checksum(value: Any) -> str:
     """Return the SHA-256 of a JSON value; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _results(run: Path) -> tuple[str, ...]:
+    """Return the names of the files that the manifest of a run covers."""
+    return (*RESULTS, FLOOR) if (run / FLOOR).exists() else RESULTS
 
 
 def _verify(run: Path, names: tuple[str, ...], checksums: Mapping[str, Any]) -> None:

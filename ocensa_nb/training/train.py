@@ -30,9 +30,10 @@ from ocensa_nb.engine.memory_estimate import memory_note
 from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation.blend import write_blends
 from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
 from ocensa_nb.models.classifier import count_parameters, describe_parameters, sha256, trained_weights
-from ocensa_nb.models.saved_model import save_model
+from ocensa_nb.models.saved_model import save_floor, save_model
 from ocensa_nb.paths import RUNS, SAMPLE_DATA
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.compilation import require_compiler
@@ -47,6 +48,7 @@ from ocensa_nb.training import time_estimate
 from ocensa_nb.training.early_stopping import EarlyStopping
 from ocensa_nb.training.logger import TrainingLogger
 from ocensa_nb.training.nonfinite import NonFiniteGuard
+from ocensa_nb.training.quality import SIDES, class_rows, fit_floor, measure_quality
 
 logger = logging.getLogger(__name__)
 
@@ -114,24 +116,34 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
             logger.warning(note)
         logger.info(describe_parameters(model))
         logger.info(memory_note(config, model, table.lengths, precision, device))
+        fitted_from = time.perf_counter()
+        floor = fit_floor(notices)
+        floor_seconds = time.perf_counter() - fitted_from
         built_from = time.perf_counter()
         cache = array_cache.default_folder() if keep_trunk else None
         engine = engines.build(config, notices, table, model, precision, device, cache)
         trunk_seconds = time.perf_counter() - built_from
-        timings, metrics = _train(run, config, notices, engine)
+        timings, metrics, logits = _train(run, config, notices, engine)
         save_model(run, model, tokenizer)
+        blends, quality = measure_quality(notices, floor, logits)
+        save_floor(run, floor)
+        write_blends(run, blends)
         timings["seconds"] |= {
+            "floor": floor_seconds,
             "trunk": trunk_seconds,
             "total": time.perf_counter() - started + timings["seconds"]["earlier"],
         }
-        run.finish(timings, metrics)
+        run.finish(timings, metrics | quality)
     return run
 
 
-def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+def _train(
+    run: Run, config: TrainConfig, notices: Notices, engine: Engine
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """Repeat the step from the last checkpoint, if any, and restore the weights of the best epoch.
 
-    Returns the timings and counters for config.json, and the metrics of the best epoch.
+    Returns the timings and counters for config.json, the epochs for metrics.json, and the logits of the best epoch per
+    side (`val`, `test`) and head.
     """
     model = engine.model
     loader, sampler = step_loader(engine.table, notices, config, engine.device)
@@ -140,11 +152,10 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
     stopping = EarlyStopping(config)
     watch = NonFiniteGuard(list(config.heads), scaled=engine.scaler.is_enabled())
 
-    def predict_split(side: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        rows = notices.split[side]
-        found = inference.logits(model, engine.table, rows, engine.precision, config.padding)
-        return {head: y[rows] for head, y in notices.labels.items()}, inference.predictions(found)
+    def score_split(side: str) -> dict[str, np.ndarray]:
+        return inference.logits(model, engine.table, notices.split[side], engine.precision, config.padding)
 
+    val_labels = {head: y[notices.split["val"]] for head, y in notices.labels.items()}
     expected = time_estimate.estimate_time(engine, loader.dataset, sampler, notices.split, config)
     at = TrainerState()
     with (
@@ -180,10 +191,10 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
                     checkpoints.save_if_due()
             schedule.move(-journal.read())
             watch.check()
-            labels, predicted = predict_split("val")
-            scores = flat_metrics(labels, predicted)
+            predicted = inference.predictions(score_split("val"))
+            scores = flat_metrics(val_labels, predicted)
             watched = config.monitored_head
-            confusion = confusion_counts(labels[watched], predicted[watched])
+            confusion = confusion_counts(val_labels[watched], predicted[watched])
             line = {
                 "epoch": at.epoch,
                 "loss": journal.mean_loss,
@@ -197,7 +208,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
             asked.check(run.path)
 
     stopping.restore(model)
-    scores = {side: flat_metrics(*predict_split(side)) for side in ("val", "test")}
+    logits = {side: score_split(side) for side in SIDES}
     at.tick()
     seconds = {
         "expected": expected.training,
@@ -206,7 +217,7 @@ def _train(run: Run, config: TrainConfig, notices: Notices, engine: Engine) -> t
         "earlier": earlier,  # of which, in sessions before this one
     }
     timings = {"seconds": seconds, "skipped_steps": watch.skipped, "checkpoint_bytes": checkpoints.bytes}
-    return timings, {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1, **scores}
+    return timings, {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1}, logits
 
 
 def _metadata(
@@ -220,6 +231,7 @@ def _metadata(
             "fingerprint": notices.fingerprint,
             "columns": notices.report.columns,
             "merged": notices.report.merged(),
+            "class_rows": {head: rows.tolist() for head, rows in class_rows(notices).items()},
         },
         "inputs": inputs,
         "device": device.type,

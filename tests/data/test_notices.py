@@ -10,6 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data import notices
 from ocensa_nb.data.splits import split_rows
+from ocensa_nb.data.text import normalise
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
 from ocensa_nb.tables.read_table import read_table
@@ -141,20 +142,18 @@ def test_class_weights_match_sklearn_balanced_weights_of_training_rows(config, c
 
 def test_split_shares_no_normalised_text_between_train_val_and_test(config, csv):
     found = notices.prepare(notices.read(csv), config)
-    sides = {name: {notices.normalise(found.texts[row]) for row in rows} for name, rows in found.split.items()}
+    sides = {name: {normalise(found.texts[row]) for row in rows} for name, rows in found.split.items()}
     assert not sides["train"] & sides["test"]
     assert not sides["train"] & sides["val"]
     assert not sides["val"] & sides["test"]
 
 
 def test_normalise_texts_that_differ_only_in_tags_and_numbers_are_equal():
-    assert notices.normalise("Fuga en válvula MOV-3702 a 120 psi") == notices.normalise(
-        "fuga en valvula mov 4811 a 95 psi"
-    )
-    assert notices.normalise("fuga en válvula") != notices.normalise("fuga en bomba")
-    assert notices.normalise("rotura bomba 4") != notices.normalise("rotura motor 4")
-    assert notices.normalise("fuga en BBA-P-101") == notices.normalise("fuga en P-102")
-    assert notices.normalise("3702") == notices.normalise("4811")
+    assert normalise("Fuga en válvula MOV-3702 a 120 psi") == normalise("fuga en valvula mov 4811 a 95 psi")
+    assert normalise("fuga en válvula") != normalise("fuga en bomba")
+    assert normalise("rotura bomba 4") != normalise("rotura motor 4")
+    assert normalise("fuga en BBA-P-101") == normalise("fuga en P-102")
+    assert normalise("3702") == normalise("4811")
 
 
 def test_read_label_column_is_excluded_from_the_text(tmp_path):

@@ -7,14 +7,14 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
 from ocensa_nb.data import synthetic
 from ocensa_nb.data.notices import prepare, read
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import evaluate, inference, metrics, predict
+from ocensa_nb.evaluation import evaluate, metrics, predict
 from ocensa_nb.figures import plots
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import environment
@@ -221,14 +221,6 @@ def test_confusion_counts_match_scikit_learn_without_zeros(pairs):
     np.testing.assert_array_equal(matrix, confusion_matrix(truth, guess, labels=range(6)))
     assert len(triples) == len(set(pairs))
     assert triples == json.loads(json.dumps(triples))
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=8))
-def test_probabilities_of_any_logits_are_finite_and_sum_to_one(values):
-    shares = inference.probabilities(np.array([values], np.float32))
-    assert np.isfinite(shares).all()
-    assert shares.sum() == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])

@@ -162,7 +162,7 @@ def test_fit_with_early_stopping_saves_the_weights_of_the_best_epoch(config, not
 def test_early_stopping_gain_under_min_delta_is_best_but_does_not_reset_patience(config):
     stopping = EarlyStopping(config.replace(patience=2, min_delta=0.05))
     model = nn.Linear(1, 1)
-    assert [stopping.update(epoch, {"causa_f1": f1}, model) for epoch, f1 in enumerate([0.5, 0.52, 0.54], 1)] == [
+    assert [stopping.update(epoch, {config.monitor: f1}, model) for epoch, f1 in enumerate([0.5, 0.52, 0.54], 1)] == [
         False,
         False,
         True,
@@ -178,7 +178,7 @@ def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
     table = encode(notices.texts, tokenizer, run.config.max_length)
     found = inference.predictions(inference.logits(model, table, rows, "fp32"))
     flat = flat_metrics({head: y[rows] for head, y in notices.labels.items()}, found)
-    assert flat == run.metrics["test"]
+    assert flat == run.metrics["encoder"]["test"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -224,12 +224,12 @@ def test_history_has_one_line_per_step_and_per_epoch(run):
 
 
 def test_history_epochs_contain_the_validation_confusion_of_the_monitored_head(run, notices):
-    truth = notices.labels["causa"][notices.split["val"]]
+    truth = notices.labels[run.config.monitored_head][notices.split["val"]]
     for line in (line for line in run.history() if "step" not in line):
         triples = np.array(line["confusion"])
         assert np.repeat(triples[:, 0], triples[:, 2]).tolist() == sorted(truth)
         hits = triples[triples[:, 0] == triples[:, 1], 2].sum()
-        assert hits / len(truth) == pytest.approx(line["causa_accuracy"])
+        assert hits / len(truth) == pytest.approx(line[f"{run.config.monitored_head}_accuracy"])
 
 
 def test_fit_with_one_head_succeeds(csv, config, tmp_path):

@@ -1,0 +1,176 @@
+"""Blend the probabilities of the encoder and the floor, per label: weights from validation. `RUN/floor/blend.json`.
+
+The blend is a mean of calibrated probabilities. Its weight is the mean of the best weights of bootstrap resamples of
+the validation rows: with some hundreds of them the F1 hardly changes over a wide range of weights, and the maximum of
+one sample may fall anywhere in it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.calibration import fit_confidence, fit_temperature, recalibrate
+from ocensa_nb.evaluation.comparison import MODEL_TITLES as TITLES
+from ocensa_nb.evaluation.comparison import bootstrap
+from ocensa_nb.storage.manifest import FLOOR as FOLDER
+from ocensa_nb.storage.run_folder import Run, read_json
+
+ENCODER, FLOOR, BLEND = SOURCES = ("encoder", "floor", "blend")
+AUTO = "auto"
+FILE = f"{FOLDER}/blend.json"
+IDENTITY = (1.0, 0.0)  # a confidence curve
+WEIGHTS = np.linspace(0, 1, 11)
+RESAMPLES = 200
+SURE = 0.9  # share of the resamples in which a model alone has to be better than the blend
+
+Logits = Mapping[str, np.ndarray]  # float32 (rows, classes), per model or per label
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How the probabilities of one label are computed from the logits of the encoder and of the floor.
+
+    Attributes
+    ----------
+    source
+        Which of `SOURCES` predicts by default: the blend, unless one model alone is surely better.
+    weight
+        Weight of the floor in the blend, from 0 to 1.
+    temperatures
+        Temperature of the encoder and of the floor.
+    curves
+        Slope and intercept of the confidence curve of each source; see `calibration.fit_confidence`.
+    """
+
+    source: str
+    weight: float
+    temperatures: dict[str, float]
+    curves: dict[str, tuple[float, float]]
+
+    @classmethod
+    def fit(cls, logits: Logits, labels: np.ndarray) -> "Blend":
+        """Choose weight, temperatures, curves and source on validation rows.
+
+        The score is the mean of weighted and macro F1, so that no gain comes from giving up the rare classes.
+
+        Parameters
+        ----------
+        logits
+            Of `ENCODER` and of `FLOOR`.
+        labels
+            True class indices, int64 (rows,).
+        """
+        temperatures = {model: fit_temperature(logits[model], labels) for model in (ENCODER, FLOOR)}
+        encoder, floor = (softmax(logits[model] / temperatures[model], axis=1) for model in (ENCODER, FLOOR))
+        mixed = {share: _mix(encoder, floor, share).argmax(axis=1) for share in WEIGHTS}
+        weight = float(WEIGHTS[np.argmax(list(_scores(labels, mixed).values()), axis=0)].mean())
+        probabilities = {ENCODER: encoder, FLOOR: floor, BLEND: _mix(encoder, floor, weight)}
+        predicted = {source: found.argmax(axis=1) for source, found in probabilities.items()}
+        curves = {
+            source: fit_confidence(found.max(axis=1), predicted[source] == labels)
+            for source, found in probabilities.items()
+        }
+        scores = _scores(labels, predicted)
+        better = {model: float((scores[model] > scores[BLEND]).mean()) for model in (ENCODER, FLOOR)}
+        best = max(better, key=lambda model: better[model])
+        return cls(best if better[best] >= SURE else BLEND, weight, temperatures, curves)
+
+    def probabilities(self, logits: Logits, source: str = AUTO) -> np.ndarray:
+        """Return calibrated probabilities, float32 (rows, classes).
+
+        Parameters
+        ----------
+        logits
+            Of the models that `needs` returns.
+        source
+            One of `SOURCES`, or `AUTO` for the best one.
+        """
+        source = self.source if source == AUTO else source
+        found = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(source)]
+        mixed = _mix(*found, self.weight) if source == BLEND else found[0]
+        return recalibrate(mixed, *self.curves[source])
+
+    def needs(self, source: str = AUTO) -> tuple[str, ...]:
+        """Return the models whose logits a source is computed from; see `probabilities`."""
+        source = self.source if source == AUTO else source
+        return (ENCODER, FLOOR) if source == BLEND else (source,)
+
+
+def apply(blends: Mapping[str, Blend], logits: Mapping[str, Logits], source: str = AUTO) -> dict[str, np.ndarray]:
+    """Return the calibrated probabilities of each label, float32 (rows, classes), from logits per model and label."""
+    return {head: blend.probabilities(_of(logits, head), source) for head, blend in blends.items()}
+
+
+def fit(logits: Mapping[str, Logits], labels: Mapping[str, np.ndarray]) -> dict[str, Blend]:
+    """Return the blend of each label, from logits per model and label and the true classes; see `Blend.fit`."""
+    return {head: Blend.fit(_of(logits, head), truth) for head, truth in labels.items()}
+
+
+def uncalibrated(blends: Mapping[str, Blend]) -> dict[str, Blend]:
+    """Return the same blends of the softmax of the logits as they are."""
+    temperatures, curves = dict.fromkeys((ENCODER, FLOOR), 1.0), dict.fromkeys(SOURCES, IDENTITY)
+    return {head: replace(blend, temperatures=temperatures, curves=curves) for head, blend in blends.items()}
+
+
+def write_blends(run: Run, blends: Mapping[str, Blend]) -> None:
+    """Write the blend of each label to a run folder, which has the floor; raises `UserError` if the disk refuses."""
+    run.write_json(FILE, {head: asdict(blend) for head, blend in blends.items()})
+
+
+def read_blends(run: Run) -> dict[str, Blend]:
+    """Return the blend of each label of a run; raises `UserError` if the file is damaged.
+
+    Runs of earlier versions have no floor: the encoder predicts, and its probabilities are not calibrated.
+    """
+    if not has_floor(run):
+        return {head: Blend(ENCODER, 0.0, {ENCODER: 1.0}, {ENCODER: IDENTITY}) for head in run.classes}
+    try:
+        blends = {head: Blend(**fields) for head, fields in read_json(run.path / FILE).items()}
+        intact = list(blends) == list(run.classes) and all(
+            blend.source in SOURCES
+            and 0 <= blend.weight <= 1
+            and all(blend.temperatures[model] > 0 for model in (ENCODER, FLOOR))
+            and all(len(blend.curves[source]) == 2 for source in SOURCES)
+            for blend in blends.values()
+        )
+    except (AttributeError, TypeError, LookupError):
+        intact = False
+    if not intact:
+        raise UserError(
+            f"El archivo «{run.path / FILE}» está dañado. Recupere una copia de la carpeta o vuelva a entrenar."
+        )
+    return blends
+
+
+def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
+    """Return, in Spanish, what predicts each label, with the weight of the simple model in a blend."""
+    parts = []
+    for head, blend in blends.items():
+        used = blend.source if source == AUTO else source
+        share = f" ({100 * blend.weight:.0f} % del modelo simple)" if used == BLEND else ""
+        parts.append(f"{head}, {TITLES[used]}{share}")
+    return f"Predice: {'; '.join(parts)}."
+
+
+def has_floor(run: Run) -> bool:
+    """Return whether a run has a simple model; those of earlier versions have none."""
+    return (run.path / FOLDER).exists()
+
+
+def _of(logits: Mapping[str, Logits], head: str) -> dict[str, np.ndarray]:
+    """Return the logits of one label, per model."""
+    return {model: values[head] for model, values in logits.items()}
+
+
+def _mix(encoder: np.ndarray, floor: np.ndarray, weight: float) -> np.ndarray:
+    return (1 - weight) * encoder + weight * floor
+
+
+def _scores(labels: np.ndarray, predicted: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+    """Return the mean of weighted and macro F1 of each model on bootstrap resamples, float64 (RESAMPLES,)."""
+    found = bootstrap(labels, predicted, resamples=RESAMPLES)
+    return {model: (scores["f1"] + scores["f1_macro"])[1:] / 2 for model, scores in found.items()}
