@@ -154,7 +154,7 @@ def require_source(run: Run, source: str) -> None:
         raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))
     if source in (FLOOR, BLEND) and not has_floor(run):
         raise UserError(
-            f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple: use encoder, o entrene otra."
+            f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple. Entrene otra."
         )
 
 

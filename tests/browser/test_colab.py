@@ -11,7 +11,7 @@ from tests.helpers.lab import MEASURED
 TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
 STARTS = 60  # seconds for a training process to make its first step
 TRAIN = "run = panel.run()"
-LONG = {"model": "tiny", "precision": "fp32", "epochs": 30, "patience": 30, "batch_size": 4}
+LONG = {"model": "tiny", "freeze_layers": 1, "precision": "fp32", "epochs": 30, "patience": 30, "batch_size": 4}
 STEPS = 2400
 UNDER_WAY = re.compile(rf"[1-9]\d* de {STEPS}")
 

@@ -15,7 +15,7 @@ PICTURES = {"01": 0, "02": 4, "03": 1, "04": 1}
 
 @pytest.mark.parametrize("name", OWN)
 def test_run_all_cells_shows_every_image_without_errors_or_overflow(notebook, csv, run, name):
-    small = {"model": "tiny", "data": str(csv), "epochs": 1, "precision": "fp32", "run": str(run.path)}
+    small = {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1, "run": str(run.path)}
     small["interactive"] = False
     opened = notebook(name).set_parameters(**{field: small[field] for field in OWN[name]}).open()
     opened.run_all().wait_until_idle()

@@ -13,7 +13,7 @@ STARTS = 60  # seconds for a training process to make its first step
 
 def test_panel_training_is_configured_started_stopped_and_resumed(notebook, csv):
     opened = notebook("03").set_parameters(
-        model="tiny", data=str(csv), precision="fp32", epochs=12, patience=12, batch_size=4
+        model="tiny", freeze_layers=1, data=str(csv), precision="fp32", epochs=12, patience=12, batch_size=4
     )
     opened.page.set_viewport_size(TALL)
     opened.open().run_above("run = panel.run()").wait_until_idle()

@@ -115,7 +115,7 @@ def test_training_gif_last_frame_shows_the_best_epoch_and_its_scores(copy):
     legend = [text.get_text() for text in drawn.scores[0].axes.get_legend().get_texts()]
     assert legend == [f"{head} {kept[f'{head}_f1']:.2f}" for head in copy.classes]
     hits = np.ma.filled(drawn.images[0].get_array(), np.nan)
-    truth = np.zeros(len(copy.classes["causa"]))
+    truth = np.zeros(len(copy.classes[copy.config.monitored_head]))
     for true, predicted, rows in kept["confusion"]:
         truth[true] += rows * (true == predicted)
     np.testing.assert_array_equal(np.nan_to_num(hits.diagonal()) > 0, truth > 0)

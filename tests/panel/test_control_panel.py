@@ -146,7 +146,7 @@ def test_control_change_updates_notes_expected_time_and_command(panel):
     move(panel, "gradient_accumulation_steps", 4)
     assert "batch efectivo: 128" in note(panel, "gradient_accumulation_steps")
     before = note(panel, "freeze_layers"), panel.expected.html
-    move(panel, "freeze_layers", 4)
+    move(panel, "freeze_layers", 3)
     assert note(panel, "freeze_layers") != before[0]
     assert panel.expected.html != before[1]
     move(panel, "max_length", 16)
@@ -154,7 +154,8 @@ def test_control_change_updates_notes_expected_time_and_command(panel):
     assert "Tiempo previsto" in panel.expected.html
     assert "baseline" in panel.expected.html
     assert "±" in panel.expected.html
-    assert "--freeze-layers" not in panel.repeat()  # 4 is the value of the recipe
+    assert "--freeze-layers 3" in panel.repeat()
+    assert "--batch-size" not in panel.repeat()  # the value of the recipe
     assert "--max-length 16" in panel.repeat()
 
 
@@ -202,18 +203,18 @@ def test_recipe_choice_sets_every_control_and_reset_restores_the_config(panel, c
 
 
 def test_recipe_is_shown_as_modified_until_the_values_are_its_own_again(panel):
-    panel.recipe_choice.widget.value = "cpu"  # the recipe can be chosen while its modified version is
-    assert panel.recipe_choice.value == "cpu"
-    assert panel.config.epochs == RECIPES["cpu"]["epochs"]
+    panel.recipe_choice.widget.value = "exact"  # a recipe can be chosen while its modified version is
+    assert panel.recipe_choice.value == "exact"
+    assert panel.config.epochs == RECIPES["exact"]["epochs"]
     move(panel, "epochs", 7)
-    assert panel.recipe_choice.value == "cpu (modificada)"
+    assert panel.recipe_choice.value == "exact (modificada)"
     assert panel.config.epochs == 7
-    assert panel.recipe == "cpu"
-    move(panel, "epochs", RECIPES["cpu"]["epochs"])
-    assert panel.recipe_choice.value == "cpu"
+    assert panel.recipe == "exact"
+    move(panel, "epochs", RECIPES["exact"]["epochs"])
+    assert panel.recipe_choice.value == "exact"
     assert [name for name in panel.recipe_choice.widget.options if "modificada" in name[0]] == []
     move(panel, "model", "minilm")  # no recipe sets the encoder
-    assert panel.recipe_choice.value == "cpu"
+    assert panel.recipe_choice.value == "exact"
 
 
 def test_widgets_call_the_number_format_so_and_never_precision(panel):
@@ -477,7 +478,7 @@ def test_training_process_reports_state_exit_code_and_last_output(config, tmp_pa
     training = Training(config.replace(epochs=1), "cpu", tmp_path / "run")
     assert training.is_running
     assert training.wait(SECONDS) == 0
-    assert training.last_words().startswith("Prueba: modo_f1")
+    assert training.last_words().startswith(("prioridad: ", "Atención: "))
     training.stop()  # no effect after the end
     assert Run.load(tmp_path / "run").config.epochs == 1
 

@@ -101,7 +101,7 @@ OPTIONS = {
 
 
 def train(capsys, *arguments):
-    code = cli.main(["train", "--model", "tiny", "--epochs", "1", *map(str, arguments)])
+    code = cli.main(["train", "--model", "tiny", "--freeze-layers", "1", "--epochs", "1", *map(str, arguments)])
     said = capsys.readouterr().err.strip()
     assert code == 1
     assert "Traceback" not in said

@@ -431,7 +431,9 @@ def execute(notebook, cwd, parameters):
 
 
 def train(project, cwd, parameters):
-    return execute(project / "notebooks/03_train.ipynb", cwd, {"model": "tiny", "epochs": 1, **parameters})
+    return execute(
+        project / "notebooks/03_train.ipynb", cwd, {"model": "tiny", "epochs": 1, "freeze_layers": 1, **parameters}
+    )
 
 
 def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(kaggle, monkeypatch, csv, tmp_path):

@@ -218,6 +218,8 @@ TRAIN = [
     "train",
     "--model",
     "tiny",
+    "--freeze-layers",
+    "1",
     "--epochs",
     "1",
     "--patience",

@@ -314,7 +314,7 @@ class TestPaths:
     @pytest.mark.parametrize("verb", ["train", "predict", "evaluate", "generate"])
     def test_path_with_control_characters_exits_1_for_every_verb(self, capsys, name, verb):
         flags = {
-            "train": ["--data", name, "--model", "tiny"],
+            "train": ["--data", name, "--model", "tiny", "--freeze-layers", "1"],
             "predict": ["--run", name, "--data", "a.csv", "--out", "b.csv"],
             "evaluate": ["--run", name, "--out", "b"],
             "generate": ["--out", name],
@@ -394,7 +394,7 @@ def test_html_in_notices_labels_and_paths_is_escaped_in_notebooks(tmp_path):
     frame["modo_falla"] = frame["modo_falla"].map({name: EVIL[i % 10] + str(i) for i, name in enumerate(modes)})
     data = tmp_path / "a'\"><img src=x onerror=alert(0)>.csv"
     frame.rename(columns={"familia_equipo": EVIL[0]}).to_csv(data, index=False)
-    headless.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1})
+    headless.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1})
     for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
         page = Dangers((tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8"))
         assert not page.found, name
@@ -423,7 +423,7 @@ def test_escape_sequences_in_labels_titles_and_texts_are_not_printed(tmp_path, c
     frame["causa_falla"] = escape + frame["causa_falla"]
     frame = frame.rename(columns={"familia_equipo": f"{escape}otra"})
     frame.to_csv(tmp_path / "a.csv", index=False)
-    arguments = ["train", "--data", str(tmp_path / "a.csv"), "--model", "tiny", "--epochs", "1"]
+    arguments = ["train", "--data", str(tmp_path / "a.csv"), "--model", "tiny", "--freeze-layers", "1", "--epochs", "1"]
     assert cli.main([*arguments, "--out", str(tmp_path / "run"), "--columns", "modo", f"{escape}nada"]) == 1
     assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 0
     assert cli.main(["evaluate", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "e")]) == 0

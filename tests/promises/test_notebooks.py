@@ -66,7 +66,7 @@ class TestEveryNotebook:
 @pytest.fixture(scope="module")
 def results(csv, tmp_path_factory):
     out = tmp_path_factory.mktemp("suite") / "demo"
-    return headless.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1})
+    return headless.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1})
 
 
 def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(results):
@@ -122,7 +122,8 @@ def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(cs
     from jupyter_client.manager import start_new_kernel
 
     out = tmp_path / "run"
-    settings = {"model": "tiny", "data": str(csv), "out": str(out), "epochs": 500, "patience": 500, "precision": "fp32"}
+    settings = {"model": "tiny", "data": str(csv), "out": str(out), "epochs": 500, "patience": 500}
+    settings |= {"precision": "fp32", "freeze_layers": 1}
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
     try:
         client.execute("from ocensa_nb import config, fit\n" + f"run = fit(config.from_recipe('cpu', {settings!r}))")

@@ -63,7 +63,19 @@ class TestBrokenOutput:
     @pytest.mark.parametrize("stream", ["stdout", "stderr"])
     def test_train_with_closed_output_pipe_finishes(self, stream, csv, tmp_path):
         pipe = closed_pipe()
-        train = ["train", "--data", csv, "--model", "tiny", "--epochs", 1, "--out", tmp_path / "run"]
+        train = [
+            "train",
+            "--data",
+            csv,
+            "--model",
+            "tiny",
+            "--freeze-layers",
+            "1",
+            "--epochs",
+            1,
+            "--out",
+            tmp_path / "run",
+        ]
         done = ocensa(*train, **{stream: pipe})
         os.close(pipe)
         assert done.returncode == 0
@@ -72,7 +84,19 @@ class TestBrokenOutput:
         assert Run.load(tmp_path / "run")
 
     def test_train_with_output_to_full_device_finishes(self, full, csv, tmp_path):
-        train = ["train", "--data", csv, "--model", "tiny", "--epochs", 1, "--out", tmp_path / "run"]
+        train = [
+            "train",
+            "--data",
+            csv,
+            "--model",
+            "tiny",
+            "--freeze-layers",
+            "1",
+            "--epochs",
+            1,
+            "--out",
+            tmp_path / "run",
+        ]
         assert ocensa(*train, stdout=full, stderr=full).returncode == 0
         assert Run.load(tmp_path / "run")
 
@@ -121,7 +145,9 @@ class TestXlsx:
 
 class TestLogFile:
     def test_training_without_terminal_writes_lines_and_no_progress_bars(self, csv, tmp_path):
-        done = ocensa("train", "--data", csv, "--model", "tiny", "--epochs", 2, "--out", tmp_path / "run")
+        done = ocensa(
+            "train", "--data", csv, "--model", "tiny", "--freeze-layers", "1", "--epochs", 2, "--out", tmp_path / "run"
+        )
         assert done.returncode == 0, done.stderr
         written = done.stdout + done.stderr
         assert "\r" not in written
@@ -141,7 +167,19 @@ class TestPathEncoding:
         assert "ñandú" in done.stdout
 
     def test_train_to_folder_with_accents_in_locale_c_succeeds(self, csv, tmp_path):
-        train = ["train", "--data", csv, "--model", "tiny", "--epochs", 1, "--out", tmp_path / "ñandú"]
+        train = [
+            "train",
+            "--data",
+            csv,
+            "--model",
+            "tiny",
+            "--freeze-layers",
+            "1",
+            "--epochs",
+            1,
+            "--out",
+            tmp_path / "ñandú",
+        ]
         done = ocensa(*train, env=ASCII)
         assert done.returncode == 0, done.stderr
         assert Run.load(tmp_path / "ñandú")
@@ -178,7 +216,21 @@ class TestInterrupts:
     @pytest.mark.parametrize("seed", range(4))
     def test_interrupt_during_import_of_torch_prints_no_traceback_and_exits_130(self, seed, csv, tmp_path):
         delay = random.Random(seed).uniform(0.3, 1.5)
-        train = ["train", "--data", csv, "--model", "tiny", "--epochs", 200, "--patience", 200, "--out", tmp_path / "r"]
+        train = [
+            "train",
+            "--data",
+            csv,
+            "--model",
+            "tiny",
+            "--freeze-layers",
+            "1",
+            "--epochs",
+            200,
+            "--patience",
+            200,
+            "--out",
+            tmp_path / "r",
+        ]
         code, said = self.interrupted(train, delay, 2, gap=0.004)
         assert code == 130
         assert "Traceback" not in said

@@ -121,7 +121,20 @@ def test_fit_on_full_tmpfs_raises_user_error(config, notices, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, tmp_path, number, code):
     def train_process(out):
-        command = [sys.executable, "-m", "ocensa_nb", "train", "--data", csv, "--model", "tiny", "--epochs", "60"]
+        command = [
+            sys.executable,
+            "-m",
+            "ocensa_nb",
+            "train",
+            "--data",
+            csv,
+            "--model",
+            "tiny",
+            "--freeze-layers",
+            "1",
+            "--epochs",
+            "60",
+        ]
         command += ["--patience", "60", "--precision", "fp32", "--recipe", "cpu", "--out", out]
         return subprocess.Popen(
             list(map(str, command)),

@@ -98,7 +98,7 @@ def test_load_encoder_with_special_file_names_the_file(kind, name, copy):
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
 def test_resume_with_special_file_as_newest_checkpoint_uses_the_previous_one(kind, csv, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    train = ["train", "--model", "tiny", "--epochs", "1", "--data", str(csv), "--out", str(out)]
+    train = ["train", "--model", "tiny", "--freeze-layers", "1", "--epochs", "1", "--data", str(csv), "--out", str(out)]
     with monkeypatch.context() as patch:
         patch.setattr(
             "ocensa_nb.storage.run_folder.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo"))
