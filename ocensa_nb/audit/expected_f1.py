@@ -33,8 +33,10 @@ class ExpectedF1:
         Of the simple model on every row, out of fold.
     majority
         Weighted F1 of always predicting the most frequent class.
-    beats_majority
-        Whether the simple model is better than that in at least 97.5 % of the resamples of the whole file.
+    beats_chance
+        Whether the simple model's kappa is positive in at least 97.5 % of the resamples of the whole file: it agrees
+        with the labels more often than its predictions, shuffled, would (Cohen, *A coefficient of agreement for nominal
+        scales*, 1960). A constant answer has kappa 0.
     ceiling
         Highest accuracy that notices with the same text allow, upper end of its interval; 1 if it is unknown.
     test_rows
@@ -47,7 +49,7 @@ class ExpectedF1:
     floor_f1_macro: float
     floor_accuracy: float
     majority: float
-    beats_majority: bool
+    beats_chance: bool
     ceiling: float
     test_rows: int
 
@@ -76,10 +78,9 @@ def expect_f1(
     ceiling = 1.0 if repeats.ceiling is None else repeats.ceiling[2]
     gain = GAIN * max(0.0, (1.0 if repeats.ceiling is None else repeats.ceiling[1]) - flat["_f1"])
     share = test_rows / len(labels)
-    drawn = resampled_f1(labels, predicted, groups, share, seed)
-    (low, macro_low), (high, macro_high) = np.quantile(drawn, INTERVAL, axis=0)
-    everything = resampled_f1(labels, predicted, groups, 1.0, seed)[:, 0]
-    constant = resampled_f1(labels, np.full(len(labels), np.bincount(labels).argmax()), groups, 1.0, seed)[:, 0]
+    drawn = resampled(labels, predicted, groups, share, seed)
+    (low, macro_low, _), (high, macro_high, _) = np.quantile(drawn, INTERVAL, axis=0)
+    kappas = resampled(labels, predicted, groups, 1.0, seed)[:, 2]
     return ExpectedF1(
         f1=(float(low), float(min(high + gain, repeats.f1, 1.0))),
         f1_macro=(float(macro_low), float(min(macro_high, repeats.f1_macro))),
@@ -87,14 +88,14 @@ def expect_f1(
         floor_f1_macro=flat["_f1_macro"],
         floor_accuracy=flat["_accuracy"],
         majority=majority_f1(labels),
-        beats_majority=bool(np.quantile(everything - constant, INTERVAL[0]) > 0),
+        beats_chance=bool(np.quantile(kappas, INTERVAL[0]) > 0),
         ceiling=ceiling,
         test_rows=test_rows,
     )
 
 
-def resampled_f1(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return the weighted and macro F1 of bootstrap samples of texts, float64 (`RESAMPLES`, 2).
+def resampled(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return weighted F1, macro F1 and Cohen's kappa of bootstrap samples of texts, float64 (`RESAMPLES`, 3).
 
     Parameters
     ----------
@@ -103,19 +104,22 @@ def resampled_f1(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, 
     share
         Number of texts of a sample, as a fraction of all of them.
     seed
-        Samples with the same seed and the same groups have the same texts, so their differences are paired.
+        Of the samples.
     """
     rng = np.random.default_rng(seed)
     texts = np.unique(groups, return_inverse=True)[1]
     count = int(texts.max()) + 1
     size = int(max(labels.max(), predicted.max())) + 1
     drawn = max(1, round(share * count))
-    scores = np.empty((RESAMPLES, 2))
+    scores = np.empty((RESAMPLES, 3))
     for sample in range(RESAMPLES):
         weights = np.bincount(rng.integers(0, count, drawn), minlength=count)[texts].astype(np.float64)
         true, guessed = (np.bincount(side, weights, minlength=size) for side in (labels, predicted))
         hits = np.bincount(labels, weights * (labels == predicted), minlength=size)
         present = true + guessed > 0  # as scikit-learn: classes that occur on either side
         f1 = 2 * hits[present] / (true + guessed)[present]
-        scores[sample] = (f1 * true[present]).sum() / true.sum(), f1.mean()
+        rows = true.sum()
+        chance = true @ guessed / rows**2
+        kappa = (hits.sum() / rows - chance) / (1 - chance) if chance < 1 else 0.0
+        scores[sample] = (f1 * true[present]).sum() / rows, f1.mean(), kappa
     return scores

@@ -111,7 +111,7 @@ def judge(
         Number of likely label errors.
     """
     low, high = expected.f1
-    level = CAN if low >= GOOD else CANNOT if high < POOR or not expected.beats_majority else PARTLY
+    level = CAN if low >= GOOD else CANNOT if high < POOR or not expected.beats_chance else PARTLY
     sentence = (
         f"{head}: {level}. F1 esperado en prueba, de {low:.2f} a {high:.2f} (macro, de {expected.f1_macro[0]:.2f} a "
         f"{expected.f1_macro[1]:.2f})."
@@ -121,8 +121,10 @@ def judge(
         actions.append(
             f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
         )
-    if not expected.beats_majority:
-        reasons.append("El modelo simple no acierta más que respondiendo siempre la clase más frecuente.")
+    if not expected.beats_chance:
+        reasons.append(
+            "El modelo simple no acierta más que respondiendo al azar: el texto no dice nada de esta etiqueta."
+        )
     if repeats.ceiling is None:
         reasons.append("Muy pocos avisos repiten un texto para saber si la etiqueta se contradice.")
     else:
