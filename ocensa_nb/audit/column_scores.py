@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.rows import AuditRows, LabelRows
+from ocensa_nb.config import TEXT_FIELDS
+from ocensa_nb.data.columns import fold
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime.logs import progress
@@ -81,8 +83,8 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
         Number of classes.
     """
     predicted = np.zeros(len(labels), np.int64)
-    for fold in np.unique(folds):
-        seen = folds != fold
+    for part in np.unique(folds):
+        seen = folds != part
         counts = np.bincount(values[seen] * size + labels[seen], minlength=(values.max() + 1) * size)
         counts = counts.reshape(-1, size)
         best = np.where(counts.any(axis=1), counts.argmax(axis=1), counts.sum(axis=0).argmax())
@@ -115,6 +117,24 @@ def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> 
         said = f"{head} ya está en buena parte en «{name}» ({measure}{against}): ya está en el código."
     else:
         said = f"«{name}» dice algo de {head} por sí sola ({measure}{against}; la clase más frecuente, {majority:.2f})."
-    if best["en el texto"] == "no":
-        said += " No entra en el texto que lee el modelo: si ya se conoce al escribir el aviso, puede añadirla."
     return said
+
+
+def add_to_text(scores: pd.DataFrame, floor_f1: float) -> str:
+    """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little.
+
+    Parameters
+    ----------
+    scores
+        From `column_scores`.
+    floor_f1
+        F1 of the simple model with the present text.
+    """
+    if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < floor_f1:
+        return ""
+    name = scores["columna"].iloc[0]
+    role = fold(name)
+    return (
+        f"Si «{clipped(name)}» se conoce al escribir el aviso, añádala al texto: --text-fields "
+        f'{" ".join(TEXT_FIELDS)} {role} --columns {role} "{clipped(name)}"'
+    )

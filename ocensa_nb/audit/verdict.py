@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from ocensa_nb.audit.column_scores import NEARLY_ALL, column_sentence
+from ocensa_nb.audit.column_scores import NEARLY_ALL, add_to_text, column_sentence
 from ocensa_nb.audit.contradictions import Repeats
 from ocensa_nb.audit.expected_f1 import ExpectedF1
 from ocensa_nb.audit.rows import LabelRows
@@ -121,6 +121,8 @@ def judge(
         actions.append(
             f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
         )
+    if added := add_to_text(columns, expected.floor_f1):
+        actions.append(added)
     if not expected.beats_chance:
         reasons.append(
             "El modelo simple no acierta más que respondiendo al azar: el texto no dice nada de esta etiqueta."

@@ -58,10 +58,10 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
         )
     for place, start, end in zip(places, low, high, strict=True):
         axes.annotate(
-            f"{start:.2f} a {end:.2f}", ((start + end) / 2, place + 0.25), ha="center", va="bottom", fontsize=8
+            f"{start:.2f} a {end:.2f}", ((start + end) / 2, place - 0.25), ha="center", va="bottom", fontsize=8
         )
     axes.set_yticks(places, [short(head) for head in expected])
-    axes.set(xlim=(0, 1), ylim=(-0.6, len(expected) - 0.2), xlabel="F1 ponderado", title="Qué F1 esperar, por etiqueta")
+    axes.set(xlim=(0, 1), ylim=(len(expected) - 0.4, -0.8), xlabel="F1 ponderado", title="Qué F1 esperar, por etiqueta")
     axes.grid(False, axis="y")
     figure.legend(loc="outside upper center", ncols=2)
     best = max(expected, key=lambda head: expected[head].f1[0])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.audit.audit import settings
-from ocensa_nb.audit.column_scores import column_scores, column_sentence, predict_by_value
+from ocensa_nb.audit.column_scores import add_to_text, column_scores, column_sentence, predict_by_value
 from ocensa_nb.audit.rows import read_audit_rows
 from ocensa_nb.data import synthetic
 
@@ -38,7 +38,8 @@ def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
     said = column_sentence("modo", scores["modo"], 0.9)
     assert "modo ya está casi por completo en «codigo»" in said
     assert "ya está en el código" in said
-    assert "No entra en el texto" in said
+    assert '--columns codigo "codigo"' in add_to_text(scores["modo"], 0.9)
+    assert add_to_text(scores["modo"], 0.999) == ""
     nothing = scores["modo"].iloc[:0]
     nothing.attrs["majority"] = 0.5
     assert column_sentence("modo", nothing, None) == "Ninguna columna dice por sí sola modo."
