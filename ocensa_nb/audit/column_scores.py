@@ -109,7 +109,7 @@ def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> 
         return f"Ninguna columna dice por sí sola {head}."
     best = scores.iloc[0]
     name, f1 = clipped(best["columna"]), best["F1"]
-    measure = f"acierta el {best['exactitud']:.0%} de los avisos; F1 {f1:.2f}"
+    measure = f"acierta el {100 * best['exactitud']:.0f} % de los avisos; F1 {f1:.2f}"
     against = "" if floor_f1 is None else f", y el modelo simple, con todo el texto, {floor_f1:.2f}"
     if f1 >= NEARLY_ALL:
         said = f"{head} ya está casi por completo en «{name}» ({measure}{against}): ya está en el código."

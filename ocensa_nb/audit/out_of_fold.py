@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.splits import split_rows
+from ocensa_nb.evaluation.calibration import fit_temperature
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.models.tfidf import TfidfModel
 from ocensa_nb.runtime.environment import threads
@@ -34,9 +34,8 @@ class OutOfFold:
     split
         Positions in `rows` of `train`, `val` and `test`, as a training with the same seed splits them.
     probabilities
-        float64 (rows, classes), per label: the softmax of the decision values times one factor per label, the one with
-        the lowest log-loss on all rows (temperature scaling: Guo et al., *On calibration of modern neural networks*,
-        2017). One number from thousands of rows leaves nothing to overfit.
+        float64 (rows, classes), per label: the softmax of the decision values over one temperature per label, from all
+        rows. It is one number from hundreds of rows or more, so it is not fitted again without each fold.
     without
         Metrics on the validation and test rows of a fit with fewer training rows, by the name given in `predict_out`.
     """
@@ -124,28 +123,9 @@ def predict_out(
         logits = np.empty((len(y), sizes[head]))
         for (_, asked), found in zip(jobs[: len(used)], answers, strict=False):
             logits[asked] = found[head]
-        probabilities[head] = calibrated(logits, y)
+        probabilities[head] = softmax(logits / fit_temperature(logits, y), axis=1)
     without = {
         name: flat_metrics(held_out, {head: values.argmax(axis=1) for head, values in found.items()})
         for name, found in zip(smaller, answers[len(used) :], strict=True)
     }
     return OutOfFold(rows, dict(split), probabilities, without)
-
-
-def calibrated(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the softmax of the logits times the factor with the lowest log-loss, float64 (rows, classes).
-
-    Parameters
-    ----------
-    logits
-        (rows, classes).
-    labels
-        Class indices, int64 (rows,).
-    """
-    rows = np.arange(len(labels))
-
-    def loss(power: float) -> float:
-        return -float(log_softmax(logits * np.exp(power), axis=1)[rows, labels].mean())
-
-    best = minimize_scalar(loss, bounds=(-4, 4), method="bounded")
-    return softmax(logits * np.exp(best.x), axis=1)

@@ -130,12 +130,12 @@ def judge(
     if repeats.ceiling is None:
         reasons.append("Muy pocos avisos repiten un texto para saber si la etiqueta se contradice.")
     else:
-        low, value, high = repeats.ceiling
+        agreement, low, value, high = (round(100 * share) for share in (repeats.agreement, *repeats.ceiling))
         reasons.append(
-            f"Dos avisos con el mismo texto tienen la misma clase el {repeats.agreement:.0%} de las veces: en esos "
-            f"{repeats.rows:,} avisos, quien decide solo por el texto no pasa del {value:.0%} ({low:.0%} a {high:.0%})."
+            f"Dos avisos con el mismo texto tienen la misma clase el {agreement} % de las veces: en esos "
+            f"{repeats.rows:,} avisos, quien decide solo por el texto no pasa del {value} % ({low} a {high} %)."
         )
-        if value < CONTRADICTORY:
+        if repeats.ceiling[1] < CONTRADICTORY:
             actions.append(
                 f"Revise los avisos contradictorios (review_{head}.xlsx, los primeros) y acuerde cuándo se usa cada "
                 "clase; si depende de algo que el texto no dice, añada esa columna al texto."

@@ -110,10 +110,8 @@ def column_scores(scores: "pd.DataFrame", head: str, floor_f1: float | None) -> 
     figure.legend(loc="outside upper center", ncols=2)
     if len(shown):
         best = shown.iloc[0]
-        read_as(
-            figure,
-            f"La mejor es «{short(best['columna'])}»: por sí sola acierta el {best['exactitud']:.0%} de los avisos.",
-        )
+        name, hits = short(best["columna"]), 100 * best["exactitud"]
+        read_as(figure, f"La mejor es «{name}»: por sí sola acierta el {hits:.0f} % de los avisos.")
     return figure
 
 

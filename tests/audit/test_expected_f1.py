@@ -7,7 +7,6 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 from ocensa_nb.audit import expected_f1
 from ocensa_nb.audit.contradictions import find_repeats
 from ocensa_nb.audit.expected_f1 import expect_f1, resampled
-from ocensa_nb.audit.out_of_fold import calibrated
 
 
 def answers(rows, right, seed=0, classes=4):
@@ -62,12 +61,3 @@ def test_only_a_model_that_knows_something_beats_chance(right):
     assert found.beats_chance is (right > 0)
     constant = np.full(1_000, np.bincount(labels).argmax())
     assert found.majority == pytest.approx(f1_score(labels, constant, average="weighted", zero_division=0))
-
-
-def test_calibrated_probabilities_of_scaled_logits_are_as_often_right_as_they_say():
-    rng = np.random.default_rng(0)
-    truth = np.exp(rng.normal(size=(5_000, 3)) * 2)
-    truth /= truth.sum(axis=1, keepdims=True)
-    labels = (truth.cumsum(axis=1) < rng.random((5_000, 1))).sum(axis=1)
-    found = calibrated(np.log(truth) * 0.1, labels)  # ten times too unsure
-    np.testing.assert_allclose(found, truth, atol=0.03)

@@ -33,4 +33,4 @@ def test_column_scores_draw_the_best_columns_and_read_the_first(rows):
     (axes,) = figure.axes
     assert len(axes.patches) == min(rows, audit_plots.MOST_COLUMNS)
     if rows:
-        assert "«col 0»: por sí sola acierta el 90%" in figure.get_supxlabel()
+        assert "«col 0»: por sí sola acierta el 90 %" in figure.get_supxlabel()
