@@ -5,6 +5,7 @@ The package `cleanlab` by the same authors is used if it is installed; without i
 """
 
 import importlib.util
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,9 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     if has_cleanlab():
         from cleanlab.filter import find_label_issues
 
-        found = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # classes with few rows, which the table of classes names
+            found = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
         return np.asarray(found, np.int64)
     return confidently_other(labels, probabilities)
 
