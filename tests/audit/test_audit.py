@@ -9,7 +9,7 @@ import pytest
 from ocensa_nb.audit import label_errors
 from ocensa_nb.audit.audit import audit, named_settings, settings
 from ocensa_nb.audit.label_errors import REVIEW_COLUMNS
-from ocensa_nb.audit.out_of_fold import fold_rows
+from ocensa_nb.audit.out_of_fold import FOLDS, fold_rows
 from ocensa_nb.audit.verdict import CAN, CANNOT, NO_LEARNING, UNKNOWN
 from ocensa_nb.cli import main as cli
 from ocensa_nb.config import from_recipe
@@ -63,7 +63,7 @@ def test_folds_never_separate_a_repeated_text_nor_mix_with_the_split(csv):
     split, folds = fold_rows(groups, {"modo": rng.integers(0, 3, 400)}, config)
     assert all(len(set(folds[groups == group])) == 1 for group in np.unique(groups))
     assert set(np.flatnonzero(folds == 0)) == {*split["val"], *split["test"]}
-    assert set(folds) == set(range(5))
+    assert set(folds) == set(range(FOLDS))
 
 
 def test_wrong_labels_and_contradictions_come_first_in_the_list_for_review(file, monkeypatch):
