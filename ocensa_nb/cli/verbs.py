@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from ocensa_nb.config import TrainConfig
+from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path
@@ -171,6 +171,29 @@ def compare(
     return results
 
 
+def audit(
+    out: Out,
+    data: Annotated[str, Doc("CSV o XLSX con los avisos; vacío = los datos sintéticos incluidos")] = "",
+    heads: Annotated[tuple[str, ...], Doc("etiquetas que se revisan")] = ("modo", "causa", "prioridad"),
+    columns: Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. causa "Mi columna"')] = {},  # noqa: B006
+    text_fields: Annotated[tuple[str, ...], Doc("columnas que se añaden a la descripción, si existen")] = TEXT_FIELDS,
+    min_class_count: Annotated[int, Doc("con 6 clases o más, las de menos filas se unen en «Other»")] = 2,
+    seed: Annotated[int, Doc("semilla; con la de un entrenamiento, las mismas filas de prueba")] = 42,
+) -> dict[str, Any]:
+    """Ver antes de entrenar si las etiquetas se pueden aprender: contradicciones, códigos, clases raras y errores."""
+    from ocensa_nb.audit import audit as auditing
+    from ocensa_nb.figures import audit_plots
+    from ocensa_nb.storage.run_folder import free_folder
+
+    path = free_folder(out)  # fail before the work, not after
+    found = auditing.audit(auditing.settings(data, heads, columns, text_fields, min_class_count, seed))
+    audit_plots.save_audit(found, path)
+    logger.info(found.summary().round(3).to_string(index=False))
+    logger.info("\n".join(found.lines()))
+    logger.info(f"Tablas, figuras y listas para revisar en {path}.")
+    return {"out": str(path), **found.to_dict()}
+
+
 def suite(out: Out) -> dict[str, Any]:
     """Ejecutar los cuadernos 01 a 04 de forma automática, con el modelo y los datos incluidos."""
     from ocensa_nb.notebook import headless
@@ -201,6 +224,7 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "evaluate": evaluate,
     "predict": predict,
     "compare": compare,
+    "audit": audit,
     "suite": suite,
     "publish": publish,
 }

@@ -56,6 +56,64 @@ class Notices:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class FileRows:
+    """Every row of a file, also those that no training uses.
+
+    Attributes
+    ----------
+    table
+        Every cell as text, empty if it has no value.
+    frame
+        Columns `id_aviso`, `texto` (empty without a description) and one per head, with the index of `table`.
+    columns
+        Column name per role.
+    text
+        Names of the columns that form the text, in its order.
+    passed_over
+        The role and the reason, in Spanish, per column that was not used.
+    how
+        How the file was read, in Spanish.
+    """
+
+    table: pd.DataFrame
+    frame: pd.DataFrame
+    columns: dict[str, str]
+    text: tuple[str, ...]
+    passed_over: dict[str, tuple[str, str]]
+    how: str
+
+
+def read_rows(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    heads: Sequence[str] = ("modo", "causa", "prioridad"),
+    text_fields: Sequence[str] = TEXT_FIELDS,
+    recorded: Collection[str] | None = None,
+) -> FileRows:
+    """Read every row of a CSV or XLSX file of notices; the parameters are those of `read`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, a column is missing, or no row has a description.
+    """
+    columns = columns or {}
+    read, how = read_table(path, title_predicate((*heads, *text_fields), columns))
+    first_row = read.attrs[SKIPPED] + 2
+    table = blank_missing(read)
+    table.attrs = read.attrs
+    used, passed_over = find_columns(table, heads, text_fields, columns, str(path), recorded)
+    texts = compose(table, used, text_fields, heads, first_row)
+    frame = pd.DataFrame({ID: notice_ids(table, first_row), TEXT: texts})
+    for head in heads:
+        frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
+    if not (frame[TEXT] != "").any():
+        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(frame):,} filas.")
+    text = tuple(used[role] for role in ("descripcion", *appended(used, text_fields, heads)))
+    return FileRows(table, frame, used, text, passed_over, how)
+
+
 def read(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
@@ -89,35 +147,26 @@ def read(
     UserError
         If the file cannot be read, or a column is missing or mostly empty.
     """
-    columns = columns or {}
-    read, how = read_table(path, title_predicate((*heads, *text_fields), columns))
-    first_row = read.attrs[SKIPPED] + 2
-    table = blank_missing(read)
-    used, passed_over = find_columns(table, heads, text_fields, columns, str(path), recorded)
-    texts = compose(table, used, text_fields, heads, first_row)
-    frame = pd.DataFrame({ID: notice_ids(table, first_row), TEXT: texts})
-    for head in heads:
-        frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
+    rows = read_rows(path, columns, heads, text_fields, recorded)
+    frame, used = rows.frame, rows.columns
     has_text = frame[TEXT] != ""
-    if not has_text.any():
-        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(frame):,} filas.")
     labelled = frame[list(heads)] != ""
     keep = has_text & labelled.all(axis=1)
     report = DataReport(
         source=str(path),
-        how=how,
+        how=rows.how,
         columns=used,
         rows=len(frame),
-        text=tuple(used[role] for role in ("descripcion", *appended(used, text_fields, heads))),
+        text=rows.text,
         without_text=int((~has_text).sum()),
         without_label={head: int((has_text & ~labelled[head]).sum()) for head in heads},
         kept=int(keep.sum()),
-        passed_over=passed_over,
+        passed_over=rows.passed_over,
     )
     _require_labels(report, heads)
     frame = frame[keep].reset_index(drop=True)
     frame.attrs["report"] = report
-    frame.attrs.update(read.attrs)  # the format of a CSV, for the tables about it
+    frame.attrs.update(rows.table.attrs)  # the format of a CSV, for the tables about it
     return frame
 
 
@@ -156,7 +205,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
         )
     joined = {}
     for head in heads:
-        frame[head], other, rare = _join_rare(frame[head], config.min_class_count, fewest_classes)
+        frame[head], other, rare = join_rare(frame[head], config.min_class_count, fewest_classes)
         if rare:
             joined[head] = (other, rare)
     classes = {head: sorted(frame[head].unique()) for head in heads}
@@ -196,7 +245,7 @@ def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
         )
 
 
-def _join_rare(labels: pd.Series, least: int, fewest_classes: int) -> tuple[pd.Series, str, dict[str, int]]:
+def join_rare(labels: pd.Series, least: int, fewest_classes: int) -> tuple[pd.Series, str, dict[str, int]]:
     """Merge classes with fewer than `least` rows into the file's «Other» class, or a new one; return both."""
     counts = labels.value_counts()
     if len(counts) < fewest_classes:

@@ -109,7 +109,7 @@ def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
     places = np.arange(len(shown))  # not the names: seaborn would average two that are equal
     sns.barplot(x=shown.to_numpy(), y=places, orient="h", color=COLOURS[0], saturation=1, ax=axes)
     axes.bar_label(axes.containers[0], [f"{count:,}" for count in shown], padding=3, fontsize=8)
-    axes.set_yticks(places, [_short(name) for name in shown.index], fontsize=8)
+    axes.set_yticks(places, [short(name) for name in shown.index], fontsize=8)
     axes.set(xlabel="avisos", ylabel="", title=f"Clases de {label}: {len(sizes)}", xlim=(0, 1.1 * shown.max()))
     axes.grid(False, axis="y")
     ratio = sizes.iloc[0] / max(sizes.iloc[-1], 1)
@@ -146,13 +146,13 @@ def confusion(counts: "pd.DataFrame", title: str, all_classes: bool = False) -> 
     sizes = counts.sum(axis=1)
     drawn = len(counts) if all_classes else min(TOP_CLASSES, len(counts))
     shares = 100 * counts.div(sizes.where(sizes > 0), axis=0).to_numpy()  # NaN for a class that is only predicted
-    columns = [_short(name) for name in counts.columns[:drawn]]
+    columns = [short(name) for name in counts.columns[:drawn]]
     matrix = shares[:drawn, :drawn]
     if rest := len(counts) - drawn:
         matrix = np.column_stack([matrix, shares[:drawn, drawn:].sum(axis=1)])
         columns.append(f"otras {rest} clases")
         title = f"{title}, las {drawn} clases más frecuentes de {len(counts)}"
-    rows = [f"{_short(name)} ({size:,})" for name, size in sizes[:drawn].items()]
+    rows = [f"{short(name)} ({size:,})" for name, size in sizes[:drawn].items()]
     few = drawn <= TOP_CLASSES
     named = drawn <= MAX_NAMED_CLASSES
     size = 9 if few else 7
@@ -197,8 +197,8 @@ def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
     mistakes[worst] = 0
     taken = int(mistakes.argmax())
     return (
-        f"Con {ENOUGH_ROWS} avisos o más, la menos reconocida: «{_short(names[worst])}», {100 * recall[worst]:.0f} % "
-        f"de {sizes[worst]:,}; se confunde sobre todo con «{_short(names[taken])}» ({mistakes[taken]:,})."
+        f"Con {ENOUGH_ROWS} avisos o más, la menos reconocida: «{short(names[worst])}», {100 * recall[worst]:.0f} % "
+        f"de {sizes[worst]:,}; se confunde sobre todo con «{short(names[taken])}» ({mistakes[taken]:,})."
     )
 
 
@@ -208,7 +208,7 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(fresh, dpi=110)
 
 
-def _short(name: object) -> str:
+def short(name: object) -> str:
     """Return a class name cut to `LABEL_LENGTH`, its dollars escaped: matplotlib reads a formula between two."""
     text = str(name)
     return (text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…").replace("$", r"\$")

@@ -118,6 +118,17 @@ def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
     assert (out / "compare.json").exists()
 
 
+def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_path):
+    out = tmp_path / "auditoria"
+    executed = headless.execute(
+        ROOT / "notebooks/06_label_audit.ipynb", tmp_path, {"data": str(csv), "heads": "modo, causa", "out": str(out)}
+    )
+    outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
+    assert any("F1 esperado en prueba" in o.get("text", "") for o in outputs)
+    assert (out / "review_causa.xlsx").exists()
+
+
 def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(csv, tmp_path):
     from jupyter_client.manager import start_new_kernel
 

@@ -32,10 +32,11 @@ def commands(run, csv, tmp_path):
             out / "a.xlsx",
         ),
         "evaluate": (["evaluate", "--run", str(run.path), "--out", str(out / "e")], out / "e"),
+        "audit": (["audit", "--data", str(csv), "--heads", "modo", "--out", str(out / "u")], out / "u"),
     }
 
 
-verbs = pytest.mark.parametrize("verb", ["generate", "json", "predict", "predict_xlsx", "evaluate"])
+verbs = pytest.mark.parametrize("verb", ["generate", "json", "predict", "predict_xlsx", "evaluate", "audit"])
 
 
 @verbs

@@ -1,0 +1,1 @@
+"""Can the labels of a file be learnt? What can be known before any training."""

@@ -1,0 +1,140 @@
+"""How well each column of the file predicts a label by itself: a code may already say what is to be learnt."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import pandas as pd
+
+from ocensa_nb.audit.rows import AuditRows, LabelRows
+from ocensa_nb.config import TEXT_FIELDS
+from ocensa_nb.data.columns import fold
+from ocensa_nb.errors import clipped
+from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.runtime.logs import progress
+
+FOLDS = 5
+COLUMNS = ("columna", "en el texto", "valores", "F1", "exactitud")
+NEARLY_ALL = 0.9  # F1 of a column that has nearly all of the label
+MUCH = 0.1  # F1 over the most frequent class, of a column that has much of the label
+SOME = 0.03
+CLOSE = 0.05  # F1 below the simple model's that still counts as as good
+
+
+def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
+    """Score every column that is not a label, for each label.
+
+    The prediction is the most frequent class of the same value among the rows of the other folds, or the most frequent
+    class of all if the value is not among them: a number that never repeats, such as an id, gains nothing. Notices with
+    the same text are in the same fold. An empty cell is a value too.
+
+    Parameters
+    ----------
+    data
+        The file.
+    seed
+        Of the folds.
+
+    Returns
+    -------
+    dict
+        Per label, a table with the columns `COLUMNS`, the best F1 (weighted) first. Its `attrs["majority"]` is the F1
+        of always predicting the most frequent class.
+    """
+    taken = {data.columns[head] for head in data.labels}
+    codes = {name: pd.factorize(data.table[name].str.strip())[0] for name in data.table if name not in taken}
+    fold_of_text = np.random.default_rng(seed).permutation(data.groups.max() + 1) % FOLDS
+    folds = fold_of_text[data.groups]
+    scores = {}
+    for head in progress(data.labels, "Columnas que ya dicen la etiqueta", "etiqueta"):
+        found = data.labels[head]
+        scores[head] = _scores(found, codes, folds, data.text)
+    return scores
+
+
+def _scores(
+    found: LabelRows, codes: Mapping[str, np.ndarray], folds: np.ndarray, text: Collection[str]
+) -> pd.DataFrame:
+    labels, size, rows = found.labels, len(found.classes), []
+    for name, every in codes.items():
+        values = np.unique(every[found.rows], return_inverse=True)[1]
+        if len(labels) and values.max() > 0:  # a column with one value says nothing
+            flat = flat_metrics({"": labels}, {"": predict_by_value(values, labels, folds[found.rows], size)})
+            rows.append((name, "sí" if name in text else "no", values.max() + 1, flat["_f1"], flat["_accuracy"]))
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("F1", ascending=False, kind="stable")
+    table = table.reset_index(drop=True)
+    table.attrs["majority"] = majority_f1(labels)
+    return table
+
+
+def majority_f1(labels: np.ndarray) -> float:
+    """Return the weighted F1 of always predicting the most frequent class."""
+    share = np.bincount(labels).max() / len(labels) if len(labels) else 0.0
+    return float(share * 2 * share / (1 + share))
+
+
+def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, size: int) -> np.ndarray:
+    """Return the most frequent class of each value in the other folds, int64 (rows,).
+
+    Parameters
+    ----------
+    values, labels, folds
+        Of each row, int64 (rows,), from 0.
+    size
+        Number of classes.
+    """
+    predicted = np.zeros(len(labels), np.int64)
+    for part in np.unique(folds):
+        seen = folds != part
+        counts = np.bincount(values[seen] * size + labels[seen], minlength=(values.max() + 1) * size)
+        counts = counts.reshape(-1, size)
+        best = np.where(counts.any(axis=1), counts.argmax(axis=1), counts.sum(axis=0).argmax())
+        predicted[~seen] = best[values[~seen]]
+    return predicted
+
+
+def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> str:
+    """Return, in Spanish, what the best column says about a label.
+
+    Parameters
+    ----------
+    head
+        The label.
+    scores
+        Its table, from `column_scores`.
+    floor_f1
+        F1 of the simple model with the text; None if it was not measured.
+    """
+    majority = scores.attrs["majority"]
+    if scores.empty or scores["F1"].iloc[0] < majority + SOME:
+        return f"Ninguna columna dice por sí sola {head}."
+    best = scores.iloc[0]
+    name, f1 = clipped(best["columna"]), best["F1"]
+    measure = f"acierta el {100 * best['exactitud']:.0f} % de los avisos; F1 {f1:.2f}"
+    against = "" if floor_f1 is None else f", y el modelo simple, con todo el texto, {floor_f1:.2f}"
+    if f1 >= NEARLY_ALL:
+        said = f"{head} ya está casi por completo en «{name}» ({measure}{against}): ya está en el código."
+    elif f1 >= majority + MUCH and floor_f1 is not None and f1 >= floor_f1 - CLOSE:
+        said = f"{head} ya está en buena parte en «{name}» ({measure}{against}): ya está en el código."
+    else:
+        said = f"«{name}» dice algo de {head} por sí sola ({measure}{against}; la clase más frecuente, {majority:.2f})."
+    return said
+
+
+def add_to_text(scores: pd.DataFrame, floor_f1: float) -> str:
+    """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little.
+
+    Parameters
+    ----------
+    scores
+        From `column_scores`.
+    floor_f1
+        F1 of the simple model with the present text.
+    """
+    if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < floor_f1:
+        return ""
+    name = scores["columna"].iloc[0]
+    role = fold(name)
+    return (
+        f"Si «{clipped(name)}» se conoce al escribir el aviso, añádala al texto: --text-fields "
+        f'{" ".join(TEXT_FIELDS)} {role} --columns {role} "{clipped(name)}"'
+    )

@@ -1,0 +1,101 @@
+"""Contradictory duplicates: the same text with different labels, and the highest score that they allow."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocensa_nb.evaluation.metrics import flat_metrics
+
+ENOUGH_TEXTS = 20  # repeated texts, to say how often notices with the same text agree
+RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """How the labels of the notices that repeat a text agree.
+
+    Attributes
+    ----------
+    texts, rows
+        Texts that occur more than once, and their rows.
+    contradictory_texts, contradictory_rows
+        Those with more than one label.
+    accuracy, f1, f1_macro
+        Of the whole file, if every text got its most frequent label. It is a ceiling for the repeated texts only: a
+        text that occurs once counts as predictable.
+    agreement
+        Probability that another notice with the same text has the same label, mean over the repeated rows; None if
+        there are fewer than `ENOUGH_TEXTS`.
+    ceiling
+        Highest accuracy on the repeated texts, with its 95 % interval: (low, value, high). Let p be the distribution of
+        the labels given the text. The best classifier of the text is right with probability max p, and two notices
+        agree with probability sum p², so max p <= sqrt(sum p²), and by Jensen's inequality the square root of the mean
+        agreement bounds the mean accuracy. Unlike the majority label of each text, it is not biased by small groups.
+    """
+
+    texts: int
+    rows: int
+    contradictory_texts: int
+    contradictory_rows: int
+    accuracy: float
+    f1: float
+    f1_macro: float
+    agreement: float | None
+    ceiling: tuple[float, float, float] | None
+
+
+def find_repeats(labels: np.ndarray, groups: np.ndarray, seed: int) -> Repeats:
+    """Compare the labels of the notices with the same text.
+
+    Parameters
+    ----------
+    labels
+        Class indices, int64 (rows,); at least one row.
+    groups
+        Number of the text of each row, int64 (rows,).
+    seed
+        Of the bootstrap over the texts.
+    """
+    groups = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(groups)
+    pairs, counts = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)
+    same = pairs_agreeing(groups, labels)
+    kinds = np.bincount(pairs[0], minlength=len(sizes))
+    repeated = sizes > 1
+    flat = flat_metrics({"": labels}, {"": _majority(pairs, counts, labels)[groups]})
+    agreement = ceiling = None
+    if repeated.sum() >= ENOUGH_TEXTS:
+        agreeing = np.bincount(groups, same)[repeated]  # sum over the rows of each repeated text
+        rows = sizes[repeated]
+        agreement = float(agreeing.sum() / rows.sum())
+        drawn = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
+        bounds = np.sqrt(agreeing[drawn].sum(axis=1) / rows[drawn].sum(axis=1))
+        low, high = np.quantile(bounds, (0.025, 0.975))
+        ceiling = (float(low), agreement**0.5, float(high))
+    return Repeats(
+        texts=int(repeated.sum()),
+        rows=int(sizes[repeated].sum()),
+        contradictory_texts=int((kinds > 1).sum()),
+        contradictory_rows=int(sizes[kinds > 1].sum()),
+        accuracy=flat["_accuracy"],
+        f1=flat["_f1"],
+        f1_macro=flat["_f1_macro"],
+        agreement=agreement,
+        ceiling=ceiling,
+    )
+
+
+def pairs_agreeing(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the share of the other rows of its text that have the label of each row, float64; 0 if there are none."""
+    _, entry, counts = np.unique(np.stack([groups, labels]), axis=1, return_inverse=True, return_counts=True)
+    _, text, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    others = sizes[text] - 1
+    return np.divide(counts[entry.ravel()] - 1, others, out=np.zeros(len(groups)), where=others > 0)
+
+
+def _majority(pairs: np.ndarray, counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the most frequent label of each text; of several, the most frequent of the file."""
+    frequency = np.bincount(labels)[pairs[1]]
+    order = np.lexsort((frequency, counts, pairs[0]))
+    last = np.append(np.flatnonzero(np.diff(pairs[0][order])), len(order) - 1)
+    return pairs[1][order[last]]

@@ -1,0 +1,183 @@
+"""What an audit found out about each label: its tables, its verdicts and its files."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ocensa_nb.audit.contradictions import Repeats
+from ocensa_nb.audit.expected_f1 import ExpectedF1
+from ocensa_nb.audit.label_errors import REVIEW_COLUMNS
+from ocensa_nb.audit.out_of_fold import OutOfFold
+from ocensa_nb.audit.rows import AuditRows
+from ocensa_nb.audit.verdict import Verdict
+from ocensa_nb.files.atomic import write_text
+from ocensa_nb.tables.write_table import write_table
+
+EXACT, NORMALISED = "idéntico", "igual sin códigos ni números"  # what counts as the same text
+
+
+@dataclass(frozen=True)
+class NearEffect:
+    """Near-duplicates of one label across the split of a training.
+
+    Attributes
+    ----------
+    close, asked
+        Validation and test rows that are almost equal to a training row, and all of them.
+    agreement
+        Share of the close rows whose label is that of the training row; None if there are none.
+    f1, f1_without
+        Weighted F1 of the simple model on the validation and test rows, and the same without those training rows.
+    """
+
+    close: int
+    asked: int
+    agreement: float | None
+    f1: float
+    f1_without: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found out about each label of a file.
+
+    Attributes
+    ----------
+    data
+        The rows.
+    repeats
+        Per label, for texts that are `EXACT` and `NORMALISED` repetitions; none for a label without rows.
+    columns, classes
+        Tables per label, from `column_scores` and `class_table`.
+    answers, expected, near
+        Per label that could be measured.
+    doubled
+        F1 that the simple model gained with twice the training rows, per measured label.
+    review
+        Notices worth reviewing, per measured label.
+    verdicts
+        Per label.
+    """
+
+    data: AuditRows
+    repeats: dict[str, dict[str, Repeats]]
+    columns: dict[str, pd.DataFrame]
+    classes: dict[str, pd.DataFrame]
+    answers: dict[str, OutOfFold]
+    expected: dict[str, ExpectedF1]
+    near: dict[str, NearEffect]
+    doubled: dict[str, float]
+    review: dict[str, pd.DataFrame]
+    verdicts: dict[str, Verdict]
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row per label: its rows, the simple model's F1, the expected range and the verdict, in Spanish."""
+        rows = []
+        for head, found in self.data.labels.items():
+            row = {"etiqueta": head, "avisos": len(found.rows), "clases": len(found.classes)}
+            if head in self.expected:
+                expected = self.expected[head]
+                row |= {
+                    "siempre la más frecuente": expected.majority,
+                    "modelo simple": expected.floor_f1,
+                    "F1 esperado": _range(expected.f1),
+                    "F1 macro esperado": _range(expected.f1_macro),
+                }
+            rows.append(row | {"veredicto": self.verdicts[head].level})
+        return pd.DataFrame(rows)
+
+    def contradictions(self) -> pd.DataFrame:
+        """Return the repeated texts of each label, and the ceiling that they imply, in Spanish."""
+        rows = []
+        for head, kinds in self.repeats.items():
+            for kind, found in kinds.items():
+                ceiling = found.ceiling
+                rows.append(
+                    {
+                        "etiqueta": head,
+                        "texto": kind,
+                        "avisos que repiten un texto": found.rows,
+                        "de ellos, contradictorios": found.contradictory_rows,
+                        "techo en ellos": "–" if ceiling is None else f"{ceiling[1]:.2f} ({_range(ceiling[::2])})",
+                        "techo de exactitud": found.accuracy,
+                        "techo de F1": found.f1,
+                        "techo de F1 macro": found.f1_macro,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def near_duplicates(self) -> pd.DataFrame:
+        """Return the near-duplicates across the split, and how much they inflate the score, in Spanish."""
+        return pd.DataFrame(
+            [
+                {
+                    "etiqueta": head,
+                    "avisos de validación y prueba": found.asked,
+                    "casi iguales a uno de entrenamiento": found.close,
+                    "con su misma clase": found.agreement,
+                    "F1": found.f1,
+                    "F1 sin ellos en entrenamiento": found.f1_without,
+                    "inflan": found.f1 - found.f1_without,
+                }
+                for head, found in self.near.items()
+            ]
+        )
+
+    def floor_f1(self, head: str) -> float | None:
+        """Return the simple model's weighted F1 of a label, out of fold; None if it was not measured."""
+        return self.expected[head].floor_f1 if head in self.expected else None
+
+    def lines(self) -> list[str]:
+        """Return the verdicts in Spanish: per label, the expected F1, why, and what to do."""
+        lines = []
+        for found in self.verdicts.values():
+            lines += [found.sentence, *(f"  · {reason}" for reason in found.reasons)]
+            lines += [f"  → {action}" for action in found.actions]
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results as plain JSON values, without tables and notices."""
+        labels = {}
+        for head, found in self.data.labels.items():
+            columns = self.columns[head].head(10)
+            labels[head] = {
+                "rows": len(found.rows),
+                "classes": len(found.classes),
+                "repeats": {kind: asdict(values) for kind, values in self.repeats.get(head, {}).items()},
+                "columns": dict(zip(columns["columna"], columns["F1"].astype(float), strict=True)),
+                "rare_classes": self.classes[head].query("nota != ''")["clase"].tolist(),
+                "expected": asdict(self.expected[head]) if head in self.expected else None,
+                "near_duplicates": asdict(self.near[head]) if head in self.near else None,
+                "doubled_rows_gain": self.doubled.get(head),
+                "suspects": self.review[head].attrs["suspects"] if head in self.review else None,
+                "verdict": asdict(self.verdicts[head]),
+            }
+        return {"source": self.data.source, "rows": len(self.data.frame), "labels": labels}
+
+    def write(self, folder: Path) -> None:
+        """Write the results, tables, verdicts and lists for review to a folder that has none of them."""
+        write_text(folder / "audit.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n")
+        write_text(folder / "verdicts.txt", "\n".join(self.lines()) + "\n")
+        form = self.data.csv_format
+        write_table(self.summary(), folder / "summary.csv", form)
+        write_table(self.contradictions(), folder / "contradictions.csv", form)
+        write_table(self.near_duplicates(), folder / "near_duplicates.csv", form)
+        for head in self.data.labels:
+            write_table(self.columns[head], folder / f"columns_{head}.csv", form)
+            write_table(self.classes[head], folder / f"classes_{head}.csv", form)
+        for head, table in self.review.items():
+            write_table(table, folder / f"review_{head}.csv", form)
+            write_table(table, folder / f"review_{head}.xlsx")
+        write_table(review_columns(), folder / "review_columns.csv", form)
+
+
+def review_columns() -> pd.DataFrame:
+    """Return what each column of a list for review is, in Spanish."""
+    return pd.DataFrame(REVIEW_COLUMNS.items(), columns=["columna", "qué es"])
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.2f} a {bounds[1]:.2f}"

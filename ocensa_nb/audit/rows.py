@@ -1,0 +1,129 @@
+"""What an audit looks at: the rows that have each label, and the other columns of the file."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.notices import FEWEST_CLASSES, TEXT, join_rare, read_rows
+from ocensa_nb.data.text import normalise
+from ocensa_nb.errors import UserError
+from ocensa_nb.paths import SAMPLE_DATA
+from ocensa_nb.runtime.logs import progress
+from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """The rows with a text and one label.
+
+    Attributes
+    ----------
+    rows
+        Row numbers of the file, int64 (rows,), in order.
+    labels
+        Class index of each row, int64 (rows,).
+    classes
+        Names of the classes, after merging those that a training merges.
+    merged
+        Rows of each class that was merged, by its name.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+    merged: dict[str, int]
+
+
+@dataclass(frozen=True)
+class AuditRows:
+    """A file as the audit sees it.
+
+    Attributes
+    ----------
+    source
+        Name of the file.
+    frame
+        Every row: `id_aviso`, `texto` and one column per label, as text.
+    table
+        Every row and column of the file, as text.
+    exact, groups
+        Number of the distinct text of each row, and of the distinct text after `normalise`, int64 (rows,).
+    labels
+        The rows of each label; a label without rows has none.
+    columns
+        Column name per role.
+    text
+        Names of the columns that form the text.
+    csv_format
+        Of the file, for the tables about it.
+    """
+
+    source: str
+    frame: pd.DataFrame
+    table: pd.DataFrame
+    exact: np.ndarray
+    groups: np.ndarray
+    labels: dict[str, LabelRows]
+    columns: dict[str, str]
+    text: tuple[str, ...]
+    csv_format: CsvFormat
+
+    def lines(self) -> list[str]:
+        """Return, in Spanish, how many rows have a text and each label."""
+        with_text = int((self.frame[TEXT] != "").sum())
+        complete = int((self.frame[[TEXT, *self.labels]] != "").all(axis=1).sum())
+        counts = ", ".join(f"{head} {len(found.rows):,}" for head, found in self.labels.items())
+        lines = [
+            f"Archivo: {self.source}, {len(self.frame):,} filas, {with_text:,} con texto.",
+            "Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".",
+            f"Avisos con cada etiqueta: {counts}.",
+        ]
+        if complete < max(len(found.rows) for found in self.labels.values()):
+            lines.append(f"Un entrenamiento con estas etiquetas usa los que las tienen todas: {complete:,}.")
+        return lines
+
+
+def read_audit_rows(config: TrainConfig) -> AuditRows:
+    """Read the file of a config; an empty path means the synthetic data of the project.
+
+    Parameters
+    ----------
+    config
+        Its data, columns, heads, text fields and `min_class_count` are used.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or no row has a text and a label.
+    """
+    path = config.data or SAMPLE_DATA
+    found = read_rows(path, config.columns, list(config.heads), config.text_fields)
+    frame = found.frame.reset_index(drop=True)
+    texts = frame[TEXT].tolist()
+    shown = progress(texts, "Avisos que repiten un texto", "aviso")
+    labels = {head: _label_rows(frame, head, config.min_class_count) for head in config.heads}
+    if not any(len(rows.rows) for rows in labels.values()):
+        raise UserError(
+            f"{path}: ningún aviso tiene texto y alguna de las etiquetas {', '.join(config.heads)}. Diga qué columnas "
+            f'son con columns, p. ej. --columns {next(iter(config.heads))} "Mi columna".'
+        )
+    return AuditRows(
+        source=str(path),
+        frame=frame,
+        table=found.table.reset_index(drop=True),
+        exact=pd.factorize(pd.Series(texts, dtype=object))[0],
+        groups=pd.factorize(pd.Series([normalise(text) for text in shown], dtype=object))[0],
+        labels=labels,
+        columns=found.columns,
+        text=found.text,
+        csv_format=found.table.attrs.get(ATTRIBUTE, SPANISH_EXCEL),
+    )
+
+
+def _label_rows(frame: pd.DataFrame, head: str, least: int) -> LabelRows:
+    rows = np.flatnonzero((frame[TEXT] != "") & (frame[head] != ""))
+    names, _, merged = join_rare(frame[head].iloc[rows], least, FEWEST_CLASSES)
+    labels, classes = pd.factorize(names, sort=True)
+    return LabelRows(rows, labels.astype(np.int64), [str(name) for name in classes], merged)

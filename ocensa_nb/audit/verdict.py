@@ -1,0 +1,176 @@
+"""What can be expected of a label, why, and what to do about it: in Spanish, for a plant engineer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score
+
+from ocensa_nb.audit.column_scores import NEARLY_ALL, add_to_text, column_sentence
+from ocensa_nb.audit.contradictions import Repeats
+from ocensa_nb.audit.expected_f1 import ExpectedF1
+from ocensa_nb.audit.rows import LabelRows
+from ocensa_nb.errors import listed
+
+CAN, PARTLY, CANNOT, UNKNOWN = "se puede aprender", "se aprende en parte", "no se puede aprender", "no se puede medir"
+GOOD, POOR = 0.8, 0.5  # weighted F1: all of the range above the first, or all of it below the second
+FEWEST_TEST = 10  # test rows of a class below which its F1 says little
+FEWEST_TEXTS = 10  # distinct texts of a class below which there is little to learn from
+NO_MEASURE, NO_LEARNING = "muy pocos avisos de prueba para medirla", "muy pocos textos para aprenderla"
+CONTRADICTORY = 0.8  # ceiling of the repeated texts below which the labels need a review
+HELPS = 0.02  # F1 that twice the rows must gain to be worth collecting
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be expected of a label.
+
+    Attributes
+    ----------
+    level
+        `CAN`, `PARTLY`, `CANNOT` or `UNKNOWN`.
+    sentence
+        The level with the expected F1.
+    reasons, actions
+        Why, and what to do, one sentence each.
+    """
+
+    level: str
+    sentence: str
+    reasons: list[str]
+    actions: list[str]
+
+
+def class_table(
+    found: LabelRows, groups: np.ndarray, predicted: np.ndarray | None, test: np.ndarray | None
+) -> pd.DataFrame:
+    """Return the rows of each class and whether they are enough, the most frequent class first.
+
+    Parameters
+    ----------
+    found
+        The rows of the label.
+    groups
+        Number of the normalised text of each of those rows.
+    predicted
+        Out-of-fold class of each row; None if it was not measured.
+    test
+        Positions of the test rows of a training; None likewise.
+
+    Returns
+    -------
+    DataFrame
+        Columns `clase`, `avisos`, `textos distintos`, `avisos de prueba`, `F1` (of the simple model) and `nota`.
+    """
+    size = len(found.classes)
+    rows = np.bincount(found.labels, minlength=size)
+    texts = np.bincount(np.unique(np.stack([found.labels, groups]), axis=1)[0], minlength=size)
+    tested = np.bincount(found.labels if test is None else found.labels[test], minlength=size)
+    f1 = np.full(size, np.nan)
+    if predicted is not None:
+        f1 = f1_score(found.labels, predicted, labels=np.arange(size), average=None, zero_division=0)
+    table = pd.DataFrame(
+        {
+            "clase": found.classes,
+            "avisos": rows,
+            "textos distintos": texts,
+            "avisos de prueba": tested if test is not None else np.zeros(size, np.int64),
+            "F1": f1,
+        }
+    )
+    table["nota"] = np.select(
+        [texts < FEWEST_TEXTS, table["avisos de prueba"] < FEWEST_TEST], [NO_LEARNING, NO_MEASURE], ""
+    )
+    return table.sort_values("avisos", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def judge(
+    head: str,
+    repeats: Repeats,
+    columns: pd.DataFrame,
+    classes: pd.DataFrame,
+    expected: ExpectedF1,
+    doubled: float | None,
+    suspects: int,
+) -> Verdict:
+    """Return the verdict on a measured label.
+
+    Parameters
+    ----------
+    head
+        The label.
+    repeats
+        Of its normalised texts.
+    columns, classes
+        From `column_scores` and `class_table`.
+    expected
+        Its expected F1.
+    doubled
+        F1 that the simple model gained with twice the training rows; None if it was not measured.
+    suspects
+        Number of likely label errors.
+    """
+    low, high = expected.f1
+    level = CAN if low >= GOOD else CANNOT if high < POOR or not expected.beats_chance else PARTLY
+    sentence = (
+        f"{head}: {level}. F1 esperado en prueba, de {low:.2f} a {high:.2f} (macro, de {expected.f1_macro[0]:.2f} a "
+        f"{expected.f1_macro[1]:.2f})."
+    )
+    reasons, actions = [column_sentence(head, columns, expected.floor_f1)], []
+    if not columns.empty and columns["F1"].iloc[0] >= NEARLY_ALL:
+        actions.append(
+            f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
+        )
+    if added := add_to_text(columns, expected.floor_f1):
+        actions.append(added)
+    if not expected.beats_chance:
+        reasons.append(
+            "El modelo simple no acierta más que respondiendo al azar: el texto no dice nada de esta etiqueta."
+        )
+    if repeats.ceiling is None:
+        reasons.append("Muy pocos avisos repiten un texto para saber si la etiqueta se contradice.")
+    else:
+        agreement, low, value, high = (round(100 * share) for share in (repeats.agreement, *repeats.ceiling))
+        reasons.append(
+            f"Dos avisos con el mismo texto tienen la misma clase el {agreement} % de las veces: en esos "
+            f"{repeats.rows:,} avisos, quien decide solo por el texto no pasa del {value} % ({low} a {high} %)."
+        )
+        if repeats.ceiling[1] < CONTRADICTORY:
+            actions.append(
+                f"Revise los avisos contradictorios (review_{head}.xlsx, los primeros) y acuerde cuándo se usa cada "
+                "clase; si depende de algo que el texto no dice, añada esa columna al texto."
+            )
+    actions += _about_rare(classes)
+    if level != CAN:
+        actions.append(
+            f"Revise las etiquetas en el orden de review_{head}.xlsx: el modelo simple daría otra clase a {suspects:,} "
+            "avisos. Los primeros son los más sospechosos."
+        )
+    if doubled is not None:
+        reasons.append(f"Con el doble de avisos de entrenamiento, el F1 del modelo simple cambió en {doubled:+.3f}.")
+        if doubled >= HELPS and level != CAN:
+            actions.append("Reúna más avisos etiquetados: todavía mejora con ellos.")
+        elif level != CAN:
+            reasons.append("Más avisos del mismo tipo apenas ayudarían.")
+    return Verdict(level, sentence, reasons, actions)
+
+
+def cannot_measure(head: str, found: LabelRows, reason: str) -> Verdict:
+    """Return the verdict on a label that was not measured, with the reason and what to do."""
+    what = f"{head}: {UNKNOWN}. Tiene {len(found.rows):,} avisos con texto y {len(found.classes):,} clases. {reason}"
+    return Verdict(UNKNOWN, what, [reason], ["Reúna más avisos con esta etiqueta, o quítela de heads."])
+
+
+def _about_rare(classes: pd.DataFrame) -> list[str]:
+    """Return what to do about classes with too few rows; nothing if there are none."""
+    rare = classes[classes["nota"] == NO_LEARNING]
+    few = classes[classes["nota"] == NO_MEASURE]
+    said = []
+    if len(rare):
+        said.append(
+            f"Una con otras las clases de menos de {FEWEST_TEXTS} textos ({len(rare)}: {listed(rare['clase'])}): son "
+            "muy pocos para aprenderlas. Al entrenar, min_class_count las une."
+        )
+    if len(few):
+        said.append(f"No confíe en el F1 de las clases con menos de {FEWEST_TEST} avisos de prueba ({len(few)} más).")
+    return said
