@@ -115,8 +115,8 @@ def merge(
         If a class is not one of the notices'.
     """
     given = _with_known_classes(given, frame, heads, also)
-    by_key = dict(zip(_keys(given), given.index, strict=True))
-    keys = _keys(frame)
+    by_key = dict(zip(find_keys(given), given.index, strict=True))
+    keys = find_keys(frame)
     found = pd.Series([by_key.get(key, -1) for key in keys], frame.index)
     there = set(keys)
     fresh = given[[key not in there for key in by_key]]
@@ -170,7 +170,7 @@ def _complete(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     return (table[list(columns)] != "").all(axis=1)
 
 
-def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
+def find_keys(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what identifies each notice, also after a CSV has put an apostrophe before what looks like a formula."""
     plain = inert(table[[ID, TEXT]])
     return [(number.strip(), " ".join(text.split())) for number, text in zip(plain[ID], plain[TEXT], strict=True)]
@@ -179,7 +179,7 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
 def _without_repeats(given: pd.DataFrame, heads: Collection[str]) -> pd.DataFrame:
     """Return one row per notice; raises `UserError` if a notice has different corrections."""
     first: dict[tuple[str, str], int] = {}
-    for row, key in zip(given.index, _keys(given), strict=True):
+    for row, key in zip(given.index, find_keys(given), strict=True):
         other = first.setdefault(key, row)
         if different := [head for head in heads if given.at[row, head] != given.at[other, head]]:
             raise UserError(
