@@ -162,6 +162,13 @@ def uncorrected(frame: pd.DataFrame, heads: Sequence[str]) -> tuple[pd.DataFrame
     return before.reset_index(drop=True), useful
 
 
+def find_class(answer: str, names: Sequence[str]) -> str | None:
+    """Return the first of some names that is an answer, regardless of case and accents; None if there is none."""
+    if answer in names:
+        return answer
+    return next((name for name in names if _folded(name) == _folded(answer)), None)
+
+
 def _one_line(text: str) -> str:
     return " ".join(re.sub(CONTROL, " ", text).split())
 
@@ -196,15 +203,13 @@ def _with_known_classes(
     given = given.copy()
     for head in heads:
         names = [name for name in frame[head].value_counts().index if name]
-        folded = {_folded(name): name for name in (*also, *reversed(names))}  # the most frequent of a name wins
-        exact = {*names, *also}
-        for row, answer in given[head].items():
-            if answer in exact or not answer:
-                continue
-            if (name := folded.get(_folded(answer))) is None:
-                where = f"{given.attrs['source']}, fila {row}: en {RIGHT}{head}, la clase"
-                raise UserError(unknown(where, answer, names))
-            given.at[row, head] = name
+        for answer in set(given[head]) - {""}:
+            if (name := find_class(answer, [*names, *also])) is None:
+                row = given.index[given[head] == answer][0]
+                raise UserError(
+                    unknown(f"{given.attrs['source']}, fila {row}: en {RIGHT}{head}, la clase", answer, names)
+                )
+            given[head] = given[head].replace(answer, name)
     return given
 
 

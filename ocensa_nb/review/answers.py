@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data.corrections import ID, TEXT, find_keys, read_corrections, write_corrections
+from ocensa_nb.data.corrections import ID, TEXT, find_class, find_keys, read_corrections, write_corrections
 from ocensa_nb.paths import plain_path
 
 
@@ -100,8 +100,9 @@ class Answers:
         rows = {key: row for row, key in enumerate(find_keys(self.notices))}
         others = []
         for number, key in zip(earlier.index, find_keys(earlier), strict=True):
-            right = {head: earlier.at[number, head] for head in self.classes if earlier.at[number, head]}
-            if key in rows and all(name in self.classes[head] for head, name in right.items()):
+            answers = {head: earlier.at[number, head] for head in self.classes if earlier.at[number, head]}
+            right = {head: find_class(answer, self.classes[head]) for head, answer in answers.items()}
+            if key in rows and None not in right.values():
                 self.given[rows[key]] = right
             else:
                 others.append(number)
