@@ -150,7 +150,7 @@ def review(
         bool, Doc("llenar las clases correctas con lo predicho; todas las filas cuentan como revisadas")
     ] = False,
 ) -> dict[str, Any]:
-    """Elegir los avisos que conviene revisar a mano. Lo corregido se usa después con train --corrections."""
+    """Elegir los avisos que conviene revisar a mano, y predecir los demás; con lo corregido se entrena otra vez."""
     from ocensa_nb.review import review as reviewing
     from ocensa_nb.review import workbook
     from ocensa_nb.storage.run_folder import Run
@@ -161,8 +161,7 @@ def review(
     workbook.write(found, path, prefill)
     logger.info(
         f"{len(found.doubtful):,} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
-        "cada etiqueta y entrene otra vez con los mismos ajustes y "
-        f"--corrections {path}."
+        f"cada etiqueta y entrene otra vez, con los mismos ajustes y --corrections {path}."
     )
     return {
         "out": str(path),

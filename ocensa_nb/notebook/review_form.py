@@ -82,9 +82,14 @@ def next_steps(run: Run, corrections: str = "") -> str:
     path = corrections or str(corrections_path(run))
     more = json.dumps({"corrections": path}, ensure_ascii=False)
     data = f" --data {shlex.quote(run.metadata['data']['path'])}" if run.config.data else ""
-    return (
-        f"En una terminal, con los mismos ajustes de la corrida:\npython -m ocensa_nb train{data} --corrections "
-        f"{shlex.quote(path)}\nEn el cuaderno 03, con el mismo archivo en data:\nmore_settings = {more!r}"
+    command = f"python -m ocensa_nb train{data} --corrections {shlex.quote(path)}"
+    return "\n".join(
+        [
+            "En una terminal, con los mismos ajustes de la corrida:",
+            command,
+            "En el cuaderno 03, con el mismo archivo en data:",
+            f"more_settings = {more!r}",
+        ]
     )
 
 

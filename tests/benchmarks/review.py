@@ -29,7 +29,7 @@ from ocensa_nb.review.selection import select, uncertainty
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import train
 
-ENCODER = {"freeze_layers": 5, "learning_rate": 4e-4, "head_learning_rate": 1e-3, "epochs": 8, "patience": 8}
+ENCODER = {"freeze_layers": 5, "learning_rate": 4e-4, "head_learning_rate": 1e-3}
 SIDES = {"val_size": 0.1, "test_size": 0.2}
 
 
@@ -56,32 +56,37 @@ class Floor:
 class Encoder:
     """The embedded encoder; its probabilities are uncalibrated."""
 
-    def __init__(self, data: Notices, rows: np.ndarray, config: TrainConfig) -> None:
-        self.data = data
+    def __init__(self, data: Notices, rows: np.ndarray, config: TrainConfig, scored: np.ndarray) -> None:
         with tempfile.TemporaryDirectory() as folder:
             own = dataclasses.replace(data, split={**data.split, "train": rows})
-            self.run = train.fit(config.replace(out=f"{folder}/run"), own)
-            everything = inference.score_texts(self.run, data.texts, "Prediciendo")
-        self.scores = everything
+            run = train.fit(config.replace(out=f"{folder}/run"), own)
+            found = inference.score_texts(run, _texts(data, scored), "Prediciendo")
+        self._place = {int(row): place for place, row in enumerate(scored)}
+        self._scores = found
 
     def logits(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {head: values[rows] for head, values in self.scores.items()}
+        places = [self._place[int(row)] for row in rows]
+        return {head: values[places] for head, values in self._scores.items()}
 
     def probabilities(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {head: inference.probabilities(values) for head, values in self.logits(rows).items()}
 
 
-def experiment(frame: pd.DataFrame, seed: int, start: int, count: int, with_encoder: bool) -> list[dict]:
+def experiment(
+    frame: pd.DataFrame, seed: int, start: int, count: int, encoder: Mapping[str, object] | None
+) -> list[dict]:
     """Return the test metrics before a review, and after a random and a selected one."""
-    recipe = from_recipe("cpu", {**SIDES, **ENCODER, "seed": seed})
+    recipe = from_recipe("cpu", {**SIDES, **(encoder or {}), "seed": seed})
     data = notices.prepare(frame, recipe)
     pool = np.random.default_rng(seed).permutation(data.split["train"])
     labelled, hidden = pool[:start], pool[start:]
 
-    def fitted(rows: np.ndarray) -> Floor | Encoder:
-        return Encoder(data, rows, recipe) if with_encoder else Floor(data, rows)
+    def fitted(rows: np.ndarray, *scored: np.ndarray) -> Floor | Encoder:
+        if encoder is None:
+            return Floor(data, rows)
+        return Encoder(data, rows, recipe, np.concatenate([data.split["test"], *scored]))
 
-    first = fitted(labelled)
+    first = fitted(labelled, hidden)
     known = {normalise(text) for text in _texts(data, labelled)}
     chosen = select(_texts(data, hidden), uncertainty(first.probabilities(hidden)), count, known)
     reviewed = {"at random": hidden[: len(chosen)], "selected": hidden[chosen]}  # the hidden rows are in random order
@@ -132,13 +137,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200, help="rows that are reviewed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder", action="store_true", help="the embedded encoder instead of the simple model")
+    parser.add_argument("--epochs", type=int, default=8, help="of the encoder")
+    parser.add_argument("--monitor", default="causa_f1", help="of the encoder")
     parser.add_argument("--json", type=Path, help="new file for every value")
     given = parser.parse_args()
     logs.configure()
     frame = notices.read(given.data)
+    own = {**ENCODER, "epochs": given.epochs, "patience": given.epochs, "monitor": given.monitor}
     results: list[dict] = []
     for seed in range(given.seeds):
-        results += experiment(frame, seed, given.start, given.rows, given.encoder)
+        results += experiment(frame, seed, given.start, given.rows, own if given.encoder else None)
         print(pd.DataFrame(results[-3:]).round(4).to_string(index=False), flush=True)
     print(summary(pd.DataFrame(results)).to_string())
     if given.json:
