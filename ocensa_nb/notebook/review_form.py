@@ -161,7 +161,7 @@ class ReviewForm:
             self._button("", partial(self._choose, head, place), f"Clase {place + 1} de {head}")
             for place in range(min(LIKELIEST, len(names)))
         ]
-        self.others[head] = ipw.Dropdown(options=[OTHER, *names], value=OTHER, layout={"width": "220px"})
+        self.others[head] = ipw.Dropdown(options=[OTHER, *names], value=OTHER, layout={"width": "150px"})
         self.others[head].observe(lambda change: self._guarded(partial(self._pick, head, change["new"])), "value")
         label = ipw.HTML(f'<div class="ocensa-label">{escape(head)}</div>')
         return ipw.HBox(

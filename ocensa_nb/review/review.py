@@ -1,7 +1,7 @@
 """Review the predictions of a file: which notices a person should look at, and a summary of the rest."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     trained = _notices_of(run)
     test = trained.split["test"] if trained else np.array([], dtype=np.int64)
     tested_texts = [trained.texts[row] for row in test]
-    both = class_probabilities(run, [*own, *tested_texts], "Prediciendo")
+    both = inference.class_probabilities(run, [*own, *tested_texts], "Prediciendo")
     shares = {head: values[: len(own)] for head, values in both.items()}
 
     known = {normalise(text) for text in trained.texts} if trained else set()
@@ -109,11 +109,6 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
         if trained
         else "",
     )
-
-
-def class_probabilities(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
-    """Return the probabilities of the classes, float32 (texts, classes), per label."""
-    return {head: inference.probabilities(values) for head, values in inference.score_texts(run, texts, title).items()}
 
 
 def _notices_of(run: Run) -> Notices | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data import notices
@@ -48,8 +48,7 @@ class Floor:
         val = self.data.split["val"]
         known, found = self.logits(val), self.logits(rows)
         return {
-            head: inference.probabilities(found[head] * _sharpness(known[head], self.data.labels[head][val]))
-            for head in found
+            head: softmax(found[head] * _sharpness(known[head], self.data.labels[head][val]), axis=1) for head in found
         }
 
 
@@ -69,7 +68,7 @@ class Encoder:
         return {head: values[places] for head, values in self._scores.items()}
 
     def probabilities(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {head: inference.probabilities(values) for head, values in self.logits(rows).items()}
+        return {head: softmax(values, axis=1) for head, values in self.logits(rows).items()}
 
 
 def experiment(
@@ -138,7 +137,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder", action="store_true", help="the embedded encoder instead of the simple model")
     parser.add_argument("--epochs", type=int, default=8, help="of the encoder")
-    parser.add_argument("--monitor", default="causa_f1", help="of the encoder")
+    parser.add_argument("--monitor", default="f1", help="of the encoder")
     parser.add_argument("--json", type=Path, help="new file for every value")
     given = parser.parse_args()
     logs.configure()

@@ -13,10 +13,11 @@ from ocensa_nb.data.corrections import SHEET, read_corrections
 from ocensa_nb.data.text import normalise
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.evaluate import evaluate
+from ocensa_nb.evaluation.inference import class_probabilities
 from ocensa_nb.evaluation.predict import predict
 from ocensa_nb.review import workbook
 from ocensa_nb.review.automation import automation
-from ocensa_nb.review.review import class_probabilities, review
+from ocensa_nb.review.review import review
 from ocensa_nb.storage.run_folder import Run
 
 HEADS = ("modo", "causa", "prioridad")
@@ -126,7 +127,18 @@ def test_returned_workbook_trains_a_run_with_its_corrections(found, run, csv, tm
             sheet.cell(row, titles[f"correcta_{head}"]).value = run.classes[head][0]
     book.save(tmp_path / "revisado.xlsx")
     assert len(read_corrections(tmp_path / "revisado.xlsx", HEADS)) == 2
-    options = ["--model", "tiny", "--epochs", "1", "--json", str(tmp_path / "t.json"), "--out", str(tmp_path / "run")]
+    options = [
+        "--model",
+        "tiny",
+        "--epochs",
+        "1",
+        "--freeze-layers",
+        "1",
+        "--json",
+        str(tmp_path / "t.json"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert cli.main(["train", "--data", str(csv), "--corrections", str(tmp_path / "revisado.xlsx"), *options]) == 0
     assert json.loads((tmp_path / "t.json").read_text())["run"] == str(tmp_path / "run")
     kept = read_corrections(tmp_path / "run/corrections.csv", HEADS)
