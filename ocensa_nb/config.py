@@ -29,11 +29,11 @@ MEANS = ("f1", "f1_macro")  # over the labels
 # Fields without effect. They remain because the fingerprints of earlier runs, and their config.json, contain them.
 IGNORED = ("used_vocabulary",)
 # Location and execution of a run, not its result: two runs that differ only here are the same experiment.
-_NOT_IN_FINGERPRINT = ("data", "out", "num_workers", "resume", "checkpoint_minutes")
+_NOT_IN_FINGERPRINT = ("data", "corrections", "out", "num_workers", "resume", "checkpoint_minutes")
 # The learning task and its data: changing the recipe does not change these fields.
 _TASK = (
-    *("model", "data", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size", "seed"),
-    "monitor",
+    *("model", "data", "corrections", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size"),
+    *("seed", "monitor"),
 )
 
 # Integer fields and their minimum.
@@ -73,6 +73,9 @@ class TrainConfig:
 
     model: Annotated[str, Doc("codificador: un nombre del catálogo, una carpeta o un id de Hugging Face")] = "minilm"
     data: Annotated[str, Doc("CSV o XLSX con los avisos; vacío = los datos sintéticos incluidos")] = ""
+    corrections: Annotated[
+        str, Doc("CSV o XLSX con las clases corregidas en la revisión, que reemplazan las de data; vacío = ninguna")
+    ] = ""
     out: Annotated[str, Doc("carpeta de la corrida; vacío = runs/run-001, run-002, …")] = ""
     heads: Annotated[dict[str, float], Doc("etiquetas que se aprenden y su peso en la pérdida")] = field(
         default_factory=lambda: {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
@@ -175,7 +178,7 @@ class TrainConfig:
     def validate(self) -> "TrainConfig":
         """Return the config itself; raises `UserError` naming the first field and value that are not valid."""
         self._validate_numbers()
-        for name in ("model", "data", "out"):
+        for name in ("model", "data", "corrections", "out"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser un texto.")
             plain_path(getattr(self, name))

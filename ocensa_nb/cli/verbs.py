@@ -3,10 +3,11 @@
 A verb logs what the user reads and returns what `--json` writes.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
 
@@ -14,6 +15,9 @@ from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +141,38 @@ def predict(
     return {"out": str(path), "rows": len(table), "scored": scored, "notes": notes}
 
 
+def review(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[str, Doc("libro XLSX nuevo, con las hojas Predicciones, Dudosos y Resumen")],
+    rows: Annotated[int, Doc("cuántos avisos se eligen para revisar")] = 200,
+    prefill: Annotated[
+        bool, Doc("llenar las clases correctas con lo predicho; todas las filas cuentan como revisadas")
+    ] = False,
+) -> dict[str, Any]:
+    """Elegir los avisos que conviene revisar a mano, y predecir los demás; con lo corregido se entrena otra vez."""
+    from ocensa_nb.review import review as reviewing
+    from ocensa_nb.review import workbook
+    from ocensa_nb.storage.run_folder import Run
+
+    trained = Run.load(run)
+    path = workbook.check_name(out)  # fail before the work, not after
+    found = reviewing.review(trained, data, rows)
+    workbook.write(found, path, prefill)
+    logger.info(
+        f"{len(found.doubtful):,} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
+        f"cada etiqueta y entrene otra vez, con los mismos ajustes y --corrections {path}."
+    )
+    return {
+        "out": str(path),
+        "rows": len(found.predictions),
+        "selected": len(found.doubtful),
+        "tested_on": found.tested_on,
+        "automation": _records(found.automation),
+        "counts": _records(found.counts),
+    }
+
+
 def compare(
     out: Out,
     data: Annotated[str, Doc("CSV o XLSX con los avisos; vacío = los datos sintéticos incluidos")] = "",
@@ -223,11 +259,17 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "review": review,
     "compare": compare,
     "audit": audit,
     "suite": suite,
     "publish": publish,
 }
+
+
+def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return the rows of a table for JSON; what is missing is null."""
+    return json.loads(table.to_json(orient="records"))
 
 
 def _scores(metrics: dict[str, float]) -> str:

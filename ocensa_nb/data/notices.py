@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
+from ocensa_nb.data import corrections
 from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
+from ocensa_nb.data.corrections import CORRECTED, ID, TEXT
 from ocensa_nb.data.report import DataReport
-from ocensa_nb.data.splits import balanced_weights, split_rows
+from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_rows
 from ocensa_nb.data.text import appended, blank_missing, compose, group_texts
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.tables.header import SKIPPED
 from ocensa_nb.tables.read_table import read_table
 
-TEXT, ID = "texto", "id_aviso"
 OTHER = "Other"
 MIN_ROWS = 10
 FEWEST_CLASSES = 6  # a label with fewer has no class to spare: a rare priority is not «other»
@@ -120,6 +121,7 @@ def read(
     heads: Sequence[str] = ("modo", "causa", "prioridad"),
     text_fields: Sequence[str] = TEXT_FIELDS,
     recorded: Collection[str] | None = None,
+    given: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Read the labelled notices of a CSV or XLSX file.
 
@@ -135,12 +137,14 @@ def read(
         Columns appended to the description, if present.
     recorded
         Roles of a trained run: no other column is used in the text. None for a new run.
+    given
+        Corrections to merge, from `corrections.read_corrections`.
 
     Returns
     -------
     DataFrame
         Columns `id_aviso` (the file's own, or the row in a spreadsheet), `texto` and one per head; `attrs["report"]`
-        is the `DataReport`.
+        is the `DataReport`. With corrections, also the columns of `corrections.merge`.
 
     Raises
     ------
@@ -149,6 +153,9 @@ def read(
     """
     rows = read_rows(path, columns, heads, text_fields, recorded)
     frame, used = rows.frame, rows.columns
+    total, merged = len(frame), None
+    if given is not None:
+        frame, merged = corrections.merge(frame, given, heads, also=(OTHER,))
     has_text = frame[TEXT] != ""
     labelled = frame[list(heads)] != ""
     keep = has_text & labelled.all(axis=1)
@@ -156,12 +163,13 @@ def read(
         source=str(path),
         how=rows.how,
         columns=used,
-        rows=len(frame),
+        rows=total,
         text=rows.text,
         without_text=int((~has_text).sum()),
-        without_label={head: int((has_text & ~labelled[head]).sum()) for head in heads},
-        kept=int(keep.sum()),
+        without_label={head: int((has_text & ~labelled[head])[:total].sum()) for head in heads},
+        kept=int(keep[:total].sum()),
         passed_over=rows.passed_over,
+        corrections=merged,
     )
     _require_labels(report, heads)
     frame = frame[keep].reset_index(drop=True)
@@ -220,7 +228,10 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
     }
     texts = frame[TEXT].tolist()
     groups = group_texts(progress(texts, "Avisos que repiten un texto", "aviso"))
-    split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
+    if CORRECTED in frame:
+        split, report = _corrected_split(frame, groups, labels, config, fewest_classes, report)
+    else:
+        split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     report = dataclasses.replace(
         report,
         joined=joined,
@@ -231,6 +242,24 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
     if config.class_weights and "causa" in labels:
         weights["causa"] = balanced_weights(labels["causa"][split["train"]], len(classes["causa"]))
     return Notices(texts, labels, classes, split, weights, report, _fingerprint(texts, labels, split))
+
+
+def _corrected_split(
+    frame: pd.DataFrame,
+    groups: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    config: TrainConfig,
+    fewest_classes: int,
+    report: DataReport,
+) -> tuple[dict[str, np.ndarray], DataReport]:
+    """Return the split of corrected notices, which extends that of the uncorrected ones, and the report about it."""
+    before, useful = corrections.uncorrected(frame, list(config.heads))
+    before.attrs["report"] = dataclasses.replace(report, kept=len(before), corrections=None)
+    positions = np.flatnonzero(useful)
+    earlier = {name: positions[rows] for name, rows in prepare(before, config, fewest_classes).split.items()}
+    split = split_corrected_rows(groups, labels, earlier, frame[CORRECTED].to_numpy())
+    left = len(np.setdiff1d(earlier["test"], split["test"]))
+    return split, dataclasses.replace(report, corrections=dataclasses.replace(report.corrections, left_test=left))
 
 
 def _require_labels(report: DataReport, heads: Sequence[str]) -> None:

@@ -53,17 +53,71 @@ def split_rows(
 
     side_of_group = np.empty(len(first), dtype=object)
     side_of_group[groups[order]] = side
-    for y in labels.values():
-        trained = np.unique(y[side_of_group[groups] == "train"])
-        side_of_group[groups[~np.isin(y, trained)]] = "train"
-    sides = side_of_group[groups]
-    split = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
+    split = _rows_of_sides(side_of_group, groups, labels)
     if not all(map(len, split.values())):
         raise UserError(
             f"Textos distintos: {len(first)}. No alcanzan para separar entrenamiento, validación y prueba. Hacen falta "
             "más avisos, o textos menos repetidos."
         )
     return split
+
+
+def split_corrected_rows(
+    groups: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    earlier: Mapping[str, np.ndarray],
+    corrected: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Extend the split of the same rows before their correction; no corrected row is in test.
+
+    Rows that were chosen because the model was uncertain about them are not a sample of anything, so they must not
+    score it. The other rows stay where they were: the runs before and after a correction have comparable test rows.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (rows,), int64
+        Rows of the same group stay on the same side; the numbers are 0 to the number of groups.
+    labels
+        Class indices, int64 (rows,), per head.
+    earlier
+        Row numbers of `train`, `val` and `test` before the correction; rows that are on no side are new.
+    corrected : ndarray of shape (rows,), bool
+        Rows with a corrected label. Their groups leave the test set for the training set, and stay in validation.
+
+    Returns
+    -------
+    dict
+        Row numbers, int64, of `train`, `val` and `test`. New groups, and those of a class without training rows, go to
+        training.
+
+    Raises
+    ------
+    UserError
+        If no validation or test rows remain.
+    """
+    side_of_group = np.full(groups.max() + 1, "train", dtype=object)
+    for name, rows in earlier.items():
+        side_of_group[groups[rows]] = name
+    checked = np.unique(groups[corrected])
+    side_of_group[checked[side_of_group[checked] == "test"]] = "train"
+    split = _rows_of_sides(side_of_group, groups, labels)
+    if not all(map(len, split.values())):
+        raise UserError(
+            "Con estas correcciones no quedan avisos de validación o de prueba: los corregidos no sirven para probar. "
+            "Hacen falta más avisos con etiquetas en data."
+        )
+    return split
+
+
+def _rows_of_sides(
+    side_of_group: np.ndarray, groups: np.ndarray, labels: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the rows of each side, after the groups of a class without training rows have gone to training."""
+    for y in labels.values():
+        trained = np.unique(y[side_of_group[groups] == "train"])
+        side_of_group[groups[~np.isin(y, trained)]] = "train"
+    sides = side_of_group[groups]
+    return {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
 
 
 def _every(count: int, share: float, rng: np.random.Generator) -> np.ndarray:

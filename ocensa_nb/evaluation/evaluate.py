@@ -1,5 +1,6 @@
 """How good a finished run is: metrics, a report by class, confusion, confused pairs, and every wrong notice."""
 
+import contextlib
 import dataclasses
 import json
 from collections import Counter
@@ -12,6 +13,7 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb.data import notices
+from ocensa_nb.data.corrections import read_corrections
 from ocensa_nb.data.notices import ID, TEXT
 from ocensa_nb.data.text import group_texts
 from ocensa_nb.errors import UserError
@@ -34,6 +36,7 @@ from ocensa_nb.evaluation.verdict import Answers, answers_of
 from ocensa_nb.files.atomic import create_new, write_text
 from ocensa_nb.paths import SAMPLE_DATA, plain_path
 from ocensa_nb.runtime import environment
+from ocensa_nb.storage.manifest import CORRECTIONS
 from ocensa_nb.storage.run_folder import Run, free_folder
 from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.tables.write_table import DECIMALS, write_table
@@ -257,10 +260,8 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
             f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». Indique el mismo archivo con "
             f"{how}: se reconoce por su contenido, aunque tenga otro nombre, y se evalúan solo sus filas de prueba."
         )
-    recorded = run.metadata["data"]["columns"]
-    frame = notices.read(data or trained_on, config.columns, list(run.classes), config.text_fields, recorded)
+    frame, prepared = read_as_trained(run, data or trained_on)
     csv_format = frame.attrs.get(ATTRIBUTE, SPANISH_EXCEL)
-    prepared = _as_trained(run, frame)
     if prepared is not None:
         rows = prepared.split["test"]
         labels = {head: y[rows] for head, y in prepared.labels.items()}
@@ -273,6 +274,40 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
         f"Recupere el archivo original, o indique otro archivo etiquetado con {how}."
     )
+
+
+def read_as_trained(run: Run, data: str | Path) -> tuple[pd.DataFrame, notices.Notices | None]:
+    """Read a labelled file; return also its notices as a run saw them, or None if it was trained on another file.
+
+    The rows of the frame are those of the notices. The corrections that the run was trained with, if any, are merged
+    into its own file only.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    data
+        A labelled CSV or XLSX.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
+    config, recorded = run.config, run.metadata["data"]["columns"]
+
+    def read(given: pd.DataFrame | None = None) -> pd.DataFrame:
+        return notices.read(data, config.columns, list(run.classes), config.text_fields, recorded, given)
+
+    if (copy := run.path / CORRECTIONS).exists():
+        given = read_corrections(copy, run.classes)
+        with contextlib.suppress(UserError):  # another file need not have the classes of the corrections
+            frame = read(given)
+            if (prepared := _as_trained(run, frame)) is not None:
+                return frame, prepared
+        return read(), None
+    frame = read()
+    return frame, _as_trained(run, frame)
 
 
 def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:

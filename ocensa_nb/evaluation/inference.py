@@ -153,9 +153,7 @@ def require_source(run: Run, source: str) -> None:
     if source not in (AUTO, *SOURCES):
         raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))
     if source in (FLOOR, BLEND) and not has_floor(run):
-        raise UserError(
-            f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple. Entrene otra."
-        )
+        raise UserError(f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple. Entrene otra.")
 
 
 def predictions(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     """Return the table of a CSV or XLSX file with two columns more per head, `pred_` and `conf_`.
 
-    The table has its titles in the first row; rows above them in the file are left out, which a message says.
-
     Parameters
     ----------
     run
@@ -40,15 +38,48 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Every row and column in order, as text. `pred_` is the name of a class, and `conf_` its probability, float64
-        from 0 to 1, calibrated; in rows without text they are `""` and NaN. `attrs["notes"]` has what the user has to
-        know about the predictions, in Spanish.
+        As `add_predictions` returns it; `attrs["notes"]` has what the user has to know about the predictions, in
+        Spanish.
 
     Raises
     ------
     UserError
         If the file cannot be read, has no description column, or already has one of the new columns, or the run has no
         such source.
+    """
+    table, texts = read_unlabelled(run, data)
+    rows = np.flatnonzero(texts != "")
+    if not len(rows):
+        return add_predictions(table, rows, {}, run.classes)
+    found = inference.class_probabilities(run, texts.iloc[rows].tolist(), "Prediciendo", source)
+    result = add_predictions(table, rows, found, run.classes)
+    result.attrs["notes"] = _notes(run, found, source)
+    return result
+
+
+def read_unlabelled(run: Run, data: str | Path) -> tuple[pd.DataFrame, pd.Series]:
+    """Read a file of notices whose labels, if any, are ignored.
+
+    The table has its titles in the first row; rows above them in the file are left out, which a message says.
+
+    Parameters
+    ----------
+    run
+        A finished run; the texts are composed as those it was trained on.
+    data
+        The file, with a description column.
+
+    Returns
+    -------
+    table : DataFrame
+        Every row and column in order, as text; `attrs["text_column"]` is the description.
+    texts : Series of str
+        The text of each row, "" if it has none.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has no description column, or already has a column of predictions.
     """
     config = run.config
     table, _ = read_table(data, title_predicate((*run.classes, *config.text_fields), config.columns))
@@ -67,19 +98,38 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     fields = [field for field in config.text_fields if field not in run.classes]
     filled = blank_missing(table)
     used, _ = find_columns(filled.drop(columns=labels, errors="ignore"), (), fields, named, str(data), trained)
-    texts = compose(filled, used, fields, first_row=skipped + 2)
-    rows = np.flatnonzero(texts != "")
+    table.attrs["text_column"] = used["descripcion"]
+    return table, compose(filled, used, fields, first_row=skipped + 2)
 
+
+def add_predictions(
+    table: pd.DataFrame, rows: np.ndarray, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
+) -> pd.DataFrame:
+    """Return a table with a prediction and its confidence per head.
+
+    Parameters
+    ----------
+    table
+        From `read_unlabelled`.
+    rows
+        Positions of the rows with text, int64.
+    shares
+        Calibrated probabilities, float32 (len(rows), classes), per head.
+    classes
+        Names of the classes, per head.
+
+    Returns
+    -------
+    DataFrame
+        Every row and column in order, as text. `pred_` is the name of a class, and `conf_` its probability, float64
+        from 0 to 1; in rows without text they are `""` and NaN.
+    """
     result = table.copy()
-    result.attrs["text_column"] = used["descripcion"]
-    for head in run.classes:
+    for head, names in classes.items():
         result[f"pred_{head}"], result[f"conf_{head}"] = "", np.nan
-    if len(rows):
-        found = inference.class_probabilities(run, texts.iloc[rows].tolist(), "Prediciendo", source)
-        for head, shares in found.items():
-            result.loc[result.index[rows], f"pred_{head}"] = np.array(run.classes[head])[shares.argmax(axis=1)]
-            result.loc[result.index[rows], f"conf_{head}"] = shares.max(axis=1).astype(float).round(DECIMALS)
-        result.attrs["notes"] = _notes(run, found, source)
+        if len(rows):
+            result.loc[result.index[rows], f"pred_{head}"] = np.array(names)[shares[head].argmax(axis=1)]
+            result.loc[result.index[rows], f"conf_{head}"] = shares[head].max(axis=1).astype(float).round(DECIMALS)
     return result
 
 

@@ -23,6 +23,8 @@ CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json",
 ENCODER, HEADS, LAST, MANIFEST = "encoder", "heads.safetensors", "last", "manifest.json"
 FLOOR = "floor"  # the simple model and the blend; runs of earlier versions have none
 RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER)
+CORRECTIONS = "corrections.csv"
+OPTIONAL = (FLOOR, CORRECTIONS)  # what only some runs have
 EARLIER = (LABELS, HEADS, ENCODER)  # the files covered by the checksums of earlier versions
 
 
@@ -77,7 +79,7 @@ def checksum(value: Any) -> str:
 
 def _results(run: Path) -> tuple[str, ...]:
     """Return the names of the files that the manifest of a run covers."""
-    return (*RESULTS, FLOOR) if (run / FLOOR).exists() else RESULTS
+    return (*RESULTS, *(name for name in OPTIONAL if (run / name).exists()))
 
 
 def _verify(run: Path, names: tuple[str, ...], checksums: Mapping[str, Any]) -> None:

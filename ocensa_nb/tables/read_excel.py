@@ -30,8 +30,8 @@ MAX_CHARACTERS = 2**28  # in all cells: many cells may refer to the same long te
 _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
 
-def read_excel(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, str]:
-    """Read the first sheet with every cell as text.
+def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = "") -> tuple[pd.DataFrame, str]:
+    """Read a sheet with every cell as text.
 
     Parameters
     ----------
@@ -41,6 +41,8 @@ def read_excel(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFr
         Bytes of the file.
     is_title
         Whether a cell is a known title, as evidence of the row of the titles.
+    sheet_name
+        The sheet to read; the first if the book has none of that name.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def read_excel(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFr
         reader.archive = archive  # `load_workbook` offers no way to guard what it reads
         reader.read()
         book = reader.wb
-        sheet, *others = book.worksheets
+        sheet, *others = sorted(book.worksheets, key=lambda sheet: sheet.title != sheet_name)
         rows = _rows(path, sheet)
         blank = next((number for number, row in enumerate(rows) if row), 0)
         header = find_header(rows[blank : blank + SCANNED_ROWS], is_title)

@@ -32,7 +32,7 @@ EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
 _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
 
 
-def read_table(path: str | Path, is_title: IsTitle = lambda name: False) -> tuple[pd.DataFrame, str]:
+def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> tuple[pd.DataFrame, str]:
     """Read a CSV or XLSX file with every cell as text.
 
     No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
@@ -45,6 +45,8 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False) -> tupl
         The file.
     is_title
         Whether a cell is a known title, as evidence of the row of the titles.
+    sheet
+        The sheet of an XLSX; the first if it has none of that name.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False) -> tupl
     if len(content) > LARGE:
         logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
     excel = path.suffix.lower() in EXCEL_SUFFIXES
-    table, how = (read_excel if excel else _read_csv)(path, content, is_title)
+    table, how = read_excel(path, content, is_title, sheet) if excel else _read_csv(path, content, is_title)
     if note := skipped_note(table.attrs[SKIPPED]):
         how += f"; {note}"
     table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]

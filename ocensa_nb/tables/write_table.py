@@ -9,12 +9,14 @@ import io
 import logging
 import re
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from openpyxl import Workbook
 from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
+from openpyxl.styles import Font
 from openpyxl.utils import get_column_letter
 from openpyxl.utils.exceptions import IllegalCharacterError
 from openpyxl.worksheet._writer import WorksheetWriter
@@ -66,12 +68,10 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
         If the file exists, cannot be written, or does not fit in an Excel sheet.
     """
     path = plain_path(path)
-    table = table.astype(dict.fromkeys(table.select_dtypes("floating"), float)).round(DECIMALS)
+    if path.suffix.lower() == ".xlsx":
+        return write_book({"Hoja1": [("", table)]}, path)
     with create_new(path) as fresh:
-        if path.suffix.lower() == ".xlsx":
-            _write_excel(table, path, fresh)
-        else:
-            _write_csv(inert(table), path, fresh, csv_format or CsvFormat())
+        _write_csv(inert(_rounded(table)), path, fresh, csv_format or CsvFormat())
     return path
 
 
@@ -126,27 +126,84 @@ def _write_csv(table: pd.DataFrame, path: Path, fresh: Path, form: CsvFormat) ->
         logger.info(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
 
 
-def _write_excel(table: pd.DataFrame, path: Path, fresh: Path) -> None:
+def write_book(
+    sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]],
+    path: str | Path,
+    finish: Callable[[Workbook], None] = lambda book: None,
+) -> Path:
+    """Write a new XLSX file of several sheets, complete or not at all, without formulas.
+
+    Parameters
+    ----------
+    sheets
+        The tables of each sheet, by its name, one below the other, each under its title; "" for no title. A table that
+        is alone in its sheet has a frozen header and a filter. Floats are rounded to `DECIMALS`.
+    path
+        A file that does not exist.
+    finish
+        Called with the workbook before it is saved.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    UserError
+        If the file exists, cannot be written, or a table does not fit in an Excel sheet.
+    """
+    path = plain_path(path)
+    with create_new(path) as fresh:
+        fresh.write_bytes(_book(sheets, path, finish))
+    return path
+
+
+def _book(
+    sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]], path: Path, finish: Callable[[Workbook], None]
+) -> bytes:
+    """Return the bytes of a workbook; raises `UserError` if a table does not fit in an Excel sheet."""
     elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
-    longest = [max((len(str(value)) for value in table[name]), default=0) for name in table]
-    if max(longest, default=0) > LONGEST_CELL:
-        raise UserError(elsewhere)
     writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
     try:
-        table.to_excel(writer, sheet_name="Hoja1", index=False)
-        sheet = writer.book.active
-        sheet.freeze_panes = "A2"
-        sheet.auto_filter.ref = sheet.dimensions
-        for number, (name, characters) in enumerate(zip(table, longest, strict=True), 1):
-            width = max(len(str(name)) + FILTER_ARROW, characters + 1, NARROWEST)
-            sheet.column_dimensions[get_column_letter(number)].width = min(width, WIDEST)
-        for row in sheet.iter_rows():
-            for cell in row:
-                if isinstance(cell.value, str) and cell.value.startswith("="):
-                    cell.data_type, cell.quotePrefix = "s", True
+        for name, tables in sheets.items():
+            _fill(writer, name, tables, elsewhere)
+        finish(writer.book)
+        return _packed(writer.book)
     except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
         raise UserError(elsewhere) from error
-    fresh.write_bytes(_packed(writer.book))
+
+
+def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.DataFrame]], elsewhere: str) -> None:
+    """Add a sheet with its tables; raises `UserError` with the message `elsewhere` if a cell is too long."""
+    widths: dict[int, int] = {}
+    row = 0
+    for title, table in tables:
+        table = _rounded(table)
+        longest = [max((len(str(value)) for value in table[column]), default=0) for column in table]
+        if max(longest, default=0) > LONGEST_CELL:
+            raise UserError(elsewhere)
+        table.to_excel(writer, sheet_name=name, index=False, startrow=row + bool(title))
+        sheet = writer.sheets[name]
+        if title:
+            sheet.cell(row + 1, 1, title).font = Font(bold=True)
+        for number, (column, characters) in enumerate(zip(table, longest, strict=True), 1):
+            width = max(len(str(column)) + FILTER_ARROW, characters + 1, NARROWEST)
+            widths[number] = min(max(width, widths.get(number, 0)), WIDEST)
+        row = sheet.max_row + 1
+    if len(tables) == 1 and not tables[0][0]:
+        sheet.freeze_panes = "A2"
+        sheet.auto_filter.ref = sheet.dimensions
+    for number, width in widths.items():
+        sheet.column_dimensions[get_column_letter(number)].width = width
+    for cells in sheet.iter_rows():
+        for cell in cells:
+            if isinstance(cell.value, str) and cell.value.startswith("="):
+                cell.data_type, cell.quotePrefix = "s", True
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype(dict.fromkeys(table.select_dtypes("floating"), float)).round(DECIMALS)
 
 
 class _MemoryWriter(ExcelWriter):

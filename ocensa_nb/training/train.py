@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.corrections import read_corrections, write_corrections
 from ocensa_nb.data.notices import Notices, prepare, read
 from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 from ocensa_nb.encoders.probe import probe
@@ -42,6 +43,7 @@ from ocensa_nb.runtime.seeding import seed_everything
 from ocensa_nb.runtime.signals import defer_signals, interrupt_as_error
 from ocensa_nb.storage import array_cache
 from ocensa_nb.storage.checkpoint import CheckpointManager, TrainerState
+from ocensa_nb.storage.manifest import CORRECTIONS
 from ocensa_nb.storage.resume import acquire_run
 from ocensa_nb.storage.run_folder import LAST, Run
 from ocensa_nb.training import time_estimate
@@ -54,9 +56,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_notices(config: TrainConfig) -> Notices:
-    """Read and prepare the data of a config; an empty path means the synthetic data of the project."""
+    """Read and prepare the data of a config, corrected; an empty path means the synthetic data of the project."""
     path = config.data or SAMPLE_DATA
-    return prepare(read(path, config.columns, tuple(config.heads), config.text_fields), config)
+    given = read_corrections(config.corrections, config.heads) if config.corrections else None
+    return prepare(read(path, config.columns, tuple(config.heads), config.text_fields, given=given), config)
 
 
 def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = True, root: Path = RUNS) -> Run:
@@ -110,6 +113,8 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         if run.is_finished():  # interrupted between its last file and the removal of its checkpoints
             run.tidy()
             return Run.load(run.path)
+        if given := notices.report.corrections:  # a copy, because the run depends on them and the file may get lost
+            write_corrections(given.table, config.heads, run.path / CORRECTIONS)
         precision = run.metadata["precision"]
         allow_tf32(precision)
         if note := replacement_note(config.precision, precision, device):

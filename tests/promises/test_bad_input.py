@@ -124,6 +124,25 @@ def test_train_with_invalid_option_prints_one_line_error(case, tmp_path, capsys,
     assert not (tmp_path / "run").exists()
 
 
+def test_train_with_corrections_that_cannot_be_used_prints_one_line_error(tmp_path, capsys, csv):
+    options = ["--data", csv, "--out", tmp_path / "run", "--corrections"]
+    assert "No existe el archivo" in train(capsys, *options, tmp_path / "no.csv")
+    assert "no es un archivo de correcciones" in train(capsys, *options, csv)
+    given = write(tmp_path / "c.csv", b"id_aviso,texto,correcta_modo\n1,fuga,Vibracion\n")
+    assert "fila 2: en correcta_modo, la clase «Vibracion» no existe" in train(capsys, *options, given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_review_with_bad_suffix_or_rows_fails_before_predicting(run, csv, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ocensa_nb.evaluation.inference.score_texts", lambda *_: pytest.fail("worked first"))
+    review = ["review", "--run", str(run.path), "--data", str(csv), "--out"]
+    assert cli.main([*review, str(tmp_path / "r.csv")]) == 1
+    assert "el formato pedido es xlsx" in capsys.readouterr().err
+    assert cli.main([*review, str(tmp_path / "r.xlsx"), "--rows", "0"]) == 1
+    assert "rows = 0: debe ser de 1 a 2,000" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_with_missing_column_lists_the_existing_columns(tmp_path, capsys):
     data = write(tmp_path / "a.csv", table().rename(columns={"prioridad": "urgencia"}))
     said = train(capsys, "--data", data, "--out", tmp_path / "run")
@@ -162,6 +181,7 @@ def test_predict_with_existing_json_or_bad_suffix_fails_before_predicting(run, c
         (["evaluate", "--run", "nada", "--out", "e"], "No existe la carpeta de corrida"),
         (["predict", "--run", "nada", "--data", "a.csv", "--out", "b.csv"], "No existe la carpeta de corrida"),
         (["generate", "--rows", "0", "--out", "a.csv"], "rows = 0"),
+        (["review", "--run", "nada", "--data", "a.csv", "--out", "b.xlsx"], "No existe la carpeta de corrida"),
     ],
 )
 def test_other_verbs_with_invalid_input_exit_1_and_create_nothing(arguments, words, tmp_path, capsys, monkeypatch):

@@ -129,6 +129,16 @@ def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_pa
     assert (out / "review_causa.xlsx").exists()
 
 
+def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
+    out = tmp_path / "revision.xlsx"
+    parameters = {"run": str(run.path), "rows": 15, "out": str(out)}
+    executed = headless.execute(ROOT / "notebooks/07_review.ipynb", tmp_path, parameters)
+    outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
+    assert sum("text/html" in o.get("data", {}) for o in outputs) == 8  # four and three labels, and the notices
+    assert "--corrections" in "".join(o.get("text", "") for o in outputs)
+    assert out.exists()
+
+
 def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(csv, tmp_path):
     from jupyter_client.manager import start_new_kernel
 

@@ -10,8 +10,11 @@ from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.notebook import headless
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import signals
 from ocensa_nb.training import train
+
+SAP_EXAMPLE = ROOT / "data/example_iw69.csv"
 
 
 @pytest.fixture
@@ -33,10 +36,14 @@ def commands(run, csv, tmp_path):
         ),
         "evaluate": (["evaluate", "--run", str(run.path), "--out", str(out / "e")], out / "e"),
         "audit": (["audit", "--data", str(csv), "--heads", "modo", "--out", str(out / "u")], out / "u"),
+        "review": (
+            ["review", "--run", str(run.path), "--data", str(SAP_EXAMPLE), "--rows", "5", "--out", str(out / "r.xlsx")],
+            out / "r.xlsx",
+        ),
     }
 
 
-verbs = pytest.mark.parametrize("verb", ["generate", "json", "predict", "predict_xlsx", "evaluate", "audit"])
+verbs = pytest.mark.parametrize("verb", ["generate", "json", "predict", "predict_xlsx", "evaluate", "audit", "review"])
 
 
 @verbs

@@ -1,0 +1,109 @@
+"""The answers of a person to a review, in a CSV that is complete after each of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ocensa_nb.data.corrections import ID, TEXT, find_class, find_keys, read_corrections, write_corrections
+from ocensa_nb.paths import plain_path
+
+
+class Answers:
+    """The right classes that a person has given, by notice and label; each change is written at once.
+
+    Parameters
+    ----------
+    doubtful
+        The notices to review: `Review.doubtful`.
+    classes
+        Names of the classes, per label.
+    path
+        The CSV, read by `train --corrections`. If it exists, the review continues; its answers about other notices
+        stay in it.
+
+    Raises
+    ------
+    UserError
+        If the file exists and is not a CSV of corrections.
+    """
+
+    def __init__(self, doubtful: pd.DataFrame, classes: Mapping[str, list[str]], path: str | Path) -> None:
+        self.classes, self.path = {head: list(names) for head, names in classes.items()}, plain_path(path)
+        self.notices = doubtful[[ID, TEXT]].reset_index(drop=True)
+        self.given: list[dict[str, str]] = [{} for _ in range(len(doubtful))]
+        self._others = pd.DataFrame(columns=[ID, TEXT, *self.classes])
+        self._undo: list[tuple[int, dict[str, str]]] = []
+        if self.path.exists():
+            self._take(read_corrections(self.path, self.classes))
+
+    @property
+    def done(self) -> int:
+        """Number of notices with an answer for every label."""
+        return sum(self.is_done(row) for row in range(len(self.given)))
+
+    def is_done(self, row: int) -> bool:
+        """Return whether a notice has an answer for every label."""
+        return len(self.given[row]) == len(self.classes)
+
+    def next_open(self, start: int = 0) -> int | None:
+        """Return the first notice without all answers, from `start` on and then from 0; None if all are done."""
+        order = [*range(start, len(self.given)), *range(start)]
+        return next((row for row in order if not self.is_done(row)), None)
+
+    def answer(self, row: int, right: Mapping[str, str]) -> None:
+        """Record the right classes of some labels of a notice, and write the file.
+
+        Parameters
+        ----------
+        row
+            Position of the notice.
+        right
+            Class per label.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written; the answer is not recorded.
+        """
+        before = self.given[row]
+        self._change(row, {**before, **right})
+        self._undo.append((row, before))
+
+    def undo(self) -> int | None:
+        """Take back the last answer of this session and return its notice; None if there is none."""
+        if not self._undo:
+            return None
+        row, before = self._undo[-1]
+        self._change(row, before)
+        self._undo.pop()
+        return row
+
+    def _change(self, row: int, right: dict[str, str]) -> None:
+        before, self.given[row] = self.given[row], right
+        try:
+            self._write()
+        except BaseException:
+            self.given[row] = before
+            raise
+
+    def _write(self) -> None:
+        own = self.notices.assign(**{head: [right.get(head, "") for right in self.given] for head in self.classes})
+        table = pd.concat([self._others, own[[bool(right) for right in self.given]]], ignore_index=True)
+        if table.empty:  # every answer was taken back
+            self.path.unlink(missing_ok=True)
+        else:
+            write_corrections(table, self.classes, self.path)
+
+    def _take(self, earlier: pd.DataFrame) -> None:
+        """Continue with the answers of a file."""
+        rows = {key: row for row, key in enumerate(find_keys(self.notices))}
+        others = []
+        for number, key in zip(earlier.index, find_keys(earlier), strict=True):
+            answers = {head: earlier.at[number, head] for head in self.classes if earlier.at[number, head]}
+            right = {head: find_class(answer, self.classes[head]) for head, answer in answers.items()}
+            if key in rows and None not in right.values():
+                self.given[rows[key]] = right
+            else:
+                others.append(number)
+        self._others = earlier.loc[others, [ID, TEXT, *self.classes]]

@@ -1,0 +1,83 @@
+"""The workbook of a review: `Predicciones`, `Dudosos` with drop-downs for the right classes, and `Resumen`."""
+
+from pathlib import Path
+
+import pandas as pd
+from openpyxl import Workbook
+from openpyxl.styles import PatternFill
+from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.datavalidation import DataValidation
+
+from ocensa_nb.data.corrections import RIGHT, SHEET
+from ocensa_nb.review.review import Review
+from ocensa_nb.tables.write_table import free_table, write_book
+
+PREDICTIONS, SUMMARY, CLASSES = "Predicciones", "Resumen", "Clases"
+EDITABLE = PatternFill("solid", fgColor="FFF2CC")
+NO_ESTIMATE = "Error esperado: sin estimar, porque falta el archivo con que se entrenó la corrida."
+
+
+def check_name(out: str | Path) -> Path:
+    """Return the path of a new workbook, with its suffix; raises `UserError` if it exists or has another suffix."""
+    return free_table(out, "xlsx")
+
+
+def write(found: Review, out: str | Path, prefill: bool = False) -> Path:
+    """Write the workbook of a review and return its path.
+
+    Parameters
+    ----------
+    found
+        From `review`.
+    out
+        A file that does not exist.
+    prefill
+        Whether the cells of the right classes start with the predictions. Every row then counts as reviewed.
+
+    Raises
+    ------
+    UserError
+        If the file exists, cannot be written or is not an XLSX.
+    """
+    doubtful = found.doubtful.copy()
+    if prefill:
+        for head in found.classes:
+            doubtful[f"{RIGHT}{head}"] = doubtful[f"pred1_{head}"]
+    error = f"Error esperado: estimado con {found.tested_on}." if found.tested_on else NO_ESTIMATE
+    # A column per label: a list inside a drop-down is limited to 255 characters.
+    lists = pd.DataFrame({head: pd.Series(names) for head, names in found.classes.items()}).fillna("")
+    sheets = {
+        PREDICTIONS: [("", found.predictions)],
+        SHEET: [("", doubtful)],
+        SUMMARY: [
+            (f"Qué se puede automatizar, según la confianza. {error}", found.automation),
+            ("Avisos por clase predicha, y su parte en entrenamiento", found.counts),
+        ],
+        CLASSES: [("", lists)],
+    }
+    return write_book(sheets, check_name(out), lambda book: _finish(book, found.classes, len(doubtful)))
+
+
+def _finish(book: Workbook, classes: dict[str, list[str]], rows: int) -> None:
+    """Add the drop-downs, mark the cells to fill in, and open the book at the sheet to fill in."""
+    sheet = book[SHEET]
+    titles = {cell.value: cell.column for cell in sheet[1]}
+    for place, (head, names) in enumerate(classes.items(), 1):
+        source = f"{CLASSES}!${get_column_letter(place)}$2:${get_column_letter(place)}${len(names) + 1}"
+        letter = get_column_letter(titles[f"{RIGHT}{head}"])
+        choice = DataValidation("list", formula1=source, allow_blank=True, showErrorMessage=True)
+        choice.errorTitle, choice.error = "Clase desconocida", "Elija una clase de la lista, o deje la celda vacía."
+        choice.add(f"{letter}2:{letter}{rows + 1}")
+        sheet.add_data_validation(choice)
+        sheet.column_dimensions[letter].width = max(map(len, names)) + 4
+        for row in range(1, rows + 2):
+            sheet[f"{letter}{row}"].fill = EDITABLE
+    for name, number in titles.items():
+        if name.startswith("conf"):
+            for row in range(2, rows + 2):
+                sheet.cell(row, number).number_format = "0.00"
+    sheet.freeze_panes = "C2"  # the id and the text stay in sight
+    book[CLASSES].sheet_state = "hidden"
+    book.active = book.sheetnames.index(SHEET)
+    for other in book.worksheets:
+        other.sheet_view.tabSelected = other.title == SHEET

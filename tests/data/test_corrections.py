@@ -1,0 +1,191 @@
+"""Corrections of a review: how they are read and merged, and that corrected rows never enter the test set."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openpyxl import Workbook
+
+from ocensa_nb.data import corrections, notices, synthetic
+from ocensa_nb.data.corrections import ID, SHEET, TEXT, merge, read_corrections, write_corrections
+from ocensa_nb.data.text import normalise
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.evaluate import evaluate, read_as_trained
+from ocensa_nb.storage.manifest import CORRECTIONS
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training import train
+
+HEADS = ("modo", "causa", "prioridad")
+
+
+@pytest.fixture(scope="module")
+def frame(csv):
+    return notices.read(csv)
+
+
+def answers(rows):
+    """Return corrections as `read_corrections` does, from (id, text, {head: class})."""
+    table = pd.DataFrame(
+        [{ID: number, TEXT: text, **dict.fromkeys(HEADS, ""), **right} for number, text, right in rows],
+        index=range(2, len(rows) + 2),
+    )
+    table.attrs = {"source": "correcciones.csv"}
+    return table
+
+
+def of_rows(frame, rows, **right):
+    return answers([(frame[ID][row], frame[TEXT][row], right) for row in rows])
+
+
+def write(path, table):
+    write_corrections(table, HEADS, path)
+    return path
+
+
+def test_correction_wins_over_the_label_of_the_file(csv, frame):
+    found = notices.read(csv, given=of_rows(frame, [3], prioridad="1-Critica", modo="Vibration (VIB)"))
+    assert found.loc[3, ["modo", "prioridad"]].tolist() == ["Vibration (VIB)", "1-Critica"]
+    assert found["causa"].equals(frame["causa"])
+    others = found.index != 3
+    assert found.loc[others, [*HEADS]].equals(frame.loc[others, [*HEADS]])
+
+
+@pytest.mark.parametrize("written", ["vibration (vib)", "  VIBRATION  (VIB) ", "Víbration (VIB)"])
+def test_class_is_recognised_without_case_and_accents(csv, frame, written, tmp_path):
+    path = write(tmp_path / "c.csv", of_rows(frame, [3], modo=written))
+    found = notices.read(csv, given=read_corrections(path, HEADS))
+    assert found["modo"][3] == "Vibration (VIB)"
+
+
+def test_unknown_class_raises_error_with_row_and_nearest_class(frame):
+    with pytest.raises(UserError, match=r"fila 2: en correcta_prioridad, .*«1-Critika».*¿Quiso decir «1-Critica»\?"):
+        merge(frame, of_rows(frame, [3], prioridad="1-Critika"), HEADS)
+
+
+def test_notice_that_is_not_in_the_file_is_added_if_all_labels_are_given(csv, frame):
+    whole = {head: frame[head][0] for head in HEADS}
+    given = answers([("x1", "ruido en bomba", whole), ("x2", "fuga en brida", {"modo": whole["modo"]})])
+    found = notices.read(csv, given=given)
+    assert found[TEXT].iloc[len(frame) :].tolist() == ["ruido en bomba"]
+    report = found.attrs["report"].corrections
+    assert (report.rows, report.added, report.incomplete) == (2, 1, ("x2",))
+    assert "x2" in "\n".join(found.attrs["report"].lines())
+
+
+def test_notice_with_known_id_and_other_text_is_added_and_named(csv, frame):
+    whole = {head: frame[head][0] for head in HEADS}
+    found = notices.read(csv, given=answers([(frame[ID][7], "otro texto", whole)]))
+    assert found.attrs["report"].corrections.other_text == (frame[ID][7],)
+    assert found.loc[7, [*HEADS]].equals(frame.loc[7, [*HEADS]])
+    assert len(found) == len(frame) + 1
+
+
+def test_rows_without_a_label_in_the_file_are_completed_or_left_out(csv, tmp_path):
+    table = pd.read_csv(csv, dtype=str)
+    table.loc[[5, 6], "causa_falla"] = ""
+    table.loc[6, "modo_falla"] = ""
+    table.to_csv(tmp_path / "a.csv", index=False)
+    whole = notices.read(csv)
+    without = notices.read(tmp_path / "a.csv")
+    found = notices.read(tmp_path / "a.csv", given=of_rows(whole, [5, 6], causa=whole["causa"][5]))
+    assert len(found) == len(without) + 1
+    assert found.loc[found[ID] == whole[ID][5], [*HEADS]].iloc[0].equals(whole.loc[5, [*HEADS]])
+    report = found.attrs["report"]
+    assert report.corrections.labelled == 1
+    assert report.corrections.incomplete == (whole[ID][6],)
+    assert report.without_label == {"modo": 1, "causa": 0, "prioridad": 0}
+
+
+def test_two_different_corrections_of_a_notice_raise_error_with_both_rows(frame, tmp_path):
+    table = pd.concat([of_rows(frame, [3], prioridad="1-Critica"), of_rows(frame, [3], prioridad="2-Alta")])
+    with pytest.raises(UserError, match="las filas 2 y 3 corrigen el mismo aviso"):
+        read_corrections(write(tmp_path / "c.csv", table), HEADS)
+
+
+def test_file_without_answers_or_columns_raises_user_error(frame, csv, tmp_path):
+    with pytest.raises(UserError, match="no tiene ninguna corrección"):
+        read_corrections(write(tmp_path / "c.csv", of_rows(frame, [3])), HEADS)
+    with pytest.raises(UserError, match="no es un archivo de correcciones: le falta la columna texto"):
+        read_corrections(csv, HEADS)
+
+
+def test_sheet_of_the_workbook_is_read_and_empty_cells_are_not_corrections(frame, tmp_path):
+    book = Workbook()
+    book.active.append(["id_aviso", "descripcion"])
+    sheet = book.create_sheet(SHEET)
+    sheet.append([ID, TEXT, "pred1_modo", "correcta_modo", "correcta_causa", "correcta_prioridad"])
+    sheet.append([int(frame[ID][0]), frame[TEXT][0], "x", None, None, "2-Alta"])
+    sheet.append([int(frame[ID][1]), frame[TEXT][1], "x", None, None, None])
+    book.save(tmp_path / "revisado.xlsx")
+    found = read_corrections(tmp_path / "revisado.xlsx", HEADS)
+    assert found[[ID, "modo", "causa", "prioridad"]].to_numpy().tolist() == [[frame[ID][0], "", "", "2-Alta"]]
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_written_corrections_are_read_and_match_any_notice(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("c") / "c.csv"
+    texts = [(f"a{k}{' '.join(a.split())}", f"t {' '.join(b.split())}") for k, (a, b) in enumerate(texts)]
+    plain = notices.blank_missing(pd.DataFrame(texts, columns=[ID, TEXT])).replace(corrections.CONTROL, " ", regex=True)
+    frame = plain.assign(modo="X", causa="Y", prioridad="1")
+    write_corrections(of_rows(frame, frame.index, modo="X"), HEADS, path)
+    try:
+        given = read_corrections(path, HEADS)
+    except UserError:  # the reader refuses some texts, such as those of a binary file
+        return
+    assert merge(frame, given, HEADS)[1].added == 0
+
+
+@given(st.sets(st.integers(0, 399), min_size=1, max_size=40), st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_corrected_rows_and_their_repeated_texts_are_not_in_test(csv, config, rows, seed):
+    frame = notices.read(csv)
+    own = config.replace(seed=seed)
+    before = notices.prepare(frame, own)
+    found = notices.prepare(notices.read(csv, given=of_rows(frame, sorted(rows), prioridad="1-Critica")), own)
+    corrected = {normalise(frame[TEXT][row]) for row in rows}
+    assert not corrected & {normalise(found.texts[row]) for row in found.split["test"]}
+    sides = {name: {normalise(found.texts[row]) for row in part} for name, part in found.split.items()}
+    assert not sides["train"] & sides["test"]
+    assert not sides["val"] & sides["test"]
+    assert not sides["train"] & sides["val"]
+    assert sorted(np.concatenate(list(found.split.values()))) == list(range(len(frame)))
+    stays = {row for row in before.split["test"] if normalise(frame[TEXT][row]) not in corrected}
+    assert len(stays) - len(found.split["test"]) <= 5  # groups of a class that has lost its training rows
+
+
+def test_corrections_file_changes_the_data_but_not_the_config_fingerprint(csv, config, frame, tmp_path):
+    path = write(tmp_path / "c.csv", of_rows(frame, [3], prioridad="1-Critica"))
+    other = config.replace(corrections=str(path))
+    assert other.fingerprint() == config.fingerprint()
+    assert train.load_notices(other).fingerprint != train.load_notices(config).fingerprint
+
+
+def test_run_keeps_a_verified_copy_and_is_evaluated_on_its_uncorrected_test_rows(csv, config, frame, tmp_path):
+    path = write(tmp_path / "c.csv", of_rows(frame, range(40), prioridad="1-Critica"))
+    own = config.replace(corrections=str(path), out=str(tmp_path / "run"), epochs=1)
+    expected = train.load_notices(own)
+    train.fit(own)
+    path.unlink()
+    run = Run.load(tmp_path / "run")
+    found = evaluate(run)
+    assert found.source == "las filas de prueba"
+    assert found.ids == list(frame[ID].iloc[expected.split["test"]])
+    assert not set(found.ids) & set(frame[ID][:40])
+    assert found.metrics["modo_f1"] == pytest.approx(run.metrics["test"]["modo_f1"], abs=1e-6)
+    assert json.loads((run.path / "manifest.json").read_text())["files"][CORRECTIONS]
+    assert read_as_trained(run, csv)[1].fingerprint == expected.fingerprint
+    (run.path / CORRECTIONS).write_text("otra cosa")
+    with pytest.raises(UserError, match=r"corrections\.csv"):
+        Run.load(run.path)
+
+
+def test_corrected_run_on_another_file_is_evaluated_without_the_corrections(csv, config, frame, tmp_path):
+    path = write(tmp_path / "c.csv", of_rows(frame, [3], prioridad="1-Critica"))
+    run = train.fit(config.replace(corrections=str(path), out=str(tmp_path / "run"), epochs=1))
+    other = tmp_path / "otro.csv"
+    synthetic.write_csv(synthetic.generate(60, seed=9), other)
+    assert len(evaluate(run, other).texts) + evaluate(run, other).left_out == 60

@@ -1,0 +1,163 @@
+"""The review of a file by a run, its workbook, and that its answers train another run."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from openpyxl import load_workbook
+
+from ocensa_nb.cli import main as cli
+from ocensa_nb.data import synthetic
+from ocensa_nb.data.corrections import SHEET, read_corrections
+from ocensa_nb.data.text import normalise
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.evaluate import evaluate
+from ocensa_nb.evaluation.inference import class_probabilities
+from ocensa_nb.evaluation.predict import predict
+from ocensa_nb.review import workbook
+from ocensa_nb.review.automation import automation
+from ocensa_nb.review.review import review
+from ocensa_nb.storage.run_folder import Run
+
+HEADS = ("modo", "causa", "prioridad")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """Return a file of 120 notices, 20 of which are of the training file, without labels."""
+    path = tmp_path_factory.mktemp("fresh") / "nuevos.csv"
+    table = pd.concat([synthetic.generate(400, seed=3).head(20), synthetic.generate(100, seed=8)])
+    table.drop(columns=["modo_falla", "causa_falla", "prioridad"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(run, fresh):
+    return review(run, fresh, 30)
+
+
+def test_predictions_are_those_of_predict_and_keep_the_file(found, run, fresh):
+    pd.testing.assert_frame_equal(found.predictions, predict(run, fresh), check_exact=False, atol=1e-3)
+
+
+def test_doubtful_notices_have_the_likeliest_classes_in_order(found, run):
+    table = found.doubtful
+    assert len(table) == 30
+    shares = class_probabilities(run, table["texto"].tolist(), "Prediciendo")
+    for head in HEADS:
+        for row in range(5):
+            best = shares[head][row].argsort()[::-1][:3]
+            assert [table[f"pred{k}_{head}"][row] for k in (1, 2, 3)] == [run.classes[head][i] for i in best]
+            assert [table[f"conf{k}_{head}"][row] for k in (1, 2, 3)] == pytest.approx(
+                shares[head][row][best].tolist(), abs=2e-3
+            )
+        assert (table[f"correcta_{head}"] == "").all()
+
+
+def test_notices_of_the_training_are_not_doubtful(found, notices):
+    known = {normalise(text) for text in notices.texts}
+    assert not known & {normalise(text) for text in found.doubtful["texto"]}
+
+
+def test_error_is_estimated_on_the_test_rows_of_the_run(found, run, notices):
+    tested = evaluate(run)
+    own = automation(tested.confidence, None)
+    assert own["avisos"].tolist() == found.automation["avisos de prueba"].tolist()
+    for head in HEADS:
+        row = found.automation[found.automation["etiqueta"] == head].iloc[0]
+        assert row["error esperado"] == pytest.approx(1 - tested.metrics[f"{head}_accuracy"])
+    assert f"{len(notices.split['test'])} avisos de prueba" in found.tested_on
+
+
+def test_counts_are_of_all_predictions_and_training_rows(found, notices):
+    for head in HEADS:
+        counts = found.counts[found.counts["etiqueta"] == head].set_index("clase")
+        assert counts["avisos"].sum() == 120
+        assert counts["parte en entrenamiento"].sum() == pytest.approx(1)
+        predicted = found.predictions[f"pred_{head}"].value_counts()
+        assert counts["avisos"][counts["avisos"] > 0].to_dict() == predicted.to_dict()
+
+
+def test_without_the_training_file_nothing_is_estimated_and_it_says_so(run, fresh, tmp_path, monkeypatch, capsys):
+    copy = Run.load(shutil.copytree(run.path, tmp_path / "run"))
+    copy.metadata["data"]["path"] = str(tmp_path / "nada.csv")
+    found = review(copy, fresh, 10)
+    assert found.tested_on == ""
+    assert found.automation["error esperado"].isna().all()
+    assert "no se puede estimar el error" in capsys.readouterr().out
+    path = workbook.write(found, tmp_path / "r.xlsx")
+    assert "sin estimar" in load_workbook(path)["Resumen"]["A1"].value
+
+
+def test_review_of_known_notices_or_without_text_raises_user_error(run, csv, tmp_path):
+    with pytest.raises(UserError, match="no tiene avisos que revisar"):
+        review(run, csv, 10)
+    (tmp_path / "a.csv").write_text("id_aviso,descripcion\n1,\n2,nan\n")
+    with pytest.raises(UserError, match="está vacía en todas las filas"):
+        review(run, tmp_path / "a.csv", 10)
+    for rows in (0, 3_000):
+        with pytest.raises(UserError, match=f"rows = {rows}"):
+            review(run, csv, rows)
+
+
+def test_workbook_has_drop_downs_of_all_classes_frozen_titles_and_filters(found, run, tmp_path):
+    book = load_workbook(workbook.write(found, tmp_path / "r"))
+    assert book.sheetnames == ["Predicciones", "Dudosos", "Resumen", "Clases"]
+    assert book.active.title == SHEET
+    assert book["Clases"].sheet_state == "hidden"
+    sheet = book[SHEET]
+    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("C2", sheet.dimensions)
+    titles = {cell.value: cell.column_letter for cell in sheet[1]}
+    lists = {str(choice.sqref): choice for choice in sheet.data_validations.dataValidation}
+    for head in HEADS:
+        choice = lists[f"{titles[f'correcta_{head}']}2:{titles[f'correcta_{head}']}31"]
+        name, cells = choice.formula1.split("!")
+        assert [cell.value for (cell,) in book[name][cells.replace("$", "")]] == run.classes[head]
+    assert book["Predicciones"].max_row == 121
+
+
+def test_returned_workbook_trains_a_run_with_its_corrections(found, run, csv, tmp_path):
+    path = workbook.write(found, tmp_path / "r.xlsx")
+    book = load_workbook(path)
+    sheet = book[SHEET]
+    titles = {cell.value: cell.column for cell in sheet[1]}
+    for row in (2, 3):
+        for head in HEADS:
+            sheet.cell(row, titles[f"correcta_{head}"]).value = run.classes[head][0]
+    book.save(tmp_path / "revisado.xlsx")
+    assert len(read_corrections(tmp_path / "revisado.xlsx", HEADS)) == 2
+    options = [
+        "--model",
+        "tiny",
+        "--epochs",
+        "1",
+        "--freeze-layers",
+        "1",
+        "--json",
+        str(tmp_path / "t.json"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert cli.main(["train", "--data", str(csv), "--corrections", str(tmp_path / "revisado.xlsx"), *options]) == 0
+    assert json.loads((tmp_path / "t.json").read_text())["run"] == str(tmp_path / "run")
+    kept = read_corrections(tmp_path / "run/corrections.csv", HEADS)
+    assert kept["id_aviso"].tolist() == found.doubtful["id_aviso"][:2].tolist()
+
+
+def test_prefilled_workbook_has_the_predictions_as_right_classes(found, tmp_path):
+    path = workbook.write(found, tmp_path / "r.xlsx", prefill=True)
+    given = read_corrections(path, HEADS)
+    assert given["modo"].tolist() == found.doubtful["pred1_modo"].tolist()
+
+
+def test_review_verb_writes_the_workbook_and_json(run, fresh, tmp_path):
+    out, result = tmp_path / "r.xlsx", tmp_path / "r.json"
+    command = ["review", "--run", str(run.path), "--data", str(fresh), "--out", str(out)]
+    assert cli.main([*command, "--rows", "12", "--json", str(result)]) == 0
+    said = json.loads(result.read_text(encoding="utf-8"))
+    assert (said["out"], said["rows"], said["selected"]) == (str(out), 120, 12)
+    assert {"etiqueta", "error esperado"} <= said["automation"][0].keys()
+    before = out.read_bytes()
+    assert cli.main(command) == 1  # nothing is overwritten
+    assert out.read_bytes() == before
