@@ -4,8 +4,8 @@ It is the floor that a trained encoder has to exceed: it takes seconds, and on s
 (Joachims, *Text categorization with support vector machines*, 1998). N-grams are hashed, so no vocabulary is stored.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from sklearn.svm import LinearSVC
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
-from ocensa_nb.runtime.environment import threads
 from ocensa_nb.runtime.logs import progress
 
 HASHES = 2**20  # columns of each analyser before the selection
@@ -70,11 +69,9 @@ class TfidfModel:
         idf = np.log((1 + len(texts)) / (1 + rows_of[columns])) + 1  # as scikit-learn's TfidfTransformer
         features = _weigh(counts[:, columns], columns, idf)
 
-        def fit_label(head: str) -> tuple[np.ndarray, np.ndarray]:
-            return _fit_linear(features, labels[head], sizes[head])
-
-        with ThreadPoolExecutor(threads()) as pool:  # liblinear releases the interpreter lock
-            found = dict(zip(labels, _shown(pool.map(fit_label, labels), len(labels)), strict=True))
+        # One after another: liblinear has one random generator per process, so threads would not be reproducible.
+        shown = progress(labels, "Modelo simple", "etiqueta")
+        found = {head: _fit_linear(features, labels[head], sizes[head]) for head in shown}
         return cls(
             columns.astype(np.int32),
             idf.astype(np.float32),
@@ -176,13 +173,11 @@ def _fit_linear(features: sparse.csr_matrix, labels: np.ndarray, size: int) -> t
     if len(present) == 1:
         biases[present] = 1
         return weights, biases
-    fitted = LinearSVC(C=0.3, class_weight="balanced", random_state=FIT_SEED).fit(features, labels)
+    with warnings.catch_warnings():  # few rows, or a fit that could be a little closer: in English, and no fault
+        warnings.simplefilter("ignore")
+        fitted = LinearSVC(C=0.3, class_weight="balanced", random_state=FIT_SEED).fit(features, labels)
     coefficients, intercepts = fitted.coef_, fitted.intercept_
     if len(present) == 2:  # scikit-learn fits one model, for the second class
         coefficients, intercepts = np.vstack([-coefficients, coefficients]), np.append(-intercepts, intercepts)
     weights[:, present], biases[present] = coefficients.T, intercepts
     return weights, biases
-
-
-def _shown(items: Iterable[tuple[np.ndarray, np.ndarray]], total: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    return progress(items, "Modelo simple", "etiqueta", total=total)

@@ -130,11 +130,12 @@ def make_abandoned_folder(folder: Path) -> Path:
 
 
 def run_content(run: Path) -> dict[str, bytes]:
-    """Return the content of the files that must be bit-identical: weights, labels and metrics."""
+    """Return the content of the files that must be bit-identical: weights, labels, metrics and the simple model."""
     files = [
         run / run_folder.HEADS,
         run / run_folder.METRICS,
         run / run_folder.LABELS,
         *sorted((run / run_folder.ENCODER).iterdir()),
+        *sorted((run / manifest.FLOOR).iterdir()),
     ]
     return {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
