@@ -231,7 +231,7 @@ def audit(
 
 
 def suite(out: Out) -> dict[str, Any]:
-    """Ejecutar los cuadernos 01 a 04 de forma automática, con el modelo y los datos incluidos."""
+    """Ejecutar los cuadernos 01 a 04, 06 y 07 de forma automática, con el modelo y los datos incluidos."""
     from ocensa_nb.notebook import headless
 
     results = headless.suite(out)

@@ -15,19 +15,20 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import atomic_write, write_text
 from ocensa_nb.files.temporary import is_running, owner, remove
 from ocensa_nb.paths import ROOT, plain_path
-from ocensa_nb.storage.run_folder import METRICS, Run, free_folder, make_folder, read_json
+from ocensa_nb.storage.run_folder import CONFIG, METRICS, Run, free_folder, make_folder, read_json
 
 logger = logging.getLogger(__name__)
 
 NOTEBOOKS = ROOT / "notebooks"
-# The recipe recommended without a GPU, the same on every machine; three more epochs, to come near the ceiling.
-DEFAULTS = {"recipe": "cpu", "epochs": 9}
+DEFAULTS = {"recipe": "cpu"}  # the one recommended without a GPU, the same on every machine
 STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
-SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate")
+SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate", "06_label_audit", "07_review")
 
 
 def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Execute notebooks 01 to 04 into `out`, with an HTML copy and progress lines for each.
+    """Execute all notebooks but 05 into `out`, with an HTML copy and progress lines for each.
+
+    Notebook 05 measures the optimisations for minutes, which is not needed to see that everything works.
 
     A suite that was interrupted, or stopped by an error in a notebook, resumes at that notebook.
 
@@ -50,13 +51,18 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
     """
     folder, seconds = _open(out, dict(parameters or {}))
     run = folder / "run"
-    own = {"03_train": {"out": str(run)}, "04_evaluate": {"run": str(run), "out": str(folder / "evaluation")}}
+    own = {
+        "03_train": {"out": str(run)},
+        "04_evaluate": {"run": str(run), "out": str(folder / "evaluation")},
+        "06_label_audit": {"out": str(folder / "audit")},
+        "07_review": {"run": str(run), "out": str(folder / "review.xlsx")},
+    }
     for number, name in enumerate(SUITE, 1):
         if name in seconds:
             logger.info(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado")
             continue
-        if name in own and (Path(own[name]["out"]) / METRICS).exists():  # the step finished but its notebook did not
-            remove(Path(own[name]["out"]))
+        if name in own:
+            _remove_unrecorded(Path(own[name]["out"]))
         logger.info(f"[{number}/{len(SUITE)}] {name} …")
         started = time.perf_counter()
         execute(NOTEBOOKS / f"{name}.ipynb", folder, {**DEFAULTS, **(parameters or {}), **own.get(name, {})})
@@ -179,6 +185,12 @@ def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, 
         path = make_folder(free_folder(out))
     _keep(path, parameters, seconds)
     return path.resolve(), seconds
+
+
+def _remove_unrecorded(result: Path) -> None:
+    """Remove what a notebook wrote before it was interrupted, except a training, which is resumed."""
+    if result.exists() and ((result / METRICS).exists() or not (result / CONFIG).exists()):
+        remove(result)
 
 
 def _keep(folder: Path, parameters: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
