@@ -1,0 +1,126 @@
+"""What a training reports of its quality: the metrics of each model, their comparison, verdicts; `evaluate` agrees."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ocensa_nb.cli import main as cli
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import blend, inference
+from ocensa_nb.evaluation.blend import AUTO, SOURCES
+from ocensa_nb.evaluation.evaluate import evaluate
+from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.predict import predict
+from ocensa_nb.models.saved_model import read_floor
+from ocensa_nb.notebook.headless import models_table
+from ocensa_nb.paths import ROOT
+from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.training.quality import fit_floor, report
+
+SAP = ROOT / "data/example_iw69.csv"
+EARLIER = Path(__file__).parents[1] / "storage/version_261e85b/finished"
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """Return a run of an earlier version, which has no simple model."""
+    return Run.load(shutil.copytree(EARLIER, tmp_path / "earlier"))
+
+
+@pytest.mark.parametrize("source", [AUTO, *SOURCES])
+def test_recorded_metrics_are_those_of_the_saved_models(run, notices, source):
+    recorded = run.metrics if source == AUTO else run.metrics[source]
+    for side in ("val", "test"):
+        rows = notices.split[side]
+        found = inference.class_probabilities(run, [notices.texts[row] for row in rows], "", source)
+        labels = {head: y[rows] for head, y in notices.labels.items()}
+        assert recorded[side] == pytest.approx(flat_metrics(labels, inference.predictions(found)))
+
+
+def test_floor_never_sees_a_validation_or_test_row(run, notices):
+    relabelled = {head: y.copy() for head, y in notices.labels.items()}
+    others = np.r_[notices.split["val"], notices.split["test"]]
+    for y in relabelled.values():
+        y[others] = 0
+    texts = ["otro texto" if row in set(others.tolist()) else text for row, text in enumerate(notices.texts)]
+    fitted = fit_floor(type(notices)(**{**vars(notices), "labels": relabelled, "texts": texts}))
+    for head, weights in read_floor(run).weights.items():
+        np.testing.assert_array_equal(fitted.weights[head], weights)
+
+
+def test_report_compares_the_models_and_judges_every_label(run):
+    lines = report(run.metrics)
+    for head in run.classes:
+        assert any(line.startswith(f"En {head}, ") for line in lines)
+        assert any(line.startswith(f"{head}: ") and "sirve" in line for line in lines)
+    assert sorted(run.metrics["sources"]) == sorted(run.classes)
+    assert all(0 <= error <= 1 for both in run.metrics["calibration"].values() for error in both.values())
+
+
+def test_encoder_that_learnt_nothing_is_reported_and_does_not_predict(run):
+    warnings = " ".join(run.metrics["warnings"])
+    assert "el codificador queda por debajo del modelo simple" in warnings
+    assert run.metrics["test"]["f1"] > run.metrics["encoder"]["test"]["f1"] + 0.1
+
+
+def test_report_of_an_earlier_version_is_empty(earlier):
+    assert report(earlier.metrics) == []
+    assert models_table(earlier.metrics).empty
+
+
+def test_models_table_has_a_row_per_label_and_names_what_predicts(run):
+    table = models_table(run.metrics)
+    assert list(table.index) == list(run.classes)
+    assert set(table["predice"]) <= {"modelo simple", "codificador", "mezcla"}
+    assert table.loc["causa", "F1 modelo simple"] == round(run.metrics["floor"]["test"]["causa_f1"], 3)
+
+
+@pytest.mark.parametrize("source", [AUTO, *SOURCES])
+def test_evaluate_with_a_source_has_its_recorded_metrics(run, source):
+    found = evaluate(run, source=source)
+    assert found.metrics == pytest.approx((run.metrics if source == AUTO else run.metrics[source])["test"])
+    assert found.metrics_by_source().keys() == set(SOURCES)
+    assert found.notes[0].startswith("Predice: ")
+
+
+def test_predict_with_the_floor_has_its_classes_and_confidence(run):
+    table = predict(run, SAP, "floor")
+    scored = table[table["pred_causa"] != ""]
+    assert len(scored) > 50
+    assert scored["conf_causa"].between(0, 1).all()
+    assert table.attrs["notes"][0].count("el modelo simple") == len(run.classes)
+    assert not table["pred_causa"].equals(predict(run, SAP, "encoder")["pred_causa"])
+
+
+def test_predict_without_choice_says_what_each_label_is_good_for(run):
+    notes = predict(run, SAP).attrs["notes"]
+    assert all(any(note.startswith(f"{head}: ") for note in notes) for head in run.classes)
+
+
+def test_verbs_with_the_option_with_use_that_model(run, tmp_path):
+    out, result = tmp_path / "p.csv", tmp_path / "p.json"
+    arguments = ["predict", "--run", str(run.path), "--data", str(SAP), "--out", str(out), "--with", "floor"]
+    assert cli.main([*arguments, "--json", str(result)]) == 0
+    assert "el modelo simple" in json.loads(result.read_text(encoding="utf-8"))["notes"][0]
+    assert len(pd.read_csv(out, sep=";", dtype=str)) == 300
+    folder = str(tmp_path / "e")
+    assert cli.main(["evaluate", "--run", str(run.path), "--out", folder, "--with", "encoder"]) == 0
+    saved = json.loads((tmp_path / "e/metrics.json").read_text(encoding="utf-8"))
+    assert saved["metrics"] == pytest.approx(run.metrics["encoder"]["test"])
+
+
+def test_option_with_an_unknown_model_is_exit_code_2(run, tmp_path, capsys):
+    arguments = ["predict", "--run", str(run.path), "--data", str(SAP), "--out", str(tmp_path / "p.csv")]
+    assert cli.main([*arguments, "--with", "svm"]) == 2
+    assert "En --with, el valor «svm» no existe" in capsys.readouterr().err
+
+
+def test_run_of_an_earlier_version_predicts_with_its_encoder_only(earlier):
+    assert blend.describe_sources(blend.read_blends(earlier)).count("el codificador") == len(earlier.classes)
+    assert predict(earlier, SAP)["pred_causa"].ne("").sum() > 50
+    with pytest.raises(UserError, match="es de una versión anterior y no tiene modelo simple"):
+        predict(earlier, SAP, "floor")
