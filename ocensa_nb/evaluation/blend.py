@@ -153,7 +153,9 @@ def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
         used = blend.source if source == AUTO else source
         share = f" ({100 * blend.weight:.0f} % del modelo simple)" if used == BLEND else ""
         parts.append(f"{head}, {TITLES[used]}{share}")
-    return f"Predice: {'; '.join(parts)}."
+    calibrated = all(blend.curves.get(FLOOR) for blend in blends.values())
+    note = "" if calibrated else " La corrida es de una versión anterior: su confianza no está calibrada."
+    return f"Predice: {'; '.join(parts)}.{note}"
 
 
 def has_floor(run: Run) -> bool:

@@ -15,6 +15,9 @@ from ocensa_nb.evaluation.comparison import INTERVAL, MODEL_TITLES, bootstrap, s
 EXPECTED_ROWS = 5  # of a class, by its training share: with fewer, its absence (or a chi-square cell) says little
 NAMED_CLASSES = 5
 LARGEST_P = 0.001
+# What to try if the encoder takes part in the predictions.
+MORE_EPOCHS = "más épocas o "
+TRY_LONGER = "Pruebe con más épocas y una tasa de aprendizaje mayor. "
 LEAST_DISTANCE = 0.2  # total variation; below, a difference of shares is too small to matter, however many rows show it
 
 
@@ -45,16 +48,19 @@ def check_predictions(
     """
     found = []
     for head, names in classes.items():
-        found += never_predicted(head, names, class_rows[head], predicted[head])
+        source = (sources or {}).get(head, "encoder")
+        found += never_predicted(head, names, class_rows[head], predicted[head], source)
         found += far_shares(head, names, class_rows[head], predicted[head])
         if labels is not None:
-            found += at_majority(head, names, class_rows[head], labels[head], predicted[head])
+            found += at_majority(head, names, class_rows[head], labels[head], predicted[head], source)
         if comparison is not None:
-            found += below_floor(head, comparison.get(head, {}), (sources or {}).get(head, "encoder"))
+            found += below_floor(head, comparison.get(head, {}), source)
     return found
 
 
-def never_predicted(head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray) -> list[str]:
+def never_predicted(
+    head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray, source: str = "encoder"
+) -> list[str]:
     """Return a warning if classes are never predicted although their training share makes 5 rows or more expected.
 
     The chance that a class with 5 expected rows is absent from as many random rows is under 1 %.
@@ -63,6 +69,8 @@ def never_predicted(head: str, classes: Sequence[str], class_rows: np.ndarray, p
     ----------
     head, classes, class_rows, predicted
         As in `check_predictions`, of one label.
+    source
+        Model that predicts the label.
     """
     rows = len(predicted)
     expected = class_rows * rows / max(class_rows.sum(), 1)
@@ -75,8 +83,8 @@ def never_predicted(head: str, classes: Sequence[str], class_rows: np.ndarray, p
     subject = "una clase no se predice" if len(absent) == 1 else f"{len(absent):,} clases no se predicen"
     return [
         f"{head}: {subject} en ninguno de {rows:,} avisos, aunque por su parte del entrenamiento se esperaban "
-        f"{EXPECTED_ROWS} o más: {', '.join(names)}{more} (entre paréntesis, avisos de entrenamiento). Pruebe con más "
-        "épocas o más avisos de lo que falta."
+        f"{EXPECTED_ROWS} o más: {', '.join(names)}{more} (entre paréntesis, avisos de entrenamiento). Pruebe con "
+        f"{MORE_EPOCHS if source != 'floor' else ''}más avisos de lo que falta."
     ]
 
 
@@ -117,7 +125,12 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
 
 
 def at_majority(
-    head: str, classes: Sequence[str], class_rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray
+    head: str,
+    classes: Sequence[str],
+    class_rows: np.ndarray,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    source: str = "encoder",
 ) -> list[str]:
     """Return a warning if the weighted F1 is not above that of always predicting the most frequent training class.
 
@@ -127,6 +140,8 @@ def at_majority(
     ----------
     head, classes, class_rows, labels, predicted
         As in `check_predictions`, of one label.
+    source
+        Model that predicts the label.
     """
     if not len(labels):
         return []
@@ -138,7 +153,7 @@ def at_majority(
     return [
         f"{head}: F1 {run[0]:.2f}, que no supera el de predecir siempre la clase más frecuente, "
         f"«{clipped(classes[majority])}» ({constant[0]:.2f} en {len(labels):,} avisos): la etiqueta no se ha "
-        "aprendido. Pruebe con más épocas y una tasa de aprendizaje mayor; el cuaderno 06 dice si se puede aprender."
+        f"aprendido. {TRY_LONGER if source != 'floor' else ''}El cuaderno 06 dice si se puede aprender."
     ]
 
 

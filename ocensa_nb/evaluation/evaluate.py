@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from ocensa_nb.data import notices
 from ocensa_nb.data.corrections import read_corrections
 from ocensa_nb.data.notices import ID, TEXT
-from ocensa_nb.data.text import group_texts
+from ocensa_nb.data.text import group_texts, normalise
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import inference
 from ocensa_nb.evaluation.blend import (
@@ -269,11 +269,34 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     if data:
         known, labels, left_out, unknown = _known_rows(run, frame)
         found = _score(run, f"todas las filas de {data}", known, labels, csv_format, source)
-        return dataclasses.replace(found, left_out=left_out, unknown=unknown)
+        notes = [*found.notes, *_seen_note(run, trained_on, found.texts)]
+        return dataclasses.replace(found, left_out=left_out, unknown=unknown, notes=notes)
     raise UserError(
         f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
         f"Recupere el archivo original, o indique otro archivo etiquetado con {how}."
     )
+
+
+def _seen_note(run: Run, trained_on: Path, texts: Sequence[str]) -> list[str]:
+    """Return a warning, in Spanish, if some texts may be of the training or validation rows of a run."""
+    try:
+        trained = read_as_trained(run, trained_on)[1]
+    except UserError:
+        trained = None
+    if trained is None:
+        return [
+            f"No se encuentra «{trained_on}» como era al entrenar: no se puede comprobar si la corrida conoce ya estos "
+            "avisos. Si los conoce, el resultado es optimista."
+        ]
+    rows = np.concatenate([trained.split[side] for side in ("train", "val")])
+    fitted = {normalise(trained.texts[row]) for row in rows}
+    seen = sum(normalise(text) in fitted for text in texts)
+    if not seen:
+        return []
+    return [
+        f"Atención: {seen:,} de {len(texts):,} avisos repiten el texto de uno con que se entrenó o se validó: el "
+        "resultado, con sus intervalos, es optimista."
+    ]
 
 
 def read_as_trained(run: Run, data: str | Path) -> tuple[pd.DataFrame, notices.Notices | None]:

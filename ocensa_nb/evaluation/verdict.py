@@ -158,9 +158,9 @@ def _accuracy_of_the_surest(measured: Answers) -> float:
 
 
 def _rounded_up(threshold: float) -> float:
-    """Return a threshold with two decimals, or as many as the predictions have if two would make it 1."""
+    """Return a threshold with two decimals; one that would be 1 is rounded down to the decimals of predictions."""
     short = math.ceil(threshold * 100 - 1e-9) / 100
-    return short if short < 1 else math.ceil(threshold * 10**DECIMALS - 1e-9) / 10**DECIMALS
+    return short if short < 1 else math.floor(threshold * 10**DECIMALS + 1e-9) / 10**DECIMALS
 
 
 def _sentence(head: str, found: Mapping[str, Any]) -> str:

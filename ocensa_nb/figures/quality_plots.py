@@ -60,7 +60,7 @@ def reliability_diagram(before: Mapping[str, Answers], after: Mapping[str, Answe
     read_as(
         figure,
         "En la diagonal, la confianza es la parte de aciertos; por debajo, promete de más. El error es la distancia "
-        f"media entre las dos, en {rows:,} avisos que no se usaron para calibrar.",
+        f"media entre las dos, en {rows:,} avisos.",
     )
     return figure
 
@@ -88,8 +88,9 @@ def accuracy_by_coverage(test: Mapping[str, Answers], verdicts: Mapping[str, Map
         shown = curve[curve["rows"] >= min(FEWEST_DRAWN, len(test[head].labels))]
         axes.plot(100 * shown["coverage"], 100 * shown["accuracy"], label=head, linewidth=2, **line)
         verdict = verdicts[head]
-        if verdict["status"] == USEFUL_ABOVE:
-            place = 100 * verdict["coverage"], 100 * verdict["accuracy"]
+        above = test[head].confidence >= (verdict["threshold"] or 0)
+        if verdict["status"] == USEFUL_ABOVE and above.any():
+            place = 100 * above.mean(), 100 * test[head].correct[above].mean()
             axes.plot(*place, color=line["color"], marker="o", markersize=9, markeredgecolor=INK)
             axes.annotate(
                 f"confianza {verdict['threshold']:g}", place, (8, 6), textcoords="offset points", color=INK, fontsize=9

@@ -55,7 +55,8 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
         "03_train": {"out": str(run)},
         "04_evaluate": {"run": str(run), "out": str(folder / "evaluation")},
         "06_label_audit": {"out": str(folder / "audit")},
-        "07_review": {"run": str(run), "out": str(folder / "review.xlsx")},
+        # The run knows the notices of `data`: there are new ones in the example.
+        "07_review": {"run": str(run), "data": "", "out": str(folder / "review.xlsx")},
     }
     for number, name in enumerate(SUITE, 1):
         if name in seconds:
@@ -141,7 +142,7 @@ def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
     """Return the validation and test metrics in the results of `suite` as a table, one row per label."""
     heads = [key.removesuffix("_f1") for key in results["test"] if key.endswith("_f1")]
     columns = {
-        "F1 validación": [results["val"][f"{head}_f1"] for head in heads],
+        "F1 validación (eligió la mezcla)": [results["val"][f"{head}_f1"] for head in heads],
         "F1 prueba": [results["test"][f"{head}_f1"] for head in heads],
         "F1 macro prueba": [results["test"][f"{head}_f1_macro"] for head in heads],
         "exactitud prueba": [results["test"][f"{head}_accuracy"] for head in heads],

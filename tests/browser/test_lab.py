@@ -7,15 +7,23 @@ from tests.helpers.lab import wait_until
 OWN = {
     "01": (),
     "02": ("model", "data"),
-    "03": ("model", "data", "epochs", "precision", "interactive"),  # the panel is tested in test_lab_panel.py
+    "03": (
+        "model",
+        "data",
+        "epochs",
+        "freeze_layers",
+        "precision",
+        "interactive",
+    ),  # the panel is tested in test_lab_panel.py
     "04": ("run",),
 }
-PICTURES = {"01": 0, "02": 4, "03": 1, "04": 1}
+PICTURES = {"01": 0, "02": 4, "03": 1, "04": 3}
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_run_all_cells_shows_every_image_without_errors_or_overflow(notebook, csv, run, name):
-    small = {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1, "run": str(run.path)}
+    small = {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1, "precision": "fp32"}
+    small["run"] = str(run.path)
     small["interactive"] = False
     opened = notebook(name).set_parameters(**{field: small[field] for field in OWN[name]}).open()
     opened.run_all().wait_until_idle()
@@ -30,6 +38,6 @@ def test_choosing_another_label_in_notebook_04_draws_its_confusion(notebook, run
     opened = notebook("04").set_parameters(run=str(run.path)).open()
     opened.run_all().wait_until_idle()
     opened.page.locator(".widget-dropdown select").nth(1).select_option(index=1)
-    assert wait_until(lambda: opened.pictures() == 2, 60)
+    assert wait_until(lambda: opened.pictures() == 4, 60)
     assert opened.errors() == []
     assert opened.overflowing() == []

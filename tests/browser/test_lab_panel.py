@@ -21,7 +21,7 @@ def test_panel_training_is_configured_started_stopped_and_resumed(notebook, csv)
 
     opened.wait_for_text("ocensa-expected", MEASURED, STARTS)
     parameters, price = opened.note("Capas congeladas"), opened.text("ocensa-expected")
-    opened.move("Capas congeladas", 1)
+    opened.move("Capas congeladas", 2)
     assert wait_until(lambda: opened.note("Capas congeladas") != parameters)
     assert "No se pudo estimar" in price or wait_until(lambda: opened.text("ocensa-expected") != price)
     opened.move("Micro-batch", 24)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.data import accents, candidates, columns, notices
-from ocensa_nb.data.text import _TAG_PREFIXES
+from ocensa_nb.data.text import _TAG_PREFIXES, normalise
 from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
 from ocensa_nb.errors import LISTED, UserError
 from ocensa_nb.tables import csv_format, read_table, write_table
@@ -53,7 +53,7 @@ def compose_longest(text):
 TOKENIZER = tiny_encoder.tokenizer(["fuga de aceite"])
 FUNCTIONS = {
     "accents.without_accents": accents.without_accents,
-    "notices.normalise": notices.normalise,
+    "text.normalise": normalise,
     "notices.blank_missing": lambda text: notices.blank_missing(frame(text)),
     "notices.compose": compose_longest,
     "columns.fold": columns.fold,
@@ -111,7 +111,7 @@ def fold_before(name):
 @settings(max_examples=1000)
 @given(texts)
 def test_normalise_matches_the_quadratic_implementation(text):
-    assert notices.normalise(text) == normalise_before(text)
+    assert normalise(text) == normalise_before(text)
 
 
 @settings(max_examples=1000)
@@ -129,7 +129,7 @@ def test_formula_regex_matches_the_quadratic_one(text):
 
 def test_normalise_text_without_spaces_takes_under_10_ms():
     text = "A-" * 2_450
-    assert seconds(notices.normalise, text) < 0.01  # 20,000 such rows: below 200 s; it was an hour
+    assert seconds(normalise, text) < 0.01  # 20,000 such rows: below 200 s; it was an hour
 
 
 @pytest.mark.parametrize("form", ["csv", "csv of one repeated name", "csv with line breaks in titles", "xlsx"])

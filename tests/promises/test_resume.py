@@ -184,7 +184,7 @@ def test_checkpoint_contains_only_trainable_weights(interrupted, tmp_path):
     ("changes", "words"),
     [
         ({"epochs": 3, "seed": 1}, ["epochs: 2 → 3", "seed: 42 → 1"]),
-        ({"learning_rate": 1e-5}, ["learning_rate: 0.0006 → 1e-05"]),
+        ({"learning_rate": 1e-5}, ["learning_rate: 0.0002 → 1e-05"]),
         ({"resume": "never"}, ["tiene una corrida sin terminar", "resume = 'auto'"]),
     ],
 )
