@@ -10,11 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as ipw
 import pandas as pd
 from IPython.display import display
 
+from ocensa_nb.config import IGNORED
 from ocensa_nb.data.corrections import ID, TEXT
 from ocensa_nb.errors import UserError
 from ocensa_nb.figures import tables
@@ -23,6 +25,7 @@ from ocensa_nb.notebook import session
 from ocensa_nb.review import workbook
 from ocensa_nb.review.answers import Answers
 from ocensa_nb.review.review import LIKELIEST, Review
+from ocensa_nb.runtime import environment
 from ocensa_nb.storage.run_folder import Run
 
 SHOWN = 20  # notices of the static table
@@ -71,18 +74,22 @@ def review_form(found: Review, run: Run, corrections: str = "", out: str = "") -
     return ReviewForm(found, Answers(found.doubtful, found.classes, corrections or corrections_path(run)))
 
 
-def next_steps(run: Run, corrections: str = "") -> str:
+def next_steps(run: Run, corrections: str = "", out: str = "") -> str:
     """Return, in Spanish, how to train with the answers: the command, and the parameter of notebook 03.
 
     Parameters
     ----------
-    run, corrections
+    run, corrections, out
         As for `review_form`.
     """
     path = corrections or str(corrections_path(run))
-    more = json.dumps({"corrections": path}, ensure_ascii=False)
-    data = f" --data {shlex.quote(run.metadata['data']['path'])}" if run.config.data else ""
-    command = f"python -m ocensa_nb train{data} --corrections {shlex.quote(path)}"
+    if not session.is_interactive():
+        path = str(out or workbook_path(run))
+    changed = _changed_settings(run)
+    more = json.dumps({"corrections": path, **changed}, ensure_ascii=False)
+    data = ["--data", run.metadata["data"]["path"]] if run.config.data else []
+    options = [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", *_words(value))]
+    command = shlex.join(["python", "-m", "ocensa_nb", "train", *data, "--corrections", path, *options])
     return "\n".join(
         [
             "En una terminal, con los mismos ajustes de la corrida:",
@@ -91,6 +98,24 @@ def next_steps(run: Run, corrections: str = "") -> str:
             f"more_settings = {more!r}",
         ]
     )
+
+
+def _changed_settings(run: Run) -> dict[str, Any]:
+    """Return the settings of a run that differ from those of the recipe of this machine, but for its files."""
+    usual = environment.configure("auto").to_dict()
+    files = ("data", "out", "corrections")
+    return {
+        name: value
+        for name, value in run.config.to_dict().items()
+        if value != usual[name] and name not in (*files, *IGNORED)
+    }
+
+
+def _words(value: Any) -> list[str]:
+    """Return a setting as words of the command line."""
+    if isinstance(value, dict):
+        return [str(part) for pair in value.items() for part in pair]
+    return [str(part) for part in value] if isinstance(value, list) else [str(value)]
 
 
 def summary(found: Review) -> pd.DataFrame:

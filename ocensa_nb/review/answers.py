@@ -1,12 +1,14 @@
 """The answers of a person to a review, in a CSV that is complete after each of them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data.corrections import ID, TEXT, find_class, find_keys, read_corrections, write_corrections
+from ocensa_nb.data.corrections import ID, RIGHT, TEXT, find_class, find_keys, read_corrections, write_corrections
+from ocensa_nb.errors import UserError
 from ocensa_nb.paths import plain_path
+from ocensa_nb.tables.read_table import read_table
 
 
 class Answers:
@@ -25,7 +27,7 @@ class Answers:
     Raises
     ------
     UserError
-        If the file exists and is not a CSV of corrections.
+        If the path is not that of a CSV, or the file has other columns: answers would replace them.
     """
 
     def __init__(self, doubtful: pd.DataFrame, classes: Mapping[str, list[str]], path: str | Path) -> None:
@@ -34,6 +36,7 @@ class Answers:
         self.given: list[dict[str, str]] = [{} for _ in range(len(doubtful))]
         self._others = pd.DataFrame(columns=[ID, TEXT, *self.classes])
         self._undo: list[tuple[int, dict[str, str]]] = []
+        _require_answers_file(self.path, self.classes)
         if self.path.exists():
             self._take(read_corrections(self.path, self.classes))
 
@@ -107,3 +110,20 @@ class Answers:
             else:
                 others.append(number)
         self._others = earlier.loc[others, [ID, TEXT, *self.classes]]
+
+
+def _require_answers_file(path: Path, heads: Collection[str]) -> None:
+    """Raise `UserError` if answers must not be written to a path."""
+    if path.suffix.lower() != ".csv":
+        raise UserError(
+            f"«{path}» no es un CSV: las respuestas se guardan en uno. Elija en corrections un nombre que termine en "
+            ".csv. Un libro ya revisado se usa directamente con --corrections."
+        )
+    if not path.exists():
+        return
+    columns = {ID, TEXT, *(f"{RIGHT}{head}" for head in heads)}
+    if set(read_table(path)[0].columns) != columns:
+        raise UserError(
+            f"«{path}» ya existe y tiene otras columnas que {', '.join(sorted(columns))}: no se ha cambiado. Elija "
+            "otro nombre en corrections."
+        )

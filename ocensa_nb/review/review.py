@@ -12,7 +12,7 @@ from ocensa_nb.data.columns import notice_ids
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.data.text import blank_missing, normalise
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.evaluation import inference
 from ocensa_nb.evaluation.evaluate import read_as_trained
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
@@ -75,8 +75,8 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     UserError
         If `rows` is out of range, the file cannot be read, it has no text, or the run was trained on all of them.
     """
-    if not 1 <= rows <= MOST_ROWS:
-        raise UserError(f"rows = {rows}: debe ser de 1 a {MOST_ROWS:,}.")
+    if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= MOST_ROWS:
+        raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {MOST_ROWS:,}.")
     table, texts = read_unlabelled(run, data)
     ids = notice_ids(blank_missing(table), table.attrs[SKIPPED] + 2)
     filled = np.flatnonzero(texts != "")

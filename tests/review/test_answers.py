@@ -95,3 +95,20 @@ def test_answer_that_cannot_be_written_is_not_recorded_and_keeps_the_file(answer
     assert answers.path.read_bytes() == before
     assert answers.given[1] == {}
     assert answers.undo() == 0
+
+
+@pytest.mark.parametrize(
+    "columns", [[ID, TEXT, "correcta_modo"], [ID, TEXT, "correcta_modo", "correcta_prioridad", "nota"], ["otra"]]
+)
+def test_file_with_other_columns_is_refused_and_unchanged(tmp_path, columns):
+    path = tmp_path / "c.csv"
+    pd.DataFrame([["Fuga"] * len(columns)], columns=columns).to_csv(path, index=False)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="ya existe y tiene otras columnas.*no se ha cambiado"):
+        Answers(DOUBTFUL, CLASSES, path)
+    assert path.read_bytes() == before
+
+
+def test_workbook_is_refused_as_the_file_of_the_answers(tmp_path):
+    with pytest.raises(UserError, match=r"no es un CSV.*--corrections"):
+        Answers(DOUBTFUL, CLASSES, tmp_path / "revision.xlsx")
