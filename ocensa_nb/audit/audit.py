@@ -72,6 +72,9 @@ def named_settings(data: str, heads: str, columns: str, seed: int) -> TrainConfi
     UserError
         If a pair has no colon, or a value is not valid.
     """
+    for name, value, example in (("heads", heads, "modo, causa"), ("columns", columns, "causa: Mi columna")):
+        if not isinstance(value, str):
+            raise UserError(f'{name} = {clipped(repr(value))}: debe ser un texto entre comillas, como "{example}".')
     pairs = [pair.partition(":") for pair in columns.split(",") if pair.strip()]
     for role, colon, name in pairs:
         if not (colon and role.strip() and name.strip()):

@@ -188,3 +188,13 @@ def test_form_of_the_notebook_gives_the_settings_of_the_verb():
     assert found == settings("a.csv", ["modo", "otra"], {"otra": "Mi columna", "modo": "Modo"}, seed=3)
     with pytest.raises(UserError, match="«otra» no es un par"):
         named_settings("a.csv", "otra", "otra", 3)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["causa"], {"causa": "Mi columna"}, True])
+@pytest.mark.parametrize("name", ["data", "heads", "columns", "seed"])
+def test_form_with_a_value_of_another_type_raises_user_error(name, value):
+    if (name, value) == ("seed", 3):
+        return
+    values = {"data": "a.csv", "heads": "causa", "columns": "", "seed": 1, name: value}
+    with pytest.raises(UserError, match=rf"^{name}"):
+        named_settings(**values)
