@@ -21,7 +21,7 @@ CLOSE = 0.05  # F1 below the simple model's that still counts as as good
 
 
 def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
-    """Score every column that is not a label, for each label.
+    """Score every column that is neither a label nor the description, for each label.
 
     The prediction is the most frequent class of the same value among the rows of the other folds, or the most frequent
     class of all if the value is not among them: a number that never repeats, such as an id, gains nothing. Notices with
@@ -40,7 +40,7 @@ def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
         Per label, a table with the columns `COLUMNS`, the best F1 (weighted) first. Its `attrs["majority"]` is the F1
         of always predicting the most frequent class.
     """
-    taken = {data.columns[head] for head in data.labels}
+    taken = {data.columns[role] for role in ("descripcion", *data.labels)}  # the description is text, not a code
     codes = {name: pd.factorize(data.table[name].str.strip())[0] for name in data.table if name not in taken}
     fold_of_text = np.random.default_rng(seed).permutation(data.groups.max() + 1) % FOLDS
     folds = fold_of_text[data.groups]

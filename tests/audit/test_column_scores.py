@@ -29,9 +29,9 @@ def test_column_that_is_a_code_of_the_label_wins_and_an_id_gains_nothing(scores)
     assert table.at["componente", "en el texto"] == "sí"
 
 
-def test_columns_of_labels_and_constant_columns_are_not_scored(scores):
+def test_columns_of_labels_text_and_a_single_value_are_not_scored(scores):
     for table in scores.values():
-        assert not {"modo_falla", "causa_falla", "prioridad", "constante"} & set(table["columna"])
+        assert not {"modo_falla", "causa_falla", "prioridad", "descripcion", "constante"} & set(table["columna"])
 
 
 def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
