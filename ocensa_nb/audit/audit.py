@@ -145,8 +145,20 @@ def audit(config: TrainConfig) -> Audit:
             expected[head],
             doubled[head],
             review[head].attrs["suspects"],
+            config.text_fields,
         )
-    return Audit(data, repeats, columns, classes, answers, expected, near, doubled, review, verdicts)
+    return Audit(
+        data=data,
+        repeats=repeats,
+        columns=columns,
+        classes=classes,
+        answers=answers,
+        expected=expected,
+        near=near,
+        doubled=doubled,
+        review=review,
+        verdicts=verdicts,
+    )
 
 
 def _by_rows(data: AuditRows) -> list[list[str]]:

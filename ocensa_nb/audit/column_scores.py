@@ -1,12 +1,11 @@
 """How well each column of the file predicts a label by itself: a code may already say what is to be learnt."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.rows import AuditRows, LabelRows
-from ocensa_nb.config import TEXT_FIELDS
 from ocensa_nb.data.columns import fold
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -120,7 +119,7 @@ def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> 
     return said
 
 
-def add_to_text(scores: pd.DataFrame, floor_f1: float) -> str:
+def add_to_text(scores: pd.DataFrame, floor_f1: float, text_fields: Sequence[str]) -> str:
     """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little.
 
     Parameters
@@ -129,12 +128,18 @@ def add_to_text(scores: pd.DataFrame, floor_f1: float) -> str:
         From `column_scores`.
     floor_f1
         F1 of the simple model with the present text.
+    text_fields
+        Of the audit.
     """
     if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < floor_f1:
         return ""
     name = scores["columna"].iloc[0]
-    role = fold(name)
+    role, fields = fold(name), list(text_fields)
+    if role in fields:  # a second column with the title of one in the text: `find_columns` takes it as role.1
+        role += ".1"
+    else:
+        fields.append(role)
     return (
-        f"Si «{clipped(name)}» se conoce al escribir el aviso, añádala al texto: --text-fields "
-        f'{" ".join(TEXT_FIELDS)} {role} --columns {role} "{clipped(name)}"'
+        f"Si «{clipped(name)}» se conoce al escribir el aviso, añádala al texto: --text-fields {' '.join(fields)} "
+        f'--columns {role} "{name}"'
     )

@@ -133,6 +133,22 @@ def test_classes_with_one_row_are_noted_and_do_not_stop_the_audit(file):
     assert table.at["Rara", "nota"] == NO_LEARNING
 
 
+def test_rare_classes_of_a_label_with_six_classes_say_which_option_joins_them(file):
+    frame = synthetic.generate(200, seed=1)
+    frame["seis"] = np.where(frame.index < 3, "Rara", frame["modo_falla"])
+    frame["tres"] = np.where(frame.index < 3, "Rara", np.where(frame.index % 2, "Par", "Impar"))
+    path = file(frame)
+    columns = {"seis": "seis", "tres": "tres"}
+    assert frame["seis"].nunique() >= 6
+    found = audit(settings(path, columns, columns))
+    for head, said in (("seis", True), ("tres", False)):
+        assert "muy pocos para aprenderlas" in " ".join(found.verdicts[head].actions)
+        assert ("--min-class-count 10 " in " ".join(found.verdicts[head].actions)) is said
+    joined = audit(settings(path, columns, columns, min_class_count=10))
+    assert "Rara" in joined.data.labels["seis"].merged
+    assert "Rara" in joined.data.labels["tres"].classes
+
+
 def test_label_of_random_classes_cannot_be_learnt_and_a_copy_of_the_text_can(file):
     frame = synthetic.generate(500, seed=1)
     frame["azar"] = np.random.default_rng(0).choice(list("abc"), 500)
