@@ -1,7 +1,9 @@
 """The simple model's answers for notices that it was not fitted on, and what changes its score.
 
-The first of the folds is the validation and test rows of a training with the same seed, so the model that answers for
-them has seen what that training would see. The other folds share its training rows.
+Each label is split on the rows that have it, together with the labels that have the same rows. The first of the folds
+is the validation and test rows of a training on those rows and labels with the same seed, so the model that answers for
+them has seen what that training would see. The other folds share its training rows. A training of several labels uses
+the rows that have them all: its test rows are those of the audit only if no row lacks a label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,7 @@ class OutOfFold:
     rows
         Row numbers of the file, int64 (rows,).
     split
-        Positions in `rows` of `train`, `val` and `test`, as a training with the same seed splits them.
+        Positions in `rows` of `train`, `val` and `test`, as a training on them with the same seed splits them.
     probabilities
         float64 (rows, classes), per label: the softmax of the decision values over one temperature per label, from all
         rows. It is one number from hundreds of rows or more, so it is not fitted again without each fold.

@@ -104,6 +104,8 @@ def test_label_missing_in_most_rows_is_audited_on_those_that_have_it(file):
     assert len(found.data.labels["causa"].rows) == 60
     assert len(found.data.labels["modo"].rows) == 300
     assert "causa" in found.expected
+    tested = {head: answers.rows[answers.split["test"]].tolist() for head, answers in found.answers.items()}
+    assert tested["modo"] == tested["prioridad"] != tested["causa"]  # so not the test rows of one training
     assert any("usa los que las tienen todas: 60" in line for line in found.data.lines())
 
 
