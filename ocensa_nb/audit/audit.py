@@ -8,10 +8,9 @@ import pandas as pd
 
 from ocensa_nb.audit import label_errors, verdict
 from ocensa_nb.audit.column_scores import column_scores
-from ocensa_nb.audit.contradictions import find_repeats
 from ocensa_nb.audit.expected_f1 import expect_f1
-from ocensa_nb.audit.near_duplicates import NearDuplicates, find_near_duplicates
 from ocensa_nb.audit.out_of_fold import OutOfFold, fold_rows, predict_out
+from ocensa_nb.audit.repeats import NearDuplicates, find_near_duplicates, find_repeats
 from ocensa_nb.audit.report import EXACT, NORMALISED, Audit, NearEffect
 from ocensa_nb.audit.rows import AuditRows, read_audit_rows
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig

@@ -10,8 +10,8 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.audit.contradictions import pairs_agreeing
 from ocensa_nb.audit.out_of_fold import OutOfFold
+from ocensa_nb.audit.repeats import pairs_agreeing
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
 from ocensa_nb.errors import clipped
