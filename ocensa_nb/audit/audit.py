@@ -8,10 +8,9 @@ import pandas as pd
 
 from ocensa_nb.audit import label_errors, verdict
 from ocensa_nb.audit.column_scores import column_scores
-from ocensa_nb.audit.contradictions import find_repeats
 from ocensa_nb.audit.expected_f1 import expect_f1
-from ocensa_nb.audit.near_duplicates import NearDuplicates, find_near_duplicates
 from ocensa_nb.audit.out_of_fold import OutOfFold, fold_rows, predict_out
+from ocensa_nb.audit.repeats import NearDuplicates, find_near_duplicates, find_repeats
 from ocensa_nb.audit.report import EXACT, NORMALISED, Audit, NearEffect
 from ocensa_nb.audit.rows import AuditRows, read_audit_rows
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
@@ -72,6 +71,9 @@ def named_settings(data: str, heads: str, columns: str, seed: int) -> TrainConfi
     UserError
         If a pair has no colon, or a value is not valid.
     """
+    for name, value, example in (("heads", heads, "modo, causa"), ("columns", columns, "causa: Mi columna")):
+        if not isinstance(value, str):
+            raise UserError(f'{name} = {clipped(repr(value))}: debe ser un texto entre comillas, como "{example}".')
     pairs = [pair.partition(":") for pair in columns.split(",") if pair.strip()]
     for role, colon, name in pairs:
         if not (colon and role.strip() and name.strip()):
@@ -142,8 +144,20 @@ def audit(config: TrainConfig) -> Audit:
             expected[head],
             doubled[head],
             review[head].attrs["suspects"],
+            config.text_fields,
         )
-    return Audit(data, repeats, columns, classes, answers, expected, near, doubled, review, verdicts)
+    return Audit(
+        data=data,
+        repeats=repeats,
+        columns=columns,
+        classes=classes,
+        answers=answers,
+        expected=expected,
+        near=near,
+        doubled=doubled,
+        review=review,
+        verdicts=verdicts,
+    )
 
 
 def _by_rows(data: AuditRows) -> list[list[str]]:

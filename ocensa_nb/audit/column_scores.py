@@ -1,12 +1,11 @@
 """How well each column of the file predicts a label by itself: a code may already say what is to be learnt."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.rows import AuditRows, LabelRows
-from ocensa_nb.config import TEXT_FIELDS
 from ocensa_nb.data.columns import fold
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -21,7 +20,7 @@ CLOSE = 0.05  # F1 below the simple model's that still counts as as good
 
 
 def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
-    """Score every column that is not a label, for each label.
+    """Score every column that is neither a label nor the description, for each label.
 
     The prediction is the most frequent class of the same value among the rows of the other folds, or the most frequent
     class of all if the value is not among them: a number that never repeats, such as an id, gains nothing. Notices with
@@ -40,7 +39,7 @@ def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
         Per label, a table with the columns `COLUMNS`, the best F1 (weighted) first. Its `attrs["majority"]` is the F1
         of always predicting the most frequent class.
     """
-    taken = {data.columns[head] for head in data.labels}
+    taken = {data.columns[role] for role in ("descripcion", *data.labels)}  # the description is text, not a code
     codes = {name: pd.factorize(data.table[name].str.strip())[0] for name in data.table if name not in taken}
     fold_of_text = np.random.default_rng(seed).permutation(data.groups.max() + 1) % FOLDS
     folds = fold_of_text[data.groups]
@@ -120,7 +119,7 @@ def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> 
     return said
 
 
-def add_to_text(scores: pd.DataFrame, floor_f1: float) -> str:
+def add_to_text(scores: pd.DataFrame, floor_f1: float, text_fields: Sequence[str]) -> str:
     """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little.
 
     Parameters
@@ -129,12 +128,18 @@ def add_to_text(scores: pd.DataFrame, floor_f1: float) -> str:
         From `column_scores`.
     floor_f1
         F1 of the simple model with the present text.
+    text_fields
+        Of the audit.
     """
     if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < floor_f1:
         return ""
     name = scores["columna"].iloc[0]
-    role = fold(name)
+    role, fields = fold(name), list(text_fields)
+    if role in fields:  # a second column with the title of one in the text: `find_columns` takes it as role.1
+        role += ".1"
+    else:
+        fields.append(role)
     return (
-        f"Si «{clipped(name)}» se conoce al escribir el aviso, añádala al texto: --text-fields "
-        f'{" ".join(TEXT_FIELDS)} {role} --columns {role} "{clipped(name)}"'
+        f"Si «{clipped(name)}» se conoce al escribir el aviso, añádala al texto: --text-fields {' '.join(fields)} "
+        f'--columns {role} "{name}"'
     )

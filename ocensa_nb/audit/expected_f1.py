@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ocensa_nb.audit.column_scores import majority_f1
-from ocensa_nb.audit.contradictions import Repeats
+from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.evaluation.metrics import flat_metrics
 
 RESAMPLES = 500
@@ -71,7 +71,7 @@ def expect_f1(
     test_rows
         Rows of a test set.
     repeats
-        From `contradictions.find_repeats`.
+        From `repeats.find_repeats`.
     seed
         Of the bootstrap.
     """

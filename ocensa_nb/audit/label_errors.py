@@ -10,17 +10,18 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.audit.contradictions import pairs_agreeing
 from ocensa_nb.audit.out_of_fold import OutOfFold
+from ocensa_nb.audit.repeats import pairs_agreeing
 from ocensa_nb.audit.rows import AuditRows
-from ocensa_nb.data.notices import ID, TEXT
+from ocensa_nb.data.corrections import ID, RIGHT, TEXT
+from ocensa_nb.errors import clipped
 
 MOST_LISTED = 500  # notices of each label in the list for review
+MOST_IDS = 20  # in a cell, which in Excel holds 32,767 characters
 MISSING = (
     "cleanlab no está instalado: los posibles errores de etiqueta se buscan con un método propio, más simple. Para "
     'usarlo: pip install "cleanlab>=2.9"'
 )
-RIGHT = "correcta_"  # + label: the column for the right class, as in the workbook of a review
 # The columns of a list for review, and what they are.
 REVIEW_COLUMNS = {
     "orden": "1 es el aviso más sospechoso: empiece por ahí.",
@@ -30,7 +31,7 @@ REVIEW_COLUMNS = {
     "conf_actual": "Probabilidad, de 0 a 1, que ese modelo da a la clase actual. Cuanto menor, más sospechosa.",
     "conf_propuesta": "La que da a la clase propuesta.",
     "motivo": "El modelo no está de acuerdo, el mismo texto tiene otra clase en otro aviso, o las dos cosas.",
-    "mismo_texto": "Los avisos con el mismo texto, sin contar códigos ni números, que tienen otra clase.",
+    "mismo_texto": "Avisos con el mismo texto, sin contar códigos ni números, que tienen otra clase.",
     RIGHT + "…": "Vacía: escriba la clase correcta si la actual no lo es.",
     TEXT: "El texto que lee el modelo.",
 }
@@ -135,8 +136,13 @@ def review_list(data: AuditRows, head: str, answers: OutOfFold) -> pd.DataFrame:
 
 
 def _others(listed: np.ndarray, ids: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> list[str]:
-    """Return the ids of the notices with the text of each listed row and another label."""
+    """Return the ids of the notices with the text of each listed row and another label, at most `MOST_IDS` of each."""
     order = np.argsort(groups, kind="stable")
     starts, ends = (np.searchsorted(groups[order], groups[listed], side) for side in ("left", "right"))
     same = [order[start:end] for start, end in zip(starts, ends, strict=True)]
-    return [", ".join(ids[rows[labels[rows] != labels[row]]]) for row, rows in zip(listed, same, strict=True)]
+    return [_some(ids[rows[labels[rows] != labels[row]]]) for row, rows in zip(listed, same, strict=True)]
+
+
+def _some(ids: np.ndarray) -> str:
+    more = len(ids) - MOST_IDS
+    return ", ".join(clipped(name) for name in ids[:MOST_IDS]) + (f" y {more:,} más" if more > 0 else "")

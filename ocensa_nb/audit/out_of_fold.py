@@ -1,11 +1,12 @@
 """The simple model's answers for notices that it was not fitted on, and what changes its score.
 
-The first of the folds is the validation and test rows of a training with the same seed, so the model that answers for
-them has seen what that training would see. The other folds share its training rows.
+Each label is split on the rows that have it, together with the labels that have the same rows. The first of the folds
+is the validation and test rows of a training on those rows and labels with the same seed, so the model that answers for
+them has seen what that training would see. The other folds share its training rows. A training of several labels uses
+the rows that have them all: its test rows are those of the audit only if no row lacks a label.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +17,9 @@ from ocensa_nb.data.splits import split_rows
 from ocensa_nb.evaluation.calibration import fit_temperature
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.models.tfidf import TfidfModel
-from ocensa_nb.runtime.environment import threads
 from ocensa_nb.runtime.logs import progress
 
 FOLDS = 4  # each further one costs a fit: 4 audit 10,000 notices in a minute
-AT_ONCE = 3  # fits in parallel; each holds its own features in memory
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class OutOfFold:
     rows
         Row numbers of the file, int64 (rows,).
     split
-        Positions in `rows` of `train`, `val` and `test`, as a training with the same seed splits them.
+        Positions in `rows` of `train`, `val` and `test`, as a training on them with the same seed splits them.
     probabilities
         float64 (rows, classes), per label: the softmax of the decision values over one temperature per label, from all
         rows. It is one number from hundreds of rows or more, so it is not fitted again without each fold.
@@ -115,8 +114,8 @@ def predict_out(
         model = TfidfModel.fit([texts[row] for row in train], {head: y[train] for head, y in labels.items()}, sizes)
         return model.logits([texts[row] for row in asked])
 
-    with ThreadPoolExecutor(min(threads(), AT_ONCE)) as pool:
-        answers = list(progress(pool.map(answer, jobs), "Modelo simple, por partes", "parte", total=len(jobs)))
+    # One after another: liblinear has one random generator per process, so threads would not be reproducible.
+    answers = [answer(job) for job in progress(jobs, "Modelo simple, por partes", "parte")]
     held_out = {head: y[folds == 0] for head, y in labels.items()}
     probabilities = {}
     for head, y in labels.items():

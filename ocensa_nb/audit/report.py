@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from ocensa_nb.audit.contradictions import Repeats
 from ocensa_nb.audit.expected_f1 import ExpectedF1
 from ocensa_nb.audit.label_errors import REVIEW_COLUMNS
 from ocensa_nb.audit.out_of_fold import OutOfFold
+from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.audit.verdict import Verdict
 from ocensa_nb.files.atomic import write_text

@@ -1,5 +1,6 @@
 """What can be expected of a label, why, and what to do about it: in Spanish, for a plant engineer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,10 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from ocensa_nb.audit.column_scores import NEARLY_ALL, add_to_text, column_sentence
-from ocensa_nb.audit.contradictions import Repeats
 from ocensa_nb.audit.expected_f1 import ExpectedF1
+from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
+from ocensa_nb.data.notices import FEWEST_CLASSES, OTHER
 from ocensa_nb.errors import listed
 
 CAN, PARTLY, CANNOT, UNKNOWN = "se puede aprender", "se aprende en parte", "no se puede aprender", "no se puede medir"
@@ -92,6 +94,7 @@ def judge(
     expected: ExpectedF1,
     doubled: float | None,
     suspects: int,
+    text_fields: Sequence[str],
 ) -> Verdict:
     """Return the verdict on a measured label.
 
@@ -109,6 +112,8 @@ def judge(
         F1 that the simple model gained with twice the training rows; None if it was not measured.
     suspects
         Number of likely label errors.
+    text_fields
+        Of the audit.
     """
     low, high = expected.f1
     level = CAN if low >= GOOD else CANNOT if high < POOR or not expected.beats_chance else PARTLY
@@ -121,7 +126,7 @@ def judge(
         actions.append(
             f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
         )
-    if added := add_to_text(columns, expected.floor_f1):
+    if added := add_to_text(columns, expected.floor_f1, text_fields):
         actions.append(added)
     if not expected.beats_chance:
         reasons.append(
@@ -167,10 +172,16 @@ def _about_rare(classes: pd.DataFrame) -> list[str]:
     few = classes[classes["nota"] == NO_MEASURE]
     said = []
     if len(rare):
-        said.append(
+        advice = (
             f"Una con otras las clases de menos de {FEWEST_TEXTS} textos ({len(rare)}: {listed(rare['clase'])}): son "
-            "muy pocos para aprenderlas. Al entrenar, min_class_count las une."
+            "muy pocos para aprenderlas."
         )
+        if len(classes) >= FEWEST_CLASSES and (rare["avisos"] < FEWEST_TEXTS).any():
+            advice += (
+                f" Al entrenar, --min-class-count {FEWEST_TEXTS} une en «{OTHER}» las de menos de {FEWEST_TEXTS} "
+                "avisos de las etiquetas con seis clases o más."
+            )
+        said.append(advice)
     if len(few):
         said.append(f"No confíe en el F1 de las clases con menos de {FEWEST_TEST} avisos de prueba ({len(few)} más).")
     return said

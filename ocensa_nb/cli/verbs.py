@@ -214,7 +214,7 @@ def audit(
     columns: Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. causa "Mi columna"')] = {},  # noqa: B006
     text_fields: Annotated[tuple[str, ...], Doc("columnas que se añaden a la descripción, si existen")] = TEXT_FIELDS,
     min_class_count: Annotated[int, Doc("con 6 clases o más, las de menos filas se unen en «Other»")] = 2,
-    seed: Annotated[int, Doc("semilla; con la de un entrenamiento, las mismas filas de prueba")] = 42,
+    seed: Annotated[int, Doc("semilla; con la de un entrenamiento, la misma prueba si no faltan etiquetas")] = 42,
 ) -> dict[str, Any]:
     """Ver antes de entrenar si las etiquetas se pueden aprender: contradicciones, códigos, clases raras y errores."""
     from ocensa_nb.audit import audit as auditing

@@ -9,7 +9,7 @@ from IPython.display import display
 from ocensa_nb.notebook import session
 
 
-def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str) -> None:
+def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str | None) -> None:
     """Display what `show` returns for one label, and let the user choose another.
 
     Parameters
@@ -19,8 +19,12 @@ def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str) -> N
     show
         Returns what to display for a label, e.g. a table or a figure.
     first
-        Label that is displayed at once. Saved notebooks keep it; they do not include widgets.
+        Label that is displayed at once. Saved notebooks keep it; they do not include widgets. None if there are no
+        labels: a sentence says so.
     """
+    if first is None:
+        print("No hay ninguna etiqueta que mostrar.")
+        return
 
     def show_titled(label: str | None) -> None:
         if label is not None:

@@ -84,6 +84,19 @@ def test_wrong_labels_and_contradictions_come_first_in_the_list_for_review(file,
     assert list(table["orden"]) == list(range(1, len(table) + 1))
 
 
+def test_ids_of_a_text_in_thousands_of_notices_fit_in_a_cell_of_excel(file):
+    frame = synthetic.generate(200, seed=1)
+    repeated = pd.concat([frame.iloc[[0]]] * 2_000, ignore_index=True)
+    repeated["modo_falla"] = ["Clase A", "Clase B"] * 1_000
+    repeated["id_aviso"] = np.arange(2_000)
+    repeated["id_aviso"] = "A" * 50 + repeated["id_aviso"].astype(str)
+    table = audit(settings(file(pd.concat([frame, repeated])), ["modo"])).review["modo"]
+    others = table.loc[table["id_aviso"].str.startswith("AAA"), "mismo_texto"]
+    assert (others.str.count(", ") == label_errors.MOST_IDS - 1).all()
+    assert others.str.contains(r" y 9[89]\d más$").all()
+    assert table["mismo_texto"].str.len().max() < 32_767
+
+
 def test_label_missing_in_most_rows_is_audited_on_those_that_have_it(file):
     frame = synthetic.generate(300, seed=1)
     frame.loc[60:, "causa_falla"] = "nan"
@@ -91,6 +104,8 @@ def test_label_missing_in_most_rows_is_audited_on_those_that_have_it(file):
     assert len(found.data.labels["causa"].rows) == 60
     assert len(found.data.labels["modo"].rows) == 300
     assert "causa" in found.expected
+    tested = {head: answers.rows[answers.split["test"]].tolist() for head, answers in found.answers.items()}
+    assert tested["modo"] == tested["prioridad"] != tested["causa"]  # so not the test rows of one training
     assert any("usa los que las tienen todas: 60" in line for line in found.data.lines())
 
 
@@ -118,6 +133,22 @@ def test_classes_with_one_row_are_noted_and_do_not_stop_the_audit(file):
     table = audit(settings(file(frame), ["prioridad"])).classes["prioridad"].set_index("clase")
     assert table.at["Rara", "avisos"] == 1
     assert table.at["Rara", "nota"] == NO_LEARNING
+
+
+def test_rare_classes_of_a_label_with_six_classes_say_which_option_joins_them(file):
+    frame = synthetic.generate(200, seed=1)
+    frame["seis"] = np.where(frame.index < 3, "Rara", frame["modo_falla"])
+    frame["tres"] = np.where(frame.index < 3, "Rara", np.where(frame.index % 2, "Par", "Impar"))
+    path = file(frame)
+    columns = {"seis": "seis", "tres": "tres"}
+    assert frame["seis"].nunique() >= 6
+    found = audit(settings(path, columns, columns))
+    for head, said in (("seis", True), ("tres", False)):
+        assert "muy pocos para aprenderlas" in " ".join(found.verdicts[head].actions)
+        assert ("--min-class-count 10 " in " ".join(found.verdicts[head].actions)) is said
+    joined = audit(settings(path, columns, columns, min_class_count=10))
+    assert "Rara" in joined.data.labels["seis"].merged
+    assert "Rara" in joined.data.labels["tres"].classes
 
 
 def test_label_of_random_classes_cannot_be_learnt_and_a_copy_of_the_text_can(file):
@@ -175,3 +206,13 @@ def test_form_of_the_notebook_gives_the_settings_of_the_verb():
     assert found == settings("a.csv", ["modo", "otra"], {"otra": "Mi columna", "modo": "Modo"}, seed=3)
     with pytest.raises(UserError, match="«otra» no es un par"):
         named_settings("a.csv", "otra", "otra", 3)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["causa"], {"causa": "Mi columna"}, True])
+@pytest.mark.parametrize("name", ["data", "heads", "columns", "seed"])
+def test_form_with_a_value_of_another_type_raises_user_error(name, value):
+    if (name, value) == ("seed", 3):
+        return
+    values = {"data": "a.csv", "heads": "causa", "columns": "", "seed": 1, name: value}
+    with pytest.raises(UserError, match=rf"^{name}"):
+        named_settings(**values)

@@ -1,5 +1,7 @@
 """What a single column says about a label."""
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,20 +31,35 @@ def test_column_that_is_a_code_of_the_label_wins_and_an_id_gains_nothing(scores)
     assert table.at["componente", "en el texto"] == "sí"
 
 
-def test_columns_of_labels_and_constant_columns_are_not_scored(scores):
+def test_columns_of_labels_text_and_a_single_value_are_not_scored(scores):
     for table in scores.values():
-        assert not {"modo_falla", "causa_falla", "prioridad", "constante"} & set(table["columna"])
+        assert not {"modo_falla", "causa_falla", "prioridad", "descripcion", "constante"} & set(table["columna"])
 
 
 def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
     said = column_sentence("modo", scores["modo"], 0.9)
     assert "modo ya está casi por completo en «codigo»" in said
     assert "ya está en el código" in said
-    assert '--columns codigo "codigo"' in add_to_text(scores["modo"], 0.9)
-    assert add_to_text(scores["modo"], 0.999) == ""
+    assert add_to_text(scores["modo"], 0.999, ()) == ""
     nothing = scores["modo"].iloc[:0]
     nothing.attrs["majority"] = 0.5
     assert column_sentence("modo", nothing, None) == "Ninguna columna dice por sí sola modo."
+
+
+@pytest.mark.parametrize("name", ["Código de daño " + "muy " * 20 + "largo", "Componente.1"])
+@pytest.mark.parametrize("fields", [("componente",), ("familia_equipo", "parada")])
+def test_suggested_options_add_the_column_to_the_text_of_the_audit(name, fields, tmp_path):
+    frame = synthetic.generate(300, seed=2)
+    frame[name] = frame["modo_falla"].str[:9]
+    path = tmp_path / "avisos.csv"
+    synthetic.write_csv(frame, path)
+    data = read_audit_rows(settings(str(path), ["modo"], text_fields=fields))
+    said = add_to_text(column_scores(data, seed=1)["modo"], 0.5, fields)
+    options = shlex.split(said.partition("texto: ")[2])
+    border = options.index("--columns")
+    assert (options[0], len(options)) == ("--text-fields", border + 3)
+    added = settings(str(path), ["modo"], {options[-2]: options[-1]}, options[1:border])
+    assert read_audit_rows(added).text == (*data.text, name)
 
 
 def test_prediction_by_value_never_uses_the_fold_of_the_row():

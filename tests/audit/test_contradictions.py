@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from ocensa_nb.audit import contradictions
-from ocensa_nb.audit.contradictions import find_repeats
+from ocensa_nb.audit import repeats
+from ocensa_nb.audit.repeats import find_repeats
 from ocensa_nb.data import synthetic
 
 ROWS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=60)
@@ -38,7 +38,7 @@ def test_repeats_are_those_counted_by_hand(rows):
         mixed,
         contradictory,
     )
-    shares = contradictions.pairs_agreeing(groups, labels)
+    shares = repeats.pairs_agreeing(groups, labels)
     assert shares[np.isin(groups, [g for g, n in Counter(groups).items() if n > 1])].sum() == pytest.approx(
         sum(agreeing)
     )

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from ocensa_nb.audit import expected_f1
-from ocensa_nb.audit.contradictions import find_repeats
 from ocensa_nb.audit.expected_f1 import expect_f1, resampled
+from ocensa_nb.audit.repeats import find_repeats
 
 
 def answers(rows, right, seed=0, classes=4):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ocensa_nb.audit import label_errors
-from ocensa_nb.audit.label_errors import confidently_other, find_label_errors
+from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, confidently_other, find_label_errors
+from ocensa_nb.data import corrections
 
 needs_cleanlab = pytest.mark.skipif(not importlib.util.find_spec("cleanlab"), reason="cleanlab is not installed")
 
@@ -50,3 +51,7 @@ def test_own_method_is_the_confident_joint_of_the_paper(noisy):
 def test_right_labels_with_sure_answers_have_no_suspects():
     labels = np.arange(40) % 4
     assert len(confidently_other(labels, np.eye(4)[labels])) == 0
+
+
+def test_column_for_the_right_class_is_that_of_corrections():
+    assert f"{corrections.RIGHT}…" in REVIEW_COLUMNS

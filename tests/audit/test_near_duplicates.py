@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ocensa_nb.audit import near_duplicates
-from ocensa_nb.audit.near_duplicates import find_near_duplicates
+from ocensa_nb.audit import repeats
+from ocensa_nb.audit.repeats import find_near_duplicates
 
 TEXTS = [
     "fuga de crudo por el sello mecánico de la bomba principal de despacho en la estación",
@@ -27,7 +27,7 @@ def test_similarities_in_blocks_are_those_of_all_pairs(monkeypatch):
     texts = [" ".join(rng.choice(words, 5)) for _ in range(40)]
     train, asked = np.arange(25), np.arange(25, 40)
     whole = find_near_duplicates(texts, train, asked)
-    monkeypatch.setattr(near_duplicates, "BLOCK", 4)
+    monkeypatch.setattr(repeats, "BLOCK", 4)
     parts = find_near_duplicates(texts, train, asked)
     np.testing.assert_allclose(parts.similarity, whole.similarity, atol=1e-6)
     assert parts.repeated.tolist() == whole.repeated.tolist()

@@ -35,3 +35,11 @@ def test_by_label_with_one_label_offers_no_choice(displayed, monkeypatch):
     monkeypatch.setattr(by_label.session, "is_interactive", lambda: True)
     by_label.by_label(["modo"], str.upper, "modo")
     assert displayed == ["MODO"]
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_by_label_without_labels_says_so_and_shows_nothing(displayed, monkeypatch, capsys, interactive):
+    monkeypatch.setattr(by_label.session, "is_interactive", lambda: interactive)
+    by_label.by_label([], {}.__getitem__, None)
+    assert displayed == []
+    assert capsys.readouterr().out == "No hay ninguna etiqueta que mostrar.\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.notebook import headless
 from ocensa_nb.paths import ROOT
@@ -127,6 +128,15 @@ def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_pa
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
     assert any("F1 esperado en prueba" in o.get("text", "") for o in outputs)
     assert (out / "review_causa.xlsx").exists()
+
+
+def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
+    synthetic.write_csv(synthetic.generate(5, seed=1), tmp_path / "avisos.csv")
+    parameters = {"data": str(tmp_path / "avisos.csv"), "heads": "modo"}
+    executed = headless.execute(ROOT / "notebooks/06_label_audit.ipynb", tmp_path, parameters)
+    printed = "".join(o.get("text", "") for c in read(executed).cells for o in c.get("outputs", []))
+    assert "No hay ninguna etiqueta que mostrar." in printed
+    assert "Ninguna etiqueta se puede medir." in printed
 
 
 def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
