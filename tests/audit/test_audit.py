@@ -68,7 +68,7 @@ def test_folds_never_separate_a_repeated_text_nor_mix_with_the_split(csv):
 
 def test_wrong_labels_and_contradictions_come_first_in_the_list_for_review(file, monkeypatch):
     monkeypatch.setattr(label_errors, "has_cleanlab", lambda: False)
-    frame = synthetic.generate(600, seed=4, noise={"modo": 0, "causa": 0, "prioridad": 0})
+    frame = synthetic.generate(1_500, seed=4, noise={"modo": 0, "causa": 0, "prioridad": 0})
     clear = frame["modo_falla"].value_counts().index[:2]
     frame = frame[frame["modo_falla"].isin(clear)].reset_index(drop=True)
     wrong = [1, 5, 9]

@@ -29,7 +29,7 @@ def test_reliability_diagram_draws_both_tables_and_their_errors():
         np.testing.assert_allclose(curves[name].get_xydata(), table[["confidence", "accuracy"]])
     errors = [expected_calibration_error(side["modo"].confidence, side["modo"].correct) for side in (before, after)]
     assert axes.get_title() == f"modo: error {errors[0]:.3f} → {errors[1]:.3f}"
-    assert "400 avisos que no se usaron para calibrar" in figure.get_supxlabel().replace("\n", " ")
+    assert "en 400 avisos." in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_reliability_diagram_has_one_plot_per_label():

@@ -1,12 +1,17 @@
 """The form of a review: buttons, drop-downs and keys record answers; without a user, a table and a workbook."""
 
+import shlex
+
 import pandas as pd
 import pytest
 
+from ocensa_nb.cli.arguments import options_of, parse
+from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.corrections import read_corrections
 from ocensa_nb.notebook import review_form
 from ocensa_nb.review.answers import Answers
 from ocensa_nb.review.review import Review
+from ocensa_nb.runtime.environment import configure
 
 CLASSES = {"modo": ["A", "B", "C", "<b>D</b>"], "prioridad": ["1", "2"]}
 
@@ -109,7 +114,17 @@ def test_without_a_user_a_table_is_shown_and_the_workbook_is_saved(found, run, t
     assert "A (0.50) · B (0.25)" in shown[0].to_html()
 
 
-def test_next_steps_name_the_data_and_the_corrections_of_the_run(run):
-    said = review_form.next_steps(run)
-    assert f"{run.path.name}-correcciones.csv" in said
-    assert run.metadata["data"]["path"] in said
+def test_next_steps_repeat_the_settings_of_the_run_with_its_corrections(run, monkeypatch):
+    monkeypatch.setattr(review_form.session, "is_interactive", lambda: True)
+    steps = review_form.next_steps(run)
+    assert f"{run.path.name}-correcciones.csv" in steps
+    command = next(line for line in steps.splitlines() if line.startswith("python -m ocensa_nb train "))
+    given = parse(options_of(TrainConfig), shlex.split(command)[4:])
+    assert given["data"] == run.metadata["data"]["path"]
+    again = configure("auto", {name: value for name, value in given.items() if name not in ("data", "corrections")})
+    assert again.fingerprint() == run.config.fingerprint()
+
+
+def test_next_steps_without_a_user_name_the_workbook(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(review_form.session, "is_interactive", lambda: False)
+    assert str(tmp_path / "r.xlsx") in review_form.next_steps(run, out=str(tmp_path / "r.xlsx"))

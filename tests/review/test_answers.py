@@ -76,7 +76,7 @@ def test_answers_about_other_notices_stay_in_the_file(answers):
 def test_file_of_the_user_that_is_not_corrections_is_refused_and_kept(tmp_path):
     mine = tmp_path / "mío.csv"
     mine.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="no es un archivo de correcciones"):
+    with pytest.raises(UserError, match="tiene otras columnas"):
         Answers(DOUBTFUL, CLASSES, mine)
     assert mine.read_text() == "a,b\n1,2\n"
 
@@ -104,7 +104,7 @@ def test_file_with_other_columns_is_refused_and_unchanged(tmp_path, columns):
     path = tmp_path / "c.csv"
     pd.DataFrame([["Fuga"] * len(columns)], columns=columns).to_csv(path, index=False)
     before = path.read_bytes()
-    with pytest.raises(UserError, match="ya existe y tiene otras columnas.*no se ha cambiado"):
+    with pytest.raises(UserError, match=r"ya existe y tiene otras columnas.*no se ha cambiado"):
         Answers(DOUBTFUL, CLASSES, path)
     assert path.read_bytes() == before
 
