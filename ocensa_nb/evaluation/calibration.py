@@ -246,7 +246,8 @@ def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.
     """
     share = np.asarray(right, np.float64) / rows
     spread = np.sqrt(share * (1 - share) / rows + (z / (2 * np.asarray(rows, np.float64))) ** 2)
-    return np.clip((share + z**2 / (2 * rows) + z * spread) / (1 + z**2 / rows), 0.0, 1.0)
+    bound = np.clip((share + z**2 / (2 * rows) + z * spread) / (1 + z**2 / rows), 0.0, 1.0)
+    return np.minimum(bound, share) if z < 0 else np.maximum(bound, share)  # rounding must not exclude the share
 
 
 def _equal_mass_bins(confidence: np.ndarray, bins: int) -> np.ndarray:

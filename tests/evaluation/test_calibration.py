@@ -198,3 +198,10 @@ def test_wilson_equals_scipys_interval(rows, data):
     interval = binomtest(right, rows).proportion_ci(0.95, method="wilson")
     assert calibration.wilson(right, rows, -calibration.TWO_SIDED) == pytest.approx(interval.low, abs=1e-9)
     assert calibration.wilson(right, rows, calibration.TWO_SIDED) == pytest.approx(interval.high, abs=1e-9)
+
+
+def test_wilson_interval_contains_the_share_whatever_the_rounding():
+    rows = np.repeat(np.arange(1, 200), 3)
+    right = rows * np.tile([0, 0.5, 1], 199) // 1
+    assert (calibration.wilson(right, rows, -calibration.TWO_SIDED) <= right / rows).all()
+    assert (calibration.wilson(right, rows, calibration.TWO_SIDED) >= right / rows).all()
