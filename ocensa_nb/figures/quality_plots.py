@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibration_error, reliability
-from ocensa_nb.evaluation.verdict import USEFUL_ABOVE, Answers
+from ocensa_nb.evaluation.verdict import USEFUL, USEFUL_ABOVE, Answers
 from ocensa_nb.figures.style import COLOURS, GREY, INK, line_styles, new_figure, read_as, styled
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def accuracy_by_coverage(test: Mapping[str, Answers], verdicts: Mapping[str, Map
         shown = curve[curve["rows"] >= min(FEWEST_DRAWN, len(test[head].labels))]
         axes.plot(100 * shown["coverage"], 100 * shown["accuracy"], label=head, linewidth=2, **line)
         verdict = verdicts[head]
+        if verdict["status"] == USEFUL:
+            marked.append(f"{head}: todos los avisos, con {100 * test[head].correct.mean():.0f} % de acierto")
         above = test[head].confidence >= (verdict["threshold"] or 0)
         if verdict["status"] == USEFUL_ABOVE and above.any():
             place = 100 * above.mean(), 100 * test[head].correct[above].mean()
@@ -107,7 +109,7 @@ def accuracy_by_coverage(test: Mapping[str, Answers], verdicts: Mapping[str, Map
     )
     axes.legend()
     reading = "; ".join(marked) if marked else f"Con ninguna etiqueta se comprueba un {target:.0f} % de acierto"
-    read_as(figure, f"{reading}. La confianza mínima se eligió en validación.")
+    read_as(figure, f"{reading}. La confianza mínima, si la hay, se eligió en validación.")
     return figure
 
 

@@ -84,7 +84,8 @@ def next_steps(run: Run, corrections: str = "", out: str = "") -> str:
     """
     path = corrections or str(corrections_path(run))
     if not session.is_interactive():
-        path = str(out or workbook_path(run))
+        saved = run.path.parent.glob(f"{run.path.name}-revision-*.xlsx")
+        path = str(out or max(saved, key=lambda file: file.stat().st_mtime, default=workbook_path(run)))
     changed = _changed_settings(run)
     more = json.dumps({"corrections": path, **changed}, ensure_ascii=False)
     data = ["--data", run.metadata["data"]["path"]] if run.config.data else []

@@ -66,6 +66,13 @@ def test_accuracy_by_coverage_without_threshold_or_with_few_rows_says_so():
     assert len(figure.axes[0].lines[0].get_xdata()) == 1
 
 
+def test_accuracy_by_coverage_of_a_useful_label_says_that_all_rows_are():
+    right = Answers(np.full(400, 0.95), np.zeros(400, int), np.zeros(400, int))
+    figure, verdicts = coverage(modo=(right, right))
+    assert verdicts["modo"]["status"] == "useful"
+    assert figure.get_supxlabel().startswith("modo: todos los avisos, con 100 % de acierto.")
+
+
 def scores(*rows):
     return pd.DataFrame(rows, columns=["label", "model", "mean", "sd"])
 

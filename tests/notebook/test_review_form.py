@@ -128,3 +128,7 @@ def test_next_steps_repeat_the_settings_of_the_run_with_its_corrections(run, mon
 def test_next_steps_without_a_user_name_the_workbook(run, monkeypatch, tmp_path):
     monkeypatch.setattr(review_form.session, "is_interactive", lambda: False)
     assert str(tmp_path / "r.xlsx") in review_form.next_steps(run, out=str(tmp_path / "r.xlsx"))
+    own = review_form.workbook_path(run)
+    own.touch()  # what the form has just saved
+    assert str(own) in review_form.next_steps(run)
+    own.unlink()

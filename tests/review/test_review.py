@@ -96,7 +96,7 @@ def test_review_of_known_notices_or_without_text_raises_user_error(run, csv, tmp
     (tmp_path / "a.csv").write_text("id_aviso,descripcion\n1,\n2,nan\n")
     with pytest.raises(UserError, match="está vacía en todas las filas"):
         review(run, tmp_path / "a.csv", 10)
-    for rows in (0, 3_000):
+    for rows in (0, 3_000, 50.5, "200", None, True):
         with pytest.raises(UserError, match=f"rows = {rows}"):
             review(run, csv, rows)
 
