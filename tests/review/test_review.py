@@ -97,7 +97,7 @@ def test_review_of_known_notices_or_without_text_raises_user_error(run, csv, tmp
     with pytest.raises(UserError, match="está vacía en todas las filas"):
         review(run, tmp_path / "a.csv", 10)
     for rows in (0, 3_000, 50.5, "200", None, True):
-        with pytest.raises(UserError, match=f"rows = {rows}"):
+        with pytest.raises(UserError, match=f"rows = {rows!r}"):
             review(run, csv, rows)
 
 
