@@ -15,6 +15,7 @@ INTERVAL = (2.5, 97.5)  # percentiles
 CHUNK = 4_000_000  # counts in memory at once
 PAIRS = (("encoder", "floor"), ("blend", "encoder"), ("blend", "floor"))
 MODEL_TITLES = {"encoder": "el codificador", "floor": "el modelo simple", "blend": "la mezcla"}
+MODEL_NAMES = {"encoder": "codificador", "floor": "modelo simple", "blend": "mezcla"}  # in tables and figures
 METRICS = ("f1", "f1_macro")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibration_error, reliability
+from ocensa_nb.evaluation.comparison import MODEL_NAMES
 from ocensa_nb.evaluation.verdict import USEFUL, USEFUL_ABOVE, Answers
 from ocensa_nb.figures.style import COLOURS, GREY, INK, line_styles, new_figure, read_as, styled
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-MODEL_NAMES = {"encoder": "codificador", "floor": "modelo simple", "blend": "mezcla"}
 MODEL_COLOURS = {"encoder": COLOURS[0], "floor": COLOURS[4], "blend": COLOURS[2]}
 FEWEST_DRAWN = 20  # rows from which on a curve of accuracy is drawn: with fewer it jumps
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ocensa_nb import errors
 from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.comparison import MODEL_NAMES
 from ocensa_nb.files.atomic import atomic_write, write_text
 from ocensa_nb.files.temporary import is_running, owner, remove
 from ocensa_nb.paths import ROOT, plain_path
@@ -158,14 +159,15 @@ def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     metrics
         The content of metrics.json; that of an earlier version has no models, and the table no rows.
     """
-    titles = {"floor": "modelo simple", "encoder": "codificador", "blend": "mezcla"}
     used = metrics.get("sources", {})
     columns = {
-        f"{what} {title}": [metrics[model]["test"][f"{head}_{name}"] for head in used]
+        f"{what} {MODEL_NAMES[model]}": [metrics[model]["test"][f"{head}_{name}"] for head in used]
         for name, what in (("f1", "F1"), ("f1_macro", "F1 macro"))
-        for model, title in titles.items()
+        for model in ("floor", "encoder", "blend")
     }
-    return pd.DataFrame({**columns, "predice": [titles[model] for model in used.values()]}, index=list(used)).round(3)
+    return pd.DataFrame(
+        {**columns, "predice": [MODEL_NAMES[model] for model in used.values()]}, index=list(used)
+    ).round(3)
 
 
 def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, float]]:

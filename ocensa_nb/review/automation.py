@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.evaluation import calibration
+from ocensa_nb.evaluation.calibration import TWO_SIDED
+
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the confidence
 ALL = "todas a la vez"  # a row that is automated as a whole
-Z = 1.96  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,7 @@ def wilson(wrong: int, count: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share; NaN if `count` is 0."""
     if not count:
         return np.nan, np.nan
-    share, spread = wrong / count, Z**2 / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    return float(calibration.wilson(wrong, count, -TWO_SIDED)), float(calibration.wilson(wrong, count, TWO_SIDED))
 
 
 def _tested(head: str, least: float, tested: Scored) -> tuple[int, int]:

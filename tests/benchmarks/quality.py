@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.quality --data avisos.csv --splits 5 --picture quality.png
 
-Each split is a training of its own, with its own seed, in a temporary folder; features of frozen layers are not read
+Each split is one training with another seed, in a temporary folder; features of frozen layers are not read
 from disk. The table has mean and standard deviation over the splits: weighted and macro F1, all classes counted, the
 calibration error of the confidence, and the seconds of the whole training and of the simple model within it.
 """
