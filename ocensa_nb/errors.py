@@ -40,6 +40,10 @@ class DivergedError(StoppedError):
     """The loss or the gradients are not finite; the weights are those of the last finite step."""
 
 
+class SharedError(UserError):
+    """The error of another process that works with this one; only the first process shows it."""
+
+
 def clipped(name: object) -> str:
     """Return a name for a message, shortened if it is longer than `LONGEST_NAME`."""
     text = str(name)

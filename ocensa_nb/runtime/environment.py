@@ -67,13 +67,18 @@ def _quota(limit: Path) -> int:
         return sys.maxsize
 
 
+def physical_cores() -> int:
+    """Return the number of physical cores available to this process; two threads share a core's arithmetic units."""
+    import psutil
+
+    return min(cores(), psutil.cpu_count(logical=False) or sys.maxsize)
+
+
 def threads() -> int:
     """Return the number of threads for torch: one per available physical core, at most `torch.get_num_threads()`."""
-    import psutil
     import torch
 
-    physical = psutil.cpu_count(logical=False) or sys.maxsize  # two threads share one core's arithmetic units
-    return min(cores(), physical, torch.get_num_threads())
+    return min(physical_cores(), torch.get_num_threads())
 
 
 def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
@@ -147,6 +152,13 @@ def device() -> "torch.device":
 
     usable = torch.cuda.is_available() and has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
     return torch.device("cuda" if usable else "cpu")
+
+
+def processes() -> int:
+    """Return how many processes train together on this machine: one per GPU that this torch build has kernels for."""
+    import torch
+
+    return torch.cuda.device_count() if device().type == "cuda" else 1
 
 
 def recommend(machine: Hardware) -> tuple[str, str]:

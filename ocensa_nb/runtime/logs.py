@@ -28,7 +28,7 @@ def configure(rank: int = 0, line_seconds: float = LINE_SECONDS) -> None:
     Parameters
     ----------
     rank
-        Number of this process among those that train together; all but the first write only errors.
+        Number of this process among those that work together; all but the first write only errors, and no progress.
     line_seconds
         Seconds between two progress lines.
     """
@@ -39,6 +39,7 @@ def configure(rank: int = 0, line_seconds: float = LINE_SECONDS) -> None:
     package.propagate = False  # a root handler, such as Colab's, would repeat every message
     _LineProgress.seconds = line_seconds
     package.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    _LineProgress.hidden = rank > 0
 
 
 @contextlib.contextmanager
@@ -82,6 +83,8 @@ def progress(
     """
     in_notebook = tqdm.display is not terminal_tqdm.display  # tqdm.auto has chosen widgets
     options: dict[str, Any] = {"desc": title, "unit": unit, "total": total, "initial": initial}
+    if _LineProgress.hidden:
+        return tqdm(items, **options, disable=True)
     if in_notebook or (sys.stderr is not None and sys.stderr.isatty()):
         return tqdm(items, **options, delay=delay, leave=leave, dynamic_ncols=True)
     return _LineProgress(items, **options)
@@ -91,6 +94,7 @@ class _LineProgress(terminal_tqdm):
     """A progress bar that logs one line every `seconds`."""
 
     seconds = LINE_SECONDS
+    hidden = False
 
     def __init__(self, items: Iterable[Any] | None, **options: Any) -> None:
         super().__init__(

@@ -1,0 +1,248 @@
+"""Several processes that train or predict together (data parallelism): join them, and the collectives they need.
+
+    torchrun --nproc_per_node=2 -m ocensa_nb train --data avisos.csv --out runs/two
+
+Every process holds the whole model and takes its share of each effective batch; gradients and normalisers are summed.
+Between the GPUs of a machine and of several machines the transport is NCCL, between processors it is gloo. Plain values
+travel as JSON and tensors as bytes, so nothing that arrives is unpickled.
+
+Why not `torch.nn.parallel.DistributedDataParallel`: it reduces during the backward pass of the last micro-batch. A
+process that runs out of memory there could not repeat its step with smaller micro-batches, because the others would
+wait for another collective. Here a step has two collectives, before and after all of its micro-batches.
+"""
+
+import contextlib
+import datetime
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ocensa_nb.errors import SharedError, UserError
+from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.device import out_of_memory
+
+# A process waits while the first one fits the simple model, scores or saves. The end of a process is noticed at once
+# all the same: its connections close, and torchrun ends the others.
+TIMEOUT = datetime.timedelta(hours=2)
+SMALL = 2**16  # elements: smaller tensors are sent together
+LOST = (
+    "Otro de los procesos que trabajan juntos terminó de forma inesperada; suele ser falta de memoria. Para continuar "
+    "un entrenamiento desde su último checkpoint, ejecute lo mismo otra vez, con este número de procesos o con otro."
+)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that work together; of one process alone, every collective returns what it was given.
+
+    Attributes
+    ----------
+    rank
+        Number of this process, from 0; the first one, 0, writes files and messages.
+    size
+        Number of processes.
+    local_size
+        Number of those on this machine, which share its memory.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files and the messages."""
+        return self.rank == 0
+
+    def describe(self) -> str:
+        """Return the number of processes as part of a Spanish sentence; empty if there is only one."""
+        return f", {self.size} procesos" if self.size > 1 else ""
+
+    def share(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of this process: every `size`-th one, so that rows sorted by length are shared evenly."""
+        return rows[self.rank :: self.size]
+
+    def sum(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace tensors of one dtype and device by their sums over the processes; the bits are the same in all."""
+        if self.size == 1:
+            return
+        tensors = [t for t in tensors if t.numel()]
+        small = [t for t in tensors if t.numel() < SMALL or not t.is_contiguous()]
+        large = [t for t in tensors if t.numel() >= SMALL and t.is_contiguous()]
+        together = [torch.cat([t.reshape(-1) for t in small])] if small else []
+        with _lost_process_as_error():
+            for work in [dist.all_reduce(t, async_op=True) for t in (*together, *large)]:
+                work.wait()
+        for flat in together:
+            for tensor, part in zip(small, flat.split([t.numel() for t in small]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def total(self, values: Mapping[str, torch.Tensor | float]) -> dict[str, torch.Tensor | float]:
+        """Return the sum over the processes of each value, which stays a number or a scalar tensor."""
+        if self.size == 1:
+            return dict(values)
+        numbers = {name: value for name, value in values.items() if not isinstance(value, torch.Tensor)}
+        scalars = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        counted = torch.tensor(list(numbers.values()), dtype=torch.float64)
+        summed = torch.stack(list(scalars.values())) if scalars else torch.zeros(0)
+        self.sum([counted])  # apart: to read a number back from a GPU would wait for it
+        self.sum([summed])
+        found = dict(zip(numbers, counted.tolist(), strict=True)) | dict(zip(scalars, summed.unbind(), strict=True))
+        return {name: found[name] for name in values}
+
+    def largest(self, *numbers: int) -> list[int]:
+        """Return the largest of each number over the processes."""
+        if self.size == 1:
+            return list(numbers)
+        return torch.stack(self.gather(torch.tensor(numbers))).amax(0).tolist()
+
+    def all(self, condition: bool) -> bool:
+        """Return whether a condition holds in every process."""
+        return not self.largest(not condition)[0]
+
+    def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Return the tensors of all processes, by rank; they are on the CPU and have the same shape and dtype."""
+        if self.size == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        with _lost_process_as_error():
+            dist.all_gather(found, tensor)
+        return found
+
+    def gather_values(self, value: T) -> list[T]:
+        """Return the JSON values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        text = json.dumps(value).encode()
+        sizes = [int(size) for size in self.gather(torch.tensor(len(text)))]
+        padded = torch.frombuffer(bytearray(text.ljust(max(sizes))), dtype=torch.uint8)
+        parts = self.gather(padded)
+        return [json.loads(part[:size].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)]
+
+    def on_first(self, work: Callable[[], T]) -> T:
+        """Call a function in the first process only; return its JSON value, or raise its `UserError`, in all."""
+        if self.size == 1:
+            return work()
+        value, error = None, None
+        if self.is_first:
+            try:
+                value = work()
+            except UserError as raised:
+                error = raised
+        value, message = self.gather_values([value, str(error) if error else ""])[0]
+        self._raise(error, message)
+        return value
+
+    @contextlib.contextmanager
+    def agreed(self) -> Iterator[None]:
+        """Raise in every process the `UserError` that any of them raised in the block, which has no collectives."""
+        error = None
+        try:
+            yield
+        except UserError as raised:
+            error = raised
+        if self.size > 1:
+            messages = self.gather_values(str(error) if error else "")
+            self._raise(error if self.is_first or not messages[0] else None, next(filter(None, messages), ""))
+        elif error:
+            raise error
+
+    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """Return the tensors of the first process, on the CPU, by name; the others pass None."""
+        if self.size == 1:
+            return dict(tensors or {})
+        kinds = self.on_first(lambda: {name: [str(t.dtype), list(t.shape)] for name, t in (tensors or {}).items()})
+        found = {}
+        for name, (dtype, shape) in kinds.items():
+            kind = getattr(torch, dtype.removeprefix("torch."))
+            found[name] = tensors[name].contiguous() if self.is_first else torch.empty(shape, dtype=kind)
+            if found[name].numel():
+                with _lost_process_as_error():
+                    dist.broadcast(found[name].view(-1).view(torch.uint8), 0)  # bytes: gloo lacks some dtypes
+        return found
+
+    def wait(self) -> None:
+        """Wait until every process has reached this call."""
+        self.largest(0)
+
+    def _raise(self, error: UserError | None, message: str) -> None:
+        """Raise the error of this process, or that of another one, which only the first prints."""
+        if error:
+            raise error
+        if message:
+            raise UserError(message) if self.is_first else SharedError(message)
+
+
+ALONE = World()
+
+
+def world() -> World:
+    """Return the processes that this one has joined, or itself alone."""
+    return _joined or ALONE
+
+
+@contextlib.contextmanager
+def join(environ: Mapping[str, str]) -> Iterator[World]:
+    """Join the processes that torchrun has started, inside the block.
+
+    Parameters
+    ----------
+    environ
+        The environment variables of this process; those of torchrun say how many processes there are, and where.
+
+    Yields
+    ------
+    World
+        This process alone if torchrun did not start it, or started no other.
+
+    Raises
+    ------
+    UserError
+        If there are more processes than usable GPUs on this machine, or the processes do not find each other.
+    """
+    global _joined
+    size, local_size = (int(environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if size == 1:
+        yield ALONE
+        return
+    local_rank = int(environ.get("LOCAL_RANK", 0))
+    if environment.device().type == "cuda":
+        if local_size > torch.cuda.device_count():
+            raise UserError(
+                f"Hay {local_size} procesos y {torch.cuda.device_count()} GPU en esta máquina. Use un proceso por GPU: "
+                f"--nproc_per_node={torch.cuda.device_count()}."
+            )
+        torch.cuda.set_device(local_rank)
+    if environ.get("OMP_NUM_THREADS", "1") == "1":  # the value that torchrun sets if the user set none
+        torch.set_num_threads(max(1, environment.physical_cores() // local_size))
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"Los {size} procesos no se encuentran entre sí: {error}") from error
+    _joined = World(dist.get_rank(), size, local_size)
+    try:
+        yield _joined
+        _joined.wait()  # the first process may still be writing
+    finally:
+        _joined = None
+        dist.destroy_process_group()  # or its threads end the interpreter with an abort
+
+
+_joined: World | None = None
+
+
+@contextlib.contextmanager
+def _lost_process_as_error() -> Iterator[None]:
+    """Raise `UserError` if a collective fails, which happens when another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise UserError(LOST) from error

@@ -1,0 +1,44 @@
+"""Run a function in several processes that work together, as torchrun starts them."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+
+from ocensa_nb.runtime import distributed
+
+
+def run_ranks(function, *arguments, size=2):
+    """Return what `function(world, *arguments)` returns in each process, by rank; fail if any of them raises.
+
+    `function` belongs to a module: each process imports it.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    common = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    workers = [
+        context.Process(target=_work, args=(results, common | {"RANK": rank, "LOCAL_RANK": rank}, function, arguments))
+        for rank in range(size)
+    ]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get(timeout=240) for _ in workers)
+    for worker in workers:
+        worker.join(60)
+    errors = [text for text, _ in found.values() if text]
+    assert not errors, "\n".join(errors)
+    return [found[rank][1] for rank in range(size)]
+
+
+def _work(results, environ, function, arguments):
+    os.environ.update({name: str(value) for name, value in environ.items()})
+    error, value = "", None
+    try:
+        with distributed.join(os.environ) as world:
+            value = function(world, *arguments)
+    except BaseException:
+        error = traceback.format_exc()
+    results.put((environ["RANK"], (error, value)))
