@@ -1,6 +1,5 @@
 """Datasets and samplers: one item of the loader holds the micro-batches of one optimizer step."""
 
-import itertools
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.encoders.token_table import TokenTable, epoch_batches
 from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.signals import SIGNALS
 
 # inputs: ids, int64 (rows, length), or hidden states (rows, length, width); attention_mask: int64 (rows, length);
@@ -21,15 +21,25 @@ MicroBatch = dict[str, Any]
 
 
 class StepDataset(Dataset):
-    """Map the rows of an optimizer step to its micro-batches; texts are already tokenized, so it only pads."""
+    """Map the rows of an optimizer step to its micro-batches; texts are already tokenized, so it only pads.
+
+    Of several processes, each gets the micro-batches of its share of the rows: none if there are fewer rows than
+    processes.
+    """
 
     def __init__(
-        self, table: TokenTable | FeatureTable, labels: dict[str, np.ndarray], batch_size: int, padding: str
+        self,
+        table: TokenTable | FeatureTable,
+        labels: dict[str, np.ndarray],
+        batch_size: int,
+        padding: str,
+        world: World = ALONE,
     ) -> None:
         self.table, self.labels = table, labels
-        self.batch_size, self.padding = batch_size, padding
+        self.batch_size, self.padding, self.world = batch_size, padding, world
 
     def __getitem__(self, rows: np.ndarray) -> list[MicroBatch]:
+        rows = self.world.share(rows)
         return [self._micro_batch(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
 
     def _micro_batch(self, rows: np.ndarray) -> MicroBatch:
@@ -46,29 +56,42 @@ class EpochSampler(Sampler):
         self.effective_batch_size, self.seed = effective_batch_size, seed
         self.epoch, self.done = 1, 0
 
+        self._batches: tuple[int, list[np.ndarray]] = (0, [])  # of the epoch used last
+
     def __iter__(self) -> Iterator[np.ndarray]:
-        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, self.epoch)
-        for batch in itertools.islice(batches, self.done, None):
+        for batch in self._batches_of(self.epoch)[self.done :]:
             yield self.rows[batch]
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
         """Return the rows of a step of an epoch; both are counted from 1."""
-        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch)
-        return self.rows[next(itertools.islice(batches, step - 1, None))]
+        return self.rows[self._batches_of(epoch)[step - 1]]
+
+    def _batches_of(self, epoch: int) -> list[np.ndarray]:
+        if self._batches[0] != epoch:
+            batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch)
+            self._batches = (epoch, list(batches))
+        return self._batches[1]
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.effective_batch_size)
 
 
 def step_loader(
-    table: TokenTable | FeatureTable, notices: Notices, config: TrainConfig, device: torch.device
+    table: TokenTable | FeatureTable,
+    notices: Notices,
+    config: TrainConfig,
+    device: torch.device,
+    world: World = ALONE,
 ) -> tuple[DataLoader, EpochSampler]:
-    """Return a loader with one item per optimizer step, and the sampler that chooses the rows."""
+    """Return a loader with one item per optimizer step, and the sampler that chooses the rows.
+
+    The sampler is the same in every process; the loader has this process's share of each step.
+    """
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
     on_gpu = isinstance(table, FeatureTable) and table.hidden.is_cuda
     workers = 0 if on_gpu else config.num_workers  # a worker process cannot read the GPU's memory
     loader = DataLoader(
-        StepDataset(table, notices.labels, config.batch_size, config.padding),
+        StepDataset(table, notices.labels, config.batch_size, config.padding, world),
         sampler=sampler,
         batch_size=None,  # an item is a batch already
         num_workers=workers,

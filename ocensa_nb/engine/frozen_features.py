@@ -1,11 +1,15 @@
 """Cache the output of the frozen layers: computed once per text, stored without padding, read in every epoch.
 
+Several processes compute a share of the texts each, into one file if they share a disk, and all read all of it.
+
 Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same values. In bf16 and
 fp16 the cache has that precision too, which rounds the residual stream into the first trained layer.
 """
 
+import contextlib
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from ocensa_nb.encoders.token_table import TokenTable, padded_index, sorted_batc
 from ocensa_nb.engine.oom_retry import Pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.runtime.device import out_of_memory, to_device
+from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import autocast, full_fp32
 from ocensa_nb.storage import array_cache
@@ -48,12 +53,18 @@ class FeatureTable:
         The entry of each row.
     lengths : ndarray of shape (rows,), int64
         The number of tokens of each row's text.
+    key
+        Identifies the features; runs with the same key share them. Empty if they are in memory only.
+    reused
+        Whether an earlier run computed them.
     """
 
     hidden: torch.Tensor
     offsets: np.ndarray
     entry: np.ndarray
     lengths: np.ndarray
+    key: str = ""
+    reused: bool = False
 
     def __len__(self) -> int:
         return len(self.entry)
@@ -72,7 +83,12 @@ class FeatureTable:
 
 
 def build(
-    model: MultiHeadClassifier, tokens: TokenTable, k: int, precision: str, folder: Path | None = None
+    model: MultiHeadClassifier,
+    tokens: TokenTable,
+    k: int,
+    precision: str,
+    folder: Path | None = None,
+    world: World = ALONE,
 ) -> FeatureTable | TokenTable:
     """Compute the first k layers of every distinct text, and let the model start after them.
 
@@ -88,6 +104,8 @@ def build(
         A resolved precision, not `auto`.
     folder
         Folder of the cache, shared between runs; None for memory only.
+    world
+        The processes that compute them together.
 
     Returns
     -------
@@ -102,27 +120,26 @@ def build(
     dtype, stored = DTYPES.get(precision, FP32)
     shape = (int(offsets[-1]), model.encoder.config.hidden_size)
     size = shape[0] * shape[1] * dtype.itemsize
-    if not _try_features_from(model, tokens, k):
+    if not world.all(_try_features_from(model, tokens, k)):
         logger.warning("Este codificador no permite separar sus capas congeladas: se calculan en cada paso.")
         return tokens
 
-    array = None
+    def fill(array: np.ndarray) -> None:
+        compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype), world)
+
+    array, key, reused = None, "", False
     if folder:
         key = _key(model, texts, k, precision, device)
         array = array_cache.read(folder, key, shape, stored)
-        if array is not None:
+        reused = world.all(array is not None)
+        if reused:
             logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.")
-        elif array_cache.make_room(folder, size):
+        elif world.all(array_cache.make_room(folder, size)):
             logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.")
-            try:
-                with array_cache.write(folder, key, shape, stored) as array:
-                    compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
-                    del array  # Windows renames no file that is mapped
-                array = array_cache.read(folder, key, shape, stored)
-            except OSError:
-                array = None
-    if array is None:
-        if size > MEMORY_SHARE * psutil.virtual_memory().available:
+            array = _compute_on_disk(folder, key, shape, stored, fill, world)
+    if not world.all(array is not None):
+        key = ""
+        if not world.all(size * world.local_size <= MEMORY_SHARE * psutil.virtual_memory().available):
             logger.warning(
                 f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben en memoria"
                 f"{' ni en disco' if folder else ''}: se calculan en cada paso."
@@ -130,15 +147,54 @@ def build(
             return tokens
         reason = ": no hay espacio en disco para guardarlas" if folder else ""
         logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.")
-        array = np.empty(shape, stored)
-        compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype))
-    return FeatureTable(_place(torch.from_numpy(array).view(dtype), device), offsets, entry, tokens.lengths)
+        array = np.zeros(shape, stored)
+        fill(array)
+        if world.size > 1:
+            world.sum([torch.from_numpy(array.view(np.int32))])  # the bits of each text come from one process only
+    hidden = _place(torch.from_numpy(array).view(dtype), device, world)
+    return FeatureTable(hidden, offsets, entry, tokens.lengths, key, reused)
+
+
+def _compute_on_disk(
+    folder: Path,
+    key: str,
+    shape: tuple[int, int],
+    dtype: type[np.generic],
+    fill: Callable[[np.ndarray], None],
+    world: World,
+) -> np.ndarray | None:
+    """Fill a new file of the cache and return it; None if it cannot be written, or not all processes see the disk."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        array, path, filled = None, "", False
+        if world.is_first:
+            with contextlib.suppress(OSError):
+                array = stack.enter_context(array_cache.write(folder, key, shape, dtype))
+                path = str(array.filename)
+        path = world.gather_values(path)[0]
+        if not world.is_first:
+            array = array_cache.open_shared(path, shape, dtype)
+        if world.all(array is not None):
+            with contextlib.suppress(OSError):
+                fill(array)
+                array.flush()
+                filled = True
+        del array  # Windows renames no file that is mapped
+        if not world.all(filled):
+            raise OSError("not written by all processes")  # removes the file
+    world.wait()  # for the first process, which gives the file its name
+    return array_cache.read(folder, key, shape, dtype)
 
 
 def compute(
-    model: MultiHeadClassifier, texts: TokenTable, offsets: np.ndarray, k: int, precision: str, hidden: torch.Tensor
+    model: MultiHeadClassifier,
+    texts: TokenTable,
+    offsets: np.ndarray,
+    k: int,
+    precision: str,
+    hidden: torch.Tensor,
+    world: World = ALONE,
 ) -> None:
-    """Fill `hidden`, (tokens, width), with the output of the first k layers for every text."""
+    """Fill `hidden`, (tokens, width), with the output of the first k layers for every text of this process's share."""
     device = next(model.parameters()).device
     frozen_forward = model.frozen_forward(k)
 
@@ -154,14 +210,14 @@ def compute(
     model.eval()
     try:
         with torch.inference_mode(), autocast(precision, device):
-            batches = list(sorted_batches(texts.lengths, BUILD_BATCH))
+            batches = list(sorted_batches(texts.lengths, BUILD_BATCH))[world.rank :: world.size]
             for rows in progress(batches, "Capas congeladas, una sola vez", "batch"):
                 fill_in_pieces(rows)
     finally:
         model.train(training)
 
 
-def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _place(hidden: torch.Tensor, device: torch.device, world: World) -> torch.Tensor:
     """Return the states in the fastest storage with room for them: GPU, memory, or the mapped file."""
     size = hidden.nbytes
     if device.type == "cuda" and size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -170,7 +226,7 @@ def _place(hidden: torch.Tensor, device: torch.device) -> torch.Tensor:
         except RuntimeError as error:  # the free memory may be in pieces
             if not out_of_memory(error):
                 raise
-    if size < MEMORY_SHARE * psutil.virtual_memory().available:
+    if size * world.local_size < MEMORY_SHARE * psutil.virtual_memory().available:
         return hidden.clone()
     return hidden
 

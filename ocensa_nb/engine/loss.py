@@ -10,8 +10,9 @@ class Objective:
     """Weighted sum over heads of the mean cross-entropy of an effective batch.
 
     For one head PyTorch's weighted mean is sum_i(w[y_i] * loss_i) / sum_i(w[y_i]). The denominator belongs to the
-    effective batch, so it is summed over all its micro-batches first, and each micro-batch adds its numerator over
-    it. The usual average per micro-batch gives a row a weight that depends on the other rows of its micro-batch.
+    effective batch, so it is summed over all its micro-batches first, in all processes, and each micro-batch adds
+    its numerator over it. The usual average per micro-batch gives a row a weight that depends on the other rows of its
+    micro-batch.
 
     Parameters
     ----------
@@ -34,10 +35,13 @@ class Objective:
         self.label_smoothing = label_smoothing
 
     def normalisers(self, labels: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor | float]:
-        """Return, per head, the sum of class weights over the labels of all micro-batches of a step."""
+        """Return, per head, the sum of class weights over the labels of micro-batches; there may be none.
+
+        The normalisers of a step are those of all its micro-batches, summed over the processes.
+        """
         batches = list(labels)
         return {
-            head: weights[torch.cat([batch[head] for batch in batches])].sum()
+            head: sum((weights[batch[head]].sum() for batch in batches), start=weights.new_zeros(()))
             if (weights := self.class_weights.get(head)) is not None
             else float(sum(len(batch[head]) for batch in batches))
             for head in self.head_weights

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.runtime.compilation import compiled
 from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.precision import autocast
 from ocensa_nb.storage.checkpoint import IncompatibleStateError
 
@@ -69,6 +71,8 @@ class Engine:
         A context for the forward pass, which may replace the attention function.
     micro_batches
         Splits the micro-batches further if the memory is insufficient.
+    world
+        The processes that share each effective batch.
     """
 
     model: MultiHeadClassifier
@@ -82,9 +86,13 @@ class Engine:
     forward: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
     attention: AbstractContextManager = field(default_factory=nullcontext)
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
+    world: World = ALONE
 
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one optimizer step over an effective batch.
+
+        Several processes make it together: normalisers and gradients are summed once each, whatever the number of
+        micro-batches, so the weights stay the same in all of them.
 
         It does not wait for the device, unless the encoder accepts no prepared attention mask (transformers 4, and the
         families for which `layer_slice.takes_ready_mask` is False).
@@ -92,12 +100,12 @@ class Engine:
         Parameters
         ----------
         micro_batches
-            All micro-batches of the step.
+            All micro-batches of the step that belong to this process; there may be none.
 
         Returns
         -------
         losses : Tensor of shape (heads,), float32
-            The weighted loss of each head.
+            The weighted loss of each head, over the whole effective batch.
         norm : Tensor, scalar
             The gradient norm before clipping. If it is not finite, the step was skipped: weights and moments are
             unchanged.
@@ -108,9 +116,11 @@ class Engine:
             If the memory is insufficient even for one row at a time.
         """
         micro_batches = to_device(micro_batches, self.device)
-        losses = self.micro_batches.run(self.accumulate, micro_batches, self.model)
-        self.scaler.unscale_(self.optimizer)
+        normalisers = self.world.total(self.objective.normalisers(micro["labels"] for micro in micro_batches))
+        losses = self.micro_batches.run(partial(self._accumulate, normalisers), micro_batches, self.model)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._sum_gradients(trained, losses)
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
         with explained("los dos momentos de AdamW, que se reservan en el primer paso"):
             if self.scaler.is_enabled():
@@ -126,7 +136,11 @@ class Engine:
 
         The gradients do not depend on how the batch is split into micro-batches.
         """
-        normalisers = self.objective.normalisers(micro["labels"] for micro in micro_batches)
+        return self._accumulate(self.objective.normalisers(micro["labels"] for micro in micro_batches), micro_batches)
+
+    def _accumulate(
+        self, normalisers: dict[str, torch.Tensor | float], micro_batches: list[MicroBatch]
+    ) -> torch.Tensor:
         total = torch.zeros(len(self.objective.head_weights), device=self.device)
         for micro in micro_batches:
             with autocast(self.precision, self.device), self.attention:
@@ -135,6 +149,15 @@ class Engine:
             self.scaler.scale(losses.sum()).backward()
             total += losses.detach()
         return total
+
+    def _sum_gradients(self, trained: list[nn.Parameter], losses: torch.Tensor) -> None:
+        """Sum the gradients and the losses over the processes; one without rows adds zeros."""
+        if self.world.size > 1:
+            self.scaler.scale(losses)  # its scale is created on first use, and there may have been no micro-batch
+            for parameter in trained:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.world.sum([losses, *(parameter.grad for parameter in trained)])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what steps change: trained weights, moments, loss scale, and the split of the micro-batches."""
@@ -183,6 +206,7 @@ def build(
     device: torch.device,
     cache: Path | None = None,
     fast: Fast = Fast.ALL,
+    world: World = ALONE,
 ) -> Engine:
     """Create the engine of a config.
 
@@ -204,6 +228,8 @@ def build(
         The folder for cached features of frozen layers; None keeps them in memory only.
     fast
         The implementations that replace torch's own; none for a training as it is without this package.
+    world
+        The processes that train together; each computes its share of the cached features.
 
     Returns
     -------
@@ -224,7 +250,7 @@ def build(
     if config.cls_only and not shortened:
         logger.warning("Este codificador no permite calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_trunk and config.freeze_layers:
-        table = frozen_features.build(model, table, config.freeze_layers, precision, cache)
+        table = frozen_features.build(model, table, config.freeze_layers, precision, cache, world)
     block_attention = Fast.BLOCK_ATTENTION in fast and device.type == "cpu" and not config.compile
     class_weights = {
         head: torch.tensor(weights, dtype=torch.float32, device=device)
@@ -241,4 +267,5 @@ def build(
         device=device,
         forward=compiled(model) if config.compile else model,
         attention=BlockAttention() if block_attention else nullcontext(),
+        world=world,
     )

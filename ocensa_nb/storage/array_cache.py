@@ -87,6 +87,22 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
             fresh.unlink(missing_ok=True)  # before its folder, whose removal truncates files: it may still be mapped
 
 
+def open_shared(path: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.memmap | None:
+    """Return the array that another process is writing, to fill a part of it; None if this one does not see it.
+
+    Parameters
+    ----------
+    path
+        The `filename` of the array that `write` yields there; may be empty.
+    shape, dtype
+        Shape and dtype of the array.
+    """
+    try:
+        return np.memmap(path, dtype, "r+", shape=shape) if path else None
+    except (OSError, ValueError):
+        return None
+
+
 def make_room(folder: Path, needed: int) -> bool:
     """Remove the least recently used arrays until a new one fits; return whether it does.
 
