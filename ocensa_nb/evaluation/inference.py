@@ -15,6 +15,7 @@ from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.saved_model import load_model, read_floor
 from ocensa_nb.runtime import environment
 from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.distributed import World
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import autocast, replacement_note, scoring_precision
 from ocensa_nb.storage.run_folder import Run
@@ -72,6 +73,48 @@ def logits(
     finally:
         model.train(training)
     return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
+
+
+def shared_logits(
+    world: World,
+    model: MultiHeadClassifier,
+    table: TokenTable | FeatureTable,
+    rows: np.ndarray,
+    precision: str,
+    padding: str = "dynamic",
+) -> dict[str, np.ndarray]:
+    """Return `logits` of rows that several processes score together; every process gets those of all rows.
+
+    Parameters
+    ----------
+    world
+        The processes; each scores its share, and no row is scored twice.
+    model, table, rows, precision, padding
+        As in `logits`.
+    """
+    mine = world.share(np.argsort(table.lengths[rows], kind="stable"))
+    return gather_rows(world, logits(model, table, rows[mine], precision, padding), mine, len(rows))
+
+
+def gather_rows(world: World, found: Mapping[str, np.ndarray], mine: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    """Return the values of all rows, float32 (rows, classes) per head, from the shares of several processes.
+
+    Parameters
+    ----------
+    world
+        The processes.
+    found
+        The values of this process, float32 (len(mine), classes), per head.
+    mine
+        The places of its rows, int64.
+    rows
+        Number of rows of all processes.
+    """
+    whole = {head: np.zeros((rows, values.shape[1]), np.float32) for head, values in found.items()}
+    for head, values in found.items():
+        whole[head][mine] = values
+    world.sum([torch.from_numpy(values) for values in whole.values()])
+    return whole
 
 
 def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ocensa_nb.errors import AskedToStopError
+
+if TYPE_CHECKING:
+    from ocensa_nb.runtime.distributed import World
 
 logger = logging.getLogger(__name__)
 
@@ -24,19 +28,22 @@ class StopRequest:
 
     signal: int = 0
 
-    def check(self, folder: Path) -> None:
-        """Raise `AskedToStopError` if a signal was received.
+    def check(self, folder: Path, world: "World") -> None:
+        """Raise `AskedToStopError` if this process received a signal, or another that trains with it.
 
         Parameters
         ----------
         folder
             The run folder to resume from; the error message names it.
+        world
+            The processes that train together, which all make this call.
         """
-        if self.signal:
+        (number,) = world.largest(self.signal)
+        if number:
             raise AskedToStopError(
                 f"Entrenamiento detenido; el avance quedó guardado en «{folder}». Para continuar, ejecute lo mismo "
                 "otra vez.",
-                self.signal,
+                number,
             )
 
 
@@ -52,7 +59,7 @@ def interrupt_as_error() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def defer_signals(announce: bool = True) -> Iterator[StopRequest]:
+def defer_signals(announce: bool = True, insist: bool = True) -> Iterator[StopRequest]:
     """Record `SIGNALS` inside the block instead of ending the process; a second SIGINT raises at once.
 
     Interrupting a training step loses its work, so the training loop calls `StopRequest.check` between steps. Only the
@@ -63,11 +70,14 @@ def defer_signals(announce: bool = True) -> Iterator[StopRequest]:
     ----------
     announce
         Whether to print a message when a signal arrives.
+    insist
+        Whether a second SIGINT raises. Not in processes that train together: torchrun repeats the first one, and they
+        have to stop at the same step.
     """
     asked = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked.signal and number == signal.SIGINT:
+        if insist and asked.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.signal = number
         if announce:

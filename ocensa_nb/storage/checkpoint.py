@@ -3,6 +3,7 @@
 Each checkpoint is one file (`checkpoint_files.py`). Frozen weights are not saved: they are loaded from the encoder.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +14,11 @@ from typing import Any, Protocol
 import torch
 
 from ocensa_nb.errors import StoppedError, UserError
+from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
 from ocensa_nb.storage.checkpoint_files import CheckpointFiles
+
+logger = logging.getLogger(__name__)
 
 MARK = "__tensor__"  # replaces a tensor in the tree of plain values
 MIB = 2**20
@@ -95,10 +99,13 @@ class CheckpointManager:
         Minutes between checkpoints of `save_if_due`.
     parts
         The objects to save, by name.
+    world
+        The processes that train together. Their parts are equal, so the first one writes them, with the random state of
+        each; a checkpoint of any number of processes can be restored in any other number.
     """
 
-    def __init__(self, folder: Path, minutes: float, parts: Mapping[str, Stateful]) -> None:
-        self.folder, self.minutes, self.parts = folder, minutes, parts
+    def __init__(self, folder: Path, minutes: float, parts: Mapping[str, Stateful], world: World = ALONE) -> None:
+        self.folder, self.minutes, self.parts, self.world = folder, minutes, parts, world
         self.files = CheckpointFiles(folder)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -127,14 +134,14 @@ class CheckpointManager:
         UserError
             If the checkpoint is damaged, belongs to another model, or was written by an incompatible version.
         """
-        if not self.files.exist:
+        if not self.world.on_first(lambda: self.files.exist):
             return False
         reason = "está dañado o es de otro entrenamiento"
         try:
-            state = unflatten_state(*self.files.read())
+            state = unflatten_state(*self._read())
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-            restore_random_state(state["chance"])
+            self._restore_random_state(state["chance"], state.get("others", []))
         except (UserError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             if isinstance(error, IncompatibleStateError):
                 reason = str(error)
@@ -147,18 +154,53 @@ class CheckpointManager:
     def save(self) -> None:
         """Save a checkpoint in the background; raises `UserError` if the previous one could not be written."""
         self._finish()
-        state = {name: part.state_dict() for name, part in self.parts.items()} | {"chance": random_state()}
+        own, *others = self._random_states()
+        self._kept_at = time.perf_counter()
+        if not self.world.is_first:
+            return
+        state = {name: part.state_dict() for name, part in self.parts.items()} | {"chance": own, "others": others}
         tensors, tree = flatten_state(state)
         self.bytes = sum(tensor.nbytes for tensor in tensors.values())
         self._writing = self._writer.submit(self.files.write, tensors, tree)
-        self._kept_at = time.perf_counter()
 
     def save_if_due(self) -> None:
         """Save if `minutes` have passed; raises `UserError` if the previous checkpoint could not be written."""
         if self._writing and self._writing.done():
             self._finish()
-        if time.perf_counter() - self._kept_at >= 60 * self.minutes:
+        if self.world.largest(time.perf_counter() - self._kept_at >= 60 * self.minutes)[0]:
             self.save()
+
+    def _read(self) -> tuple[dict[str, torch.Tensor], Any]:
+        """Return the tensors and the tree of the newest valid checkpoint, in every process."""
+        if self.world.size == 1:
+            return self.files.read()
+        tensors: dict[str, torch.Tensor] = {}
+
+        def read() -> Any:
+            found, tree = self.files.read()
+            tensors.update(found)
+            return tree
+
+        tree = self.world.on_first(read)
+        return self.world.tensors_from_first(tensors), tree
+
+    def _random_states(self) -> list[list[torch.Tensor]]:
+        """Return the random states of all processes, by rank."""
+        if self.world.size == 1:
+            return [random_state()]
+        by_generator = [self.world.gather(one) for one in random_state()]
+        return [list(states) for states in zip(*by_generator, strict=True)]
+
+    def _restore_random_state(self, first: list[torch.Tensor], others: list[list[torch.Tensor]]) -> None:
+        """Restore the state of this process; with another number of processes, later ones keep what they have."""
+        states = [first, *others]
+        if len(states) != self.world.size:
+            logger.warning(
+                f"El entrenamiento se guardó con {len(states)} proceso(s) y continúa con {self.world.size}: el "
+                "resultado puede diferir en los últimos bits, y en lo que desactiva el dropout."
+            )
+        if self.world.rank < len(states):
+            restore_random_state(states[self.world.rank])
 
     def _finish(self) -> None:
         writing, self._writing = self._writing, None

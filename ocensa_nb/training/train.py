@@ -27,6 +27,7 @@ from ocensa_nb.encoders.tokenizer_checks import check_unknown_share, unknown_sha
 from ocensa_nb.encoders.tokenizer_checks import describe as describe_tokens
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import step_loader
+from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.memory_estimate import memory_note
 from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.engine.step import Engine
@@ -36,7 +37,7 @@ from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
 from ocensa_nb.models.classifier import count_parameters, describe_parameters, sha256, trained_weights
 from ocensa_nb.models.saved_model import save_floor, save_model
 from ocensa_nb.paths import RUNS, SAMPLE_DATA
-from ocensa_nb.runtime import environment
+from ocensa_nb.runtime import distributed, environment
 from ocensa_nb.runtime.compilation import require_compiler
 from ocensa_nb.runtime.precision import allow_tf32, replacement_note, resolve_precision
 from ocensa_nb.runtime.seeding import seed_everything
@@ -44,8 +45,8 @@ from ocensa_nb.runtime.signals import defer_signals, interrupt_as_error
 from ocensa_nb.storage import array_cache
 from ocensa_nb.storage.checkpoint import CheckpointManager, TrainerState
 from ocensa_nb.storage.manifest import CORRECTIONS
-from ocensa_nb.storage.resume import acquire_run
 from ocensa_nb.storage.run_folder import LAST, Run
+from ocensa_nb.storage.shared_run import acquire_shared_run
 from ocensa_nb.training import time_estimate
 from ocensa_nb.training.early_stopping import EarlyStopping
 from ocensa_nb.training.logger import TrainingLogger
@@ -95,25 +96,29 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     notices = notices or load_notices(config)
     device = environment.device()
     torch.set_num_threads(environment.threads())
+    world = distributed.world()
 
-    seed_everything(config.seed)
-    tokenizer = load_tokenizer(config.model, notices.texts)
-    table = encode(notices.texts, tokenizer, config.max_length)
-    unknown = unknown_share(table, tokenizer)
-    logger.info(describe_tokens(unknown, notices.texts, tokenizer))
-    check_unknown_share(unknown, config.model)
-    encoder = load_encoder(config.model, tokenizer, config.seed)
-    probe(encoder, tokenizer, config.max_length, config.model)
-    inputs = {"encoder": sha256(encoder.named_parameters()), "tokens": table.sha256()}
-    model = engines.classifier(config, notices, encoder)
-    if config.compile:
-        require_compiler(device)
-    metadata = _metadata(config, notices, model, inputs, device)
-    with interrupt_as_error(), acquire_run(config, metadata, notices.classes, root) as run:
+    with world.agreed():
+        seed_everything(config.seed)
+        tokenizer = load_tokenizer(config.model, notices.texts)
+        table = encode(notices.texts, tokenizer, config.max_length)
+        unknown = unknown_share(table, tokenizer)
+        logger.info(describe_tokens(unknown, notices.texts, tokenizer))
+        check_unknown_share(unknown, config.model)
+        encoder = load_encoder(config.model, tokenizer, config.seed)
+        probe(encoder, tokenizer, config.max_length, config.model)
+        inputs = {"encoder": sha256(encoder.named_parameters()), "tokens": table.sha256()}
+        model = engines.classifier(config, notices, encoder)
+        if config.compile:
+            require_compiler(device)
+        metadata = _metadata(config, notices, model, inputs, device)
+    with interrupt_as_error(), acquire_shared_run(world, config, metadata, notices.classes, root) as run:
         if run.is_finished():  # interrupted between its last file and the removal of its checkpoints
             run.tidy()
-            return Run.load(run.path)
-        if given := notices.report.corrections:  # a copy, because the run depends on them and the file may get lost
+            return Run.load(run.path) if world.is_first else run
+        if world.is_first and (
+            given := notices.report.corrections
+        ):  # a copy, because the run depends on them and the file may get lost
             write_corrections(given.table, config.heads, run.path / CORRECTIONS)
         precision = run.metadata["precision"]
         allow_tf32(precision)
@@ -122,23 +127,27 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         logger.info(describe_parameters(model))
         logger.info(memory_note(config, model, table.lengths, precision, device))
         fitted_from = time.perf_counter()
-        floor = fit_floor(notices)
+        floor = fit_floor(notices) if world.is_first else None
         floor_seconds = time.perf_counter() - fitted_from
         built_from = time.perf_counter()
         cache = array_cache.default_folder() if keep_trunk else None
-        engine = engines.build(config, notices, table, model, precision, device, cache)
+        engine = engines.build(config, notices, table, model, precision, device, cache, world=world)
         trunk_seconds = time.perf_counter() - built_from
+        if not world.is_first:
+            seed_everything(config.seed + world.rank)  # dropout differs from that of the first process
         timings, metrics, logits = _train(run, config, notices, engine)
-        save_model(run, model, tokenizer)
-        blends, quality = measure_quality(notices, floor, logits)
-        save_floor(run, floor)
-        write_blends(run, blends)
-        timings["seconds"] |= {
-            "floor": floor_seconds,
-            "trunk": trunk_seconds,
-            "total": time.perf_counter() - started + timings["seconds"]["earlier"],
-        }
-        run.finish(timings, metrics | quality)
+        if floor:
+            save_model(run, model, tokenizer)
+            blends, quality = measure_quality(notices, floor, logits)
+            save_floor(run, floor)
+            write_blends(run, blends)
+            timings["seconds"] |= {
+                "floor": floor_seconds,
+                "trunk": trunk_seconds,
+                "total": time.perf_counter() - started + timings["seconds"]["earlier"],
+            }
+            run.finish(timings | {"features": _features(engine.table)}, metrics | quality)
+        world.wait()
     return run
 
 
@@ -150,26 +159,28 @@ def _train(
     Returns the timings and counters for config.json, the epochs for metrics.json, and the logits of the best epoch per
     side (`val`, `test`) and head.
     """
-    model = engine.model
-    loader, sampler = step_loader(engine.table, notices, config, engine.device)
+    model, world = engine.model, engine.world
+    loader, sampler = step_loader(engine.table, notices, config, engine.device, world)
     total_steps = config.epochs * len(sampler)
     schedule = LinearSchedule(engine.optimizer, config.warmup_ratio, total_steps)
     stopping = EarlyStopping(config)
     watch = NonFiniteGuard(list(config.heads), scaled=engine.scaler.is_enabled())
 
     def score_split(side: str) -> dict[str, np.ndarray]:
-        return inference.logits(model, engine.table, notices.split[side], engine.precision, config.padding)
+        rows = notices.split[side]
+        return inference.shared_logits(world, model, engine.table, rows, engine.precision, config.padding)
 
     val_labels = {head: y[notices.split["val"]] for head, y in notices.labels.items()}
     expected = time_estimate.estimate_time(engine, loader.dataset, sampler, notices.split, config)
     at = TrainerState()
     with (
-        defer_signals() as asked,
+        defer_signals(insist=world.size == 1) as asked,
         TrainingLogger(run, sampler, watch, total_steps, engine.device) as journal,
         CheckpointManager(
             run.path / LAST,
             config.checkpoint_minutes,
             {"engine": engine, "schedule": schedule, "stopping": stopping, "journal": journal, "at": at},
+            world,
         ) as checkpoints,
     ):
         if checkpoints.restore():
@@ -187,12 +198,12 @@ def _train(
                 lr = engine.optimizer.param_groups[0]["lr"]
                 losses, norm = engine.step(micro_batches)
                 at.step += 1
-                rows = sum(len(micro["inputs"]) for micro in micro_batches)
+                rows = len(sampler.rows_of(at.epoch, at.step))
                 skipped = journal.step(at.epoch, at.step, losses, norm, lr, rows)
                 schedule.move(1 - skipped)
                 if journal.caught_up:
                     watch.check()
-                    asked.check(run.path)
+                    asked.check(run.path, world)
                     checkpoints.save_if_due()
             schedule.move(-journal.read())
             watch.check()
@@ -210,7 +221,7 @@ def _train(
             journal.epoch(line, config.monitor)
             at.next_epoch(over=stopping.update(at.epoch, scores, model) or at.epoch == config.epochs)
             checkpoints.save()
-            asked.check(run.path)
+            asked.check(run.path, world)
 
     stopping.restore(model)
     logits = {side: score_split(side) for side in SIDES}
@@ -223,6 +234,13 @@ def _train(
     }
     timings = {"seconds": seconds, "skipped_steps": watch.skipped, "checkpoint_bytes": checkpoints.bytes}
     return timings, {"best_epoch": stopping.best_epoch, "epochs": at.epoch - 1}, logits
+
+
+def _features(table: Any) -> dict[str, Any] | None:
+    """Return the size of the cached features for config.json and whether an earlier run computed them, if any."""
+    if not isinstance(table, FeatureTable):
+        return None
+    return {"key": table.key, "bytes": table.hidden.nbytes, "reused": table.reused}
 
 
 def _metadata(

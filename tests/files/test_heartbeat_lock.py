@@ -97,7 +97,7 @@ def test_lock_of_other_host_within_ten_minutes_is_refused_with_the_wait(tmp_path
 
 
 def test_fit_of_run_locked_by_other_host_within_ten_minutes_starts_no_new_run(config, notices, tmp_path, monkeypatch):
-    def stopped(asked, folder):
+    def stopped(asked, *_):
         raise AskedToStopError("detenido", signal.SIGTERM)
 
     with monkeypatch.context() as patch:
@@ -212,7 +212,7 @@ def test_fit_that_lost_its_lock_stops_and_writes_nothing_more(config, notices, t
     def content():
         return {file: file.read_bytes() for file in sorted((tmp_path / "run").rglob("*")) if file.is_file()}
 
-    def check(asked, folder):
+    def check(asked, folder, *_):
         calls.append(1)
         if len(calls) == 4:  # as if another host took the run over while this one was suspended
             write_foreign_lock(folder)

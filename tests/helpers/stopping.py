@@ -11,10 +11,10 @@ class StopAfter:
     def __init__(self, monkeypatch, count):
         check, calls = signals.StopRequest.check, 0
 
-        def counted(asked, folder):
+        def counted(asked, *arguments):
             nonlocal calls
             calls += 1
             asked.signal = signal.SIGINT if calls == count else 0
-            check(asked, folder)
+            check(asked, *arguments)
 
         monkeypatch.setattr(signals.StopRequest, "check", counted)
