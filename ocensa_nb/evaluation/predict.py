@@ -14,6 +14,8 @@ from ocensa_nb.evaluation import inference
 from ocensa_nb.evaluation.blend import AUTO, describe_sources, read_blends
 from ocensa_nb.evaluation.checks import check_predictions
 from ocensa_nb.evaluation.verdict import apply_verdict
+from ocensa_nb.runtime import distributed
+from ocensa_nb.runtime.distributed import World
 from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL
 from ocensa_nb.tables.header import SKIPPED, skipped_note
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     """Return the table of a CSV or XLSX file with two columns more per head, `pred_` and `conf_`.
+
+    Several processes predict a share of the rows each; every process returns the whole table.
 
     Parameters
     ----------
@@ -47,14 +51,26 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
         If the file cannot be read, has no description column, or already has one of the new columns, or the run has no
         such source.
     """
-    table, texts = read_unlabelled(run, data)
+    world = distributed.world()
+    with world.agreed():
+        table, texts = read_unlabelled(run, data)
     rows = np.flatnonzero(texts != "")
     if not len(rows):
         return add_predictions(table, rows, {}, run.classes)
-    found = inference.class_probabilities(run, texts.iloc[rows].tolist(), "Prediciendo", source)
+    found = _class_probabilities(world, run, texts.iloc[rows], source)
     result = add_predictions(table, rows, found, run.classes)
     result.attrs["notes"] = _notes(run, found, source)
     return result
+
+
+def _class_probabilities(world: World, run: Run, texts: pd.Series, source: str) -> dict[str, np.ndarray]:
+    """Return `inference.class_probabilities` of texts that several processes share."""
+    mine = world.share(np.argsort(texts.str.len().to_numpy(), kind="stable"))
+    found = {head: np.zeros((0, len(names)), np.float32) for head, names in run.classes.items()}
+    with world.agreed():
+        if len(mine):
+            found = inference.class_probabilities(run, texts.iloc[mine].tolist(), "Prediciendo", source)
+    return inference.gather_rows(world, found, mine, len(texts))
 
 
 def read_unlabelled(run: Run, data: str | Path) -> tuple[pd.DataFrame, pd.Series]:
