@@ -1,7 +1,5 @@
 """`python -m ocensa_nb VERB`."""
 
-import sys
-
 from ocensa_nb.cli import startup
 
 startup.handle_interrupts()
@@ -9,4 +7,4 @@ startup.require_utf8()
 
 from ocensa_nb.cli.main import main  # noqa: E402 (an interrupt is handled from here on)
 
-sys.exit(startup.run(main))
+startup.leave(startup.run(main))

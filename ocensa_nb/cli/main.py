@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.cli.arguments import HELP, BadArgumentsError, Option, help_text, options_of, parse, split
+from ocensa_nb.cli.launch import launch
 from ocensa_nb.cli.verbs import VERBS
 from ocensa_nb.config import IGNORED, RECIPES, TrainConfig
-from ocensa_nb.errors import AskedToStopError, UserError, unknown
+from ocensa_nb.errors import AskedToStopError, SharedError, StoppedError, UserError, unknown
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
 from ocensa_nb.runtime import logs
@@ -28,6 +29,8 @@ ABOUT = (
     "Avisos de mantenimiento → modo de falla, causa y prioridad. Todos los comandos aceptan --json. La ayuda de cada "
     f"uno: {PROGRAM} COMANDO --help"
 )
+PROCESSES = Option("processes", int, "procesos de esta máquina que se reparten el trabajo, p. ej. uno por GPU", 1)
+SHARED_VERBS = ("train", "predict")  # those that torchrun's processes do together
 JSON = Option("json", str, "archivo nuevo para el resultado en JSON; - = en la pantalla", "")
 RECIPE = Option(
     "recipe",
@@ -42,22 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows code page may lack a character
             stream.reconfigure(errors="replace")
+    rank = int(os.environ.get("RANK", 0))  # of torchrun
     logs.configure(
-        rank=int(os.environ.get("RANK", 0)),  # of torchrun
+        rank=rank,
         line_seconds=float(os.environ.get("OCENSA_LINE_SECONDS", logs.LINE_SECONDS)),  # of the panel
     )
     words = sys.argv[1:] if arguments is None else list(arguments)
     with safe_output() as screen:
         try:
-            _run(words, screen)
-        except AskedToStopError as error:
-            print(error, file=sys.stderr)
-            return 128 + error.signal  # the shell convention for a process ended by a signal
+            return _run(words, screen)
+        except StoppedError as error:
+            if not rank:  # all processes stop at the same step
+                print(error, file=sys.stderr)
+            # 128 + signal is the shell convention for a process ended by a signal
+            return 128 + error.signal if isinstance(error, AskedToStopError) else 1
         except BadArgumentsError as error:
-            print(f"{error}\n{_hint(words)}", file=sys.stderr)
+            if not rank:
+                print(f"{error}\n{_hint(words)}", file=sys.stderr)
             return 2
+        except SharedError:
+            return 1
         except UserError as error:
-            print(error, file=sys.stderr)
+            print(f"Proceso {rank}: {error}" if rank else error, file=sys.stderr)
             return 1
         except MemoryError:
             print(
@@ -68,28 +77,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("Interrumpido.", file=sys.stderr)
             return 130
-    return 0
 
 
-def _run(arguments: list[str], screen: SafeStream) -> None:
-    """Run one verb and write its result, or print the help."""
+def _run(arguments: list[str], screen: SafeStream) -> int:
+    """Run one verb and write its result, or print the help; return the exit code."""
     own, words = split([JSON], arguments)
     verb = words[0] if words else ""
     if own.get(HELP):
         print(_help(verb, words), end="")
-        return
+        return 0
     if not verb or verb.startswith("-"):
         raise BadArgumentsError(f"Falta el comando, que es la primera palabra. Comandos: {', '.join(VERBS)}.")
     if verb not in VERBS:
         raise BadArgumentsError(unknown("El comando", verb, VERBS))
     given = parse(_options(verb), words[1:])
+    if (processes := given.pop(PROCESSES.name, PROCESSES.default)) != 1:
+        return launch(split([PROCESSES], arguments)[1], processes)
     target = own.get(JSON.name, JSON.default)
     if target not in ("", "-"):
         free_path(target)  # fail before the work, not after
     # With the JSON result on stdout, messages to the user go to stderr.
     with contextlib.redirect_stdout(sys.stderr) if target == "-" else contextlib.nullcontext():
-        result = VERBS[verb](**(_configure(given) if verb == "train" else given))
-    _write_json(result, target, screen)
+        result = _call(verb, given)
+    if result is not None:
+        _write_json(result, target, screen)
+    return 0
+
+
+def _call(verb: str, given: dict[str, Any]) -> dict[str, Any] | None:
+    """Call a verb; return its result, or None in the processes of torchrun other than the first."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return VERBS[verb](**(_configure(given) if verb == "train" else given))
+    from ocensa_nb.runtime import distributed
+
+    with distributed.join(os.environ) as world:
+        with world.agreed():
+            if verb not in SHARED_VERBS:
+                raise UserError(f"{verb} no se reparte entre procesos: ejecútelo sin torchrun.")
+            arguments = _configure(given) if verb == "train" else given
+        result = VERBS[verb](**arguments)
+    return result if world.is_first else None
 
 
 def _help(verb: str, words: list[str]) -> str:
@@ -102,9 +129,10 @@ def _help(verb: str, words: list[str]) -> str:
 
 
 def _options(verb: str, config: TrainConfig | None = None) -> list[Option]:
+    shared = [PROCESSES] if verb in SHARED_VERBS else []
     if verb == "train":
-        return [RECIPE, *options_of(TrainConfig, config or TrainConfig())]
-    return options_of(VERBS[verb])
+        return [RECIPE, *options_of(TrainConfig, config or TrainConfig()), *shared]
+    return [*options_of(VERBS[verb]), *shared]
 
 
 def _configure(given: dict[str, Any]) -> dict[str, Any]:

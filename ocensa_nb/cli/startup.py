@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT
 GRACE_SECONDS = 1.0  # after a first Ctrl+C, more of them are ignored while the process ends
@@ -84,6 +84,18 @@ def run(main: Callable[[], int]) -> int:
         print("Interrumpido.", file=sys.stderr)
         return INTERRUPTED
     return code
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with an exit code; of torchrun's processes, without the finalisation of the interpreter.
+
+    Now and then a thread of gloo is still running then, and aborts a process that has finished its work.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def require_utf8() -> None:

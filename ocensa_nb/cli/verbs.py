@@ -53,15 +53,20 @@ def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
     from ocensa_nb.evaluation.blend import describe_sources, read_blends
     from ocensa_nb.figures import animation
+    from ocensa_nb.runtime import distributed
     from ocensa_nb.storage.resume import reject_finished
     from ocensa_nb.training import train as training
     from ocensa_nb.training.quality import report
 
-    reject_finished(config.validate())
-    notices = training.load_notices(config)
+    world = distributed.world()
+    with world.agreed():
+        reject_finished(config.validate())
+        notices = training.load_notices(config)
     logger.info(notices.report)
-    logger.info(f"Receta {recipe}, codificador {config.model}.")
+    logger.info(f"Receta {recipe}, codificador {config.model}{world.describe()}.")
     run = training.fit(config, notices)
+    if not world.is_first:
+        return {}
     animation.training_gif(run)
     metrics, seconds = run.metrics, run.metadata["seconds"]
     logger.info(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
@@ -123,14 +128,19 @@ def predict(
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
     from ocensa_nb.evaluation import predict as prediction
+    from ocensa_nb.runtime import distributed
     from ocensa_nb.storage.run_folder import Run
     from ocensa_nb.tables.read_table import EXCEL_SUFFIXES
     from ocensa_nb.tables.write_table import free_table
 
-    trained = Run.load(run)
-    like = ".xlsx" if Path(data).suffix.lower() in EXCEL_SUFFIXES else ".csv"
-    free_table(out, format, like)  # fail before the work, not after
+    world = distributed.world()
+    with world.agreed():
+        trained = Run.load(run)
+        like = ".xlsx" if Path(data).suffix.lower() in EXCEL_SUFFIXES else ".csv"
+        free_table(out, format, like)  # fail before the work, not after
     table = prediction.predict(trained, data, with_)
+    if not world.is_first:
+        return {}
     path = prediction.save(table, out, format)
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
     blank = f" Filas sin texto, que quedan sin predicción: {len(table) - scored:,}." if scored < len(table) else ""

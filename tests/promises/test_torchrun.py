@@ -1,0 +1,95 @@
+"""Training by torchrun: a process that dies, a signal to one of them, and other numbers of processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from ocensa_nb.cli import main as cli
+from ocensa_nb.storage.run_folder import LAST, Run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+
+LAST_SECONDS = 60  # after the death of a process, until the job has ended
+
+
+def start(out, log, *launcher):
+    """Start a training of some minutes with a launcher before `-m ocensa_nb`, and return its process."""
+    with open(log, "wb") as file:
+        return subprocess.Popen(
+            [*launcher, "-m", "ocensa_nb", "train", "--model", "tiny", "--freeze-layers", "1", "--precision", "fp32",
+             "--recipe", "cpu", "--epochs", "40", "--patience", "40", "--out", str(out)],
+            stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OCENSA_LINE_SECONDS": "1"},
+        )  # fmt: skip
+
+
+def wait_for(words, log, process, seconds=120):
+    until = time.monotonic() + seconds
+    while words not in log.read_text(encoding="utf-8", errors="replace"):
+        assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")
+        assert time.monotonic() < until, f"no «{words}» in {seconds} s"
+        time.sleep(0.2)
+
+
+def of_rank(process, rank):
+    """Return the process of a rank among the children of a launcher."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return next(child for child in children if child.environ().get("RANK") == str(rank))
+
+
+@pytest.fixture(scope="module")
+def torchrun():
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(tmp_path, torchrun):
+    out, log = tmp_path / "run", tmp_path / "log.txt"
+    job = start(out, log, *torchrun)
+    wait_for("Entrenando:", log, job)
+    of_rank(job, 1).kill()
+    assert job.wait(LAST_SECONDS) != 0
+    text = log.read_text(encoding="utf-8")
+    assert text.count("Otro de los procesos que trabajan juntos terminó de forma inesperada") == 1
+    assert (out / LAST).exists()
+
+    job = start(out, log, *torchrun)
+    wait_for("Continúa «", log, job)
+    wait_for("Entrenando:", log, job)
+    of_rank(job, 1).send_signal(signal.SIGTERM)
+    assert job.wait(LAST_SECONDS) != 0
+    text = log.read_text(encoding="utf-8")
+    assert text.count("Entrenamiento detenido; el avance quedó guardado en") == 1
+    assert "Error" not in text.partition("Traceback")[0]  # torchrun ends with a report of its own
+
+    job = start(out, log, sys.executable)
+    wait_for("El entrenamiento se guardó con 2 proceso(s) y continúa con 1", log, job)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(LAST_SECONDS) == 128 + signal.SIGTERM
+
+
+def test_processes_option_ends_with_the_exit_code_and_message_of_the_verb(config, tmp_path, capfd):
+    short = ["train", "--model", "tiny", "--freeze-layers", "1", "--precision", "fp32", "--epochs", "1"]
+    words = [*short, "--data", config.data, "--out", str(tmp_path / "run"), "--processes", "2"]
+    assert cli.main([*words, "--json", str(tmp_path / "result.json")]) == 0
+    assert (tmp_path / "result.json").exists()
+    assert Run.load(tmp_path / "run").metrics["epochs"] == 1
+    capfd.readouterr()
+    assert cli.main(words) == 1
+    printed = capfd.readouterr()
+    assert printed.err.count("ya contiene otra corrida, terminada") == 1
+    assert "Traceback" not in printed.err + printed.out
+    assert len(printed.err.strip().splitlines()) == 1
+    assert cli.main([*words[:-1], "99"]) == 1
+    assert "processes = 99: debe ser de 1 a" in capfd.readouterr().err
+
+
+def test_verb_that_is_not_shared_is_refused_under_torchrun(torchrun, run, tmp_path):
+    words = ["-m", "--", "ocensa_nb", "evaluate", "--run", str(run.path), "--out", str(tmp_path / "out")]
+    done = subprocess.run([*torchrun, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("evaluate no se reparte entre procesos: ejecútelo sin torchrun.") == 1
+    assert not (tmp_path / "out").exists()
