@@ -245,4 +245,5 @@ class Runner:
         return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
 
     def _where(self) -> str:
-        return f"Entrenando en «{short(self.training.folder)}»."
+        gpus = f", en {self.training.processes} GPU" if self.training.processes > 1 else ""
+        return f"Entrenando en «{short(self.training.folder)}»{gpus}."

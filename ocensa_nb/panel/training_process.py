@@ -18,6 +18,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.panel.commands import arguments
 from ocensa_nb.paths import ROOT, RUNS
+from ocensa_nb.runtime import environment
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import LAST, Run
 
@@ -33,7 +34,7 @@ _started: list["Training"] = []  # lets a new panel follow a training that an ea
 
 
 class Training:
-    """A training in a background process, started on construction.
+    """A training in a background process, started on construction; with several GPUs, in one process per GPU.
 
     Parameters
     ----------
@@ -47,11 +48,13 @@ class Training:
 
     def __init__(self, config: TrainConfig, recipe: str, folder: Path) -> None:
         self.config, self.recipe, self.folder = config, recipe, folder
+        self.processes = environment.processes()
+        together = ["--processes", str(self.processes)] if self.processes > 1 else []
         self._place = tempfile.TemporaryDirectory(prefix="ocensa-", ignore_cleanup_errors=True)
         self._log = Path(self._place.name) / "log.txt"
         with open(self._log, "wb") as log, _interruptions_ignored():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ocensa_nb", *arguments(config.replace(out=str(folder)), recipe)],
+                [sys.executable, "-m", "ocensa_nb", *arguments(config.replace(out=str(folder)), recipe), *together],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -21,7 +21,7 @@ from ocensa_nb.panel import control_panel as widgets
 from ocensa_nb.panel import run_controller, training_process
 from ocensa_nb.panel.page_clock import PageClock
 from ocensa_nb.panel.training_process import Training
-from ocensa_nb.runtime import precision
+from ocensa_nb.runtime import environment, precision
 from ocensa_nb.runtime.environment import configure
 from ocensa_nb.storage.resume import resolve_run_dir
 from ocensa_nb.storage.run_folder import Run
@@ -481,6 +481,14 @@ def test_training_process_reports_state_exit_code_and_last_output(config, tmp_pa
     assert training.last_words().startswith(("prioridad: ", "Atención: "))
     training.stop()  # no effect after the end
     assert Run.load(tmp_path / "run").config.epochs == 1
+
+
+def test_training_with_two_gpus_trains_in_two_processes(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "processes", lambda: 2)
+    training = Training(config.replace(epochs=1), "cpu", tmp_path / "run")
+    assert training.wait(timeout=240) == 0, training.last_words()
+    assert "Receta cpu, codificador tiny, 2 procesos." in training._tail()
+    assert Run.load(tmp_path / "run").metrics["epochs"] == 1
 
 
 def test_resolve_run_dir_returns_given_or_next_numbered_folder(config, notices, run, tmp_path):
