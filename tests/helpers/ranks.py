@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import queue
 import socket
 import traceback
 
@@ -25,7 +26,14 @@ def run_ranks(function, *arguments, size=2):
     ]
     for worker in workers:
         worker.start()
-    found = dict(results.get(timeout=240) for _ in workers)
+    found = {}
+    while len(found) < size:
+        try:
+            rank, result = results.get(timeout=1)
+            found[rank] = result
+        except queue.Empty:
+            dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
+            assert not dead, f"exit codes {[worker.exitcode for worker in workers]}"
     for worker in workers:
         worker.join(60)
     errors = [text for text, _ in found.values() if text]
