@@ -33,12 +33,10 @@ from tests.helpers.stopping import StopAfter
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
 
+CRASHES = 20 if os.environ.get("OCENSA_LONG") else 9  # one at each named moment, and the others at random
 TRAININGS = {
-    "fp32": ({"precision": "fp32", "freeze_layers": 0}, 20),
-    "bf16": (
-        {"precision": "bf16", "freeze_layers": 2, "batch_size": 8, "gradient_accumulation_steps": 2},
-        20 if os.environ.get("OCENSA_LONG") else 9,
-    ),
+    "fp32": {"precision": "fp32", "freeze_layers": 0},
+    "bf16": {"precision": "bf16", "freeze_layers": 2, "batch_size": 8, "gradient_accumulation_steps": 2},
 }
 
 
@@ -60,9 +58,8 @@ def interrupted(config, notices, tmp_path, monkeypatch):
 @needs_kill
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_resume_after_sigkill_is_bit_identical(kind, config, tmp_path):
-    own, crashes = TRAININGS[kind]
     often = {"epochs": 3, "batch_size": 16, "class_weights": True, "checkpoint_minutes": 0.1 / 60}
-    settings = config.replace(**(often | own))
+    settings = config.replace(**(often | TRAININGS[kind]))
     whole = settings.replace(out=str(tmp_path / "whole"))
     started = time.perf_counter()
     assert crash.train_in_process(whole) == 0
@@ -70,7 +67,7 @@ def test_resume_after_sigkill_is_bit_identical(kind, config, tmp_path):
     expected, lines = crash.run_content(tmp_path / "whole"), steps(Run.load(whole.out))
     assert len(lines) == 60
 
-    for number, (point, when) in enumerate(crash.crash_points(7, crashes, seconds)):
+    for number, (point, when) in enumerate(crash.crash_points(7, CRASHES, seconds)):
         over = True
         while over:  # finished before the crash point: try an earlier one
             out = tmp_path / f"{number}-{when:.3f}"
