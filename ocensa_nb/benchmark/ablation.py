@@ -1,12 +1,14 @@
 """Measure the time, memory and arithmetic of the training step of each technique."""
 
 import copy
+import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ocensa_nb.benchmark import roofline
 from ocensa_nb.benchmark.techniques import Technique, summarize
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 EPOCHS, MODELS = 15, 3  # from the guide: 15 epochs per run, one run for each of three models
 QUANTILES = (0.15, 0.5, 0.85)  # of an epoch's batches sorted by length; their mean represents the epoch
+PASSES, PASSES_SECONDS = 6, 2.0  # a round repeats its batches up to so often, and starts no repeat after so long
 PRICED_ROWS = 256  # sample used to extrapolate the time of the frozen layers to all texts
 
 
@@ -45,6 +48,8 @@ class Measured:
         Fraction of the computed tokens that is padding.
     utilisation
         Fraction of the machine's measured matrix-product peak.
+    roofline_seconds, roofline_share
+        Seconds per step that the machine's peaks allow, and their share of the measured ones; see `roofline`.
     loading_share
         Fraction of a step spent preparing its batch.
     build_seconds
@@ -70,6 +75,8 @@ class Measured:
     precision: str
     gflops_per_step: float
     utilisation: float
+    roofline_seconds: float
+    roofline_share: float
     loading_share: float
     build_seconds: float
     run_seconds: float
@@ -89,7 +96,7 @@ class Variant:
     padded: list[float] = field(default_factory=list)
     loading: list[float] = field(default_factory=list)
     memory: int = 0
-    flops: float = 0.0
+    work: roofline.Work = field(default_factory=roofline.Work)
     trainable: int = 0
     build_seconds: float = 0.0
 
@@ -154,22 +161,33 @@ class Bench:
         if variant.config.padding == "max_length" and not variant.config.freeze_layers:
             rounds = rounds[:1]  # all batches are padded to the same width and cost the same
         memory = timing.PeakMemory(self.device)
-        engine, batches, rounds = self._build(variant, rounds)
+        engine, batches, rounds = self.build(variant, rounds)
         if not variant.seconds:
             with memory.watch():
                 flops = timing.flops_of(lambda: [engine.step(batches[rows]) for rows in rounds])
-            variant.flops = flops / len(rounds)
+            moved = sum(w.bytes for rows in rounds for w in roofline.traffic(engine, batches[rows]).values())
+            variant.work = roofline.Work(flops / len(rounds), moved / len(rounds))
             variant.memory = memory.bytes
             variant.trainable = count_parameters(engine.model)[0]
             if isinstance(engine.table, FeatureTable):
                 self._price_the_cache(variant, engine)
         else:
             engine.step(batches[rounds[-1][:1]])  # one row: allocates the moments and warms up the kernels
-        seconds = [timing.seconds_of(lambda r=rows: engine.step(batches[r]), self.device) for rows in rounds]
-        variant.seconds.append(float(np.mean(seconds)))
+        variant.seconds.append(self._seconds(engine, batches, rounds))
         loading = [timing.seconds_of(lambda r=rows: batches[r], self.device) for rows in rounds]
         variant.loading.append(float(np.mean(loading)))
         variant.padded.append(_padded_share([batches[rows] for rows in rounds]))
+
+    def _seconds(self, engine: engines.Engine, batches: StepDataset, rounds: list[np.ndarray]) -> float:
+        """Return the seconds of a step: the mean over the batches of each one's median over the repeats.
+
+        Short steps are repeated, and the first pass is left out: in it memory is still being reserved.
+        """
+        passes: list[list[float]] = []
+        started = time.perf_counter()
+        while not passes or (len(passes) < PASSES and time.perf_counter() - started < PASSES_SECONDS):
+            passes.append([timing.seconds_of(lambda r=rows: engine.step(batches[r]), self.device) for rows in rounds])
+        return float(np.median(passes[1:] or passes, axis=0).mean())
 
     def _price_the_cache(self, variant: Variant, engine: engines.Engine) -> None:
         """Estimate the seconds and bytes of the trunk cache of all texts from a sample of all lengths."""
@@ -184,9 +202,7 @@ class Bench:
         variant.build_seconds = seconds * len(texts.ids) / len(some.ids)
         variant.memory += len(texts.ids) * width * hidden.itemsize - engine.table.hidden.nbytes
 
-    def _build(
-        self, variant: Variant, rounds: list[np.ndarray]
-    ) -> tuple[engines.Engine, StepDataset, list[np.ndarray]]:
+    def build(self, variant: Variant, rounds: list[np.ndarray]) -> tuple[engines.Engine, StepDataset, list[np.ndarray]]:
         """Return a new engine for a variant, the dataset of its micro-batches, and the rows of each step."""
         config = variant.config
         seed_everything(config.seed)
@@ -211,6 +227,10 @@ class Bench:
         names = dict.fromkeys(("fp32", resolve_precision("auto", self.device)))
         return {name: timing.peak_flops(name, self.device) / 1e9 for name in names}
 
+    def bandwidth(self) -> float:
+        """Return the measured memory bandwidth, in GB/s."""
+        return timing.memory_bandwidth(self.device) / 1e9
+
     def summary(self, variants: list[Variant], baseline: Variant) -> list[dict[str, Any]]:
         """Return the measurements of each variant as JSON-serializable values.
 
@@ -234,6 +254,7 @@ class Bench:
             times = np.divide(baseline.seconds, variant.seconds)
             speedup, low, high = float(np.median(times)), float(times.min()), float(times.max())
             precision = resolve_precision(variant.config.precision, self.device)
+            peaks = roofline.Peaks(timing.peak_flops(precision, self.device), timing.memory_bandwidth(self.device))
             run = variant.build_seconds + self.steps_a_run * seconds
             measured = Measured(
                 name=technique.name,
@@ -251,8 +272,10 @@ class Bench:
                 trainable_parameters=variant.trainable,
                 padded_share=float(np.mean(variant.padded)),
                 precision=precision,
-                gflops_per_step=variant.flops / 1e9,
-                utilisation=variant.flops / seconds / timing.peak_flops(precision, self.device),
+                gflops_per_step=variant.work.flops / 1e9,
+                utilisation=variant.work.flops / seconds / peaks.flops,
+                roofline_seconds=peaks.seconds(variant.work),
+                roofline_share=peaks.seconds(variant.work) / seconds,
                 build_seconds=variant.build_seconds,
                 loading_share=float(np.median(np.divide(variant.loading, variant.seconds))),
                 run_seconds=run,

@@ -52,6 +52,48 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     """
     if steps < 1:
         raise UserError(f"steps = {steps}: debe ser 1 como mínimo.")
+    bench, setting, stacked, single = prepare(config)
+    variants = stacked + single
+    with progress(None, "Midiendo", "paso", total=steps * len(variants), delay=0, leave=True) as bar:
+        for number in range(steps):
+            for variant in variants:
+                bar.set_postfix_str(variant.technique.name)
+                bench.measure(variant, number)
+                bar.update()
+    return {
+        "model": bench.base.model,
+        "rows": len(bench.notices.texts),
+        "rounds": steps,
+        **asdict(setting),
+        "ladder": bench.summary(stacked, stacked[0]),
+        "alone": bench.summary(single, stacked[0]),
+        "machine": environment.hardware().to_dict()
+        | {
+            "versions": environment.versions(),
+            "threads": torch.get_num_threads(),
+            "peak_gflops": bench.peaks(),
+            "bandwidth_gb": bench.bandwidth(),
+        },
+    }
+
+
+def prepare(config: TrainConfig) -> tuple[Bench, Setting, list[Variant], list[Variant]]:
+    """Read the data and the encoder of a config.
+
+    Returns
+    -------
+    bench : Bench
+        To measure on; with the threads of this machine.
+    setting : Setting
+        Which techniques apply.
+    stacked, single : list of Variant
+        The rows of the ladder, and the techniques individually; not measured yet.
+
+    Raises
+    ------
+    UserError
+        If the data or the encoder is invalid.
+    """
     base = baseline_of(config)
     notices = load_notices(base)
     tokenizer = load_tokenizer(base.model, notices.texts)
@@ -69,24 +111,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     )
     stacked = [Variant(*rung) for rung in cumulative(base, setting)]
     single = [Variant(t, base.replace(**t.changes), t.fast) for t in individual(setting, base.batch_size)]
-    bench = Bench(notices, tables, encoder, base)
-    variants = stacked + single
-    with progress(None, "Midiendo", "paso", total=steps * len(variants), delay=0, leave=True) as bar:
-        for number in range(steps):
-            for variant in variants:
-                bar.set_postfix_str(variant.technique.name)
-                bench.measure(variant, number)
-                bar.update()
-    return {
-        "model": base.model,
-        "rows": len(notices.texts),
-        "rounds": steps,
-        **asdict(setting),
-        "ladder": bench.summary(stacked, stacked[0]),
-        "alone": bench.summary(single, stacked[0]),
-        "machine": environment.hardware().to_dict()
-        | {"versions": environment.versions(), "threads": torch.get_num_threads(), "peak_gflops": bench.peaks()},
-    }
+    return Bench(notices, tables, encoder, base), setting, stacked, single
 
 
 def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
@@ -115,6 +140,8 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
         "entrenables (M)": lambda m: f"{m['trainable_parameters'] / 1e6:.1f}",
         "relleno": lambda m: f"{m['padded_share']:.0%}",
         "uso de la máquina": lambda m: f"{m['utilisation']:.0%}",
+        "s por paso, límite": lambda m: f"{m['roofline_seconds']:.3g}",
+        "del límite": lambda m: f"{m['roofline_share']:.0%}",
         "15 épocas": lambda m: duration(m["run_seconds"]),
         "tres modelos": lambda m: duration(m["models_seconds"]),
     }

@@ -1,4 +1,4 @@
-"""Measure the time, memory and FLOPs of a training step, and the peak FLOP/s of the machine."""
+"""Measure the time, memory and FLOPs of a training step, and the peaks of the machine."""
 
 import contextlib
 import ctypes
@@ -18,6 +18,7 @@ from ocensa_nb.runtime.device import memory_taken, synchronize
 SAMPLE_SECONDS = 0.002
 # Matrix products of a layer at BERT's width, and a large square one; the fastest is the machine's peak.
 PEAK_SHAPES = ((768, 768, 768), (1024, 768, 3072), (2048, 2048, 2048))
+BANDWIDTH_BYTES = 2**28  # of each array in the measurement of the memory bandwidth
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,6 +58,24 @@ def peak_flops(precision: str, device: torch.device) -> float:
         b = torch.randn(inner, columns, device=device, dtype=dtype)
         seconds = [seconds_of(lambda a=a, b=b: a @ b, device) for _ in range(15)]
         best = max(best, 2 * rows * inner * columns / float(np.median(seconds[5:])))
+    return best
+
+
+@cache
+def memory_bandwidth(device: torch.device) -> float:
+    """Return the highest bytes/s between the device and its memory; the measurement takes about a second.
+
+    The arrays are larger than a processor's caches. Three kernels run 15 times each; the median of the last 10 counts,
+    and the fastest kernel is the machine's peak. They write only where they have read, because a write elsewhere makes
+    a processor read first.
+    """
+    a, b = (torch.ones(BANDWIDTH_BYTES // 4, device=device) for _ in range(2))
+    size = a.nbytes
+    kernels = ((size, a.sum), (2 * size, lambda: a.mul_(1.0)), (3 * size, lambda: a.add_(b)))
+    best = 0.0
+    for moved, kernel in kernels:
+        seconds = [seconds_of(kernel, device) for _ in range(15)]
+        best = max(best, moved / float(np.median(seconds[5:])))
     return best
 
 

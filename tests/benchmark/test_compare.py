@@ -53,6 +53,8 @@ def test_compare_reports_time_speedup_flops_and_utilisation_of_each_technique(co
         assert rung["speedup_min"] <= rung["speedup"] <= rung["speedup_max"]
         assert rung["gflops_per_step"] > 0
         assert 0 < rung["utilisation"] < 1
+        assert 0 < rung["roofline_seconds"] < rung["seconds_per_step"]
+        assert rung["roofline_share"] == pytest.approx(rung["roofline_seconds"] / rung["seconds_per_step"])
         assert rung["run_seconds"] >= 300 * rung["seconds_per_step"]  # 320 training rows, 15 epochs
         assert rung["models_seconds"] == pytest.approx(3 * rung["run_seconds"])
     assert results["ladder"][0]["speedup"] == 1
