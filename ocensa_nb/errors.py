@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 LISTED = 10  # maximum number of names in a message
 LONGEST_NAME = 60  # characters of each
@@ -34,6 +35,14 @@ class AskedToStopError(StoppedError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class IncompleteError(UserError):
+    """Part of the work failed; `result` has what was done, for `--json`."""
+
+    def __init__(self, message: str, result: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class DivergedError(StoppedError):

@@ -18,7 +18,7 @@ from ocensa_nb.cli.arguments import HELP, BadArgumentsError, Option, help_text, 
 from ocensa_nb.cli.launch import launch
 from ocensa_nb.cli.verbs import VERBS
 from ocensa_nb.config import IGNORED, RECIPES, TrainConfig
-from ocensa_nb.errors import AskedToStopError, SharedError, StoppedError, UserError, unknown
+from ocensa_nb.errors import AskedToStopError, IncompleteError, SharedError, StoppedError, UserError, unknown
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
 from ocensa_nb.runtime import logs
@@ -98,9 +98,14 @@ def _run(arguments: list[str], screen: SafeStream) -> int:
         free_path(target)  # fail before the work, not after
     # With the JSON result on stdout, messages to the user go to stderr.
     with contextlib.redirect_stdout(sys.stderr) if target == "-" else contextlib.nullcontext():
-        result = _call(verb, given)
+        try:
+            result, failure = _call(verb, given), None
+        except IncompleteError as error:
+            result, failure = error.result, error
     if result is not None:
         _write_json(result, target, screen)
+    if failure is not None:
+        raise failure
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typing_extensions import Doc
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import IncompleteError, UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path
 
@@ -251,6 +251,24 @@ def suite(out: Out) -> dict[str, Any]:
     return results
 
 
+def experiments(
+    grid: Annotated[str, Doc("YAML con base, grid, cases y seeds")],
+    out: Annotated[str, Doc("carpeta nueva, o la de los mismos experimentos para continuarlos")],
+    jobs: Annotated[int, Doc("casos a la vez en esta máquina, que se reparten sus núcleos")] = 1,
+    backend: Annotated[
+        Literal["local", "dask"], Doc("dask: un caso por worker de un clúster de dask.distributed")
+    ] = "local",
+    scheduler: Annotated[str, Doc("con dask, la dirección de su scheduler, p. ej. tcp://10.0.0.1:8786")] = "",
+) -> dict[str, Any]:
+    """Ejecutar una cuadrícula de entrenamientos; repetir el comando la continúa."""
+    from ocensa_nb.experiments import runner
+
+    result = runner.run_grid(grid, out, jobs, backend, scheduler)
+    if summary := runner.failures(result):
+        raise IncompleteError(summary, result)
+    return result
+
+
 def publish(
     repository: Annotated[str, Doc("dirección https del proyecto; vacía = quitarla")],
     version: Annotated[str, Doc("tag o commit; vacío = el último commit que cambió el paquete")] = "",
@@ -273,6 +291,7 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "compare": compare,
     "audit": audit,
     "suite": suite,
+    "experiments": experiments,
     "publish": publish,
 }
 

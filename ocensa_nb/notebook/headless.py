@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from ocensa_nb import errors
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.comparison import MODEL_NAMES
-from ocensa_nb.files.atomic import atomic_write, write_text
+from ocensa_nb.experiments.execute import NOTEBOOKS, execute
+from ocensa_nb.files.atomic import write_text
 from ocensa_nb.files.temporary import is_running, owner, remove
-from ocensa_nb.paths import ROOT, plain_path
+from ocensa_nb.paths import plain_path
 from ocensa_nb.storage.run_folder import CONFIG, METRICS, Run, free_folder, make_folder, read_json
 
 logger = logging.getLogger(__name__)
 
-NOTEBOOKS = ROOT / "notebooks"
 DEFAULTS = {"recipe": "cpu"}  # the one recommended without a GPU, the same on every machine
 STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
 SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate", "06_label_audit", "07_review")
@@ -76,67 +74,6 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
     return {"out": str(folder), "run": str(run), "seconds": seconds, "best_epoch": finished.metrics["best_epoch"]} | {
         side: finished.metrics[side] for side in ("val", "test")
     }
-
-
-def execute(notebook: Path, folder: Path, parameters: Mapping[str, Any]) -> Path:
-    """Execute one notebook into `folder` and write an HTML copy beside it.
-
-    The working directory is the project's root. The output of the cells is printed while they run.
-
-    Parameters
-    ----------
-    notebook
-        Path of the notebook.
-    folder
-        An existing folder for the executed notebook and its HTML copy.
-    parameters
-        Values for the notebook's parameters; names that it does not define are ignored.
-
-    Returns
-    -------
-    Path
-        The executed notebook.
-
-    Raises
-    ------
-    UserError
-        If a cell raises, with the notebook's error message, or if the kernel dies or is missing.
-    """
-    import papermill
-    from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    target = folder / notebook.name
-    known = papermill.inspect_notebook(str(notebook))
-    stopped = None
-    try:
-        with atomic_write(target) as fresh:  # papermill rewrites the notebook after each cell
-            try:
-                papermill.execute_notebook(
-                    str(notebook),
-                    str(fresh),
-                    {name: value for name, value in parameters.items() if name in known},
-                    kernel_name="python3",
-                    cwd=str(ROOT),
-                    progress_bar=False,
-                    stdout_file=sys.stdout,
-                    extra_arguments=["--log-level=ERROR"],  # hide the kernel's own log
-                )
-            except PapermillExecutionError as error:
-                stopped = error
-    except (DeadKernelError, NoSuchKernel) as error:
-        raise UserError(
-            f"El cuaderno {notebook.stem} se quedó sin núcleo de Python ({error}). Suele ser falta de memoria: cierre "
-            "otros programas o use un batch menor."
-        ) from error
-    _write_html(target)
-    if stopped is not None:
-        what = stopped.evalue if hasattr(errors, stopped.ename) else f"{stopped.ename}: {stopped.evalue}"
-        raise UserError(
-            f"El cuaderno {notebook.stem} se detuvo. {what} (Ejecutado hasta ahí en «{target}».)"
-        ) from stopped
-    return target
 
 
 def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
@@ -200,11 +137,3 @@ def _keep(folder: Path, parameters: Mapping[str, Any], seconds: Mapping[str, flo
     """Write the state of a suite."""
     state = {"parameters": parameters, "process": owner(), "seconds": seconds}
     write_text(folder / STATE, json.dumps(state, ensure_ascii=False, indent=2) + "\n")
-
-
-def _write_html(notebook: Path) -> None:
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    body, _ = HTMLExporter().from_notebook_node(nbformat.read(notebook, as_version=4))
-    write_text(notebook.with_suffix(".html"), body)

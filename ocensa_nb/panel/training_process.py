@@ -16,9 +16,9 @@ from pathlib import Path
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.panel.commands import arguments
 from ocensa_nb.paths import ROOT, RUNS
 from ocensa_nb.runtime import environment
+from ocensa_nb.runtime.commands import arguments
 from ocensa_nb.storage import resume
 from ocensa_nb.storage.run_folder import LAST, Run
 

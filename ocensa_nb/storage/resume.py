@@ -177,7 +177,7 @@ def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: di
 def _hold(path: Path) -> tuple[Path, Lock]:
     make(path)
     _refuse_others(path)
-    lock = _lock(path)
+    lock = lock_folder(path)
     if lock is None:
         raise UserError(
             f"Otro proceso está entrenando en la carpeta «{path}». Espere a que termine, o elija otro nombre en out."
@@ -194,7 +194,7 @@ def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path)
     """Lock the newest interrupted run of the same training, or the next free number."""
     if config.resume == "auto":
         for path in _interrupted_runs(root):
-            if _resumes(path, config, metadata) and (lock := _lock(path)):
+            if _resumes(path, config, metadata) and (lock := lock_folder(path)):
                 if _is_interrupted(path):  # another process may have finished it meanwhile
                     return path, lock
                 lock.release()
@@ -248,7 +248,7 @@ def _is_left_by_acquire(entry: Path) -> bool:
     return is_temporary(entry.name) or re.fullmatch(rf"{re.escape(HEARTBEAT)}(-\w+)?", entry.name) is not None
 
 
-def _lock(path: Path) -> Lock | None:
+def lock_folder(path: Path) -> Lock | None:
     """Return the held lock of a folder, or None if another process holds it.
 
     Raises

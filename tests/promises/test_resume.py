@@ -284,7 +284,7 @@ def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
     interrupted, config, notices, tmp_path, monkeypatch
 ):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
-    lock = resume._lock
+    lock = resume.lock_folder
 
     def finished_first(path):
         if path.name == "run-001":
@@ -292,7 +292,7 @@ def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
             shutil.rmtree(path / LAST)
         return lock(path)
 
-    monkeypatch.setattr(resume, "_lock", finished_first)
+    monkeypatch.setattr(resume, "lock_folder", finished_first)
     assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
 
 
@@ -376,18 +376,18 @@ def test_lock_on_disk_without_locks_warns_and_on_failing_disk_raises(tmp_path, m
         monkeypatch.setattr(resume.FileLock, "acquire", acquire)
 
     fails(errno.ENOLCK)
-    assert resume._lock(tmp_path) is not None
+    assert resume.lock_folder(tmp_path) is not None
     assert "no admite bloqueos" in capsys.readouterr().out
     fails(errno.EIO)
     with pytest.raises(UserError, match="el disco falla"):
-        resume._lock(tmp_path)
+        resume.lock_folder(tmp_path)
     fails(errno.EACCES)
-    assert resume._lock(tmp_path) is None
+    assert resume.lock_folder(tmp_path) is None
 
 
 def test_fit_without_out_skips_a_locked_run_of_the_same_config(interrupted, config, notices, tmp_path):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
-    lock = resume._lock(tmp_path / "runs/run-001")
+    lock = resume.lock_folder(tmp_path / "runs/run-001")
     try:
         assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
     finally:

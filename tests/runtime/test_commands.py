@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ocensa_nb.cli import main as cli
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import UserError
-from ocensa_nb.panel import commands
 from ocensa_nb.paths import ROOT
+from ocensa_nb.runtime import commands
 from ocensa_nb.runtime.environment import configure
 
 CHANGES = st.fixed_dictionaries(

@@ -42,14 +42,20 @@ def command_line(config: TrainConfig, recipe: str) -> str:
     return _join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])
 
 
-def papermill_line(config: TrainConfig, recipe: str) -> str:
-    """Return the shell command that executes notebook 03 with a config through papermill."""
+def notebook_parameters(config: TrainConfig, recipe: str) -> dict[str, Any]:
+    """Return the parameters with which notebook 03 trains with a config, without its panel."""
     parameters = {"recipe": recipe, "interactive": False}
     more = {}
     for name, value in changes(config, recipe).items():
         (parameters if name in PARAMETERS else more)[name] = value
     if more:
         parameters["more_settings"] = json.dumps(more, ensure_ascii=False)
+    return parameters
+
+
+def papermill_line(config: TrainConfig, recipe: str) -> str:
+    """Return the shell command that executes notebook 03 with a config through papermill."""
+    parameters = notebook_parameters(config, recipe)
     # Not JSON: PyYAML reads its 5e-05 as a string.
     written = yaml.safe_dump(parameters, default_flow_style=True, allow_unicode=True, width=float("inf"))
     return _join(["papermill", "notebooks/03_train.ipynb", "03_ejecutado.ipynb", "-y", written.strip()])
