@@ -61,6 +61,14 @@ def start(folder: Path, threads: int | None = None) -> subprocess.Popen[bytes]:
         )
 
 
+def describe_exit(process: subprocess.Popen[bytes]) -> str:
+    """Return, in Spanish, how a process ended that did not record it in its case.json."""
+    return (
+        f"El proceso terminó de forma inesperada (código {process.returncode}); suele ser falta de memoria: use menos "
+        "jobs o un batch menor."
+    )
+
+
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a case's process and its kernel at once."""
     with contextlib.suppress(psutil.Error):

@@ -54,7 +54,9 @@ class Job(Protocol):
 class Pool(Protocol):
     """Where cases run."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many cases can run at the same time now."""
 
     def start(self, state: CaseState) -> Job:
         """Start a case."""
@@ -72,10 +74,7 @@ class LocalJob:
 
     def problem(self) -> str:
         """Return the exit code as a message for the user."""
-        return (
-            f"El proceso terminó de forma inesperada (código {self._process.returncode}); suele ser falta de memoria: "
-            "use menos jobs o un batch menor."
-        )
+        return case_process.describe_exit(self._process)
 
     def stop(self) -> None:
         """Request a stop with a checkpoint."""
