@@ -10,24 +10,18 @@ end, and a case whose worker died starts again.
 """
 
 import contextlib
-import io
 import logging
 import shutil
-import tempfile
-import threading
 import time
 import uuid
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.experiments import case, case_process
-from ocensa_nb.experiments.case import CASES, CaseState
+from ocensa_nb.experiments.case import CaseState
+from ocensa_nb.experiments.dask_worker import Task, pack, run_task, sees, unpack
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.storage.run_folder import LOCK
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -40,32 +34,6 @@ POLL_SECONDS = 0.5
 WHERE_SECONDS = 2.0  # between two questions to the scheduler
 RETRIES = 2  # of a task that raises; dask counts deaths of workers by itself (`allowed-failures`)
 DATA = "data"  # in the experiment's folder: copies of files of the user that the workers do not see
-_one_case = threading.Lock()  # a worker with several threads would run several tasks
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker needs to run a case.
-
-    Attributes
-    ----------
-    out
-        The experiment's folder, for workers that see it.
-    name
-        The name of the case.
-    token
-        The name of a file in `out`, and of the event that requests a stop.
-    archive
-        The files of the case, for workers that do not see `out`; else None.
-    files
-        For each field whose file is in the archive, its path there.
-    """
-
-    out: str
-    name: str
-    token: str
-    archive: bytes | None
-    files: dict[str, str]
 
 
 @contextlib.contextmanager
@@ -193,13 +161,13 @@ class DaskPool:
                     shutil.copyfile(path, fresh)
             return Task(str(self._out), state.name, self._token, None, inside)
         extra = {inside[name]: Path(path) for name, path in hidden.items()}
-        archive = _pack(self._out, [state.folder, *([] if state.owns_run else [state.run])], extra)
+        archive = pack(self._out, [state.folder, *([] if state.owns_run else [state.run])], extra)
         return Task(str(self._out), state.name, self._token, archive, inside)
 
     def _all_see(self, path: str) -> bool:
         """Return whether every worker sees a file of this machine."""
         size = Path(path).stat().st_size
-        return all(self._call(self._client.run, _sees, path, size).values())
+        return all(self._call(self._client.run, sees, path, size).values())
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:
         """Call the client; raises `UserError` if the scheduler or a worker does not answer or lacks this package."""
@@ -269,78 +237,4 @@ class DaskJob:
                 self._state.folder
             ) as fresh:  # a checkpoint of before must not stay beside a finished run
                 fresh.mkdir()
-                _unpack(archive, fresh)
-
-
-def run_task(task: Task) -> bytes | None:
-    """Run a case on a worker; return its files if the worker does not see the experiment's folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder was visible to the other workers, but is not to this one; dask then tries another worker.
-    """
-    with _one_case:
-        if task.archive is None:
-            out = Path(task.out)
-            (out / task.token).stat()
-            _run_in(out, task)
-            return None
-        with tempfile.TemporaryDirectory(prefix="ocensa-dask-") as place:
-            out = Path(place)
-            _unpack(task.archive, out)
-            _run_in(out, task)
-            return _pack(out / CASES / task.name, [out / CASES / task.name], {})
-
-
-def _run_in(out: Path, task: Task) -> None:
-    """Run the process of a case in an experiment's folder; stop it on request or if dask no longer wants the task."""
-    from distributed import Event, get_worker
-
-    folder = out / CASES / task.name
-    state = case.read_case(folder)
-    inside = {name: str(out / path) for name, path in task.files.items()}
-    evaluation = dict(state.content["evaluation"])
-    evaluation["data"] = inside.pop("evaluation_data", evaluation["data"])
-    if task.archive is not None and not state.owns_run:
-        # The run has the path of its notices on the worker that trained it. Notebook 04 knows its test rows by content.
-        evaluation["data"] = evaluation["data"] or inside.get("data", "")
-    case.update(folder, files={**state.content["files"], **inside}, evaluation=evaluation)
-    worker = get_worker()
-    key, event = worker.get_current_task(), Event(task.token)
-    process = case_process.start(folder, worker.state.nthreads)
-    asked = False
-    while process.poll() is None:
-        known = worker.state.tasks.get(key)
-        if not asked and (known is None or known.state == "cancelled" or event.is_set()):
-            process.send_signal(case_process.STOP)
-            asked = True
-        time.sleep(POLL_SECONDS)
-    if case.read_case(folder).content["status"] == case.RUNNING:
-        error = {"notebook": "", "cell": None, "line": case_process.describe_exit(process)}
-        case.update(folder, status=case.FAILED, process=None, error=error)
-    if task.archive is not None:  # back to the paths of the user
-        case.update(folder, files=state.content["files"], evaluation=state.content["evaluation"])
-
-
-def _sees(path: str, size: int) -> bool:
-    file = Path(path)
-    return file.is_file() and file.stat().st_size == size
-
-
-def _pack(root: Path, folders: list[Path], extra: dict[str, Path]) -> bytes:
-    """Return a ZIP of folders, with paths relative to `root`, and of other files by their path in it."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:  # weights do not compress
-        for folder in folders:
-            for file in sorted(folder.rglob("*")):
-                if file.is_file() and not file.name.startswith(LOCK):
-                    archive.write(file, file.relative_to(root))
-        for name, file in extra.items():
-            archive.write(file, name)
-    return content.getvalue()
-
-
-def _unpack(content: bytes, folder: Path) -> None:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.extractall(folder)  # refuses paths outside the folder
+                unpack(archive, fresh)

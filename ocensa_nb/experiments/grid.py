@@ -6,7 +6,6 @@ cases: [{name: guía, recipe: baseline}]  additional cases; `name` is what the r
 seeds: [1, 2, 3]                         every case with each of them
 """
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -22,14 +21,11 @@ from typing import Any
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError, clipped, unknown
+from ocensa_nb.experiments.grid_checks import EVALUATION, KEYS, check_field, check_list, mapping_or_list
 from ocensa_nb.experiments.grid_file import FILES, check_scalar
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runtime.environment import configure
 
-KEYS = ("base", "grid", "cases", "seeds")
-FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
-SET_HERE = ("out", "resume")  # by the runner
-EVALUATION = {"predict_with": "auto", "evaluation_data": ""}  # fields of notebook 04, and their defaults
 SOURCES = ("auto", "encoder", "floor", "blend")
 MOST_CASES = 10_000
 LONGEST_NAME = 80  # characters of a case's folder
@@ -112,22 +108,22 @@ class Grid:
         for key in content:
             if key not in KEYS:
                 raise UserError(unknown("En la cuadrícula, la clave", key, KEYS))
-        found = cls(**{key: _kind(content, key) for key in KEYS if key in content})
+        found = cls(**{key: mapping_or_list(content, key) for key in KEYS if key in content})
         for name in found.base:
-            _check_field("base", name)
+            check_field("base", name)
         for name, values in found.grid.items():
-            _check_field("grid", name, ("seed",))
-            _check_list(f"grid: {name}", values)
+            check_field("grid", name, ("seed",))
+            check_list(f"grid: {name}", values)
         for number, case in enumerate(found.cases, 1):
             if not isinstance(case, Mapping):
                 raise UserError(f"cases, caso {number}: se espera «campo: valor», y hay {clipped(repr(case))}.")
             for name in case:
                 if name != "name":
-                    _check_field(f"cases, caso {number}", name, ("seed",))
+                    check_field(f"cases, caso {number}", name, ("seed",))
             if not (isinstance(case.get("name", ""), str) and case.get("name", "x").strip()):
                 raise UserError(f"cases, caso {number}: name = {clipped(repr(case['name']))}: debe ser un texto.")
         if "seeds" in content:
-            _check_list("seeds", found.seeds)
+            check_list("seeds", found.seeds)
             if "seed" in found.base:
                 raise UserError("base: seed sobra, porque hay seeds. Deje solo seeds.")
         count = (_product(found.grid) + len(found.cases)) * max(1, len(found.seeds))
@@ -226,37 +222,6 @@ def _check_unique(cases: list[Case]) -> None:
     for name, count in Counter(case.name for case in cases).items():
         if count > 1:
             raise UserError(f"Dos casos tendrían la misma carpeta, «{name}». Cambie la semilla de uno.")
-
-
-def _kind(content: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a key of the file; raises `UserError` if it is not the mapping or the list it must be."""
-    value = content[key]
-    if key in ("base", "grid"):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key} = {clipped(repr(value))}: se espera «campo: valor», uno por línea.")
-        return dict(value)
-    _check_list(key, value)
-    return list(value)
-
-
-def _check_list(where: str, values: Any) -> None:
-    if not isinstance(values, list | tuple):
-        raise UserError(f"{where} = {clipped(repr(values))}: se espera una lista, p. ej. [1, 2].")
-    if not values:
-        raise UserError(f"{where}: la lista está vacía. Ponga un valor o quite la línea.")
-    seen = Counter(json.dumps(value, sort_keys=True, default=str) for value in values)
-    if repeated := next((value for value, count in seen.items() if count > 1), None):
-        raise UserError(f"{where}: {clipped(repeated)} está dos veces.")
-
-
-def _check_field(where: str, name: Any, elsewhere: tuple[str, ...] = ()) -> None:
-    if name in elsewhere:
-        raise UserError(f"{where}: {name} va en seeds, una lista en el primer nivel del archivo.")
-    if name in SET_HERE:
-        raise UserError(f"{where}: {name} no se puede fijar; cada caso tiene su carpeta, y se continúa solo.")
-    known = [name for name in ("recipe", *FIELDS, *EVALUATION) if name not in SET_HERE]
-    if name not in known:
-        raise UserError(unknown(f"{where}: el campo", name, known))
 
 
 def _product(grid: Mapping[str, list[Any]]) -> int:

@@ -207,7 +207,7 @@ def test_second_run_of_the_same_folder_raises_user_error(tmp_path):
 def test_folder_with_other_content_is_refused(tmp_path):
     (tmp_path / "mío.txt").touch()
     for out in (tmp_path, tmp_path / "mío.txt", ""):
-        with pytest.raises(UserError, match="no se sobrescribe|Falta out"):
+        with pytest.raises(UserError, match=r"no se sobrescribe|Falta out"):
             check_folder(out)
 
 

@@ -1,0 +1,91 @@
+"""The same grid on a cluster of dask.distributed; skipped if it is not installed."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.experiments import dask_backend
+from ocensa_nb.experiments.case import read_cases
+from ocensa_nb.experiments.runner import run_grid
+from ocensa_nb.storage.run_folder import Run
+
+distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+LIMIT = 150  # seconds
+BASE = {"model": "tiny", "freeze_layers": 1, "precision": "fp32", "recipe": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+def kill_worker_of(history, epoch, killed):
+    """Kill, with SIGKILL, the worker whose case has finished an epoch; record its process id."""
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end and not killed:
+        for file in history():
+            if f'"epoch": {epoch}' in file.read_text(encoding="utf-8"):
+                folder = str(file.parent.parent)
+                found = [p for p in psutil.process_iter(["cmdline"]) if folder in (p.info["cmdline"] or [])]
+                if found:
+                    killed.append(found[0].ppid())
+                    os.kill(killed[0], signal.SIGKILL)
+                    return
+        time.sleep(0.1)
+
+
+def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster, csv, tmp_path):
+    killed = []
+    base = {**BASE, "data": str(csv), "epochs": 25, "patience": 25, "checkpoint_minutes": 0.01}
+    killer = threading.Thread(
+        target=kill_worker_of, args=(lambda: tmp_path.glob("out/cases/*/run/history.jsonl"), 2, killed), daemon=True
+    )
+    killer.start()
+    result = run_grid({"base": base}, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
+    assert killed
+    assert result["cases"] == {"finished": 1, "failed": 0}
+    (case,) = read_cases(tmp_path / "out")
+    assert "Continúa «" in (case.folder / "log.txt").read_text(encoding="utf-8")
+    assert Run.load(case.run).metrics["epochs"] == 25
+    assert not list((tmp_path / "out").glob(".ocensa-*"))
+
+
+def test_files_come_back_from_workers_that_do_not_see_the_folder(cluster, csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_backend.DaskPool, "_all_see", lambda pool, path: False)
+    grid = {
+        "base": {**BASE, "epochs": 1, "data": str(csv)},
+        "cases": [{"name": "uno"}, {"name": "simple", "predict_with": "floor"}],
+    }
+    result = run_grid(grid, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
+    assert result["failed"] == []
+    states = {case.title: case for case in read_cases(tmp_path / "out")}
+    assert Run.load(states["uno"].run)
+    assert states["uno"].content["files"]["data"] == str(csv)
+    assert states["simple"].content["evaluation"]["data"] == ""
+    for state in states.values():
+        assert (state.folder / "evaluation/metrics.json").exists()
+        assert (state.folder / "04_evaluate.html").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "no es una dirección", "http://127.0.0.1:1"])
+def test_unreachable_scheduler_raises_user_error(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_backend, "CONNECT_SECONDS", 1)
+    with pytest.raises(UserError, match="no responde"):
+        run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler=address)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_distributed_raises_user_error_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match="pip install distributed"):
+        run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler="tcp://127.0.0.1:1")
