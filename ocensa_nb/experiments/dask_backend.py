@@ -93,6 +93,7 @@ class DaskPool:
         self._token = f".ocensa-{uuid.uuid4().hex}"
         self._shared: bool | None = None
         self._places: dict[str, str] = {}
+        self._addresses: set[str] = set()
         self._asked_at = 0.0
 
     @property
@@ -134,7 +135,12 @@ class DaskPool:
             self._asked_at = time.monotonic()
             processing = self._call(self._client.processing)
             self._places = {str(key): address for address, keys in processing.items() for key in keys}
+            self._addresses = set(processing)
         return self._places.get(key, "")
+
+    def is_lost(self, address: str) -> bool:
+        """Return whether a worker was no longer there when the scheduler was last asked."""
+        return address not in self._addresses
 
     def stop(self) -> None:
         """Request all tasks to stop with a checkpoint."""
@@ -216,7 +222,7 @@ class DaskJob:
 
     def _note_place(self) -> None:
         place = self._pool.place(str(self._future.key))
-        if place and self._place and place != self._place:
+        if place and self._place and place != self._place and self._pool.is_lost(self._place):  # else only moved
             what = f"{self._state.title} · semilla {self._state.seed}"
             logger.warning(f"{what}: se perdió el worker {self._place}; sigue en {place}.")
         self._place = place or self._place

@@ -105,6 +105,12 @@ class Grid:
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "Grid":
         """Return the grid of a mapping; raises `UserError` naming what is wrong with its form."""
+        try:
+            json.dumps(content, default=str)
+        except (ValueError, TypeError, RecursionError) as error:  # an alias inside its own anchor; a key that is a list
+            raise UserError(
+                "La cuadrícula tiene valores que se contienen a sí mismos, o claves que no son texto."
+            ) from error
         for key in content:
             if key not in KEYS:
                 raise UserError(unknown("En la cuadrícula, la clave", key, KEYS))

@@ -49,7 +49,7 @@ class Progress:
         elif case.status == FAILED:
             what += f": {describe_error(case)}"
         left = self.seconds_left(cases)
-        end = f"; faltan unos {duration(left)}" if left else ""
+        end = f"; faltan unos {duration(left)}" if left and left >= 1 else ""
         return f"[{done}/{len(cases)}] {case.title} · semilla {case.seed}: {what}. {counts(cases)}{end}."
 
     def seconds_left(self, cases: list[CaseState]) -> float | None:
