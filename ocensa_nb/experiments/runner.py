@@ -144,6 +144,10 @@ def _write_report(folder: Path) -> dict[str, str]:
     for name, function in (("results", "write_results"), ("report", "write_report")):
         module = f"ocensa_nb.experiments.{name}"
         if importlib.util.find_spec(module):
-            written[name] = str(getattr(importlib.import_module(module), function)(folder))
-            logger.info(f"Escrito: {written[name]}")
+            try:
+                written[name] = str(getattr(importlib.import_module(module), function)(folder))
+            except UserError as error:  # the cases themselves are done; and a stop has its own message
+                logger.warning(f"{error}")
+            else:
+                logger.info(f"Escrito: {written[name]}")
     return written
