@@ -6,6 +6,7 @@
 import contextlib
 import datetime
 import json
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def run(folder: Path, stop: Callable[..., bool]) -> str:
 
     def before_cell(**_: Any) -> None:
         if stop():
-            raise KeyboardInterrupt
+            raise AskedToStopError("Detenido antes de la celda.", signal.SIGTERM)
 
     try:
         if state.owns_run and not manifest.is_finished(state.run):
@@ -204,8 +205,6 @@ def run(folder: Path, stop: Callable[..., bool]) -> str:
         given = {**state.content["evaluation"], "run": str(state.run), "out": str(folder / EVALUATION)}
         execute(NOTEBOOKS / f"{EVALUATE}.ipynb", folder, given, before_cell)
         status = FINISHED
-    except KeyboardInterrupt:
-        status = INTERRUPTED
     except NotebookError as failure:
         asked = stop() or failure.kind == AskedToStopError.__name__
         status = INTERRUPTED if asked else FAILED

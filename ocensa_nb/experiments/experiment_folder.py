@@ -118,7 +118,7 @@ def prepare(out: Path, cases: list[Case]) -> tuple[list[CaseState], list[CaseSta
         if case.name in known and (kept := _keep(known[case.name], content)):
             cases_on_disk.update(folder, dropped=None, **kept)
         else:
-            if case.name in known:
+            if case.name in known and known[case.name].status != FAILED:  # which starts again
                 content |= {"seconds": known[case.name].seconds}
             write_text(folder / STATE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
             to_run.append(read_case(folder))
@@ -134,21 +134,21 @@ def input_files(case: Case) -> dict[str, Path]:
 
 def _keep(state: CaseState, content: Mapping[str, object]) -> dict[str, object] | None:
     """Return the changes of a case.json that is kept as it is and not run; None if the case is to run."""
-    trained = (state.run / CONFIG).exists()
     inputs = content["inputs"]
-    changed = [name for name in inputs if state.content.get("inputs", inputs).get(name) != inputs[name]]
-    title = {"title": content["title"], "changes": content["changes"], "run": content["run"]}
-    if trained and changed:
-        line = (
-            f"El contenido de {', '.join(changed)} no es el mismo con que se ejecutó el caso. Devuelva el archivo de "
-            "entonces, o use otra carpeta en out."
-        )
-        return {**title, "status": FAILED, "error": {"notebook": "", "cell": None, "line": line}}
+    before = state.content.get("inputs", inputs)
+    changed = [name for name in inputs if before.get(name) != inputs[name]]
+    kept = {name: content[name] for name in ("title", "changes", "run")}
+    if (state.run / CONFIG).exists() and set(changed) - {"evaluation_data"}:
+        what = f"El contenido de {', '.join(changed)} no es el mismo con que se ejecutó el caso."
+        return kept | _failed(f"{what} Devuelva el archivo de entonces, o use otra carpeta en out.")
     try:
-        return title if cases_on_disk.is_complete(state) else None
+        return kept if cases_on_disk.is_complete(state) and not changed else None
     except UserError as error:
-        line = f"{error} Para repetir el caso, borre su carpeta."
-        return {**title, "status": FAILED, "error": {"notebook": "", "cell": None, "line": line}}
+        return kept | _failed(f"{error} Para repetir el caso, borre su carpeta.")
+
+
+def _failed(line: str) -> dict[str, object]:
+    return {"status": FAILED, "error": {"notebook": "", "cell": None, "line": line}}
 
 
 def _assign_runs(out: Path, cases: list[Case], known: Mapping[str, CaseState]) -> dict[str, str]:

@@ -74,6 +74,8 @@ def counts(cases: Iterable[CaseState]) -> str:
 
 def describe_error(case: CaseState) -> str:
     """Return where and how a case failed: notebook, cell and last line of the traceback."""
+    if case.status == INTERRUPTED:
+        return "interrumpido"
     error = case.error or {}
     cell = f", celda [{error['cell']}]" if error.get("cell") else ""
     where = f"{error['notebook']}{cell}: " if error.get("notebook") else ""

@@ -13,7 +13,7 @@ import yaml
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import experiment_folder
-from ocensa_nb.experiments.case import FAILED, FINISHED, CaseState, read_cases
+from ocensa_nb.experiments.case import FAILED, FINISHED, INTERRUPTED, CaseState, read_cases
 from ocensa_nb.experiments.grid import Grid
 from ocensa_nb.experiments.grid_file import read_grid_file
 from ocensa_nb.experiments.progress import counts, describe_error, saved_seconds
@@ -24,6 +24,7 @@ from ocensa_nb.runtime.timing import duration
 logger = logging.getLogger(__name__)
 
 MOST_JOBS = 256
+UNFINISHED = (FAILED, INTERRUPTED)  # interrupted by something else: a stop of the grid raises
 
 
 def run_grid(
@@ -57,7 +58,8 @@ def run_grid(
     Returns
     -------
     dict
-        `out`, `cases` (number per status), `failed` (name, title, seed and error of each), `dropped` (names of the
+        `out`, `cases` (number per status), `failed` (name, title, seed and error of each; also of a case that something
+        else interrupted), `dropped` (names of the
         cases in the folder that are not in the grid), `seconds`, `saved_seconds`, `results` and `report`.
 
     Raises
@@ -90,10 +92,10 @@ def run_grid(
     if saved >= 1:
         logger.info(f"Compartir las capas congeladas entre casos ahorró {duration(saved)}.")
     logger.info(f"{counts(states)}, en {duration(time.perf_counter() - started)}.")
-    failed = [case for case in states if case.status == FAILED]
+    failed = [case for case in states if case.status in UNFINISHED]
     return {
         "out": str(folder),
-        "cases": {status: sum(case.status == status for case in states) for status in (FINISHED, FAILED)},
+        "cases": {status: sum(case.status == status for case in states) for status in (FINISHED, *UNFINISHED)},
         "failed": [{"name": c.name, "title": c.title, "seed": c.seed, "error": c.error} for c in failed],
         "dropped": [case.name for case in dropped],
         "seconds": time.perf_counter() - started,
@@ -104,7 +106,7 @@ def run_grid(
 
 def failures(result: Mapping[str, Any]) -> str:
     """Return the summary, in Spanish, of the failed cases in the result of `run_grid`; "" if there are none."""
-    failed = [case for case in read_cases(result["out"]) if case.status == FAILED]
+    failed = [case for case in read_cases(result["out"]) if case.status in UNFINISHED]
     if not failed:
         return ""
     lines = [f"  {case.title} · semilla {case.seed}: {describe_error(case)}" for case in failed]

@@ -53,7 +53,7 @@ def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster,
     killer.start()
     result = run_grid({"base": base}, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
     assert killed
-    assert result["cases"] == {"finished": 1, "failed": 0}
+    assert result["cases"] == {"finished": 1, "failed": 0, "interrupted": 0}
     (case,) = read_cases(tmp_path / "out")
     assert "Continúa «" in (case.folder / "log.txt").read_text(encoding="utf-8")
     assert Run.load(case.run).metrics["epochs"] == 25

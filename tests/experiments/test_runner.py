@@ -76,7 +76,7 @@ def prepared(grid, out):
 def test_failing_case_is_reported_with_its_cell_and_last_line_and_the_others_finish(executed):
     _, out, done, result = executed
     assert done.returncode == 1
-    assert result["cases"] == {"finished": 2, "failed": 1}
+    assert result["cases"] == {"finished": 2, "failed": 1, "interrupted": 0}
     states = by_title(out)
     assert {title: state.status for title, state in states.items()} == {
         "uno": "finished",
