@@ -92,14 +92,18 @@ class DaskPool:
         self._client, self._out = client, out
         self._token = f".ocensa-{uuid.uuid4().hex}"
         self._shared: bool | None = None
-        self._places: dict[str, str] = {}
-        self._addresses: set[str] = set()
-        self._asked_at = 0.0
+        self._processing: dict[str, Any] = {}
+        self._asked_at = float("-inf")
+
+    @property
+    def shares_cache(self) -> bool:
+        """False: a worker on another machine has its own cache of frozen features."""
+        return False
 
     @property
     def slots(self) -> int:
         """How many workers there are now; one if none, so that a case waits for the next worker."""
-        return max(1, len(self._call(self._client.nthreads)))
+        return max(1, len(self._workers()))
 
     def wait_for_workers(self, scheduler: str) -> None:
         """Wait for the first worker; raises `UserError` if there is none in time."""
@@ -115,8 +119,8 @@ class DaskPool:
             (self._out / self._token).touch()
             self._shared = self._all_see(str(self._out / self._token))
         task = self._task(state)
-        processing = self._call(self._client.processing)
-        idle = [address for address, keys in processing.items() if not keys] or None
+        self._asked_at = float("-inf")  # what was submitted just now counts
+        idle = [address for address, keys in self._workers().items() if not keys] or None
         future = self._call(
             self._client.submit,
             run_task,
@@ -131,16 +135,11 @@ class DaskPool:
 
     def place(self, key: str) -> str:
         """Return the address of the worker that runs a task; "" if unknown."""
-        if time.monotonic() > self._asked_at + WHERE_SECONDS:
-            self._asked_at = time.monotonic()
-            processing = self._call(self._client.processing)
-            self._places = {str(key): address for address, keys in processing.items() for key in keys}
-            self._addresses = set(processing)
-        return self._places.get(key, "")
+        return next((address for address, keys in self._workers().items() if key in map(str, keys)), "")
 
     def is_lost(self, address: str) -> bool:
-        """Return whether a worker was no longer there when the scheduler was last asked."""
-        return address not in self._addresses
+        """Return whether a worker is no longer there."""
+        return address not in self._workers()
 
     def stop(self) -> None:
         """Request all tasks to stop with a checkpoint."""
@@ -152,6 +151,13 @@ class DaskPool:
         """Disconnect; tasks that are still running are told so by dask, and stop."""
         (self._out / self._token).unlink(missing_ok=True)
         self._client.close(timeout=CONNECT_SECONDS)
+
+    def _workers(self) -> dict[str, Any]:
+        """Return the keys of the tasks of each worker, by address; not older than `WHERE_SECONDS`."""
+        if time.monotonic() > self._asked_at + WHERE_SECONDS:
+            self._processing = self._call(self._client.processing)
+            self._asked_at = time.monotonic()
+        return self._processing
 
     def _task(self, state: CaseState) -> Task:
         """Return the task of a case, with the files that the workers do not see."""
@@ -239,8 +245,7 @@ class DaskJob:
             return
         archive = self._future.result()
         if archive is not None:
-            with atomic_write(
-                self._state.folder
-            ) as fresh:  # a checkpoint of before must not stay beside a finished run
+            # The folder is replaced: a checkpoint of before must not stay beside a finished run.
+            with atomic_write(self._state.folder) as fresh:
                 fresh.mkdir()
                 unpack(archive, fresh)

@@ -49,6 +49,10 @@ class Pool(Protocol):
     def slots(self) -> int:
         """How many cases can run at the same time now."""
 
+    @property
+    def shares_cache(self) -> bool:
+        """Whether all cases use the same cache of frozen features."""
+
     def start(self, state: CaseState) -> Job:
         """Start a case."""
 
@@ -87,7 +91,7 @@ class LocalPool:
     """
 
     def __init__(self, jobs: int) -> None:
-        self.slots = jobs
+        self.slots, self.shares_cache = jobs, True
         self._threads = max(1, cores() // jobs) if jobs > 1 else None
 
     def start(self, state: CaseState) -> Job:
@@ -130,16 +134,16 @@ class Runner:
         A case without a run of its own waits for the one that trains it. Of the cases that share frozen features, one
         computes them and the others wait until it has stored them.
         """
-        if len(self._running) >= self._pool.slots:
+        if not waiting or len(self._running) >= self._pool.slots:
             return None
         building = {features[name] for name in self._running if not self._has_features(name)} - {""}
         names = {case.name for case in waiting}
         for case in waiting:
             if case.owns_run:
-                trains_here = not manifest.is_finished(case.run)
-                if trains_here and features[case.name] in building:
-                    continue
-                return case
+                waits = self._pool.shares_cache and features[case.name] in building
+                if not waits or manifest.is_finished(case.run):
+                    return case
+                continue
             trainer = case.run.parent.name
             if trainer not in names and (trainer not in self._running or manifest.is_finished(case.run)):
                 return case  # also if the training failed: then this one fails with a message

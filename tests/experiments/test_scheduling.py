@@ -41,8 +41,9 @@ class FakeJob:
 
 
 class FakePool:
-    def __init__(self, slots, crash=()):
+    def __init__(self, slots, crash=(), shares_cache=True):
         self.slots, self.crash, self.stops, self.started = slots, crash, 0, []
+        self.shares_cache = shares_cache
 
     def start(self, state):
         self.started.append(state.title)
@@ -84,6 +85,12 @@ def test_one_case_computes_the_shared_features_before_the_others_start(run):
     assert pool.started == ["0", "3", "1", "2"]
     running = [states.count("running") for states in pool.log if len(states) == 4]
     assert max(running) == 3
+
+
+def test_cases_on_other_machines_do_not_wait_for_features_that_they_do_not_see(run):
+    pool = FakePool(slots=3, shares_cache=False)
+    run(pool, SHARED, {**SHARED, "epochs": 3}, {"freeze_layers": 0})
+    assert pool.started == ["0", "1", "2"]
 
 
 def test_features_whose_computing_case_crashed_are_computed_by_the_next(run):
