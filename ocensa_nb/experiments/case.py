@@ -200,10 +200,8 @@ def run(folder: Path, stop: Callable[..., bool]) -> str:
             parameters = notebook_parameters(config_of(state), state.content["settings"]["recipe"])
             execute(NOTEBOOKS / f"{TRAIN}.ipynb", folder, parameters, before_cell)
         notebook = EVALUATE
-        Run.load(state.run)
         remove_evaluation(folder)
-        given = {**state.content["evaluation"], "run": str(state.run), "out": str(folder / EVALUATION)}
-        execute(NOTEBOOKS / f"{EVALUATE}.ipynb", folder, given, before_cell)
+        execute(NOTEBOOKS / f"{EVALUATE}.ipynb", folder, _evaluation(state), before_cell)
         status = FINISHED
     except NotebookError as failure:
         asked = stop() or failure.kind == AskedToStopError.__name__
@@ -215,6 +213,16 @@ def run(folder: Path, stop: Callable[..., bool]) -> str:
     seconds = round(state.seconds + time.perf_counter() - started, 2)
     update(folder, status=status, seconds=seconds, process=None, error=error if status == FAILED else None)
     return status
+
+
+def _evaluation(state: CaseState) -> dict[str, str]:
+    """Return the parameters of notebook 04; raises `UserError` if the run is not finished or is damaged."""
+    given = {**state.content["evaluation"], "run": str(state.run), "out": str(state.folder / EVALUATION)}
+    trained_on = Run.load(state.run).config.data
+    if not given["data"] and trained_on and not Path(trained_on).exists():
+        # It was trained on another machine. The notebook knows the test rows of the run by their content.
+        given["data"] = state.content["files"]["data"]
+    return given
 
 
 def remove_evaluation(folder: Path) -> None:
