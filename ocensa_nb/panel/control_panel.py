@@ -20,10 +20,10 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import UserError
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
+from ocensa_nb.notebook.page_clock import guarded
 from ocensa_nb.panel import controls, settings, training_process
 from ocensa_nb.panel.controls import Note
 from ocensa_nb.panel.expected_time import ExpectedTime, stop_measuring
-from ocensa_nb.panel.page_clock import guarded
 from ocensa_nb.panel.run_controller import Runner, print_stops_plainly
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runtime import commands, environment

@@ -14,8 +14,8 @@ import ipywidgets as ipw
 
 from ocensa_nb.benchmark.time_prediction import Forecast, TimeEstimate
 from ocensa_nb.config import TrainConfig, baseline_of
+from ocensa_nb.notebook.page_clock import PageClock, guarded
 from ocensa_nb.panel import training_process
-from ocensa_nb.panel.page_clock import PageClock, guarded
 from ocensa_nb.runtime.timing import duration
 from ocensa_nb.storage.run_folder import Run
 

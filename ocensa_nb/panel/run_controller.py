@@ -1,7 +1,7 @@
 """Train from the panel: start a training in another process, show its progress, stop it, and report how it ended.
 
-The view is redrawn from one of two places only, because of a limit of Colab (`page_clock.py`): the panel, at each tick
-of the page clock, after its button is pressed; or a cell, while that cell is executing.
+The view is redrawn from one of two places only, because of a limit of Colab (`notebook/page_clock.py`): the panel, at
+each tick of the page clock, after its button is pressed; or a cell, while that cell is executing.
 """
 
 import signal
@@ -20,9 +20,9 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.figures import plots
 from ocensa_nb.figures.style import PANEL_CSS
+from ocensa_nb.notebook.page_clock import PageClock, guarded
 from ocensa_nb.panel import live_view, training_process
 from ocensa_nb.panel.expected_time import ExpectedTime, stop_measuring
-from ocensa_nb.panel.page_clock import PageClock, guarded
 from ocensa_nb.panel.training_process import Training, short
 from ocensa_nb.runtime.environment import platform
 from ocensa_nb.runtime.signals import StopRequest, defer_signals

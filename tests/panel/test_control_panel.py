@@ -17,9 +17,9 @@ from ocensa_nb.benchmark.time_prediction import Forecast, TimeEstimate
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.notebook import session
+from ocensa_nb.notebook.page_clock import PageClock
 from ocensa_nb.panel import control_panel as widgets
 from ocensa_nb.panel import run_controller, training_process
-from ocensa_nb.panel.page_clock import PageClock
 from ocensa_nb.panel.training_process import Training
 from ocensa_nb.runtime import environment, precision
 from ocensa_nb.runtime.environment import configure
