@@ -1,1 +1,1 @@
-"""Grids of experiments: cases of one training each, run by papermill in processes of this machine or of a cluster."""
+"""Grids of experiments: cases run by papermill in processes or on a cluster, their results and their report."""

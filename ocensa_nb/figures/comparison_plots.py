@@ -63,7 +63,7 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
         axes.annotate(f" ×{m['speedup']:.{0 if m['speedup'] >= 20 else 1}f}", (m["speedup_max"], place), va="center")
     _legend_above(figure, axes, len(kinds))
     axes.grid(False, axis="y")
-    _count_logarithmically(axes)
+    count_logarithmically(axes)
     axes.axvline(1, color=INK, linewidth=1)
     low, high = min(m["speedup_min"] for m in found), max(m["speedup_max"] for m in found)
     axes.set_xlim(0.8 * min(low, 1), 1.6 * high)
@@ -124,7 +124,7 @@ def f1_against_time(points: time_to_target.Points) -> "Figure":
         f"95 % del mejor F1: {goal:.3f}", (0.01, goal), xycoords=("axes fraction", "data"), va="bottom", fontsize=9
     )
     _legend_above(figure, axes, 2, "Segundos hasta el 95 % del mejor F1")
-    _count_logarithmically(axes)
+    count_logarithmically(axes)
     axes.set(
         xlabel="segundos de los pasos de entrenamiento (escala logarítmica)",
         ylabel="F1 medio de validación (0 a 1)",
@@ -141,7 +141,7 @@ def _legend_above(figure: "Figure", axes: "Axes", columns: int, title: str = "")
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, title=title or None)
 
 
-def _count_logarithmically(axes: "Axes") -> None:
+def count_logarithmically(axes: "Axes") -> None:
     """Make the horizontal axis logarithmic, with plain numbers at 1, 2, 5, 10, 20, etc."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -143,5 +143,6 @@ PANEL_CSS = f"""
 .ocensa-charts {{ display: flex; flex-wrap: wrap; gap: 12px; }}
 .ocensa-charts figure {{ flex: 1 1 320px; max-width: 460px; margin: 0; }}
 .ocensa-charts figcaption {{ display: flex; flex-wrap: wrap; gap: 0 14px; justify-content: center; font-size: small; }}
+.ocensa-cases th, .ocensa-cases td {{ text-align: left; padding: 2px 12px 2px 0; white-space: normal; }}
 .ocensa pre {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
 """

@@ -1,0 +1,97 @@
+"""Experiment folders for tests: made from a finished run, by the format of case.json."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ocensa_nb.storage import manifest
+from ocensa_nb.storage.run_folder import CHECKSUM, CONFIG, METRICS, Run
+
+HEADS = ("modo", "causa", "prioridad")
+
+
+def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a case with some changes of the base of these tests."""
+    return {"recipe": "baseline", "model": "tiny", **changes}
+
+
+def add_case(out: Path, changes: Mapping[str, Any], seed: int, status: str = "finished", **state: Any) -> Path:
+    """Write the case.json of a case and its notebooks; return its folder."""
+    label = "_".join(f"{name}-{value}" for name, value in changes.items()) or "baseline"
+    title = ", ".join(f"{name}={value}" for name, value in changes.items()) or "baseline"
+    folder = out / "cases" / f"{label}_seed-{seed}"
+    folder.mkdir(parents=True)
+    content = {
+        "name": folder.name,
+        "title": title,
+        "settings": settings_of(changes) | {"seed": seed},
+        "changes": dict(changes),
+        "group": label,
+        "seed": seed,
+        "evaluation": {"predict_with": "auto", "data": ""},
+        "run": "run",
+        "status": status,
+        "command": f"python -m ocensa_nb train --recipe baseline --seed {seed} --out NUEVA",
+    }
+    if status == "finished":
+        for name in ("03_train", "04_evaluate"):
+            (folder / f"{name}.html").write_text("<html>", encoding="utf-8")
+    (folder / "case.json").write_text(json.dumps(content | state, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def add_run(
+    folder: Path, f1: float, seconds: float, floor: float = 0.5, cores: int = 2, **metadata: Any
+) -> dict[str, Any]:
+    """Write the config.json and metrics.json of a run with a known F1 and time; return the metadata.
+
+    The validation F1 is 0.01 higher than the test F1. The blend predicts all labels.
+    """
+    state = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    content = {
+        "config": {"heads": dict.fromkeys(HEADS, 1 / 3), "monitor": "f1", "max_length": 256, **state["settings"]},
+        "seconds": {
+            "training": seconds,
+            "floor": 0.0,
+            "trunk": 5.0 if metadata.get("features") else 0.0,
+            "earlier": 0.0,
+            "total": seconds + 9,
+        },
+        "hardware": {"cores": cores, "system": "Linux x86_64"},
+        "device": "cpu",
+        "versions": {"torch": "2.13.0"},
+        **metadata,
+    }
+    values = {"test": f1, "val": f1 + 0.01}
+    flat = {side: _flat(value) for side, value in values.items()}
+    difference = f1 - floor
+    compared = {"f1": {"difference": difference, "low": difference - 0.02, "high": difference + 0.02}}
+    metrics = {
+        **flat,
+        "encoder": {side: _flat(value - 0.05) for side, value in values.items()},
+        "floor": {side: _flat(floor) for side in values},
+        "blend": flat,
+        "sources": dict.fromkeys(HEADS, "blend"),
+        "comparison": {head: {"blend-floor": compared} for head in HEADS},
+    }
+    (folder / "run").mkdir()
+    write_config(folder / "run", content)
+    (folder / "run" / METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+    return content
+
+
+def write_config(run: Path, content: Mapping[str, Any]) -> None:
+    """Write the config.json of a run with its checksum."""
+    signed = {**content, CHECKSUM: manifest.checksum(dict(content))}
+    (run / CONFIG).write_text(json.dumps(signed), encoding="utf-8")
+
+
+def copy_run(folder: Path, run: Run) -> None:
+    """Copy a real finished run into the folder of a case."""
+    shutil.copytree(run.path, folder / "run")
+
+
+def _flat(value: float) -> dict[str, float]:
+    return {"f1": value, "f1_macro": value} | {f"{head}_{name}": value for head in HEADS for name in ("f1", "f1_macro")}
