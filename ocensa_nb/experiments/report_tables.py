@@ -10,6 +10,7 @@ from ocensa_nb.experiments.results import CASES, Results, run_folder
 
 NOTEBOOKS = {"03": "03_train.html", "04": "04_evaluate.html"}
 EMPTY = "–"
+EFFECT_TITLES = ("Ajuste", "De", "A", "Pares (semillas)", "Diferencia de F1", "Lectura", "Segundos: veces")
 _NOT_A_SETTING = ("data", "corrections", "out", "seed", "resume", "checkpoint_minutes", "num_workers")
 
 
@@ -28,7 +29,7 @@ def groups(found: Sequence[Group], metric: str, front: set[str]) -> Html:
                 group.title,
                 *(mean_sd(score) for score in scores),
                 mean_sd(group.seconds(), 1) + _marks(group.cases),
-                _faster(group, baseline),
+                times_faster(group, baseline),
                 "sí" if group.key in front else "no",
                 joined([element("span", f"semilla {case.seed}: ", notebooks(case)) for case in group.cases]),
                 folded("Mostrar", *(command(case.state["command"]) for case in group.cases)),
@@ -73,20 +74,17 @@ def configurations(found: Sequence[Group]) -> Html:
 
 def effects(changes: Sequence[Effect]) -> Html:
     """Return what each change of a setting does to the score and to the seconds."""
-    titles = ["Ajuste", "De", "A", "Pares (semillas)", "Diferencia de F1", "Lectura", "Segundos: veces"]
-    rows = [
-        [
-            change.field,
-            change.before,
-            change.after,
-            f"{change.pairs} ({change.seeds})",
-            _difference(change),
-            change.verdict,
-            _ratio(change.time),
-        ]
-        for change in changes
+    caption = "Diferencias entre casos iguales en todo lo demás, con intervalos del 95 %."
+    return table(caption, EFFECT_TITLES, [effect_cells(change) for change in changes])
+
+
+def effect_cells(change: Effect) -> list[str]:
+    """Return the cells of a change of a setting, one per title of `EFFECT_TITLES`."""
+    pairs = f"{change.pairs} ({change.seeds})"
+    return [
+        *(change.field, change.before, change.after, pairs),
+        *(_difference(change), change.verdict, _ratio(change.time)),
     ]
-    return table("Diferencias entre casos iguales en todo lo demás, con intervalos del 95 %.", titles, rows)
 
 
 def cases(results: Results) -> Html:
@@ -153,7 +151,7 @@ def mean_sd(values: Spread | None, decimals: int = 3) -> str:
     return f"{values.mean:,.{decimals}f}{deviation} ({values.count})"
 
 
-def _faster(group: Group, baseline: Group | None) -> str:
+def times_faster(group: Group, baseline: Group | None) -> str:
     """Return the speed-up over the baseline with its smallest and largest value."""
     if baseline is None:
         return "sin baseline"

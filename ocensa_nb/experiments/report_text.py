@@ -1,19 +1,19 @@
 """What the numbers of an experiment say, in Spanish sentences."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
 
 from ocensa_nb.evaluation.blend import AUTO
 from ocensa_nb.experiments.case_result import STATES, CaseResult
 from ocensa_nb.experiments.effects import FEWEST, Effect
 from ocensa_nb.experiments.groups import BASELINE, Group, baseline_of, chosen, speedup
 from ocensa_nb.experiments.results import Results
+from ocensa_nb.files.regular import LARGEST_JSON, read_regular
 
 GRID = "grid.yaml"
-NOT_MEASURED = "not_measured"  # key of a grid: techniques that it does not measure, and why
+_NOT_MEASURED = re.compile(r"^# *sin medir: ([^:\n]+):(.+)$", re.MULTILINE)
 
 
 def summary(results: Results) -> str:
@@ -130,13 +130,15 @@ def explanations(cases: Sequence[CaseResult], metric: str) -> list[str]:
 
 
 def not_measured(out: Path) -> dict[str, str]:
-    """Return the techniques that the grid of an experiment names as not measured, with the reason; {} if unknown."""
+    """Return what the grid of an experiment says that it does not measure, and why.
+
+    A grid says so in comments such as `# sin medir: GPU en la nube: aquí no hay GPU.`
+    """
     try:
-        grid = yaml.safe_load((out / GRID).read_text(encoding="utf-8"))
-        found = grid.get(NOT_MEASURED) if isinstance(grid, dict) else None
-    except (OSError, ValueError, yaml.YAMLError):
+        text = read_regular(out / GRID, LARGEST_JSON).decode("utf-8-sig", "replace")
+    except OSError:
         return {}
-    return {str(name): str(why) for name, why in found.items()} if isinstance(found, dict) else {}
+    return {name.strip(): why.strip() for name, why in _NOT_MEASURED.findall(text)}
 
 
 def front_alt(groups: Sequence[Group], metric: str, front: set[str]) -> str:
