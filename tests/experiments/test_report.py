@@ -1,0 +1,177 @@
+"""The report: content, escaping, self-containment, accessibility, and folders that are empty or damaged."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.experiments.report import write_report
+from ocensa_nb.experiments.results import read_results
+from ocensa_nb.experiments.summary import effects_table, pareto_figure, sentences, table
+from tests.helpers.experiments import add_case, add_run
+
+EVIL = '<script>alert(1)</script>"onload="alert(2)'
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text, and its links."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.elements, self.texts = [], []
+        self.feed(content)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.texts)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def report(out):
+    return Page(write_report(out).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment")
+    for seed in (1, 2, 3):
+        add_run(add_case(path, {}, seed), 0.5 + 0.01 * seed, 100, floor=0.3)
+        add_run(add_case(path, {"epochs": 3}, seed), 0.4, 50, floor=0.3)
+    error = {"notebook": "03_train", "cell": 9, "line": f"UserError: {EVIL}"}
+    add_case(path, {"epochs": 9}, 1, "failed", title=EVIL, command=f"python {EVIL}", error=error)
+    (path / "grid.yaml").write_text("# sin medir: GPU en la nube: aquí no hay GPU.\nbase: {}\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(out):
+    return report(out)
+
+
+def test_report_has_scores_speedup_verdicts_and_what_is_not_measured(page):
+    for said in (
+        "0.520 ± 0.010 (3)",
+        "2 (2 a 2)",
+        "empeora",
+        "La mejor en validación es «baseline»",
+        "aquí no hay GPU",
+    ):
+        assert said in page.text, said
+    assert "Celda" in page.text
+    assert "9" in page.texts
+
+
+def test_report_is_self_contained(page):
+    for tag, name in (("img", "src"), ("source", "srcset")):
+        assert page.all(tag)
+        assert all(attributes[name].startswith("data:image/svg+xml;base64,") for attributes in page.all(tag))
+    assert page.all("link") == []
+    assert all("src" not in attributes for attributes in page.all("script"))
+
+
+def test_report_links_exist_and_are_relative(page, out):
+    links = [attributes["href"] for attributes in page.all("a")]
+    assert len(links) >= 24
+    assert all((out / link).is_file() for link in links)
+
+
+def test_report_escapes_what_looks_like_html(page, out):
+    content = (out / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in content
+    assert not any("onload" in attributes for _, attributes in page.elements)
+    assert EVIL in page.text
+    assert len(page.all("script")) == 1
+
+
+def test_report_has_one_title_headings_in_order_and_table_headers_with_scope(page):
+    assert len(page.all("h1")) == 1
+    assert len(page.all("h2")) >= 5
+    assert page.all("html") == [{"lang": "es"}]
+    assert all(attributes.get("scope") in ("col", "row") for attributes in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(attributes["alt"] for attributes in page.all("img"))
+
+
+def test_report_carries_every_command(page):
+    commands = [text for text in page.texts if text.startswith("python -m ocensa_nb train")]
+    assert len(set(commands)) == 3  # one per seed
+    assert len([b for b in page.all("button") if b["class"] == "copy"]) >= 7
+
+
+def luminance(colour):
+    """Return the relative luminance of a colour (WCAG 2.1)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_report_text_contrast_is_sufficient_in_both_schemes(out, scheme):
+    style = (out / "report.html").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{([^}]*)\}", style)[scheme]))
+    for ink in ("ink", "muted", "link"):
+        for ground in ("page", "soft", "mark", "warn"):
+            pair = sorted((luminance(colours[ink]), luminance(colours[ground])))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (ink, ground)
+
+
+def test_report_twice_has_the_same_bytes(out):
+    assert write_report(out).read_bytes() == write_report(out).read_bytes()
+
+
+def test_report_of_encoders_no_better_than_the_simple_model_says_so(tmp_path):
+    add_run(add_case(tmp_path, {}, 1), 0.5, 100, floor=0.5)
+    assert "El modelo simple (TF-IDF, que se ajusta en segundos) da lo mismo" in report(tmp_path).text
+
+
+def test_report_without_baseline_says_how_to_add_it(tmp_path):
+    add_run(add_case(tmp_path, {"epochs": 3}, 1), 0.5, 100)
+    found = report(tmp_path).text
+    assert "No hay un caso «baseline»" in found
+    assert "«name: baseline»" in found
+
+
+def test_report_marks_resumed_and_simultaneous_cases(tmp_path):
+    seconds = {"training": 10.0, "floor": 1.0, "trunk": 0.0, "earlier": 4.0}
+    add_run(add_case(tmp_path, {}, 1, jobs=2), 0.5, 10, seconds=seconds)
+    found = report(tmp_path).text
+    assert "↻ se interrumpió y continuó; ∥ al mismo tiempo que otros" in found
+    assert "∥: se ejecutó al mismo tiempo" in found
+
+
+def test_report_without_results_lists_the_cases(tmp_path):
+    add_case(tmp_path, {}, 1, "pending")
+    found = report(tmp_path)
+    assert "Todavía no hay ningún resultado." in found.text
+    assert found.all("img") == []
+
+
+def test_report_of_a_single_case_cannot_tell_what_matters(tmp_path):
+    add_run(add_case(tmp_path, {}, 1), 0.5, 100)
+    assert "no se puede saber" in report(tmp_path).text
+
+
+def test_report_of_an_empty_folder_raises_user_error(tmp_path):
+    with pytest.raises(UserError, match="no tiene ningún caso"):
+        write_report(tmp_path)
+
+
+def test_summary_of_a_notebook_has_the_same_numbers_and_none_without_results(out, tmp_path):
+    results = read_results(out)
+    assert table(results)["F1 prueba"][0] == "0.520 ± 0.010 (3)"
+    assert effects_table(results)["Lectura"][0] == "empeora"
+    assert pareto_figure(results).axes[0].get_ylabel() == "F1 de prueba (0 a 1)"
+    add_case(tmp_path, {}, 1, "pending")
+    empty = read_results(tmp_path)
+    assert len(table(empty)) == len(effects_table(empty)) == 0
+    assert pareto_figure(empty) is None
+    assert sentences(empty) == ["1 casos: 1 pendiente. Todavía no hay ningún resultado."]

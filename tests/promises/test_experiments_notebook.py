@@ -1,0 +1,67 @@
+"""Notebook 08 by papermill with the tiny encoder, and the grids of the project as they are committed."""
+
+import nbformat
+import pytest
+
+from ocensa_nb.experiments.grid import Grid
+from ocensa_nb.experiments.grid_file import read_grid_file
+from ocensa_nb.experiments.report import write_report
+from ocensa_nb.experiments.report_text import not_measured
+from ocensa_nb.experiments.results import read_results
+from ocensa_nb.notebook import headless
+from ocensa_nb.notebook.experiments_panel import GRIDS
+from ocensa_nb.paths import ROOT
+from ocensa_nb.training.train import fit
+from tests.helpers.experiments import add_case
+
+NAMES = sorted(file.stem for file in GRIDS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_grid_of_the_project_expands_to_valid_cases(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cases = Grid.parse(read_grid_file(GRIDS / f"{name}.yaml")).expand("cpu")
+    assert len({case.name for case in cases}) == len(cases) >= 4
+    assert {case.config.model for case in cases} >= {"minilm"}
+
+
+def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "grid.yaml").write_text((GRIDS / "guide.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    cases = [case for case in Grid.parse(read_grid_file(GRIDS / "guide.yaml")).expand("cpu") if case.seed == 1]
+    for case in cases:
+        folder = add_case(
+            tmp_path,
+            {name: value for name, value in case.changes.items() if name in ("epochs", "max_length", "precision")}
+            | {"technique": case.title[:12]},
+            case.seed,
+            title=case.title,
+            settings=case.settings,
+            changes=case.changes,
+            group=case.group,
+            evaluation=case.evaluation,
+        )
+        frozen = min(case.config.freeze_layers, 3)  # tiny has 4 layers
+        fit(case.config.replace(model="tiny", freeze_layers=frozen, epochs=1, out=str(folder / "run")))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    results = read_results(tmp_path)
+    assert len(results.finished) == len(cases) == 8
+    assert results.problems == []
+    assert {case.predicts_with for case in results.finished} == {"encoder"}
+    assert set(not_measured(tmp_path)) == {"GPU en la nube", "Modelo más pequeño"}
+    assert all(name in page for name in not_measured(tmp_path))
+    assert "sin baseline" not in page
+
+
+def test_execute_notebook_08_runs_the_grid_and_shows_tables_and_image(csv, tmp_path):
+    grid = tmp_path / "grid.yaml"
+    settings = f"recipe: baseline, model: tiny, data: {csv}, epochs: 1, max_length: 32"
+    grid.write_text(f"base: {{{settings}}}\ncases: [{{name: baseline}}]\nseeds: [1]\n", encoding="utf-8")
+    out = tmp_path / "out"
+    parameters = {"grid": str(grid), "out": str(out)}
+    executed = headless.execute(ROOT / "notebooks/08_experiments.ipynb", tmp_path, parameters)
+    outputs = [o for c in nbformat.read(executed, as_version=4).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 1
+    assert any("1 de 1 casos" in o.get("data", {}).get("text/html", "") for o in outputs)
+    assert (out / "report.html").is_file()
+    assert (out / "results.csv").is_file()
