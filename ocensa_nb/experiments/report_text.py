@@ -19,8 +19,8 @@ _NOT_MEASURED = re.compile(r"^# *sin medir: ([^:\n]+):(.+)$", re.MULTILINE)
 def summary(results: Results) -> str:
     """Return how many cases there are, in which state, and the time that the cache saved."""
     counts = Counter(case.state["status"] for case in results.cases)
-    states = ", ".join(f"{counts[status]} {name}" for status, name in STATES.items() if counts[status])
-    said = f"{len(results.cases)} casos: {states}."
+    states = ", ".join(_counted(counts[status], name) for status, name in STATES.items() if counts[status])
+    said = f"{_counted(len(results.cases), 'caso')}: {states}."
     if not results.finished:
         return f"{said} Todavía no hay ningún resultado."
     reused = [case for case in results.finished if case.saved_seconds() > 0]
@@ -84,7 +84,7 @@ def floor_notes(cases: Sequence[CaseResult]) -> list[str]:
         return []
     return [
         "La corrida supera al modelo simple (TF-IDF), de forma que se distinga del ruido, solo en: "
-        f"{'; '.join(said)}. En lo demás el modelo simple da lo mismo en segundos."
+        f"{'; '.join(said)}. En los demás casos no se distinguen, o el modelo simple va mejor."
     ]
 
 
@@ -159,6 +159,11 @@ def models_alt(groups: Sequence[Group], metric: str) -> str:
         if (encoder := group.score(metric, model="encoder")) and (floor := group.score(metric, model="floor"))
     ]
     return f"F1 de prueba por modelo. {'; '.join(found)}."
+
+
+def _counted(count: int, name: str) -> str:
+    """Return a number with a noun or participle in the singular or plural; «en marcha» has no plural."""
+    return f"{count} {name}" if count == 1 or name.startswith("en ") else f"{count} {name}s"
 
 
 def _beats_floor(case: CaseResult, head: str) -> bool:

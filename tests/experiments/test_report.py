@@ -66,6 +66,7 @@ def test_report_has_scores_speedup_verdicts_and_what_is_not_measured(page):
         "aquí no hay GPU",
     ):
         assert said in page.text, said
+    assert "7 casos: 6 terminados, 1 fallido." in page.text
     assert "Celda" in page.text
     assert "9" in page.texts
 
@@ -174,4 +175,4 @@ def test_summary_of_a_notebook_has_the_same_numbers_and_none_without_results(out
     empty = read_results(tmp_path)
     assert len(table(empty)) == len(effects_table(empty)) == 0
     assert pareto_figure(empty) is None
-    assert sentences(empty) == ["1 casos: 1 pendiente. Todavía no hay ningún resultado."]
+    assert sentences(empty) == ["1 caso: 1 pendiente. Todavía no hay ningún resultado."]
