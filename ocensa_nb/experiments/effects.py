@@ -80,7 +80,7 @@ class Effect:
 
 
 def effects(cases: Sequence[CaseResult], metric: str) -> list[Effect]:
-    """Return the effect of each value of each setting, against the value that most cases have.
+    """Return the effect of each value of each setting, against that of the base of the grid.
 
     Parameters
     ----------
@@ -124,10 +124,11 @@ def _pairs(cases: Sequence[CaseResult], metric: str) -> Iterator[tuple[_Change, 
     scored = [case for case in cases if case.score(metric) is not None]
     fields = sorted({name for case in scored for name in case.settings})
     values = {case.name: {name: _value(case, name) for name in fields} for case in scored}
-    # The reference is the value of most cases; of as many, the first in order.
+    # The reference is the value of the base; without one, that of most cases; of as many, the first in order.
     reference = {}
     for name in fields:
-        counts = Counter(settings[name] for settings in values.values())
+        based = [case for case in scored if name not in case.state["changes"]] or scored
+        counts = Counter(values[case.name][name] for case in based)
         reference[name] = min(counts, key=lambda value: (-counts[value], _in_order(value)))
     for one, other in combinations(scored, 2):
         different = [name for name in fields if one.settings.get(name) != other.settings.get(name)]

@@ -107,7 +107,7 @@ def read_case(folder: Path) -> CaseResult:
     state = read_json(folder / CASE)
     valid = isinstance(state, dict) and state.get("status") in STATES
     wrong = [name for name, kind in _TYPES.items() if not valid or not isinstance(state.get(name), kind)]
-    if wrong or not re.fullmatch(r"run|\.\./[^/\\]+/run", state["run"].replace("\\", "/")):
+    if wrong or not re.fullmatch(r"run|\.\./(?!\.\.?/)[^/\\]+/run", state["run"].replace("\\", "/")):
         raise UserError(
             f"«{folder / CASE}» está dañado ({', '.join(wrong) or 'run'}). Bórrelo y repita el experimento."
         )

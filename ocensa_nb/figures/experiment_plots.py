@@ -150,11 +150,11 @@ def differences(bars: Sequence[Bar], width: float = WIDE) -> "Figure":
         reach = [[bar.mean - bar.low], [bar.high - bar.mean]]
         axes.errorbar(bar.mean, place, xerr=reach, color=colour, marker="o", elinewidth=2, capsize=3)
         if is_narrow:
-            axes.annotate(
-                bar.title, (0, place - 0.32), xycoords=("axes fraction", "data"), color=INK, fontsize=9, va="center"
-            )
+            place_of_title = {"xy": (0, place - 0.32), "xycoords": ("axes fraction", "data"), "va": "center"}
+            axes.annotate(bar.title, **place_of_title, color=INK, fontsize=9, parse_math=False)
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(bars)), [""] * len(bars) if is_narrow else [bar.title for bar in bars])
+    titles = [""] * len(bars) if is_narrow else [bar.title for bar in bars]
+    axes.set_yticks(range(len(bars)), titles, parse_math=False)  # a path or a name may have two $
     axes.set_ylim(len(bars) - 0.5, -0.7)
     axes.set(xlabel="diferencia de F1 de prueba")
     axes.grid(False, axis="y")

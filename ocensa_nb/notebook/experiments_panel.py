@@ -15,6 +15,7 @@ import ipywidgets as ipw
 from IPython.display import HTML, DisplayHandle, display
 
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.experiments.case_result import FAILED
 from ocensa_nb.experiments.results import Results, read_results
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
@@ -170,10 +171,10 @@ class Experiments:
         if self.process.exit_code == 0:
             return f"✅ Listo. El informe está en «{self.out / 'report.html'}»."
         if self.process.was_refused or not self.view.cases:
-            # With failed cases the exit code is 1 as well, and the last line says how many.
-            if not self.view.done:
-                raise UserError(self.process.last_words() or "El comando terminó sin decir por qué.")
-            return f"⚠️ {self.process.last_words()}"
+            words = self.process.last_words() or "El comando terminó sin decir por qué."
+            if not any(case.state["status"] == FAILED for case in self.view.cases):
+                raise UserError(words)
+            return f"⚠️ Hay casos fallidos, que se nombran en la tabla y en el informe. {words}"
         raise UserError(
             f"Terminó de forma inesperada (código {self.process.exit_code}): {self.process.last_words()} Ejecute otra "
             "vez: los casos terminados se conservan."

@@ -43,9 +43,9 @@ def add_case(out: Path, changes: Mapping[str, Any], seed: int, status: str = "fi
 
 
 def add_run(
-    folder: Path, f1: float, seconds: float, floor: float = 0.5, cores: int = 2, **metadata: Any
+    folder: Path, f1: float, took: float, floor: float = 0.5, cores: int = 2, **metadata: Any
 ) -> dict[str, Any]:
-    """Write the config.json and metrics.json of a run with a known F1 and time; return the metadata.
+    """Write the config.json and metrics.json of a run with a known F1 and seconds; return the metadata.
 
     The validation F1 is 0.01 higher than the test F1. The blend predicts all labels.
     """
@@ -53,11 +53,11 @@ def add_run(
     content = {
         "config": {"heads": dict.fromkeys(HEADS, 1 / 3), "monitor": "f1", "max_length": 256, **state["settings"]},
         "seconds": {
-            "training": seconds,
+            "training": took,
             "floor": 0.0,
             "trunk": 5.0 if metadata.get("features") else 0.0,
             "earlier": 0.0,
-            "total": seconds + 9,
+            "total": took + 9,
         },
         "hardware": {"cores": cores, "system": "Linux x86_64"},
         "device": "cpu",

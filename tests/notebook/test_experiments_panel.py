@@ -94,7 +94,7 @@ def test_end_with_failed_cases_says_so_and_escapes_it(panel):
     add_case(panel.out, {"epochs": 3}, 1, "failed", error={"notebook": "03", "cell": 1, "line": "<script>"})
     panel.process.end(1, refused=True)
     panel.clock.tick()
-    assert "⚠️ Falló 1 caso &lt;b&gt;" in text(panel)
+    assert "en el informe. Falló 1 caso &lt;b&gt;" in text(panel)
     assert "fallido: &lt;script&gt;" in text(panel)
     assert "0.500" in text(panel)
 
@@ -142,7 +142,7 @@ def test_view_estimates_the_time_left_from_the_finished_cases(tmp_path):
         add_case(tmp_path, {}, seed, "pending")
     view.update()
     assert view.seconds_left() == 60
-    assert "1 de 3 casos · faltan unos 1" in view.html(running=True)
+    assert "1 de 3 casos · faltan unos 60 s" in view.html(running=True)
 
 
 def test_view_reads_a_case_again_only_when_its_state_changes(tmp_path, monkeypatch):
