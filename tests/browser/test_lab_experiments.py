@@ -1,0 +1,34 @@
+"""Panel of notebook 08 in a browser: start, live table, stop, and the cells that wait for the end and show the results."""
+
+import pytest
+
+STARTS = 90  # seconds for the kernel of a case to make its first step
+ENDS = 240
+
+
+@pytest.fixture
+def grid(csv, tmp_path):
+    """Return a grid of two cases of the tiny encoder."""
+    path = tmp_path / "grid.yaml"
+    settings = f"recipe: cpu, model: tiny, data: {csv}, freeze_layers: 1, precision: fp32"
+    path.write_text(f"base: {{{settings}}}\ngrid: {{epochs: [1, 2]}}\nseeds: [1]\n", encoding="utf-8")
+    return path
+
+
+def test_experiments_panel_starts_stops_and_the_next_cell_finishes(notebook, grid, tmp_path, pictures):
+    opened = notebook("08").set_parameters(grid=str(grid), out=str(tmp_path / "out"))
+    opened.open().run_above("results = panel.run()").wait_until_idle()
+    assert opened.errors() == []
+    opened.press("Empezar")
+    opened.wait_for_text("ocensa-cases", "en marcha", STARTS)
+    assert opened.button("Empezar").is_disabled()
+    opened.screenshot(pictures / "experiments.png", "ocensa-panel")
+    opened.press("Detener")
+    opened.wait_for_text("ocensa-state", "Detenido", STARTS)
+
+    opened.run_all().wait_until_idle(ENDS)
+    assert opened.errors() == []
+    assert opened.overflowing() == []
+    assert opened.pictures() == 1
+    assert "2 de 2 casos" in opened.page.locator(".ocensa-bar").last.inner_text()
+    assert (tmp_path / "out/report.html").is_file()
