@@ -1,4 +1,4 @@
-"""Panel of notebook 08 in a browser: start, live table, stop, and the cells that wait for the end and show the results."""
+"""Panel of notebook 08 in a browser: start, live table, stop, and the cells that wait for the end and show results."""
 
 import pytest
 
