@@ -56,7 +56,7 @@ def render(results: Results) -> str:
 
 
 def pareto_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Figure":
-    """Return the figure of F1 against seconds of some groups, one or more."""
+    """Return the figure of F1 against seconds of some groups, of which one or more has a score."""
     front = pareto_front(groups, metric)
     points = []
     for group in groups:
@@ -81,19 +81,23 @@ def models_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Fig
 def _quality(groups: list[Group], metric: str) -> list[Html]:
     """Return the table of the groups and its figures."""
     front = pareto_front(groups, metric)
-    figures = [
-        picture(
-            *(pareto_figure(groups, metric, width) for width in (WIDE, PHONE)),
-            alt=report_text.front_alt(groups, metric, front),
-            caption="F1 de prueba contra segundos. Los números son los de la tabla; las barras, la desviación estándar "
-            "entre semillas. En azul, el frente de Pareto: ningún otro es a la vez tan bueno y tan rápido.",
-        ),
-        picture(
-            *(models_figure(groups, metric, width) for width in (WIDE, PHONE)),
-            alt=report_text.models_alt(groups, metric),
-            caption="F1 de prueba del codificador solo, del modelo simple y de la mezcla de los dos.",
-        ),
-    ]
+    figures = (
+        []
+        if not front
+        else [
+            picture(
+                *(pareto_figure(groups, metric, width) for width in (WIDE, PHONE)),
+                alt=report_text.front_alt(groups, metric, front),
+                caption="F1 de prueba contra segundos. Los números son los de la tabla; las barras, la desviación estándar "
+                "entre semillas. En azul, el frente de Pareto: ningún otro es a la vez tan bueno y tan rápido.",
+            ),
+            picture(
+                *(models_figure(groups, metric, width) for width in (WIDE, PHONE)),
+                alt=report_text.models_alt(groups, metric),
+                caption="F1 de prueba del codificador solo, del modelo simple y de la mezcla de los dos.",
+            ),
+        ]
+    )
     return [
         element("h2", "Calidad y tiempo"),
         *(element("p", sentence) for sentence in report_text.headlines(groups, metric)),

@@ -183,7 +183,7 @@ def _notes(case: CaseResult) -> str:
 def _difference(change: Effect) -> str:
     if change.score is None:
         return f"{change.mean:+.3f}"
-    return f"{change.mean:+.3f} ({change.score.low:+.3f} a {change.score.high:+.3f})"
+    return f"{change.score.mean:+.3f} ({change.score.low:+.3f} a {change.score.high:+.3f})"
 
 
 def _ratio(time: Interval | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ocensa_nb.errors import UserError, listed
+from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.experiments.case_result import FINISHED, INTERRUPTED, RUNNING, STATES, CaseResult
 from ocensa_nb.files.atomic import atomic_write
 from ocensa_nb.files.temporary import is_running
@@ -122,7 +123,7 @@ def with_results(case: CaseResult) -> CaseResult:
         return case
     run = run_folder(case)
     metadata, metrics = read_config(run), read_json(run / METRICS)
-    if not isinstance(metrics, dict) or not all(isinstance(metrics.get(side), dict) for side in ("val", "test")):
+    if not _are_metrics(metrics):
         raise UserError(f"«{run / METRICS}» está dañado.")
     parts = [metadata.get(name) for name in ("config", "seconds", "hardware")]
     if not all(isinstance(part, dict) for part in parts) or not isinstance(parts[0].get("heads"), dict):
@@ -156,6 +157,22 @@ def write_results(out: str | Path) -> Path:
 def run_folder(case: CaseResult) -> Path:
     """Return the folder of the run that a case evaluates, which may be that of another case of the experiment."""
     return Path(os.path.normpath(case.folder / case.state["run"]))
+
+
+def _are_metrics(metrics: Any) -> bool:
+    """Return whether the content of metrics.json has the entries that the report reads; models may be missing."""
+    if not isinstance(metrics, dict) or not {"val", "test"} <= metrics.keys():
+        return False
+    models = [metrics.get(model, {"val": {}, "test": {}}) for model in SOURCES]
+    if not all(isinstance(model, dict) and {"val", "test"} <= model.keys() for model in models):
+        return False
+    comparison = metrics.get("comparison", {})
+    flat = [metrics["val"], metrics["test"], metrics.get("sources", {}), comparison]
+    flat += [model[side] for model in models for side in ("val", "test")]
+    pairs = list(comparison.values()) if isinstance(comparison, dict) else []
+    entries = [entry for pair in pairs if isinstance(pair, dict) for entry in pair.values()]
+    scores = [entry.get("f1", {}) for entry in entries if isinstance(entry, dict)]
+    return all(isinstance(part, dict) for part in (*flat, *pairs, *entries, *scores))
 
 
 def _evaluation(case: CaseResult) -> dict[str, Any]:

@@ -57,4 +57,5 @@ def effects_table(results: Results) -> pd.DataFrame:
 def pareto_figure(results: Results) -> "Figure | None":
     """Return the figure of F1 against seconds; None without a finished case."""
     groups = grouped(results.finished)
-    return figure_of(groups, monitored(results.finished)) if groups else None
+    metric = monitored(results.finished)
+    return figure_of(groups, metric) if pareto_front(groups, metric) else None

@@ -161,6 +161,23 @@ def test_report_of_a_single_case_cannot_tell_what_matters(tmp_path):
     assert "no se puede saber" in report(tmp_path).text
 
 
+def test_report_of_metrics_without_the_monitored_one_has_no_figures(tmp_path):
+    folder = add_case(tmp_path, {}, 1)
+    add_run(folder, 0.5, 100)
+    (folder / "run/metrics.json").write_text('{"val": {}, "test": {}}', encoding="utf-8")
+    assert report(tmp_path).all("img") == []
+
+
+@pytest.mark.parametrize("name", ["comparison", "sources", "floor"])
+@pytest.mark.parametrize("value", ["[]", "3", '{"modo": 3}', '{"modo": {"blend-floor": 3}}'])
+def test_report_of_damaged_metrics_is_written(tmp_path, name, value):
+    folder = add_case(tmp_path, {}, 1)
+    add_run(folder, 0.5, 100)
+    content = f'{{"val": {{}}, "test": {{"f1": 0.5}}, "{name}": {value}}}'
+    (folder / "run/metrics.json").write_text(content, encoding="utf-8")
+    assert "1 caso" in report(tmp_path).text
+
+
 def test_report_of_an_empty_folder_raises_user_error(tmp_path):
     with pytest.raises(UserError, match="no tiene ningún caso"):
         write_report(tmp_path)
