@@ -81,30 +81,30 @@ def models_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Fig
 def _quality(groups: list[Group], metric: str) -> list[Html]:
     """Return the table of the groups and its figures."""
     front = pareto_front(groups, metric)
-    figures = (
-        []
-        if not front
-        else [
-            picture(
-                *(pareto_figure(groups, metric, width) for width in (WIDE, PHONE)),
-                alt=report_text.front_alt(groups, metric, front),
-                caption="F1 de prueba contra segundos. Los números son los de la tabla; las barras, la desviación estándar "
-                "entre semillas. En azul, el frente de Pareto: ningún otro es a la vez tan bueno y tan rápido.",
-            ),
-            picture(
-                *(models_figure(groups, metric, width) for width in (WIDE, PHONE)),
-                alt=report_text.models_alt(groups, metric),
-                caption="F1 de prueba del codificador solo, del modelo simple y de la mezcla de los dos.",
-            ),
-        ]
-    )
     return [
         element("h2", "Calidad y tiempo"),
         *(element("p", sentence) for sentence in report_text.headlines(groups, metric)),
         report_tables.groups(groups, metric, front),
-        *figures,
+        *(_figures(groups, metric, front) if front else []),
         element("h2", "F1 por etiqueta"),
         report_tables.labels(groups),
+    ]
+
+
+def _figures(groups: list[Group], metric: str, front: set[str]) -> list[Html]:
+    """Return the figures of F1 against seconds and of the models."""
+    return [
+        picture(
+            *(pareto_figure(groups, metric, width) for width in (WIDE, PHONE)),
+            alt=report_text.front_alt(groups, metric, front),
+            caption="F1 de prueba contra segundos. Los números son los de la tabla; las barras, la desviación estándar "
+            "entre semillas. En azul, el frente de Pareto: ningún otro es a la vez tan bueno y tan rápido.",
+        ),
+        picture(
+            *(models_figure(groups, metric, width) for width in (WIDE, PHONE)),
+            alt=report_text.models_alt(groups, metric),
+            caption="F1 de prueba del codificador solo, del modelo simple y de la mezcla de los dos.",
+        ),
     ]
 
 
