@@ -179,9 +179,7 @@ def _settle(fields: dict[str, Any], auto: str) -> tuple[dict[str, Any], dict[str
     evaluation = {**EVALUATION, **{name: fields.pop(name) for name in EVALUATION if name in fields}}
     if evaluation["predict_with"] not in SOURCES:
         raise UserError(unknown("En predict_with, el valor", evaluation["predict_with"], SOURCES))
-    recipe = fields.pop("recipe")
-    if not isinstance(recipe, str):
-        raise UserError(f"recipe = {clipped(repr(recipe))}: debe ser un texto.")
+    recipe = _text("recipe", fields.pop("recipe"))
     recipe = auto if recipe == "auto" else recipe
     if isinstance(fields.get("text_fields"), list):
         fields["text_fields"] = tuple(fields["text_fields"])
@@ -195,14 +193,18 @@ def _settle(fields: dict[str, Any], auto: str) -> tuple[dict[str, Any], dict[str
     return settings, {"predict_with": evaluation["predict_with"], "data": evaluation_data}, config
 
 
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{name} = {clipped(repr(value))}: debe ser un texto.")
+    return value
+
+
 def _absolute(name: str, value: Any) -> str:
     """Return a path of the user, relative to the working directory as in the command line, as an absolute path.
 
     A name of an encoder is not a path.
     """
-    if not isinstance(value, str):
-        raise UserError(f"{name} = {clipped(repr(value))}: debe ser un texto.")
-    path = plain_path(value)
+    path = plain_path(_text(name, value))
     if value and name != "model" and not path.is_file():
         raise UserError(f"{name} = {value}: no existe ese archivo (se buscó en «{path.absolute()}»).")
     return str(path.absolute()) if value and path.exists() and (name != "model" or path.is_dir()) else value

@@ -1,8 +1,6 @@
 """Run the cases of a grid in several processes, resume what was interrupted, and report."""
 
 import contextlib
-import importlib
-import importlib.util
 import logging
 import time
 from collections.abc import Mapping
@@ -59,8 +57,8 @@ def run_grid(
     -------
     dict
         `out`, `cases` (number per status), `failed` (name, title, seed and error of each; also of a case that something
-        else interrupted), `dropped` (names of the
-        cases in the folder that are not in the grid), `seconds`, `saved_seconds`, `results` and `report`.
+        else interrupted), `dropped` (names of the cases in the folder that are not in the grid), `seconds`,
+        `saved_seconds`, `results` and `report`.
 
     Raises
     ------
@@ -142,14 +140,15 @@ def _announce(folder: Path, count: int, to_run: list[CaseState], dropped: list[C
 
 def _write_report(folder: Path) -> dict[str, str]:
     """Write results.csv and report.html of what there is; return their paths."""
+    from ocensa_nb.experiments.report import write_report
+    from ocensa_nb.experiments.results import write_results
+
     written = {}
-    for name, function in (("results", "write_results"), ("report", "write_report")):
-        module = f"ocensa_nb.experiments.{name}"
-        if importlib.util.find_spec(module):
-            try:
-                written[name] = str(getattr(importlib.import_module(module), function)(folder))
-            except UserError as error:  # the cases themselves are done; and a stop has its own message
-                logger.warning(f"{error}")
-            else:
-                logger.info(f"Escrito: {written[name]}")
+    for name, write in (("results", write_results), ("report", write_report)):
+        try:
+            written[name] = str(write(folder))
+        except UserError as error:  # the cases themselves are done; and a stop has its own message
+            logger.warning(f"{error}")
+        else:
+            logger.info(f"Escrito: {written[name]}")
     return written

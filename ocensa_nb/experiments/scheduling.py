@@ -14,7 +14,7 @@ from ocensa_nb.experiments.case import CASES, FAILED, INTERRUPTED, RUNNING, Case
 from ocensa_nb.experiments.case import update as update_case
 from ocensa_nb.experiments.progress import Progress
 from ocensa_nb.files.temporary import owner
-from ocensa_nb.runtime.environment import cores
+from ocensa_nb.runtime.environment import cores, physical_cores
 from ocensa_nb.runtime.signals import StopRequest, defer_signals
 from ocensa_nb.storage import manifest
 from ocensa_nb.storage.run_folder import LAST
@@ -95,7 +95,9 @@ class LocalPool:
         self._threads = max(1, cores() // jobs) if jobs > 1 else None
 
     def start(self, state: CaseState) -> Job:
-        """Start the process of a case."""
+        """Start the process of a case; a training records with how many threads, and beside how many others, it ran."""
+        if state.owns_run and not manifest.is_finished(state.run):
+            update_case(state.folder, jobs=self.slots, threads=self._threads or physical_cores())
         return LocalJob(case_process.start(state.folder, self._threads))
 
 

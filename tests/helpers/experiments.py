@@ -17,7 +17,7 @@ def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {"recipe": "baseline", "model": "tiny", **changes}
 
 
-def add_case(out: Path, changes: Mapping[str, Any], seed: int, status: str = "finished", **state: Any) -> Path:
+def add_case(out: Path, changes: Mapping[str, Any], /, seed: int, status: str = "finished", **state: Any) -> Path:
     """Write the case.json of a case and its notebooks; return its folder."""
     label = "_".join(f"{name}-{value}" for name, value in changes.items()) or "baseline"
     title = ", ".join(f"{name}={value}" for name, value in changes.items()) or "baseline"
