@@ -55,10 +55,11 @@ def headlines(groups: list[Group], metric: str) -> list[str]:
     return said
 
 
+_SETTING = f"recipe: {BASELINE}"
 _HOW_TO_ADD = (
     f"No hay un caso «{BASELINE}» terminado en esta carpeta, y por eso no se dice cuántas veces más rápido es cada "
     f"uno. Para añadirlo, escriba en la cuadrícula, dentro de cases, un caso con «name: {BASELINE}» y los ajustes del "
-    "punto de partida (la receta baseline), y ejecute el mismo comando: los casos terminados se conservan."
+    f"punto de partida («{_SETTING}»), y ejecute el mismo comando: los casos terminados se conservan."
 )
 
 

@@ -136,7 +136,7 @@ def test_local_processes_divide_the_cores(monkeypatch):
     monkeypatch.setattr(scheduling, "cores", lambda: 8)
     started = []
     monkeypatch.setattr(scheduling.case_process, "start", lambda folder, threads: started.append(threads))
-    state = type("State", (), {"folder": "x"})()
+    state = type("State", (), {"folder": "x", "owns_run": False})()
     for jobs in (1, 2, 3, 16):
         LocalPool(jobs).start(state)
     assert started == [None, 4, 2, 1]
