@@ -27,8 +27,8 @@ def summary(results: Results) -> str:
     if reused:
         saved = sum(case.saved_seconds() for case in reused)
         said += (
-            f" Guardar una sola vez las capas congeladas ahorró {saved:.1f} s en {len(reused)} caso{"s" * (len(reused) != 1)}: son los segundos "
-            "que tardó en calcularlas el primero, menos los que tardaron los demás en leerlas."
+            f" Guardar una sola vez las capas congeladas ahorró {saved:.1f} s en {_counted(len(reused), 'caso')}: son "
+            "los segundos que tardó en calcularlas el primero, menos los que tardaron los demás en leerlas."
         )
     return said
 
