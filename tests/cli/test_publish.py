@@ -161,4 +161,4 @@ def test_publish_verb_prints_changed_files_and_writes_json(checkout, tmp_path):
     assert "Escrito: notebooks/01_setup_gpu_check.ipynb, " in done.stdout
     assert "cree el tag (git tag v0.1.0)" in done.stdout
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
-    assert (result["repository"], result["version"], len(result["changed"])) == (ADDRESS, "refs/tags/v0.1.0", 9)
+    assert (result["repository"], result["version"], len(result["changed"])) == (ADDRESS, "refs/tags/v0.1.0", 10)

@@ -139,6 +139,16 @@ def test_command_of_a_case_gives_the_config_of_its_run_and_of_its_notebook(execu
     assert configure(parameters.pop("recipe"), {**parameters, **more}).to_dict() == of_run.to_dict()
 
 
+def test_command_of_a_case_reproduces_its_metrics(executed, tmp_path):
+    state = by_title(executed[1])["uno"]
+    words = shlex.split(state.content["command"].replace("NEW", str(tmp_path / "again")))
+    done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    original, again = Run.load(state.run).metrics, Run.load(tmp_path / "again").metrics
+    for name in ("val", "test", "encoder", "floor", "blend", "best_epoch", "sources"):
+        assert again[name] == original[name], name
+
+
 def test_same_grid_again_repeats_only_the_failed_case(copy):
     assert prepared(*copy) == ["malo"]
 
