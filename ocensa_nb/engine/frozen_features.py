@@ -1,6 +1,7 @@
 """Cache the output of the frozen layers: computed once per text, stored without padding, read in every epoch.
 
-Several processes compute a share of the texts each, into one file if they share a disk, and all read all of it.
+Several processes compute a share of the texts each: into one file that all of them read, if they are on one machine;
+between machines the shares are exchanged.
 
 Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same values. In bf16 and
 fp16 the cache has that precision too, which rounds the residual stream into the first trained layer.
@@ -128,13 +129,14 @@ def build(
         compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype), world)
 
     array, key, reused = None, "", False
+    one_machine = world.local_size == world.size  # a network disk mixes pages that two machines write
     if folder:
         key = _key(model, texts, k, precision, device)
         array = array_cache.read(folder, key, shape, stored)
         reused = world.all(array is not None)
         if reused:
             logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.")
-        elif world.all(array_cache.make_room(folder, size)):
+        elif one_machine and world.on_first(lambda: array_cache.make_room(folder, size)):
             logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.")
             array = _compute_on_disk(folder, key, shape, stored, fill, world)
     if not world.all(array is not None):
@@ -145,7 +147,7 @@ def build(
                 f"{' ni en disco' if folder else ''}: se calculan en cada paso."
             )
             return tokens
-        reason = ": no hay espacio en disco para guardarlas" if folder else ""
+        reason = ": no hay espacio en disco para guardarlas" if folder and one_machine else ""
         logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.")
         array = np.zeros(shape, stored)
         fill(array)

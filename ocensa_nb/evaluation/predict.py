@@ -1,5 +1,6 @@
 """Predict the labels of new notices: the given table plus a prediction and its confidence per label."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,12 +56,20 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     with world.agreed():
         table, texts = read_unlabelled(run, data)
     rows = np.flatnonzero(texts != "")
+    world.require_same(
+        [_digest(texts), run.metadata["fingerprint"]],
+        "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
+    )
     if not len(rows):
         return add_predictions(table, rows, {}, run.classes)
     found = _class_probabilities(world, run, texts.iloc[rows], source)
     result = add_predictions(table, rows, found, run.classes)
     result.attrs["notes"] = _notes(run, found, source)
     return result
+
+
+def _digest(texts: pd.Series) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _class_probabilities(world: World, run: Run, texts: pd.Series, source: str) -> dict[str, np.ndarray]:

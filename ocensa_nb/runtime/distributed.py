@@ -16,7 +16,7 @@ import datetime
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -152,6 +152,12 @@ class World:
             self._raise(error if self.is_first or not messages[0] else None, next(filter(None, messages), ""))
         elif error:
             raise error
+
+    def require_same(self, value: Any, message: str) -> None:
+        """Raise `UserError` with a message, in all processes, if their JSON values differ."""
+        values = self.gather_values(value)
+        if any(other != values[0] for other in values):
+            self._raise(None, message)
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
         """Return the tensors of the first process, on the CPU, by name; the others pass None."""

@@ -13,9 +13,14 @@ from typing import Any, Protocol
 
 import torch
 
-from ocensa_nb.errors import StoppedError, UserError
+from ocensa_nb.errors import SharedError, StoppedError, UserError
 from ocensa_nb.runtime.distributed import ALONE, World
-from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.seeding import (
+    own_random_state,
+    random_state,
+    restore_own_random_state,
+    restore_random_state,
+)
 from ocensa_nb.storage.checkpoint_files import CheckpointFiles
 
 logger = logging.getLogger(__name__)
@@ -142,6 +147,8 @@ class CheckpointManager:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             self._restore_random_state(state["chance"], state.get("others", []))
+        except SharedError:
+            raise
         except (UserError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             if isinstance(error, IncompatibleStateError):
                 reason = str(error)
@@ -188,7 +195,7 @@ class CheckpointManager:
         """Return the random states of all processes, by rank."""
         if self.world.size == 1:
             return [random_state()]
-        by_generator = [self.world.gather(one) for one in random_state()]
+        by_generator = [self.world.gather(one) for one in own_random_state()]
         return [list(states) for states in zip(*by_generator, strict=True)]
 
     def _restore_random_state(self, first: list[torch.Tensor], others: list[list[torch.Tensor]]) -> None:
@@ -196,11 +203,12 @@ class CheckpointManager:
         states = [first, *others]
         if len(states) != self.world.size:
             logger.warning(
-                f"El entrenamiento se guardó con {len(states)} proceso(s) y continúa con {self.world.size}: el "
+                f"Los procesos eran {len(states)} al guardar el entrenamiento, y ahora son {self.world.size}: el "
                 "resultado puede diferir en los últimos bits, y en lo que desactiva el dropout."
             )
+        restore = restore_random_state if self.world.size == 1 else restore_own_random_state
         if self.world.rank < len(states):
-            restore_random_state(states[self.world.rank])
+            restore(states[self.world.rank])
 
     def _finish(self) -> None:
         writing, self._writing = self._writing, None
@@ -216,6 +224,7 @@ class CheckpointManager:
                 self.save()
             if kind is None or issubclass(kind, StoppedError):
                 self._finish()
+                self.world.wait()  # torchrun soon kills the others once a process has ended
         finally:
             self._writer.shutdown()
 

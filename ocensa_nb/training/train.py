@@ -112,6 +112,11 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         if config.compile:
             require_compiler(device)
         metadata = _metadata(config, notices, model, inputs, device)
+    world.require_same(
+        [config.fingerprint(), notices.fingerprint, inputs],
+        "Los procesos no tienen los mismos ajustes, avisos o codificador. Use los mismos archivos y el mismo comando "
+        "en todas las máquinas.",
+    )
     with interrupt_as_error(), acquire_shared_run(world, config, metadata, notices.classes, root) as run:
         if run.is_finished():  # interrupted between its last file and the removal of its checkpoints
             run.tidy()
@@ -127,7 +132,8 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         logger.info(describe_parameters(model))
         logger.info(memory_note(config, model, table.lengths, precision, device))
         fitted_from = time.perf_counter()
-        floor = fit_floor(notices) if world.is_first else None
+        with world.agreed():
+            floor = fit_floor(notices) if world.is_first else None
         floor_seconds = time.perf_counter() - fitted_from
         built_from = time.perf_counter()
         cache = array_cache.default_folder() if keep_trunk else None

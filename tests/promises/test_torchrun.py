@@ -66,7 +66,7 @@ def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(
     assert "Error" not in text.partition("Traceback")[0]  # torchrun ends with a report of its own
 
     job = start(out, log, sys.executable)
-    wait_for("El entrenamiento se guardó con 2 proceso(s) y continúa con 1", log, job)
+    wait_for("Los procesos eran 2 al guardar el entrenamiento, y ahora son 1", log, job)
     job.send_signal(signal.SIGTERM)
     assert job.wait(LAST_SECONDS) == 128 + signal.SIGTERM
 

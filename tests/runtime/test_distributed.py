@@ -67,17 +67,34 @@ def errors(world):
             found.append(None)
         except UserError as error:
             found.append((type(error), str(error)))
-    try:
-        world.on_first(lambda: failing((0,)))
-    except UserError as error:
-        found.append((type(error), str(error)))
+    for work in (
+        lambda: world.on_first(lambda: failing((0,))),
+        lambda: world.require_same(world.rank, "otros"),
+    ):
+        with pytest.raises(UserError) as raised:
+            work()
+        found.append((raised.type, str(raised.value)))
+    world.require_same({"a": [1]}, "iguales")
     return found
 
 
 def test_error_of_any_process_is_raised_in_all_and_shown_by_one():
     first, second = run_ranks(errors)
-    assert first == [None, (UserError, "de 0"), (UserError, "de 1"), (UserError, "de 0"), (UserError, "de 0")]
-    assert second == [None, (SharedError, "de 0"), (UserError, "de 1"), (SharedError, "de 0"), (SharedError, "de 0")]
+    assert first == [
+        None,
+        (UserError, "de 0"),
+        (UserError, "de 1"),
+        (UserError, "de 0"),
+        (UserError, "de 0"),
+        (UserError, "otros"),
+    ]
+    assert second == [
+        None,
+        (SharedError, "de 0"),
+        (UserError, "de 1"),
+        *[(SharedError, "de 0")] * 2,
+        (SharedError, "otros"),
+    ]
 
 
 def lose(world):
