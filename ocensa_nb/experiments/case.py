@@ -6,6 +6,7 @@
 import contextlib
 import datetime
 import json
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -144,8 +145,17 @@ def describe(case: Case, run: str, inputs: Mapping[str, str]) -> dict[str, Any]:
         "inputs": dict(inputs),
         "run": run,
         "status": PENDING,
-        "command": command_line(case.config.replace(out=NEW), case.recipe),
+        "command": command_line(case.config.replace(out=NEW), case.recipe) + _evaluation_command(case.evaluation),
     }
+
+
+def _evaluation_command(evaluation: Mapping[str, str]) -> str:
+    """Return the rest of the command, which evaluates as the case does; "" if the training already shows it."""
+    words = ["--with", evaluation["predict_with"]] if evaluation["predict_with"] != "auto" else []
+    words += ["--data", evaluation["data"]] if evaluation["data"] else []
+    if not words:
+        return ""
+    return f" && python -m ocensa_nb evaluate --run {NEW} --out {NEW}-04 {shlex.join(words)}"
 
 
 def config_of(state: CaseState) -> TrainConfig:

@@ -74,6 +74,7 @@ def _run_in(out: Path, task: Task) -> None:
     case.update(folder, files={**state.content["files"], **inside}, evaluation=evaluation)
     worker = get_worker()
     key, event = worker.get_current_task(), Event(task.token)
+    case.update(folder, threads=worker.state.nthreads)
     process = case_process.start(folder, worker.state.nthreads)
     asked = False
     while process.poll() is None:

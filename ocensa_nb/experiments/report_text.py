@@ -111,7 +111,7 @@ def explanations(cases: Sequence[CaseResult], metric: str) -> list[str]:
     """Return how to read the report."""
     lines = [
         f"{metric}: la métrica que se vigila en cada entrenamiento (monitor). «f1» es la media del "
-        "F1 ponderado de las etiquetas. Es de lo que predice la corrida: por etiqueta, la mezcla del codificador y el "
+        "F1 ponderado de las etiquetas. Mide lo que predice la corrida: por etiqueta, la mezcla del codificador y el "
         "modelo simple, o uno solo si en validación es claramente mejor. Con predict_with, es de ese modelo.",
         "Segundos: entrenar, con sus evaluaciones, más calcular las capas congeladas, más ajustar el modelo simple. No "
         "incluyen leer los avisos, guardar, ni ejecutar los cuadernos. Si otro caso había calculado ya las capas "

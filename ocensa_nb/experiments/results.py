@@ -225,8 +225,13 @@ def _row(case: CaseResult) -> dict[str, Any]:
         row |= {"segundos_ahorrados": case.saved_seconds()}
         row |= {"continuado": _YES[case.is_resumed], "simultaneo": _YES[case.beside]}
     row |= {f"{_SETTING}{name}": str(value) for name, value in case.settings.items()}
-    row |= {"error": f"{error['notebook']}, celda {error['cell']}: {error['line']}" if _is_error(error) else ""}
+    row |= {"error": _error_text(error) if _is_error(error) else ""}
     return row | {"carpeta": f"{CASES}/{case.name}", "comando": case.state["command"]}
+
+
+def _error_text(error: dict[str, Any]) -> str:
+    cell = f", celda {error['cell']}" if error["cell"] else ""
+    return f"{error['notebook']}{cell}: {error['line']}" if error["notebook"] else str(error["line"])
 
 
 def _is_error(error: Any) -> bool:

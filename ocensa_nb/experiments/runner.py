@@ -1,6 +1,7 @@
 """Run the cases of a grid in several processes, resume what was interrupted, and report."""
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -75,7 +76,8 @@ def run_grid(
     folder = experiment_folder.check_folder(out)
     auto = experiment_folder.auto_recipe(folder)
     cases = parsed.expand(auto)
-    text = yaml.safe_dump(dict(given), allow_unicode=True, sort_keys=False)
+    plain = json.loads(json.dumps(given, default=str))  # NumPy's numbers are not YAML's
+    text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
     if not isinstance(grid, Mapping):
         text = plain_path(grid).read_text(encoding="utf-8-sig")
     with _pool(folder, jobs, backend, scheduler) as pool, experiment_folder.opened(folder, text, auto):
@@ -108,8 +110,8 @@ def failures(result: Mapping[str, Any]) -> str:
     if not failed:
         return ""
     lines = [f"  {case.title} · semilla {case.seed}: {describe_error(case)}" for case in failed]
-    what = "Falló 1 caso" if len(failed) == 1 else f"Fallaron {len(failed)} casos"
-    return "\n".join([f"{what}; para repetirlos, ejecute lo mismo otra vez:", *lines])
+    what = "Falló 1 caso; para repetirlo" if len(failed) == 1 else f"Fallaron {len(failed)} casos; para repetirlos"
+    return "\n".join([f"{what}, ejecute lo mismo otra vez:", *lines])
 
 
 def _features(cases: list[Any]) -> dict[str, str]:
