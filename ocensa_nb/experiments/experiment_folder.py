@@ -120,6 +120,9 @@ def prepare(out: Path, cases: list[Case]) -> tuple[list[CaseState], list[CaseSta
         else:
             if case.name in known and known[case.name].status != FAILED:  # which starts again
                 content |= {"seconds": known[case.name].seconds}
+            if case.name in known:  # of its training, which may be finished
+                before = known[case.name].content
+                content |= {name: before[name] for name in ("jobs", "threads") if name in before}
             write_text(folder / STATE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
             to_run.append(read_case(folder))
     return to_run, _drop_others(out, {case.name for case in cases})
