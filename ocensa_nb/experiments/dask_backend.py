@@ -148,7 +148,7 @@ class DaskPool:
         self._call(Event(self._token, client=self._client).set)
 
     def close(self) -> None:
-        """Disconnect; tasks that are still running are told so by dask, and stop."""
+        """Disconnect; dask cancels the tasks that are still running, and they stop."""
         (self._out / self._token).unlink(missing_ok=True)
         self._client.close(timeout=CONNECT_SECONDS)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ocensa_nb.experiments.case_result import CaseResult
 
-FEWEST = 3  # pairs (or seeds) below which nothing can be told
+FEWEST = 3  # pairs (or seeds) below which no interval is computed
 RESAMPLES = 4_000
 CONFIDENCE = 0.95
 UNSET = "—"  # the value of a setting that neither the case nor its run has
