@@ -93,17 +93,18 @@ def effects_note(changes: Sequence[Effect]) -> str:
     """Return how many comparisons were made, and how many of them chance alone would single out."""
     if not changes:
         return "No hay dos casos con la misma semilla que difieran en un solo ajuste: no se puede saber."
-    compared = sum(change.score is not None for change in changes)
-    if not compared:
+    count = sum(change.score is not None for change in changes)
+    if not count:
         return (
             f"No se puede saber: ningún cambio tiene {FEWEST} pares de casos. Añada semillas en seeds y ejecute el "
             "mismo comando."
         )
     noise = sum(change.verdict == "no se distingue del ruido" for change in changes)
     return (
-        f"Comparaciones con intervalo: {compared}. No se distinguen del ruido: {noise}. Si ningún ajuste tuviera efecto, "
-        f"con intervalos del 95 % se señalarían por azar unas {0.05 * compared:.1f}: por eso se dice «mejora» o «empeora», "
-        f"sin más, solo si tampoco contiene el 0 el intervalo corregido por las {compared} comparaciones (Bonferroni)."
+        f"Comparaciones con intervalo: {count}. No se distinguen del ruido: {noise}. Si ningún ajuste tuviera efecto, "
+        f"con intervalos del 95 % se señalarían por azar unas {0.05 * count:.1f}: por eso se dice «mejora» o "
+        "«empeora», sin más, solo si tampoco contiene el 0 el intervalo corregido por las "
+        f"{count} comparaciones (Bonferroni)."
     )
 
 
