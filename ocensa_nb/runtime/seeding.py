@@ -14,24 +14,15 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> list[torch.Tensor]:
-    """Return the state of torch's generators: the CPU's first, then one per GPU."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
-
-
-def own_random_state() -> list[torch.Tensor]:
-    """Return the state of the CPU's generator and of the current GPU's: those of one of several processes."""
+    """Return the state of torch's generators: the CPU's, and that of the GPU that this process uses, if any."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
 
 
-def restore_own_random_state(state: list[torch.Tensor]) -> None:
-    """Restore the state from `own_random_state`, on the current GPU."""
+def restore_random_state(state: list[torch.Tensor]) -> None:
+    """Restore the state from `random_state`; that of a GPU is ignored if there is none.
+
+    Earlier versions saved the states of all GPUs. The first one is that of the GPU they trained on.
+    """
     torch.set_rng_state(state[0])
     if len(state) > 1 and torch.cuda.is_available():
         torch.cuda.set_rng_state(state[1])
-
-
-def restore_random_state(state: list[torch.Tensor]) -> None:
-    """Restore the state from `random_state`; states of GPUs that do not exist are ignored."""
-    torch.set_rng_state(state[0])
-    for number, one in enumerate(state[1 : 1 + torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(one, number)

@@ -15,12 +15,7 @@ import torch
 
 from ocensa_nb.errors import SharedError, StoppedError, UserError
 from ocensa_nb.runtime.distributed import ALONE, World
-from ocensa_nb.runtime.seeding import (
-    own_random_state,
-    random_state,
-    restore_own_random_state,
-    restore_random_state,
-)
+from ocensa_nb.runtime.seeding import random_state, restore_random_state
 from ocensa_nb.storage.checkpoint_files import CheckpointFiles
 
 logger = logging.getLogger(__name__)
@@ -195,7 +190,7 @@ class CheckpointManager:
         """Return the random states of all processes, by rank."""
         if self.world.size == 1:
             return [random_state()]
-        by_generator = [self.world.gather(one) for one in own_random_state()]
+        by_generator = [self.world.gather(one) for one in random_state()]
         return [list(states) for states in zip(*by_generator, strict=True)]
 
     def _restore_random_state(self, first: list[torch.Tensor], others: list[list[torch.Tensor]]) -> None:
@@ -206,9 +201,8 @@ class CheckpointManager:
                 f"Los procesos eran {len(states)} al guardar el entrenamiento, y ahora son {self.world.size}: el "
                 "resultado puede diferir en los últimos bits, y en lo que desactiva el dropout."
             )
-        restore = restore_random_state if self.world.size == 1 else restore_own_random_state
         if self.world.rank < len(states):
-            restore(states[self.world.rank])
+            restore_random_state(states[self.world.rank])
 
     def _finish(self) -> None:
         writing, self._writing = self._writing, None
