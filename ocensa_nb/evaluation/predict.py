@@ -57,7 +57,7 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
         table, texts = read_unlabelled(run, data)
     rows = np.flatnonzero(texts != "")
     world.require_same(
-        [_digest(texts), run.metadata["fingerprint"]],
+        lambda: [_digest(texts), run.metadata["fingerprint"]],
         "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
     )
     if not len(rows):

@@ -113,7 +113,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
             require_compiler(device)
         metadata = _metadata(config, notices, model, inputs, device)
     world.require_same(
-        [config.fingerprint(), notices.fingerprint, inputs],
+        lambda: [config.fingerprint(), notices.fingerprint, inputs],
         "Los procesos no tienen los mismos ajustes, avisos o codificador. Use los mismos archivos y el mismo comando "
         "en todas las máquinas.",
     )

@@ -69,12 +69,12 @@ def errors(world):
             found.append((type(error), str(error)))
     for work in (
         lambda: world.on_first(lambda: failing((0,))),
-        lambda: world.require_same(world.rank, "otros"),
+        lambda: world.require_same(lambda: world.rank, "otros"),
     ):
         with pytest.raises(UserError) as raised:
             work()
         found.append((raised.type, str(raised.value)))
-    world.require_same({"a": [1]}, "iguales")
+    world.require_same(lambda: {"a": [1]}, "iguales")
     return found
 
 
