@@ -1,6 +1,6 @@
 """One case of a grid on disk: its folder, its state in case.json, and the notebooks that it executes.
 
-`run` is called in a process of its own (`case_process.py`), which knows only the folder: case.json has the settings.
+`run` is called in a separate process (`case_process.py`), which knows only the folder: case.json has the settings.
 """
 
 import contextlib
@@ -16,19 +16,29 @@ from typing import Any
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.experiments.case_files import (
+    CASES,
+    EVALUATION,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PENDING,
+    RUN,
+    RUNNING,
+    STATE,
+    STATES,
+    status_of,
+)
 from ocensa_nb.experiments.execute import NOTEBOOKS, NotebookError, execute
 from ocensa_nb.experiments.grid import Case
 from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.temporary import is_running, owner, remove
+from ocensa_nb.files.temporary import owner, remove
 from ocensa_nb.runtime.commands import command_line, notebook_parameters
 from ocensa_nb.runtime.environment import configure
 from ocensa_nb.storage import manifest
 from ocensa_nb.storage.manifest import METRICS
 from ocensa_nb.storage.run_folder import Run, read_json
 
-CASES, STATE, RUN, EVALUATION, LOG = "cases", "case.json", "run", "evaluation", "log.txt"
-PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED = "pending", "running", "finished", "failed", "interrupted"
-STATUSES = (PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED)
 TRAIN, EVALUATE = "03_train", "04_evaluate"
 NEW = "NEW"  # the folder in the command that reproduces a training
 
@@ -65,10 +75,8 @@ class CaseState:
 
     @property
     def status(self) -> str:
-        """One of `STATUSES`."""
-        found = self.content["status"]
-        dead = found == RUNNING and is_running(str(self.content.get("process", ""))) is False
-        return INTERRUPTED if dead else found
+        """One of `STATES`."""
+        return status_of(self.content)
 
     @property
     def seconds(self) -> float:
@@ -96,7 +104,7 @@ def read_case(folder: Path) -> CaseState:
     content = read_json(folder / STATE)
     needed = {"title": str, "seed": int, "run": str, "settings": dict, "evaluation": dict}
     intact = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in needed.items())
-    if not intact or content.get("status") not in STATUSES:
+    if not intact or content.get("status") not in STATES:
         raise UserError(f"El archivo «{folder / STATE}» está dañado. Borre esa carpeta para repetir el caso.")
     return CaseState(folder, content)
 

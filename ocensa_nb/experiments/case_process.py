@@ -1,8 +1,8 @@
-"""Run a case in a process of its own, which ends cleanly when asked to or when its parent dies.
+"""Run a case in a separate process, which ends cleanly on a signal or when its parent dies.
 
 Usage, by the runner only: `python -m ocensa_nb.experiments.case_process FOLDER PARENT_PID`.
 
-The kernel of a notebook is a child of this process in a session of its own. On a stop it gets SIGINT, as from the stop
+The kernel of a notebook is a child of this process, in a separate session. On a stop it gets SIGINT, as from the stop
 button of a notebook: the training saves a checkpoint. If this process is killed, the kernel ends by itself within a
 second (ipykernel's `ParentPoller`). A crash, or lack of memory, of one case does not affect the others.
 """
@@ -21,6 +21,7 @@ import psutil
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import case
+from ocensa_nb.experiments.case_files import FINISHED, LOG
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import logs
 from ocensa_nb.storage.resume import Lock, lock_folder
@@ -50,7 +51,7 @@ def start(folder: Path, threads: int | None = None) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
     if threads is not None:
         environment |= dict.fromkeys(THREADS, str(threads))
-    with open(folder / case.LOG, "ab") as log:
+    with open(folder / LOG, "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "ocensa_nb.experiments.case_process", str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
@@ -148,7 +149,7 @@ def main(folder: str, parent: str) -> int:
     stop = StopWatch(int(parent))
     held = lock(Path(folder), stop)
     try:
-        return 0 if case.run(Path(folder), stop) == case.FINISHED else 1
+        return 0 if case.run(Path(folder), stop) == FINISHED else 1
     finally:
         held.release()
 

@@ -7,15 +7,8 @@ from typing import Any
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.evaluation.blend import AUTO
+from ocensa_nb.experiments.case_files import FINISHED, RUN
 
-PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED = "pending", "running", "finished", "failed", "interrupted"
-STATES = {
-    PENDING: "pendiente",
-    RUNNING: "en marcha",
-    FINISHED: "terminado",
-    FAILED: "fallido",
-    INTERRUPTED: "interrumpido",
-}
 # What two machines must share for their seconds to be compared; the free disk and the Python version may differ.
 _MACHINE = ("platform", "system", "cores", "ram_gib", "gpu", "gpu_gib")
 
@@ -99,7 +92,7 @@ class CaseResult:
     @property
     def shares_run(self) -> bool:
         """Whether the case evaluates the run of another case."""
-        return self.state["run"] != "run"
+        return self.state["run"] != RUN
 
     @property
     def is_resumed(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocensa_nb.experiments import case, case_process
-from ocensa_nb.experiments.case import CASES
+from ocensa_nb.experiments.case_files import CASES, FAILED, RUNNING
 from ocensa_nb.storage.run_folder import LOCK
 
 POLL_SECONDS = 0.5
@@ -83,9 +83,9 @@ def _run_in(out: Path, task: Task) -> None:
             process.send_signal(case_process.STOP)
             asked = True
         time.sleep(POLL_SECONDS)
-    if case.read_case(folder).content["status"] == case.RUNNING:
+    if case.read_case(folder).content["status"] == RUNNING:
         error = {"notebook": "", "cell": None, "line": case_process.describe_exit(process)}
-        case.update(folder, status=case.FAILED, process=None, error=error)
+        case.update(folder, status=FAILED, process=None, error=error)
     if task.archive is not None:  # back to the paths of the user
         case.update(folder, files=state.content["files"], evaluation=state.content["evaluation"])
 

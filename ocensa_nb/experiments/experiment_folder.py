@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import case as cases_on_disk
-from ocensa_nb.experiments.case import CASES, FAILED, RUN, STATE, CaseState, describe, read_case
+from ocensa_nb.experiments.case import CaseState, describe, read_case
+from ocensa_nb.experiments.case_files import CASES, FAILED, RUN, STATE
 from ocensa_nb.experiments.grid import Case
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.files.checksums import compute

@@ -5,18 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from ocensa_nb.experiments.case import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, CaseState
+from ocensa_nb.experiments.case import CaseState
+from ocensa_nb.experiments.case_files import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, STATES, counted
 from ocensa_nb.runtime.timing import duration
 from ocensa_nb.storage.run_folder import read_config
 
-# Singular and plural of each status.
-WORDS = {
-    FINISHED: ("terminado", "terminados"),
-    RUNNING: ("en marcha", "en marcha"),
-    FAILED: ("fallido", "fallidos"),
-    INTERRUPTED: ("interrumpido", "interrumpidos"),
-    PENDING: ("pendiente", "pendientes"),
-}
+ORDER = (FINISHED, RUNNING, FAILED, INTERRUPTED, PENDING)
 
 
 class Progress:
@@ -43,7 +37,7 @@ class Progress:
     def line(self, case: CaseState, cases: list[CaseState]) -> str:
         """Return the line that says what happened to a case, and how the grid stands."""
         done = sum(other.status in (FINISHED, FAILED, INTERRUPTED) for other in cases)
-        what = WORDS[case.status][0]
+        what = STATES[case.status]
         if case.status in (FINISHED, INTERRUPTED):
             what += f" en {duration(case.seconds)}"
         elif case.status == FAILED:
@@ -69,7 +63,7 @@ class Progress:
 def counts(cases: Iterable[CaseState]) -> str:
     """Return how many cases have each status, in Spanish."""
     found = Counter(case.status for case in cases)
-    return ", ".join(f"{found[status]} {words[found[status] > 1]}" for status, words in WORDS.items() if found[status])
+    return ", ".join(counted(found[status], STATES[status]) for status in ORDER if found[status])
 
 
 def describe_error(case: CaseState) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocensa_nb.experiments import effects, report_tables, report_text
-from ocensa_nb.experiments.case_result import FAILED
+from ocensa_nb.experiments.case_files import FAILED
 from ocensa_nb.experiments.groups import Group, grouped, monitored, pareto_front
 from ocensa_nb.experiments.html_page import Html, bullets, element, page, picture
 from ocensa_nb.experiments.results import Results, read_results

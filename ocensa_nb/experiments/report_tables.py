@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from ocensa_nb.experiments.case_result import STATES, CaseResult
+from ocensa_nb.experiments.case_files import CASES, STATES
+from ocensa_nb.experiments.case_result import CaseResult
 from ocensa_nb.experiments.effects import Effect, Interval
 from ocensa_nb.experiments.groups import Group, Spread, baseline_of, speedup
 from ocensa_nb.experiments.html_page import Html, command, element, folded, joined, link, table
-from ocensa_nb.experiments.results import CASES, Results, run_folder
+from ocensa_nb.experiments.results import Results, run_folder
 
-NOTEBOOKS = {"03": "03_train.html", "04": "04_evaluate.html"}
+HTML_COPIES = {"03": "03_train.html", "04": "04_evaluate.html"}
 EMPTY = "–"
 EFFECT_TITLES = ("Ajuste", "De", "A", "Pares (semillas)", "Diferencia de F1", "Lectura", "Segundos: veces")
 _NOT_A_SETTING = ("data", "corrections", "out", "seed", "resume", "checkpoint_minutes", "num_workers")
@@ -136,9 +137,9 @@ def notebooks(case: CaseResult) -> Html:
     owner = run_folder(case).parent
     folders = {"03": owner, "04": case.folder}
     found = [
-        link(f"{CASES}/{folder.name}/{NOTEBOOKS[number]}", number)
+        link(f"{CASES}/{folder.name}/{HTML_COPIES[number]}", number)
         for number, folder in folders.items()
-        if (folder / NOTEBOOKS[number]).is_file()
+        if (folder / HTML_COPIES[number]).is_file()
     ]
     return joined(found) if found else Html(EMPTY)
 

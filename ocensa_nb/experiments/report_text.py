@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ocensa_nb.evaluation.blend import AUTO
-from ocensa_nb.experiments.case_result import STATES, CaseResult
+from ocensa_nb.experiments.case_files import STATES, counted
+from ocensa_nb.experiments.case_result import CaseResult
 from ocensa_nb.experiments.effects import FEWEST, Effect
 from ocensa_nb.experiments.groups import BASELINE, Group, baseline_of, chosen, speedup
 from ocensa_nb.experiments.results import Results
@@ -19,15 +20,15 @@ _NOT_MEASURED = re.compile(r"^# *sin medir: ([^:\n]+):(.+)$", re.MULTILINE)
 def summary(results: Results) -> str:
     """Return how many cases there are, in which state, and the time that the cache saved."""
     counts = Counter(case.state["status"] for case in results.cases)
-    states = ", ".join(_counted(counts[status], name) for status, name in STATES.items() if counts[status])
-    said = f"{_counted(len(results.cases), 'caso')}: {states}."
+    states = ", ".join(counted(counts[status], name) for status, name in STATES.items() if counts[status])
+    said = f"{counted(len(results.cases), 'caso')}: {states}."
     if not results.finished:
         return f"{said} Todavía no hay ningún resultado."
     reused = [case for case in results.finished if case.saved_seconds() > 0]
     if reused:
         saved = sum(case.saved_seconds() for case in reused)
         said += (
-            f" Guardar una sola vez las capas congeladas ahorró {saved:.1f} s en {_counted(len(reused), 'caso')}: son "
+            f" Guardar una sola vez las capas congeladas ahorró {saved:.1f} s en {counted(len(reused), 'caso')}: son "
             "los segundos que tardó en calcularlas el primero, menos los que tardaron los demás en leerlas."
         )
     return said
@@ -161,11 +162,6 @@ def models_alt(groups: Sequence[Group], metric: str) -> str:
         if (encoder := group.score(metric, model="encoder")) and (floor := group.score(metric, model="floor"))
     ]
     return f"F1 de prueba por modelo. {'; '.join(found)}."
-
-
-def _counted(count: int, name: str) -> str:
-    """Return a number with a noun or participle in the singular or plural; «en marcha» has no plural."""
-    return f"{count} {name}" if count == 1 or name.startswith("en ") else f"{count} {name}s"
 
 
 def _beats_floor(case: CaseResult, head: str) -> bool:

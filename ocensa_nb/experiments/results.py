@@ -14,17 +14,16 @@ import pandas as pd
 
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.evaluation.blend import SOURCES
-from ocensa_nb.experiments.case_result import FINISHED, INTERRUPTED, RUNNING, STATES, CaseResult
+from ocensa_nb.experiments.case_files import CASES, EVALUATION, FINISHED, STATE, STATES, status_of
+from ocensa_nb.experiments.case_result import CaseResult
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.files.temporary import is_running
 from ocensa_nb.paths import plain_path
 from ocensa_nb.storage.manifest import CONFIG, METRICS
 from ocensa_nb.storage.run_folder import read_config, read_json
 from ocensa_nb.tables.csv_format import SPANISH_EXCEL
 from ocensa_nb.tables.write_table import DECIMALS, inert
 
-CASES, CASE, RESULTS = "cases", "case.json", "results.csv"
-EVALUATION = "evaluation"
+RESULTS = "results.csv"
 _SETTING, _YES = "ajuste_", {True: "sí", False: "no"}
 _PARTS = {"training": "entrenamiento", "frozen": "capas_congeladas", "floor": "modelo_simple", "total": "total"}
 _TYPES = {"settings": dict, "changes": dict, "evaluation": dict, "group": str, "seed": int, "run": str, "command": str}
@@ -97,7 +96,7 @@ def read_results(out: str | Path) -> Results:
 
 def case_folders(out: Path) -> list[Path]:
     """Return the folders of the cases of an experiment, by name; none if there is no experiment."""
-    return sorted(file.parent for file in out.glob(f"{CASES}/*/{CASE}"))
+    return sorted(file.parent for file in out.glob(f"{CASES}/*/{STATE}"))
 
 
 def read_case(folder: Path) -> CaseResult:
@@ -105,16 +104,14 @@ def read_case(folder: Path) -> CaseResult:
 
     A case whose process has died is interrupted.
     """
-    state = read_json(folder / CASE)
+    state = read_json(folder / STATE)
     valid = isinstance(state, dict) and state.get("status") in STATES
     wrong = [name for name, kind in _TYPES.items() if not valid or not isinstance(state.get(name), kind)]
     if wrong or not re.fullmatch(r"run|\.\./(?!\.\.?/)[^/\\]+/run", state["run"].replace("\\", "/")):
         raise UserError(
-            f"«{folder / CASE}» está dañado ({', '.join(wrong) or 'run'}). Bórrelo y repita el experimento."
+            f"«{folder / STATE}» está dañado ({', '.join(wrong) or 'run'}). Bórrelo y repita el experimento."
         )
-    if state["status"] == RUNNING and is_running(str(state.get("process", ""))) is False:
-        state["status"] = INTERRUPTED
-    return CaseResult(folder, state)
+    return CaseResult(folder, {**state, "status": status_of(state)})
 
 
 def with_results(case: CaseResult) -> CaseResult:

@@ -12,7 +12,8 @@ import yaml
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import experiment_folder
-from ocensa_nb.experiments.case import FAILED, FINISHED, INTERRUPTED, CaseState, read_cases
+from ocensa_nb.experiments.case import CaseState, read_cases
+from ocensa_nb.experiments.case_files import FAILED, FINISHED, INTERRUPTED
 from ocensa_nb.experiments.grid import Grid
 from ocensa_nb.experiments.grid_file import read_grid_file
 from ocensa_nb.experiments.progress import counts, describe_error, saved_seconds
@@ -34,7 +35,7 @@ def run_grid(
     scheduler: str = "",
     on_change: OnChange | None = None,
 ) -> dict[str, Any]:
-    """Run the cases of a grid, each as notebooks 03 and 04 in a folder of its own, and write the report.
+    """Run the cases of a grid, each as notebooks 03 and 04 in a separate folder, and write the report.
 
     The same call again keeps the finished cases, resumes interrupted ones from their checkpoints and repeats failed
     ones. A case that fails does not stop the others.
@@ -76,9 +77,10 @@ def run_grid(
     folder = experiment_folder.check_folder(out)
     auto = experiment_folder.auto_recipe(folder)
     cases = parsed.expand(auto)
-    plain = json.loads(json.dumps(given, default=str))  # NumPy's numbers are not YAML's
-    text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
-    if not isinstance(grid, Mapping):
+    if isinstance(grid, Mapping):
+        plain = json.loads(json.dumps(grid, default=str))  # NumPy's numbers are not YAML's
+        text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
+    else:
         text = plain_path(grid).read_text(encoding="utf-8-sig")
     with _pool(folder, jobs, backend, scheduler) as pool, experiment_folder.opened(folder, text, auto):
         to_run, dropped = experiment_folder.prepare(folder, cases)

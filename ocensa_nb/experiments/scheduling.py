@@ -10,8 +10,9 @@ from typing import Protocol
 
 from ocensa_nb.errors import AskedToStopError
 from ocensa_nb.experiments import case_process
-from ocensa_nb.experiments.case import CASES, FAILED, INTERRUPTED, RUNNING, CaseState, read_case
+from ocensa_nb.experiments.case import CaseState, read_case
 from ocensa_nb.experiments.case import update as update_case
+from ocensa_nb.experiments.case_files import CASES, FAILED, INTERRUPTED, RUNNING
 from ocensa_nb.experiments.progress import Progress
 from ocensa_nb.files.temporary import owner
 from ocensa_nb.runtime.environment import cores, physical_cores
@@ -133,7 +134,7 @@ class Runner:
     def _next(self, waiting: list[CaseState], features: Mapping[str, str]) -> CaseState | None:
         """Return the first case that can start now.
 
-        A case without a run of its own waits for the one that trains it. Of the cases that share frozen features, one
+        A case that evaluates the run of another waits for that one. Of the cases that share frozen features, one
         computes them and the others wait until it has stored them.
         """
         if not waiting or len(self._running) >= self._pool.slots:

@@ -15,7 +15,7 @@ import ipywidgets as ipw
 from IPython.display import HTML, DisplayHandle, display
 
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.experiments.case_result import FAILED
+from ocensa_nb.experiments.case_files import FAILED
 from ocensa_nb.experiments.results import Results, read_results
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session

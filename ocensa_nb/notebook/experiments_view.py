@@ -6,8 +6,9 @@ from html import escape
 from pathlib import Path
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.experiments.case_result import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, STATES, CaseResult
-from ocensa_nb.experiments.results import CASE, case_folders, read_case, with_results
+from ocensa_nb.experiments.case_files import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, STATE, STATES
+from ocensa_nb.experiments.case_result import CaseResult
+from ocensa_nb.experiments.results import case_folders, read_case, with_results
 from ocensa_nb.runtime.timing import duration
 
 SHOWN = 60  # rows; the running ones are always among them
@@ -34,7 +35,7 @@ class ExperimentView:
         found = []
         for folder in case_folders(self.out):
             try:
-                changed = (folder / CASE).stat().st_mtime_ns
+                changed = (folder / STATE).stat().st_mtime_ns
                 known = self._known.get(folder)
                 if known is None or known[0] != changed or known[1].state["status"] == RUNNING:
                     self._known[folder] = changed, with_results(read_case(folder))

@@ -12,7 +12,7 @@ from tests.helpers.experiments import add_case, add_run
 
 
 class Process:
-    """A command that does not run: it ends when told."""
+    """A command that does not run: it ends on a signal."""
 
     def __init__(self, arguments):
         self.arguments, self.exit_code, self.stopped = arguments, None, False

@@ -63,7 +63,7 @@ def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(
     assert job.wait(LAST_SECONDS) != 0
     text = log.read_text(encoding="utf-8")
     assert text.count("Entrenamiento detenido; el avance quedó guardado en") == 1
-    assert "Error" not in text.partition("Traceback")[0]  # torchrun ends with a report of its own
+    assert "Error" not in text.partition("Traceback")[0]  # torchrun prints its own report
 
     job = start(out, log, sys.executable)
     wait_for("Los procesos eran 2 al guardar el entrenamiento, y ahora son 1", log, job)
