@@ -16,8 +16,8 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data import synthetic
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError
+from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import logs
-from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training import train
 
 logs.configure()

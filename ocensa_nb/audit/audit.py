@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit import label_errors, verdict
-from ocensa_nb.audit.column_scores import column_scores
+from ocensa_nb.audit.columns import column_scores
 from ocensa_nb.audit.expected_f1 import expect_f1
 from ocensa_nb.audit.out_of_fold import OutOfFold, fold_rows, predict_out
 from ocensa_nb.audit.repeats import NearDuplicates, find_near_duplicates, find_repeats

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ocensa_nb.audit.column_scores import majority_f1
+from ocensa_nb.audit.columns import majority_f1
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.evaluation.metrics import flat_metrics
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ocensa_nb.data.text import normalise
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime.logs import progress
 

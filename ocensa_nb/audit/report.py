@@ -14,7 +14,7 @@ from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.audit.verdict import Verdict
 from ocensa_nb.files.atomic import write_text
-from ocensa_nb.tables.write_table import write_table
+from ocensa_nb.files.write import write_table
 
 EXACT, NORMALISED = "idéntico", "igual sin códigos ni números"  # what counts as the same text
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.notices import FEWEST_CLASSES, TEXT, join_rare, read_rows
-from ocensa_nb.data.text import normalise
 from ocensa_nb.errors import UserError
+from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
-from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from ocensa_nb.audit.column_scores import NEARLY_ALL, add_to_text, column_sentence
+from ocensa_nb.audit.columns import NEARLY_ALL, add_to_text, column_sentence
 from ocensa_nb.audit.expected_f1 import ExpectedF1
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows

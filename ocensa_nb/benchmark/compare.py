@@ -13,19 +13,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ocensa_nb.benchmark.ablation import Bench, Variant
+from ocensa_nb.benchmark.measure import Bench, Variant
 from ocensa_nb.benchmark.techniques import SHORTER, Setting, cumulative, individual
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.encoders.layer_slice import layers
-from ocensa_nb.encoders.loading import check_length, load_encoder, load_tokenizer
-from ocensa_nb.encoders.token_table import encode
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import write_text
-from ocensa_nb.runtime import environment
+from ocensa_nb.files.write import write_table
+from ocensa_nb.models.catalogue import check_length, load_encoder, load_tokenizer
+from ocensa_nb.models.layers import layers
+from ocensa_nb.models.tokens import encode
+from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import resolve_precision
 from ocensa_nb.runtime.timing import duration
-from ocensa_nb.tables.write_table import write_table
 from ocensa_nb.training.train import load_notices
 
 
@@ -67,9 +67,9 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
         **asdict(setting),
         "ladder": bench.summary(stacked, stacked[0]),
         "alone": bench.summary(single, stacked[0]),
-        "machine": environment.hardware().to_dict()
+        "machine": machine.hardware().to_dict()
         | {
-            "versions": environment.versions(),
+            "versions": machine.versions(),
             "threads": torch.get_num_threads(),
             "peak_gflops": bench.peaks(),
             "bandwidth_gb": bench.bandwidth(),
@@ -100,9 +100,9 @@ def prepare(config: TrainConfig) -> tuple[Bench, Setting, list[Variant], list[Va
     tables = {length: encode(notices.texts, tokenizer, length) for length in (base.max_length, SHORTER)}
     encoder = load_encoder(base.model, tokenizer, base.seed)
     check_length(encoder, base.max_length)
-    torch.set_num_threads(environment.threads())
+    torch.set_num_threads(machine.threads())
 
-    device = environment.device()
+    device = machine.device()
     setting = Setting(
         depth=len(layers(encoder)),
         cuts=bool((tables[base.max_length].lengths > SHORTER).any()),

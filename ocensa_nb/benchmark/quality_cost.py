@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ocensa_nb.benchmark.ablation import EPOCHS
+from ocensa_nb.benchmark.measure import EPOCHS
 from ocensa_nb.benchmark.techniques import Setting, Technique, cumulative
 from ocensa_nb.config import RECIPES, TrainConfig, baseline_of
 from ocensa_nb.data.notices import Notices

@@ -14,11 +14,11 @@ from scipy.optimize import nnls
 from ocensa_nb.benchmark import flops
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.encoders.loading import untrained
-from ocensa_nb.encoders.token_table import TokenTable
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import MicroBatch, StepDataset
-from ocensa_nb.runtime import environment
+from ocensa_nb.models.catalogue import untrained
+from ocensa_nb.models.tokens import TokenTable
+from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.precision import allow_tf32, autocast
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
@@ -98,8 +98,8 @@ def measure(
         None if it was cancelled.
     """
     started = time.perf_counter()
-    device = environment.device()
-    torch.set_num_threads(environment.threads())
+    device = machine.device()
+    torch.set_num_threads(machine.threads())
     sizes = np.array(GPU_SIZES if device.type == "cuda" else CPU_SIZES)
     shallow = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(VOCABULARY, (shape.pad_token_id or 0) + 1)})
     shallow.num_hidden_layers = DEPTH
@@ -182,7 +182,7 @@ def _busy_seconds() -> tuple[float, float]:
     """
     process, every = psutil.Process(), psutil.cpu_times(percpu=True)
     allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(len(every)))
-    if len(allowed) > environment.cores() or max(allowed) >= len(every):
+    if len(allowed) > machine.cores() or max(allowed) >= len(every):
         return 0.0, 0.0
     own = process.cpu_times()
     busy = sum(every[core].user + every[core].system for core in allowed)

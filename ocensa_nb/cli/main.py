@@ -142,7 +142,7 @@ def _options(verb: str, config: TrainConfig | None = None) -> list[Option]:
 
 def _configure(given: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `train`: the recipe, and its config with the given fields."""
-    from ocensa_nb.runtime.environment import configure
+    from ocensa_nb.runtime.machine import configure
 
     fields = dict(given)
     recipe = fields.pop(RECIPE.name, RECIPE.default)

@@ -53,8 +53,8 @@ def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
     from ocensa_nb.evaluation.blend import describe_sources, read_blends
     from ocensa_nb.figures import animation
+    from ocensa_nb.runs.resume import reject_finished
     from ocensa_nb.runtime import distributed
-    from ocensa_nb.storage.resume import reject_finished
     from ocensa_nb.training import train as training
     from ocensa_nb.training.quality import report
 
@@ -89,8 +89,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluar una corrida: métricas, informe por clase y matrices de confusión."""
     from ocensa_nb.evaluation import evaluate as evaluation
-    from ocensa_nb.figures import plots
-    from ocensa_nb.storage.run_folder import Run, free_folder
+    from ocensa_nb.figures import training as plots
+    from ocensa_nb.runs.run import Run, free_folder
 
     trained = Run.load(run)
     path = free_folder(out)  # fail before the work, not after
@@ -128,10 +128,10 @@ def predict(
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
     from ocensa_nb.evaluation import predict as prediction
+    from ocensa_nb.files.read_csv import EXCEL_SUFFIXES
+    from ocensa_nb.files.write import free_table
+    from ocensa_nb.runs.run import Run
     from ocensa_nb.runtime import distributed
-    from ocensa_nb.storage.run_folder import Run
-    from ocensa_nb.tables.read_table import EXCEL_SUFFIXES
-    from ocensa_nb.tables.write_table import free_table
 
     world = distributed.world()
     with world.agreed():
@@ -163,7 +163,7 @@ def review(
     """Elegir los avisos que conviene revisar a mano, y predecir los demás; con lo corregido se entrena otra vez."""
     from ocensa_nb.review import review as reviewing
     from ocensa_nb.review import workbook
-    from ocensa_nb.storage.run_folder import Run
+    from ocensa_nb.runs.run import Run
 
     trained = Run.load(run)
     path = workbook.check_name(out)  # fail before the work, not after
@@ -197,7 +197,7 @@ def compare(
     from ocensa_nb.benchmark import quality_cost as trainings
     from ocensa_nb.benchmark import time_to_target
     from ocensa_nb.figures import comparison_report
-    from ocensa_nb.storage import run_folder
+    from ocensa_nb.runs import run as run_folder
 
     trainings.check(epochs or None, seeds)
     path = run_folder.free_folder(out)  # fail before the work, not after
@@ -228,8 +228,8 @@ def audit(
 ) -> dict[str, Any]:
     """Ver antes de entrenar si las etiquetas se pueden aprender: contradicciones, códigos, clases raras y errores."""
     from ocensa_nb.audit import audit as auditing
-    from ocensa_nb.figures import audit_plots
-    from ocensa_nb.storage.run_folder import free_folder
+    from ocensa_nb.figures import audit as audit_plots
+    from ocensa_nb.runs.run import free_folder
 
     path = free_folder(out)  # fail before the work, not after
     found = auditing.audit(auditing.settings(data, heads, columns, text_fields, min_class_count, seed))
@@ -242,7 +242,7 @@ def audit(
 
 def suite(out: Out) -> dict[str, Any]:
     """Ejecutar los cuadernos 01 a 04, 06 y 07 de forma automática, con el modelo y los datos incluidos."""
-    from ocensa_nb.notebook import headless
+    from ocensa_nb.notebook import suite as headless
 
     results = headless.suite(out)
     logger.info(headless.results_table(results).to_string())
@@ -261,7 +261,7 @@ def experiments(
     scheduler: Annotated[str, Doc("con dask, la dirección de su scheduler, p. ej. tcp://10.0.0.1:8786")] = "",
 ) -> dict[str, Any]:
     """Ejecutar una cuadrícula de entrenamientos; repetir el comando la continúa."""
-    from ocensa_nb.experiments import runner
+    from ocensa_nb.experiments import run as runner
 
     result = runner.run_grid(grid, out, jobs, backend, scheduler)
     if summary := runner.failures(result):

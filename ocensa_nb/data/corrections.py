@@ -11,14 +11,14 @@ from pathlib import Path
 import pandas as pd
 
 from ocensa_nb.data.accents import without_accents
+from ocensa_nb.data.canonical import blank_missing
 from ocensa_nb.data.report import CorrectionsReport
-from ocensa_nb.data.text import blank_missing
 from ocensa_nb.errors import CONTROL, UserError, listed, unknown
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.tables.csv_format import SPANISH_EXCEL
-from ocensa_nb.tables.header import SKIPPED
-from ocensa_nb.tables.read_table import read_table
-from ocensa_nb.tables.write_table import inert
+from ocensa_nb.files.csv_format import SPANISH_EXCEL
+from ocensa_nb.files.header import SKIPPED
+from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.write import inert
 
 ID, TEXT = "id_aviso", "texto"
 SHEET = "Dudosos"  # of the workbook of a review

@@ -11,15 +11,15 @@ import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data import corrections
+from ocensa_nb.data.canonical import appended, blank_missing, compose, group_texts
 from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_rows
-from ocensa_nb.data.text import appended, blank_missing, compose, group_texts
 from ocensa_nb.errors import CONTROL, UserError
+from ocensa_nb.files.header import SKIPPED
+from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.runtime.logs import progress
-from ocensa_nb.tables.header import SKIPPED
-from ocensa_nb.tables.read_table import read_table
 
 OTHER = "Other"
 MIN_ROWS = 10

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.encoders.token_table import TokenTable, epoch_batches
 from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.models.tokens import TokenTable, epoch_batches
 from ocensa_nb.runtime.distributed import ALONE, World
-from ocensa_nb.runtime.signals import SIGNALS
+from ocensa_nb.runtime.process import SIGNALS
 
 # inputs: ids, int64 (rows, length), or hidden states (rows, length, width); attention_mask: int64 (rows, length);
 # labels: {head: int64 (rows,)}

@@ -18,15 +18,15 @@ import numpy as np
 import psutil
 import torch
 
-from ocensa_nb.encoders.layer_slice import NotSupportedError, layers, unsupported_as_error
-from ocensa_nb.encoders.token_table import TokenTable, padded_index, sorted_batches
 from ocensa_nb.engine.oom_retry import Pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
+from ocensa_nb.models.layers import NotSupportedError, layers, unsupported_as_error
+from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches
+from ocensa_nb.runs import array_cache
 from ocensa_nb.runtime.device import out_of_memory, to_device
 from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.precision import autocast, full_fp32
-from ocensa_nb.storage import array_cache
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.encoders.token_table import TokenTable
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine.batching import MicroBatch
 from ocensa_nb.engine.fast_dropout import BlockAttention, use_block_dropout
@@ -23,11 +22,12 @@ from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.oom_retry import MicroBatches, explained
 from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
+from ocensa_nb.models.tokens import TokenTable
+from ocensa_nb.runs.checkpoint import IncompatibleStateError
 from ocensa_nb.runtime.compilation import compiled
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.precision import autocast
-from ocensa_nb.storage.checkpoint import IncompatibleStateError
 
 logger = logging.getLogger(__name__)
 

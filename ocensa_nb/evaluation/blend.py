@@ -16,8 +16,8 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.calibration import fit_confidence, fit_temperature, recalibrate
 from ocensa_nb.evaluation.comparison import MODEL_TITLES as TITLES
 from ocensa_nb.evaluation.comparison import bootstrap
-from ocensa_nb.storage.manifest import FLOOR as FOLDER
-from ocensa_nb.storage.run_folder import Run, read_json
+from ocensa_nb.runs.manifest import FLOOR as FOLDER
+from ocensa_nb.runs.run import Run, read_json
 
 ENCODER, FLOOR, BLEND = SOURCES = ("encoder", "floor", "blend")
 AUTO = "auto"

@@ -13,11 +13,11 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from ocensa_nb.data import notices
+from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.corrections import read_corrections
 from ocensa_nb.data.notices import ID, TEXT
-from ocensa_nb.data.text import group_texts, normalise
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import (
     AUTO,
     ENCODER,
@@ -34,12 +34,12 @@ from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.evaluation.verdict import Answers, answers_of
 from ocensa_nb.files.atomic import create_new, write_text
+from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
+from ocensa_nb.files.write import DECIMALS, write_table
 from ocensa_nb.paths import SAMPLE_DATA, plain_path
-from ocensa_nb.runtime import environment
-from ocensa_nb.storage.manifest import CORRECTIONS
-from ocensa_nb.storage.run_folder import Run, free_folder
-from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
-from ocensa_nb.tables.write_table import DECIMALS, write_table
+from ocensa_nb.runs.manifest import CORRECTIONS
+from ocensa_nb.runs.run import Run, free_folder
+from ocensa_nb.runtime import machine
 
 METRIC_TITLES = {
     "f1": "F1",
@@ -253,7 +253,7 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     """
     config = run.config
     trained_on = SAMPLE_DATA if not config.data else Path(run.metadata["data"]["path"])
-    colab = environment.platform() == "colab"  # each notebook has its own disk, so the file is often missing
+    colab = machine.platform() == "colab"  # each notebook has its own disk, so the file is often missing
     how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
     if not data and not plain_path(trained_on).exists():
         raise UserError(
@@ -393,15 +393,15 @@ def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
 def _score(
     run: Run, what: str, rows: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat, source: str
 ) -> Evaluation:
-    inference.require_source(run, source)
+    predictor.require_source(run, source)
     texts, blends = rows[TEXT].tolist(), read_blends(run)
     models = (ENCODER, FLOOR) if has_floor(run) else (ENCODER,)
-    logits = inference.logits_by_model(run, texts, "Evaluando", models)
+    logits = predictor.logits_by_model(run, texts, "Evaluando", models)
     probabilities = apply(blends, logits, source)
-    predicted = inference.predictions(probabilities)
+    predicted = predictor.predictions(probabilities)
     notes, by_source = [describe_sources(blends, source)], {}
     if has_floor(run):
-        by_source = {name: inference.predictions(apply(blends, logits, name)) for name in SOURCES}
+        by_source = {name: predictor.predictions(apply(blends, logits, name)) for name in SOURCES}
         comparison = compare(labels, by_source, group_texts(texts))
         counts = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}
         used = {head: blend.source if source == AUTO else source for head, blend in blends.items()}

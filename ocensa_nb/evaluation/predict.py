@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.data.canonical import blank_missing, compose
 from ocensa_nb.data.columns import find_columns, title_predicate
-from ocensa_nb.data.text import blank_missing, compose
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import AUTO, describe_sources, read_blends
 from ocensa_nb.evaluation.checks import check_predictions
 from ocensa_nb.evaluation.verdict import apply_verdict
+from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL
+from ocensa_nb.files.header import SKIPPED, skipped_note
+from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.write import DECIMALS, free_table, write_table
+from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
 from ocensa_nb.runtime.distributed import World
-from ocensa_nb.storage.run_folder import Run
-from ocensa_nb.tables.csv_format import ATTRIBUTE, SPANISH_EXCEL
-from ocensa_nb.tables.header import SKIPPED, skipped_note
-from ocensa_nb.tables.read_table import read_table
-from ocensa_nb.tables.write_table import DECIMALS, free_table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ def _class_probabilities(world: World, run: Run, texts: pd.Series, source: str) 
     found = {head: np.zeros((0, len(names)), np.float32) for head, names in run.classes.items()}
     with world.agreed():
         if len(mine):
-            found = inference.class_probabilities(run, texts.iloc[mine].tolist(), "Prediciendo", source)
-    return inference.gather_rows(world, found, mine, len(texts))
+            found = predictor.class_probabilities(run, texts.iloc[mine].tolist(), "Prediciendo", source)
+    return predictor.gather_rows(world, found, mine, len(texts))
 
 
 def read_unlabelled(run: Run, data: str | Path) -> tuple[pd.DataFrame, pd.Series]:
@@ -166,7 +166,7 @@ def _notes(run: Run, found: Mapping[str, np.ndarray], source: str) -> list[str]:
         notes += [apply_verdict(head, verdict[head], found[head].max(axis=1)) for head in found if head in verdict]
     if rows := run.metadata["data"].get("class_rows"):
         counts = {head: np.array(rows[head]) for head in run.classes}
-        notes += check_predictions(run.classes, counts, inference.predictions(found))
+        notes += check_predictions(run.classes, counts, predictor.predictions(found))
     return notes
 
 

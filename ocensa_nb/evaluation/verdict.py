@@ -22,7 +22,7 @@ import numpy as np
 from ocensa_nb.data.notices import OTHER
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.calibration import ONE_SIDED, threshold_for, wilson
-from ocensa_nb.tables.write_table import DECIMALS
+from ocensa_nb.files.write import DECIMALS
 
 TARGET = 0.9
 LEAST_ROWS = 20  # test rows above the threshold

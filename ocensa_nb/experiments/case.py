@@ -33,11 +33,11 @@ from ocensa_nb.experiments.execute import NOTEBOOKS, NotebookError, execute
 from ocensa_nb.experiments.grid import Case
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.files.temporary import owner, remove
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.manifest import METRICS
+from ocensa_nb.runs.run import Run, read_json
 from ocensa_nb.runtime.commands import command_line, notebook_parameters
-from ocensa_nb.runtime.environment import configure
-from ocensa_nb.storage import manifest
-from ocensa_nb.storage.manifest import METRICS
-from ocensa_nb.storage.run_folder import Run, read_json
+from ocensa_nb.runtime.machine import configure
 
 TRAIN, EVALUATE = "03_train", "04_evaluate"
 NEW = "NEW"  # the folder in the command that reproduces a training

@@ -23,8 +23,8 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import case
 from ocensa_nb.experiments.case_files import FINISHED, LOG
 from ocensa_nb.paths import ROOT
+from ocensa_nb.runs.resume import Lock, lock_folder
 from ocensa_nb.runtime import logs
-from ocensa_nb.storage.resume import Lock, lock_folder
 
 STOP = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM
 GROUP = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ocensa_nb.experiments import case, case_process
 from ocensa_nb.experiments.case_files import CASES, FAILED, RUNNING
-from ocensa_nb.storage.run_folder import LOCK
+from ocensa_nb.runs.run import LOCK
 
 POLL_SECONDS = 0.5
 _one_case = threading.Lock()  # a worker with several threads would run several tasks

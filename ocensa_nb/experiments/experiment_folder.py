@@ -18,14 +18,14 @@ from ocensa_nb.experiments.case import CaseState, describe, read_case
 from ocensa_nb.experiments.case_files import CASES, FAILED, RUN, STATE
 from ocensa_nb.experiments.grid import Case
 from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.checksums import compute
 from ocensa_nb.files.regular import require_regular
 from ocensa_nb.files.temporary import is_temporary
+from ocensa_nb.files.verify import compute
 from ocensa_nb.paths import SAMPLE_DATA, plain_path, reason
-from ocensa_nb.runtime.environment import chosen_recipe
-from ocensa_nb.storage import manifest
-from ocensa_nb.storage.resume import lock_folder
-from ocensa_nb.storage.run_folder import CONFIG, LOCK, make_folder, read_json
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.resume import lock_folder
+from ocensa_nb.runs.run import CONFIG, LOCK, make_folder, read_json
+from ocensa_nb.runtime.machine import chosen_recipe
 
 GRID, RECIPE = "grid.yaml", "recipe.json"
 

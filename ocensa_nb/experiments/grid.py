@@ -24,7 +24,7 @@ from ocensa_nb.errors import UserError, clipped, unknown
 from ocensa_nb.experiments.grid_checks import EVALUATION, KEYS, check_field, check_list, mapping_or_list
 from ocensa_nb.experiments.grid_file import FILES, check_scalar
 from ocensa_nb.paths import plain_path
-from ocensa_nb.runtime.environment import configure
+from ocensa_nb.runtime.machine import configure
 
 SOURCES = ("auto", "encoder", "floor", "blend")
 MOST_CASES = 10_000

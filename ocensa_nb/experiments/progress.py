@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from ocensa_nb.experiments.case import CaseState
 from ocensa_nb.experiments.case_files import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, STATES, counted
+from ocensa_nb.runs.run import read_config
 from ocensa_nb.runtime.timing import duration
-from ocensa_nb.storage.run_folder import read_config
 
 ORDER = (FINISHED, RUNNING, FAILED, INTERRUPTED, PENDING)
 

@@ -11,8 +11,8 @@ from ocensa_nb.experiments.case_files import FAILED
 from ocensa_nb.experiments.groups import Group, grouped, monitored, pareto_front
 from ocensa_nb.experiments.html_page import Html, bullets, element, page, picture
 from ocensa_nb.experiments.results import Results, read_results
-from ocensa_nb.figures import experiment_plots
-from ocensa_nb.figures.experiment_plots import PHONE, WIDE, Bar, Point
+from ocensa_nb.figures import experiments
+from ocensa_nb.figures.experiments import PHONE, WIDE, Bar, Point
 from ocensa_nb.files.atomic import write_text
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def pareto_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Fig
             points.append(Point(group.number, seconds.mean, *spreads, group.key in front))
     floor = [score.mean for group in groups if (score := group.score(metric, model="floor"))]
     same = floor and max(floor) - min(floor) < 0.0005  # the simple model does not depend on the encoder's settings
-    return experiment_plots.f1_against_seconds(points, floor[0] if same else None, width)
+    return experiments.f1_against_seconds(points, floor[0] if same else None, width)
 
 
 def models_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Figure":
@@ -75,7 +75,7 @@ def models_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Fig
         (group.number, {model: score.mean for model in MODELS if (score := group.score(metric, model=model))})
         for group in groups
     ]
-    return experiment_plots.f1_by_model(scores, width)
+    return experiments.f1_by_model(scores, width)
 
 
 def _quality(groups: list[Group], metric: str) -> list[Html]:
@@ -123,7 +123,7 @@ def _effects(changes: list[effects.Effect]) -> list[Html]:
     if bars:
         content.append(
             picture(
-                *(experiment_plots.differences(bars, width) for width in (WIDE, PHONE)),
+                *(experiments.differences(bars, width) for width in (WIDE, PHONE)),
                 alt="Diferencia de F1 de cada cambio, con su intervalo. Los mismos números están en la tabla anterior.",
                 caption="Diferencia de F1 de prueba e intervalo del 95 %. En gris, lo que no se distingue del ruido.",
             )

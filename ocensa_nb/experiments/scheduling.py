@@ -15,10 +15,10 @@ from ocensa_nb.experiments.case import update as update_case
 from ocensa_nb.experiments.case_files import CASES, FAILED, INTERRUPTED, RUNNING
 from ocensa_nb.experiments.progress import Progress
 from ocensa_nb.files.temporary import owner
-from ocensa_nb.runtime.environment import cores, physical_cores
-from ocensa_nb.runtime.signals import StopRequest, defer_signals
-from ocensa_nb.storage import manifest
-from ocensa_nb.storage.run_folder import LAST
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.run import LAST
+from ocensa_nb.runtime.machine import cores, physical_cores
+from ocensa_nb.runtime.process import StopRequest, defer_signals
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ocensa_nb.figures.style import COLOURS, GREY, SMOOTHING, line_styles, share_colours, style
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.storage.run_folder import GIF, Run
+from ocensa_nb.runs.run import GIF, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

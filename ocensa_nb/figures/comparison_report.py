@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.benchmark import compare, time_to_target
-from ocensa_nb.figures import comparison_plots
-from ocensa_nb.figures.plots import save as save_figure
+from ocensa_nb.figures import comparison
+from ocensa_nb.figures.training import save as save_figure
 from ocensa_nb.files.atomic import create_new
-from ocensa_nb.storage.run_folder import free_folder
-from ocensa_nb.tables.write_table import write_table
+from ocensa_nb.files.write import write_table
+from ocensa_nb.runs.run import free_folder
 
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:
@@ -37,9 +37,9 @@ def save(results: Mapping[str, Any], out: str | Path) -> Path:
         folder.mkdir()
         compare.write(results, folder)
         for which in ("ladder", "alone"):
-            save_figure(comparison_plots.speedups(results, which), folder / f"{which}.png")
+            save_figure(comparison.speedups(results, which), folder / f"{which}.png")
         if "quality" in results:
             points = results["quality"]
             write_table(time_to_target.time_to_target(points).round(4).reset_index(), folder / "quality.csv")
-            save_figure(comparison_plots.f1_against_time(points), folder / "quality.png")
+            save_figure(comparison.f1_against_time(points), folder / "quality.png")
     return path

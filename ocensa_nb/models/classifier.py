@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ocensa_nb.encoders.layer_slice import NotSupportedError, Slice, layers, takes_ready_mask, unsupported_as_error
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.cls_layer import ClsLayer
+from ocensa_nb.models.layers import NotSupportedError, Slice, layers, takes_ready_mask, unsupported_as_error
 from ocensa_nb.runtime.precision import full_fp32
 
 if TYPE_CHECKING:

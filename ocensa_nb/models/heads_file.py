@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ocensa_nb.encoders.weights_checks import some
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
+from ocensa_nb.models.weights_checks import some
 
 if TYPE_CHECKING:
     from ocensa_nb.models.classifier import MultiHeadClassifier

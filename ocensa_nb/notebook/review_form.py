@@ -25,8 +25,8 @@ from ocensa_nb.notebook import session
 from ocensa_nb.review import workbook
 from ocensa_nb.review.answers import Answers
 from ocensa_nb.review.review import LIKELIEST, Review
-from ocensa_nb.runtime import environment
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import machine
 
 SHOWN = 20  # notices of the static table
 OTHER = "otra clase…"
@@ -103,7 +103,7 @@ def next_steps(run: Run, corrections: str = "", out: str = "") -> str:
 
 def _changed_settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run that differ from those of the recipe of this machine, but for its files."""
-    usual = environment.configure("auto").to_dict()
+    usual = machine.configure("auto").to_dict()
     files = ("data", "out", "corrections")
     return {
         name: value

@@ -128,7 +128,7 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
     UserError
         Outside Colab, if the user denies permission, or if the folder cannot be created.
     """
-    from ocensa_nb.runtime.environment import platform
+    from ocensa_nb.runtime.machine import platform
 
     if platform() != "colab":
         raise UserError("Google Drive solo se puede montar en Colab; ponga mount_drive = False.")
@@ -168,8 +168,8 @@ def runs_folder(on_drive: bool) -> Path:
     UserError
         If Drive is requested but unavailable.
     """
-    from ocensa_nb.runtime.environment import platform
-    from ocensa_nb.storage.run_folder import RUNS
+    from ocensa_nb.runs.run import RUNS
+    from ocensa_nb.runtime.machine import platform
 
     if on_drive:
         return mount_drive()
@@ -201,7 +201,7 @@ def placed(path: str, on_drive: bool) -> str:
 
 def cautions(on_drive: bool) -> list[str]:
     """Return warnings, in Spanish, for Colab and Kaggle: no usable GPU, or a disk that is erased."""
-    from ocensa_nb.runtime.environment import gpu_advice, hardware
+    from ocensa_nb.runtime.machine import gpu_advice, hardware
 
     machine = hardware()
     found = []
@@ -233,7 +233,7 @@ def upload(on_drive: bool = False) -> str:
     UserError
         Outside Colab, if Drive cannot be mounted or written to, or if the user did not choose exactly one CSV or XLSX.
     """
-    from ocensa_nb.runtime.environment import platform
+    from ocensa_nb.runtime.machine import platform
 
     if platform() != "colab":
         raise UserError("El botón para subir un archivo solo existe en Colab; ponga upload = False y la ruta en data.")

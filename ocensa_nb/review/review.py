@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.data.canonical import blank_missing, normalise
 from ocensa_nb.data.columns import notice_ids
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.data.text import blank_missing, normalise
 from ocensa_nb.errors import UserError, clipped
-from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.evaluate import read_as_trained
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
+from ocensa_nb.files.header import SKIPPED
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.review.automation import Scored, automation
 from ocensa_nb.review.selection import select, uncertainty
-from ocensa_nb.storage.run_folder import Run
-from ocensa_nb.tables.header import SKIPPED
+from ocensa_nb.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     trained = _notices_of(run)
     test = trained.split["test"] if trained else np.array([], dtype=np.int64)
     tested_texts = [trained.texts[row] for row in test]
-    both = inference.class_probabilities(run, [*own, *tested_texts], "Prediciendo")
+    both = predictor.class_probabilities(run, [*own, *tested_texts], "Prediciendo")
     shares = {head: values[: len(own)] for head, values in both.items()}
 
     known = {normalise(text) for text in trained.texts} if trained else set()

@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ocensa_nb.data.text import normalise
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.runtime.logs import progress
 
 CANDIDATES = 5  # uncertain notices per notice that is chosen: Zhdanov's beta

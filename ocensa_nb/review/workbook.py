@@ -9,8 +9,8 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.datavalidation import DataValidation
 
 from ocensa_nb.data.corrections import RIGHT, SHEET
+from ocensa_nb.files.write import free_table, write_book
 from ocensa_nb.review.review import Review
-from ocensa_nb.tables.write_table import free_table, write_book
 
 PREDICTIONS, SUMMARY, CLASSES = "Predicciones", "Resumen", "Clases"
 EDITABLE = PatternFill("solid", fgColor="FFF2CC")

@@ -11,7 +11,7 @@ import yaml
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
-from ocensa_nb.runtime.environment import configure
+from ocensa_nb.runtime.machine import configure
 
 # Fields with their own parameter in notebook 03; the others go into its `more_settings`.
 PARAMETERS = (

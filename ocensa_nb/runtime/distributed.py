@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from ocensa_nb.errors import SharedError, UserError
-from ocensa_nb.runtime import environment
+from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.device import out_of_memory
 
 # A process waits while the first one fits the simple model, scores or saves. The end of a process is noticed at once
@@ -220,7 +220,7 @@ def join(environ: Mapping[str, str]) -> Iterator[World]:
         yield ALONE
         return
     local_rank = int(environ.get("LOCAL_RANK", 0))
-    if environment.device().type == "cuda":
+    if machine.device().type == "cuda":
         if local_size > torch.cuda.device_count():
             raise UserError(
                 f"Hay {local_size} procesos y {torch.cuda.device_count()} GPU en esta máquina. Use un proceso por GPU: "
@@ -228,7 +228,7 @@ def join(environ: Mapping[str, str]) -> Iterator[World]:
             )
         torch.cuda.set_device(local_rank)
     if environ.get("OMP_NUM_THREADS", "1") == "1":  # the value that torchrun sets if the user set none
-        torch.set_num_threads(max(1, environment.physical_cores() // local_size))
+        torch.set_num_threads(max(1, machine.physical_cores() // local_size))
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:

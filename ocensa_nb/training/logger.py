@@ -14,9 +14,9 @@ from tqdm import tqdm
 from ocensa_nb.engine.batching import EpochSampler
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.drive import is_on_drive
+from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.device import memory_taken
 from ocensa_nb.runtime.logs import progress
-from ocensa_nb.storage.run_folder import Run
 from ocensa_nb.training.nonfinite import NonFiniteGuard, describe
 
 logger = logging.getLogger(__name__)

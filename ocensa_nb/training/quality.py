@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.data.text import group_texts
 from ocensa_nb.evaluation import blend as blending
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, FLOOR, SOURCES, Blend
 from ocensa_nb.evaluation.calibration import expected_calibration_error
 from ocensa_nb.evaluation.checks import check_predictions
 from ocensa_nb.evaluation.comparison import compare, sentences
-from ocensa_nb.evaluation.inference import predictions
 from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.predictor import predictions
 from ocensa_nb.evaluation.verdict import Answers, answers_of, judge
-from ocensa_nb.models.tfidf import TfidfModel
+from ocensa_nb.models.linear import TfidfModel
 from ocensa_nb.runtime.logs import PREFIXES
 
 logger = logging.getLogger(__name__)

@@ -20,34 +20,34 @@ from torch import nn
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.corrections import read_corrections, write_corrections
 from ocensa_nb.data.notices import Notices, prepare, read
-from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
-from ocensa_nb.encoders.probe import probe
-from ocensa_nb.encoders.token_table import encode
-from ocensa_nb.encoders.tokenizer_checks import check_unknown_share, unknown_share
-from ocensa_nb.encoders.tokenizer_checks import describe as describe_tokens
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import step_loader
 from ocensa_nb.engine.frozen_features import FeatureTable
-from ocensa_nb.engine.memory_estimate import memory_note
+from ocensa_nb.engine.memory import memory_note
 from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.engine.step import Engine
-from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import write_blends
 from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
+from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.classifier import count_parameters, describe_parameters, sha256, trained_weights
-from ocensa_nb.models.saved_model import save_floor, save_model
+from ocensa_nb.models.probe import probe
+from ocensa_nb.models.save import save_floor, save_model
+from ocensa_nb.models.tokenizer_checks import check_unknown_share, unknown_share
+from ocensa_nb.models.tokenizer_checks import describe as describe_tokens
+from ocensa_nb.models.tokens import encode
 from ocensa_nb.paths import RUNS, SAMPLE_DATA
-from ocensa_nb.runtime import distributed, environment
+from ocensa_nb.runs import array_cache
+from ocensa_nb.runs.checkpoint import CheckpointManager, TrainerState
+from ocensa_nb.runs.manifest import CORRECTIONS
+from ocensa_nb.runs.run import LAST, Run
+from ocensa_nb.runs.shared_run import acquire_shared_run
+from ocensa_nb.runtime import distributed, machine
 from ocensa_nb.runtime.compilation import require_compiler
 from ocensa_nb.runtime.precision import allow_tf32, replacement_note, resolve_precision
+from ocensa_nb.runtime.process import defer_signals, interrupt_as_error
 from ocensa_nb.runtime.seeding import seed_everything
-from ocensa_nb.runtime.signals import defer_signals, interrupt_as_error
-from ocensa_nb.storage import array_cache
-from ocensa_nb.storage.checkpoint import CheckpointManager, TrainerState
-from ocensa_nb.storage.manifest import CORRECTIONS
-from ocensa_nb.storage.run_folder import LAST, Run
-from ocensa_nb.storage.shared_run import acquire_shared_run
-from ocensa_nb.training import time_estimate
+from ocensa_nb.training import estimate
 from ocensa_nb.training.early_stopping import EarlyStopping
 from ocensa_nb.training.logger import TrainingLogger
 from ocensa_nb.training.nonfinite import NonFiniteGuard
@@ -94,8 +94,8 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
     started = time.perf_counter()
     config.validate()
     notices = notices or load_notices(config)
-    device = environment.device()
-    torch.set_num_threads(environment.threads())
+    device = machine.device()
+    torch.set_num_threads(machine.threads())
     world = distributed.world()
 
     with world.agreed():
@@ -174,10 +174,10 @@ def _train(
 
     def score_split(side: str) -> dict[str, np.ndarray]:
         rows = notices.split[side]
-        return inference.shared_logits(world, model, engine.table, rows, engine.precision, config.padding)
+        return predictor.shared_logits(world, model, engine.table, rows, engine.precision, config.padding)
 
     val_labels = {head: y[notices.split["val"]] for head, y in notices.labels.items()}
-    expected = time_estimate.estimate_time(engine, loader.dataset, sampler, notices.split, config)
+    expected = estimate.estimate_time(engine, loader.dataset, sampler, notices.split, config)
     at = TrainerState()
     with (
         defer_signals(insist=world.size == 1) as asked,
@@ -213,7 +213,7 @@ def _train(
                     checkpoints.save_if_due()
             schedule.move(-journal.read())
             watch.check()
-            predicted = inference.predictions(score_split("val"))
+            predicted = predictor.predictions(score_split("val"))
             scores = flat_metrics(val_labels, predicted)
             watched = config.monitored_head
             confusion = confusion_counts(val_labels[watched], predicted[watched])
@@ -266,6 +266,6 @@ def _metadata(
         "device": device.type,
         "precision": resolve_precision(config.precision, device),
         "parameters": {"trainable": trainable, "total": total},
-        "versions": environment.versions(),
-        "hardware": environment.hardware().to_dict(),
+        "versions": machine.versions(),
+        "hardware": machine.hardware().to_dict(),
     }

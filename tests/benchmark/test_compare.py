@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from ocensa_nb.benchmark import compare, quality_cost
 from ocensa_nb.benchmark.techniques import EXACT, TRADE, Setting, Technique, cumulative, individual, ladder, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
-from ocensa_nb.encoders.token_table import encode
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout
 from ocensa_nb.engine.step import Fast
 from ocensa_nb.errors import UserError
+from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
+from ocensa_nb.models.tokens import encode
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import timing
 

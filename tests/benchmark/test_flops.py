@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from ocensa_nb.benchmark import flops
-from ocensa_nb.encoders import loading
-from ocensa_nb.encoders.layer_slice import layers
 from ocensa_nb.engine import step
+from ocensa_nb.models import catalogue
+from ocensa_nb.models.layers import layers
 
 
 @pytest.fixture(scope="module")
 def shape(notices):
-    return loading.architecture("tiny", loading.load_tokenizer("tiny", notices.texts))
+    return catalogue.architecture("tiny", catalogue.load_tokenizer("tiny", notices.texts))
 
 
 @pytest.fixture(scope="module")
 def model(shape, notices, config):
     config = config.replace(freeze_layers=0, cls_only=False)
-    return step.classifier(config, notices, loading.untrained(shape, "meta")).to("meta").train()
+    return step.classifier(config, notices, catalogue.untrained(shape, "meta")).to("meta").train()
 
 
 def test_flops_of_forward_pass_match_the_closed_form(model, shape, notices):
@@ -53,7 +53,7 @@ def test_flops_of_any_batch_equal_its_own_count(model, rows, width):
 def test_flops_with_cached_features_leave_out_the_frozen_layers(shape, notices, config):
     found = {}
     for features in (0, shape.hidden_size):
-        model = step.classifier(config.replace(freeze_layers=1), notices, loading.untrained(shape, "meta")).to("meta")
+        model = step.classifier(config.replace(freeze_layers=1), notices, catalogue.untrained(shape, "meta")).to("meta")
         model.accept_features_from(1)
         found[features] = flops.count(model.train(), features).work(np.array([(1, 16)]))[0, 1:].sum()
     depth, hidden, inner = len(layers(model.encoder)), shape.hidden_size, shape.intermediate_size

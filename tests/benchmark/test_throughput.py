@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.benchmark import throughput
-from ocensa_nb.encoders import loading
+from ocensa_nb.models import catalogue
 from ocensa_nb.runtime.seeding import random_state
 
 
 @pytest.fixture(scope="module")
 def shape(notices):
-    return loading.architecture("tiny", loading.load_tokenizer("tiny", notices.texts))
+    return catalogue.architecture("tiny", catalogue.load_tokenizer("tiny", notices.texts))
 
 
 def test_measure_leaves_the_random_state_unchanged_and_reports_progress(shape, config, notices):

@@ -14,11 +14,11 @@ import numpy as np
 import tyro
 
 from ocensa_nb.config import TrainConfig, from_recipe
-from ocensa_nb.encoders import loading, token_table
 from ocensa_nb.engine import batching, step
 from ocensa_nb.engine.optimizer import LinearSchedule
-from ocensa_nb.runtime import environment, precision
-from ocensa_nb.storage.checkpoint import CheckpointManager, TrainerState
+from ocensa_nb.models import catalogue, tokens
+from ocensa_nb.runs.checkpoint import CheckpointManager, TrainerState
+from ocensa_nb.runtime import machine, precision
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
 
@@ -27,10 +27,10 @@ def main(model: str = "minilm", freeze: int = 4, recipe: str = "cpu", seconds: f
     """Measure `rounds` pairs of blocks of about `seconds` each."""
     config = from_recipe(recipe, {"model": model, "freeze_layers": freeze})
     notices = train.load_notices(config)
-    tokenizer = loading.load_tokenizer(model, notices.texts)
-    table = token_table.encode(notices.texts, tokenizer, config.max_length)
-    device = environment.device()
-    classifier = step.classifier(config, notices, loading.load_encoder(model, tokenizer))
+    tokenizer = catalogue.load_tokenizer(model, notices.texts)
+    table = tokens.encode(notices.texts, tokenizer, config.max_length)
+    device = machine.device()
+    classifier = step.classifier(config, notices, catalogue.load_encoder(model, tokenizer))
     resolved = precision.resolve_precision(config.precision, device)
     made = step.build(config, notices, table, classifier, resolved, device)
     loader, sampler = batching.step_loader(made.table, notices, config, device)

@@ -16,11 +16,11 @@ import tyro
 
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.panel import control_panel as widgets
-from ocensa_nb.panel.run_controller import REDRAW_SECONDS
-from ocensa_nb.panel.training_process import Training
-from ocensa_nb.runtime import environment
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.notebook import train_panel as widgets
+from ocensa_nb.notebook.run_controller import REDRAW_SECONDS
+from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import machine
 from ocensa_nb.training import train
 
 
@@ -39,7 +39,7 @@ def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float,
     while panel.runner.training.is_running:
         time.sleep(REDRAW_SECONDS)
         panel.runner.clock.tick()
-    share = (time.process_time() - used) / (time.perf_counter() - started) / environment.cores()
+    share = (time.process_time() - used) / (time.perf_counter() - started) / machine.cores()
     panel.runner.clock.tick()
     return panel.run().metadata["seconds"]["training"], share
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 import tyro
 
-from ocensa_nb.benchmark.time_prediction import Forecast
+from ocensa_nb.benchmark.forecast import Forecast
 from ocensa_nb.config import TrainConfig, baseline_of, from_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.encoders import loading
-from ocensa_nb.encoders.token_table import TokenTable, encode
 from ocensa_nb.engine import step
 from ocensa_nb.engine.batching import step_loader
-from ocensa_nb.runtime import environment
+from ocensa_nb.models import catalogue
+from ocensa_nb.models.tokens import TokenTable, encode
+from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.timing import seconds_of
 from ocensa_nb.training import train
 
@@ -46,19 +46,19 @@ def epoch_seconds(made: step.Engine, config: TrainConfig, notices: Notices, tabl
 
 def main(model: str = "minilm", precisions: tuple[str, ...] = ("bf16", "fp32"), steps: int = 12) -> None:
     """Measure `steps` steps of every config."""
-    device = environment.device()
-    torch.set_num_threads(environment.threads())
+    device = machine.device()
+    torch.set_num_threads(machine.threads())
     config = from_recipe("cpu", {"model": model})
     notices = train.load_notices(config)
-    tokenizer = loading.load_tokenizer(model, notices.texts)
-    depth = loading.architecture(model, tokenizer).num_hidden_layers
+    tokenizer = catalogue.load_tokenizer(model, notices.texts)
+    depth = catalogue.architecture(model, tokenizer).num_hidden_layers
     forecast = Forecast(notices)
     for precision in precisions:
         for title, tried in settings(config.replace(precision=precision), depth).items():
             tried = tried.replace(precision=precision)  # the baseline has its own
             forecast.measure(tried)
             table = encode(notices.texts, tokenizer, tried.max_length)
-            classifier = step.classifier(tried, notices, loading.load_encoder(model, tokenizer))
+            classifier = step.classifier(tried, notices, catalogue.load_encoder(model, tokenizer))
             made = step.build(tried, notices, table, classifier, precision, device)
             predicted = forecast.epoch(tried, table.lengths[notices.split["train"]])
             took = epoch_seconds(made, tried, notices, table, steps)

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.roofline --model beto-random --rows trunk_cache --repeats 9
 
 One line per phase of each row of the ladder: GFLOP and MB of a step, measured milliseconds (median and spread of the
-repeats), milliseconds of the roofline, and their share. See `ocensa_nb/benchmark/roofline.py` for what is counted.
+repeats), milliseconds of the roofline, and their share. See `ocensa_nb/benchmark/limit.py` for what is counted.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import tyro
 
-from ocensa_nb.benchmark import roofline
-from ocensa_nb.benchmark.ablation import Bench, Variant
+from ocensa_nb.benchmark import limit
 from ocensa_nb.benchmark.compare import prepare
-from ocensa_nb.benchmark.roofline import PHASES, Work
+from ocensa_nb.benchmark.limit import PHASES, Work
+from ocensa_nb.benchmark.measure import Bench, Variant
 from ocensa_nb.config import TrainConfig
 
 
@@ -39,18 +39,18 @@ class Options:
     repeats: int = 5
 
 
-def profile(bench: Bench, variant: Variant, repeats: int) -> tuple[dict[str, Work], np.ndarray, roofline.Peaks]:
+def profile(bench: Bench, variant: Variant, repeats: int) -> tuple[dict[str, Work], np.ndarray, limit.Peaks]:
     """Return the mean work of each phase over the batches, its seconds, (repeats, phases), and the peaks."""
     engine, batches, rounds = bench.build(variant, bench.rows_of(0))
-    works = [roofline.work(engine, batches[rows]) for rows in rounds]
+    works = [limit.work(engine, batches[rows]) for rows in rounds]
     means = {
         name: Work(*np.mean([(found[name].flops, found[name].bytes) for found in works], axis=0)) for name in PHASES
     }
     seconds = [
-        [list(roofline.measure(engine, lambda rows=rows: batches[rows]).values()) for rows in rounds]
+        [list(limit.measure(engine, lambda rows=rows: batches[rows]).values()) for rows in rounds]
         for _ in range(repeats + 1)
     ]
-    return means, np.mean(seconds[1:], axis=1), roofline.peaks(engine)
+    return means, np.mean(seconds[1:], axis=1), limit.peaks(engine)
 
 
 def main(options: Options) -> None:

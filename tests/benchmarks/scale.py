@@ -15,7 +15,7 @@ import tyro
 
 from ocensa_nb.config import from_recipe
 from ocensa_nb.data import notices, synthetic
-from ocensa_nb.encoders import loading, token_table
+from ocensa_nb.models import catalogue, tokens
 
 Made = TypeVar("Made")
 
@@ -44,8 +44,8 @@ def main(rows: int = 1_000_000, seed: int = 3, model: str = "minilm") -> None:
         started = time.perf_counter()
         frame = timed("read", lambda: notices.read(path))
         prepared = timed("prepare", lambda: notices.prepare(frame, config))
-        tokenizer = loading.load_tokenizer(model, prepared.texts)
-        table = timed("encode", lambda: token_table.encode(prepared.texts, tokenizer, config.max_length))
+        tokenizer = catalogue.load_tokenizer(model, prepared.texts)
+        table = timed("encode", lambda: tokens.encode(prepared.texts, tokenizer, config.max_length))
         seconds = time.perf_counter() - started
     over.set()
     print(f"{len(table):,} rows, {len(table.ids):,} tokens: {seconds:.0f} s, {peak[0] / 2**30:.2f} GiB at most")

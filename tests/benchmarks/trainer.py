@@ -22,16 +22,16 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
-from ocensa_nb.encoders.token_table import TokenTable, encode
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import EpochSampler, step_loader
 from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
-from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.classifier import MultiHeadClassifier
-from ocensa_nb.runtime import environment
+from ocensa_nb.models.tokens import TokenTable, encode
+from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.device import synchronize
 from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
 from ocensa_nb.runtime.seeding import seed_everything
@@ -217,8 +217,8 @@ def f1(task: Task, options: argparse.Namespace) -> Found:
         for name, side in SIDES.items():
             model = seeded.model()
             table = side(seeded, model, Clock(task.device))
-            logits = inference.logits(model, table, rows, task.config.precision)
-            scores[name] = flat_metrics(truth, inference.predictions(logits))
+            logits = predictor.logits(model, table, rows, task.config.precision)
+            scores[name] = flat_metrics(truth, predictor.predictions(logits))
         scores["difference"] = {key: value - scores["Trainer"][key] for key, value in scores["ours"].items()}
         for key, values in found.items():
             score, name = key.split(", ")
@@ -244,8 +244,8 @@ def main() -> None:
     options = parser.parse_args()
 
     transformers.logging.set_verbosity_error()
-    device = environment.device()
-    torch.set_num_threads(environment.threads())
+    device = machine.device()
+    torch.set_num_threads(machine.threads())
     precision = resolve_precision(options.precision, device)
     allow_tf32(precision)
     given = {name: value for name, value in vars(options).items() if name in ("model", "data", "batch_size", "epochs")}
@@ -263,7 +263,7 @@ def main() -> None:
     if options.json:
         asked = {name: value for name, value in vars(options).items() if name != "measure"}
         metadata = {"options": asked, "config": config.to_dict(), "versions": versions}
-        metadata |= {"threads": torch.get_num_threads(), "hardware": environment.hardware().to_dict()}
+        metadata |= {"threads": torch.get_num_threads(), "hardware": machine.hardware().to_dict()}
         Path(options.json).write_text(json.dumps({"found": found, **metadata}, indent=2), encoding="utf-8")
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from ocensa_nb.data import corrections, notices, synthetic
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import ID, SHEET, TEXT, merge, read_corrections, write_corrections
-from ocensa_nb.data.text import normalise
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.evaluate import evaluate, read_as_trained
-from ocensa_nb.storage.manifest import CORRECTIONS
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.manifest import CORRECTIONS
+from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
 
 HEADS = ("modo", "causa", "prioridad")

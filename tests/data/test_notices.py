@@ -9,11 +9,11 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data import notices
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.splits import split_rows
-from ocensa_nb.data.text import normalise
 from ocensa_nb.errors import UserError
+from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.paths import ROOT
-from ocensa_nb.tables.read_table import read_table
 
 TABLE = pd.DataFrame(
     {

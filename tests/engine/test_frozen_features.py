@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ocensa_nb.encoders.token_table import TokenTable
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.classifier import count_parameters, freeze
-from ocensa_nb.storage import array_cache
+from ocensa_nb.models.tokens import TokenTable
+from ocensa_nb.runs import array_cache
 from ocensa_nb.training import train
 from tests.helpers.families import FAMILIES, IDS, classifier, train_steps
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ocensa_nb.encoders.token_table import encode
 from ocensa_nb.engine import frozen_features, oom_retry
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import inference
-from ocensa_nb.models import saved_model
+from ocensa_nb.evaluation import predictor
+from ocensa_nb.models import save
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
+from ocensa_nb.models.tokens import encode
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
 
@@ -36,7 +36,7 @@ def failing(function, most: int):
 
 @pytest.fixture
 def loaded(run, notices):
-    model, tokenizer = saved_model.load_model(run)
+    model, tokenizer = save.load_model(run)
     return model, encode(notices.texts[:40], tokenizer, 64)
 
 
@@ -48,9 +48,9 @@ def test_out_of_memory_recognises_every_known_error_message(message):
 @pytest.mark.parametrize("most", [1, 3, 64])
 def test_logits_out_of_memory_are_retried_in_halves_with_the_same_values(loaded, monkeypatch, most):
     model, table = loaded
-    expected = inference.logits(model, table, np.arange(40), "fp32")
+    expected = predictor.logits(model, table, np.arange(40), "fp32")
     monkeypatch.setattr(model, "forward", failing(model.forward, most))
-    found = inference.logits(model, table, np.arange(40), "fp32")
+    found = predictor.logits(model, table, np.arange(40), "fp32")
     for head, values in expected.items():
         np.testing.assert_allclose(found[head], values, atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_logits_without_memory_for_one_row_raises_user_error(loaded, monkeypatch
     model, table = loaded
     monkeypatch.setattr(model, "forward", failing(model.forward, 0))
     with pytest.raises(UserError, match="ni siquiera para un aviso"):
-        inference.logits(model, table, np.arange(40), "fp32")
+        predictor.logits(model, table, np.arange(40), "fp32")
 
 
 def test_frozen_features_out_of_memory_are_retried_in_halves_with_the_same_values(loaded, monkeypatch):
@@ -101,7 +101,7 @@ def test_score_texts_without_memory_for_the_weights_raises_user_error(run, notic
 
     monkeypatch.setattr(MultiHeadClassifier, "to", full)
     with pytest.raises(UserError, match="No hay memoria para los pesos"):
-        inference.score_texts(run, notices.texts[:3], "")
+        predictor.score_texts(run, notices.texts[:3], "")
 
 
 def test_pieces_process_each_row_once_and_keep_the_size_that_fits():

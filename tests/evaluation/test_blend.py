@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import blend, inference
+from ocensa_nb.evaluation import blend, predictor
 from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, FLOOR, Blend
-from ocensa_nb.storage import manifest
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.run import Run
 
 CLASSES = 4
 
@@ -96,21 +96,21 @@ def test_uncalibrated_blend_of_a_model_is_its_softmax(labels):
 def test_run_predicts_with_its_blends(run, notices):
     texts = notices.texts[:5]
     blends = blend.read_blends(run)
-    logits = inference.logits_by_model(run, texts, "", (ENCODER, FLOOR))
+    logits = predictor.logits_by_model(run, texts, "", (ENCODER, FLOOR))
     for source in (AUTO, ENCODER, FLOOR, BLEND):
-        found = inference.class_probabilities(run, texts, "", source)
+        found = predictor.class_probabilities(run, texts, "", source)
         for head, shares in blend.apply(blends, logits, source).items():
             np.testing.assert_array_equal(found[head], shares)
 
 
 def test_floor_predicts_without_loading_the_encoder(run, notices, monkeypatch):
-    monkeypatch.setattr(inference, "score_texts", None)
-    assert inference.class_probabilities(run, notices.texts[:3], "", FLOOR)["causa"].shape[0] == 3
+    monkeypatch.setattr(predictor, "score_texts", None)
+    assert predictor.class_probabilities(run, notices.texts[:3], "", FLOOR)["causa"].shape[0] == 3
 
 
 def test_unknown_source_raises_user_error(run):
     with pytest.raises(UserError, match=r"«florr» no existe.*«floor»"):
-        inference.class_probabilities(run, ["fuga"], "", "florr")
+        predictor.class_probabilities(run, ["fuga"], "", "florr")
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from ocensa_nb.data import synthetic
 from ocensa_nb.data.notices import prepare, read
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, metrics, predict
-from ocensa_nb.figures import plots
+from ocensa_nb.figures import training
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runtime import environment
-from ocensa_nb.storage import run_folder
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs import run as run_folder
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import machine
 from ocensa_nb.training import train
 
 
@@ -50,7 +50,7 @@ def test_evaluate_run_whose_data_changed_raises_user_error(run, csv, tmp_path):
     [("colab", "upload_labelled = True"), ("kaggle", "data en el cuaderno 04"), ("local", "--data en una terminal")],
 )
 def test_evaluate_run_whose_data_is_missing_says_how_to_provide_it(run, csv, tmp_path, monkeypatch, platform, how):
-    monkeypatch.setattr(environment, "platform", lambda: platform)
+    monkeypatch.setattr(machine, "platform", lambda: platform)
     data = {**run.metadata["data"], "path": str(tmp_path / "avisos.csv")}
     moved = Run(run.path, {**run.metadata, "data": data}, run.classes)
     with pytest.raises(UserError, match=f"No se encuentra «.*avisos.csv», el archivo con que se entrenó .*{how}"):
@@ -317,9 +317,9 @@ def test_predict_file_with_only_descriptions_succeeds(run, tmp_path):
 def test_figures_of_a_run_are_drawn_with_a_caption(run, evaluation, tmp_path):
     lengths = np.random.default_rng(0).integers(5, 90, 300)
     figures = {
-        "curves": plots.learning_curves(run),
-        "lengths": plots.token_lengths(lengths, 64),
-        "confusion": plots.confusion(evaluation.confusion("causa"), "Confusión"),
+        "curves": training.learning_curves(run),
+        "lengths": training.token_lengths(lengths, 64),
+        "confusion": training.confusion(evaluation.confusion("causa"), "Confusión"),
     }
     for name, figure in figures.items():
         path = tmp_path / f"{name}.png"

@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.experiments import dask_backend
+from ocensa_nb.experiments import dask
 from ocensa_nb.experiments.case import read_cases
-from ocensa_nb.experiments.runner import run_grid
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.experiments.run import run_grid
+from ocensa_nb.runs.run import Run
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -61,7 +61,7 @@ def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster,
 
 
 def test_files_come_back_from_workers_that_do_not_see_the_folder(cluster, csv, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_backend.DaskPool, "_all_see", lambda pool, path: False)
+    monkeypatch.setattr(dask.DaskPool, "_all_see", lambda pool, path: False)
     grid = {
         "base": {**BASE, "epochs": 1, "data": str(csv)},
         "cases": [{"name": "uno"}, {"name": "simple", "predict_with": "floor"}],
@@ -79,7 +79,7 @@ def test_files_come_back_from_workers_that_do_not_see_the_folder(cluster, csv, t
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "no es una dirección", "http://127.0.0.1:1"])
 def test_unreachable_scheduler_raises_user_error(address, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_backend, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match="no responde"):
         run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler=address)
     assert not (tmp_path / "out").exists()

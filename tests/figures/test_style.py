@@ -13,10 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
-from ocensa_nb.figures import animation, plots
+from ocensa_nb.figures import animation, training
 from ocensa_nb.figures import style as looks
 from ocensa_nb.paths import ROOT
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.run import Run
 
 
 def shown(figure):
@@ -27,16 +27,16 @@ def shown(figure):
 
 
 def confusion(names):
-    return plots.confusion(pd.DataFrame(np.eye(len(names)), names, names), "Confusión")
+    return training.confusion(pd.DataFrame(np.eye(len(names)), names, names), "Confusión")
 
 
 @pytest.mark.parametrize("style", ["dark_background", "ggplot", "fivethirtyeight"])
 def test_figure_under_any_user_style_has_the_same_pixels(run, tmp_path, style):
-    plots.save(plots.learning_curves(run), tmp_path / "plain.png")
-    plain = shown(plots.learning_curves(run))
+    training.save(training.learning_curves(run), tmp_path / "plain.png")
+    plain = shown(training.learning_curves(run))
     with plt.style.context(style), plt.rc_context({"savefig.transparent": True}):
-        plots.save(plots.learning_curves(run), tmp_path / "styled.png")
-        np.testing.assert_array_equal(shown(plots.learning_curves(run)), plain)
+        training.save(training.learning_curves(run), tmp_path / "styled.png")
+        np.testing.assert_array_equal(shown(training.learning_curves(run)), plain)
     assert (tmp_path / "styled.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
     assert (plain[[0, -1]][:, [0, -1]] == 255).all()
 
@@ -44,7 +44,7 @@ def test_figure_under_any_user_style_has_the_same_pixels(run, tmp_path, style):
 def test_drawing_leaves_rc_params_unchanged(run):
     with plt.style.context("dark_background"):
         before = dict(plt.rcParams)
-        plots.learning_curves(run)
+        training.learning_curves(run)
         assert dict(plt.rcParams) == before
 
 

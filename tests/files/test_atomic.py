@@ -15,7 +15,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
 from ocensa_nb.files.atomic import atomic_write, create_new, write_text
 from ocensa_nb.files.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
-from ocensa_nb.storage import array_cache
+from ocensa_nb.runs import array_cache
 from tests.helpers.crash import make_abandoned_folder
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ocensa_nb.files import atomic, drive, temporary
-from ocensa_nb.storage import checkpoint
-from ocensa_nb.storage.run_folder import HISTORY, LAST, Run
+from ocensa_nb.runs import checkpoint
+from ocensa_nb.runs.run import HISTORY, LAST, Run
 from ocensa_nb.training import logger, train
 from tests.helpers import crash
 from tests.helpers.crash import make_abandoned_folder

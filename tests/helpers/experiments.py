@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.storage import manifest
-from ocensa_nb.storage.run_folder import CHECKSUM, CONFIG, METRICS, Run
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.run import CHECKSUM, CONFIG, METRICS, Run
 
 HEADS = ("modo", "causa", "prioridad")
 

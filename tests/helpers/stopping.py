@@ -2,14 +2,14 @@
 
 import signal
 
-from ocensa_nb.runtime import signals
+from ocensa_nb.runtime import process
 
 
 class StopAfter:
     """Request a stop after `count` steps, as Ctrl+C does."""
 
     def __init__(self, monkeypatch, count):
-        check, calls = signals.StopRequest.check, 0
+        check, calls = process.StopRequest.check, 0
 
         def counted(asked, *arguments):
             nonlocal calls
@@ -17,4 +17,4 @@ class StopAfter:
             asked.signal = signal.SIGINT if calls == count else 0
             check(asked, *arguments)
 
-        monkeypatch.setattr(signals.StopRequest, "check", counted)
+        monkeypatch.setattr(process.StopRequest, "check", counted)

@@ -11,7 +11,7 @@ from ocensa_nb.data.corrections import read_corrections
 from ocensa_nb.notebook import review_form
 from ocensa_nb.review.answers import Answers
 from ocensa_nb.review.review import Review
-from ocensa_nb.runtime.environment import configure
+from ocensa_nb.runtime.machine import configure
 
 CLASSES = {"modo": ["A", "B", "C", "<b>D</b>"], "prioridad": ["1", "2"]}
 

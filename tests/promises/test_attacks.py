@@ -23,10 +23,10 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.figures import animation, comparison_report
 from ocensa_nb.files import temporary
+from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.paths import ROOT
-from ocensa_nb.storage import array_cache
-from ocensa_nb.storage.run_folder import GIF, Run
-from ocensa_nb.tables.read_table import read_table
+from ocensa_nb.runs import array_cache
+from ocensa_nb.runs.run import GIF, Run
 from ocensa_nb.training import train
 from tests.helpers.crash import make_abandoned_folder
 
@@ -63,7 +63,7 @@ def is_killed(operation, work, *arguments):
     """Return whether a child process that calls `work` reached the n-th file operation and was killed there."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["ocensa_nb.figures.plots", "ocensa_nb.training.train", "ocensa_nb.benchmark.compare", "matplotlib.pyplot"]
+        ["ocensa_nb.figures.training", "ocensa_nb.training.train", "ocensa_nb.benchmark.compare", "matplotlib.pyplot"]
     )
     child = context.Process(target=kill_before, args=(operation, work, arguments))
     child.start()

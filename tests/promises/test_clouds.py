@@ -21,8 +21,8 @@ from ocensa_nb import paths
 from ocensa_nb.errors import UserError
 from ocensa_nb.notebook import session
 from ocensa_nb.paths import ROOT, RUNS
-from ocensa_nb.runtime import environment
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import machine as environment
 
 SETUP = next(
     cell.source

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ocensa_nb.cli import main as cli
-from ocensa_nb.encoders import token_table
 from ocensa_nb.errors import UserError
-from ocensa_nb.models import saved_model
-from ocensa_nb.storage import manifest, run_folder
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.models import save, tokens
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs import run as run_folder
+from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
 
 
@@ -51,20 +51,20 @@ def test_predict_with_token_ids_beyond_the_embeddings_exits_1(edit, copy, csv, t
 def test_load_model_with_encoder_config_of_another_shape_raises_user_error(name, value, copy):
     change(copy, f"{run_folder.ENCODER}/config.json", lambda shape: shape.update({name: value}))
     with pytest.raises(UserError):
-        saved_model.load_model(Run.load(copy))
+        save.load_model(Run.load(copy))
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"])
 def test_load_model_with_huge_encoder_config_raises_before_allocation(name, copy):
     change(copy, f"{run_folder.ENCODER}/config.json", lambda shape: shape.update({name: 2**20}))
     with pytest.raises(UserError, match=r"config\.json"):
-        saved_model.load_model(Run.load(copy))
+        save.load_model(Run.load(copy))
 
 
 def test_load_model_with_invalid_tokenizer_config_raises_user_error(copy):
     change(copy, f"{run_folder.ENCODER}/tokenizer_config.json", lambda settings: settings.update(model_max_length=[1]))
     with pytest.raises(UserError):
-        saved_model.load_model(Run.load(copy))
+        save.load_model(Run.load(copy))
 
 
 def test_predict_with_lone_surrogate_in_label_exits_1(copy, csv, tmp_path, capsys):
@@ -103,4 +103,4 @@ def test_encode_text_without_tokens_raises_user_error():
             return {"input_ids": [[1, 2], *([] for _ in texts[1:])]}
 
     with pytest.raises(UserError, match="ningún token"):
-        token_table.encode(["fuga", "ruido"], Empty(), 16)
+        tokens.encode(["fuga", "ruido"], Empty(), 16)

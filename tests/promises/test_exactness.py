@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ocensa_nb.encoders.layer_slice import takes_ready_mask
 from ocensa_nb.engine import oom_retry
 from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout, use_block_dropout
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.errors import UserError
+from ocensa_nb.models.layers import takes_ready_mask
 from ocensa_nb.runtime.compilation import compiled, require_compiler
 from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, gradients, small_model, split_batch
 

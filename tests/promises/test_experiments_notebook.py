@@ -8,8 +8,8 @@ from ocensa_nb.experiments.grid_file import read_grid_file
 from ocensa_nb.experiments.report import write_report
 from ocensa_nb.experiments.report_text import not_measured
 from ocensa_nb.experiments.results import read_results
-from ocensa_nb.notebook import headless
-from ocensa_nb.notebook.experiments_panel import GRIDS
+from ocensa_nb.notebook import suite
+from ocensa_nb.notebook.grid_panel import GRIDS
 from ocensa_nb.paths import ROOT
 from ocensa_nb.training.train import fit
 from tests.helpers.experiments import add_case
@@ -59,7 +59,7 @@ def test_execute_notebook_08_runs_the_grid_and_shows_tables_and_image(csv, tmp_p
     grid.write_text(f"base: {{{settings}}}\ncases: [{{name: baseline}}]\nseeds: [1]\n", encoding="utf-8")
     out = tmp_path / "out"
     parameters = {"grid": str(grid), "out": str(out)}
-    executed = headless.execute(ROOT / "notebooks/08_experiments.ipynb", tmp_path, parameters)
+    executed = suite.execute(ROOT / "notebooks/08_experiments.ipynb", tmp_path, parameters)
     outputs = [o for c in nbformat.read(executed, as_version=4).cells for o in c.get("outputs", [])]
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 1
     assert any("1 de 1 casos" in o.get("data", {}).get("text/html", "") for o in outputs)

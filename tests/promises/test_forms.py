@@ -19,9 +19,9 @@ import papermill
 import pytest
 
 from ocensa_nb import config
-from ocensa_nb.encoders.loading import CATALOGUE
+from ocensa_nb.models.catalogue import CATALOGUE
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runtime.environment import configure
+from ocensa_nb.runtime.machine import configure
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIELD = re.compile(r"(?P<name>[a-z_]+) = (?P<value>.+?)  # @param (?P<options>\[.*?\])? ?(?P<attributes>\{.*\})?")

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from ocensa_nb.data import notices, synthetic
 from ocensa_nb.data.columns import ALIASES
 from ocensa_nb.errors import UserError
-from ocensa_nb.models import saved_model
-from ocensa_nb.storage import manifest, run_folder
-from ocensa_nb.storage.manifest import MANIFEST
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.models import save
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs import run as run_folder
+from ocensa_nb.runs.manifest import MANIFEST
+from ocensa_nb.runs.run import Run
 
 many = settings(
     max_examples=2000 if os.environ.get("OCENSA_LONG") else 200,
@@ -152,7 +153,7 @@ def test_load_any_run_folder_succeeds_or_raises_user_error(run, copy, data):
         assert opened.metrics["test"] is not None
         assert isinstance(opened.history(), list)
         if regenerated:
-            saved_model.load_model(opened)
+            save.load_model(opened)
     except UserError:
         pass
     finally:

@@ -21,8 +21,9 @@ from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.regular import LARGEST_JSON, read_regular
-from ocensa_nb.storage import manifest, run_folder
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs import run as run_folder
+from ocensa_nb.runs.run import Run
 
 many = settings(
     max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 20)),
@@ -174,8 +175,8 @@ def small(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Draw nothing: what is drawn does not come from the files of a run, and takes longer than the rest."""
-    monkeypatch.setattr("ocensa_nb.figures.plots.save", lambda *_: None)
-    monkeypatch.setattr("ocensa_nb.figures.plots.confusion", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.training.save", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.training.confusion", lambda *_: None)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
@@ -207,9 +208,7 @@ def interrupted(small, tmp_path_factory):
     """Return the folder of a training that was interrupted after its last checkpoint."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "ocensa_nb.storage.run_folder.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo"))
-        )
+        patch.setattr("ocensa_nb.runs.run.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo")))
         assert check(*TRAIN, "--data", small, "--out", out) == 1
     return Path(shutil.copytree(out, out.with_name("whole")))
 

@@ -25,14 +25,14 @@ from ocensa_nb.data import notices, synthetic
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.evaluation.evaluate import Evaluation
-from ocensa_nb.figures import plots
-from ocensa_nb.models import saved_model
-from ocensa_nb.notebook import headless
-from ocensa_nb.panel import control_panel as widgets
+from ocensa_nb.figures import training
+from ocensa_nb.files import read_excel, write
+from ocensa_nb.models import save as saved_model
+from ocensa_nb.notebook import suite
+from ocensa_nb.notebook import train_panel as widgets
 from ocensa_nb.paths import ROOT
-from ocensa_nb.storage import manifest
-from ocensa_nb.storage.run_folder import ENCODER, HEADS, LABELS, Run
-from ocensa_nb.tables import read_excel, write_table
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.run import ENCODER, HEADS, LABELS, Run
 
 DANGEROUS = {  # cell -> written cell
     "=1+1": "'=1+1",
@@ -78,7 +78,7 @@ class TestPickleAndCode:
             Run.load(copy)
 
     def test_load_encoder_with_malicious_pickle_executes_nothing(self, run, tmp_path):
-        from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
+        from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 
         class Evil:
             def __reduce__(self):
@@ -93,7 +93,7 @@ class TestPickleAndCode:
             assert not (tmp_path / "ran").exists()
 
     def test_load_encoder_with_auto_map_code_executes_nothing(self, run, tmp_path):
-        from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
+        from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 
         folder = Path(shutil.copytree(run.path / ENCODER, tmp_path / "encoder"))
         (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
@@ -156,7 +156,7 @@ class TestSpreadsheetFormulas:
     def test_write_table_neutralises_formulas_in_cells_and_titles_and_keeps_numbers(self, tmp_path, suffix):
         column = [*DANGEROUS, *HARMLESS]
         table = pd.DataFrame({"texto": column, "=titulo()": column, "n": range(-3, len(column) - 3)})
-        path = write_table.write_table(table, tmp_path / f"a{suffix}")
+        path = write.write_table(table, tmp_path / f"a{suffix}")
         if suffix == ".csv":
             back = pd.read_csv(path, dtype=str, keep_default_na=False)
             assert list(back["texto"]) == [*DANGEROUS.values(), *HARMLESS]
@@ -170,7 +170,7 @@ class TestSpreadsheetFormulas:
 
     @given(st.text(max_size=20))
     def test_inert_of_any_text_starts_no_formula(self, text):
-        (written,) = write_table.inert(pd.DataFrame({"a": [text]}))["a"]
+        (written,) = write.inert(pd.DataFrame({"a": [text]}))["a"]
         assert written.replace("'", "") == text.replace("'", "")
         pieces = [piece.strip() for piece in re.split(r"[;|\t\r\n]", written)]
         if any(piece.startswith(("=", "+", "-", "@")) for piece in pieces):  # only numbers may start so
@@ -189,7 +189,7 @@ class TestSpreadsheetFormulas:
 
     def test_write_xlsx_with_cell_over_excel_limit_raises_user_error(self, tmp_path):
         with pytest.raises(UserError, match=r"termine en \.csv"):
-            write_table.write_table(pd.DataFrame({"a": ["x" * 40_000]}), tmp_path / "a.xlsx")
+            write.write_table(pd.DataFrame({"a": ["x" * 40_000]}), tmp_path / "a.xlsx")
         assert not list(tmp_path.iterdir())
 
 
@@ -394,7 +394,7 @@ def test_html_in_notices_labels_and_paths_is_escaped_in_notebooks(tmp_path):
     frame["modo_falla"] = frame["modo_falla"].map({name: EVIL[i % 10] + str(i) for i, name in enumerate(modes)})
     data = tmp_path / "a'\"><img src=x onerror=alert(0)>.csv"
     frame.rename(columns={"familia_equipo": EVIL[0]}).to_csv(data, index=False)
-    headless.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1})
+    suite.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1})
     for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
         page = Dangers((tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8"))
         assert not page.found, name
@@ -434,7 +434,7 @@ def test_escape_sequences_in_labels_titles_and_texts_are_not_printed(tmp_path, c
 
 def test_confusion_with_dollar_signs_in_labels_is_drawn_as_text(tmp_path):
     names = [r"$\frac$", "a$b$c", "$"]
-    plots.save(plots.confusion(pd.DataFrame(np.eye(3), names, names), "Confusión"), tmp_path / "a.png")
+    training.save(training.confusion(pd.DataFrame(np.eye(3), names, names), "Confusión"), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5_000
 
 

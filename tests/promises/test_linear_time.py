@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.data import accents, candidates, columns, notices
-from ocensa_nb.data.text import _TAG_PREFIXES, normalise
-from ocensa_nb.encoders import tiny_encoder, tokenizer_checks
+from ocensa_nb.data.canonical import _TAG_PREFIXES, normalise
 from ocensa_nb.errors import LISTED, UserError
-from ocensa_nb.tables import csv_format, read_table, write_table
+from ocensa_nb.files import csv_format, read_csv, write
+from ocensa_nb.models import tiny, tokenizer_checks
 
 QUICK = 0.02  # seconds below which the noise of a clock matters
 LONGEST = 2**17  # pieces; longer, and the memory they take changes the time
@@ -50,7 +50,7 @@ def compose_longest(text):
     return notices.compose(table, {"descripcion": "descripcion", "equipo": "equipo"}, ["equipo"])
 
 
-TOKENIZER = tiny_encoder.tokenizer(["fuga de aceite"])
+TOKENIZER = tiny.tokenizer(["fuga de aceite"])
 FUNCTIONS = {
     "accents.without_accents": accents.without_accents,
     "text.normalise": normalise,
@@ -59,9 +59,9 @@ FUNCTIONS = {
     "columns.fold": columns.fold,
     "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
     "csv_format.detect_format": lambda text: csv_format.detect_format(frame(text), ";", "utf-8"),
-    "output_tables.inert": lambda text: write_table.inert(frame(text)),
-    "tables._separator": lambda text: read_table._separator(f"a{text}"),
-    "tables._find_layout": lambda text: read_table._find_layout(f"a{text}", columns.title_predicate((), {})),
+    "output_tables.inert": lambda text: write.inert(frame(text)),
+    "tables._separator": lambda text: read_csv._separator(f"a{text}"),
+    "tables._find_layout": lambda text: read_csv._find_layout(f"a{text}", columns.title_predicate((), {})),
     "candidates.rank_columns": lambda text: candidates.rank_columns(frame(text), "texto", "", ()),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
@@ -124,7 +124,7 @@ def test_fold_matches_the_previous_implementation(text):
 @given(texts)
 def test_formula_regex_matches_the_quadratic_one(text):
     before = re.sub(r"(^|[;|\t\r\n])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", text)
-    assert write_table._FORMULA.sub(r"\1'", text) == before
+    assert write._FORMULA.sub(r"\1'", text) == before
 
 
 def test_normalise_text_without_spaces_takes_under_10_ms():
@@ -146,7 +146,7 @@ def test_read_table_with_too_many_columns_raises_after_reading_the_header(tmp_pa
     else:
         path.write_text(",".join(titles) + "\n1\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"{count:,} columnas") as raised:
-        read_table.read_table(path)
+        read_csv.read_table(path)
     assert len(str(raised.value)) < 500
 
 
@@ -163,4 +163,4 @@ def test_read_xlsx_with_stray_cell_at_column_2000_succeeds(tmp_path):
     with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
         table.to_excel(book, index=False)
         book.book.active.cell(1, workbooks_column := 2_000).value = "nota"
-    assert read_table.read_table(tmp_path / "a.xlsx")[0].shape == (1, workbooks_column)
+    assert read_csv.read_table(tmp_path / "a.xlsx")[0].shape == (1, workbooks_column)

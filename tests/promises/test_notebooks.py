@@ -9,9 +9,9 @@ import pytest
 
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
-from ocensa_nb.notebook import headless
+from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.run import Run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -67,12 +67,12 @@ class TestEveryNotebook:
 @pytest.fixture(scope="module")
 def results(csv, tmp_path_factory):
     out = tmp_path_factory.mktemp("suite") / "demo"
-    return headless.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1})
+    return suite.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1})
 
 
 def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(results):
     folder = Path(results["out"])
-    assert tuple(results["seconds"]) == headless.SUITE
+    assert tuple(results["seconds"]) == suite.SUITE
     for name in results["seconds"]:
         assert "<html" in (folder / f"{name}.html").read_text(encoding="utf-8")
     run = Run.load(results["run"])
@@ -80,7 +80,7 @@ def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(results
     assert run.config.epochs == 1
     assert (run.path / "training.gif").exists()
     assert (folder / "evaluation/metrics.json").exists()
-    assert list(headless.results_table(results).index) == ["modo", "causa", "prioridad"]
+    assert list(suite.results_table(results).index) == ["modo", "causa", "prioridad"]
 
 
 def test_suite_notebooks_contain_images_and_no_errors(results):
@@ -102,7 +102,7 @@ def test_suite_notebook_03_shows_the_messages_of_the_training_once(results):
 
 def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tmp_path):
     with pytest.raises(UserError, match=r"04_evaluate se detuvo\. No existe la carpeta de corrida"):
-        headless.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
+        suite.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
     outputs = [o for c in read(tmp_path / "04_evaluate.ipynb").cells for o in c.get("outputs", [])]
     error = next(o for o in outputs if o.output_type == "error" and o.ename == "UserError")
     assert len(error.traceback) == 1
@@ -112,7 +112,7 @@ def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tm
 def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
     out = tmp_path / "comparison"
     parameters = {"model": "tiny", "data": str(csv), "steps": 1, "quality": False, "out": str(out)}
-    executed = headless.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
+    executed = suite.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
     outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
     assert sum("text/html" in o.get("data", {}) for o in outputs) >= 2
@@ -121,7 +121,7 @@ def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
 
 def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_path):
     out = tmp_path / "auditoria"
-    executed = headless.execute(
+    executed = suite.execute(
         ROOT / "notebooks/06_label_audit.ipynb", tmp_path, {"data": str(csv), "heads": "modo, causa", "out": str(out)}
     )
     outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
@@ -133,7 +133,7 @@ def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_pa
 def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
     synthetic.write_csv(synthetic.generate(5, seed=1), tmp_path / "avisos.csv")
     parameters = {"data": str(tmp_path / "avisos.csv"), "heads": "modo"}
-    executed = headless.execute(ROOT / "notebooks/06_label_audit.ipynb", tmp_path, parameters)
+    executed = suite.execute(ROOT / "notebooks/06_label_audit.ipynb", tmp_path, parameters)
     printed = "".join(o.get("text", "") for c in read(executed).cells for o in c.get("outputs", []))
     assert "No hay ninguna etiqueta que mostrar." in printed
     assert "Ninguna etiqueta se puede medir." in printed
@@ -142,7 +142,7 @@ def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
 def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
     out = tmp_path / "revision.xlsx"
     parameters = {"run": str(run.path), "rows": 15, "out": str(out)}
-    executed = headless.execute(ROOT / "notebooks/07_review.ipynb", tmp_path, parameters)
+    executed = suite.execute(ROOT / "notebooks/07_review.ipynb", tmp_path, parameters)
     outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
     assert sum("text/html" in o.get("data", {}) for o in outputs) == 8  # four and three labels, and the notices
     assert "--corrections" in "".join(o.get("text", "") for o in outputs)

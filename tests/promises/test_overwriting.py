@@ -9,9 +9,9 @@ import pytest
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
-from ocensa_nb.notebook import headless
+from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runtime import signals
+from ocensa_nb.runtime import process as signals
 from ocensa_nb.training import train
 
 SAP_EXAMPLE = ROOT / "data/example_iw69.csv"
@@ -136,21 +136,21 @@ def test_suite_after_interrupt_resumes_at_the_interrupted_notebook(run, tmp_path
         if executed.count(notebook.stem) == 1 and notebook.stem in ("03_train", "04_evaluate"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(headless, "execute", execute)
+    monkeypatch.setattr(suite, "execute", execute)
     out = tmp_path / "demo"
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            headless.suite(out, {"epochs": 1})
-        monkeypatch.setattr(headless, "is_running", lambda process: False)
+            suite.suite(out, {"epochs": 1})
+        monkeypatch.setattr(suite, "is_running", lambda process: False)
     with pytest.raises(UserError, match="otros parámetros"):
-        headless.suite(out, {"epochs": 2})
-    assert list(headless.suite(out, {"epochs": 1})["seconds"]) == list(headless.SUITE)
-    assert executed == [*headless.SUITE[:3], *headless.SUITE[2:4], *headless.SUITE[3:]]
+        suite.suite(out, {"epochs": 2})
+    assert list(suite.suite(out, {"epochs": 1})["seconds"]) == list(suite.SUITE)
+    assert executed == [*suite.SUITE[:3], *suite.SUITE[2:4], *suite.SUITE[3:]]
     assert [path.name for path in out.iterdir()] == ["run"]
 
 
 def test_suite_in_folder_of_another_running_suite_raises_user_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(headless, "execute", lambda *_: pytest.fail("executed"))
-    headless._keep(tmp_path, {}, {})
+    monkeypatch.setattr(suite, "execute", lambda *_: pytest.fail("executed"))
+    suite._keep(tmp_path, {}, {})
     with pytest.raises(UserError, match="Otro proceso está ejecutando la suite"):
-        headless.suite(tmp_path)
+        suite.suite(tmp_path)

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.files import write
 from ocensa_nb.paths import ROOT, plain_path
-from ocensa_nb.storage.run_folder import Run
-from ocensa_nb.tables import write_table
+from ocensa_nb.runs.run import Run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals, pipes and devices")
 LIMIT = 120  # seconds
@@ -122,18 +122,18 @@ class TestXlsx:
 
     def test_write_xlsx_with_missing_temporary_folder_succeeds(self, tmp_path, monkeypatch):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "does-not-exist"))
-        write_table.write_table(self.TABLE, tmp_path / "a.xlsx")
+        write.write_table(self.TABLE, tmp_path / "a.xlsx")
         back = pd.read_excel(tmp_path / "a.xlsx", dtype=str)
         assert list(back["a"]) == list(self.TABLE["a"])
 
     def test_write_xlsx_on_full_disk_raises_user_error_and_leaves_no_file(self, tmp_path):
         program = (
             "import resource, signal, sys, pandas as pd\n"
-            "from ocensa_nb import errors\nfrom ocensa_nb.tables import write_table\n"
+            "from ocensa_nb import errors\nfrom ocensa_nb.files import write\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "table = pd.DataFrame({'a': [f'x{i}' for i in range(20_000)]})\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-            "try:\n    write_table.write_table(table, sys.argv[1])\n"
+            "try:\n    write.write_table(table, sys.argv[1])\n"
             "except errors.UserError as error:\n    print(error)\n"
         )
         line = [sys.executable, "-c", program, str(tmp_path / "a.xlsx")]

@@ -20,13 +20,14 @@ from safetensors import safe_open
 
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runtime import signals
+from ocensa_nb.runs import resume
+from ocensa_nb.runs import run as run_folder
+from ocensa_nb.runs.checkpoint import CheckpointManager, flatten_state, unflatten_state
+from ocensa_nb.runs.checkpoint_files import FILES, CheckpointFiles
+from ocensa_nb.runs.manifest import MANIFEST
+from ocensa_nb.runs.run import LAST, METRICS, Run
+from ocensa_nb.runtime import process
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
-from ocensa_nb.storage import resume, run_folder
-from ocensa_nb.storage.checkpoint import CheckpointManager, flatten_state, unflatten_state
-from ocensa_nb.storage.checkpoint_files import FILES, CheckpointFiles
-from ocensa_nb.storage.manifest import MANIFEST
-from ocensa_nb.storage.run_folder import LAST, METRICS, Run
 from ocensa_nb.training import logger, train
 from tests.helpers import crash
 from tests.helpers.stopping import StopAfter
@@ -353,7 +354,7 @@ def test_resume_with_damaged_checkpoints_raises_user_error(interrupted, notices,
 def test_fit_in_locked_folder_raises_and_after_kill_of_the_holder_succeeds(config, notices, tmp_path):
     out = tmp_path / "run"
     program = (
-        "import sys, time; from pathlib import Path; from ocensa_nb.storage import resume\n"
+        "import sys, time; from pathlib import Path; from ocensa_nb.runs import resume\n"
         f"held = resume._hold(Path({str(out)!r})); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -395,7 +396,7 @@ def test_fit_without_out_skips_a_locked_run_of_the_same_config(interrupted, conf
 
 
 def test_defer_signals_second_sigint_raises_keyboard_interrupt():
-    with signals.defer_signals() as asked:
+    with process.defer_signals() as asked:
         signal.raise_signal(signal.SIGINT)
         assert asked.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):

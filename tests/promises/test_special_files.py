@@ -10,12 +10,13 @@ import pytest
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import notices
-from ocensa_nb.encoders.loading import load_encoder, load_tokenizer
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.regular import open_regular, read_regular
+from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.paths import ROOT
-from ocensa_nb.storage import manifest, run_folder
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs import run as run_folder
+from ocensa_nb.runs.run import Run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes and devices")
 
@@ -100,9 +101,7 @@ def test_resume_with_special_file_as_newest_checkpoint_uses_the_previous_one(kin
     out = tmp_path / "run"
     train = ["train", "--model", "tiny", "--freeze-layers", "1", "--epochs", "1", "--data", str(csv), "--out", str(out)]
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "ocensa_nb.storage.run_folder.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo"))
-        )
+        patch.setattr("ocensa_nb.runs.run.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo")))
         assert cli.main(train) == 1
     newest = max((out / run_folder.LAST).glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     newest.unlink()

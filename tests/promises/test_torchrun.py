@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from ocensa_nb.cli import main as cli
-from ocensa_nb.storage.run_folder import LAST, Run
+from ocensa_nb.runs.run import LAST, Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 

@@ -9,16 +9,16 @@ from openpyxl import load_workbook
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import SHEET, read_corrections
-from ocensa_nb.data.text import normalise
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.evaluate import evaluate
-from ocensa_nb.evaluation.inference import class_probabilities
 from ocensa_nb.evaluation.predict import predict
+from ocensa_nb.evaluation.predictor import class_probabilities
 from ocensa_nb.review import workbook
 from ocensa_nb.review.automation import automation
 from ocensa_nb.review.review import review
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.run import Run
 
 HEADS = ("modo", "causa", "prioridad")
 

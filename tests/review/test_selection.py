@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ocensa_nb.data import synthetic
-from ocensa_nb.data.text import normalise
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.review.selection import SIMILAR, select, uncertainty
 
 TEXTS = synthetic.generate(600, seed=5)["descripcion"].tolist()

@@ -13,7 +13,7 @@ from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import commands
-from ocensa_nb.runtime.environment import configure
+from ocensa_nb.runtime.machine import configure
 
 CHANGES = st.fixed_dictionaries(
     {},

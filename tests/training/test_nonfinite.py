@@ -10,17 +10,17 @@ from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import step_if_finite
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.errors import DivergedError
-from ocensa_nb.figures import animation, plots
-from ocensa_nb.storage.checkpoint_files import CheckpointFiles
-from ocensa_nb.storage.run_folder import LAST
-from ocensa_nb.training import nonfinite, time_estimate, train
+from ocensa_nb.figures import animation, training
+from ocensa_nb.runs.checkpoint_files import CheckpointFiles
+from ocensa_nb.runs.run import LAST
+from ocensa_nb.training import estimate, nonfinite, train
 from ocensa_nb.training.nonfinite import NonFiniteGuard
 
 
 def make_loss_non_finite(monkeypatch, steps, head=1, value=math.nan):
     """Multiply the loss of a head by a non-finite value in the given steps, counted from 1."""
     step, call, made = Engine.step, Objective.__call__, [0]
-    monkeypatch.setattr(time_estimate, "estimate_time", lambda *_: time_estimate.Estimate(1, 1, 0))  # it steps too
+    monkeypatch.setattr(estimate, "estimate_time", lambda *_: estimate.Estimate(1, 1, 0))  # it steps too
 
     def counted(self, micro_batches):
         made[0] += 1
@@ -54,7 +54,7 @@ def test_fit_with_non_finite_steps_skips_reports_and_continues(
     assert all(math.isfinite(line["loss"]) for line in run.history() if "step" not in line)
     assert all(0 <= value <= 1 for name, value in run.metrics["test"].items() if name.endswith("_f1"))
     assert animation.training_gif(run).exists()
-    plots.learning_curves(run)
+    training.learning_curves(run)
 
 
 def test_fit_with_non_finite_step_reports_the_rows_of_that_step(config, notices, tmp_path, monkeypatch, capsys):

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.errors import AskedToStopError
 from ocensa_nb.evaluation.predict import predict
-from ocensa_nb.runtime import distributed, signals
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import distributed, process
 from ocensa_nb.training import train
 from tests.helpers.ranks import run_ranks
 
@@ -60,7 +60,7 @@ def predict_all(world, run, data):
 def skip_and_stop(world, config):
     """Spoil the loss of one step in the second process; then ask only that process to stop, and resume alone."""
     step = train.engines.Engine._accumulate
-    check, calls, made = signals.StopRequest.check, 0, []
+    check, calls, made = process.StopRequest.check, 0, []
 
     def spoilt(engine, normalisers, micro_batches):
         losses = step(engine, normalisers, micro_batches)
@@ -80,7 +80,7 @@ def skip_and_stop(world, config):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.engines.Engine, "_accumulate", spoilt)
-        patch.setattr(signals.StopRequest, "check", stop_the_second)
+        patch.setattr(process.StopRequest, "check", stop_the_second)
         try:
             train.fit(config)
         except AskedToStopError as error:
@@ -89,7 +89,7 @@ def skip_and_stop(world, config):
 
 
 def interrupt(world, config, calls):
-    check, made = signals.StopRequest.check, 0
+    check, made = process.StopRequest.check, 0
 
     def stop(asked, folder, world):
         nonlocal made
@@ -98,7 +98,7 @@ def interrupt(world, config, calls):
         check(asked, folder, world)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(signals.StopRequest, "check", stop)
+        patch.setattr(process.StopRequest, "check", stop)
         with pytest.raises(AskedToStopError):
             train.fit(config)
 

@@ -10,19 +10,19 @@ import pytest
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import blend, inference
+from ocensa_nb.evaluation import blend, predictor
 from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.evaluation.predict import predict
-from ocensa_nb.models.saved_model import read_floor
-from ocensa_nb.notebook.headless import models_table
+from ocensa_nb.models.save import read_floor
+from ocensa_nb.notebook.suite import models_table
 from ocensa_nb.paths import ROOT
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.runs.run import Run
 from ocensa_nb.training.quality import fit_floor, report
 
 SAP = ROOT / "data/example_iw69.csv"
-EARLIER = Path(__file__).parents[1] / "storage/version_261e85b/finished"
+EARLIER = Path(__file__).parents[1] / "runs/version_261e85b/finished"
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def test_recorded_metrics_are_those_of_the_saved_models(run, notices, source):
     recorded = run.metrics if source == AUTO else run.metrics[source]
     for side in ("val", "test"):
         rows = notices.split[side]
-        found = inference.class_probabilities(run, [notices.texts[row] for row in rows], "", source)
+        found = predictor.class_probabilities(run, [notices.texts[row] for row in rows], "", source)
         labels = {head: y[rows] for head, y in notices.labels.items()}
-        assert recorded[side] == pytest.approx(flat_metrics(labels, inference.predictions(found)))
+        assert recorded[side] == pytest.approx(flat_metrics(labels, predictor.predictions(found)))
 
 
 def test_floor_never_sees_a_validation_or_test_row(run, notices):

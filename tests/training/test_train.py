@@ -10,17 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ocensa_nb.encoders import token_table
-from ocensa_nb.encoders.loading import load_tokenizer
 from ocensa_nb.engine.batching import step_loader
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import inference
+from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.metrics import flat_metrics
-from ocensa_nb.models import saved_model
-from ocensa_nb.runtime import signals
-from ocensa_nb.storage.run_folder import Run
+from ocensa_nb.models import save, tokens
+from ocensa_nb.models.catalogue import load_tokenizer
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import process
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
 from tests.helpers import crash
@@ -171,12 +170,12 @@ def test_early_stopping_gain_under_min_delta_is_best_but_does_not_reset_patience
 
 
 def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
-    from ocensa_nb.encoders.token_table import encode
+    from ocensa_nb.models.tokens import encode
 
-    model, tokenizer = saved_model.load_model(Run.load(run.path))
+    model, tokenizer = save.load_model(Run.load(run.path))
     rows = notices.split["test"]
     table = encode(notices.texts, tokenizer, run.config.max_length)
-    found = inference.predictions(inference.logits(model, table, rows, "fp32"))
+    found = predictor.predictions(predictor.logits(model, table, rows, "fp32"))
     flat = flat_metrics({head: y[rows] for head, y in notices.labels.items()}, found)
     assert flat == run.metrics["encoder"]["test"]
 
@@ -204,11 +203,11 @@ def test_fit_with_dataloader_workers_has_the_losses_of_fit_without(config, notic
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a process")
 def test_dataloader_worker_that_receives_stop_signals_delivers_every_batch(config, notices):
-    table = token_table.encode(notices.texts, load_tokenizer("tiny", notices.texts), config.max_length)
+    table = tokens.encode(notices.texts, load_tokenizer("tiny", notices.texts), config.max_length)
     loader, sampler = step_loader(table, notices, config.replace(num_workers=1), torch.device("cpu"))
     batches = iter(loader)
     next(batches)
-    for number in signals.SIGNALS:
+    for number in process.SIGNALS:
         os.kill(batches._workers[0].pid, number)
     assert sum(1 for _ in batches) == len(sampler) - 1
 

@@ -1,0 +1,292 @@
+"""Measure the time, memory and arithmetic of the training step of each technique."""
+
+import copy
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ocensa_nb.benchmark import limit
+from ocensa_nb.benchmark.techniques import Technique, summarize
+from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.notices import Notices
+from ocensa_nb.engine import frozen_features
+from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.batching import MicroBatch, StepDataset
+from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.models.classifier import count_parameters
+from ocensa_nb.models.layers import layers
+from ocensa_nb.models.tokens import TokenTable, epoch_batches
+from ocensa_nb.runtime import logs, machine, timing
+from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
+from ocensa_nb.runtime.seeding import seed_everything
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+EPOCHS, MODELS = 15, 3  # from the guide: 15 epochs per run, one run for each of three models
+QUANTILES = (0.15, 0.5, 0.85)  # of an epoch's batches sorted by length; their mean represents the epoch
+PASSES, PASSES_SECONDS = 6, 2.0  # a round repeats its batches up to so often, and starts no repeat after so long
+PRICED_ROWS = 256  # sample used to extrapolate the time of the frozen layers to all texts
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measurements of one technique.
+
+    Attributes
+    ----------
+    seconds_per_step, seconds_min, seconds_max
+        Seconds to prepare a batch and run one step: median, minimum and maximum over the rounds.
+    speedup, speedup_min, speedup_max
+        Ratio of the baseline's seconds to the technique's, computed per round: median, minimum and maximum.
+    peak_memory
+        Bytes of weights, gradients, optimizer moments, activations and the full trunk cache.
+    padded_share
+        Fraction of the computed tokens that is padding.
+    utilisation
+        Fraction of the machine's measured matrix-product peak.
+    roofline_seconds, roofline_share
+        Seconds per step that the machine's peaks allow, and their share of the measured ones; see `roofline`.
+    loading_share
+        Fraction of a step spent preparing its batch.
+    build_seconds
+        Seconds to build the trunk cache, once per run.
+    run_seconds, models_seconds
+        Projected seconds of the guide's 15 epochs, and of its three models.
+    """
+
+    name: str
+    title: str
+    exact: bool
+    kind: str
+    seconds_per_step: float
+    seconds_min: float
+    seconds_max: float
+    speedup: float
+    speedup_min: float
+    speedup_max: float
+    rows_per_second: float
+    peak_memory: int
+    trainable_parameters: int
+    padded_share: float
+    precision: str
+    gflops_per_step: float
+    utilisation: float
+    roofline_seconds: float
+    roofline_share: float
+    loading_share: float
+    build_seconds: float
+    run_seconds: float
+    models_seconds: float
+    claim: tuple[float, float] | None
+    verdict: str
+
+
+@dataclass
+class Variant:
+    """A technique, its config, the implementations that replace torch's own, and the measurements of each round."""
+
+    technique: Technique
+    config: TrainConfig
+    fast: engines.Fast
+    seconds: list[float] = field(default_factory=list)
+    padded: list[float] = field(default_factory=list)
+    loading: list[float] = field(default_factory=list)
+    memory: int = 0
+    work: limit.Work = field(default_factory=limit.Work)
+    trainable: int = 0
+    build_seconds: float = 0.0
+
+
+class Bench:
+    """Measure variants on the same data and encoder.
+
+    Parameters
+    ----------
+    notices
+        Texts, labels and split.
+    tables
+        Encoded texts by `max_length`; must contain that of `base`.
+    encoder
+        Pretrained encoder; each variant trains a copy.
+    base
+        Config of the baseline.
+    """
+
+    def __init__(
+        self, notices: Notices, tables: dict[int, TokenTable], encoder: "PreTrainedModel", base: TrainConfig
+    ) -> None:
+        self.notices, self.tables, self.encoder, self.base = notices, tables, encoder, base
+        self.device = machine.device()
+        train = notices.split["train"]
+        lengths = tables[base.max_length].lengths[train]
+        batches = [train[rows] for rows in epoch_batches(lengths, base.effective_batch_size, base.seed, 1)]
+        full = max(map(len, batches))
+        self.batches = sorted(
+            (rows for rows in batches if len(rows) == full),
+            key=lambda rows: int(tables[base.max_length].lengths[rows].max()),
+        )
+        self.steps_a_run = EPOCHS * len(batches)
+
+    def rows_of(self, number: int) -> list[np.ndarray]:
+        """Return the batches of one round: one short, one medium and one long, different in each round.
+
+        Parameters
+        ----------
+        number
+            Index of the round, from 0.
+
+        Returns
+        -------
+        list of ndarray of shape (effective batch size,)
+            Row indices of each batch.
+        """
+        places = {round(q * (len(self.batches) - 1)) for q in QUANTILES}
+        return [self.batches[(place + number) % len(self.batches)] for place in sorted(places)]
+
+    def measure(self, variant: Variant, number: int) -> None:
+        """Measure one round of a variant; the first round also measures peak memory and flops.
+
+        Parameters
+        ----------
+        variant
+            Updated in place.
+        number
+            Index of the round, from 0.
+        """
+        rounds = self.rows_of(number)
+        if variant.config.padding == "max_length" and not variant.config.freeze_layers:
+            rounds = rounds[:1]  # all batches are padded to the same width and cost the same
+        memory = timing.PeakMemory(self.device)
+        engine, batches, rounds = self.build(variant, rounds)
+        if not variant.seconds:
+            with memory.watch():
+                flops = timing.flops_of(lambda: [engine.step(batches[rows]) for rows in rounds])
+            moved = sum(w.bytes for rows in rounds for w in limit.traffic(engine, batches[rows]).values())
+            variant.work = limit.Work(flops / len(rounds), moved / len(rounds))
+            variant.memory = memory.bytes
+            variant.trainable = count_parameters(engine.model)[0]
+            if isinstance(engine.table, FeatureTable):
+                self._price_the_cache(variant, engine)
+        else:
+            engine.step(batches[rounds[-1][:1]])  # one row: allocates the moments and warms up the kernels
+        variant.seconds.append(self._seconds(engine, batches, rounds))
+        loading = [timing.seconds_of(lambda r=rows: batches[r], self.device) for rows in rounds]
+        variant.loading.append(float(np.mean(loading)))
+        variant.padded.append(_padded_share([batches[rows] for rows in rounds]))
+
+    def _seconds(self, engine: engines.Engine, batches: StepDataset, rounds: list[np.ndarray]) -> float:
+        """Return the seconds of a step: the mean over the batches of each one's median over the repeats.
+
+        Short steps are repeated, and the first pass is left out: in it memory is still being reserved.
+        """
+        passes: list[list[float]] = []
+        started = time.perf_counter()
+        while not passes or (len(passes) < PASSES and time.perf_counter() - started < PASSES_SECONDS):
+            passes.append([timing.seconds_of(lambda r=rows: engine.step(batches[r]), self.device) for rows in rounds])
+        return float(np.median(passes[1:] or passes, axis=0).mean())
+
+    def _price_the_cache(self, variant: Variant, engine: engines.Engine) -> None:
+        """Estimate the seconds and bytes of the trunk cache of all texts from a sample of all lengths."""
+        config = variant.config
+        texts, _ = self.tables[config.max_length].unique()
+        by_length = np.argsort(texts.lengths, kind="stable")
+        some = texts.take(by_length[:: -(-len(texts) // PRICED_ROWS)])
+        width = engine.model.encoder.config.hidden_size
+        hidden = torch.empty(len(some.ids), width, dtype=engine.table.hidden.dtype)
+        arguments = (engine.model, some, some.offsets, config.freeze_layers, engine.precision, hidden)
+        seconds = timing.seconds_of(lambda: frozen_features.compute(*arguments), self.device)
+        variant.build_seconds = seconds * len(texts.ids) / len(some.ids)
+        variant.memory += len(texts.ids) * width * hidden.itemsize - engine.table.hidden.nbytes
+
+    def build(self, variant: Variant, rounds: list[np.ndarray]) -> tuple[engines.Engine, StepDataset, list[np.ndarray]]:
+        """Return a new engine for a variant, the dataset of its micro-batches, and the rows of each step."""
+        config = variant.config
+        seed_everything(config.seed)
+        encoder = copy.deepcopy(self.encoder)
+        if variant.technique.half:
+            del layers(encoder)[len(layers(encoder)) // 2 :]
+        table, labels = self.tables[config.max_length], self.notices.labels
+        if config.cache_trunk:  # the steps read only these rows of the cache
+            rows = np.concatenate(rounds)
+            table, labels = table.take(rows), {head: y[rows] for head, y in labels.items()}
+            rounds = np.split(np.arange(len(rows)), np.cumsum([len(part) for part in rounds])[:-1])
+        model = engines.classifier(config, self.notices, encoder)
+        precision = resolve_precision(config.precision, self.device)
+        allow_tf32(precision)
+        with logs.only_errors():
+            engine = engines.build(config, self.notices, table, model, precision, self.device, fast=variant.fast)
+        engine.model.train()
+        return engine, StepDataset(engine.table, labels, config.batch_size, config.padding), rounds
+
+    def peaks(self) -> dict[str, float]:
+        """Return the measured matrix-product peak, in Gflop/s, in fp32 and in the fastest precision of this machine."""
+        names = dict.fromkeys(("fp32", resolve_precision("auto", self.device)))
+        return {name: timing.peak_flops(name, self.device) / 1e9 for name in names}
+
+    def bandwidth(self) -> float:
+        """Return the measured memory bandwidth, in GB/s."""
+        return timing.memory_bandwidth(self.device) / 1e9
+
+    def summary(self, variants: list[Variant], baseline: Variant) -> list[dict[str, Any]]:
+        """Return the measurements of each variant as JSON-serializable values.
+
+        Parameters
+        ----------
+        variants
+            Measured variants.
+        baseline
+            Variant that speedups are relative to, measured in the same rounds.
+
+        Returns
+        -------
+        list of dict
+            The fields of `Measured`, one dictionary per variant.
+        """
+        rows = len(self.batches[0])
+        found = []
+        for variant in variants:
+            technique = variant.technique
+            seconds = float(np.median(variant.seconds))
+            times = np.divide(baseline.seconds, variant.seconds)
+            speedup, low, high = float(np.median(times)), float(times.min()), float(times.max())
+            precision = resolve_precision(variant.config.precision, self.device)
+            peaks = limit.Peaks(timing.peak_flops(precision, self.device), timing.memory_bandwidth(self.device))
+            run = variant.build_seconds + self.steps_a_run * seconds
+            measured = Measured(
+                name=technique.name,
+                title=technique.title,
+                kind=technique.kind,
+                exact=technique.exact,
+                seconds_per_step=seconds,
+                seconds_min=min(variant.seconds),
+                seconds_max=max(variant.seconds),
+                speedup=speedup,
+                speedup_min=low,
+                speedup_max=high,
+                rows_per_second=rows / seconds,
+                peak_memory=variant.memory,
+                trainable_parameters=variant.trainable,
+                padded_share=float(np.mean(variant.padded)),
+                precision=precision,
+                gflops_per_step=variant.work.flops / 1e9,
+                utilisation=variant.work.flops / seconds / peaks.flops,
+                roofline_seconds=peaks.seconds(variant.work),
+                roofline_share=peaks.seconds(variant.work) / seconds,
+                build_seconds=variant.build_seconds,
+                loading_share=float(np.median(np.divide(variant.loading, variant.seconds))),
+                run_seconds=run,
+                models_seconds=MODELS * run,
+                claim=technique.claim,
+                verdict=summarize(technique, speedup, low, high) if variant is not baseline else "",
+            )
+            found.append(asdict(measured))
+        return found
+
+
+def _padded_share(batches: list[list[MicroBatch]]) -> float:
+    masks = [micro["attention_mask"] for batch in batches for micro in batch]
+    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)

@@ -1,1 +1,0 @@
-"""Pretrained encoders and their tokenizers: found, checked, loaded; texts as token ids."""

@@ -1,0 +1,231 @@
+"""How much memory a training takes, computed from the shapes of the model and the batches before anything is allocated.
+
+Per token and trained layer of width H, with a feed-forward part r times as wide, backpropagation keeps 8 + 2r vectors
+of width H. In fp32 they are the layer's input, query, key, value and their mixture, the inputs of both layer norms and
+of the feed-forward part, and both sides of its GELU. Under autocast query, key and value keep a cast of the input each,
+and the inputs of the layer norms, which stay in fp32, come on top; so does a half-precision copy of each trained
+matrix. Dropout adds two masks. `tests/test_memory_estimate.py` compares this with the tensors that autograd saves, and
+with the peak of a whole step.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.engine.frozen_features import MEMORY_SHARE
+from ocensa_nb.models.catalogue import architecture, untrained
+from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
+from ocensa_nb.models.cls_layer import ClsLayer
+from ocensa_nb.models.layers import NOT_SUPPORTED, layers
+from ocensa_nb.runtime.device import memory_for
+
+FP32 = 4  # bytes
+USABLE = 0.9  # of a GPU's memory: the rest is for the CUDA context and what the allocator cannot use
+CLASSES = 32  # per label, if there are no notices to count them in: their share of the memory is small
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a training step takes on the device where it computes, besides the program, the notices and CUDA.
+
+    weights: parameters, and their copies in half precision; optimizer: gradients and the two moments of AdamW;
+    activations: what the largest micro-batch keeps for backpropagation, and the largest layer's intermediate results;
+    features: the cached outputs of frozen layers.
+    """
+
+    weights: int
+    optimizer: int
+    activations: int
+    features: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        return self.weights + self.optimizer + self.activations + self.features
+
+    def fits(self, memory: float) -> bool:
+        """Return whether it fits in a GPU with so many bytes."""
+        return self.total <= USABLE * memory
+
+    def __str__(self) -> str:
+        parts = {"pesos": self.weights, "gradientes y momentos": self.optimizer, "activaciones": self.activations}
+        if self.features:
+            parts["capas congeladas"] = self.features
+        named = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
+        return f"{self.total / GIB:.2f} GiB ({named})"
+
+
+def estimate_memory(
+    config: TrainConfig,
+    model: MultiHeadClassifier,
+    lengths: np.ndarray,
+    precision: str,
+    on_cpu: bool,
+    texts: int | None = None,
+) -> MemoryEstimate:
+    """Return the memory that one optimiser step takes at most.
+
+    Parameters
+    ----------
+    config
+        Its `batch_size` is the micro-batch that is in memory at once.
+    model
+        The classifier, frozen as the config asks; it may be on the device `meta`.
+    lengths
+        Tokens of each text, int64 (rows,), cut at `max_length`.
+    precision
+        A resolved one; see `precision.resolve_precision`.
+    on_cpu
+        Whether it computes on a CPU, where attention with dropout keeps its scores and dropout masks are not bytes.
+    texts
+        Texts in all, if `lengths` is of a sample of them.
+
+    Returns
+    -------
+    MemoryEstimate
+        For BERT-like encoders; other families may differ.
+
+    Raises
+    ------
+    NOT_SUPPORTED
+        For an encoder without layers or heads of a known form.
+    """
+    half = precision in ("bf16", "fp16")
+    width = config.max_length if config.padding == "max_length" else int(lengths.max())
+    tokens = config.batch_size * width
+    features = 0
+    if config.cache_trunk and config.freeze_layers:
+        whole = config.freeze_layers == len(layers(model.encoder))  # then only [CLS] is kept
+        rows = len(lengths) if texts is None else texts
+        kept_tokens = rows if whole else lengths.mean() * rows
+        features = int(kept_tokens * model.encoder.config.hidden_size * (2 if half else FP32))
+    return MemoryEstimate(
+        weights=FP32 * _count(model) + half * 2 * _trained_matrices(model),
+        optimizer=3 * FP32 * _count(model, trained=True),
+        activations=int(tokens * _bytes_per_token(config, model, half, width, on_cpu)),
+        features=features,
+    )
+
+
+def memory_note(
+    config: TrainConfig,
+    model: MultiHeadClassifier,
+    lengths: np.ndarray,
+    precision: str,
+    device: torch.device,
+    texts: int | None = None,
+) -> str:
+    """Return, in Spanish, the memory that a training takes on a device and, if it does not fit, what to change.
+
+    The parameters are those of `estimate_memory`.
+    """
+    on_cpu, memory = device.type == "cpu", memory_for(device)
+    try:
+        needed = estimate_memory(config, model, lengths, precision, on_cpu, texts)
+    except NOT_SUPPORTED:
+        return "Memoria: no se puede calcular para este codificador."
+    if needed.features > MEMORY_SHARE * memory:  # they stay in a file then
+        needed = dataclasses.replace(needed, features=0)
+    return describe(needed, config, memory, on_cpu)
+
+
+def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: bool) -> str:
+    """Return, in Spanish, what a training takes of so many bytes and, if it does not fit, what to change."""
+    whole = f"de los {memory / GIB:.1f} GiB {'libres en esta máquina' if on_cpu else 'de la GPU'}"
+    found = f"Memoria del entrenamiento: hasta {needed}, {whole}."
+    if needed.fits(memory):
+        return found
+    sizes = itertools.takewhile(lambda size: size, (config.batch_size >> n for n in itertools.count(1)))
+    per_row = needed.activations / config.batch_size
+    fixed = needed.total - needed.activations
+    size = next((size for size in sizes if fixed + size * per_row <= USABLE * memory), None)
+    if size is None:
+        return (
+            f"⚠️ {found} No cabe ni con un aviso a la vez: congele capas (freeze_layers) o elija un codificador más "
+            "pequeño."
+        )
+    steps = -(-config.effective_batch_size // size)
+    smaller = f"batch_size = {size} y gradient_accumulation_steps = {steps}"
+    return f"⚠️ {found} No cabe: use {smaller}, con el mismo batch efectivo."
+
+
+def memory_by_recipe(models: Sequence[str], recipes: Sequence[str], memory: float) -> pd.DataFrame:
+    """Return what each recipe takes on a GPU for each encoder of the catalogue, with texts as long as the recipe cuts.
+
+    Parameters
+    ----------
+    models, recipes
+        Names of the catalogue and of `RECIPES`. Nothing is downloaded.
+    memory
+        Bytes of the GPU that the last column compares with.
+
+    Returns
+    -------
+    DataFrame
+        A row per pair; columns in Spanish: GiB in all and of each part, and whether it fits.
+    """
+    rows = {}
+    for model, recipe in itertools.product(models, recipes):
+        config = from_recipe(recipe, {"model": model})
+        encoder = untrained(architecture(model), "meta")
+        classifier = MultiHeadClassifier(encoder, dict.fromkeys(config.heads, CLASSES), config.dropout)
+        freeze(classifier, config.freeze_layers)
+        precision = "fp16" if config.precision == "auto" else config.precision
+        needed = estimate_memory(config, classifier, np.array([config.max_length]), precision, on_cpu=False)
+        rows[model, recipe] = {
+            "GiB": needed.total / GIB,
+            "pesos": needed.weights / GIB,
+            "gradientes y momentos": needed.optimizer / GIB,
+            "activaciones": needed.activations / GIB,
+            f"cabe en {memory / GIB:.0f} GiB": "sí" if needed.fits(memory) else "no",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["codificador", "receta"])
+
+
+def _bytes_per_token(
+    config: TrainConfig, model: MultiHeadClassifier, half: bool, texts_width: int, on_cpu: bool
+) -> float:
+    """Return the bytes that a step keeps per token, and those of the layer that is being computed."""
+    encoder = model.encoder
+    hidden, stack = encoder.config.hidden_size, layers(encoder)
+    trained = len(stack) - config.freeze_layers
+    size = 2 if half else FP32
+    ratio = max(module.out_features for module in stack[0].modules() if isinstance(module, nn.Linear)) / hidden
+    mask = size if on_cpu else 1
+    layer = (8 + 2 * ratio) * size + half * 2 * FP32 + 2 * mask
+    if on_cpu:  # softmax in fp32, its dropout mask, and what is left of it
+        layer += (FP32 + 2 * size) * encoder.config.num_attention_heads * texts_width / hidden
+    kept = 0.0  # vectors of width H, in bytes
+    if trained and config.cls_only and _can_be_short(stack[-1]):
+        trained -= 1
+        kept += 2 * size if half else size  # its input, cast for the scores and for the mixture
+    kept += trained * layer
+    if not config.freeze_layers:  # the embeddings' layer norm and dropout mask
+        kept += FP32 + (FP32 if on_cpu else 1)
+    working = (2 * ratio + 2) * size + FP32
+    return hidden * (kept + working)
+
+
+def _can_be_short(layer: nn.Module) -> bool:
+    try:
+        ClsLayer(layer)
+    except AttributeError:
+        return False
+    return True
+
+
+def _count(model: nn.Module, trained: bool = False) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
+
+
+def _trained_matrices(model: nn.Module) -> int:
+    linear = (module for module in model.modules() if isinstance(module, nn.Linear))
+    return sum(module.weight.numel() for module in linear if module.weight.requires_grad)

@@ -1,0 +1,204 @@
+"""Inference: logits of rows and texts, predicted classes and probabilities."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ocensa_nb.engine.frozen_features import SAMPLE, FeatureTable
+from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
+from ocensa_nb.errors import UserError, unknown
+from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, FLOOR, SOURCES, apply, has_floor, read_blends
+from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.models.save import load_model, read_floor
+from ocensa_nb.models.tokens import TokenTable, encode, sorted_batches
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import machine
+from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.distributed import World
+from ocensa_nb.runtime.logs import progress
+from ocensa_nb.runtime.precision import autocast, replacement_note, scoring_precision
+
+logger = logging.getLogger(__name__)
+
+SCORING_BATCH = 64
+
+
+def logits(
+    model: MultiHeadClassifier,
+    table: TokenTable | FeatureTable,
+    rows: np.ndarray,
+    precision: str,
+    padding: str = "dynamic",
+    title: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
+
+    The mode of the model, training or eval, is restored.
+
+    Parameters
+    ----------
+    model
+        The classifier.
+    table
+        Its inputs: token ids or cached features.
+    rows
+        The rows of the table to score, int64 (rows,).
+    precision
+        A resolved precision, not `auto`.
+    padding
+        `dynamic` or `max_length`.
+    title
+        Title of the progress bar; None for no bar.
+    """
+    device = next(model.parameters()).device
+    found = {
+        head: torch.empty(len(rows), layers[-1].out_features, device=device) for head, layers in model.heads.items()
+    }
+
+    def score(batch: np.ndarray) -> None:
+        inputs, mask, places = to_device([*table.batch(rows[batch], padding), torch.from_numpy(batch)], device)
+        for head, values in model(inputs, mask).items():
+            found[head].index_copy_(0, places, values)
+
+    score_in_pieces = Pieces(score)
+    batches = list(sorted_batches(table.lengths[rows], SCORING_BATCH))
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(precision, device):
+            for batch in batches if title is None else progress(batches, title, "batch"):
+                score_in_pieces(batch)
+    finally:
+        model.train(training)
+    return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
+
+
+def shared_logits(
+    world: World,
+    model: MultiHeadClassifier,
+    table: TokenTable | FeatureTable,
+    rows: np.ndarray,
+    precision: str,
+    padding: str = "dynamic",
+) -> dict[str, np.ndarray]:
+    """Return `logits` of rows that several processes score together; every process gets those of all rows.
+
+    Parameters
+    ----------
+    world
+        The processes; each scores its share, and no row is scored twice.
+    model, table, rows, precision, padding
+        As in `logits`.
+    """
+    mine = world.share(np.argsort(table.lengths[rows], kind="stable"))
+    return gather_rows(world, logits(model, table, rows[mine], precision, padding), mine, len(rows))
+
+
+def gather_rows(world: World, found: Mapping[str, np.ndarray], mine: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    """Return the values of all rows, float32 (rows, classes) per head, from the shares of several processes.
+
+    Parameters
+    ----------
+    world
+        The processes.
+    found
+        The values of this process, float32 (len(mine), classes), per head.
+    mine
+        The places of its rows, int64.
+    rows
+        Number of rows of all processes.
+    """
+    whole = {head: np.zeros((rows, values.shape[1]), np.float32) for head, values in found.items()}
+    for head, values in found.items():
+        whole[head][mine] = values
+    world.sum([torch.from_numpy(values) for values in whole.values()])
+    return whole
+
+
+def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
+    """Return the fp32 logits (texts, classes) of each head of a finished run; a repeated text is computed once.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    texts
+        The texts, as the training composes them.
+    title
+        Title of the progress bar.
+
+    Raises
+    ------
+    UserError
+        If the model of the run is damaged or does not fit in memory.
+    """
+    model, tokenizer = load_model(run)
+    device = machine.device()
+    torch.set_num_threads(machine.threads())
+    precision = scoring_precision(run.metadata["precision"], device)
+    if note := replacement_note(run.metadata["precision"], precision, device):
+        logger.warning(note)
+    distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
+    with explained("los pesos del codificador", CLOSE):
+        model.to(device)
+    if run.config.cls_only:
+        with explained(SAMPLE, CLOSE):
+            model.shorten(*to_device(distinct.sample(), device))
+    found = logits(model, distinct, np.arange(len(distinct)), precision, title=title)
+    return {head: values[entry] for head, values in found.items()}
+
+
+def logits_by_model(
+    run: Run, texts: Sequence[str], title: str, models: Collection[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the logits of the models of a run, float32 (texts, classes) per head; see `score_texts`.
+
+    Parameters
+    ----------
+    run, texts, title
+        As in `score_texts`.
+    models
+        `encoder`, `floor` or both.
+    """
+    found = {}
+    if ENCODER in models:
+        found[ENCODER] = score_texts(run, texts, title)
+    if FLOOR in models:
+        found[FLOOR] = read_floor(run).logits(texts)
+    return found
+
+
+def class_probabilities(run: Run, texts: Sequence[str], title: str, source: str = AUTO) -> dict[str, np.ndarray]:
+    """Return the calibrated probabilities, float32 (texts, classes), of each head of a finished run.
+
+    Parameters
+    ----------
+    run, texts, title
+        As in `score_texts`.
+    source
+        `encoder`, `floor`, `blend`, or `auto`: for each head, the best of them on the validation rows.
+
+    Raises
+    ------
+    UserError
+        If the source does not exist or the run has no simple model, or as `score_texts` does.
+    """
+    require_source(run, source)
+    blends = read_blends(run)
+    models = {model for blend in blends.values() for model in blend.needs(source)}
+    return apply(blends, logits_by_model(run, texts, title, models), source)
+
+
+def require_source(run: Run, source: str) -> None:
+    """Raise `UserError` if a source does not exist, or the run is of an earlier version, without a simple model."""
+    if source not in (AUTO, *SOURCES):
+        raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))
+    if source in (FLOOR, BLEND) and not has_floor(run):
+        raise UserError(f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple. Entrene otra.")
+
+
+def predictions(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the class with the highest logit or probability of each row, int64 (rows,), per head."""
+    return {head: values.argmax(axis=1) for head, values in scores.items()}

@@ -1,0 +1,146 @@
+"""Draw the figures of an audit, and write them with its tables. Each shows its units and a one-line reading."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, styled
+from ocensa_nb.figures.training import save, short
+from ocensa_nb.files.atomic import create_new
+from ocensa_nb.runs.run import free_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from ocensa_nb.audit.audit import Audit
+    from ocensa_nb.audit.expected_f1 import ExpectedF1
+
+MOST_COLUMNS = 12  # bars of a figure
+
+
+@styled
+def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
+    """Return the expected range of weighted F1 of each label, with the simple model and the most frequent class.
+
+    Parameters
+    ----------
+    expected
+        Per label; at least one.
+
+    Returns
+    -------
+    Figure
+        One row per label.
+    """
+    figure, axes = new_figure(8, 1.9 + 0.55 * len(expected))
+    places = np.arange(len(expected))
+    found = list(expected.values())
+    low, high = (np.array([one.f1[end] for one in found]) for end in (0, 1))
+    ceilings = [(place, one.ceiling) for place, one in zip(places, found, strict=True) if one.ceiling < 1]
+    axes.barh(places, high - low, left=low, height=0.45, color=COLOURS[0], alpha=0.45, label="F1 esperado en prueba")
+    marks = {"s": 34, "zorder": 3}
+    axes.scatter([one.floor_f1 for one in found], places, color=INK, label="modelo simple", **marks)
+    axes.scatter(
+        [one.majority for one in found], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
+    )
+    if ceilings:
+        axes.scatter(
+            [value for _, value in ceilings],
+            [place for place, _ in ceilings],
+            color=COLOURS[1],
+            marker="|",
+            s=260,
+            linewidths=2,
+            zorder=3,
+            label="techo de los avisos que repiten un texto",
+        )
+    for place, start, end in zip(places, low, high, strict=True):
+        axes.annotate(
+            f"{start:.2f} a {end:.2f}", ((start + end) / 2, place - 0.25), ha="center", va="bottom", fontsize=8
+        )
+    axes.set_yticks(places, [short(head) for head in expected])
+    axes.set(xlim=(0, 1), ylim=(len(expected) - 0.4, -0.8), xlabel="F1 ponderado", title="Qué F1 esperar, por etiqueta")
+    axes.grid(False, axis="y")
+    figure.legend(loc="outside upper center", ncols=2)
+    best = max(expected, key=lambda head: expected[head].f1[0])
+    worst = min(expected, key=lambda head: expected[head].f1[1])
+    reading = f"La que mejor se aprende: {best}." + (f" La peor: {worst}." if worst != best else "")
+    read_as(figure, reading + " La franja incluye el azar de las filas de prueba y lo que puede añadir un codificador.")
+    return figure
+
+
+@styled
+def column_scores(scores: "pd.DataFrame", head: str, floor_f1: float | None) -> "Figure":
+    """Return the weighted F1 of the best columns by themselves.
+
+    Parameters
+    ----------
+    scores
+        From `audit.column_scores`.
+    head
+        The label.
+    floor_f1
+        F1 of the simple model; None if it was not measured.
+
+    Returns
+    -------
+    Figure
+        One bar per column, blue if the text has it and grey if not.
+    """
+    shown = scores.head(MOST_COLUMNS)
+    figure, axes = new_figure(8, 2 + 0.24 * len(shown))
+    places = np.arange(len(shown))
+    inside = (shown["en el texto"] == "sí").to_numpy()
+    for mask, colour, label in (
+        (inside, COLOURS[0], "columna que está en el texto"),
+        (~inside, COLOURS[5], "columna que no está en el texto"),
+    ):
+        if mask.any():
+            axes.barh(places[mask], shown["F1"].to_numpy()[mask], height=0.7, color=colour, label=label)
+    majority = scores.attrs["majority"]
+    axes.axvline(majority, color=GREY, linestyle=":", label=f"siempre la clase más frecuente: {majority:.2f}")
+    if floor_f1 is not None:
+        axes.axvline(floor_f1, color=INK, linestyle="--", label=f"modelo simple, con todo el texto: {floor_f1:.2f}")
+    axes.set_yticks(places, [short(name) for name in shown["columna"]], fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel="F1 ponderado", title=f"Qué dice cada columna, por sí sola, de {short(head)}")
+    axes.grid(False, axis="y")
+    figure.legend(loc="outside upper center", ncols=2)
+    if len(shown):
+        best = shown.iloc[0]
+        name, hits = short(best["columna"]), 100 * best["exactitud"]
+        read_as(figure, f"La mejor es «{name}»: por sí sola acierta el {hits:.0f} % de los avisos.")
+    return figure
+
+
+def save_audit(audit: "Audit", out: str | Path) -> Path:
+    """Write the tables, lists for review and figures of an audit to a new folder, which appears complete.
+
+    Parameters
+    ----------
+    audit
+        The audit.
+    out
+        A folder that is new or empty.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    UserError
+        If the folder is not empty, or cannot be written.
+    """
+    path = free_folder(out)
+    with create_new(path) as folder:
+        folder.mkdir()
+        audit.write(folder)
+        if audit.expected:
+            save(expected_f1(audit.expected), folder / "expected_f1.png")
+        for head, scores in audit.columns.items():
+            save(column_scores(scores, head, audit.floor_f1(head)), folder / f"columns_{head}.png")
+    return path

@@ -1,0 +1,196 @@
+"""Read CSV and XLSX files as plant systems export them: encoding, separator and header row are detected."""
+
+import codecs
+import contextlib
+import csv
+import io
+import logging
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ocensa_nb.errors import CONTROL, UserError, clipped, listed
+from ocensa_nb.files.csv_format import ATTRIBUTE, detect_format
+from ocensa_nb.files.header import SCANNED_ROWS, SKIPPED, Header, IsTitle, check_certain, find_header, skipped_note
+from ocensa_nb.files.read_excel import read_excel
+from ocensa_nb.files.regular import read_regular
+from ocensa_nb.files.table_width import check_width
+from ocensa_nb.paths import plain_path, reason
+
+logger = logging.getLogger(__name__)
+
+SEPARATORS = ",;\t|"
+LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
+LARGEST = 2**31  # bytes: some ten million notices
+LONGEST_HEADER = 100_000  # characters; the csv module takes no field of over 131,072
+SCANNED_CHARACTERS = 1_000_000  # of a CSV, in which its header is looked for
+EXCEL_SUFFIXES = (".xlsx", ".xlsm")
+_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
+_HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
+
+
+def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> tuple[pd.DataFrame, str]:
+    """Read a CSV or XLSX file with every cell as text.
+
+    No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
+    control characters in titles are replaced. Repeated titles are numbered as by pandas (`Denominación`,
+    `Denominación.1`).
+
+    Parameters
+    ----------
+    path
+        The file.
+    is_title
+        Whether a cell is a known title, as evidence of the row of the titles.
+    sheet
+        The sheet of an XLSX; the first if it has none of that name.
+
+    Returns
+    -------
+    table : DataFrame
+        The rows below the titles; `attrs[SKIPPED]` is the number of rows above them.
+    how : str
+        How the file was read, in Spanish.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, empty, damaged or not a table, or it is not certain which row has the titles.
+    """
+    path = plain_path(path)
+    if not path.exists():
+        raise UserError(f"No existe el archivo «{path}». Revise la ruta; la carpeta actual es {Path.cwd()}.")
+    if path.is_dir():
+        raise UserError(f"«{path}» es una carpeta. Indique el archivo CSV o XLSX que está dentro.")
+    try:
+        content = read_regular(path, LARGEST)
+    except OSError as error:
+        raise UserError(
+            f"No se puede leer «{path}»: {reason(error)}. Si otro programa lo tiene abierto, ciérrelo."
+        ) from error
+    if not content:
+        raise UserError(EMPTY.format(path=path))
+    if len(content) > LARGE:
+        logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
+    excel = path.suffix.lower() in EXCEL_SUFFIXES
+    table, how = read_excel(path, content, is_title, sheet) if excel else _read_csv(path, content, is_title)
+    if note := skipped_note(table.attrs[SKIPPED]):
+        how += f"; {note}"
+    table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
+    if not table.columns.is_unique:
+        twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
+        raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
+    if table.empty:
+        raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
+    return table, how
+
+
+def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, str]:
+    if content.startswith(_ZIP):
+        raise UserError(f"«{path}» es en realidad un libro de Excel (o un ZIP). Cámbiele la extensión a .xlsx.")
+    if content.startswith(_OLE):
+        raise UserError(f"«{path}» es un libro de Excel antiguo (.xls). Ábralo en Excel y guárdelo como .xlsx.")
+    text, encoding = _decode(path, content)
+    if not text.strip():
+        raise UserError(EMPTY.format(path=path))
+    lines = text.lstrip("\r\n")
+    blank = len(re.findall(r"\r\n|\r|\n", text[: len(text) - len(lines)]))
+    separator, header, start = _find_layout(lines, is_title)
+    check_certain(path, header, blank)
+    text = lines[start:]
+    check_width(path, _header_length(path, text, separator))
+    try:
+        table = pd.read_csv(
+            io.StringIO(text.strip("\r\n")), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        detail = str(error).strip().splitlines()[-1]
+        if header.row:
+            detail += " (la línea 1 es la de los títulos)"
+        raise UserError(
+            f"«{path}» no es una tabla bien formada (separador «{separator}»): {detail}. Suele ser una comilla sin "
+            f"cerrar o un separador dentro de un texto. {_HOW_TO_EXPORT}"
+        ) from error
+    if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
+        raise UserError(
+            f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). Si encima de los títulos hay "
+            f"otras filas, bórrelas. {_HOW_TO_EXPORT}"
+        )
+    table = table.fillna("")  # a row shorter than the header leaves NaN even so
+    table.attrs[SKIPPED] = blank + header.row
+    table.attrs[ATTRIBUTE] = detect_format(table, separator, encoding)
+    name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
+    return table, f"CSV, separador {name}, codificación {encoding}"
+
+
+def _decode(path: Path, content: bytes) -> tuple[str, str]:
+    """Decode by the byte-order mark, else as UTF-8, else as Windows-1252, which is what SAP on Windows writes."""
+    marked = next((encoding for bom, encoding in _BOMS.items() if content.startswith(bom)), None)
+    if marked is None and b"\0" in content:
+        raise UserError(f"«{path}» no es un archivo de texto, aunque se llame .csv. {_HOW_TO_EXPORT}")
+    for encoding in (marked,) if marked else ("utf-8", "cp1252"):
+        try:
+            return content.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+
+
+def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
+    """Return the separator of a CSV, its header, and the position in the text where the line of the header starts.
+
+    The separator is that of the first line, unless another one shows a header further down: a line above the titles,
+    such as «Reporte de avisos, 2024», says nothing about it.
+    """
+    usual = _separator(text)
+    rows, starts = _first_rows(text, usual)
+    best = find_header(rows, is_title)
+    separator, start = usual, starts[best.row]
+    regular = _is_regular(rows[best.row :])
+    for other in SEPARATORS:
+        rows, starts = _first_rows(text, other)
+        header = find_header(rows, is_title)
+        by_shape = not (header.known or best.known or regular) and len(header.titles) > len(best.titles)
+        by_names = header.known > best.known and (best.row or not best.known or header.outweighs(best))
+        if header.row and (by_names or by_shape):
+            separator, best, start = other, header, starts[header.row]
+    return separator, best, start
+
+
+def _is_regular(rows: list[list[str]]) -> bool:
+    """Return whether a header has several cells, and most of the rows below it have as many."""
+    widths = [len(row) for row in rows if row]
+    return bool(widths) and widths[0] > 1 and widths.count(widths[0]) > len(widths) / 2
+
+
+def _first_rows(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
+    """Return the first rows of a CSV, as far as they can be read, and the position in the text of each and the end."""
+    stream = io.StringIO(text[:SCANNED_CHARACTERS], newline="")
+    rows, starts = [], [0]
+    with contextlib.suppress(csv.Error):
+        for row in csv.reader(stream, delimiter=separator):
+            rows.append(row)
+            starts.append(stream.tell())
+            if len(rows) == SCANNED_ROWS:
+                break
+    return rows, starts
+
+
+def _header_length(path: Path, text: str, separator: str) -> int:
+    """Return the number of titles; raises `UserError` if one is longer than the csv module reads."""
+    try:
+        return len(next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator)))
+    except csv.Error as error:
+        raise UserError(
+            f"La primera línea de «{path}» no se puede leer como títulos de columnas (descripcion, …): es demasiado "
+            f"larga o tiene una comilla sin cerrar. {_HOW_TO_EXPORT}"
+        ) from error
+
+
+def _separator(text: str) -> str:
+    """Return the separator that cuts the header into most names."""
+    header = next(line for line in text.splitlines() if line.strip())[:LONGEST_HEADER]
+    return max(SEPARATORS, key=lambda sep: len(next(csv.reader([header], delimiter=sep))))

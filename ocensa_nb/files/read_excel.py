@@ -1,0 +1,197 @@
+"""Read XLSX files, with limits on what a ZIP of untrusted XML may take in time and memory."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pandas as pd
+from openpyxl.cell.cell import ERROR_CODES
+from openpyxl.reader.excel import ExcelReader
+
+from ocensa_nb.errors import UserError, listed
+from ocensa_nb.files.header import SCANNED_ROWS, SKIPPED, IsTitle, check_certain, find_header
+from ocensa_nb.files.table_width import check_width
+from ocensa_nb.runtime.logs import progress
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+
+MAX_UNPACKED = 2**29  # bytes: some 400,000 rows of 30 columns
+MAX_METADATA = 2**25  # bytes of styles, relationships, …: Excel's limit of 65,490 formats takes some 10 MB
+MAX_WORKBOOK_PART = 2**21  # bytes: openpyxl takes quadratic time in the number of sheets, 11,000 in this size
+MAX_ROWS = 2**20  # Excel's own
+MAX_CELLS = 60_000_000  # of the rectangle from A1 to the last cell: all those rows, of 57 columns
+MAX_ROW_TAGS = 2_000_000  # between two rows; a row of Excel's 16,384 columns has some 100,000
+MAX_TOKEN = 2**22  # bytes of a tag, or of the text of a cell: Excel takes 32,767 characters
+MAX_CHARACTERS = 2**28  # in all cells: many cells may refer to the same long text
+_AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
+
+
+def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = "") -> tuple[pd.DataFrame, str]:
+    """Read a sheet with every cell as text.
+
+    Parameters
+    ----------
+    path
+        Path of the file, for messages.
+    content
+        Bytes of the file.
+    is_title
+        Whether a cell is a known title, as evidence of the row of the titles.
+    sheet_name
+        The sheet to read; the first if the book has none of that name.
+
+    Returns
+    -------
+    table : DataFrame
+        The rows below the titles; `attrs[SKIPPED]` is the number of rows above them.
+    how : str
+        How the file was read, in Spanish.
+
+    Raises
+    ------
+    UserError
+        If the book is damaged, its sheet is empty, or it is too large for a list of notices.
+    """
+    try:
+        archive = _GuardedZip(io.BytesIO(content))
+        archive.filename = str(path)
+        _refuse_bombs(archive)
+        reader = ExcelReader(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
+        reader.archive = archive  # `load_workbook` offers no way to guard what it reads
+        reader.read()
+        book = reader.wb
+        sheet, *others = sorted(book.worksheets, key=lambda sheet: sheet.title != sheet_name)
+        rows = _rows(path, sheet)
+        blank = next((number for number, row in enumerate(rows) if row), 0)
+        header = find_header(rows[blank : blank + SCANNED_ROWS], is_title)
+        check_certain(path, header, blank)
+        skipped = blank + header.row
+        table = _frame(rows[skipped:]) if rows else pd.DataFrame()
+    except UserError:
+        raise
+    except Exception as error:  # openpyxl raises many kinds for a damaged book
+        raise UserError(
+            f"«{path}» no se puede abrir como libro de Excel. Ábralo en Excel y guárdelo de nuevo."
+        ) from error
+    if table.columns.empty:
+        names = listed(other.title for other in others)
+        more = f" El libro tiene además: {names}; pase los avisos a la primera." if others else ""
+        raise UserError(f"La primera hoja de «{path}», «{sheet.title}», está vacía.{more}")
+    table = table.fillna("")
+    table.attrs[SKIPPED] = skipped
+    return table, f"Excel, hoja «{sheet.title}»"
+
+
+def _refuse_bombs(archive: zipfile.ZipFile) -> None:
+    """Raise `UserError` if a book would not fit in memory; a member is never longer than the size the ZIP declares."""
+    sizes = [(member.filename, member.file_size) for member in archive.infolist()]
+    unpacked = sum(size for _, size in sizes)
+    if unpacked > MAX_UNPACKED:
+        raise UserError(
+            f"«{archive.filename}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, demasiado para un libro de "
+            f"avisos. {_AS_CSV}"
+        )
+    metadata = sum(size for name, size in sizes if _is_metadata(name))
+    workbook = max((size for name, size in sizes if name == "xl/workbook.xml"), default=0)
+    if metadata > MAX_METADATA or workbook > MAX_WORKBOOK_PART:
+        raise UserError(
+            f"«{archive.filename}» tiene {metadata / 2**20:,.0f} MiB de estilos, hojas y nombres definidos, "
+            f"demasiado para un libro de avisos. {_AS_CSV}"
+        )
+
+
+def _is_metadata(name: str) -> bool:
+    """Return whether openpyxl parses a member of a book as a whole, other than the texts of its cells."""
+    return name.endswith((".xml", ".rels")) and not name.startswith(("xl/worksheets/sheet", "xl/sharedStrings"))
+
+
+class _GuardedZip(zipfile.ZipFile):
+    """A book whose parts raise `UserError` while they are read, before they cost too much time or memory."""
+
+    def open(self, name: str | zipfile.ZipInfo, *args: Any, **options: Any) -> IO[bytes]:
+        """Open a part of the book."""
+        file = super().open(name, *args, **options)
+        file.read = _Guard(file.read, f"«{name}» de «{self.filename}»")
+        return file
+
+
+class _Guard:
+    """The `read` of a part of a book, which stops within a long row or a long token.
+
+    openpyxl parses a whole row before it returns the first cell of it, and expat before 2.6 takes quadratic time for a
+    comment or an attribute that arrives in pieces (CVE-2023-52425).
+    """
+
+    def __init__(self, read: Callable[[int], bytes], name: str) -> None:
+        self._read, self._name = read, name
+        self._tags = 0  # since the last row
+        self._token = 0  # bytes since the last end of a tag
+
+    def __call__(self, size: int = -1) -> bytes:
+        """Return the next bytes; raises `UserError` in the middle of a row or a token that is too long."""
+        chunk = self._read(size)
+        if len(chunk) > MAX_TOKEN:
+            return chunk  # read at once, and parsed in linear time
+        self._tags = chunk.count(b"<") + (0 if b"row" in chunk or b"<si" in chunk else self._tags)
+        end = chunk.rfind(b">")
+        self._token = self._token + len(chunk) if end < 0 else len(chunk) - end
+        if self._tags > MAX_ROW_TAGS or self._token > MAX_TOKEN:
+            raise UserError(f"{self._name} tiene una fila o un texto demasiado largos. {_AS_CSV}")
+        return chunk
+
+
+def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
+    """Return the rows of a sheet as text, to the last that has any, each up to its last cell.
+
+    Raises `UserError` if they would make too large a table: of two cells, at XFD1 and at A1048576, it is one of 17
+    thousand million.
+    """
+    sheet.reset_dimensions()  # what a sheet says of its own size may be wrong
+    characters = 0
+    rows: list[list[str]] = []
+    widest = 0
+    started = False  # whether a row had any text
+    found = progress(sheet.iter_rows(values_only=True), "Leyendo filas", "fila")
+    for number, row in enumerate(found, 1):
+        texts = [_text(value) for value in row]
+        while texts and not texts[-1]:
+            texts.pop()
+        check_width(path, len(texts) if started else sum(map(bool, texts)))
+        characters += sum(map(len, texts))
+        if characters > MAX_CHARACTERS:
+            raise UserError(
+                f"Los textos de la hoja «{sheet.title}» de «{path}» suman más de {MAX_CHARACTERS:,} caracteres. "
+                f"{_AS_CSV}"
+            )
+        rows.append(texts)
+        started = started or bool(texts)
+        widest = max(widest, len(row), 1)
+        if number * widest > MAX_CELLS or number > MAX_ROWS:
+            raise UserError(
+                f"La hoja «{sheet.title}» de «{path}» tiene más de {number - 1:,} filas por {widest:,} columnas: "
+                "suelen ser celdas sueltas muy lejos de la tabla. Copie los avisos a un libro nuevo, o guárdelo como "
+                "«CSV UTF-8»."
+            )
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows
+
+
+def _text(value: Any) -> str:
+    """Return what a cell shows: whole numbers without decimals, nothing for an error."""
+    if value is None or value in ERROR_CODES:
+        return ""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _frame(rows: list[list[str]]) -> pd.DataFrame:
+    """Return rows as a table, with the names of columns that repeat or are missing as pandas gives them to a CSV."""
+    widest = max(map(len, rows))
+    text = io.StringIO()
+    csv.writer(text).writerows(row + [""] * (widest - len(row)) for row in rows)
+    text.seek(0)
+    return pd.read_csv(text, dtype=str, keep_default_na=False, skip_blank_lines=False)

@@ -1,0 +1,227 @@
+"""Write tables for a spreadsheet, complete or not at all, without formulas.
+
+A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice. If they split a
+CSV at another separator than its own, as Excel in Spanish does at `;`, any piece of a cell can be a formula (OWASP,
+"CSV Injection"). In a CSV such a sign gets an apostrophe before it; in an XLSX the cell is marked as text, unchanged.
+"""
+
+import io
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from openpyxl import Workbook
+from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
+from openpyxl.styles import Font
+from openpyxl.utils import get_column_letter
+from openpyxl.utils.exceptions import IllegalCharacterError
+from openpyxl.worksheet._writer import WorksheetWriter
+from openpyxl.worksheet.worksheet import Worksheet
+from openpyxl.writer.excel import ExcelWriter
+
+from ocensa_nb.errors import UserError, clipped
+from ocensa_nb.files.atomic import create_new
+from ocensa_nb.files.csv_format import CsvFormat
+from ocensa_nb.paths import free_path, plain_path
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".csv", ".xlsx")
+DECIMALS = 4
+LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
+NARROWEST, WIDEST = 8, 60  # characters of a column in XLSX
+FILTER_ARROW = 3  # characters that it covers in a title
+_ENCODINGS = {"cp1252": "Windows-1252"}
+# A sign at the start of a piece, after spaces. A match that starts with a space starts at the first of them: otherwise
+# a long run of line breaks is searched again from each.
+_FORMULA = re.compile(r"((?:^|[;|])\s*|(?<!\s)[^\S\t\r\n]*[\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
+_NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dashes that stand for nothing
+
+
+def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | None = None) -> Path:
+    """Write a table, without its index, to a new CSV or XLSX file, by the suffix.
+
+    Floats are rounded to `DECIMALS`. A CSV whose encoding lacks a character is written in UTF-8 instead, and a message
+    names the character.
+
+    Parameters
+    ----------
+    table
+        The table.
+    path
+        A file that does not exist.
+    csv_format
+        Separator, encoding and decimal mark of a CSV; by default `,`, UTF-8 with a byte-order mark, and the point.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    UserError
+        If the file exists, cannot be written, or does not fit in an Excel sheet.
+    """
+    path = plain_path(path)
+    if path.suffix.lower() == ".xlsx":
+        return write_book({"Hoja1": [("", table)]}, path)
+    with create_new(path) as fresh:
+        _write_csv(inert(_rounded(table)), path, fresh, csv_format or CsvFormat())
+    return path
+
+
+def free_table(out: str | Path, kind: str = "auto", like: str = "") -> Path:
+    """Return the path of a new table, with the suffix of its format.
+
+    Parameters
+    ----------
+    out
+        The path. Its suffix, if any, says the format.
+    kind
+        `csv`, `xlsx`, or `auto`: the suffix of the path or, without one, of `like`.
+    like
+        Suffix of the file that the table comes from.
+
+    Raises
+    ------
+    UserError
+        If the file exists, `kind` contradicts the suffix, or the format is unknown or not given.
+    """
+    path = plain_path(out)
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES and kind not in ("auto", suffix[1:]):
+        raise UserError(
+            f"«{path}» termina en {suffix}, pero el formato pedido es {kind}. Cambie la extensión, o quite el formato."
+        )
+    if not suffix and (kind != "auto" or like):
+        path = path.with_name(path.name + (f".{kind}" if kind != "auto" else like))
+    elif suffix not in SUFFIXES:
+        raise UserError(f"«{path}» debe terminar en {' o '.join(SUFFIXES)}: la extensión indica el formato.")
+    return free_path(path)
+
+
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with an apostrophe before each formula in its texts and titles."""
+    texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    return table.assign(**{name: table[name].map(_inert) for name in texts}).rename(columns=_inert)
+
+
+def _inert(value: Any) -> Any:
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
+
+
+def _write_csv(table: pd.DataFrame, path: Path, fresh: Path, form: CsvFormat) -> None:
+    settings = {"index": False, "sep": form.separator, "decimal": form.decimal}
+    try:
+        table.to_csv(fresh, encoding=form.encoding, **settings)
+    except UnicodeEncodeError as error:
+        table.to_csv(fresh, encoding="utf-8-sig", **settings)
+        name = _ENCODINGS.get(form.encoding, form.encoding)
+        lacking = clipped(error.object[error.start : error.end])
+        logger.info(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
+
+
+def write_book(
+    sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]],
+    path: str | Path,
+    finish: Callable[[Workbook], None] = lambda book: None,
+) -> Path:
+    """Write a new XLSX file of several sheets, complete or not at all, without formulas.
+
+    Parameters
+    ----------
+    sheets
+        The tables of each sheet, by its name, one below the other, each under its title; "" for no title. A table that
+        is alone in its sheet has a frozen header and a filter. Floats are rounded to `DECIMALS`.
+    path
+        A file that does not exist.
+    finish
+        Called with the workbook before it is saved.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    UserError
+        If the file exists, cannot be written, or a table does not fit in an Excel sheet.
+    """
+    path = plain_path(path)
+    with create_new(path) as fresh:
+        fresh.write_bytes(_book(sheets, path, finish))
+    return path
+
+
+def _book(
+    sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]], path: Path, finish: Callable[[Workbook], None]
+) -> bytes:
+    """Return the bytes of a workbook; raises `UserError` if a table does not fit in an Excel sheet."""
+    elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
+    writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
+    try:
+        for name, tables in sheets.items():
+            _fill(writer, name, tables, elsewhere)
+        finish(writer.book)
+        return _packed(writer.book)
+    except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
+        raise UserError(elsewhere) from error
+
+
+def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.DataFrame]], elsewhere: str) -> None:
+    """Add a sheet with its tables; raises `UserError` with the message `elsewhere` if a cell is too long."""
+    widths: dict[int, int] = {}
+    row = 0
+    for title, table in tables:
+        table = _rounded(table)
+        longest = [max((len(str(value)) for value in table[column]), default=0) for column in table]
+        if max(longest, default=0) > LONGEST_CELL:
+            raise UserError(elsewhere)
+        table.to_excel(writer, sheet_name=name, index=False, startrow=row + bool(title))
+        sheet = writer.sheets[name]
+        if title:
+            sheet.cell(row + 1, 1, title).font = Font(bold=True)
+        for number, (column, characters) in enumerate(zip(table, longest, strict=True), 1):
+            width = max(len(str(column)) + FILTER_ARROW, characters + 1, NARROWEST)
+            widths[number] = min(max(width, widths.get(number, 0)), WIDEST)
+        row = sheet.max_row + 1
+    if len(tables) == 1 and not tables[0][0]:
+        sheet.freeze_panes = "A2"
+        sheet.auto_filter.ref = sheet.dimensions
+    for number, width in widths.items():
+        sheet.column_dimensions[get_column_letter(number)].width = width
+    for cells in sheet.iter_rows():
+        for cell in cells:
+            if isinstance(cell.value, str) and cell.value.startswith("="):
+                cell.data_type, cell.quotePrefix = "s", True
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype(dict.fromkeys(table.select_dtypes("floating"), float)).round(DECIMALS)
+
+
+class _MemoryWriter(ExcelWriter):
+    """openpyxl's writer without the temporary file per sheet, which is on a disk that may be full."""
+
+    def write_worksheet(self, ws: Worksheet) -> None:
+        """Add a sheet to the archive."""
+        ws._drawing = SpreadsheetDrawing()
+        sheet = WorksheetWriter(ws, out=io.BytesIO())
+        sheet.write()
+        ws._rels = sheet._rels
+        self._archive.writestr(ws.path[1:], sheet.out.getvalue())
+        self.manifest.append(ws)
+
+
+def _packed(book: Workbook) -> bytes:
+    """Return the bytes of a workbook. A ZIP that is open when a disk is full raises again when Python closes it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        _MemoryWriter(book, archive).write_data()
+    return packed.getvalue()

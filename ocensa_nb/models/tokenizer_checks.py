@@ -1,0 +1,111 @@
+"""What a tokenizer may do silently: drop case and accents, miss most of its vocabulary, turn words into `[UNK]`."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.models.tokens import TokenTable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+COMMON = 0.005  # share of a vocabulary; bert-base-uncased has 2 of 29,523 pieces with a capital letter and no accent
+SMALLEST = 0.9  # of the config's vocabulary size: some models round it up, to a multiple of 64 or 128
+UNKNOWN = 0.05  # share of unknown tokens above which a text says too little
+SHOWN_WORDS = 10
+SAMPLED_TEXTS = 10_000  # enough to find the commonest words
+SHOWN_LETTERS = 5  # shorter words are rarely split
+LONGEST_SHOWN = 50  # letters; longer is no word, and BPE takes quadratic time for it
+
+
+def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
+    """Return the loading options with which a tokenizer keeps the case and the accents that its vocabulary has.
+
+    Without `do_lower_case` in `tokenizer_config.json`, transformers lowercases a BERT vocabulary and strips its
+    accents, so that the words of a cased Spanish model are never found (dccuchile/beto#7).
+
+    Returns
+    -------
+    dict
+        `do_lower_case` and `strip_accents` to load it with again; empty if nothing is lost.
+    """
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    if normalizer is None:
+        return {}
+    pieces = [piece for piece in tokenizer.get_vocab() if not piece.startswith("[")]
+    options = {}
+    if normalizer.normalize_str("A") == "a" and _share(pieces, lambda piece: piece != piece.lower()) >= COMMON:
+        options["do_lower_case"] = False
+    if normalizer.normalize_str("á") == "a" and _share(pieces, _has_accent) >= COMMON:
+        options["strip_accents"] = False
+    return options
+
+
+def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int, source: str) -> None:
+    """Raise `UserError` if the tokenizer cannot be that of an encoder with `vocab_size` embeddings."""
+    if not SMALLEST * vocab_size <= len(tokenizer) <= vocab_size:
+        raise UserError(
+            f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens, y el codificador espera {vocab_size}: no es "
+            "el suyo o está incompleto. Copie otra vez tokenizer.json o vocab.txt de donde vino el modelo."
+        )
+    try:
+        largest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]])
+    except Exception as error:  # there are as many kinds as ways to damage a tokenizer
+        raise UserError(
+            f"El tokenizador de «{source}» no funciona con su tokenizer_config.json: {error}. Copie los dos otra vez."
+        ) from error
+    if largest >= vocab_size:
+        raise UserError(
+            f"El tokenizador de «{source}» da el id {largest}, y el codificador solo tiene {vocab_size} tokens: "
+            "tokenizer.json está dañado o no es el suyo. Cópielo otra vez de donde vino el modelo."
+        )
+
+
+def unknown_share(table: TokenTable, tokenizer: "PreTrainedTokenizerBase") -> float:
+    """Return the share of unknown tokens among all tokens that are not special, from 0 to 1."""
+    if tokenizer.unk_token_id is None:
+        return 0.0
+    special = np.isin(table.ids, [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id])
+    return float((table.ids == tokenizer.unk_token_id).sum() / max(1, (~special).sum()))
+
+
+def check_unknown_share(share: float, source: str) -> None:
+    """Raise `UserError` if too many tokens of the texts are unknown to the tokenizer."""
+    if share > UNKNOWN:
+        raise UserError(
+            f"El {100 * share:.0f} % de los tokens de sus avisos son desconocidos ([UNK]) para el tokenizador de "
+            f"«{source}»: no es el del codificador, o el vocabulario no es para estos textos. Copie otra vez su "
+            "tokenizer.json o vocab.txt, o elija otro codificador."
+        )
+
+
+def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return, in Spanish, the share of unknown tokens and how the tokenizer splits the commonest words."""
+    sample = texts[:: 1 + len(texts) // SAMPLED_TEXTS]
+    shown = range(SHOWN_LETTERS, LONGEST_SHOWN + 1)
+    counts = Counter(word for text in sample for word in text.split() if len(word) in shown and word.isalpha())
+    words = [f"{word} → {_pieces(word, tokenizer)}" for word, _ in counts.most_common(SHOWN_WORDS)]
+    return f"Tokens desconocidos: {100 * share:.1f} %. Cómo se dividen las palabras más frecuentes: {'; '.join(words)}."
+
+
+def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return how a word inside a text is split, as the tokenizer reads it: without accents, if it strips them."""
+    ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+    shown = (tokenizer.decode([i]).removeprefix("##").strip() for i in ids)
+    return "·".join(piece for piece in shown if piece)
+
+
+def _share(pieces: Sequence[str], has: Callable[[str], bool]) -> float:
+    return sum(map(has, pieces)) / max(1, len(pieces))
+
+
+def _has_accent(piece: str) -> bool:
+    return _any_combining(unicodedata.normalize("NFD", piece)) and not _any_combining(piece)
+
+
+def _any_combining(characters: Iterable[str]) -> bool:
+    return any(unicodedata.combining(character) for character in characters)

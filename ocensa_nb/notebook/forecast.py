@@ -1,0 +1,220 @@
+"""Show the predicted time of the settings: measured in the background, corrected by the training, compared with it.
+
+A thread measures, because a callback that measures for seconds would freeze the panel; the work of torch leaves the
+kernel free to answer. The page clock shows its progress, because a thread cannot update a widget on Colab.
+"""
+
+import atexit
+import threading
+from collections.abc import Callable
+from html import escape
+from typing import ClassVar
+
+import ipywidgets as ipw
+
+from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
+from ocensa_nb.config import TrainConfig, baseline_of
+from ocensa_nb.notebook import training_process
+from ocensa_nb.notebook.page_clock import PageClock, guarded
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime.timing import duration
+
+REDRAW_SECONDS = 0.5
+UNRELIABLE = 1.0  # a larger spread says nothing about the time
+
+
+class Measurement(threading.Thread):
+    """Measure in the background what the predictions of some configs need.
+
+    There is one at a time in the process, because two would slow each other down: a new one cancels the one before and
+    waits for it.
+
+    Parameters
+    ----------
+    forecast
+        Measures, and keeps what it measured.
+    configs
+        Settings to measure, in this order.
+    """
+
+    _newest: ClassVar["Measurement | None"] = None
+
+    def __init__(self, forecast: Forecast, configs: list[TrainConfig]) -> None:
+        super().__init__(daemon=True)
+        self.share, self.error = 0.0, None
+        self._forecast, self._configs = forecast, configs
+        self._cancelled = threading.Event()
+        self._before = Measurement._newest
+        if self._before:
+            self._before.cancel()
+        Measurement._newest = self
+        self.start()
+
+    def cancel(self) -> None:
+        """Ask it to stop after the step that it is measuring."""
+        self._cancelled.set()
+
+    def run(self) -> None:
+        """Measure each config until cancelled; keep an exception in `error`."""
+        if self._before:
+            self._before.join()
+            self._before = None
+        try:
+            for done, config in enumerate(self._configs):
+                if self.is_cancelled() or not self._forecast.measure(
+                    config, lambda part, done=done: self._note(done, part), self.is_cancelled
+                ):
+                    return
+        except Exception as error:
+            self.error = error
+
+    def is_cancelled(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._cancelled.is_set()
+
+    def _note(self, done: int, part: float) -> None:
+        self.share = (done + part) / len(self._configs)
+
+
+def stop_measuring() -> None:
+    """Cancel the measurement in progress, if any, and wait until it has ended."""
+    if newest := Measurement._newest:
+        newest.cancel()
+        newest.join()
+
+
+atexit.register(stop_measuring)  # torch aborts the process if a thread computes while the interpreter ends
+
+
+class ExpectedTime:
+    """The time of the panel's settings: predicted, at the pace of the running training, and what it took.
+
+    Parameters
+    ----------
+    forecast
+        Predicts the times.
+    report
+        Called with the error message, in Spanish, of a measurement.
+    """
+
+    def __init__(self, forecast: Forecast, report: Callable[[str], None]) -> None:
+        self._forecast = forecast
+        self._config: TrainConfig | None = None
+        self._measurement: Measurement | None = None
+        self._prediction: TimeEstimate | None = None  # that is shown
+        self._taken: dict[str, str] = {}  # what a finished training took, by the fingerprint of its config
+        self._text = ipw.HTML()
+        self.clock = PageClock(lambda: guarded(self._follow, report), REDRAW_SECONDS)
+        self.box = ipw.VBox([self._text, self.clock.box])
+
+    @property
+    def html(self) -> str:
+        """What is shown."""
+        return self._text.value
+
+    def show(self, config: TrainConfig, measuring: bool = True) -> None:
+        """Show the prediction of a config.
+
+        Parameters
+        ----------
+        config
+            Settings to predict.
+        measuring
+            Whether to start measuring what is missing; never done during a training, which it would slow down.
+        """
+        self._config, self._prediction = config, None
+        self._abandon()
+        missing = [each for each in (config, baseline_of(config)) if not self._forecast.is_measured(each)]
+        if not missing:
+            self._show_prediction()
+        elif training_process.running():
+            self._say("Tiempo previsto: se verá con el avance.")
+        elif measuring:
+            self._measurement = Measurement(self._forecast, missing)
+            self.clock.start()
+            self._follow()
+        else:
+            self._say(f"{self._taken_by(config)}Tiempo previsto: se mide al mover un control.")
+
+    def show_unknown(self, reason: str) -> None:
+        """Show a sentence, in Spanish, in place of a time that cannot be predicted."""
+        self._abandon()
+        self._config = None
+        self._say(f"Tiempo previsto: {escape(reason)}")
+
+    def show_pace(self, seconds: float) -> None:
+        """Correct the prediction by the pace of the running training.
+
+        Parameters
+        ----------
+        seconds
+            Seconds that all its steps take at that pace.
+        """
+        before = self._prediction
+        compared = f" Antes de empezar: {before}." if before and before.spread <= UNRELIABLE else ""
+        self._say(f"<b>Tiempo previsto: {duration(seconds)}, al ritmo de este entrenamiento.</b>{compared}")
+
+    def note_taken(self, run: Run) -> None:
+        """Remember what a finished run took, and show it with the prediction of its settings."""
+        made, epochs = run.metrics["epochs"], run.config.epochs
+        early = f", con {made} de {epochs} épocas porque dejó de mejorar" if made < epochs else ""
+        took = run.metadata["seconds"]
+        seconds = duration(took["training"] + took.get("trunk", 0.0))  # the prediction includes the frozen layers
+        self._taken[run.config.fingerprint()] = f"<b>Tardó {seconds}</b>{early}.<br>"
+        if self._config and not self._measurement:
+            self.show(self._config, measuring=False)
+
+    def _say(self, html: str) -> None:
+        self._text.value = f'<div class="ocensa ocensa-expected">{html}</div>'
+
+    def _abandon(self) -> None:
+        """Cancel the measurement in progress, without waiting for it."""
+        if self._measurement:
+            self._measurement.cancel()
+            self._measurement = None
+            self.clock.stop()
+
+    def _taken_by(self, config: TrainConfig) -> str:
+        return self._taken.get(config.fingerprint(), "")
+
+    def _follow(self) -> None:
+        """Show the progress of the measurement, and the prediction once it has ended."""
+        if self._measurement.is_alive():
+            share = f"{100 * self._measurement.share:.0f} %"
+            self._say(f"Tiempo previsto: midiendo unos pasos en esta máquina… {share}")
+            return
+        self.clock.stop()
+        error, self._measurement = self._measurement.error, None
+        if error:
+            self._fail(error)
+        self.show(self._config, measuring=False)  # it lacks something if another measurement has replaced this one
+
+    def _show_prediction(self) -> None:
+        base = baseline_of(self._config)
+        try:
+            own, theirs = self._forecast.expected(self._config), self._forecast.expected(base)
+        except Exception as error:
+            self._fail(error)
+        self._prediction, taken = own, self._taken_by(self._config)
+        if own.spread > UNRELIABLE:
+            self._say(
+                f"{taken}No se pudo estimar el tiempo: la máquina está ocupada, y el error podría ser "
+                f"de ± {100 * own.spread:.0f} %. Cierre otros programas y ejecute la celda del panel otra vez, o "
+                "entrene: el avance muestra el tiempo restante."
+            )
+            return
+        times, measured = theirs.seconds / own.seconds, self._forecast.measured_seconds(self._config, base)
+        compared = (
+            f"{theirs}, {times:.{0 if times >= 10 else 1}f} veces más"
+            if theirs.spread <= UNRELIABLE
+            else "no se pudo estimar"
+        )
+        self._say(
+            f"{taken}<b>Tiempo previsto: {own}</b><br>Punto de partida de la guía (baseline): {compared}. Calculado "
+            f"a partir de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de mejorar "
+            "antes, será menos."
+        )
+
+    def _fail(self, error: Exception) -> None:
+        self._say("Tiempo previsto: no se pudo medir.")
+        raise error

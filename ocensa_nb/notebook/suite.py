@@ -1,0 +1,139 @@
+"""Execute the numbered notebooks with papermill and collect their results."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.comparison import MODEL_NAMES
+from ocensa_nb.experiments.execute import NOTEBOOKS, execute
+from ocensa_nb.files.atomic import write_text
+from ocensa_nb.files.temporary import is_running, owner, remove
+from ocensa_nb.paths import plain_path
+from ocensa_nb.runs.run import CONFIG, METRICS, Run, free_folder, make_folder, read_json
+
+logger = logging.getLogger(__name__)
+
+DEFAULTS = {"recipe": "cpu"}  # the one recommended without a GPU, the same on every machine
+STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
+SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate", "06_label_audit", "07_review")
+
+
+def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Execute all notebooks but 05 into `out`, with an HTML copy and progress lines for each.
+
+    Notebook 05 measures the optimisations for minutes, which is not needed to see that everything works.
+
+    A suite that was interrupted, or stopped by an error in a notebook, resumes at that notebook.
+
+    Parameters
+    ----------
+    out
+        A new folder, or that of an unfinished suite with the same parameters; if empty, the next free number.
+    parameters
+        Passed to every notebook that has a parameter of that name (model, data, epochs, …).
+
+    Returns
+    -------
+    dict
+        `out`, `run`, `seconds` of each notebook, `best_epoch`, and the `val` and `test` metrics of the run.
+
+    Raises
+    ------
+    UserError
+        If `out` has other contents, another process is executing it, or a notebook stops with an error.
+    """
+    folder, seconds = _open(out, dict(parameters or {}))
+    run = folder / "run"
+    own = {
+        "03_train": {"out": str(run)},
+        "04_evaluate": {"run": str(run), "out": str(folder / "evaluation")},
+        "06_label_audit": {"out": str(folder / "audit")},
+        # The run knows the notices of `data`: there are new ones in the example.
+        "07_review": {"run": str(run), "data": "", "out": str(folder / "review.xlsx")},
+    }
+    for number, name in enumerate(SUITE, 1):
+        if name in seconds:
+            logger.info(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado")
+            continue
+        if name in own:
+            _remove_unrecorded(Path(own[name]["out"]))
+        logger.info(f"[{number}/{len(SUITE)}] {name} …")
+        started = time.perf_counter()
+        execute(NOTEBOOKS / f"{name}.ipynb", folder, {**DEFAULTS, **(parameters or {}), **own.get(name, {})})
+        seconds[name] = time.perf_counter() - started
+        _keep(folder, dict(parameters or {}), seconds)
+        logger.info(f"[{number}/{len(SUITE)}] {name}: listo en {seconds[name]:.0f} s")
+    finished = Run.load(run)
+    remove(folder / STATE)
+    return {"out": str(folder), "run": str(run), "seconds": seconds, "best_epoch": finished.metrics["best_epoch"]} | {
+        side: finished.metrics[side] for side in ("val", "test")
+    }
+
+
+def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the validation and test metrics in the results of `suite` as a table, one row per label."""
+    heads = [key.removesuffix("_f1") for key in results["test"] if key.endswith("_f1")]
+    columns = {
+        "F1 validación (eligió la mezcla)": [results["val"][f"{head}_f1"] for head in heads],
+        "F1 prueba": [results["test"][f"{head}_f1"] for head in heads],
+        "F1 macro prueba": [results["test"][f"{head}_f1_macro"] for head in heads],
+        "exactitud prueba": [results["test"][f"{head}_accuracy"] for head in heads],
+    }
+    return pd.DataFrame(columns, index=heads).round(3)
+
+
+def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the test F1 of each model of a run, one row per label, and which of them predicts; columns in Spanish.
+
+    Parameters
+    ----------
+    metrics
+        The content of metrics.json; that of an earlier version has no models, and the table no rows.
+    """
+    used = metrics.get("sources", {})
+    columns = {
+        f"{what} {MODEL_NAMES[model]}": [metrics[model]["test"][f"{head}_{name}"] for head in used]
+        for name, what in (("f1", "F1"), ("f1_macro", "F1 macro"))
+        for model in ("floor", "encoder", "blend")
+    }
+    return pd.DataFrame(
+        {**columns, "predice": [MODEL_NAMES[model] for model in used.values()]}, index=list(used)
+    ).round(3)
+
+
+def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, float]]:
+    """Return the folder of a new or unfinished suite, and the seconds of the notebooks already executed."""
+    path = plain_path(out)
+    seconds: dict[str, float] = {}
+    if str(out) and (path / STATE).exists():
+        kept = read_json(path / STATE)
+        if kept["parameters"] != parameters:
+            raise UserError(
+                f"La carpeta «{path}» tiene una suite sin terminar con otros parámetros ({kept['parameters']}). Para "
+                "terminarla use los mismos parámetros; para empezar otra, elija otro nombre en out."
+            )
+        if is_running(kept["process"]):
+            raise UserError(f"Otro proceso está ejecutando la suite de «{path}». Espere, o elija otro nombre en out.")
+        seconds = kept["seconds"]
+    else:
+        path = make_folder(free_folder(out))
+    _keep(path, parameters, seconds)
+    return path.resolve(), seconds
+
+
+def _remove_unrecorded(result: Path) -> None:
+    """Remove what a notebook wrote before it was interrupted, except a training, which is resumed."""
+    if result.exists() and ((result / METRICS).exists() or not (result / CONFIG).exists()):
+        remove(result)
+
+
+def _keep(folder: Path, parameters: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    """Write the state of a suite."""
+    state = {"parameters": parameters, "process": owner(), "seconds": seconds}
+    write_text(folder / STATE, json.dumps(state, ensure_ascii=False, indent=2) + "\n")

@@ -1,1 +1,0 @@
-"""The control panel of notebook 03: settings, a training in another process, and its progress."""

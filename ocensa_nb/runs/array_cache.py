@@ -1,0 +1,152 @@
+"""An on-disk cache of arrays, such as hidden states: one file per array, verified when read (`page_digest`)."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ocensa_nb.files.atomic import replace
+from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+from ocensa_nb.files.temporary import remove_abandoned, temporary_folder
+from ocensa_nb.files.verify import page_digest
+
+KEPT_BYTES = 20 * 2**30  # above this size the least recently used files are removed
+SPARE_BYTES = 2**30  # free disk space to leave to the user
+
+
+def default_folder() -> Path:
+    """Return the default cache folder of the user."""
+    return Path.home() / ".cache" / "ocensa-nb"
+
+
+def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.ndarray | None:
+    """Return a cached array, memory-mapped copy-on-write.
+
+    Parameters
+    ----------
+    folder
+        The cache folder.
+    key
+        The file name of the array, without suffix.
+    shape, dtype
+        The expected shape and dtype.
+
+    Returns
+    -------
+    numpy.memmap or None
+        None if there is no such array, its shape or size differs, or it is damaged.
+    """
+    data, record = folder / f"{key}.bin", folder / f"{key}.json"
+    try:
+        kept = json.loads(read_regular(record, LARGEST_JSON))
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if kept["shape"] != list(shape) or data.stat().st_size != size or kept["pages"] != page_digest(data):
+            return None
+        os.utime(record)  # marks it as the most recently used
+        return np.memmap(data, dtype, "c", shape=shape)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> Iterator[np.ndarray]:
+    """Yield a memory-mapped array to fill; on success add it to the cache, on an error remove it.
+
+    Parameters
+    ----------
+    folder
+        The cache folder; created if missing.
+    key
+        The file name of the array, without suffix.
+    shape, dtype
+        Shape and dtype of the array.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written or does not fit on the disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(folder) as place:
+        fresh, record = place / f"{key}.bin", place / f"{key}.json"
+        try:
+            with open(fresh, "wb") as file:  # reserved now: a mapped file that outgrows the disk is a crash
+                _reserve(file.fileno(), int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            array = np.memmap(fresh, dtype, "r+", shape=shape)
+            yield array
+            array.flush()
+            del array
+            record.write_text(json.dumps({"shape": list(shape), "pages": page_digest(fresh)}), encoding="utf-8")
+            replace(fresh, folder / fresh.name)
+            replace(record, folder / record.name)
+        finally:
+            fresh.unlink(missing_ok=True)  # before its folder, whose removal truncates files: it may still be mapped
+
+
+def open_shared(path: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.memmap | None:
+    """Return the array that another process is writing, to fill a part of it; None if this one does not see it.
+
+    Parameters
+    ----------
+    path
+        The `filename` of the array that `write` yields there; may be empty.
+    shape, dtype
+        Shape and dtype of the array.
+    """
+    try:
+        return np.memmap(path, dtype, "r+", shape=shape) if path else None
+    except (OSError, ValueError):
+        return None
+
+
+def make_room(folder: Path, needed: int) -> bool:
+    """Remove the least recently used arrays until a new one fits; return whether it does.
+
+    Parameters
+    ----------
+    folder
+        The cache folder; created if missing.
+    needed
+        Size of the new array in bytes.
+
+    Returns
+    -------
+    bool
+        Whether the cache stays below `KEPT_BYTES` and `SPARE_BYTES` stay free; False too if the disk raises an error.
+    """
+    if needed > KEPT_BYTES:
+        return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        kept = sorted(folder.glob("*.bin"), key=_last_used)
+        total = sum(data.stat().st_size for data in kept) + needed
+        free = shutil.disk_usage(folder).free - SPARE_BYTES
+        if needed > free + sum(data.stat().st_size for data in kept):
+            return False  # remove nothing if the new array cannot fit anyway
+        for data in kept:
+            if total <= KEPT_BYTES and needed <= free:
+                break
+            size = data.stat().st_size
+            data.unlink()
+            data.with_suffix(".json").unlink(missing_ok=True)
+            total, free = total - size, free + size
+        return needed <= shutil.disk_usage(folder).free - SPARE_BYTES
+    except OSError:
+        return False
+
+
+def _last_used(data: Path) -> float:
+    record = data.with_suffix(".json")
+    return record.stat().st_mtime if record.exists() else 0.0  # without its record it is unreadable, so it goes first
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)

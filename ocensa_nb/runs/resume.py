@@ -1,0 +1,336 @@
+"""Lock a run folder; start a new run or resume an interrupted one."""
+
+import contextlib
+import dataclasses
+import errno
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from ocensa_nb.config import PRECISIONS, TrainConfig
+from ocensa_nb.errors import UserError
+from ocensa_nb.files.lock import HeartbeatLock
+from ocensa_nb.files.temporary import is_temporary
+from ocensa_nb.paths import RUNS, reason
+from ocensa_nb.runs.manifest import is_finished
+from ocensa_nb.runs.run import (
+    CONFIG,
+    FORMAT,
+    HEARTBEAT,
+    LABELS,
+    LAST,
+    LOCK,
+    Run,
+    finished,
+    next_folder,
+    read_config,
+)
+from ocensa_nb.runs.run import make_folder as make
+
+logger = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+# A soft lock remains after its machine dies. filelock 3.32 made the fallback to a soft lock a parameter.
+NO_FALLBACK = {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock).parameters else {}
+
+Lock = BaseFileLock | HeartbeatLock
+
+
+@contextlib.contextmanager
+def acquire_run(
+    config: TrainConfig, metadata: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path = RUNS
+) -> Iterator[Run]:
+    """Lock the folder of a run inside the block; yield the run, new or to be resumed.
+
+    The folder is `config.out`, or a numbered one in `root`. If `config.resume` is "auto", an interrupted run with the
+    same fingerprint is resumed. The operating system releases the lock when the process ends, for any reason.
+
+    Parameters
+    ----------
+    config
+        The config of the training.
+    metadata
+        The content of config.json besides config and fingerprint: data, inputs, versions, hardware, device, precision.
+    classes
+        Class names per head.
+    root
+        The folder of the numbered runs.
+
+    Yields
+    ------
+    Run
+        The run; its `check_held` verifies the lock before each write.
+
+    Raises
+    ------
+    UserError
+        If another process holds the folder, the folder has other content (a run is never overwritten), or the disk
+        cannot be read or written.
+    """
+    metadata = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **metadata}
+    path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, metadata, root)
+    try:
+        run = _open(path, config, metadata, {head: list(names) for head, names in classes.items()})
+        yield dataclasses.replace(run, check_held=lambda: _check_held(path, lock))
+    finally:
+        lock.release()
+
+
+def _check_held(path: Path, lock: Lock) -> None:
+    """Raise `UserError` if another process has taken a run folder over, or it was deleted or moved."""
+    if isinstance(lock, HeartbeatLock):
+        lock.check()
+    try:
+        (path / CONFIG).stat()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"La carpeta de la corrida, «{path}», se borró o se movió mientras se entrenaba, y con ella el "
+            "checkpoint: no hay desde dónde continuar. Si la movió, devuélvala a su lugar y ejecute lo mismo otra vez; "
+            "si no, al ejecutar lo mismo se empieza de nuevo."
+        ) from error
+    except OSError:
+        return  # a temporary disk error does not prove that the folder is gone
+
+
+def reject_finished(config: TrainConfig) -> None:
+    """Raise `UserError` if `config.out` has other content than an interrupted run; called before data is read."""
+    if config.out and Path(config.out).is_dir():
+        _refuse_others(Path(config.out))
+
+
+def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
+    """Return the folder that a training would use, for callers that need it before the training starts.
+
+    Parameters
+    ----------
+    config
+        The config of the training.
+    data_fingerprint
+        The fingerprint of its data.
+    root
+        The folder of the numbered runs.
+
+    Returns
+    -------
+    Path
+        `config.out`, the newest interrupted run of the same config and data in `root`, or the next free number.
+    """
+    if config.out:
+        return Path(config.out)
+    interrupted = _interrupted_runs(root) if config.resume == "auto" else []
+    mine = (path for path in interrupted if _is_of(path, config, data_fingerprint))
+    return next(mine, None) or next_folder(root)
+
+
+def will_resume(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:
+    """Return whether a training would resume an interrupted run; see `resolve_run_dir` for the parameters."""
+    path = resolve_run_dir(config, data_fingerprint, root)
+    return config.resume == "auto" and _is_interrupted(path) and _is_of(path, config, data_fingerprint)
+
+
+def find_finished(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path | None:
+    """Return the finished run of a config and data: `config.out`, or the newest in `root`; None if there is none."""
+    places = [Path(config.out)] if config.out else list(reversed(finished(root)))
+    mine = (path for path in places if not _is_interrupted(path) and _is_of(path, config, data_fingerprint))
+    return next(mine, None)
+
+
+def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
+    """Return whether the run of a folder has this config and data; False if it is damaged."""
+    with contextlib.suppress(UserError, LookupError, TypeError):
+        kept = read_config(path)
+        return (kept["fingerprint"], kept["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
+    return False
+
+
+def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: dict[str, list[str]]) -> Run:
+    """Return the run of a locked folder: a new one, or the interrupted one to resume."""
+    if (path / CONFIG).exists():
+        if config.resume == "never":
+            raise UserError(
+                f"La carpeta «{path}» tiene una corrida sin terminar. Con resume = 'auto' continúa; para empezar otra, "
+                "elija otro nombre en out."
+            )
+        kept = read_config(path)
+        if different := _differences(config, metadata, kept):
+            raise UserError(
+                f"La carpeta «{path}» tiene una corrida sin terminar que no es esta: {'; '.join(different)}. Para "
+                "continuarla use lo mismo que entonces; para empezar otra, elija otro nombre en out."
+            )
+        _keep_precision(metadata, kept)
+        if moved := _moves(metadata, kept):
+            logger.warning(
+                f"La corrida empezó con {moved}: puede continuar, pero el resultado no será idéntico bit a bit."
+            )
+    run = Run(path, metadata, classes)
+    if not run.is_finished():
+        run.write_config()
+        run.write_json(LABELS, classes)
+    return run
+
+
+def _hold(path: Path) -> tuple[Path, Lock]:
+    make(path)
+    _refuse_others(path)
+    lock = lock_folder(path)
+    if lock is None:
+        raise UserError(
+            f"Otro proceso está entrenando en la carpeta «{path}». Espere a que termine, o elija otro nombre en out."
+        )
+    try:
+        _refuse_others(path)  # the previous holder may have finished the run just now
+    except UserError:
+        lock.release()
+        raise
+    return path, lock
+
+
+def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
+    """Lock the newest interrupted run of the same training, or the next free number."""
+    if config.resume == "auto":
+        for path in _interrupted_runs(root):
+            if _resumes(path, config, metadata) and (lock := lock_folder(path)):
+                if _is_interrupted(path):  # another process may have finished it meanwhile
+                    return path, lock
+                lock.release()
+    return _hold(make(next_folder(root), new=True))
+
+
+def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bool:
+    """Return whether an interrupted run belongs to the same training; False if it is damaged."""
+    with contextlib.suppress(UserError):
+        return not _differences(config, metadata, read_config(path))
+    return False
+
+
+def _interrupted_runs(root: Path) -> list[Path]:
+    """Return the interrupted runs of a folder, newest first."""
+    interrupted = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_interrupted(file.parent)]
+    return sorted(interrupted, key=_written, reverse=True)
+
+
+def _written(path: Path) -> float:
+    """Return the modification time of a run's config in seconds; 0 if it cannot be read."""
+    try:
+        return (path / CONFIG).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_interrupted(path: Path) -> bool:
+    return not is_finished(path) or (path / LAST).exists()
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise `UserError` if a folder has other content than an interrupted run."""
+    try:
+        names = {entry.name for entry in path.iterdir() if not _is_left_by_acquire(entry)}
+    except OSError as error:
+        raise UserError(f"No se puede leer la carpeta «{path}»: {reason(error)}. Elija otro nombre en out.") from error
+    if CONFIG in names and not _is_interrupted(path):
+        raise UserError(
+            f"La carpeta «{path}» ya contiene otra corrida, terminada, y no se sobrescribe nada. Para verla, "
+            f"evaluate --run {path}; para entrenar otra, elija otro nombre en out."
+        )
+    if names and CONFIG not in names:
+        raise UserError(f"La carpeta «{path}» no está vacía, y no se sobrescribe nada. Elija otro nombre en out.")
+
+
+def _is_left_by_acquire(entry: Path) -> bool:
+    """Return whether an entry is a lock or temporary folder that a training creates first; our lock files are empty."""
+    if entry.name == LOCK:
+        return entry.is_file() and not entry.is_symlink() and not entry.stat().st_size
+    return is_temporary(entry.name) or re.fullmatch(rf"{re.escape(HEARTBEAT)}(-\w+)?", entry.name) is not None
+
+
+def lock_folder(path: Path) -> Lock | None:
+    """Return the held lock of a folder, or None if another process holds it.
+
+    Raises
+    ------
+    UserError
+        If the disk cannot be written, or has no file locks and a live process holds the folder.
+    """
+    lock = FileLock(path / LOCK, **NO_FALLBACK)
+    heartbeat = HeartbeatLock(path / HEARTBEAT)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, PermissionError):  # Windows denies access to a file that another process has open
+            if not isinstance(lock, SoftFileLock):
+                return None
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
+        else:
+            if not isinstance(lock, SoftFileLock):
+                return lock
+            lock.release()  # filelock 3.21 to 3.31 falls back to a soft lock on a disk without locks
+        heartbeat.acquire()
+    except OSError as error:
+        raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
+    logger.warning(
+        f"El disco de «{path}» no admite bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto."
+    )
+    return heartbeat
+
+
+def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
+    """Return, in Spanish, how this training differs from the saved one; raises `UserError` if that is damaged."""
+    try:
+        _machine(kept)  # raises if a part is missing, like the lines below
+        if kept["precision"] not in PRECISIONS:
+            raise TypeError("precision")
+        found = config.differences(kept["config"])
+        if not found and kept["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
+            found.append(_data_difference(kept["data"], metadata["data"]))
+        elif not found and kept["inputs"] != metadata["inputs"]:
+            found.append(f"el codificador «{config.model}» o su tokenizador han cambiado")
+        if kept["format"] != metadata["format"]:
+            found.append("la guardó otra versión de este programa")
+        return found
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"La corrida sin terminar de la carpeta está dañada ({CONFIG}). Elija otro nombre en out."
+        ) from error
+
+
+def _data_difference(kept: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """Return, in Spanish, how the data of a training differs from the saved one."""
+    paths = f"{kept['path']} entonces, {data['path']} ahora"
+    # A label with few classes is no longer merged; earlier versions did.
+    if heads := [head for head in kept.get("merged", {}) if head not in data.get("merged", {})]:
+        return f"entonces se unieron las clases con muy pocas filas de {', '.join(heads)}, y ahora no ({paths})"
+    return f"los avisos no son los mismos ({paths})"
+
+
+def _keep_precision(metadata: dict[str, Any], kept: Mapping[str, Any]) -> None:
+    """Reuse the saved precision if the device is the same: `auto` measures, and might choose another one now."""
+    if all(_machine(metadata)[name] == _machine(kept)[name] for name in ("dispositivo", "GPU")):
+        metadata["precision"] = kept["precision"]
+
+
+def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties that affect the last bits of a result, by their Spanish names."""
+    hardware = metadata["hardware"]
+    return {
+        "dispositivo": metadata["device"],
+        "GPU": hardware["gpu"] or "ninguna",
+        "sistema": hardware["system"],
+        "núcleos": hardware["cores"],
+        "formato numérico": metadata["precision"],
+        **metadata["versions"],
+    }
+
+
+def _moves(metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
+    """Return, in Spanish, what changed on the machine since the run started; "" if nothing did."""
+    before, now = _machine(kept), _machine(metadata)
+    return ", ".join(
+        f"{name} {before.get(name)} (ahora {value})" for name, value in now.items() if before.get(name) != value
+    )

@@ -1,0 +1,74 @@
+"""What a single column says about a label."""
+
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ocensa_nb.audit.audit import settings
+from ocensa_nb.audit.columns import add_to_text, column_scores, column_sentence, predict_by_value
+from ocensa_nb.audit.rows import read_audit_rows
+from ocensa_nb.data import synthetic
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    frame = synthetic.generate(300, seed=2)
+    frame["codigo"] = "C" + frame["modo_falla"].str.len().astype(str) + frame["modo_falla"].str[:9]
+    frame["constante"] = "x"
+    path = tmp_path_factory.mktemp("data") / "avisos.csv"
+    synthetic.write_csv(frame, path)
+    return column_scores(read_audit_rows(settings(str(path))), seed=1)
+
+
+def test_column_that_is_a_code_of_the_label_wins_and_an_id_gains_nothing(scores):
+    table = scores["modo"].set_index("columna")
+    assert table.index[0] == "codigo"
+    assert table.at["codigo", "F1"] > 0.9
+    assert table.at["id_aviso", "F1"] == pytest.approx(table.attrs["majority"], abs=0.02)
+    assert table.at["codigo", "en el texto"] == "no"
+    assert table.at["componente", "en el texto"] == "sí"
+
+
+def test_columns_of_labels_text_and_a_single_value_are_not_scored(scores):
+    for table in scores.values():
+        assert not {"modo_falla", "causa_falla", "prioridad", "descripcion", "constante"} & set(table["columna"])
+
+
+def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
+    said = column_sentence("modo", scores["modo"], 0.9)
+    assert "modo ya está casi por completo en «codigo»" in said
+    assert "ya está en el código" in said
+    assert add_to_text(scores["modo"], 0.999, ()) == ""
+    nothing = scores["modo"].iloc[:0]
+    nothing.attrs["majority"] = 0.5
+    assert column_sentence("modo", nothing, None) == "Ninguna columna dice por sí sola modo."
+
+
+@pytest.mark.parametrize("name", ["Código de daño " + "muy " * 20 + "largo", "Componente.1"])
+@pytest.mark.parametrize("fields", [("componente",), ("familia_equipo", "parada")])
+def test_suggested_options_add_the_column_to_the_text_of_the_audit(name, fields, tmp_path):
+    frame = synthetic.generate(300, seed=2)
+    frame[name] = frame["modo_falla"].str[:9]
+    path = tmp_path / "avisos.csv"
+    synthetic.write_csv(frame, path)
+    data = read_audit_rows(settings(str(path), ["modo"], text_fields=fields))
+    said = add_to_text(column_scores(data, seed=1)["modo"], 0.5, fields)
+    options = shlex.split(said.partition("texto: ")[2])
+    border = options.index("--columns")
+    assert (options[0], len(options)) == ("--text-fields", border + 3)
+    added = settings(str(path), ["modo"], {options[-2]: options[-1]}, options[1:border])
+    assert read_audit_rows(added).text == (*data.text, name)
+
+
+def test_prediction_by_value_never_uses_the_fold_of_the_row():
+    rng = np.random.default_rng(0)
+    values, labels, folds = (rng.integers(0, most, 200) for most in (6, 3, 4))
+    found = predict_by_value(values, labels, folds, 3)
+    for row in range(200):
+        others = pd.Series(labels[(folds != folds[row]) & (values == values[row])])
+        assert found[row] == others.value_counts().sort_index().idxmax()
+    changed = labels.copy()
+    changed[folds == 2] = 0
+    assert (predict_by_value(values, changed, folds, 3)[folds == 2] == found[folds == 2]).all()

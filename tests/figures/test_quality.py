@@ -1,0 +1,105 @@
+"""The figures of quality: what is drawn, and what their titles and readings say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ocensa_nb.evaluation.calibration import expected_calibration_error, reliability
+from ocensa_nb.evaluation.verdict import Answers, judge
+from ocensa_nb.figures import quality
+
+CLASSES, CLASS_ROWS = ["a", "b"], np.array([500, 500])
+
+
+def answers(rows=400, seed=0, promise=1.0):
+    """Return answers that are right with the power `promise` of their confidence."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.5, 1, rows)
+    correct = rng.random(rows) < confidence**promise
+    return Answers(confidence, np.where(correct, 0, 1), np.zeros(rows, np.int64))
+
+
+def test_reliability_diagram_draws_both_tables_and_their_errors():
+    before, after = {"modo": answers(promise=3)}, {"modo": answers()}
+    figure = quality.reliability_diagram(before, after)
+    (axes,) = figure.axes
+    curves = {bars.get_label(): bars.lines[0] for bars in axes.containers}
+    for name, side in (("antes", before), ("después", after)):
+        table = reliability(side["modo"].confidence, side["modo"].correct)
+        np.testing.assert_allclose(curves[name].get_xydata(), table[["confidence", "accuracy"]])
+    errors = [expected_calibration_error(side["modo"].confidence, side["modo"].correct) for side in (before, after)]
+    assert axes.get_title() == f"modo: error {errors[0]:.3f} → {errors[1]:.3f}"
+    assert "en 400 avisos." in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_reliability_diagram_has_one_plot_per_label():
+    sides = {head: answers() for head in ("modo", "causa", "prioridad")}
+    assert len(quality.reliability_diagram(sides, sides).axes) == 3
+
+
+def coverage(**labels):
+    verdicts = {head: judge(head, CLASSES, CLASS_ROWS, *sides) for head, sides in labels.items()}
+    return quality.accuracy_by_coverage({head: test for head, (_, test) in labels.items()}, verdicts), verdicts
+
+
+def test_accuracy_by_coverage_marks_the_threshold_and_tells_its_numbers():
+    figure, verdicts = coverage(
+        modo=(answers(2_000, 1), answers(2_000, 2)), causa=(answers(30), answers(30, promise=9))
+    )
+    (axes,) = figure.axes
+    modo = verdicts["modo"]
+    assert modo["status"] == "useful_above"
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert len(points) == 1
+    assert points[0].get_xydata()[0] == pytest.approx([100 * modo["coverage"], 100 * modo["accuracy"]])
+    assert [text.get_text() for text in axes.texts] == [f"confianza {modo['threshold']:g}"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["modo", "causa", "objetivo: 90 %"]
+    curve = axes.lines[0].get_xydata()
+    assert curve[-1] == pytest.approx([100, 100 * modo["accuracy_all"]])
+    assert curve[0][0] == pytest.approx(100 * 20 / 2_000)  # the first 20 rows are not drawn one by one
+    assert figure.get_supxlabel().startswith("modo: ")
+
+
+def test_accuracy_by_coverage_without_threshold_or_with_few_rows_says_so():
+    figure, _ = coverage(modo=(answers(5), answers(5)))
+    assert figure.get_supxlabel().startswith("Con ninguna etiqueta se comprueba un 90 % de acierto.")
+    assert len(figure.axes[0].lines[0].get_xdata()) == 1
+
+
+def test_accuracy_by_coverage_of_a_useful_label_says_that_all_rows_are():
+    right = Answers(np.full(400, 0.95), np.zeros(400, int), np.zeros(400, int))
+    figure, verdicts = coverage(modo=(right, right))
+    assert verdicts["modo"]["status"] == "useful"
+    assert figure.get_supxlabel().startswith("modo: todos los avisos, con 100 % de acierto.")
+
+
+def scores(*rows):
+    return pd.DataFrame(rows, columns=["label", "model", "mean", "sd"])
+
+
+def test_f1_by_model_draws_a_bar_per_label_and_model_with_its_spread():
+    table = scores(
+        ("modo", "encoder", 0.65, 0.02),
+        ("modo", "floor", 0.66, 0.01),
+        ("causa", "encoder", 0.37, 0.01),
+        ("causa", "floor", 0.31, np.nan),
+    )
+    figure = quality.f1_by_model(table, "F1 de avisos reales", "6 repartos")
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.65, 0.37, 0.66, 0.31])
+    assert [text.get_text() for text in axes.texts] == ["0.65", "0.37", "0.66", "0.31"]
+    (encoder, floor) = (segments.get_segments() for segments in axes.collections)
+    assert encoder[0][:, 1] == pytest.approx([0.63, 0.67])
+    assert floor[1][:, 1] == pytest.approx([0.31, 0.31])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["codificador", "modelo simple"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["modo", "causa"]
+    reading = figure.get_supxlabel().replace("\n", " ")
+    assert reading == "Lo mejor: modo, modelo simple; causa, codificador. Barras: desviación estándar, 6 repartos."
+
+
+def test_f1_by_model_of_a_single_run_has_no_word_on_spread_and_skips_absent_models():
+    table = scores(("modo", "encoder", 0.6, 0.0), ("modo", "blend", 0.7, 0.0), ("causa", "encoder", 0.4, 0.0))
+    figure = quality.f1_by_model(table, "F1")
+    assert figure.get_supxlabel() == "Lo mejor: modo, mezcla; causa, codificador."
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0.40", "0.60", "0.70"]

@@ -1,0 +1,95 @@
+"""The simple model against scikit-learn's own pipeline, its file, and labels that are hard to fit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_union
+from sklearn.svm import LinearSVC
+
+from ocensa_nb.data import synthetic
+from ocensa_nb.errors import UserError
+from ocensa_nb.models import linear
+from ocensa_nb.models.linear import TfidfModel
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Return texts and the class indices of one label."""
+    table = synthetic.generate(300, seed=5)
+    return table["descripcion"].tolist(), np.unique(table["prioridad"], return_inverse=True)[1]
+
+
+@pytest.fixture(scope="module")
+def model(rows):
+    texts, labels = rows
+    return TfidfModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
+
+
+def test_logits_equal_those_of_scikit_learns_pipeline(rows, model):
+    texts, labels = rows
+    own = {"sublinear_tf": True, "min_df": 2, "strip_accents": "unicode"}
+    pipeline = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **own),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **own),
+    )
+    features = pipeline.fit_transform(texts[:200])
+    fitted = LinearSVC(C=0.3, class_weight="balanced", random_state=0, tol=1e-8).fit(features, labels[:200])
+    expected = fitted.decision_function(pipeline.transform(texts[200:]))
+    found = model.logits(texts[200:])["prioridad"]
+    # Some dozens of ten thousand n-grams share one of the 2**20 hashes.
+    assert np.abs(found - expected).mean() < 0.005
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.99
+
+
+def test_fit_predicts_new_texts_better_than_the_majority(rows, model):
+    texts, labels = rows
+    found = model.logits(texts[200:])["prioridad"].argmax(axis=1)
+    majority = np.bincount(labels[:200]).argmax()
+    assert (found == labels[200:]).mean() > (labels[200:] == majority).mean() + 0.1
+
+
+def test_fit_twice_gives_the_same_bits(rows, model):
+    texts, labels = rows
+    again = TfidfModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
+    np.testing.assert_array_equal(again.weights["prioridad"], model.weights["prioridad"])
+
+
+def test_model_read_from_its_file_has_the_same_logits(rows, model, tmp_path):
+    model.write(tmp_path / "tfidf.safetensors")
+    found = TfidfModel.read(tmp_path / "tfidf.safetensors", {"prioridad": 4})
+    np.testing.assert_array_equal(found.logits(rows[0])["prioridad"], model.logits(rows[0])["prioridad"])
+
+
+@pytest.mark.parametrize("sizes", [{"prioridad": 5}, {"causa": 4}, {"prioridad": 4, "causa": 4}])
+def test_read_model_of_other_labels_raises_user_error(model, tmp_path, sizes):
+    model.write(tmp_path / "tfidf.safetensors")
+    with pytest.raises(UserError, match="no es el modelo simple de esta corrida"):
+        TfidfModel.read(tmp_path / "tfidf.safetensors", sizes)
+
+
+def test_file_of_many_classes_stays_under_the_largest_size(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(linear, "LARGEST_BYTES", 200_000)
+    texts, labels = rows
+    small = TfidfModel.fit(texts, {"prioridad": labels}, {"prioridad": 4})
+    small.write(tmp_path / "tfidf.safetensors")
+    assert 150_000 < (tmp_path / "tfidf.safetensors").stat().st_size < 202_000
+    found = small.logits(texts)["prioridad"].argmax(axis=1)
+    assert (found == labels).mean() > 0.8
+
+
+def test_fit_class_without_rows_is_never_predicted(rows):
+    texts, labels = rows
+    found = TfidfModel.fit(texts, {"x": np.where(labels == 2, 1, labels)}, {"x": 4}).logits(texts)["x"]
+    assert (found.argmax(axis=1) != 2).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_fit_any_texts_and_labels_gives_finite_logits_of_every_class(data):
+    texts = data.draw(st.lists(st.text(max_size=12), min_size=1, max_size=12))
+    labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts))))
+    found = TfidfModel.fit(texts, {"x": labels}, {"x": 3}).logits([*texts, "otro", ""])["x"]
+    assert found.shape == (len(texts) + 2, 3)
+    assert np.isfinite(found).all()

@@ -1,0 +1,158 @@
+"""The panel of notebook 08 without a browser: grids, the live table, and the process that it starts."""
+
+import json
+
+import pytest
+
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.notebook import grid_panel as panels
+from ocensa_nb.notebook.experiments_view import ExperimentView
+from ocensa_nb.notebook.grid_panel import GRIDS, Panel, experiments_panel, grid_path
+from tests.helpers.experiments import add_case, add_run
+
+
+class Process:
+    """A command that does not run: it ends on a signal."""
+
+    def __init__(self, arguments):
+        self.arguments, self.exit_code, self.stopped = arguments, None, False
+        self.was_asked_to_stop = self.was_refused = False
+
+    @property
+    def is_running(self):
+        return self.exit_code is None
+
+    def stop(self):
+        self.stopped = True
+        self.end(143)
+
+    def end(self, code, refused=False):
+        self.exit_code, self.was_refused, self.was_asked_to_stop = code, refused, code == 143
+
+    def last_words(self):
+        return "Falló 1 caso <b>x</b>"
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch):
+    """Replace the process by one that does not run; forget those of other tests."""
+    monkeypatch.setattr(panels, "ChildProcess", Process)
+    monkeypatch.setattr(panels, "_started", {})
+    monkeypatch.setattr(panels, "POLL_SECONDS", 0.001)
+
+
+@pytest.fixture
+def panel(tmp_path):
+    return experiments_panel("quick", tmp_path / "out", interactive=True)
+
+
+def text(panel):
+    return panel._status.value + panel._table.value
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted(GRIDS.glob("*.yaml"))])
+def test_grid_of_the_project_is_found_by_name_and_by_path(name):
+    assert grid_path(name) == grid_path(str(GRIDS / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", ["", "nada", "../grids"])
+def test_unknown_grid_raises_user_error_that_names_the_known_ones(name):
+    with pytest.raises(UserError, match="quick"):
+        grid_path(name)
+
+
+def test_panel_with_no_jobs_raises_user_error(tmp_path):
+    with pytest.raises(UserError, match="jobs = 0"):
+        experiments_panel("quick", tmp_path, jobs=0)
+
+
+def test_folder_depends_on_the_grid_so_that_running_again_continues(tmp_path):
+    assert experiments_panel("quick", root=tmp_path, interactive=False).out == tmp_path / "experiments-quick"
+
+
+def test_start_shows_the_cases_and_stop_stops_the_process(panel):
+    panel.start.click()
+    assert panel.process.arguments[0] == "experiments"
+    assert "--jobs 1" in panel.command()
+    assert panel.start.disabled
+    assert not panel.stop.disabled
+    add_case(panel.out, {"epochs": 3}, 1, "running")
+    panel.clock.tick()
+    assert "epochs=3" in text(panel)
+    assert "en marcha" in text(panel)
+    panel.stop.click()
+    assert panel.process.stopped
+    panel.clock.tick()
+    assert "Detenido" in text(panel)
+    assert not panel.start.disabled
+    assert panel.stop.disabled
+
+
+def test_end_with_failed_cases_says_so_and_escapes_it(panel):
+    panel.start.click()
+    add_run(add_case(panel.out, {}, 1), 0.5, 10)
+    add_case(panel.out, {"epochs": 3}, 1, "failed", error={"notebook": "03", "cell": 1, "line": "<script>"})
+    panel.process.end(1, refused=True)
+    panel.clock.tick()
+    assert "en el informe. Falló 1 caso &lt;b&gt;" in text(panel)
+    assert "fallido: &lt;script&gt;" in text(panel)
+    assert "0.500" in text(panel)
+
+
+def test_end_without_cases_shows_the_error_message(panel):
+    panel.start.click()
+    panel.process.end(1, refused=True)
+    panel.clock.tick()
+    assert "⛔ Falló 1 caso" in text(panel)
+
+
+def test_new_panel_of_the_same_folder_follows_the_running_process(panel):
+    panel.start.click()
+    again = experiments_panel("quick", panel.out, interactive=True)
+    again._ipython_display_()
+    assert again.process is panel.process
+    assert again.start.disabled
+
+
+def test_run_in_a_cell_returns_the_results_and_reports_a_stop(panel, monkeypatch):
+    monkeypatch.setattr(Process, "is_running", property(lambda self: self.exit_code is None and self.end(0)))
+    add_run(add_case(panel.out, {}, 1), 0.5, 10)
+    assert len(panel.run().finished) == 1
+    assert "✅ Listo" in text(panel)
+    monkeypatch.setattr(Process, "is_running", property(lambda self: self.exit_code is None and self.end(143)))
+    panel.process = None
+    with pytest.raises(AskedToStopError, match="Detenido"):
+        panel.run()
+
+
+def test_widgets_are_those_of_ipywidgets_7_and_8(panel):
+    import ipywidgets
+
+    kinds = {type(widget) for widget in [panel.box, *panel.box.children]}
+    assert kinds <= {ipywidgets.VBox, ipywidgets.HBox, ipywidgets.HTML}
+    assert isinstance(panel, Panel)
+
+
+def test_view_estimates_the_time_left_from_the_finished_cases(tmp_path):
+    view = ExperimentView(tmp_path, jobs=2)
+    view.update()
+    assert view.seconds_left() is None
+    add_run(add_case(tmp_path, {}, 1, seconds=60), 0.5, 10)
+    for seed in (2, 3):
+        add_case(tmp_path, {}, seed, "pending")
+    view.update()
+    assert view.seconds_left() == 60
+    assert "1 de 3 casos · faltan unos 60 s" in view.html(running=True)
+
+
+def test_view_reads_a_case_again_only_when_its_state_changes(tmp_path, monkeypatch):
+    folder = add_case(tmp_path, {}, 1, "pending")
+    view = ExperimentView(tmp_path)
+    view.update()
+    first = view.cases[0]
+    view.update()
+    assert view.cases[0] is first
+    state = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    (folder / "case.json").write_text(json.dumps(state | {"status": "failed"}), encoding="utf-8")
+    view.update()
+    assert view.cases[0].state["status"] == "failed"
