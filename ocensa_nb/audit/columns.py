@@ -72,15 +72,7 @@ def majority_f1(labels: np.ndarray) -> float:
 
 
 def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, size: int) -> np.ndarray:
-    """Return the most frequent class of each value in the other folds, int64 (rows,).
-
-    Parameters
-    ----------
-    values, labels, folds
-        Of each row, int64 (rows,), from 0.
-    size
-        Number of classes.
-    """
+    """Return the most frequent class of each value in the other folds, int64 (rows,)."""
     predicted = np.zeros(len(labels), np.int64)
     for part in np.unique(folds):
         seen = folds != part
@@ -92,17 +84,7 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
 
 
 def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> str:
-    """Return, in Spanish, what the best column says about a label.
-
-    Parameters
-    ----------
-    head
-        The label.
-    scores
-        Its table, from `column_scores`.
-    floor_f1
-        F1 of the simple model with the text; None if it was not measured.
-    """
+    """Return, in Spanish, what the best column says about a label."""
     majority = scores.attrs["majority"]
     if scores.empty or scores["F1"].iloc[0] < majority + SOME:
         return f"Ninguna columna dice por sí sola {head}."
@@ -120,17 +102,7 @@ def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> 
 
 
 def add_to_text(scores: pd.DataFrame, floor_f1: float, text_fields: Sequence[str]) -> str:
-    """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little.
-
-    Parameters
-    ----------
-    scores
-        From `column_scores`.
-    floor_f1
-        F1 of the simple model with the present text.
-    text_fields
-        Of the audit.
-    """
+    """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little."""
     if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < floor_f1:
         return ""
     name = scores["columna"].iloc[0]

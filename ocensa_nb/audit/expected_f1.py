@@ -61,19 +61,6 @@ def expect_f1(
     """Return the expected range of F1 of one label.
 
     The simple model's part is a bootstrap over texts, of as many rows as the test set has (m out of n).
-
-    Parameters
-    ----------
-    labels, predicted
-        Class indices of every row and the out-of-fold answers, int64 (rows,).
-    groups
-        Number of the normalised text of each row.
-    test_rows
-        Rows of a test set.
-    repeats
-        From `repeats.find_repeats`.
-    seed
-        Of the bootstrap.
     """
     flat = flat_metrics({"": labels}, {"": predicted})
     ceiling = 1.0 if repeats.ceiling is None else repeats.ceiling[2]
@@ -96,17 +83,7 @@ def expect_f1(
 
 
 def resampled(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return weighted F1, macro F1 and Cohen's kappa of bootstrap samples of texts, float64 (`RESAMPLES`, 3).
-
-    Parameters
-    ----------
-    labels, predicted, groups
-        Of each row, int64 (rows,).
-    share
-        Number of texts of a sample, as a fraction of all of them.
-    seed
-        Of the samples.
-    """
+    """Return weighted F1, macro F1 and Cohen's kappa of bootstrap samples of texts, float64 (`RESAMPLES`, 3)."""
     rng = np.random.default_rng(seed)
     texts = np.unique(groups, return_inverse=True)[1]
     count = int(texts.max()) + 1

@@ -44,15 +44,7 @@ def has_cleanlab() -> bool:
 
 
 def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the rows whose label is likely wrong, the least probable label first, int64.
-
-    Parameters
-    ----------
-    labels
-        Class indices, int64 (rows,); every class occurs.
-    probabilities
-        Out-of-fold, (rows, classes).
-    """
+    """Return the rows whose label is likely wrong, the least probable label first, int64."""
     if has_cleanlab():
         from cleanlab.filter import find_label_issues
 
@@ -68,11 +60,6 @@ def confidently_other(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
     A row counts as the most probable of the classes whose probability reaches their threshold: the mean probability of
     the class among the rows labelled so (Northcutt, Jiang and Chuang 2021, equation 2).
-
-    Parameters
-    ----------
-    labels, probabilities
-        As for `find_label_errors`.
     """
     rows = np.arange(len(labels))
     own = probabilities[rows, labels]
@@ -89,21 +76,6 @@ def review_list(data: AuditRows, head: str, answers: OutOfFold) -> pd.DataFrame:
 
     First those that contradict another notice with the same text and the model too, then the others, by the
     probability of their label.
-
-    Parameters
-    ----------
-    data
-        The file.
-    head
-        The label.
-    answers
-        Out of fold, with the rows of the label.
-
-    Returns
-    -------
-    DataFrame
-        Columns `REVIEW_COLUMNS`, with the label in the name of the column for the right class. `attrs["suspects"]` is
-        the number of likely errors, also those that are not listed.
     """
     found, probabilities = data.labels[head], answers.probabilities[head]
     rows, labels, groups = found.rows, found.labels, data.groups[found.rows]

@@ -24,20 +24,7 @@ FOLDS = 4  # each further one costs a fit: 4 audit 10,000 notices in 54 s
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Answers of the simple model for every row, each from a fit without the row and without its repeated texts.
-
-    Attributes
-    ----------
-    rows
-        Row numbers of the file, int64 (rows,).
-    split
-        Positions in `rows` of `train`, `val` and `test`, as a training on them with the same seed splits them.
-    probabilities
-        float64 (rows, classes), per label: the softmax of the decision values over one temperature per label, from all
-        rows. It is one number from hundreds of rows or more, so it is not fitted again without each fold.
-    without
-        Metrics on the validation and test rows of a fit with fewer training rows, by the name given in `predict_out`.
-    """
+    """Answers of the simple model for every row, each from a fit without the row and without its repeated texts."""
 
     rows: np.ndarray
     split: dict[str, np.ndarray]
@@ -56,17 +43,7 @@ class OutOfFold:
 def fold_rows(
     groups: np.ndarray, labels: Mapping[str, np.ndarray], config: TrainConfig
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the split of a training, and the fold of each row, int64 (rows,); raises `UserError` for too few texts.
-
-    Parameters
-    ----------
-    groups
-        Number of the normalised text of each row; its rows are in the same fold.
-    labels
-        Class indices, int64 (rows,), per label.
-    config
-        Sizes of the split, and seed.
-    """
+    """Return the split of a training, and the fold of each row, int64 (rows,); raises `UserError` for too few texts."""
     split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     folds = np.zeros(len(groups), np.int64)
     train = split["train"]
@@ -89,21 +66,7 @@ def predict_out(
     folds: np.ndarray,
     smaller: Mapping[str, np.ndarray],
 ) -> OutOfFold:
-    """Fit the simple model once per fold, and once per smaller training set.
-
-    Parameters
-    ----------
-    texts
-        One per row.
-    rows
-        Row numbers of the file.
-    labels
-        Class indices, int64 (rows,), per label.
-    split, folds
-        From `fold_rows`.
-    smaller
-        Training rows of further fits by name; each is scored on the validation and test rows.
-    """
+    """Fit the simple model once per fold, and once per smaller training set."""
     sizes = {head: int(y.max()) + 1 for head, y in labels.items()}
     used = [fold for fold in range(FOLDS) if (folds == fold).any()]
     jobs = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in used]

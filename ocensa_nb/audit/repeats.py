@@ -24,26 +24,7 @@ BLOCK = 256  # rows of one product
 
 @dataclass(frozen=True)
 class Repeats:
-    """How the labels of the notices that repeat a text agree.
-
-    Attributes
-    ----------
-    texts, rows
-        Texts that occur more than once, and their rows.
-    contradictory_texts, contradictory_rows
-        Those with more than one label.
-    accuracy, f1, f1_macro
-        Of the whole file, if every text got its most frequent label. It is a ceiling for the repeated texts only: a
-        text that occurs once counts as predictable.
-    agreement
-        Probability that another notice with the same text has the same label, mean over the repeated rows; None if
-        there are fewer than `ENOUGH_TEXTS`.
-    ceiling
-        Highest accuracy on the repeated texts, with its 95 % interval: (low, value, high). Let p be the distribution of
-        the labels given the text. The best classifier of the text is right with probability max p, and two notices
-        agree with probability sum p², so max p <= sqrt(sum p²), and by Jensen's inequality the square root of the mean
-        agreement bounds the mean accuracy. Unlike the majority label of each text, it is not biased by small groups.
-    """
+    """How the labels of the notices that repeat a text agree."""
 
     texts: int
     rows: int
@@ -57,17 +38,7 @@ class Repeats:
 
 
 def find_repeats(labels: np.ndarray, groups: np.ndarray, seed: int) -> Repeats:
-    """Compare the labels of the notices with the same text.
-
-    Parameters
-    ----------
-    labels
-        Class indices, int64 (rows,); at least one row.
-    groups
-        Number of the text of each row, int64 (rows,).
-    seed
-        Of the bootstrap over the texts.
-    """
+    """Compare the labels of the notices with the same text."""
     groups = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(groups)
     pairs, counts = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)
@@ -115,17 +86,7 @@ def _majority(pairs: np.ndarray, counts: np.ndarray, labels: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """How similar the asked rows and the training rows are.
-
-    Attributes
-    ----------
-    similarity
-        Of each asked row to the most similar training text, 0 to 1, float64 (asked,).
-    nearest
-        The row of that text, int64 (asked,).
-    repeated
-        Training rows that are almost equal to an asked row, int64.
-    """
+    """How similar the asked rows and the training rows are."""
 
     similarity: np.ndarray
     nearest: np.ndarray
@@ -138,15 +99,7 @@ class NearDuplicates:
 
 
 def find_near_duplicates(texts: Sequence[str], train: np.ndarray, asked: np.ndarray) -> NearDuplicates:
-    """Compare every asked row with every training row: cosine of the TF-IDF vectors of character n-grams.
-
-    Parameters
-    ----------
-    texts
-        Every text; equipment tags and numbers do not count.
-    train, asked
-        Row numbers, int64; at least one of each.
-    """
+    """Compare every asked row with every training row: cosine of the TF-IDF vectors of character n-grams."""
     plain = [normalise(text) for text in texts]
     weighted = TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTERS, sublinear_tf=True, dtype=np.float32)
     try:

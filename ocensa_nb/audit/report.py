@@ -21,17 +21,7 @@ EXACT, NORMALISED = "idéntico", "igual sin códigos ni números"  # what counts
 
 @dataclass(frozen=True)
 class NearEffect:
-    """Near-duplicates of one label across the split of a training.
-
-    Attributes
-    ----------
-    close, asked
-        Validation and test rows that are almost equal to a training row, and all of them.
-    agreement
-        Share of the close rows whose label is that of the training row; None if there are none.
-    f1, f1_without
-        Weighted F1 of the simple model on the validation and test rows, and the same without those training rows.
-    """
+    """Near-duplicates of one label across the split of a training."""
 
     close: int
     asked: int

@@ -16,19 +16,7 @@ from ocensa_nb.runtime.logs import progress
 
 @dataclass(frozen=True)
 class LabelRows:
-    """The rows with a text and one label.
-
-    Attributes
-    ----------
-    rows
-        Row numbers of the file, int64 (rows,), in order.
-    labels
-        Class index of each row, int64 (rows,).
-    classes
-        Names of the classes, after merging those that a training merges.
-    merged
-        Rows of each class that was merged, by its name.
-    """
+    """The rows with a text and one label."""
 
     rows: np.ndarray
     labels: np.ndarray
@@ -38,27 +26,7 @@ class LabelRows:
 
 @dataclass(frozen=True)
 class AuditRows:
-    """A file as the audit sees it.
-
-    Attributes
-    ----------
-    source
-        Name of the file.
-    frame
-        Every row: `id_aviso`, `texto` and one column per label, as text.
-    table
-        Every row and column of the file, as text.
-    exact, groups
-        Number of the distinct text of each row, and of the distinct text after `normalise`, int64 (rows,).
-    labels
-        The rows of each label; a label without rows has none.
-    columns
-        Column name per role.
-    text
-        Names of the columns that form the text.
-    csv_format
-        Of the file, for the tables about it.
-    """
+    """A file as the audit sees it."""
 
     source: str
     frame: pd.DataFrame
@@ -86,18 +54,7 @@ class AuditRows:
 
 
 def read_audit_rows(config: TrainConfig) -> AuditRows:
-    """Read the file of a config; an empty path means the synthetic data of the project.
-
-    Parameters
-    ----------
-    config
-        Its data, columns, heads, text fields and `min_class_count` are used.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, or no row has a text and a label.
-    """
+    """Read the file of a config; an empty path means the synthetic data of the project."""
     path = config.data or SAMPLE_DATA
     found = read_rows(path, config.columns, list(config.heads), config.text_fields)
     frame = found.frame.reset_index(drop=True)

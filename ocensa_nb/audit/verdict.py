@@ -25,17 +25,7 @@ HELPS = 0.02  # F1 that twice the rows must gain to be worth collecting
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be expected of a label.
-
-    Attributes
-    ----------
-    level
-        `CAN`, `PARTLY`, `CANNOT` or `UNKNOWN`.
-    sentence
-        The level with the expected F1.
-    reasons, actions
-        Why, and what to do, one sentence each.
-    """
+    """What can be expected of a label."""
 
     level: str
     sentence: str
@@ -46,24 +36,7 @@ class Verdict:
 def class_table(
     found: LabelRows, groups: np.ndarray, predicted: np.ndarray | None, test: np.ndarray | None
 ) -> pd.DataFrame:
-    """Return the rows of each class and whether they are enough, the most frequent class first.
-
-    Parameters
-    ----------
-    found
-        The rows of the label.
-    groups
-        Number of the normalised text of each of those rows.
-    predicted
-        Out-of-fold class of each row; None if it was not measured.
-    test
-        Positions of the test rows of a training; None likewise.
-
-    Returns
-    -------
-    DataFrame
-        Columns `clase`, `avisos`, `textos distintos`, `avisos de prueba`, `F1` (of the simple model) and `nota`.
-    """
+    """Return the rows of each class and whether they are enough, the most frequent class first."""
     size = len(found.classes)
     rows = np.bincount(found.labels, minlength=size)
     texts = np.bincount(np.unique(np.stack([found.labels, groups]), axis=1)[0], minlength=size)

@@ -15,28 +15,13 @@ WIDTHS = (8, 16, 24)  # tokens; three determine the quadratic polynomial exactly
 
 @dataclass(frozen=True)
 class PassFlops:
-    """Work of one pass over a batch.
-
-    Attributes
-    ----------
-    operators
-        Number of operators dispatched, whatever the size of the batch.
-    per_row : ndarray of shape (2, 3), float64
-        FLOPs per row of the products with weights, and of those between activations (attention): coefficients of 1,
-        of the width in tokens, and of its square.
-    """
+    """Work of one pass over a batch."""
 
     operators: int
     per_row: np.ndarray
 
     def work(self, shapes: np.ndarray) -> np.ndarray:
-        """Return (operators, FLOPs with weights, FLOPs between activations), float64 (passes, 3).
-
-        Parameters
-        ----------
-        shapes : ndarray of shape (passes, 2), int64
-            Rows and width in tokens of each pass.
-        """
+        """Return (operators, FLOPs with weights, FLOPs between activations), float64 (passes, 3)."""
         rows, width = shapes.astype(np.float64).T
         flops = rows[:, None] * (width[:, None] ** np.arange(3) @ self.per_row.T)
         return np.column_stack([np.full(len(shapes), float(self.operators)), flops])

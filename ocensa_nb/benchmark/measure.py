@@ -34,29 +34,7 @@ PRICED_ROWS = 256  # sample used to extrapolate the time of the frozen layers to
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of one technique.
-
-    Attributes
-    ----------
-    seconds_per_step, seconds_min, seconds_max
-        Seconds to prepare a batch and run one step: median, minimum and maximum over the rounds.
-    speedup, speedup_min, speedup_max
-        Ratio of the baseline's seconds to the technique's, computed per round: median, minimum and maximum.
-    peak_memory
-        Bytes of weights, gradients, optimizer moments, activations and the full trunk cache.
-    padded_share
-        Fraction of the computed tokens that is padding.
-    utilisation
-        Fraction of the machine's measured matrix-product peak.
-    roofline_seconds, roofline_share
-        Seconds per step that the machine's peaks allow, and their share of the measured ones; see `roofline`.
-    loading_share
-        Fraction of a step spent preparing its batch.
-    build_seconds
-        Seconds to build the trunk cache, once per run.
-    run_seconds, models_seconds
-        Projected seconds of the guide's 15 epochs, and of its three models.
-    """
+    """Measurements of one technique."""
 
     name: str
     title: str
@@ -102,19 +80,7 @@ class Variant:
 
 
 class Bench:
-    """Measure variants on the same data and encoder.
-
-    Parameters
-    ----------
-    notices
-        Texts, labels and split.
-    tables
-        Encoded texts by `max_length`; must contain that of `base`.
-    encoder
-        Pretrained encoder; each variant trains a copy.
-    base
-        Config of the baseline.
-    """
+    """Measure variants on the same data and encoder."""
 
     def __init__(
         self, notices: Notices, tables: dict[int, TokenTable], encoder: "PreTrainedModel", base: TrainConfig
@@ -132,31 +98,12 @@ class Bench:
         self.steps_a_run = EPOCHS * len(batches)
 
     def rows_of(self, number: int) -> list[np.ndarray]:
-        """Return the batches of one round: one short, one medium and one long, different in each round.
-
-        Parameters
-        ----------
-        number
-            Index of the round, from 0.
-
-        Returns
-        -------
-        list of ndarray of shape (effective batch size,)
-            Row indices of each batch.
-        """
+        """Return the batches of one round: one short, one medium and one long, different in each round."""
         places = {round(q * (len(self.batches) - 1)) for q in QUANTILES}
         return [self.batches[(place + number) % len(self.batches)] for place in sorted(places)]
 
     def measure(self, variant: Variant, number: int) -> None:
-        """Measure one round of a variant; the first round also measures peak memory and flops.
-
-        Parameters
-        ----------
-        variant
-            Updated in place.
-        number
-            Index of the round, from 0.
-        """
+        """Measure one round of a variant; the first round also measures peak memory and flops."""
         rounds = self.rows_of(number)
         if variant.config.padding == "max_length" and not variant.config.freeze_layers:
             rounds = rounds[:1]  # all batches are padded to the same width and cost the same
@@ -232,20 +179,7 @@ class Bench:
         return timing.memory_bandwidth(self.device) / 1e9
 
     def summary(self, variants: list[Variant], baseline: Variant) -> list[dict[str, Any]]:
-        """Return the measurements of each variant as JSON-serializable values.
-
-        Parameters
-        ----------
-        variants
-            Measured variants.
-        baseline
-            Variant that speedups are relative to, measured in the same rounds.
-
-        Returns
-        -------
-        list of dict
-            The fields of `Measured`, one dictionary per variant.
-        """
+        """Return the measurements of each variant as JSON-serializable values."""
         rows = len(self.batches[0])
         found = []
         for variant in variants:

@@ -13,25 +13,7 @@ EXACT, GIVEN_FREEZING, TRADE = "exacta", "exacta si se congela", "compromiso"
 
 @dataclass(frozen=True)
 class Technique:
-    """One change to a training.
-
-    Attributes
-    ----------
-    name
-        Identifier.
-    title
-        Spanish text for tables and figures.
-    kind
-        `EXACT`, `GIVEN_FREEZING` or `TRADE`.
-    changes
-        Fields of `TrainConfig` and their values.
-    fast
-        The implementations that it uses in place of torch's own.
-    half
-        Whether it uses the encoder with half of its layers.
-    claim
-        Speedup stated in the guide, as (minimum, maximum); None if the guide states none.
-    """
+    """One change to a training."""
 
     name: str
     title: str
@@ -49,19 +31,7 @@ class Technique:
 
 @dataclass(frozen=True)
 class Setting:
-    """What decides which techniques apply.
-
-    Attributes
-    ----------
-    depth
-        Number of layers of the encoder.
-    cuts
-        Whether any text is longer than `SHORTER` tokens; if none is, the shorter limit is exact.
-    halves
-        Whether half precision is faster on this machine; if not, mixed precision is left out.
-    device
-        Type of the device; the dropout masks of 16 bits are left out if it is not `cpu`.
-    """
+    """What decides which techniques apply."""
 
     depth: int
     cuts: bool
@@ -121,20 +91,7 @@ def cumulative(base: TrainConfig, setting: Setting) -> list[tuple[Technique, Tra
 
 
 def individual(setting: Setting, batch_size: int) -> list[Technique]:
-    """Return the techniques that are measured individually against the baseline.
-
-    Parameters
-    ----------
-    setting
-        Decides which techniques apply.
-    batch_size
-        Batch size of the baseline; gradient accumulation uses micro-batches of its largest divisor up to a quarter.
-
-    Returns
-    -------
-    list of Technique
-        Without the baseline.
-    """
+    """Return the techniques that are measured individually against the baseline."""
     micro = next(size for size in range(max(1, batch_size // 4), 0, -1) if batch_size % size == 0)
     return [
         *(technique for technique in ladder(setting)[1:] if technique.name != "trunk_cache"),
@@ -155,20 +112,7 @@ def individual(setting: Setting, batch_size: int) -> list[Technique]:
 
 
 def summarize(technique: Technique, speedup: float, low: float, high: float) -> str:
-    """Return a Spanish sentence that compares the measured speedup of a technique with the guide's.
-
-    Parameters
-    ----------
-    technique
-        The measured technique.
-    speedup, low, high
-        Median, minimum and maximum of the measured ratio to the baseline.
-
-    Returns
-    -------
-    str
-        In Spanish.
-    """
+    """Return a Spanish sentence that compares the measured speedup of a technique with the guide's."""
     if low >= 0.9 and high <= 1.1:
         gain = "aquí apenas cambia el tiempo"
     elif low <= 1 <= high:

@@ -43,20 +43,7 @@ EXTRAPOLATION = 0.25
 
 @dataclass(frozen=True)
 class Throughput:
-    """Seconds per unit of work in one precision.
-
-    Attributes
-    ----------
-    training, scoring : ndarray of shape (3,), float64
-        Seconds per operator, per FLOP of products with weights, and per FLOP of attention; of a forward and backward
-        pass, and of a forward pass alone.
-    update
-        Seconds per parameter of clipping and AdamW.
-    spread
-        Relative uncertainty of a prediction; over 1 if other programs kept the processor busy during the measurement.
-    measured
-        Seconds that the measurement took.
-    """
+    """Seconds per unit of work in one precision."""
 
     training: np.ndarray
     scoring: np.ndarray

@@ -9,18 +9,7 @@ Points = list[dict[str, Any]]
 
 
 def mean_curves(points: Points) -> pd.DataFrame:
-    """Return the curve of each technique, averaged over the seeds.
-
-    Parameters
-    ----------
-    points
-        From `quality_cost.quality`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `title`, `epoch`, `seconds` and `f1`; the techniques in their order, then the epochs.
-    """
+    """Return the curve of each technique, averaged over the seeds."""
     return pd.DataFrame(points).groupby(["title", "epoch"], sort=False, as_index=False)[["seconds", "f1"]].mean()
 
 

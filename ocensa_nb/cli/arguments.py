@@ -55,16 +55,7 @@ class Option:
 
 
 def options_of(source: Callable[..., Any], defaults: Any = None) -> list[Option]:
-    """Return the options of a function or dataclass, one per parameter.
-
-    Parameters
-    ----------
-    source
-        Its parameters are `Annotated[kind, Doc(help)]`; kind is str, int, float, bool, a Literal of strings,
-        tuple[str, ...], dict[str, str] or dict[str, float].
-    defaults
-        An object whose attributes replace the defaults of the signature.
-    """
+    """Return the options of a function or dataclass, one per parameter."""
     hints = get_type_hints(source, include_extras=True)
     found = []
     for name, parameter in inspect.signature(source).parameters.items():

@@ -16,20 +16,7 @@ STOP_SECONDS = 300  # for the last checkpoint; torchrun kills the processes afte
 
 
 def launch(words: Sequence[str], processes: int) -> int:
-    """Run `python -m ocensa_nb` in several processes; return the exit code of the first one that failed, or 0.
-
-    Parameters
-    ----------
-    words
-        The arguments, without the number of processes.
-    processes
-        How many.
-
-    Raises
-    ------
-    UserError
-        If there are more processes than cores.
-    """
+    """Run `python -m ocensa_nb` in several processes; return the exit code of the first one that failed, or 0."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

@@ -25,28 +25,7 @@ _TAG_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
 
 
 def publish(repository: str, version: str = "", root: Path = ROOT) -> tuple[str, str, list[str]]:
-    """Write the address and the version into the notebooks, README.md and pyproject.toml.
-
-    Parameters
-    ----------
-    repository
-        The https address of the project; empty removes it.
-    version
-        A tag, which may be created afterwards, or the 40 digits of a commit. If empty, the last commit that changed
-        what the notebooks run.
-    root
-        The checkout to write to.
-
-    Returns
-    -------
-    address, ref, changed
-        The address, the git ref that the set-up cells clone, and the files that changed.
-
-    Raises
-    ------
-    UserError
-        If the address or the version is not valid, or `root` is not a checkout of the project.
-    """
+    """Write the address and the version into the notebooks, README.md and pyproject.toml."""
     if not (root / "notebooks").is_dir() or not (root / "pyproject.toml").exists():
         raise UserError(
             f"publish es para quien mantiene el proyecto, y «{root}» no es una copia completa: le falta notebooks/ o "
@@ -94,25 +73,7 @@ def check_address(repository: str) -> str:
 
 
 def find_ref(version: str, root: Path) -> str:
-    """Return the git ref of a version.
-
-    Parameters
-    ----------
-    version
-        A tag or the 40 digits of a commit. If empty, the last commit that changed a path in `CLONED`.
-    root
-        The checkout.
-
-    Returns
-    -------
-    str
-        `refs/tags/TAG` or the 40 digits of a commit.
-
-    Raises
-    ------
-    UserError
-        If the version can move, such as a branch, or the commit does not exist in the checkout.
-    """
+    """Return the git ref of a version."""
     if not version:
         if _git(root, "status", "--porcelain", "--", *CLONED):
             raise UserError(

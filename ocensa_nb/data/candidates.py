@@ -13,18 +13,7 @@ TYPO = 0.85  # similarity of names, from 0 to 1, that suggests a spelling error:
 
 
 def text_score(column: pd.Series) -> float:
-    """Return how much a column looks like free text.
-
-    Parameters
-    ----------
-    column
-        Cells as text.
-
-    Returns
-    -------
-    float
-        Share of distinct values, times the mean number of words, times the share of letters; 0 to `MOST_WORDS`.
-    """
+    """Return how much a column looks like free text."""
     values = _filled(column)
     if values.empty:
         return 0.0
@@ -34,18 +23,7 @@ def text_score(column: pd.Series) -> float:
 
 
 def label_score(column: pd.Series) -> float:
-    """Return how much a column looks like a label.
-
-    Parameters
-    ----------
-    column
-        Cells as text.
-
-    Returns
-    -------
-    float
-        Share of rows that repeat a value, 0 to 1; 0 if there is a single value, or most values have no letters.
-    """
+    """Return how much a column looks like a label."""
     values = _filled(column)
     if values.nunique() < 2 or values.str.contains(r"[^\W\d_]").mean() < 0.5:
         return 0.0
@@ -53,26 +31,7 @@ def label_score(column: pd.Series) -> float:
 
 
 def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection[str]) -> tuple[list[str], str]:
-    """Return the columns of a table, those that suit a role best first.
-
-    Parameters
-    ----------
-    table
-        Every cell as text.
-    wanted
-        The usual name of the column that was not found.
-    label
-        The label that has no column, such as `causa`; empty for the description.
-    taken
-        Columns that have another role; they come last.
-
-    Returns
-    -------
-    ranked : list of str
-        All columns of the table.
-    misspelt : str
-        The first of them, if its content suits the role and its name is `wanted` with a spelling error; else "".
-    """
+    """Return the columns of a table, those that suit a role best first."""
     sample = table.head(SAMPLED_ROWS)
     score = label_score if label else text_score
     scores = {name: 0.0 if name in taken else score(sample[name]) for name in sample}

@@ -85,18 +85,7 @@ def compose(
 
 
 def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()) -> list[str]:
-    """Return the roles in `used` that are appended to the description, in the order of the text.
-
-    Parameters
-    ----------
-    used, text_fields, heads
-        As for `compose`.
-
-    Returns
-    -------
-    list of str
-        Roles, without those of label columns.
-    """
+    """Return the roles in `used` that are appended to the description, in the order of the text."""
     labels = {used[head] for head in heads}
     roles = [role for field in text_fields for role in used if field in (role, field_of(role))]
     return [role for role in dict.fromkeys(roles) if used[role] not in labels]

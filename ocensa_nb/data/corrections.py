@@ -148,15 +148,7 @@ def merge(
 
 
 def uncorrected(frame: pd.DataFrame, heads: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
-    """Return the notices before `merge`, and which rows of the merged ones they are, bool (rows,).
-
-    Parameters
-    ----------
-    frame
-        Merged notices.
-    heads
-        Labels.
-    """
+    """Return the notices before `merge`, and which rows of the merged ones they are, bool (rows,)."""
     useful = _complete(frame, [f"{BEFORE}{head}" for head in heads])
     before = frame.loc[useful, [ID, TEXT]].assign(**{head: frame.loc[useful, f"{BEFORE}{head}"] for head in heads})
     return before.reset_index(drop=True), useful

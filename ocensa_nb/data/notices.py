@@ -59,23 +59,7 @@ class Notices:
 
 @dataclass(frozen=True)
 class FileRows:
-    """Every row of a file, also those that no training uses.
-
-    Attributes
-    ----------
-    table
-        Every cell as text, empty if it has no value.
-    frame
-        Columns `id_aviso`, `texto` (empty without a description) and one per head, with the index of `table`.
-    columns
-        Column name per role.
-    text
-        Names of the columns that form the text, in its order.
-    passed_over
-        The role and the reason, in Spanish, per column that was not used.
-    how
-        How the file was read, in Spanish.
-    """
+    """Every row of a file, also those that no training uses."""
 
     table: pd.DataFrame
     frame: pd.DataFrame

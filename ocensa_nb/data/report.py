@@ -12,29 +12,7 @@ SIDES = {"train": "entrenamiento", "val": "validación", "test": "prueba"}
 
 @dataclass(frozen=True)
 class CorrectionsReport:
-    """What the corrections of a file did.
-
-    Attributes
-    ----------
-    source
-        Name of the file.
-    rows
-        Notices with at least one corrected label.
-    changed
-        Labels of useful rows that changed, per head.
-    labelled
-        Rows of the data that had an empty label and are now useful.
-    added
-        Notices that the data does not have and were added.
-    other_text
-        Ids, among those added, that the data has with another text.
-    incomplete
-        Ids of the notices that still lack a label and were left out.
-    table
-        The corrections, with the names of the classes as the data writes them.
-    left_test
-        Rows that would be in the test set.
-    """
+    """What the corrections of a file did."""
 
     source: str
     rows: int
@@ -74,37 +52,7 @@ class CorrectionsReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Counts of the rows that were read and dropped; every row of the file is counted.
-
-    Attributes
-    ----------
-    source
-        Name of the file.
-    how
-        How it was read, in Spanish.
-    columns
-        Column name per role.
-    rows
-        Rows of the file.
-    text
-        Names of the columns that form the text, in its order.
-    without_text
-        Rows without a description, which are dropped.
-    without_label
-        Rows with a description and without this label, per head; they are dropped.
-    kept
-        Rows that remain.
-    passed_over
-        The role and the reason, in Spanish, per column that was not used.
-    joined
-        The class into which rare classes were merged, and their rows, per head.
-    split
-        Rows of `train`, `val` and `test`.
-    repeated_texts
-        Rows whose text repeats another one.
-    corrections
-        What the corrections did; None if there are none.
-    """
+    """Counts of the rows that were read and dropped; every row of the file is counted."""
 
     source: str
     how: str

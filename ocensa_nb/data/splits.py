@@ -72,28 +72,6 @@ def split_corrected_rows(
 
     Rows that were chosen because the model was uncertain about them are not a sample of anything, so they must not
     score it. The other rows stay where they were: the runs before and after a correction have comparable test rows.
-
-    Parameters
-    ----------
-    groups : ndarray of shape (rows,), int64
-        Rows of the same group stay on the same side; the numbers are 0 to the number of groups.
-    labels
-        Class indices, int64 (rows,), per head.
-    earlier
-        Row numbers of `train`, `val` and `test` before the correction; rows that are on no side are new.
-    corrected : ndarray of shape (rows,), bool
-        Rows with a corrected label. Their groups leave the test set for the training set, and stay in validation.
-
-    Returns
-    -------
-    dict
-        Row numbers, int64, of `train`, `val` and `test`. New groups, and those of a class without training rows, go to
-        training.
-
-    Raises
-    ------
-    UserError
-        If no validation or test rows remain.
     """
     side_of_group = np.full(groups.max() + 1, "train", dtype=object)
     for name, rows in earlier.items():

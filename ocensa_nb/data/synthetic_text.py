@@ -80,19 +80,7 @@ def compose_notice(
     short_tries: float,
     draw: Draw,
 ) -> str:
-    """Write the text of a notice.
-
-    Parameters
-    ----------
-    stated
-        Head -> the label that the text states, or None if it is silent.
-    tag
-        Tag of the equipment: `BBA-4301`.
-    short_tries
-        Probability of trying the short style first; a text that does not fit is written in the long style.
-    draw
-        Random source, uniform in [0, 1).
-    """
+    """Write the text of a notice."""
     text = _short_notice(stated, part, tag, draw) if draw() < short_tries else None
     short = text is not None
     text = text if text is not None else _long_notice(stated, family, part, tag, draw)

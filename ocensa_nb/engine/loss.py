@@ -13,15 +13,6 @@ class Objective:
     effective batch, so it is summed over all its micro-batches first, in all processes, and each micro-batch adds
     its numerator over it. The usual average per micro-batch gives a row a weight that depends on the other rows of its
     micro-batch.
-
-    Parameters
-    ----------
-    head_weights
-        Weight of each head in the loss.
-    class_weights
-        Weight of each class, float32 (classes,), for the heads that use them.
-    label_smoothing
-        From 0 to 1, as in `torch.nn.functional.cross_entropy`.
     """
 
     def __init__(

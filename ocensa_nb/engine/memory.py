@@ -71,33 +71,7 @@ def estimate_memory(
     on_cpu: bool,
     texts: int | None = None,
 ) -> MemoryEstimate:
-    """Return the memory that one optimiser step takes at most.
-
-    Parameters
-    ----------
-    config
-        Its `batch_size` is the micro-batch that is in memory at once.
-    model
-        The classifier, frozen as the config asks; it may be on the device `meta`.
-    lengths
-        Tokens of each text, int64 (rows,), cut at `max_length`.
-    precision
-        A resolved one; see `precision.resolve_precision`.
-    on_cpu
-        Whether it computes on a CPU, where attention with dropout keeps its scores and dropout masks are not bytes.
-    texts
-        Texts in all, if `lengths` is of a sample of them.
-
-    Returns
-    -------
-    MemoryEstimate
-        For BERT-like encoders; other families may differ.
-
-    Raises
-    ------
-    NOT_SUPPORTED
-        For an encoder without layers or heads of a known form.
-    """
+    """Return the memory that one optimiser step takes at most."""
     half = precision in ("bf16", "fp16")
     width = config.max_length if config.padding == "max_length" else int(lengths.max())
     tokens = config.batch_size * width

@@ -38,11 +38,6 @@ class MicroBatches:
         """Return `accumulate(micro_batches)`, with smaller micro-batches if they do not fit in memory.
 
         A retry starts without gradients and from the same random state; a warning is logged.
-
-        Raises
-        ------
-        UserError
-            If a single row does not fit.
         """
         while True:
             before = random_state()

@@ -28,13 +28,6 @@ def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None
 
     A fused optimizer leaves weights and moments unchanged if its attribute `found_inf` is 1: this is how
     `torch.amp.GradScaler` skips an overflow. Other optimizers have no such attribute and always step.
-
-    Parameters
-    ----------
-    optimizer
-        Its gradients are set.
-    norm
-        The gradient norm, a scalar tensor.
     """
     if not optimizer.defaults.get("fused"):
         optimizer.step()

@@ -58,16 +58,6 @@ def fit_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, 
     class weights, or a mixture: they promise too little at low confidence and too much at high confidence. This curve
     corrects both (Platt, *Probabilistic outputs for support vector machines*, 1999, on the predicted class only).
     A penalty of the weight of one row pulls it to the identity, (1, 0).
-
-    Parameters
-    ----------
-    confidence, correct
-        As in `expected_calibration_error`, of rows that the model was not fitted on.
-
-    Returns
-    -------
-    slope, intercept : float
-        The slope is `FLATTEST` or more.
     """
     logits = logit(np.clip(np.asarray(confidence, np.float64), SMALLEST, 1 - SMALLEST))
 
@@ -85,13 +75,6 @@ def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np
     """Return probabilities whose largest is on a confidence curve; the others of its row share the rest as before.
 
     The order of the classes of a row never changes: its confidence stays at least the share of the second class.
-
-    Parameters
-    ----------
-    probabilities
-        Float (rows, classes), two classes or more, rows that sum to 1.
-    slope, intercept
-        From `fit_confidence`.
     """
     rows, top = np.arange(len(probabilities)), probabilities.argmax(axis=1)
     others = probabilities.astype(np.float64)
@@ -140,15 +123,6 @@ def calibration_noise(confidence: np.ndarray, bins: int = 15, samples: int = 200
     """Return the mean calibration error that a perfectly calibrated model has on as many rows, by simulation.
 
     A calibration error is good if it is close to this number, not if it is close to 0.
-
-    Parameters
-    ----------
-    confidence, bins
-        As in `expected_calibration_error`, one row or more.
-    samples
-        How often the rows are drawn: right with the probability of their confidence.
-    seed
-        Of the draws.
     """
     rng = np.random.default_rng(seed)
     drawn = (rng.random(len(confidence)) < confidence for _ in range(samples))
@@ -216,18 +190,6 @@ def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) ->
 
     The bound is Wilson's, one-sided, 95 %: with the target 0.9, at least 25 rows must be confident and right. The
     threshold is the best of many, so the rows it was chosen on flatter it: measure its accuracy on other rows.
-
-    Parameters
-    ----------
-    confidence, correct
-        As in `expected_calibration_error`.
-    target
-        Accuracy, from 0 to 1, of the rows whose confidence is the threshold or higher.
-
-    Returns
-    -------
-    float or None
-        One of the confidences; None if no threshold reaches the target.
     """
     curve = coverage_curve(confidence, correct)
     reached = curve.loc[curve["low"] >= target, "threshold"]

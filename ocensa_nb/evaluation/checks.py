@@ -64,13 +64,6 @@ def never_predicted(
     """Return a warning if classes are never predicted although their training share makes 5 rows or more expected.
 
     The chance that a class with 5 expected rows is absent from as many random rows is under 1 %.
-
-    Parameters
-    ----------
-    head, classes, class_rows, predicted
-        As in `check_predictions`, of one label.
-    source
-        Model that predicts the label.
     """
     rows = len(predicted)
     expected = class_rows * rows / max(class_rows.sum(), 1)
@@ -94,11 +87,6 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
     The test is the chi-square test of homogeneity of the two sets of rows, classes with fewer than 5 expected rows
     merged. With many rows it rejects differences that do not matter, so the total variation distance (half of the
     sum of the absolute differences of the shares: the part of the rows that would have to change class) counts too.
-
-    Parameters
-    ----------
-    head, classes, class_rows, predicted
-        As in `check_predictions`, of one label.
     """
     rows, known = len(predicted), int(class_rows.sum())
     if not rows or not known:
@@ -135,13 +123,6 @@ def at_majority(
     """Return a warning if the weighted F1 is not above that of always predicting the most frequent training class.
 
     It is above if the 95 % interval of the difference, by paired bootstrap, is.
-
-    Parameters
-    ----------
-    head, classes, class_rows, labels, predicted
-        As in `check_predictions`, of one label.
-    source
-        Model that predicts the label.
     """
     if not len(labels):
         return []
@@ -158,17 +139,7 @@ def at_majority(
 
 
 def below_floor(head: str, pairs: Mapping[str, Any], source: str = "encoder") -> list[str]:
-    """Return a warning if the encoder, or the blend in use, is worse than the simple model beyond the 95 % interval.
-
-    Parameters
-    ----------
-    head
-        Name of the label.
-    pairs
-        Comparison of its models, from `comparison.compare`.
-    source
-        Model that the run predicts the label with: `encoder`, `floor` or `blend`.
-    """
+    """Return a warning if the encoder, or the blend in use, is worse than the simple model beyond the 95 % interval."""
     model = "blend" if source == "blend" else "encoder"
     f1 = pairs.get(f"{model}-floor", {}).get("f1")
     if f1 is None or f1["high"] >= 0:

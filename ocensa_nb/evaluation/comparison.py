@@ -78,23 +78,7 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return weighted and macro F1 of every model on all rows and on the same bootstrap samples of them.
-
-    Parameters
-    ----------
-    labels
-        True class indices, int64 (rows,), one row or more.
-    predicted
-        Predicted class indices, int64 (rows,), per model.
-    groups, resamples, seed
-        As in `compare`.
-
-    Returns
-    -------
-    dict
-        Model → `f1` and `f1_macro`, float64 (1 + resamples,): the first is that of all rows. They are scikit-learn's:
-        a class counts for the macro F1 of a sample if it occurs there, among the labels or the predictions.
-    """
+    """Return weighted and macro F1 of every model on all rows and on the same bootstrap samples of them."""
     size = 1 + max(int(values.max()) for values in (labels, *predicted.values()))
     unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
     units = int(unit.max()) + 1

@@ -53,33 +53,7 @@ NAMED_LABELS = 5  # how many unknown labels a message names
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run got right and wrong on a set of rows.
-
-    Attributes
-    ----------
-    source
-        What was evaluated, in Spanish.
-    texts, ids
-        The text and the id of each row, (rows,).
-    classes
-        Names of the classes, per head.
-    labels, predicted
-        Class indices, int64 (rows,), per head.
-    confidence
-        Calibrated probability of the predicted class, float32 (rows,), per head.
-    left_out
-        Number of rows excluded because the run does not know one of their labels.
-    unknown
-        Those labels and their number of rows, per head.
-    csv_format
-        The CSV format of the file, used for the saved tables.
-    uncalibrated
-        The same predictions without calibration, per head.
-    by_source
-        Class indices predicted by each model of the run (`encoder`, `floor`, `blend`), int64 (rows,), per head.
-    notes
-        What predicts, which model is better, and warnings, in Spanish.
-    """
+    """What a run got right and wrong on a set of rows."""
 
     source: str
     texts: list[str]
@@ -135,35 +109,13 @@ class Evaluation:
         return table.astype({"filas": int}).sort_values("filas", ascending=False, kind="stable")
 
     def confusion(self, head: str) -> pd.DataFrame:
-        """Return the confusion matrix of the classes that occur, the most frequent first.
-
-        Parameters
-        ----------
-        head
-            A label of the run.
-
-        Returns
-        -------
-        DataFrame of shape (classes, classes), int64
-            Rows of the evaluated set: true class in the index, predicted class in the columns.
-        """
+        """Return the confusion matrix of the classes that occur, the most frequent first."""
         names = self.per_class(head).index
         truth, predicted = (np.array(self.classes[head])[side[head]] for side in (self.labels, self.predicted))
         return pd.DataFrame(confusion_matrix(truth, predicted, labels=list(names)), names, names)
 
     def wrong(self, head: str) -> pd.DataFrame:
-        """Return every notice with a wrong prediction, the most confident mistake first.
-
-        Parameters
-        ----------
-        head
-            A label of the run.
-
-        Returns
-        -------
-        DataFrame
-            Columns `id_aviso`, `verdadera`, `predicha`, `confianza` (0 to 1) and `texto`, complete.
-        """
+        """Return every notice with a wrong prediction, the most confident mistake first."""
         names = np.array(self.classes[head])
         table = pd.DataFrame(
             {
@@ -357,13 +309,6 @@ def _known_rows(
 
     A class that the training merged into another counts as that one. A run of an earlier version does not say which
     they were: a label it does not know may never have been seen, so the row is excluded, not scored as `Other`.
-
-    Returns
-    -------
-    known : DataFrame
-        Rows of `frame`.
-    labels, left_out, unknown
-        As in `Evaluation`.
     """
     merged = run.metadata["data"].get("merged", {})
     codes, unknown = {}, {}

@@ -97,19 +97,7 @@ def shared_logits(
 
 
 def gather_rows(world: World, found: Mapping[str, np.ndarray], mine: np.ndarray, rows: int) -> dict[str, np.ndarray]:
-    """Return the values of all rows, float32 (rows, classes) per head, from the shares of several processes.
-
-    Parameters
-    ----------
-    world
-        The processes.
-    found
-        The values of this process, float32 (len(mine), classes), per head.
-    mine
-        The places of its rows, int64.
-    rows
-        Number of rows of all processes.
-    """
+    """Return the values of all rows, float32 (rows, classes) per head, from the shares of several processes."""
     whole = {head: np.zeros((rows, values.shape[1]), np.float32) for head, values in found.items()}
     for head, values in found.items():
         whole[head][mine] = values
@@ -118,22 +106,7 @@ def gather_rows(world: World, found: Mapping[str, np.ndarray], mine: np.ndarray,
 
 
 def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
-    """Return the fp32 logits (texts, classes) of each head of a finished run; a repeated text is computed once.
-
-    Parameters
-    ----------
-    run
-        A finished run.
-    texts
-        The texts, as the training composes them.
-    title
-        Title of the progress bar.
-
-    Raises
-    ------
-    UserError
-        If the model of the run is damaged or does not fit in memory.
-    """
+    """Return the fp32 logits (texts, classes) of each head of a finished run; a repeated text is computed once."""
     model, tokenizer = load_model(run)
     device = machine.device()
     torch.set_num_threads(machine.threads())
@@ -153,15 +126,7 @@ def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndar
 def logits_by_model(
     run: Run, texts: Sequence[str], title: str, models: Collection[str]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the logits of the models of a run, float32 (texts, classes) per head; see `score_texts`.
-
-    Parameters
-    ----------
-    run, texts, title
-        As in `score_texts`.
-    models
-        `encoder`, `floor` or both.
-    """
+    """Return the logits of the models of a run, float32 (texts, classes) per head; see `score_texts`."""
     found = {}
     if ENCODER in models:
         found[ENCODER] = score_texts(run, texts, title)

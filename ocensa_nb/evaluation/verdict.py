@@ -128,17 +128,7 @@ def judge(
 
 
 def apply_verdict(head: str, verdict: Mapping[str, Any], confidence: np.ndarray) -> str:
-    """Return, in Spanish, what a verdict means for new notices without labels.
-
-    Parameters
-    ----------
-    head
-        Name of the label.
-    verdict
-        From `judge`.
-    confidence
-        Calibrated probability of the predicted class of the new notices, float (rows,).
-    """
+    """Return, in Spanish, what a verdict means for new notices without labels."""
     rows, target = len(confidence), f"{100 * verdict['target']:.0f} %"
     if verdict["status"] == USEFUL:
         return f"{head}: sirve; se espera un {_percent(verdict['accuracy'])} de acierto en estos {rows:,} avisos."

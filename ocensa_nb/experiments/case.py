@@ -45,15 +45,7 @@ NEW = "NEW"  # the folder in the command that reproduces a training
 
 @dataclass(frozen=True)
 class CaseState:
-    """A case as its case.json says; `status` is `interrupted` if the process that was running it has died.
-
-    Attributes
-    ----------
-    folder
-        The folder of the case.
-    content
-        The content of case.json.
-    """
+    """A case as its case.json says; `status` is `interrupted` if the process that was running it has died."""
 
     folder: Path
     content: dict[str, Any]

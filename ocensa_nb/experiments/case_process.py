@@ -81,13 +81,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class StopWatch:
-    """Notice a stop: SIGTERM, or the end of the parent; then stop the kernel.
-
-    Parameters
-    ----------
-    parent
-        The process id of the parent.
-    """
+    """Notice a stop: SIGTERM, or the end of the parent; then stop the kernel."""
 
     def __init__(self, parent: int) -> None:
         self._asked = threading.Event()

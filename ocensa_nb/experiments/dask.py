@@ -38,20 +38,7 @@ DATA = "data"  # in the experiment's folder: copies of files of the user that th
 
 @contextlib.contextmanager
 def dask_pool(out: Path, scheduler: str) -> Iterator["DaskPool"]:
-    """Connect to a scheduler inside the block; yield the pool of its workers.
-
-    Parameters
-    ----------
-    out
-        The experiment's folder.
-    scheduler
-        Address of the scheduler, such as `tcp://10.0.0.1:8786`.
-
-    Raises
-    ------
-    UserError
-        If dask.distributed is not installed, the scheduler does not answer, or it has no workers.
-    """
+    """Connect to a scheduler inside the block; yield the pool of its workers."""
     if not scheduler:
         raise UserError(
             "Falta scheduler: con backend = dask, la dirección de su scheduler, p. ej. tcp://10.0.0.1:8786."
@@ -78,15 +65,7 @@ def dask_pool(out: Path, scheduler: str) -> Iterator["DaskPool"]:
 
 
 class DaskPool:
-    """The workers of a scheduler.
-
-    Parameters
-    ----------
-    client
-        A connected client.
-    out
-        The experiment's folder.
-    """
+    """The workers of a scheduler."""
 
     def __init__(self, client: "Client", out: Path) -> None:
         self._client, self._out = client, out

@@ -18,21 +18,7 @@ _one_case = threading.Lock()  # a worker with several threads would run several 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker needs to run a case.
-
-    Attributes
-    ----------
-    out
-        The experiment's folder, for workers that see it.
-    name
-        The name of the case.
-    token
-        The name of a file in `out`, and of the event that requests a stop.
-    archive
-        The files of the case, for workers that do not see `out`; else None.
-    files
-        For each field whose file is in the archive, its path there.
-    """
+    """What a worker needs to run a case."""
 
     out: str
     name: str
@@ -42,13 +28,7 @@ class Task:
 
 
 def run_task(task: Task) -> bytes | None:
-    """Run a case on a worker; return its files if the worker does not see the experiment's folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder was visible to the other workers, but is not to this one; dask then tries another worker.
-    """
+    """Run a case on a worker; return its files if the worker does not see the experiment's folder."""
     with _one_case:
         if task.archive is None:
             out = Path(task.out)

@@ -41,21 +41,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Effect:
-    """What changing one setting from a value to another does.
-
-    Attributes
-    ----------
-    field, before, after
-        The setting and its two values, as text.
-    pairs, seeds
-        Number of pairs, and of their seeds.
-    mean
-        Mean difference of the monitored metric, `after` minus `before`, over the pairs.
-    score
-        Its interval; None with fewer than `FEWEST` pairs.
-    time
-        Ratio of the seconds, `after` over `before`, with its interval; None with fewer than `FEWEST` comparable pairs.
-    """
+    """What changing one setting from a value to another does."""
 
     field: str
     before: str
@@ -80,15 +66,7 @@ class Effect:
 
 
 def effects(cases: Sequence[CaseResult], metric: str) -> list[Effect]:
-    """Return the effect of each value of each setting, against that of the base of the grid.
-
-    Parameters
-    ----------
-    cases
-        Finished cases.
-    metric
-        The metric to compare, on the test rows.
-    """
+    """Return the effect of each value of each setting, against that of the base of the grid."""
     together: dict[_Change, list[tuple[CaseResult, CaseResult]]] = {}
     for change, first, second in _pairs(cases, metric):
         together.setdefault(change, []).append((first, second))

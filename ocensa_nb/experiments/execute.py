@@ -18,19 +18,7 @@ OUTPUT_SECONDS = 120
 
 
 class NotebookError(UserError):
-    """A cell raised, or the kernel died.
-
-    Attributes
-    ----------
-    notebook
-        Name of the notebook, without suffix.
-    cell
-        The number that the notebook shows beside the cell, `[9]`; None if no cell was executed.
-    line
-        Last line of the traceback.
-    kind
-        Name of the exception's class.
-    """
+    """A cell raised, or the kernel died."""
 
     def __init__(self, message: str, notebook: str, cell: int | None, line: str, kind: str) -> None:
         super().__init__(message)

@@ -58,22 +58,7 @@ def auto_recipe(out: Path) -> str:
 
 @contextlib.contextmanager
 def opened(out: Path, grid: str, auto: str) -> Iterator[None]:
-    """Create and lock an experiment folder inside the block; write the grid and its recipe.
-
-    Parameters
-    ----------
-    out
-        The folder.
-    grid
-        The text of the grid.
-    auto
-        The recipe of `auto`.
-
-    Raises
-    ------
-    UserError
-        If another process is running the experiments of the folder, or it cannot be written.
-    """
+    """Create and lock an experiment folder inside the block; write the grid and its recipe."""
     make_folder(out)
     lock = lock_folder(out)
     if lock is None:

@@ -33,21 +33,7 @@ LONGEST_NAME = 80  # characters of a case's folder
 
 @dataclass(frozen=True)
 class Case:
-    """One case: what it trains and evaluates, and what it is called.
-
-    Attributes
-    ----------
-    title
-        What the user sees; the same for all seeds.
-    settings
-        Fields of the training, with `recipe` and `seed`; the paths as the user wrote them.
-    evaluation
-        Parameters of notebook 04: `predict_with` and `data`.
-    changes
-        The fields that differ from `base`, without the seed.
-    config
-        The complete config, with absolute paths.
-    """
+    """One case: what it trains and evaluates, and what it is called."""
 
     title: str
     settings: dict[str, Any]
@@ -138,18 +124,7 @@ class Grid:
         return found
 
     def expand(self, auto: str) -> list[Case]:
-        """Return all cases, seed by seed, each with a validated config.
-
-        Parameters
-        ----------
-        auto
-            The recipe that `recipe: auto` stands for.
-
-        Raises
-        ------
-        UserError
-            If a value is not valid, a file does not exist, or two cases are the same or have the same title.
-        """
+        """Return all cases, seed by seed, each with a validated config."""
         drawn = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
         given = [*(drawn if self.grid or not self.cases else []), *self.cases]
         seeds = [{"seed": seed} for seed in self.seeds] or [{}]

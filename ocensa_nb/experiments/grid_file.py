@@ -25,13 +25,7 @@ _SWITCHES = tuple(name for name, value in _DEFAULTS.items() if isinstance(value,
 
 
 def read_grid_file(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, is not YAML, repeats a key, or is not a mapping.
-    """
+    """Return the mapping in a YAML file."""
     file = plain_path(path)
     try:
         text = read_regular(file, LARGEST_GRID).decode("utf-8-sig")
@@ -50,15 +44,7 @@ def read_grid_file(path: str | Path) -> dict[str, Any]:
 
 
 def check_scalar(field: str, value: Any) -> None:
-    """Raise `UserError` for an empty value, and for text in a field of numbers or of true and false.
-
-    Parameters
-    ----------
-    field
-        Name of a field of `TrainConfig`, or another name.
-    value
-        Its value in the grid.
-    """
+    """Raise `UserError` for an empty value, and for text in a field of numbers or of true and false."""
     if value is None:
         raise UserError(f"{field} no tiene valor. Escríbalo, o quite la línea para usar el de la receta.")
     if field in _NUMBERS and isinstance(value, str):

@@ -23,15 +23,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """The finished cases with the same settings, ordered by seed.
-
-    Attributes
-    ----------
-    number
-        The place in the table, from 1, by test score.
-    cases
-        At least one.
-    """
+    """The finished cases with the same settings, ordered by seed."""
 
     number: int
     cases: list[CaseResult]

@@ -14,13 +14,7 @@ ORDER = (FINISHED, RUNNING, FAILED, INTERRUPTED, PENDING)
 
 
 class Progress:
-    """Describe the changes of the cases and estimate the time left.
-
-    Parameters
-    ----------
-    slots
-        How many cases run at the same time.
-    """
+    """Describe the changes of the cases and estimate the time left."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots

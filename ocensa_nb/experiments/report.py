@@ -23,13 +23,7 @@ MODELS = ("encoder", "floor", "blend")
 
 
 def write_report(out: str | Path) -> Path:
-    """Write report.html of an experiment, finished or not, and return its path.
-
-    Raises
-    ------
-    UserError
-        If the folder has no case, or the file cannot be written.
-    """
+    """Write report.html of an experiment, finished or not, and return its path."""
     results = read_results(out)
     path = results.path / REPORT
     write_text(path, render(results))

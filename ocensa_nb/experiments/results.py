@@ -136,13 +136,7 @@ def results_table(results: Results) -> pd.DataFrame:
 
 
 def write_results(out: str | Path) -> Path:
-    """Write results.csv, one row per case, as Excel in Spanish opens it, and return its path.
-
-    Raises
-    ------
-    UserError
-        If the folder has no case, or the file cannot be written.
-    """
+    """Write results.csv, one row per case, as Excel in Spanish opens it, and return its path."""
     results = read_results(out)
     path, form = results.path / RESULTS, SPANISH_EXCEL
     table = inert(results_table(results).round(DECIMALS))

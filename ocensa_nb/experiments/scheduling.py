@@ -83,13 +83,7 @@ class LocalJob:
 
 
 class LocalPool:
-    """Processes of this machine, which share its cores.
-
-    Parameters
-    ----------
-    jobs
-        Cases at the same time.
-    """
+    """Processes of this machine, which share its cores."""
 
     def __init__(self, jobs: int) -> None:
         self.slots, self.shares_cache = jobs, True

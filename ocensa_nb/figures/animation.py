@@ -28,13 +28,6 @@ class TrainingAnimation:
 
     The figure is drawn once; each frame redraws only the artists that change, which is many times faster. Create and
     use it inside `style.style()`. Older histories have no confusion matrices; the frames then omit the matrix.
-
-    Parameters
-    ----------
-    run
-        A finished run.
-    history
-        Its history, with at least one step with a loss and one epoch.
     """
 
     def __init__(self, run: Run, history: Lines) -> None:
@@ -67,18 +60,7 @@ class TrainingAnimation:
         self.still = self.canvas.copy_from_bbox(self.figure.bbox)
 
     def frame(self, known: int) -> np.ndarray:
-        """Return the frame after the first `known` lines of the history.
-
-        Parameters
-        ----------
-        known
-            Number of lines. With all of them, the frame shows the scores of the best epoch and names it.
-
-        Returns
-        -------
-        ndarray of shape (height, width, 3), uint8
-            RGB image.
-        """
+        """Return the frame after the first `known` lines of the history."""
         steps, epochs = step_lines(self.history[:known]), epoch_lines(self.history[:known])
         ended = known == len(self.history)
         shown = next((line for line in reversed(epochs) if not ended or line["epoch"] == self.kept), {})

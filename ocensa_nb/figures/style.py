@@ -73,22 +73,7 @@ def styled(draw: "Callable[Given, Figure]") -> "Callable[Given, Figure]":
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure", Any]:
-    """Return a figure that pyplot does not show by itself, and its axes.
-
-    Parameters
-    ----------
-    width, height
-        Size in inches.
-    columns
-        Number of axes, side by side.
-
-    Returns
-    -------
-    figure : Figure
-        Already closed in pyplot.
-    axes : Axes or ndarray of Axes
-        An array if `columns` is greater than 1.
-    """
+    """Return a figure that pyplot does not show by itself, and its axes."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")

@@ -29,15 +29,6 @@ def detect_format(table: pd.DataFrame, separator: str, encoding: str) -> CsvForm
     UTF-8 gets a byte-order mark even if the file had none: without it, Excel takes the text for Windows-1252 and shows
     `vÃ¡lvula`. The decimal mark is that of most numbers of the table; if it has none, the point with the separator `,`
     and the comma with any other, as Excel pairs them.
-
-    Parameters
-    ----------
-    table
-        Every cell as text.
-    separator
-        Of the file.
-    encoding
-        Of the file, by its name in Python.
     """
     sample = table.head(max(1, SAMPLED_CELLS // max(1, table.shape[1])))
     commas, points = (

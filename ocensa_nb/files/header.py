@@ -23,19 +23,7 @@ IsTitle = Callable[[str], bool]
 
 
 class Header(NamedTuple):
-    """The row of the titles.
-
-    Attributes
-    ----------
-    row
-        Its index, from 0.
-    titles
-        Its cells, without the empty ones.
-    known
-        How many of them are known titles.
-    certain
-        False if there are so many rows above it that it may be one of the data.
-    """
+    """The row of the titles."""
 
     row: int = 0
     titles: tuple[str, ...] = ()
@@ -52,18 +40,6 @@ def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
 
     The first row is the header unless there is evidence against it: another row has known titles, and the first has
     none or far fewer; or no row has any, and the first full row of names is under rows that are mostly empty.
-
-    Parameters
-    ----------
-    rows
-        The first rows of a table, the first not blank; rows after `SCANNED_ROWS` are ignored.
-    is_title
-        Whether a cell is a known title.
-
-    Returns
-    -------
-    Header
-        The header; with no rows, row 0 without titles.
     """
     cells = [tuple(text for cell in row if (text := cell.strip())) for row in rows[:SCANNED_ROWS]]
     if not cells:
@@ -88,17 +64,7 @@ def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
 
 
 def check_certain(path: Path, header: Header, above: int) -> None:
-    """Raise `UserError` if a row may be one of the data.
-
-    Parameters
-    ----------
-    path
-        The file, for the message.
-    header
-        From `find_header`.
-    above
-        Number of rows above its row 0.
-    """
+    """Raise `UserError` if a row may be one of the data."""
     if not header.certain:
         raise UserError(
             f"«{path}»: los títulos parecen estar en la fila {above + header.row + 1} ({listed(header.titles)}), "

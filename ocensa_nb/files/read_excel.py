@@ -31,31 +31,7 @@ _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
 
 def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = "") -> tuple[pd.DataFrame, str]:
-    """Read a sheet with every cell as text.
-
-    Parameters
-    ----------
-    path
-        Path of the file, for messages.
-    content
-        Bytes of the file.
-    is_title
-        Whether a cell is a known title, as evidence of the row of the titles.
-    sheet_name
-        The sheet to read; the first if the book has none of that name.
-
-    Returns
-    -------
-    table : DataFrame
-        The rows below the titles; `attrs[SKIPPED]` is the number of rows above them.
-    how : str
-        How the file was read, in Spanish.
-
-    Raises
-    ------
-    UserError
-        If the book is damaged, its sheet is empty, or it is too large for a list of notices.
-    """
+    """Read a sheet with every cell as text."""
     try:
         archive = _GuardedZip(io.BytesIO(content))
         archive.filename = str(path)

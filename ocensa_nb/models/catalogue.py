@@ -34,19 +34,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 @dataclass(frozen=True)
 class Entry:
-    """One encoder of the catalogue.
-
-    Attributes
-    ----------
-    hub_id
-        Its repository on the Hugging Face hub; "" if it is built in memory.
-    about
-        Description for the user, in Spanish.
-    spanish
-        Whether its vocabulary was made for Spanish.
-    family, vocabulary
-        Model type and vocabulary size, to predict time and memory before it is downloaded.
-    """
+    """One encoder of the catalogue."""
 
     hub_id: str
     about: str

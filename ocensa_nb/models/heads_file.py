@@ -19,14 +19,7 @@ def write(path: Path, model: "MultiHeadClassifier") -> None:
 
 
 def load_into(model: "MultiHeadClassifier", path: Path) -> None:
-    """Load the weights of a classifier outside its encoder.
-
-    Raises
-    ------
-    UserError
-        If the file is damaged, or a tensor is missing, extra, of another shape or type, or not finite. The message
-        names the tensors.
-    """
+    """Load the weights of a classifier outside its encoder."""
     own, (found, _) = _own(model), tensors.read(path)
     both = own.keys() & found.keys()
     alike = {name for name in both if (own[name].shape, own[name].dtype) == (found[name].shape, found[name].dtype)}

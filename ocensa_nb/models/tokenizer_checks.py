@@ -27,11 +27,6 @@ def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
 
     Without `do_lower_case` in `tokenizer_config.json`, transformers lowercases a BERT vocabulary and strips its
     accents, so that the words of a cased Spanish model are never found (dccuchile/beto#7).
-
-    Returns
-    -------
-    dict
-        `do_lower_case` and `strip_accents` to load it with again; empty if nothing is lost.
     """
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     if normalizer is None:

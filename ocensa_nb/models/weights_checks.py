@@ -64,12 +64,6 @@ def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
 
     Names with a common prefix, as in the `state_dict` of a model that contains the encoder, are matched without it.
     `options` go to `AutoModel.from_pretrained`.
-
-    Raises
-    ------
-    UserError
-        If a parameter other than the pooler's is missing or not finite, or if the file has more layers than
-        `config.json`. The message names the tensors.
     """
     from transformers import AutoModel
 

@@ -23,19 +23,7 @@ class Note:
 
 
 class Choice(ipw.HBox):
-    """A row of buttons with exactly one selected; a disabled option shows the reason as its tooltip.
-
-    Parameters
-    ----------
-    title
-        Label before the buttons.
-    options
-        Text of the button of each value.
-    value
-        Initial value.
-    tooltip
-        Tooltip of the enabled buttons.
-    """
+    """A row of buttons with exactly one selected; a disabled option shows the reason as its tooltip."""
 
     def __init__(self, title: str, options: Mapping[str, str], value: str, tooltip: str) -> None:
         self._tooltip, self._value = tooltip, value
@@ -84,13 +72,6 @@ class Number(ipw.HBox):
 
     The readouts of ipywidgets are not used: that of a `SelectionSlider` cannot be typed into, and that of an
     `IntSlider` replaces a number beyond its range without a word.
-
-    Parameters
-    ----------
-    slider
-        An `IntSlider`, a `FloatSlider`, or a `SelectionSlider` over numbers.
-    least, most
-        Range of the numbers that can be typed.
     """
 
     def __init__(self, slider: Any, least: float, most: float) -> None:
@@ -158,15 +139,7 @@ class Number(ipw.HBox):
 
 
 class Control:
-    """One setting: a widget and an HTML note beside it that explains the effect of its value.
-
-    Parameters
-    ----------
-    widget
-        A widget with a `value`, a `Number`, or a `Choice`.
-    tooltip
-        Tooltip of the widget while enabled; leave empty for a `Choice`, whose buttons have their own.
-    """
+    """One setting: a widget and an HTML note beside it that explains the effect of its value."""
 
     def __init__(self, widget: Any, tooltip: str = "") -> None:
         self.widget, self._tooltip = widget, tooltip

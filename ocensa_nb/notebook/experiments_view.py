@@ -15,15 +15,7 @@ SHOWN = 60  # rows; the running ones are always among them
 
 
 class ExperimentView:
-    """Incremental reader of an experiment folder.
-
-    Parameters
-    ----------
-    out
-        The folder; it may not exist yet.
-    jobs
-        How many cases run at the same time.
-    """
+    """Incremental reader of an experiment folder."""
 
     def __init__(self, out: Path, jobs: int = 1) -> None:
         self.out, self.jobs = out, jobs

@@ -28,13 +28,6 @@ class Measurement(threading.Thread):
 
     There is one at a time in the process, because two would slow each other down: a new one cancels the one before and
     waits for it.
-
-    Parameters
-    ----------
-    forecast
-        Measures, and keeps what it measured.
-    configs
-        Settings to measure, in this order.
     """
 
     _newest: ClassVar["Measurement | None"] = None
@@ -87,15 +80,7 @@ atexit.register(stop_measuring)  # torch aborts the process if a thread computes
 
 
 class ExpectedTime:
-    """The time of the panel's settings: predicted, at the pace of the running training, and what it took.
-
-    Parameters
-    ----------
-    forecast
-        Predicts the times.
-    report
-        Called with the error message, in Spanish, of a measurement.
-    """
+    """The time of the panel's settings: predicted, at the pace of the running training, and what it took."""
 
     def __init__(self, forecast: Forecast, report: Callable[[str], None]) -> None:
         self._forecast = forecast
@@ -113,15 +98,7 @@ class ExpectedTime:
         return self._text.value
 
     def show(self, config: TrainConfig, measuring: bool = True) -> None:
-        """Show the prediction of a config.
-
-        Parameters
-        ----------
-        config
-            Settings to predict.
-        measuring
-            Whether to start measuring what is missing; never done during a training, which it would slow down.
-        """
+        """Show the prediction of a config."""
         self._config, self._prediction = config, None
         self._abandon()
         missing = [each for each in (config, baseline_of(config)) if not self._forecast.is_measured(each)]
@@ -143,13 +120,7 @@ class ExpectedTime:
         self._say(f"Tiempo previsto: {escape(reason)}")
 
     def show_pace(self, seconds: float) -> None:
-        """Correct the prediction by the pace of the running training.
-
-        Parameters
-        ----------
-        seconds
-            Seconds that all its steps take at that pace.
-        """
+        """Correct the prediction by the pace of the running training."""
         before = self._prediction
         compared = f" Antes de empezar: {before}." if before and before.spread <= UNRELIABLE else ""
         self._say(f"<b>Tiempo previsto: {duration(seconds)}, al ritmo de este entrenamiento.</b>{compared}")

@@ -37,13 +37,7 @@ _started: dict[Path, ChildProcess] = {}  # lets a new panel follow a grid that a
 
 
 def grid_path(grid: str) -> Path:
-    """Return the file of a grid: a path, or the name of one in `notebooks/grids`.
-
-    Raises
-    ------
-    UserError
-        If there is no such file; the message names the grids of the project.
-    """
+    """Return the file of a grid: a path, or the name of one in `notebooks/grids`."""
     for path in (plain_path(grid), GRIDS / f"{grid}.yaml"):
         if grid and path.is_file():
             return path
@@ -88,17 +82,7 @@ def experiments_panel(
 
 
 class Experiments:
-    """Run a grid in another process and show its progress in the executing cell.
-
-    Parameters
-    ----------
-    grid
-        File of the grid.
-    out
-        Folder of the results.
-    jobs
-        How many cases run at the same time.
-    """
+    """Run a grid in another process and show its progress in the executing cell."""
 
     def __init__(self, grid: Path, out: Path, jobs: int) -> None:
         self.grid, self.out, self.jobs = grid, out, jobs
@@ -119,13 +103,6 @@ class Experiments:
 
         Interrupting the cell stops it with a checkpoint; executing it again continues. Failed cases do not stop the
         others: the table and the report name them.
-
-        Raises
-        ------
-        AskedToStopError
-            If it was stopped.
-        UserError
-            If the command ended with an error message for the user, or crashed, without any case.
         """
         cell = DisplayHandle()
         try:

@@ -20,15 +20,7 @@ WIDTH, HEIGHT, MARGIN = 400, 160, 34
 
 
 class History:
-    """Incremental reader of the history of a run: losses per step, scores per epoch, and the pace.
-
-    Parameters
-    ----------
-    path
-        The history file; it may not exist yet.
-    heads
-        Names of the labels.
-    """
+    """Incremental reader of the history of a run: losses per step, scores per epoch, and the pace."""
 
     def __init__(self, path: Path, heads: list[str]) -> None:
         self.path, self.heads = path, heads

@@ -16,15 +16,7 @@ DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAI
 
 
 def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Run the work of a widget callback and report its exceptions, which the notebook would not show.
-
-    Parameters
-    ----------
-    work
-        Function without arguments.
-    say
-        Called with the error message, in Spanish.
-    """
+    """Run the work of a widget callback and report its exceptions, which the notebook would not show."""
     try:
         work()
     except UserError as error:
@@ -34,15 +26,7 @@ def guarded(work: Callable[[], None], say: Callable[[str], None]) -> None:
 
 
 class PageClock:
-    """Call a function periodically while running; display `box`, which is invisible, for it to work.
-
-    Parameters
-    ----------
-    on_tick
-        Function without arguments.
-    seconds
-        Seconds between the end of a tick and the next.
-    """
+    """Call a function periodically while running; display `box`, which is invisible, for it to work."""
 
     def __init__(self, on_tick: Callable[[], None], seconds: float) -> None:
         self._on_tick, self._seconds = on_tick, seconds

@@ -25,13 +25,7 @@ OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platfo
 
 
 class ChildProcess:
-    """A command in a background process, started on construction.
-
-    Parameters
-    ----------
-    arguments
-        The words after `python -m ocensa_nb`.
-    """
+    """A command in a background process, started on construction."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._place = tempfile.TemporaryDirectory(prefix="ocensa-", ignore_cleanup_errors=True)
@@ -72,23 +66,7 @@ class ChildProcess:
             self._process.send_signal(STOP)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended and return its exit code.
-
-        Parameters
-        ----------
-        timeout
-            Maximum seconds to wait; None for no limit.
-
-        Returns
-        -------
-        int
-            The exit code.
-
-        Raises
-        ------
-        subprocess.TimeoutExpired
-            If it is still running after `timeout` seconds.
-        """
+        """Wait until it has ended and return its exit code."""
         return self._process.wait(timeout)
 
     def last_words(self) -> str:

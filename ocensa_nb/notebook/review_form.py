@@ -129,15 +129,7 @@ def summary(found: Review) -> pd.DataFrame:
 
 
 class ReviewForm:
-    """The form: a notice, its likely classes, and what the person answers.
-
-    Parameters
-    ----------
-    found
-        From `review.review`.
-    answers
-        Where the answers go.
-    """
+    """The form: a notice, its likely classes, and what the person answers."""
 
     def __init__(self, found: Review, answers: Answers) -> None:
         self.answers, self._doubtful = answers, found.doubtful.reset_index(drop=True)

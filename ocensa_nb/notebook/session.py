@@ -69,21 +69,6 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
 
     Colab and Kaggle ship a torch built for their GPUs, so its version is pinned during the installation. If there is a
     folder `wheels` beside the requirements, packages are installed only from it, without internet.
-
-    Parameters
-    ----------
-    requirements
-        A requirements file.
-
-    Returns
-    -------
-    list of str
-        The lines that were missing and have been installed.
-
-    Raises
-    ------
-    UserError
-        If torch is missing or pip fails.
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(

@@ -73,19 +73,7 @@ def control_panel(
 
 
 class ControlPanel:
-    """Train a config and show how to repeat it; non-interactive, displayed as a table.
-
-    Parameters
-    ----------
-    config
-        Settings of the training.
-    notices
-        Data to train on.
-    recipe
-        Name of the recipe that the config came from, not `auto`.
-    root
-        Folder of the numbered runs.
-    """
+    """Train a config and show how to repeat it; non-interactive, displayed as a table."""
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
         self.config, self.notices, self.recipe, self.root = config, notices, recipe, root

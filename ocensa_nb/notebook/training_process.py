@@ -16,17 +16,7 @@ _started: list["Training"] = []  # lets a new panel follow a training that an ea
 
 
 class Training(ChildProcess):
-    """A training in a background process, started on construction; with several GPUs, in one process per GPU.
-
-    Parameters
-    ----------
-    config
-        Settings of the training.
-    recipe
-        Recipe that the config came from.
-    folder
-        Run folder; replaces `config.out`.
-    """
+    """A training in a background process, started on construction; with several GPUs, in one process per GPU."""
 
     def __init__(self, config: TrainConfig, recipe: str, folder: Path) -> None:
         self.config, self.recipe, self.folder = config, recipe, folder
@@ -46,29 +36,7 @@ def running() -> Training | None:
 
 
 def outcome(training: Training, data_fingerprint: str, root: Path = RUNS) -> Run:
-    """Return the finished run of a training that has ended.
-
-    Parameters
-    ----------
-    training : Training
-        A training that is no longer running.
-    data_fingerprint : str
-        Fingerprint of the notices it was trained on.
-    root : Path
-        Folder of the numbered runs.
-
-    Returns
-    -------
-    Run
-        The finished run, loaded from its folder.
-
-    Raises
-    ------
-    AskedToStopError
-        If it was stopped before the end.
-    UserError
-        If it ended with an error message for the user, or crashed.
-    """
+    """Return the finished run of a training that has ended."""
     if training.was_refused:
         raise UserError(training.last_words())
     if training.is_finished(data_fingerprint):  # whatever the exit code: a stop may arrive when the run is complete

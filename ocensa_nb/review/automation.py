@@ -15,15 +15,7 @@ ALL = "todas a la vez"  # a row that is automated as a whole
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of rows with known labels.
-
-    Attributes
-    ----------
-    confidence
-        Probability of the predicted class, (rows,), per label.
-    right
-        Whether it is the right one, bool (rows,), per label.
-    """
+    """Predictions of rows with known labels."""
 
     confidence: dict[str, np.ndarray]
     right: dict[str, np.ndarray]

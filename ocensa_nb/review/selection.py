@@ -26,13 +26,7 @@ SEED = 0
 
 
 def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return how uncertain each notice is: one minus the margin, mean of the labels; float64 (rows,), 0 to 1.
-
-    Parameters
-    ----------
-    probabilities
-        (rows, classes) per label, each with two classes or more.
-    """
+    """Return how uncertain each notice is: one minus the margin, mean of the labels; float64 (rows,), 0 to 1."""
     margins = []
     for values in probabilities.values():
         second, first = np.partition(values, -2, axis=1)[:, -2:].T

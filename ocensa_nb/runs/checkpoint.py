@@ -224,18 +224,7 @@ class CheckpointManager:
 
 
 def flatten_state(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
-    """Separate the tensors of a state from its plain values.
-
-    Parameters
-    ----------
-    state
-        A tree of dicts, lists, tuples, plain values and tensors.
-
-    Returns
-    -------
-    tensors, tree
-        Copies of the tensors on the CPU, by path, and the tree as JSON values with `{MARK: path}` for each tensor.
-    """
+    """Separate the tensors of a state from its plain values."""
     tensors: dict[str, torch.Tensor] = {}
 
     def take(value: Any, name: str) -> Any:

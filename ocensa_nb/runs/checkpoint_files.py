@@ -57,32 +57,13 @@ class CheckpointFiles:
         return any(path.exists() for path in self.paths)
 
     def write(self, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
-        """Overwrite the older checkpoint; the newer one is not touched.
-
-        Parameters
-        ----------
-        tensors
-            Tensors on the CPU, by name, of the dtypes in `DTYPES`.
-        state
-            A JSON value.
-
-        Raises
-        ------
-        UserError
-            If the file cannot be written.
-        """
+        """Overwrite the older checkpoint; the newer one is not touched."""
         metadata = {tensor_files.STATE: json.dumps(state), NUMBER: str(self._number + 1)}
         _write(self.paths[self._next], tensors, metadata)
         self._number, self._next = self._number + 1, 1 - self._next
 
     def read(self) -> tuple[dict[str, torch.Tensor], Any]:
-        """Return the tensors and the state of the newest valid checkpoint; print a warning about a damaged one.
-
-        Raises
-        ------
-        UserError
-            If there is no valid checkpoint.
-        """
+        """Return the tensors and the state of the newest valid checkpoint; print a warning about a damaged one."""
         there = [path for path in self.paths if path.exists()]
         numbers = {path: number for path in there if (number := _number(path)) is not None}
         if not numbers:

@@ -49,28 +49,6 @@ def acquire_run(
 
     The folder is `config.out`, or a numbered one in `root`. If `config.resume` is "auto", an interrupted run with the
     same fingerprint is resumed. The operating system releases the lock when the process ends, for any reason.
-
-    Parameters
-    ----------
-    config
-        The config of the training.
-    metadata
-        The content of config.json besides config and fingerprint: data, inputs, versions, hardware, device, precision.
-    classes
-        Class names per head.
-    root
-        The folder of the numbered runs.
-
-    Yields
-    ------
-    Run
-        The run; its `check_held` verifies the lock before each write.
-
-    Raises
-    ------
-    UserError
-        If another process holds the folder, the folder has other content (a run is never overwritten), or the disk
-        cannot be read or written.
     """
     metadata = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **metadata}
     path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, metadata, root)

@@ -87,13 +87,6 @@ def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
     A compiled kernel (`sm_75`) runs on GPUs of the same major version and the same or a newer minor version. PTX
     (`compute_75`) is compiled at run time for any newer GPU. Source: CUDA C++ Programming Guide, "Binary
     Compatibility" and "PTX Compatibility".
-
-    Parameters
-    ----------
-    capability
-        The compute capability of the GPU, (major, minor).
-    architectures
-        The architectures of the build, from `torch.cuda.get_arch_list()`.
     """
     for kind, digits in (m.groups() for a in architectures if (m := re.match(r"(sm|compute)_(\d+)", a))):
         built = (int(digits[:-1]), int(digits[-1]))

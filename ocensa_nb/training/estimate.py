@@ -24,17 +24,7 @@ SCORED_ROWS = 256
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected time of a training.
-
-    Attributes
-    ----------
-    epoch
-        Seconds of one epoch, with its validation.
-    training
-        Seconds of all epochs and of the final test.
-    measured
-        Seconds spent on measuring.
-    """
+    """Expected time of a training."""
 
     epoch: float
     training: float
@@ -61,24 +51,6 @@ def estimate_time(
     """Measure a few steps and evaluations, restore the state, and return the expected training time.
 
     The time of each step of an epoch is interpolated, by the size of its batch, between the measured ones.
-
-    Parameters
-    ----------
-    engine
-        Engine of the training; its weights, moments and random state are unchanged afterwards.
-    batches
-        Micro-batches of each step.
-    sampler
-        Rows of each step.
-    split
-        Row numbers of `train`, `val` and `test`.
-    config
-        Settings of the training.
-
-    Returns
-    -------
-    Estimate
-        In seconds.
     """
     started = time.perf_counter()
     sampler.epoch = 1

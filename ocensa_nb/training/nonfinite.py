@@ -16,15 +16,7 @@ ROWS_NAMED = 8
 
 @dataclass
 class NonFiniteGuard:
-    """Count the steps skipped because of a loss or a gradient that is not finite.
-
-    Parameters
-    ----------
-    heads
-        Names of the losses, in the order of `see`.
-    scaled
-        Whether a loss scaler is used, which overflows now and then by design.
-    """
+    """Count the steps skipped because of a loss or a gradient that is not finite."""
 
     heads: Sequence[str]
     scaled: bool

@@ -45,26 +45,7 @@ def class_rows(notices: Notices) -> dict[str, np.ndarray]:
 def measure_quality(
     notices: Notices, floor: TfidfModel, encoder: Mapping[str, Arrays]
 ) -> tuple[dict[str, Blend], dict[str, Any]]:
-    """Fit the blends on the validation rows, and measure every model on the validation and test rows.
-
-    Parameters
-    ----------
-    notices
-        The notices of the training.
-    floor
-        From `fit_floor`.
-    encoder
-        Logits of the trained encoder, float32 (rows, classes), per side (`val`, `test`) and head.
-
-    Returns
-    -------
-    blends : dict
-        The blend of each head.
-    metrics : dict
-        For metrics.json: `val` and `test` of what the run predicts with, and of each of `SOURCES`; `sources` (which of
-        them predicts, per head); on the test rows, `comparison`, `calibration` (expected calibration error before and
-        after), `verdict` and `warnings`.
-    """
+    """Fit the blends on the validation rows, and measure every model on the validation and test rows."""
     rows = {side: notices.split[side] for side in SIDES}
     labels = {side: _rows(notices.labels, rows[side]) for side in SIDES}
     logits = {side: {ENCODER: encoder[side], FLOOR: floor.logits(_texts(notices, rows[side]))} for side in SIDES}
