@@ -18,7 +18,7 @@ from ocensa_nb.paths import plain_path
 logger = logging.getLogger(__name__)
 
 # `parada`, SAP's mark of a stopped unit, raises the weighted F1 of the priority from 0.561 to 0.590 and its macro F1
-# from 0.478 to 0.526 (7,100 real notices, `TfidfModel`, 5 splits; standard errors of the differences 0.001 and 0.006).
+# from 0.478 to 0.526 (7,100 real notices, `LinearModel`, 5 splits; standard errors of the differences 0.001 and 0.006).
 TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componente", "parada")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 PADDINGS = ("dynamic", "max_length")
@@ -101,7 +101,7 @@ class TrainConfig:
     dropout: Annotated[float, Doc("dropout de la capa compartida y de las cabezas")] = 0.1
     precision: Annotated[str, Doc("formato numérico: auto, fp32, tf32, bf16 o fp16")] = "auto"
     freeze_layers: Annotated[int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna")] = 0
-    cache_trunk: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar su salida")] = True
+    cache_features: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar su salida")] = True
     cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], el único que se usa (exacto)")] = True
     used_vocabulary: Annotated[bool, Doc("sin efecto; se conserva para las corridas de versiones anteriores")] = True
     compile: Annotated[bool, Doc("compilar el modelo con torch.compile; tarda en arrancar")] = False
@@ -182,7 +182,7 @@ class TrainConfig:
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser un texto.")
             plain_path(getattr(self, name))
-        for name in ("class_weights", "cache_trunk", "cls_only", "used_vocabulary", "compile"):
+        for name in ("class_weights", "cache_features", "cls_only", "used_vocabulary", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser True o False.")
         pairs = isinstance(self.columns, Mapping) and [*self.columns, *self.columns.values()]
@@ -297,7 +297,7 @@ def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainC
 
 def baseline_of(config: TrainConfig) -> TrainConfig:
     """Return the recipe `baseline` with the task fields of a config: data, encoder, heads, splits and seed."""
-    return from_recipe("baseline", {name: getattr(config, name) for name in _TASK} | {"cache_trunk": False})
+    return from_recipe("baseline", {name: getattr(config, name) for name in _TASK} | {"cache_features": False})
 
 
 def with_recipe(config: TrainConfig, name: str) -> TrainConfig:

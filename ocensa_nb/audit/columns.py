@@ -83,7 +83,7 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
     return predicted
 
 
-def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> str:
+def column_sentence(head: str, scores: pd.DataFrame, linear_f1: float | None) -> str:
     """Return, in Spanish, what the best column says about a label."""
     majority = scores.attrs["majority"]
     if scores.empty or scores["F1"].iloc[0] < majority + SOME:
@@ -91,19 +91,19 @@ def column_sentence(head: str, scores: pd.DataFrame, floor_f1: float | None) -> 
     best = scores.iloc[0]
     name, f1 = clipped(best["columna"]), best["F1"]
     measure = f"acierta el {100 * best['exactitud']:.0f} % de los avisos; F1 {f1:.2f}"
-    against = "" if floor_f1 is None else f", y el modelo simple, con todo el texto, {floor_f1:.2f}"
+    against = "" if linear_f1 is None else f", y el modelo simple, con todo el texto, {linear_f1:.2f}"
     if f1 >= NEARLY_ALL:
         said = f"{head} ya está casi por completo en «{name}» ({measure}{against}): ya está en el código."
-    elif f1 >= majority + MUCH and floor_f1 is not None and f1 >= floor_f1 - CLOSE:
+    elif f1 >= majority + MUCH and linear_f1 is not None and f1 >= linear_f1 - CLOSE:
         said = f"{head} ya está en buena parte en «{name}» ({measure}{against}): ya está en el código."
     else:
         said = f"«{name}» dice algo de {head} por sí sola ({measure}{against}; la clase más frecuente, {majority:.2f})."
     return said
 
 
-def add_to_text(scores: pd.DataFrame, floor_f1: float, text_fields: Sequence[str]) -> str:
+def add_to_text(scores: pd.DataFrame, linear_f1: float, text_fields: Sequence[str]) -> str:
     """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little."""
-    if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < floor_f1:
+    if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < linear_f1:
         return ""
     name = scores["columna"].iloc[0]
     role, fields = fold(name), list(text_fields)

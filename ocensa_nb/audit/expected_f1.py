@@ -30,7 +30,7 @@ class ExpectedF1:
     f1, f1_macro
         Range: (lowest, highest). The lowest is the simple model's on an unlucky test set; the highest of the weighted
         F1 includes what an encoder has added, and the lowest of the macro F1 what the blend has lost.
-    floor_f1, floor_f1_macro, floor_accuracy
+    linear_f1, linear_f1_macro, linear_accuracy
         Of the simple model on every row, out of fold.
     majority
         Weighted F1 of always predicting the most frequent class.
@@ -46,9 +46,9 @@ class ExpectedF1:
 
     f1: tuple[float, float]
     f1_macro: tuple[float, float]
-    floor_f1: float
-    floor_f1_macro: float
-    floor_accuracy: float
+    linear_f1: float
+    linear_f1_macro: float
+    linear_accuracy: float
     majority: float
     beats_chance: bool
     ceiling: float
@@ -72,9 +72,9 @@ def expect_f1(
     return ExpectedF1(
         f1=(float(low), float(min(high + gain, repeats.f1, 1.0))),
         f1_macro=(float(max(macro_low - MACRO_LOSS, 0.0)), float(min(macro_high, repeats.f1_macro))),
-        floor_f1=flat["_f1"],
-        floor_f1_macro=flat["_f1_macro"],
-        floor_accuracy=flat["_accuracy"],
+        linear_f1=flat["_f1"],
+        linear_f1_macro=flat["_f1_macro"],
+        linear_accuracy=flat["_accuracy"],
         majority=majority_f1(labels),
         beats_chance=bool(np.quantile(kappas, INTERVAL[0]) > 0),
         ceiling=ceiling,

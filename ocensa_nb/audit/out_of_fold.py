@@ -16,7 +16,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.splits import split_rows
 from ocensa_nb.evaluation.calibration import fit_temperature
 from ocensa_nb.evaluation.metrics import flat_metrics
-from ocensa_nb.models.linear import TfidfModel, count_ngrams
+from ocensa_nb.models.linear import LinearModel, count_ngrams
 from ocensa_nb.runtime.logs import progress
 
 FOLDS = 4  # each further one costs a fit: 4 audit 10,000 notices in 54 s
@@ -76,7 +76,7 @@ def predict_out(
 
     def answer(job: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         train, asked = job
-        model = TfidfModel.fit_counts(counts[train], {head: y[train] for head, y in labels.items()}, sizes)
+        model = LinearModel.fit_counts(counts[train], {head: y[train] for head, y in labels.items()}, sizes)
         return model.logits_of(counts[asked])
 
     # One after another: liblinear has one random generator per process, so threads would not be reproducible.

@@ -72,7 +72,7 @@ class Audit:
                 expected = self.expected[head]
                 row |= {
                     "siempre la más frecuente": expected.majority,
-                    "modelo simple": expected.floor_f1,
+                    "modelo simple": expected.linear_f1,
                     "F1 esperado": _range(expected.f1),
                     "F1 macro esperado": _range(expected.f1_macro),
                 }
@@ -116,9 +116,9 @@ class Audit:
             ]
         )
 
-    def floor_f1(self, head: str) -> float | None:
+    def linear_f1(self, head: str) -> float | None:
         """Return the simple model's weighted F1 of a label, out of fold; None if it was not measured."""
-        return self.expected[head].floor_f1 if head in self.expected else None
+        return self.expected[head].linear_f1 if head in self.expected else None
 
     def lines(self) -> list[str]:
         """Return the verdicts in Spanish: per label, the expected F1, why, and what to do."""

@@ -94,12 +94,12 @@ def judge(
         f"{head}: {level}. F1 esperado en prueba, de {low:.2f} a {high:.2f} (macro, de {expected.f1_macro[0]:.2f} a "
         f"{expected.f1_macro[1]:.2f})."
     )
-    reasons, actions = [column_sentence(head, columns, expected.floor_f1)], []
+    reasons, actions = [column_sentence(head, columns, expected.linear_f1)], []
     if not columns.empty and columns["F1"].iloc[0] >= NEARLY_ALL:
         actions.append(
             f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
         )
-    if added := add_to_text(columns, expected.floor_f1, text_fields):
+    if added := add_to_text(columns, expected.linear_f1, text_fields):
         actions.append(added)
     if not expected.beats_chance:
         reasons.append(

@@ -262,7 +262,7 @@ def _structure(config: TrainConfig) -> tuple[str, int, bool, bool]:
 
 
 def _cached(config: TrainConfig) -> bool:
-    return bool(config.cache_trunk and config.freeze_layers)
+    return bool(config.cache_features and config.freeze_layers)
 
 
 def _width(config: TrainConfig, lengths: np.ndarray) -> int:

@@ -137,7 +137,7 @@ class Bench:
         return float(np.median(passes[1:] or passes, axis=0).mean())
 
     def _price_the_cache(self, variant: Variant, engine: engines.Engine) -> None:
-        """Estimate the seconds and bytes of the trunk cache of all texts from a sample of all lengths."""
+        """Estimate the seconds and bytes of the features cache of all texts from a sample of all lengths."""
         config = variant.config
         texts, _ = self.tables[config.max_length].unique()
         by_length = np.argsort(texts.lengths, kind="stable")
@@ -157,7 +157,7 @@ class Bench:
         if variant.technique.half:
             del layers(encoder)[len(layers(encoder)) // 2 :]
         table, labels = self.tables[config.max_length], self.notices.labels
-        if config.cache_trunk:  # the steps read only these rows of the cache
+        if config.cache_features:  # the steps read only these rows of the cache
             rows = np.concatenate(rounds)
             table, labels = table.take(rows), {head: y[rows] for head, y in labels.items()}
             rounds = np.split(np.arange(len(rows)), np.cumsum([len(part) for part in rounds])[:-1])

@@ -153,11 +153,11 @@ def _train(config: TrainConfig, notices: Notices) -> list[tuple[float, float]]:
     """Train and return, per epoch, the seconds since the beginning and the mean validation F1 of the heads."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            run = fit(config.replace(out=str(Path(folder) / "run")), notices, keep_trunk=False)
+            run = fit(config.replace(out=str(Path(folder) / "run")), notices, keep_features=False)
         except AskedToStopError as error:  # the temporary folder and its checkpoint are deleted
             said = "Detenido. Estos entrenamientos no se pueden continuar; lo ya medido se conserva."
             raise AskedToStopError(said, error.signal) from None
         lines = [line for line in run.history() if "step" not in line]
-        seconds = run.metadata["seconds"]["trunk"] + np.cumsum([line["seconds"] for line in lines])
+        seconds = run.metadata["seconds"]["features"] + np.cumsum([line["seconds"] for line in lines])
         scores = [float(np.mean([line[f"{head}_f1"] for head in run.classes])) for line in lines]
         return list(zip(seconds.tolist(), scores, strict=True))

@@ -43,7 +43,7 @@ BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EX
 
 
 def ladder(setting: Setting) -> list[Technique]:
-    """Return the techniques in cumulative order, from `BASELINE`: exact ones, trade-offs, then the trunk cache."""
+    """Return the techniques in cumulative order, from `BASELINE`: exact ones, trade-offs, then the features cache."""
     masks = [
         Technique("block_dropout", "Dropout con máscaras de 16 bits", EXACT, fast=Fast.BLOCK_DROPOUT),
         Technique("block_attention", "Las mismas máscaras en la atención", EXACT, fast=Fast.BLOCK_ATTENTION),
@@ -64,7 +64,7 @@ def ladder(setting: Setting) -> list[Technique]:
         ),
         *([mixed] if setting.halves else []),
         _freeze(setting.depth),
-        Technique("trunk_cache", "Capas congeladas, una sola vez", GIVEN_FREEZING, {"cache_trunk": True}),
+        Technique("feature_cache", "Capas congeladas, una sola vez", GIVEN_FREEZING, {"cache_features": True}),
     ]
 
 
@@ -94,12 +94,12 @@ def individual(setting: Setting, batch_size: int) -> list[Technique]:
     """Return the techniques that are measured individually against the baseline."""
     micro = next(size for size in range(max(1, batch_size // 4), 0, -1) if batch_size % size == 0)
     return [
-        *(technique for technique in ladder(setting)[1:] if technique.name != "trunk_cache"),
+        *(technique for technique in ladder(setting)[1:] if technique.name != "feature_cache"),
         Technique(
-            "trunk_cache",
+            "feature_cache",
             "Congelar y calcular lo congelado una sola vez",
             GIVEN_FREEZING,
-            {**_freeze(setting.depth).changes, "cache_trunk": True},
+            {**_freeze(setting.depth).changes, "cache_features": True},
         ),
         Technique(
             "gradient_accumulation",

@@ -26,7 +26,7 @@ Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
 MOST_ROWS = 5_000_000  # all rows are in memory at once
 RunFolder = Annotated[str, Doc("carpeta de una corrida terminada")]
 Source = Annotated[
-    Literal["auto", "encoder", "floor", "blend"],
+    Literal["auto", "encoder", "linear", "blend"],
     Doc("qué predice: el codificador, el modelo simple o su mezcla; auto: por etiqueta, el mejor en validación"),
 ]
 

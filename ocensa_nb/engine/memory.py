@@ -76,7 +76,7 @@ def estimate_memory(
     width = config.max_length if config.padding == "max_length" else int(lengths.max())
     tokens = config.batch_size * width
     features = 0
-    if config.cache_trunk and config.freeze_layers:
+    if config.cache_features and config.freeze_layers:
         whole = config.freeze_layers == len(layers(model.encoder))  # then only [CLS] is kept
         rows = len(lengths) if texts is None else texts
         kept_tokens = rows if whole else lengths.mean() * rows

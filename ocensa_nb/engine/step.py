@@ -249,7 +249,7 @@ def build(
         shortened = config.cls_only and model.shorten(*to_device(table.sample(), device))
     if config.cls_only and not shortened:
         logger.warning("Este codificador no permite calcular la última capa solo para [CLS]: se calcula entera.")
-    if config.cache_trunk and config.freeze_layers:
+    if config.cache_features and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, cache, world)
     block_attention = Fast.BLOCK_ATTENTION in fast and device.type == "cpu" and not config.compile
     class_weights = {

@@ -1,4 +1,4 @@
-"""Blend the probabilities of the encoder and the floor, per label: weights from validation. `RUN/floor/blend.json`.
+"""Blend the probabilities of the encoder and the linear model, per label: weights from validation. `RUN/linear/blend.json`.
 
 The blend is a mean of calibrated probabilities. Its weight is the mean of the best weights of bootstrap resamples of
 the validation rows: with some hundreds of them the F1 hardly changes over a wide range of weights, and the maximum of
@@ -16,10 +16,10 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.calibration import fit_confidence, fit_temperature, recalibrate
 from ocensa_nb.evaluation.comparison import MODEL_TITLES as TITLES
 from ocensa_nb.evaluation.comparison import bootstrap
-from ocensa_nb.runs.manifest import FLOOR as FOLDER
+from ocensa_nb.runs.manifest import LINEAR as FOLDER
 from ocensa_nb.runs.run import Run, read_json
 
-ENCODER, FLOOR, BLEND = SOURCES = ("encoder", "floor", "blend")
+ENCODER, LINEAR, BLEND = SOURCES = ("encoder", "linear", "blend")
 AUTO = "auto"
 FILE = f"{FOLDER}/blend.json"
 IDENTITY = (1.0, 0.0)  # a confidence curve
@@ -32,16 +32,16 @@ Logits = Mapping[str, np.ndarray]  # float32 (rows, classes), per model or per l
 
 @dataclass(frozen=True)
 class Blend:
-    """How the probabilities of one label are computed from the logits of the encoder and of the floor.
+    """How the probabilities of one label are computed from the logits of the encoder and of the linear model.
 
     Attributes
     ----------
     source
         Which of `SOURCES` predicts by default: the blend, unless one model alone is surely better.
     weight
-        Weight of the floor in the blend, from 0 to 1.
+        Weight of the linear model in the blend, from 0 to 1.
     temperatures
-        Temperature of the encoder and of the floor.
+        Temperature of the encoder and of the linear model.
     curves
         Slope and intercept of the confidence curve of each source; see `calibration.fit_confidence`.
     """
@@ -60,22 +60,22 @@ class Blend:
         Parameters
         ----------
         logits
-            Of `ENCODER` and of `FLOOR`.
+            Of `ENCODER` and of `LINEAR`.
         labels
             True class indices, int64 (rows,).
         """
-        temperatures = {model: fit_temperature(logits[model], labels) for model in (ENCODER, FLOOR)}
-        encoder, floor = (softmax(logits[model] / temperatures[model], axis=1) for model in (ENCODER, FLOOR))
-        mixed = {share: _mix(encoder, floor, share).argmax(axis=1) for share in WEIGHTS}
+        temperatures = {model: fit_temperature(logits[model], labels) for model in (ENCODER, LINEAR)}
+        encoder, linear = (softmax(logits[model] / temperatures[model], axis=1) for model in (ENCODER, LINEAR))
+        mixed = {share: _mix(encoder, linear, share).argmax(axis=1) for share in WEIGHTS}
         weight = float(WEIGHTS[np.argmax(list(_scores(labels, mixed).values()), axis=0)].mean())
-        probabilities = {ENCODER: encoder, FLOOR: floor, BLEND: _mix(encoder, floor, weight)}
+        probabilities = {ENCODER: encoder, LINEAR: linear, BLEND: _mix(encoder, linear, weight)}
         predicted = {source: found.argmax(axis=1) for source, found in probabilities.items()}
         curves = {
             source: fit_confidence(found.max(axis=1), predicted[source] == labels)
             for source, found in probabilities.items()
         }
         scores = _scores(labels, predicted)
-        better = {model: float((scores[model] > scores[BLEND]).mean()) for model in (ENCODER, FLOOR)}
+        better = {model: float((scores[model] > scores[BLEND]).mean()) for model in (ENCODER, LINEAR)}
         best = max(better, key=lambda model: better[model])
         return cls(best if better[best] >= SURE else BLEND, weight, temperatures, curves)
 
@@ -97,7 +97,7 @@ class Blend:
     def needs(self, source: str = AUTO) -> tuple[str, ...]:
         """Return the models whose logits a source is computed from; see `probabilities`."""
         source = self.source if source == AUTO else source
-        return (ENCODER, FLOOR) if source == BLEND else (source,)
+        return (ENCODER, LINEAR) if source == BLEND else (source,)
 
 
 def apply(blends: Mapping[str, Blend], logits: Mapping[str, Logits], source: str = AUTO) -> dict[str, np.ndarray]:
@@ -112,28 +112,28 @@ def fit(logits: Mapping[str, Logits], labels: Mapping[str, np.ndarray]) -> dict[
 
 def uncalibrated(blends: Mapping[str, Blend]) -> dict[str, Blend]:
     """Return the same blends of the softmax of the logits as they are."""
-    temperatures, curves = dict.fromkeys((ENCODER, FLOOR), 1.0), dict.fromkeys(SOURCES, IDENTITY)
+    temperatures, curves = dict.fromkeys((ENCODER, LINEAR), 1.0), dict.fromkeys(SOURCES, IDENTITY)
     return {head: replace(blend, temperatures=temperatures, curves=curves) for head, blend in blends.items()}
 
 
 def write_blends(run: Run, blends: Mapping[str, Blend]) -> None:
-    """Write the blend of each label to a run folder, which has the floor; raises `UserError` if the disk refuses."""
+    """Write the blend of each label to a run folder, which has the linear model; raises `UserError` if the disk refuses."""
     run.write_json(FILE, {head: asdict(blend) for head, blend in blends.items()})
 
 
 def read_blends(run: Run) -> dict[str, Blend]:
     """Return the blend of each label of a run; raises `UserError` if the file is damaged.
 
-    Runs of earlier versions have no floor: the encoder predicts, and its probabilities are not calibrated.
+    Runs of earlier versions have no linear model: the encoder predicts, and its probabilities are not calibrated.
     """
-    if not has_floor(run):
+    if not has_linear(run):
         return {head: Blend(ENCODER, 0.0, {ENCODER: 1.0}, {ENCODER: IDENTITY}) for head in run.classes}
     try:
         blends = {head: Blend(**fields) for head, fields in read_json(run.path / FILE).items()}
         intact = list(blends) == list(run.classes) and all(
             blend.source in SOURCES
             and 0 <= blend.weight <= 1
-            and all(blend.temperatures[model] > 0 for model in (ENCODER, FLOOR))
+            and all(blend.temperatures[model] > 0 for model in (ENCODER, LINEAR))
             and all(len(blend.curves[source]) == 2 for source in SOURCES)
             for blend in blends.values()
         )
@@ -153,12 +153,12 @@ def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
         used = blend.source if source == AUTO else source
         share = f" ({100 * blend.weight:.0f} % del modelo simple)" if used == BLEND else ""
         parts.append(f"{head}, {TITLES[used]}{share}")
-    calibrated = all(blend.curves.get(FLOOR) for blend in blends.values())
+    calibrated = all(blend.curves.get(LINEAR) for blend in blends.values())
     note = "" if calibrated else " La corrida es de una versión anterior: su confianza no está calibrada."
     return f"Predice: {'; '.join(parts)}.{note}"
 
 
-def has_floor(run: Run) -> bool:
+def has_linear(run: Run) -> bool:
     """Return whether a run has a simple model; those of earlier versions have none."""
     return (run.path / FOLDER).exists()
 
@@ -168,8 +168,8 @@ def _of(logits: Mapping[str, Logits], head: str) -> dict[str, np.ndarray]:
     return {model: values[head] for model, values in logits.items()}
 
 
-def _mix(encoder: np.ndarray, floor: np.ndarray, weight: float) -> np.ndarray:
-    return (1 - weight) * encoder + weight * floor
+def _mix(encoder: np.ndarray, linear: np.ndarray, weight: float) -> np.ndarray:
+    return (1 - weight) * encoder + weight * linear
 
 
 def _scores(labels: np.ndarray, predicted: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:

@@ -54,7 +54,7 @@ def check_predictions(
         if labels is not None:
             found += at_majority(head, names, class_rows[head], labels[head], predicted[head], source)
         if comparison is not None:
-            found += below_floor(head, comparison.get(head, {}), source)
+            found += below_linear(head, comparison.get(head, {}), source)
     return found
 
 
@@ -77,7 +77,7 @@ def never_predicted(
     return [
         f"{head}: {subject} en ninguno de {rows:,} avisos, aunque por su parte del entrenamiento se esperaban "
         f"{EXPECTED_ROWS} o más: {', '.join(names)}{more} (entre paréntesis, avisos de entrenamiento). Pruebe con "
-        f"{MORE_EPOCHS if source != 'floor' else ''}más avisos de lo que falta."
+        f"{MORE_EPOCHS if source != 'linear' else ''}más avisos de lo que falta."
     ]
 
 
@@ -134,14 +134,14 @@ def at_majority(
     return [
         f"{head}: F1 {run[0]:.2f}, que no supera el de predecir siempre la clase más frecuente, "
         f"«{clipped(classes[majority])}» ({constant[0]:.2f} en {len(labels):,} avisos): la etiqueta no se ha "
-        f"aprendido. {TRY_LONGER if source != 'floor' else ''}El cuaderno 06 dice si se puede aprender."
+        f"aprendido. {TRY_LONGER if source != 'linear' else ''}El cuaderno 06 dice si se puede aprender."
     ]
 
 
-def below_floor(head: str, pairs: Mapping[str, Any], source: str = "encoder") -> list[str]:
+def below_linear(head: str, pairs: Mapping[str, Any], source: str = "encoder") -> list[str]:
     """Return a warning if the encoder, or the blend in use, is worse than the simple model beyond the 95 % interval."""
     model = "blend" if source == "blend" else "encoder"
-    f1 = pairs.get(f"{model}-floor", {}).get("f1")
+    f1 = pairs.get(f"{model}-linear", {}).get("f1")
     if f1 is None or f1["high"] >= 0:
         return []
     used = "." if model == source else f"; la corrida predice esta etiqueta con {MODEL_TITLES[source]}."

@@ -13,9 +13,9 @@ from scipy import sparse
 RESAMPLES = 2_000
 INTERVAL = (2.5, 97.5)  # percentiles
 CHUNK = 4_000_000  # counts in memory at once
-PAIRS = (("encoder", "floor"), ("blend", "encoder"), ("blend", "floor"))
-MODEL_TITLES = {"encoder": "el codificador", "floor": "el modelo simple", "blend": "la mezcla"}
-MODEL_NAMES = {"encoder": "codificador", "floor": "modelo simple", "blend": "mezcla"}  # in tables and figures
+PAIRS = (("encoder", "linear"), ("blend", "encoder"), ("blend", "linear"))
+MODEL_TITLES = {"encoder": "el codificador", "linear": "el modelo simple", "blend": "la mezcla"}
+MODEL_NAMES = {"encoder": "codificador", "linear": "modelo simple", "blend": "mezcla"}  # in tables and figures
 METRICS = ("f1", "f1_macro")
 
 
@@ -33,7 +33,7 @@ def compare(
     labels
         True class indices, int64 (rows,), per label. Use rows that neither fitted nor selected a model.
     predicted
-        Predicted class indices, per model (`encoder`, `floor`, `blend`; absent models are left out) and label.
+        Predicted class indices, per model (`encoder`, `linear`, `blend`; absent models are left out) and label.
     groups
         Group of each row, (rows,): rows with almost the same text, which are resampled together, because they tell
         less than as many different rows. None if every row is on its own.
@@ -45,7 +45,7 @@ def compare(
     Returns
     -------
     dict
-        Label → pair, such as `encoder-floor` → `f1` and `f1_macro`, each with `difference` (first minus second),
+        Label → pair, such as `encoder-linear` → `f1` and `f1_macro`, each with `difference` (first minus second),
         `low` and `high`; `same` (all predictions are equal); `sentence`, in Spanish. It can be written as JSON.
     """
     found: dict[str, dict[str, Any]] = {}

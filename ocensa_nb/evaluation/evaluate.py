@@ -21,11 +21,11 @@ from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import (
     AUTO,
     ENCODER,
-    FLOOR,
+    LINEAR,
     SOURCES,
     apply,
     describe_sources,
-    has_floor,
+    has_linear,
     read_blends,
     uncalibrated,
 )
@@ -340,12 +340,12 @@ def _score(
 ) -> Evaluation:
     predictor.require_source(run, source)
     texts, blends = rows[TEXT].tolist(), read_blends(run)
-    models = (ENCODER, FLOOR) if has_floor(run) else (ENCODER,)
+    models = (ENCODER, LINEAR) if has_linear(run) else (ENCODER,)
     logits = predictor.logits_by_model(run, texts, "Evaluando", models)
     probabilities = apply(blends, logits, source)
     predicted = predictor.predictions(probabilities)
     notes, by_source = [describe_sources(blends, source)], {}
-    if has_floor(run):
+    if has_linear(run):
         by_source = {name: predictor.predictions(apply(blends, logits, name)) for name in SOURCES}
         comparison = compare(labels, by_source, group_texts(texts))
         counts = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}

@@ -9,9 +9,9 @@ import torch
 from ocensa_nb.engine.frozen_features import SAMPLE, FeatureTable
 from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
 from ocensa_nb.errors import UserError, unknown
-from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, FLOOR, SOURCES, apply, has_floor, read_blends
+from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, LINEAR, SOURCES, apply, has_linear, read_blends
 from ocensa_nb.models.classifier import MultiHeadClassifier
-from ocensa_nb.models.save import load_model, read_floor
+from ocensa_nb.models.save import load_model, read_linear
 from ocensa_nb.models.tokens import TokenTable, encode, sorted_batches
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine
@@ -130,8 +130,8 @@ def logits_by_model(
     found = {}
     if ENCODER in models:
         found[ENCODER] = score_texts(run, texts, title)
-    if FLOOR in models:
-        found[FLOOR] = read_floor(run).logits(texts)
+    if LINEAR in models:
+        found[LINEAR] = read_linear(run).logits(texts)
     return found
 
 
@@ -143,7 +143,7 @@ def class_probabilities(run: Run, texts: Sequence[str], title: str, source: str 
     run, texts, title
         As in `score_texts`.
     source
-        `encoder`, `floor`, `blend`, or `auto`: for each head, the best of them on the validation rows.
+        `encoder`, `linear`, `blend`, or `auto`: for each head, the best of them on the validation rows.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def require_source(run: Run, source: str) -> None:
     """Raise `UserError` if a source does not exist, or the run is of an earlier version, without a simple model."""
     if source not in (AUTO, *SOURCES):
         raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))
-    if source in (FLOOR, BLEND) and not has_floor(run):
+    if source in (LINEAR, BLEND) and not has_linear(run):
         raise UserError(f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple. Entrene otra.")
 
 

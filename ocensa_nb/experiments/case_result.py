@@ -101,7 +101,7 @@ class CaseResult:
 
     @property
     def predicts_with(self) -> str:
-        """What the case predicts with: `auto` (per label, the best in validation), `encoder`, `floor` or `blend`."""
+        """What the case predicts with: `auto` (per label, the best in validation), `encoder`, `linear` or `blend`."""
         return self.state["evaluation"].get("predict_with", AUTO)
 
     def score(self, metric: str, side: str = "test", model: str = "") -> float | None:
@@ -114,7 +114,7 @@ class CaseResult:
         side
             `val` or `test`. For a case with its own evaluation data, `test` is that data.
         model
-            `encoder`, `floor` or `blend`; "" for what the case predicts with.
+            `encoder`, `linear` or `blend`; "" for what the case predicts with.
         """
         if side == "test" and self.evaluation:
             found = self.evaluation["models"].get(model, {}) if model else self.evaluation["metrics"]
@@ -130,13 +130,13 @@ class CaseResult:
         Frozen layers found in the cache count with the seconds that computing them took, so that the order of the cases
         does not change the comparison.
         """
-        frozen = self._seconds("trunk") if self.building is None else max(self.building, self._seconds("trunk"))
-        parts = {"training": self._seconds("training"), "frozen": frozen, "floor": self._seconds("floor")}
+        frozen = self._seconds("features") if self.building is None else max(self.building, self._seconds("features"))
+        parts = {"training": self._seconds("training"), "frozen": frozen, "linear": self._seconds("linear")}
         return parts | {"total": sum(parts.values())}
 
     def saved_seconds(self) -> float:
         """Return the seconds saved because another case had computed the frozen layers."""
-        return 0.0 if self.building is None or self.shares_run else max(0.0, self.building - self._seconds("trunk"))
+        return 0.0 if self.building is None or self.shares_run else max(0.0, self.building - self._seconds("features"))
 
     def machine(self) -> tuple[Any, ...]:
         """Return what must be equal for the seconds of two cases to be compared."""

@@ -26,7 +26,7 @@ from ocensa_nb.experiments.grid_file import FILES, check_scalar
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runtime.machine import configure
 
-SOURCES = ("auto", "encoder", "floor", "blend")
+SOURCES = ("auto", "encoder", "linear", "blend")
 MOST_CASES = 10_000
 LONGEST_NAME = 80  # characters of a case's folder
 
@@ -73,7 +73,7 @@ class Case:
     def features(self) -> str:
         """The same for cases that share the cached features of their frozen layers; "" without them."""
         c = self.config
-        if not (c.freeze_layers and c.cache_trunk):
+        if not (c.freeze_layers and c.cache_features):
             return ""
         texts = (c.data, c.corrections, list(c.text_fields), c.columns, sorted(c.heads), c.max_length)
         return _hash(c.model, texts, c.freeze_layers, c.precision)

@@ -79,7 +79,7 @@ def saved_seconds(cases: Iterable[CaseState]) -> float:
     reused: list[tuple[str, float]] = []
     for run in {case.run for case in cases if case.status == FINISHED}:
         metadata = read_config(run)
-        features, seconds = metadata.get("features"), metadata.get("seconds", {}).get("trunk", 0.0)
+        features, seconds = metadata.get("features"), metadata.get("seconds", {}).get("features", 0.0)
         if not isinstance(features, dict):
             continue
         if features["reused"]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPORT = "report.html"
-MODELS = ("encoder", "floor", "blend")
+MODELS = ("encoder", "linear", "blend")
 
 
 def write_report(out: str | Path) -> Path:
@@ -37,7 +37,7 @@ def render(results: Results) -> str:
     sections = [element("p", report_text.summary(results))]
     sections += [element("p", note, class_="warn") for note in results.problems]
     if groups:
-        sections += [element("p", note, class_="warn") for note in report_text.floor_notes(results.finished)]
+        sections += [element("p", note, class_="warn") for note in report_text.linear_notes(results.finished)]
         sections += _quality(groups, metric) + _effects(changes)
         sections += [element("h2", "Qué cambia entre las configuraciones"), report_tables.configurations(groups)]
     sections += [element("h2", "Los casos"), report_tables.cases(results)]
@@ -58,9 +58,9 @@ def pareto_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Fig
         if score:
             spreads = (seconds.sd or 0.0, score.mean, score.sd or 0.0)
             points.append(Point(group.number, seconds.mean, *spreads, group.key in front))
-    floor = [score.mean for group in groups if (score := group.score(metric, model="floor"))]
-    same = floor and max(floor) - min(floor) < 0.0005  # the simple model does not depend on the encoder's settings
-    return experiments.f1_against_seconds(points, floor[0] if same else None, width)
+    linear = [score.mean for group in groups if (score := group.score(metric, model="linear"))]
+    same = linear and max(linear) - min(linear) < 0.0005  # the simple model does not depend on the encoder's settings
+    return experiments.f1_against_seconds(points, linear[0] if same else None, width)
 
 
 def models_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Figure":

@@ -23,7 +23,7 @@ def groups(found: Sequence[Group], metric: str, front: set[str]) -> Html:
     rows = []
     for group in found:
         scores = [group.score(metric), group.score(metric, "val")]
-        scores += [group.score(metric, model=model) for model in ("encoder", "floor")]
+        scores += [group.score(metric, model=model) for model in ("encoder", "linear")]
         rows.append(
             [
                 group.number,
@@ -95,7 +95,7 @@ def cases(results: Results) -> Html:
     rows = []
     for case in results.cases:
         parts = case.seconds() if case.is_finished else {}
-        shown = [f"{parts[name]:.1f}" if parts else EMPTY for name in ("training", "frozen", "floor", "total")]
+        shown = [f"{parts[name]:.1f}" if parts else EMPTY for name in ("training", "frozen", "linear", "total")]
         score = case.score(case.monitor) if case.is_finished else None
         rows.append(
             [

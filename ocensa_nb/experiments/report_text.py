@@ -64,10 +64,10 @@ _HOW_TO_ADD = (
 )
 
 
-def floor_notes(cases: Sequence[CaseResult]) -> list[str]:
+def linear_notes(cases: Sequence[CaseResult]) -> list[str]:
     """Return, if the encoder adds little or nothing to the simple model, a warning: then the grid decides little."""
     heads = list(dict.fromkeys(head for case in cases for head in case.heads))
-    better = {head: [case for case in cases if _beats_floor(case, head)] for head in heads}
+    better = {head: [case for case in cases if _beats_linear(case, head)] for head in heads}
     measured = {head: [case for case in cases if case.metrics.get("comparison", {}).get(head)] for head in heads}
     if not any(measured.values()):
         return []
@@ -157,15 +157,15 @@ def front_alt(groups: Sequence[Group], metric: str, front: set[str]) -> str:
 def models_alt(groups: Sequence[Group], metric: str) -> str:
     """Return the text alternative of the figure of the F1 of each model."""
     found = [
-        f"n.º {group.number}: codificador {encoder.mean:.3f}, modelo simple {floor.mean:.3f}"
+        f"n.º {group.number}: codificador {encoder.mean:.3f}, modelo simple {linear.mean:.3f}"
         for group in groups
-        if (encoder := group.score(metric, model="encoder")) and (floor := group.score(metric, model="floor"))
+        if (encoder := group.score(metric, model="encoder")) and (linear := group.score(metric, model="linear"))
     ]
     return f"F1 de prueba por modelo. {'; '.join(found)}."
 
 
-def _beats_floor(case: CaseResult, head: str) -> bool:
+def _beats_linear(case: CaseResult, head: str) -> bool:
     """Return whether what a case predicts a label with is better than the simple model, beyond noise."""
     source = case.metrics.get("sources", {}).get(head) if case.predicts_with == AUTO else case.predicts_with
-    entry = case.metrics.get("comparison", {}).get(head, {}).get(f"{source}-floor", {})
+    entry = case.metrics.get("comparison", {}).get(head, {}).get(f"{source}-linear", {})
     return entry.get("f1", {}).get("low", 0.0) > 0

@@ -25,7 +25,7 @@ from ocensa_nb.runs.run import read_config, read_json
 
 RESULTS = "results.csv"
 _SETTING, _YES = "ajuste_", {True: "sí", False: "no"}
-_PARTS = {"training": "entrenamiento", "frozen": "capas_congeladas", "floor": "modelo_simple", "total": "total"}
+_PARTS = {"training": "entrenamiento", "frozen": "capas_congeladas", "linear": "modelo_simple", "total": "total"}
 _TYPES = {"settings": dict, "changes": dict, "evaluation": dict, "group": str, "seed": int, "run": str, "command": str}
 
 
@@ -183,7 +183,7 @@ def _with_context(cases: list[CaseResult]) -> list[CaseResult]:
     for case in trained.values():
         features = case.metadata.get("features") or {}
         if features.get("reused") is False:
-            built[features.get("key")] = float(case.metadata["seconds"].get("trunk", 0.0))
+            built[features.get("key")] = float(case.metadata["seconds"].get("features", 0.0))
     found = []
     for case in cases:
         owner = trained.get(run_folder(case).parent.name, case)
@@ -209,7 +209,7 @@ def _row(case: CaseResult) -> dict[str, Any]:
     row |= {"estado": STATES[case.state["status"]], "metrica": metric}
     row |= {"validacion": case.score(metric, "val"), "prueba": case.score(metric)}
     row |= {"prueba_codificador": case.score(metric, model="encoder")}
-    row |= {"prueba_modelo_simple": case.score(metric, model="floor")}
+    row |= {"prueba_modelo_simple": case.score(metric, model="linear")}
     row |= {f"prueba_{head}_f1": case.score(f"{head}_f1") for head in case.heads}
     if case.is_finished:
         row |= {f"segundos_{_PARTS[name]}": value for name, value in case.seconds().items()}

@@ -20,7 +20,7 @@ def sentences(results: Results) -> list[str]:
     if not results.finished:
         return said
     groups, metric = grouped(results.finished), monitored(results.finished)
-    notes = [f"⚠️ {note}" for note in report_text.floor_notes(results.finished)]
+    notes = [f"⚠️ {note}" for note in report_text.linear_notes(results.finished)]
     return [*said, *notes, *report_text.headlines(groups, metric)]
 
 
@@ -35,7 +35,7 @@ def table(results: Results) -> pd.DataFrame:
             "F1 prueba": report_tables.mean_sd(group.score(metric)),
             "F1 validación": report_tables.mean_sd(group.score(metric, "val")),
             "codificador solo": report_tables.mean_sd(group.score(metric, model="encoder")),
-            "modelo simple": report_tables.mean_sd(group.score(metric, model="floor")),
+            "modelo simple": report_tables.mean_sd(group.score(metric, model="linear")),
             "segundos": report_tables.mean_sd(group.seconds(), 1),
             "veces más rápido": report_tables.times_faster(group, baseline),
             "frente de Pareto": "sí" if group.key in front else "no",

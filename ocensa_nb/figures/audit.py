@@ -41,7 +41,7 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
     ceilings = [(place, one.ceiling) for place, one in zip(places, found, strict=True) if one.ceiling < 1]
     axes.barh(places, high - low, left=low, height=0.45, color=COLOURS[0], alpha=0.45, label="F1 esperado en prueba")
     marks = {"s": 34, "zorder": 3}
-    axes.scatter([one.floor_f1 for one in found], places, color=INK, label="modelo simple", **marks)
+    axes.scatter([one.linear_f1 for one in found], places, color=INK, label="modelo simple", **marks)
     axes.scatter(
         [one.majority for one in found], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
     )
@@ -72,7 +72,7 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
 
 
 @styled
-def column_scores(scores: "pd.DataFrame", head: str, floor_f1: float | None) -> "Figure":
+def column_scores(scores: "pd.DataFrame", head: str, linear_f1: float | None) -> "Figure":
     """Return the weighted F1 of the best columns by themselves.
 
     Parameters
@@ -81,7 +81,7 @@ def column_scores(scores: "pd.DataFrame", head: str, floor_f1: float | None) -> 
         From `audit.column_scores`.
     head
         The label.
-    floor_f1
+    linear_f1
         F1 of the simple model; None if it was not measured.
 
     Returns
@@ -101,8 +101,8 @@ def column_scores(scores: "pd.DataFrame", head: str, floor_f1: float | None) -> 
             axes.barh(places[mask], shown["F1"].to_numpy()[mask], height=0.7, color=colour, label=label)
     majority = scores.attrs["majority"]
     axes.axvline(majority, color=GREY, linestyle=":", label=f"siempre la clase más frecuente: {majority:.2f}")
-    if floor_f1 is not None:
-        axes.axvline(floor_f1, color=INK, linestyle="--", label=f"modelo simple, con todo el texto: {floor_f1:.2f}")
+    if linear_f1 is not None:
+        axes.axvline(linear_f1, color=INK, linestyle="--", label=f"modelo simple, con todo el texto: {linear_f1:.2f}")
     axes.set_yticks(places, [short(name) for name in shown["columna"]], fontsize=9)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="F1 ponderado", title=f"Qué dice cada columna, por sí sola, de {short(head)}")
@@ -142,5 +142,5 @@ def save_audit(audit: "Audit", out: str | Path) -> Path:
         if audit.expected:
             save(expected_f1(audit.expected), folder / "expected_f1.png")
         for head, scores in audit.columns.items():
-            save(column_scores(scores, head, audit.floor_f1(head)), folder / f"columns_{head}.png")
+            save(column_scores(scores, head, audit.linear_f1(head)), folder / f"columns_{head}.png")
     return path

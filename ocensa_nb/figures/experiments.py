@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WIDE, PHONE = 8.6, 3.7  # inches: figures for a page, and for a telephone
 FAR = 5  # ratio of the seconds from which on their axis is logarithmic
-MARKERS = {"encoder": "o", "floor": "s", "blend": "D"}
+MARKERS = {"encoder": "o", "linear": "s", "blend": "D"}
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Bar:
 
 
 @styled
-def f1_against_seconds(points: Sequence[Point], floor: float | None, width: float = WIDE) -> "Figure":
+def f1_against_seconds(points: Sequence[Point], linear: float | None, width: float = WIDE) -> "Figure":
     """Return the test F1 of each group against its seconds, with the Pareto front.
 
     Parameters
     ----------
     points
         The groups, one or more.
-    floor
+    linear
         Mean F1 of the simple model, drawn as a line; None for none.
     width
         In inches.
@@ -82,8 +82,8 @@ def f1_against_seconds(points: Sequence[Point], floor: float | None, width: floa
     axes.plot(
         [point.seconds for point in front], [point.score for point in front], color=COLOURS[0], label="frente de Pareto"
     )
-    if floor is not None:
-        axes.axhline(floor, color=COLOURS[1], linestyle="--", label=f"modelo simple: {floor:.3f}")
+    if linear is not None:
+        axes.axhline(linear, color=COLOURS[1], linestyle="--", label=f"modelo simple: {linear:.3f}")
     least, most = (pick(point.seconds for point in points) for pick in (min, max))
     if most >= FAR * least > 0:
         count_logarithmically(axes)
@@ -102,7 +102,7 @@ def f1_by_model(scores: Sequence[tuple[int, dict[str, float]]], width: float = W
     Parameters
     ----------
     scores
-        Number of each group, and its F1 by model (`encoder`, `floor`, `blend`); from top to bottom.
+        Number of each group, and its F1 by model (`encoder`, `linear`, `blend`); from top to bottom.
     width
         In inches.
 

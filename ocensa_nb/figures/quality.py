@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-MODEL_COLOURS = {"encoder": COLOURS[0], "floor": COLOURS[4], "blend": COLOURS[2]}
+MODEL_COLOURS = {"encoder": COLOURS[0], "linear": COLOURS[4], "blend": COLOURS[2]}
 FEWEST_DRAWN = 20  # rows from which on a curve of accuracy is drawn: with fewer it jumps
 
 
@@ -120,7 +120,7 @@ def f1_by_model(table: "pd.DataFrame", title: str, repeats: str = "") -> "Figure
     Parameters
     ----------
     table : DataFrame
-        Columns `label`, `model` (`encoder`, `floor`, `blend`), `mean` and `sd` (standard deviation; NaN or 0 draws no
+        Columns `label`, `model` (`encoder`, `linear`, `blend`), `mean` and `sd` (standard deviation; NaN or 0 draws no
         error bar).
     title
         Title of the figure.

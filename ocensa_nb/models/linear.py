@@ -1,6 +1,6 @@
-"""The simple model: TF-IDF of words and characters with one linear SVM per label. Its file is `RUN/floor`.
+"""The simple model: TF-IDF of words and characters with one linear SVM per label. Its file is `RUN/linear`.
 
-It is the floor that a trained encoder has to exceed: it takes seconds, and on short technical texts it is hard to beat
+It is the model that a trained encoder has to exceed: it takes seconds, and on short technical texts it is hard to beat
 (Joachims, *Text categorization with support vector machines*, 1998). N-grams are hashed, so no vocabulary is stored.
 """
 
@@ -29,7 +29,7 @@ FIT_SEED = 0  # order of the coordinate descent; the solution hardly depends on 
 
 
 @dataclass(frozen=True)
-class TfidfModel:
+class LinearModel:
     """A linear classifier over hashed n-grams, for all labels.
 
     Attributes
@@ -50,7 +50,7 @@ class TfidfModel:
     biases: dict[str, np.ndarray]
 
     @classmethod
-    def fit(cls, texts: Sequence[str], labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> "TfidfModel":
+    def fit(cls, texts: Sequence[str], labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> "LinearModel":
         """Fit the model.
 
         The classes are weighted by the inverse of their rows, so that the rare ones are predicted too.
@@ -69,7 +69,7 @@ class TfidfModel:
     @classmethod
     def fit_counts(
         cls, counts: sparse.csr_matrix, labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]
-    ) -> "TfidfModel":
+    ) -> "LinearModel":
         """Fit the model to `count_ngrams` of the training texts; see `fit`."""
         rows_of = np.asarray((counts > 0).sum(axis=0)).ravel()
         columns = _select(rows_of, sum(sizes.values()))
@@ -104,7 +104,7 @@ class TfidfModel:
         tensors.write(path, {name: torch.from_numpy(values) for name, values in arrays.items()})
 
     @classmethod
-    def read(cls, path: Path, sizes: Mapping[str, int]) -> "TfidfModel":
+    def read(cls, path: Path, sizes: Mapping[str, int]) -> "LinearModel":
         """Return the model of a file.
 
         Parameters

@@ -6,12 +6,12 @@ from ocensa_nb.files.atomic import atomic_write
 from ocensa_nb.models import heads_file
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer, quiet
 from ocensa_nb.models.classifier import MultiHeadClassifier
-from ocensa_nb.models.linear import TfidfModel
+from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.probe import as_user_error, probe
-from ocensa_nb.runs.manifest import ENCODER, FLOOR, HEADS
+from ocensa_nb.runs.manifest import ENCODER, HEADS, LINEAR
 from ocensa_nb.runs.run import Run
 
-TFIDF = "tfidf.safetensors"
+WEIGHTS = "linear.safetensors"
 
 
 def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -49,14 +49,14 @@ def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
     return model.eval(), tokenizer
 
 
-def save_floor(run: Run, floor: TfidfModel) -> None:
+def save_linear(run: Run, linear: LinearModel) -> None:
     """Write the simple model to a run folder; raises `UserError` as `save_model` does."""
     run.check_held()
-    with atomic_write(run.path / FLOOR) as fresh:
+    with atomic_write(run.path / LINEAR) as fresh:
         fresh.mkdir()
-        floor.write(fresh / TFIDF)
+        linear.write(fresh / WEIGHTS)
 
 
-def read_floor(run: Run) -> TfidfModel:
+def read_linear(run: Run) -> LinearModel:
     """Return the simple model of a run; raises `UserError` if its file is missing, damaged or of other labels."""
-    return TfidfModel.read(run.path / FLOOR / TFIDF, {head: len(names) for head, names in run.classes.items()})
+    return LinearModel.read(run.path / LINEAR / WEIGHTS, {head: len(names) for head, names in run.classes.items()})

@@ -130,7 +130,7 @@ class ExpectedTime:
         made, epochs = run.metrics["epochs"], run.config.epochs
         early = f", con {made} de {epochs} épocas porque dejó de mejorar" if made < epochs else ""
         took = run.metadata["seconds"]
-        seconds = duration(took["training"] + took.get("trunk", 0.0))  # the prediction includes the frozen layers
+        seconds = duration(took["training"] + took.get("features", 0.0))  # the prediction includes the frozen layers
         self._taken[run.config.fingerprint()] = f"<b>Tardó {seconds}</b>{early}.<br>"
         if self._config and not self._measurement:
             self.show(self._config, measuring=False)

@@ -37,7 +37,7 @@ def make_controls(config: TrainConfig) -> dict[str, Control]:
             "Formato numérico", PRECISIONS, config.precision, "Formato de los cálculos; auto mide y elige"
         ),
         "freeze_layers": controls.slider("Capas congeladas", 0, 12, "Las de abajo no se entrenan; 0 = ninguna"),
-        "cache_trunk": controls.switch("Calcular las capas congeladas una sola vez", "Exacto: mismo resultado"),
+        "cache_features": controls.switch("Calcular las capas congeladas una sola vez", "Exacto: mismo resultado"),
         "cls_only": controls.switch("Última capa solo para [CLS]", "Exacto: calcula solo lo que se lee"),
         "max_length": controls.slider("Largo máximo", 16, 512, "Tokens por aviso; lo que sobra se corta", 8),
         "padding": controls.choice("Relleno", PADDINGS, config.padding, "Hasta dónde se rellenan los textos cortos"),
@@ -71,7 +71,7 @@ def notes(config: TrainConfig, forecast: Forecast) -> dict[str, Note]:
     return {
         "model": Note("" if encoder.here else "No está en esta máquina: se descarga al entrenar."),
         "freeze_layers": _frozen(config, forecast),
-        "cache_trunk": Note("" if config.freeze_layers else NOTHING_FROZEN),
+        "cache_features": Note("" if config.freeze_layers else NOTHING_FROZEN),
         "max_length": _cut(config, forecast),
         "batch_size": Note(),
         "gradient_accumulation_steps": _batch(config, len(forecast.notices.split["train"])),

@@ -100,7 +100,7 @@ def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     columns = {
         f"{what} {MODEL_NAMES[model]}": [metrics[model]["test"][f"{head}_{name}"] for head in used]
         for name, what in (("f1", "F1"), ("f1_macro", "F1 macro"))
-        for model in ("floor", "encoder", "blend")
+        for model in ("linear", "encoder", "blend")
     }
     return pd.DataFrame(
         {**columns, "predice": [MODEL_NAMES[model] for model in used.values()]}, index=list(used)

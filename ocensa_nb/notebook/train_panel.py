@@ -160,7 +160,7 @@ class Panel(ControlPanel):
     def _arrange(self) -> ipw.VBox:
         c = self.controls
         groups = {
-            "Codificador y formato numérico": ("model", "precision", "freeze_layers", "cache_trunk", "cls_only"),
+            "Codificador y formato numérico": ("model", "precision", "freeze_layers", "cache_features", "cls_only"),
             "Textos y batches": ("max_length", "padding", "batch_size", "gradient_accumulation_steps"),
             "Entrenamiento": ("epochs", "patience", "label_smoothing", "class_weights"),
         }
@@ -251,9 +251,9 @@ class Panel(ControlPanel):
             c["max_length"].widget.limit(encoder.positions, shown=min(512, encoder.positions))
         self.config = self.config.replace(freeze_layers=c["freeze_layers"].value, max_length=c["max_length"].value)
         frozen = self.config.freeze_layers
-        c["cache_trunk"].disable("" if frozen else settings.NOTHING_FROZEN)
+        c["cache_features"].disable("" if frozen else settings.NOTHING_FROZEN)
         fixed = {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"}
-        c["padding"].widget.disable(fixed if frozen and self.config.cache_trunk else {})
+        c["padding"].widget.disable(fixed if frozen and self.config.cache_features else {})
 
     def _lock(self, running: bool) -> None:
         for widget in (self.reset, self.recipe_choice.widget, *(c.widget for c in self.controls.values())):

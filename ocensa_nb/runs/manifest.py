@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
 ENCODER, HEADS, LAST, MANIFEST = "encoder", "heads.safetensors", "last", "manifest.json"
-FLOOR = "floor"  # the simple model and the blend; runs of earlier versions have none
+LINEAR = "linear"  # the simple model and the blend; runs of earlier versions have none
 RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER)
 CORRECTIONS = "corrections.csv"
-OPTIONAL = (FLOOR, CORRECTIONS)  # what only some runs have
+OPTIONAL = (LINEAR, CORRECTIONS)  # what only some runs have
 EARLIER = (LABELS, HEADS, ENCODER)  # the files covered by the checksums of earlier versions
 
 

@@ -16,7 +16,7 @@ from ocensa_nb.runtime.machine import configure
 # Fields with their own parameter in notebook 03; the others go into its `more_settings`.
 PARAMETERS = (
     *("model", "data", "out", "epochs", "max_length", "batch_size", "gradient_accumulation_steps", "freeze_layers"),
-    *("precision", "padding", "cls_only", "cache_trunk", "patience", "label_smoothing", "class_weights"),
+    *("precision", "padding", "cls_only", "cache_features", "patience", "label_smoothing", "class_weights"),
     *("learning_rate", "seed", "resume"),
 )
 

@@ -1,4 +1,4 @@
-"""Before the encoder trains, fit the floor; afterwards, blend both and report what the run is good for."""
+"""Before the encoder trains, fit the linear model; afterwards, blend both and report what the run is good for."""
 
 import logging
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ import numpy as np
 from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.evaluation import blend as blending
-from ocensa_nb.evaluation.blend import AUTO, ENCODER, FLOOR, SOURCES, Blend
+from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend
 from ocensa_nb.evaluation.calibration import expected_calibration_error
 from ocensa_nb.evaluation.checks import check_predictions
 from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.evaluation.predictor import predictions
 from ocensa_nb.evaluation.verdict import Answers, answers_of, judge
-from ocensa_nb.models.linear import TfidfModel
+from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.runtime.logs import PREFIXES
 
 logger = logging.getLogger(__name__)
@@ -25,15 +25,15 @@ SIDES = ("val", "test")
 Arrays = Mapping[str, np.ndarray]  # per head
 
 
-def fit_floor(notices: Notices) -> TfidfModel:
+def fit_linear(notices: Notices) -> LinearModel:
     """Fit the simple model on the training rows and print its validation F1, which the encoder has to exceed."""
     train, val = notices.split["train"], notices.split["val"]
     sizes = {head: len(names) for head, names in notices.classes.items()}
-    floor = TfidfModel.fit(_texts(notices, train), _rows(notices.labels, train), sizes)
-    found = flat_metrics(_rows(notices.labels, val), predictions(floor.logits(_texts(notices, val))))
+    linear = LinearModel.fit(_texts(notices, train), _rows(notices.labels, train), sizes)
+    found = flat_metrics(_rows(notices.labels, val), predictions(linear.logits(_texts(notices, val))))
     scores = ", ".join(f"{head} {found[f'{head}_f1']:.3f}" for head in notices.classes)
     logger.info(f"Modelo simple (TF-IDF): F1 de validación {scores}. Es lo que el codificador tiene que superar.")
-    return floor
+    return linear
 
 
 def class_rows(notices: Notices) -> dict[str, np.ndarray]:
@@ -43,12 +43,12 @@ def class_rows(notices: Notices) -> dict[str, np.ndarray]:
 
 
 def measure_quality(
-    notices: Notices, floor: TfidfModel, encoder: Mapping[str, Arrays]
+    notices: Notices, linear: LinearModel, encoder: Mapping[str, Arrays]
 ) -> tuple[dict[str, Blend], dict[str, Any]]:
     """Fit the blends on the validation rows, and measure every model on the validation and test rows."""
     rows = {side: notices.split[side] for side in SIDES}
     labels = {side: _rows(notices.labels, rows[side]) for side in SIDES}
-    logits = {side: {ENCODER: encoder[side], FLOOR: floor.logits(_texts(notices, rows[side]))} for side in SIDES}
+    logits = {side: {ENCODER: encoder[side], LINEAR: linear.logits(_texts(notices, rows[side]))} for side in SIDES}
     blends = blending.fit(logits["val"], labels["val"])
     found = {
         side: {source: blending.apply(blends, logits[side], source) for source in (AUTO, *SOURCES)} for side in SIDES

@@ -32,7 +32,7 @@ from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.classifier import count_parameters, describe_parameters, sha256, trained_weights
 from ocensa_nb.models.probe import probe
-from ocensa_nb.models.save import save_floor, save_model
+from ocensa_nb.models.save import save_linear, save_model
 from ocensa_nb.models.tokenizer_checks import check_unknown_share, unknown_share
 from ocensa_nb.models.tokenizer_checks import describe as describe_tokens
 from ocensa_nb.models.tokens import encode
@@ -51,7 +51,7 @@ from ocensa_nb.training import estimate
 from ocensa_nb.training.early_stopping import EarlyStopping
 from ocensa_nb.training.logger import TrainingLogger
 from ocensa_nb.training.nonfinite import NonFiniteGuard
-from ocensa_nb.training.quality import SIDES, class_rows, fit_floor, measure_quality
+from ocensa_nb.training.quality import SIDES, class_rows, fit_linear, measure_quality
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def load_notices(config: TrainConfig) -> Notices:
     return prepare(read(path, config.columns, tuple(config.heads), config.text_fields, given=given), config)
 
 
-def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = True, root: Path = RUNS) -> Run:
+def fit(config: TrainConfig, notices: Notices | None = None, keep_features: bool = True, root: Path = RUNS) -> Run:
     """Train a classifier and return its finished run, with the weights of the best epoch.
 
     An interrupted run with the same fingerprint is resumed, unless `config.resume` is "never".
@@ -74,7 +74,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         The settings of the training.
     notices
         The labelled notices; if None, they are read from `config.data`.
-    keep_trunk
+    keep_features
         Whether the cached features of frozen layers are shared with other runs, on disk.
     root
         The folder of the numbered runs, used if `config.out` is empty.
@@ -133,23 +133,23 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_trunk: bool = 
         logger.info(memory_note(config, model, table.lengths, precision, device))
         fitted_from = time.perf_counter()
         with world.agreed():
-            floor = fit_floor(notices) if world.is_first else None
-        floor_seconds = time.perf_counter() - fitted_from
+            linear = fit_linear(notices) if world.is_first else None
+        linear_seconds = time.perf_counter() - fitted_from
         built_from = time.perf_counter()
-        cache = array_cache.default_folder() if keep_trunk else None
+        cache = array_cache.default_folder() if keep_features else None
         engine = engines.build(config, notices, table, model, precision, device, cache, world=world)
-        trunk_seconds = time.perf_counter() - built_from
+        features_seconds = time.perf_counter() - built_from
         if not world.is_first:
             seed_everything(config.seed + world.rank)  # dropout differs from that of the first process
         timings, metrics, logits = _train(run, config, notices, engine)
-        if floor:
+        if linear:
             save_model(run, model, tokenizer)
-            blends, quality = measure_quality(notices, floor, logits)
-            save_floor(run, floor)
+            blends, quality = measure_quality(notices, linear, logits)
+            save_linear(run, linear)
             write_blends(run, blends)
             timings["seconds"] |= {
-                "floor": floor_seconds,
-                "trunk": trunk_seconds,
+                "linear": linear_seconds,
+                "features": features_seconds,
                 "total": time.perf_counter() - started + timings["seconds"]["earlier"],
             }
             run.finish(timings | {"features": _features(engine.table)}, metrics | quality)

@@ -44,7 +44,7 @@ def test_audit_splits_the_rows_as_a_training_with_the_same_seed(found, csv):
 def test_every_label_has_a_verdict_a_range_and_a_list_for_review(found):
     assert list(found.verdicts) == ["modo", "causa", "prioridad"]
     for head, expected in found.expected.items():
-        assert 0 <= expected.f1[0] <= expected.floor_f1 <= expected.f1[1] <= 1
+        assert 0 <= expected.f1[0] <= expected.linear_f1 <= expected.f1[1] <= 1
         assert found.verdicts[head].sentence.startswith(f"{head}: ")
         names = [name for name in REVIEW_COLUMNS if not name.startswith("correcta_")]
         assert [name for name in found.review[head] if name != f"correcta_{head}"] == names

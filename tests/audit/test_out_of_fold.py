@@ -11,13 +11,13 @@ from ocensa_nb.data import synthetic
 
 
 def test_fits_one_after_another_because_liblinear_shares_its_generator(monkeypatch):
-    threads, fit = [], out_of_fold.TfidfModel.fit_counts
+    threads, fit = [], out_of_fold.LinearModel.fit_counts
 
     def recorded(*arguments):
         threads.append(threading.current_thread())
         return fit(*arguments)
 
-    monkeypatch.setattr(out_of_fold.TfidfModel, "fit_counts", recorded)
+    monkeypatch.setattr(out_of_fold.LinearModel, "fit_counts", recorded)
     texts = synthetic.generate(80, seed=1)["descripcion"].tolist()
     labels = {"modo": np.arange(80) % 3}
     split, folds = fold_rows(np.arange(80), labels, settings(""))

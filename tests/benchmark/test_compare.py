@@ -40,7 +40,7 @@ def test_ladder_orders_baseline_then_exact_then_trade_offs_then_feature_cache(co
     results, _, _ = compared
     names = [rung["name"] for rung in results["ladder"]]
     assert names[0] == "baseline"
-    assert names[-1] == "trunk_cache"
+    assert names[-1] == "feature_cache"
     exact = [rung["exact"] for rung in results["ladder"][:-1]]
     assert exact == sorted(exact, reverse=True)
     assert names == [technique.name for technique in ladder(Setting(4, results["cuts"], results["halves"], "cpu"))]
@@ -67,11 +67,11 @@ def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(com
     halves = compared[0]["halves"]
     work = {name: rung["gflops_per_step"] for name, rung in cumulative.items()}
     assert work["baseline"] > 2 * work["dynamic_padding"] > 2 * work["cls_only"]
-    assert work["mixed_precision" if halves else "max_length"] > work["freeze"] > work["trunk_cache"]
+    assert work["mixed_precision" if halves else "max_length"] > work["freeze"] > work["feature_cache"]
     assert cumulative["baseline"]["padded_share"] > 0.8
     assert cumulative["dynamic_padding"]["padded_share"] < 0.05
     assert cumulative["freeze"]["trainable_parameters"] < cumulative["baseline"]["trainable_parameters"]
-    assert cumulative["trunk_cache"]["build_seconds"] > 0
+    assert cumulative["feature_cache"]["build_seconds"] > 0
 
 
 def test_quality_of_techniques_with_the_same_function_is_equal(compared):
@@ -79,7 +79,7 @@ def test_quality_of_techniques_with_the_same_function_is_equal(compared):
     assert list(curves.groups) == [rung["name"] for rung in compared[0]["ladder"]]
     # No text of these is longer than 128 tokens, so that limit changes nothing either.
     mixed = ["mixed_precision"] if compared[0]["halves"] else []
-    assert [name for name, curve in curves if curve["trained"].all()] == ["max_length", *mixed, "trunk_cache"]
+    assert [name for name, curve in curves if curve["trained"].all()] == ["max_length", *mixed, "feature_cache"]
     same = [curve["f1"].tolist() for _, curve in curves][:7]
     assert same == [same[0]] * 7
 
@@ -142,7 +142,7 @@ def test_cumulative_configs_include_all_previous_changes():
     stacked = cumulative(baseline_of(TrainConfig(model="tiny")), Setting(4, cuts=True, halves=True, device="cpu"))
     last, fast = stacked[-1][1:]
     assert (last.padding, last.cls_only, last.max_length) == ("dynamic", True, 128)
-    assert (last.precision, last.freeze_layers, last.cache_trunk) == ("auto", 2, True)
+    assert (last.precision, last.freeze_layers, last.cache_features) == ("auto", 2, True)
     assert fast == Fast.ALL
     assert stacked[0][2] == Fast.NONE
     first = stacked[0][1]

@@ -71,7 +71,7 @@ def test_expected_time_is_measured_once_and_depends_on_the_config(forecast, conf
 
 def test_expected_time_is_less_with_frozen_layers_and_least_with_cached_ones(forecast, config):
     trained, frozen, cached = (
-        predict(forecast, config.replace(freeze_layers=k, cache_trunk=c, epochs=20)).seconds
+        predict(forecast, config.replace(freeze_layers=k, cache_features=c, epochs=20)).seconds
         for k, c in ((0, False), (1, False), (1, True))
     )
     assert cached < frozen < trained

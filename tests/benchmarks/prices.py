@@ -26,7 +26,7 @@ def settings(config: TrainConfig, depth: int) -> dict[str, TrainConfig]:
     """Return the configs to compare, fastest first."""
     return {
         "all frozen but two, cached": config.replace(freeze_layers=depth - 2),
-        "the same, not cached": config.replace(freeze_layers=depth - 2, cache_trunk=False),
+        "the same, not cached": config.replace(freeze_layers=depth - 2, cache_features=False),
         "nothing frozen, 16": config.replace(freeze_layers=0, batch_size=16),
         "nothing frozen, 8 × 4": config.replace(freeze_layers=0, batch_size=8, gradient_accumulation_steps=4),
         "baseline": baseline_of(config),

@@ -63,7 +63,7 @@ def _round(
     seconds = ocensa("predict", "--run", str(out), "--data", data, "--out", str(out) + ".csv", "--with", "encoder")
     return {
         "training, rows/s": float(np.median(steps)),
-        "frozen layers, rows/s": rows / metadata["seconds"]["trunk"],
+        "frozen layers, rows/s": rows / metadata["seconds"]["features"],
         "predict with its start, rows/s": rows / seconds,
     }
 

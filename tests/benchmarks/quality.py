@@ -25,7 +25,7 @@ def measure(data: str, recipe: str, split: int) -> tuple[list[dict], dict]:
     """Return the F1 of each label and model, and what else was measured, for one split."""
     with tempfile.TemporaryDirectory() as folder:
         config = from_recipe(recipe, {"data": data, "seed": split, "out": str(Path(folder) / "run")})
-        run = train.fit(config, keep_trunk=False)
+        run = train.fit(config, keep_features=False)
         metrics, seconds = run.metrics, run.metadata["seconds"]
     scores = [
         {"label": head, "model": model, "f1": found[f"{head}_f1"], "f1_macro": found[f"{head}_f1_macro"]}
@@ -33,7 +33,7 @@ def measure(data: str, recipe: str, split: int) -> tuple[list[dict], dict]:
         for head in metrics["sources"]
     ]
     errors = {f"{head} {when}": error for head, both in metrics["calibration"].items() for when, error in both.items()}
-    rows = {"seconds": seconds["total"], "seconds of the simple model": seconds["floor"], **errors}
+    rows = {"seconds": seconds["total"], "seconds of the simple model": seconds["linear"], **errors}
     return scores, rows | {"sources": metrics["sources"], "verdict": metrics["verdict"]}
 
 

@@ -24,7 +24,7 @@ from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.metrics import flat_metrics
-from ocensa_nb.models.linear import TfidfModel
+from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.review.selection import select, uncertainty
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import train
@@ -33,13 +33,13 @@ ENCODER = {"freeze_layers": 5, "learning_rate": 4e-4, "head_learning_rate": 1e-3
 SIDES = {"val_size": 0.1, "test_size": 0.2}
 
 
-class Floor:
+class Linear:
     """The simple model, with a temperature per label from the validation rows."""
 
     def __init__(self, data: Notices, rows: np.ndarray) -> None:
         self.data = data
         sizes = {head: len(names) for head, names in data.classes.items()}
-        self.model = TfidfModel.fit(_texts(data, rows), {head: y[rows] for head, y in data.labels.items()}, sizes)
+        self.model = LinearModel.fit(_texts(data, rows), {head: y[rows] for head, y in data.labels.items()}, sizes)
 
     def logits(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return self.model.logits(_texts(self.data, rows))
@@ -80,9 +80,9 @@ def experiment(
     pool = np.random.default_rng(seed).permutation(data.split["train"])
     labelled, hidden = pool[:start], pool[start:]
 
-    def fitted(rows: np.ndarray, *scored: np.ndarray) -> Floor | Encoder:
+    def fitted(rows: np.ndarray, *scored: np.ndarray) -> Linear | Encoder:
         if encoder is None:
-            return Floor(data, rows)
+            return Linear(data, rows)
         return Encoder(data, rows, recipe, np.concatenate([data.split["test"], *scored]))
 
     first = fitted(labelled, hidden)
@@ -120,7 +120,7 @@ def _sharpness(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-4, 5), method="bounded").x))
 
 
-def _scores(model: Floor | Encoder, data: Notices) -> Mapping[str, float]:
+def _scores(model: Linear | Encoder, data: Notices) -> Mapping[str, float]:
     rows = data.split["test"]
     labels = {head: y[rows] for head, y in data.labels.items()}
     flat = flat_metrics(labels, predictor.predictions(model.logits(rows)))

@@ -1,7 +1,7 @@
 """Compare the seconds of each phase of a training step with those that the machine's peaks allow.
 
     python -m tests.benchmarks.roofline --model beto-random
-    python -m tests.benchmarks.roofline --model beto-random --rows trunk_cache --repeats 9
+    python -m tests.benchmarks.roofline --model beto-random --rows feature_cache --repeats 9
 
 One line per phase of each row of the ladder: GFLOP and MB of a step, measured milliseconds (median and spread of the
 repeats), milliseconds of the roofline, and their share. See `ocensa_nb/benchmark/limit.py` for what is counted.

@@ -151,7 +151,7 @@ def theirs(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable:
         given = {"train_dataset": dataset, "data_collator": collate, "optimizers": (optimizer, schedule)}
         trainer = Peer(model=model, args=arguments, callbacks=[clock], **given)
     trainer.remove_callback(PrinterCallback)
-    plain = config.replace(cache_trunk=False, cls_only=False)
+    plain = config.replace(cache_features=False, cls_only=False)
     engine = engines.build(plain, task.notices, table, model, config.precision, task.device, fast=engines.Fast.NONE)
     trainer.objective, trainer.in_order = engine.objective, task.batches is not None
     # The Trainer calls `model.train()` at every step. Ours checks every parameter, to keep frozen layers in eval mode

@@ -62,7 +62,7 @@ def test_cached_features_after_60_steps_give_the_logits_of_the_full_encoder(fami
 
 def test_fit_with_feature_cache_has_the_losses_and_metrics_of_fit_without(config, notices, tmp_path):
     runs = [
-        train.fit(config.replace(out=str(tmp_path / str(cached)), freeze_layers=2, cache_trunk=cached), notices)
+        train.fit(config.replace(out=str(tmp_path / str(cached)), freeze_layers=2, cache_features=cached), notices)
         for cached in (True, False)
     ]
     losses = [[line["loss"] for line in run.history() if "step" in line] for run in runs]

@@ -123,7 +123,7 @@ def test_estimated_total_is_just_above_the_measured_peak_of_a_step(family, k, cl
         for _ in range(2):  # AdamW allocates its moments in the first step
             engine.step([micro])
     weights = sum(p.nbytes for p in model.parameters())
-    found = estimate_memory(config.replace(cache_trunk=False), model, np.full(ROWS, WIDTH), precision, on_cpu=True)
+    found = estimate_memory(config.replace(cache_features=False), model, np.full(ROWS, WIDTH), precision, on_cpu=True)
     assert 0.95 * found.total <= 1.25 * (live.peak + weights)
     assert live.peak + weights <= 1.03 * found.total
 

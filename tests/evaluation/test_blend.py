@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import blend, predictor
-from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, FLOOR, Blend
+from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, LINEAR, Blend
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import Run
 
@@ -37,17 +37,17 @@ def copied_run(run, tmp_path):
 
 
 def test_blend_of_two_models_with_different_errors_is_better_than_both(labels):
-    logits = {ENCODER: logits_of(labels, 1.0, 1, sure=1.2), FLOOR: logits_of(labels, 1.0, 2, sure=1.2)}
+    logits = {ENCODER: logits_of(labels, 1.0, 1, sure=1.2), LINEAR: logits_of(labels, 1.0, 2, sure=1.2)}
     fitted = Blend.fit({model: values[:300] for model, values in logits.items()}, labels[:300])
     right = {
         source: (fitted.probabilities({m: v[300:] for m, v in logits.items()}, source).argmax(1) == labels[300:]).mean()
-        for source in (ENCODER, FLOOR, BLEND)
+        for source in (ENCODER, LINEAR, BLEND)
     }
     assert fitted.source == BLEND
-    assert right[BLEND] > max(right[ENCODER], right[FLOOR]) + 0.03
+    assert right[BLEND] > max(right[ENCODER], right[LINEAR]) + 0.03
 
 
-@pytest.mark.parametrize(("good", "bad"), [(ENCODER, FLOOR), (FLOOR, ENCODER)])
+@pytest.mark.parametrize(("good", "bad"), [(ENCODER, LINEAR), (LINEAR, ENCODER)])
 def test_model_that_learnt_nothing_gets_almost_no_weight(labels, good, bad):
     logits = {good: logits_of(labels, 0.9, 1), bad: np.zeros((len(labels), CLASSES), np.float32)}
     fitted = Blend.fit(logits, labels)
@@ -57,7 +57,7 @@ def test_model_that_learnt_nothing_gets_almost_no_weight(labels, good, bad):
 
 def test_model_that_harms_the_blend_is_not_used(labels):
     harmful = -logits_of(labels, 1.0, 2, sure=9.0)
-    fitted = Blend.fit({ENCODER: logits_of(labels, 0.9, 1), FLOOR: harmful}, labels)
+    fitted = Blend.fit({ENCODER: logits_of(labels, 0.9, 1), LINEAR: harmful}, labels)
     assert fitted.source == ENCODER or fitted.weight < 0.2
 
 
@@ -65,52 +65,54 @@ def test_model_that_harms_the_blend_is_not_used(labels):
 @given(st.integers(1, 30), st.integers(0, 10_000), st.sampled_from([0.1, 1.0, 1000.0]))
 def test_probabilities_of_any_logits_are_finite_and_sum_to_one(rows, seed, scale):
     rng = np.random.default_rng(seed)
-    logits = {m: (scale * rng.normal(size=(rows, 3))).astype(np.float32) for m in (ENCODER, FLOOR)}
+    logits = {m: (scale * rng.normal(size=(rows, 3))).astype(np.float32) for m in (ENCODER, LINEAR)}
     fitted = Blend.fit(logits, rng.integers(0, 3, rows))
     assert 0 <= fitted.weight <= 1
-    for source in (AUTO, ENCODER, FLOOR, BLEND):
+    for source in (AUTO, ENCODER, LINEAR, BLEND):
         shares = fitted.probabilities(logits, source)
         assert np.isfinite(shares).all()
         np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-4)
 
 
 def test_probabilities_of_a_model_alone_keep_its_predictions(labels):
-    logits = {ENCODER: logits_of(labels, 0.5, 1), FLOOR: logits_of(labels, 0.7, 2)}
+    logits = {ENCODER: logits_of(labels, 0.5, 1), LINEAR: logits_of(labels, 0.7, 2)}
     fitted = Blend.fit(logits, labels)
-    for model in (ENCODER, FLOOR):
+    for model in (ENCODER, LINEAR):
         np.testing.assert_array_equal(fitted.probabilities(logits, model).argmax(1), logits[model].argmax(1))
 
 
 def test_needs_only_the_models_of_the_source():
-    fitted = Blend(FLOOR, 0.5, {}, {})
-    assert fitted.needs() == (FLOOR,)
-    assert fitted.needs(BLEND) == (ENCODER, FLOOR)
+    fitted = Blend(LINEAR, 0.5, {}, {})
+    assert fitted.needs() == (LINEAR,)
+    assert fitted.needs(BLEND) == (ENCODER, LINEAR)
 
 
 def test_uncalibrated_blend_of_a_model_is_its_softmax(labels):
-    logits = {ENCODER: {"x": logits_of(labels, 0.6, 1)}, FLOOR: {"x": logits_of(labels, 0.6, 2)}}
+    logits = {ENCODER: {"x": logits_of(labels, 0.6, 1)}, LINEAR: {"x": logits_of(labels, 0.6, 2)}}
     blends = blend.uncalibrated(blend.fit(logits, {"x": labels}))
-    np.testing.assert_allclose(blend.apply(blends, logits, FLOOR)["x"], softmax(logits[FLOOR]["x"], axis=1), atol=1e-4)
+    np.testing.assert_allclose(
+        blend.apply(blends, logits, LINEAR)["x"], softmax(logits[LINEAR]["x"], axis=1), atol=1e-4
+    )
 
 
 def test_run_predicts_with_its_blends(run, notices):
     texts = notices.texts[:5]
     blends = blend.read_blends(run)
-    logits = predictor.logits_by_model(run, texts, "", (ENCODER, FLOOR))
-    for source in (AUTO, ENCODER, FLOOR, BLEND):
+    logits = predictor.logits_by_model(run, texts, "", (ENCODER, LINEAR))
+    for source in (AUTO, ENCODER, LINEAR, BLEND):
         found = predictor.class_probabilities(run, texts, "", source)
         for head, shares in blend.apply(blends, logits, source).items():
             np.testing.assert_array_equal(found[head], shares)
 
 
-def test_floor_predicts_without_loading_the_encoder(run, notices, monkeypatch):
+def test_linear_predicts_without_loading_the_encoder(run, notices, monkeypatch):
     monkeypatch.setattr(predictor, "score_texts", None)
-    assert predictor.class_probabilities(run, notices.texts[:3], "", FLOOR)["causa"].shape[0] == 3
+    assert predictor.class_probabilities(run, notices.texts[:3], "", LINEAR)["causa"].shape[0] == 3
 
 
 def test_unknown_source_raises_user_error(run):
-    with pytest.raises(UserError, match=r"«florr» no existe.*«floor»"):
-        predictor.class_probabilities(run, ["fuga"], "", "florr")
+    with pytest.raises(UserError, match=r"«liner» no existe.*«linear»"):
+        predictor.class_probabilities(run, ["fuga"], "", "liner")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_unknown_source_raises_user_error(run):
     [
         lambda blends: blends["causa"].pop("weight"),
         lambda blends: blends["causa"].update(source="otro"),
-        lambda blends: blends["causa"]["temperatures"].update(floor=0),
+        lambda blends: blends["causa"]["temperatures"].update(linear=0),
         lambda blends: blends.pop("modo"),
     ],
 )
@@ -134,9 +136,9 @@ def test_damaged_blend_raises_user_error(run, copied_run, damage):
         blend.read_blends(Run.load(copied_run))
 
 
-def test_run_whose_floor_was_removed_raises_user_error(copied_run):
-    for file in (copied_run / "floor").iterdir():
+def test_run_whose_linear_was_removed_raises_user_error(copied_run):
+    for file in (copied_run / "linear").iterdir():
         file.unlink()
-    (copied_run / "floor").rmdir()
-    with pytest.raises(UserError, match=r"floor/.*no es el que se guardó"):
+    (copied_run / "linear").rmdir()
+    with pytest.raises(UserError, match=r"linear/.*no es el que se guardó"):
         Run.load(copied_run)

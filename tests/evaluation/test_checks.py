@@ -106,34 +106,34 @@ def test_at_majority_is_silent_for_a_label_that_was_learnt():
     assert checks.at_majority("prioridad", PRIORITIES, TRAINED, labels[:0], predicted[:0]) == []
 
 
-def compared(encoder, floor):
+def compared(encoder, linear):
     rng = np.random.default_rng(0)
     labels = drawn(800, 1)
     guesses = {
         model: {"prioridad": np.where(rng.random(800) < accuracy, labels, rng.integers(4, size=800))}
-        for model, accuracy in (("encoder", encoder), ("floor", floor))
+        for model, accuracy in (("encoder", encoder), ("linear", linear))
     }
     return comparison.compare({"prioridad": labels}, guesses)["prioridad"]
 
 
-def test_below_floor_warns_only_if_the_interval_is_below():
-    (warning,) = checks.below_floor("prioridad", compared(0.3, 0.6))
+def test_below_linear_warns_only_if_the_interval_is_below():
+    (warning,) = checks.below_linear("prioridad", compared(0.3, 0.6))
     assert warning.startswith("prioridad: el codificador queda por debajo del modelo simple: F1 −0.")
     assert "freeze_layers" in warning
-    assert checks.below_floor("prioridad", compared(0.55, 0.5)) == []
-    assert checks.below_floor("prioridad", compared(0.6, 0.3)) == []
-    assert checks.below_floor("prioridad", {}) == []
+    assert checks.below_linear("prioridad", compared(0.55, 0.5)) == []
+    assert checks.below_linear("prioridad", compared(0.6, 0.3)) == []
+    assert checks.below_linear("prioridad", {}) == []
 
 
-def test_below_floor_judges_the_model_in_use_or_the_encoder_and_names_both():
+def test_below_linear_judges_the_model_in_use_or_the_encoder_and_names_both():
     worse, better = {"f1": {"difference": -0.1, "low": -0.2, "high": -0.05}}, {"f1": {"high": 0.1}}
-    (warning,) = checks.below_floor("modo", {"encoder-floor": worse, "blend-floor": worse}, "floor")
+    (warning,) = checks.below_linear("modo", {"encoder-linear": worse, "blend-linear": worse}, "linear")
     assert "el codificador queda por debajo" in warning
     assert "(−0.20 a −0.05); la corrida predice esta etiqueta con el modelo simple." in warning
-    (warning,) = checks.below_floor("modo", {"encoder-floor": worse, "blend-floor": worse}, "blend")
+    (warning,) = checks.below_linear("modo", {"encoder-linear": worse, "blend-linear": worse}, "blend")
     assert "la mezcla queda por debajo" in warning
     assert "la corrida" not in warning
-    assert checks.below_floor("modo", {"encoder-floor": worse, "blend-floor": better}, "blend") == []
+    assert checks.below_linear("modo", {"encoder-linear": worse, "blend-linear": better}, "blend") == []
 
 
 def test_check_predictions_joins_the_warnings_that_apply():

@@ -21,7 +21,7 @@ def sample(rows=120, classes=6, seed=0, accuracies=(0.5, 0.7)):
     rng = np.random.default_rng(seed)
     labels = rng.choice(classes, size=rows, p=np.arange(1, classes + 1) / sum(range(classes + 1)))
     guesses = (answers(labels, accuracy, classes, rng) for accuracy in accuracies)
-    return labels, dict(zip(("encoder", "floor", "blend"), guesses, strict=False))
+    return labels, dict(zip(("encoder", "linear", "blend"), guesses, strict=False))
 
 
 def f1(labels, guess, average):
@@ -60,11 +60,13 @@ def test_draws_have_as_many_units_as_there_are(units, resamples, seed):
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=30))
 @settings(max_examples=40, deadline=None)
 def test_compare_of_any_rows_has_the_difference_of_scikit_learn(rows):
-    labels, encoder, floor = np.array(rows).T
-    found = comparison.compare({"modo": labels}, {"encoder": {"modo": encoder}, "floor": {"modo": floor}}, resamples=20)
-    entry = found["modo"]["encoder-floor"]
+    labels, encoder, linear = np.array(rows).T
+    found = comparison.compare(
+        {"modo": labels}, {"encoder": {"modo": encoder}, "linear": {"modo": linear}}, resamples=20
+    )
+    entry = found["modo"]["encoder-linear"]
     for metric, average in (("f1", "weighted"), ("f1_macro", "macro")):
-        expected = f1(labels, encoder, average) - f1(labels, floor, average)
+        expected = f1(labels, encoder, average) - f1(labels, linear, average)
         assert entry[metric]["difference"] == pytest.approx(expected)
         assert entry[metric]["low"] <= entry[metric]["high"]
     assert json.loads(json.dumps(found)) == found
@@ -72,13 +74,13 @@ def test_compare_of_any_rows_has_the_difference_of_scikit_learn(rows):
 
 def test_interval_contains_the_true_difference_in_about_95_of_100_samples():
     labels, predicted = sample(rows=200_000, classes=4)
-    true = f1(labels, predicted["encoder"], "weighted") - f1(labels, predicted["floor"], "weighted")
+    true = f1(labels, predicted["encoder"], "weighted") - f1(labels, predicted["linear"], "weighted")
     rng = np.random.default_rng(1)
     inside = 0
     for trial in range(300):
         rows = rng.choice(200_000, 300, replace=False)
         part = {model: {"modo": guess[rows]} for model, guess in predicted.items()}
-        interval = comparison.compare({"modo": labels[rows]}, part, resamples=400, seed=trial)["modo"]["encoder-floor"]
+        interval = comparison.compare({"modo": labels[rows]}, part, resamples=400, seed=trial)["modo"]["encoder-linear"]
         inside += interval["f1"]["low"] <= true <= interval["f1"]["high"]
     assert 0.91 <= inside / 300 <= 0.985  # binomial: 0.95 ± 3 standard deviations
 
@@ -88,7 +90,7 @@ def test_interval_of_grouped_rows_is_wider_than_that_of_single_rows():
     repeated = {model: {"modo": np.repeat(guess, 10)} for model, guess in predicted.items()}
     truth, widths = {"modo": np.repeat(labels, 10)}, []
     for groups in (None, np.repeat(np.arange(60), 10)):
-        interval = comparison.compare(truth, repeated, groups)["modo"]["encoder-floor"]["f1"]
+        interval = comparison.compare(truth, repeated, groups)["modo"]["encoder-linear"]["f1"]
         widths.append(interval["high"] - interval["low"])
     assert widths[1] > 2.5 * widths[0]  # √10 in theory
 
@@ -130,14 +132,14 @@ def test_sentence_of_models_that_chance_explains_says_so():
 def test_sentence_of_an_undecided_pair_has_the_sign_of_first_minus_second():
     labels, predicted = sample(rows=300, accuracies=(0.5, 0.55))
     entry = comparison.compare({"modo": labels}, {m: {"modo": guess} for m, guess in predicted.items()})
-    found = entry["modo"]["encoder-floor"]
+    found = entry["modo"]["encoder-linear"]
     assert found["f1"]["difference"] < 0 < found["f1"]["high"]
     assert f"no se distinguen: −{-found['f1']['difference']:.2f} (−" in found["sentence"]
 
 
 def test_sentence_of_equal_predictions_says_that_they_are_the_same():
     labels, predicted = sample()
-    models = {model: {"modo": predicted["floor"]} for model in ("encoder", "floor", "blend")}
+    models = {model: {"modo": predicted["linear"]} for model in ("encoder", "linear", "blend")}
     found = comparison.sentences(comparison.compare({"modo": labels}, models))
     assert found[2] == "En modo, la mezcla y el modelo simple responden lo mismo en todos los avisos."
     assert len(found) == 3

@@ -64,7 +64,7 @@ def test_files_come_back_from_workers_that_do_not_see_the_folder(cluster, csv, t
     monkeypatch.setattr(dask.DaskPool, "_all_see", lambda pool, path: False)
     grid = {
         "base": {**BASE, "epochs": 1, "data": str(csv)},
-        "cases": [{"name": "uno"}, {"name": "simple", "predict_with": "floor"}],
+        "cases": [{"name": "uno"}, {"name": "simple", "predict_with": "linear"}],
     }
     result = run_grid(grid, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
     assert result["failed"] == []

@@ -20,7 +20,7 @@ VALUES = {
     "heads": st.sampled_from([{"causa": 1.0}, {"causa": 0.5, "modo": 0.5}]),
     "text_fields": st.sampled_from([["equipo"], ["equipo", "parada"]]),
     "columns": st.sampled_from([{"causa": "Mi «causa»/ñ"}, {"causa": "x" * 90}]),
-    "predict_with": st.sampled_from(["floor", "encoder"]),
+    "predict_with": st.sampled_from(["linear", "encoder"]),
 }
 LISTS = st.fixed_dictionaries(
     {}, optional={name: st.lists(value, min_size=1, max_size=3, unique_by=json.dumps) for name, value in VALUES.items()}
@@ -97,10 +97,10 @@ def test_relative_data_is_found_from_the_working_directory_and_kept_as_written(c
 
 
 def test_cases_that_differ_only_in_evaluation_share_a_training_but_no_group(csv):
-    plain, floor, other = expand(cases=[{"epochs": 2}, {"epochs": 2, "predict_with": "floor"}, {"epochs": 3}])
-    assert plain.training == floor.training != other.training
-    assert plain.group != floor.group
-    assert floor.evaluation == {"predict_with": "floor", "data": ""}
+    plain, linear, other = expand(cases=[{"epochs": 2}, {"epochs": 2, "predict_with": "linear"}, {"epochs": 3}])
+    assert plain.training == linear.training != other.training
+    assert plain.group != linear.group
+    assert linear.evaluation == {"predict_with": "linear", "data": ""}
 
 
 def test_features_are_shared_by_cases_with_the_same_frozen_layers_and_texts():

@@ -44,8 +44,8 @@ def report(out):
 def out(tmp_path_factory):
     path = tmp_path_factory.mktemp("experiment")
     for seed in (1, 2, 3):
-        add_run(add_case(path, {}, seed), 0.5 + 0.01 * seed, 100, floor=0.3)
-        add_run(add_case(path, {"epochs": 3}, seed), 0.4, 50, floor=0.3)
+        add_run(add_case(path, {}, seed), 0.5 + 0.01 * seed, 100, linear=0.3)
+        add_run(add_case(path, {"epochs": 3}, seed), 0.4, 50, linear=0.3)
     error = {"notebook": "03_train", "cell": 9, "line": f"UserError: {EVIL}"}
     add_case(path, {"epochs": 9}, 1, "failed", title=EVIL, command=f"python {EVIL}", error=error)
     (path / "grid.yaml").write_text("# sin medir: GPU en la nube: aquí no hay GPU.\nbase: {}\n", encoding="utf-8")
@@ -130,7 +130,7 @@ def test_report_twice_has_the_same_bytes(out):
 
 
 def test_report_of_encoders_no_better_than_the_simple_model_says_so(tmp_path):
-    add_run(add_case(tmp_path, {}, 1), 0.5, 100, floor=0.5)
+    add_run(add_case(tmp_path, {}, 1), 0.5, 100, linear=0.5)
     assert "El modelo simple (TF-IDF, que se ajusta en segundos) da lo mismo" in report(tmp_path).text
 
 
@@ -142,7 +142,7 @@ def test_report_without_baseline_says_how_to_add_it(tmp_path):
 
 
 def test_report_marks_resumed_and_simultaneous_cases(tmp_path):
-    seconds = {"training": 10.0, "floor": 1.0, "trunk": 0.0, "earlier": 4.0}
+    seconds = {"training": 10.0, "linear": 1.0, "features": 0.0, "earlier": 4.0}
     add_run(add_case(tmp_path, {}, 1, jobs=2), 0.5, 10, seconds=seconds)
     found = report(tmp_path).text
     assert "↻ se interrumpió y continuó; ∥ al mismo tiempo que otros" in found
@@ -168,8 +168,8 @@ def test_report_of_metrics_without_the_monitored_one_has_no_figures(tmp_path):
     assert report(tmp_path).all("img") == []
 
 
-@pytest.mark.parametrize("name", ["comparison", "sources", "floor"])
-@pytest.mark.parametrize("value", ["[]", "3", '{"modo": 3}', '{"modo": {"blend-floor": 3}}'])
+@pytest.mark.parametrize("name", ["comparison", "sources", "linear"])
+@pytest.mark.parametrize("value", ["[]", "3", '{"modo": 3}', '{"modo": {"blend-linear": 3}}'])
 def test_report_of_damaged_metrics_is_written(tmp_path, name, value):
     folder = add_case(tmp_path, {}, 1)
     add_run(folder, 0.5, 100)

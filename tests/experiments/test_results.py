@@ -69,12 +69,12 @@ def test_cases_that_overlap_in_time_are_marked_and_not_compared_with_one_that_ra
 
 
 def test_reused_frozen_layers_count_with_the_seconds_of_the_case_that_computed_them(tmp_path):
-    for seed, reused, trunk in ((1, False, 30.0), (2, True, 1.0)):
+    for seed, reused, features in ((1, False, 30.0), (2, True, 1.0)):
         features = {"key": "k", "bytes": 1, "reused": reused}
-        seconds = {"training": 10.0, "floor": 1.0, "trunk": trunk, "earlier": 0.0, "total": 50.0}
+        seconds = {"training": 10.0, "linear": 1.0, "features": features, "earlier": 0.0, "total": 50.0}
         add_run(add_case(tmp_path, {}, seed), 0.5, 10, features=features, seconds=seconds)
     first, second = read_results(tmp_path).cases
-    assert first.seconds() == second.seconds() == {"training": 10.0, "frozen": 30.0, "floor": 1.0, "total": 41.0}
+    assert first.seconds() == second.seconds() == {"training": 10.0, "frozen": 30.0, "linear": 1.0, "total": 41.0}
     assert (first.saved_seconds(), second.saved_seconds()) == (0.0, 29.0)
 
 

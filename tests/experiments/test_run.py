@@ -46,7 +46,7 @@ def executed(csv, tmp_path_factory):
     place = tmp_path_factory.mktemp("grid")
     content = {
         "base": {**BASE, "data": str(csv), "label_smoothing": 0},
-        "cases": [{"name": "uno"}, {"name": "malo", "freeze_layers": 99}, {"name": "simple", "predict_with": "floor"}],
+        "cases": [{"name": "uno"}, {"name": "malo", "freeze_layers": 99}, {"name": "simple", "predict_with": "linear"}],
         "seeds": [7],
     }
     grid, out = place / "grid.yaml", place / "out"
@@ -145,7 +145,7 @@ def test_command_of_a_case_reproduces_its_metrics(executed, tmp_path):
     done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     original, again = Run.load(state.run).metrics, Run.load(tmp_path / "again").metrics
-    for name in ("val", "test", "encoder", "floor", "blend", "best_epoch", "sources"):
+    for name in ("val", "test", "encoder", "linear", "blend", "best_epoch", "sources"):
         assert again[name] == original[name], name
 
 
@@ -160,7 +160,7 @@ def test_changed_grid_keeps_what_is_still_in_it_and_leaves_the_rest_out(copy):
     assert prepared(content, out) == ["nuevo"]
     assert sorted(by_title(out)) == ["nuevo", "otro nombre"]
     assert len(list((out / "cases").iterdir())) == 4
-    content["cases"] = [{"name": "simple", "predict_with": "floor"}, {"name": "mezcla", "predict_with": "blend"}]
+    content["cases"] = [{"name": "simple", "predict_with": "linear"}, {"name": "mezcla", "predict_with": "blend"}]
     assert prepared(content, out) == ["mezcla"]
     states = by_title(out)  # the run of a case that is no longer in the grid
     assert states["simple"].run == states["mezcla"].run
@@ -260,8 +260,8 @@ def test_seconds_saved_by_shared_features_are_those_of_the_case_that_computed_th
     assert saved_seconds([]) == 0
     runs = iter(
         [
-            {"features": {"key": "a", "bytes": 1, "reused": False}, "seconds": {"trunk": 10.0}},
-            {"features": {"key": "a", "bytes": 1, "reused": True}, "seconds": {"trunk": 1.0}},
+            {"features": {"key": "a", "bytes": 1, "reused": False}, "seconds": {"features": 10.0}},
+            {"features": {"key": "a", "bytes": 1, "reused": True}, "seconds": {"features": 1.0}},
         ]
     )
     monkeypatch.setattr("ocensa_nb.experiments.progress.read_config", lambda run: next(runs))

@@ -104,10 +104,10 @@ def test_features_whose_computing_case_crashed_are_computed_by_the_next(run):
 
 def test_case_that_shares_a_run_starts_when_the_run_is_finished_and_fails_without_it(run):
     pool = FakePool(slots=3)
-    run(pool, {"epochs": 2, "predict_with": "floor"}, {"epochs": 2})
+    run(pool, {"epochs": 2, "predict_with": "linear"}, {"epochs": 2})
     assert pool.started == ["1", "0"]
     crashing = FakePool(slots=3, crash=("1",))
-    run(crashing, {"epochs": 5, "predict_with": "floor"}, {"epochs": 5})
+    run(crashing, {"epochs": 5, "predict_with": "linear"}, {"epochs": 5})
     assert crashing.started == ["1", "0"]  # its process says that there is no run
 
 

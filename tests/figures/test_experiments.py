@@ -34,5 +34,5 @@ def test_differences_show_any_name_and_grey_noise(width):
 
 
 def test_f1_by_model_without_a_model_draws_the_others():
-    (axes,) = f1_by_model([(1, {"encoder": 0.5, "floor": 0.4}), (2, {"encoder": 0.3})]).axes
+    (axes,) = f1_by_model([(1, {"encoder": 0.5, "linear": 0.4}), (2, {"encoder": 0.3})]).axes
     assert {line.get_label() for line in axes.lines} == {"codificador", "modelo simple"}

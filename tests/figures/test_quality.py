@@ -80,17 +80,17 @@ def scores(*rows):
 def test_f1_by_model_draws_a_bar_per_label_and_model_with_its_spread():
     table = scores(
         ("modo", "encoder", 0.65, 0.02),
-        ("modo", "floor", 0.66, 0.01),
+        ("modo", "linear", 0.66, 0.01),
         ("causa", "encoder", 0.37, 0.01),
-        ("causa", "floor", 0.31, np.nan),
+        ("causa", "linear", 0.31, np.nan),
     )
     figure = quality.f1_by_model(table, "F1 de avisos reales", "6 repartos")
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.65, 0.37, 0.66, 0.31])
     assert [text.get_text() for text in axes.texts] == ["0.65", "0.37", "0.66", "0.31"]
-    (encoder, floor) = (segments.get_segments() for segments in axes.collections)
+    (encoder, linear) = (segments.get_segments() for segments in axes.collections)
     assert encoder[0][:, 1] == pytest.approx([0.63, 0.67])
-    assert floor[1][:, 1] == pytest.approx([0.31, 0.31])
+    assert linear[1][:, 1] == pytest.approx([0.31, 0.31])
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["codificador", "modelo simple"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["modo", "causa"]

@@ -137,6 +137,6 @@ def run_content(run: Path) -> dict[str, bytes]:
         run / run_folder.METRICS,
         run / run_folder.LABELS,
         *sorted((run / run_folder.ENCODER).iterdir()),
-        *sorted((run / manifest.FLOOR).iterdir()),
+        *sorted((run / manifest.LINEAR).iterdir()),
     ]
     return {file.relative_to(run).as_posix(): file.read_bytes() for file in files}

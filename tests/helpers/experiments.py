@@ -43,7 +43,7 @@ def add_case(out: Path, changes: Mapping[str, Any], /, seed: int, status: str = 
 
 
 def add_run(
-    folder: Path, f1: float, took: float, floor: float = 0.5, cores: int = 2, **metadata: Any
+    folder: Path, f1: float, took: float, linear: float = 0.5, cores: int = 2, **metadata: Any
 ) -> dict[str, Any]:
     """Write the config.json and metrics.json of a run with a known F1 and seconds; return the metadata.
 
@@ -54,8 +54,8 @@ def add_run(
         "config": {"heads": dict.fromkeys(HEADS, 1 / 3), "monitor": "f1", "max_length": 256, **state["settings"]},
         "seconds": {
             "training": took,
-            "floor": 0.0,
-            "trunk": 5.0 if metadata.get("features") else 0.0,
+            "linear": 0.0,
+            "features": 5.0 if metadata.get("features") else 0.0,
             "earlier": 0.0,
             "total": took + 9,
         },
@@ -66,15 +66,15 @@ def add_run(
     }
     values = {"test": f1, "val": f1 + 0.01}
     flat = {side: _flat(value) for side, value in values.items()}
-    difference = f1 - floor
+    difference = f1 - linear
     compared = {"f1": {"difference": difference, "low": difference - 0.02, "high": difference + 0.02}}
     metrics = {
         **flat,
         "encoder": {side: _flat(value - 0.05) for side, value in values.items()},
-        "floor": {side: _flat(floor) for side in values},
+        "linear": {side: _flat(linear) for side in values},
         "blend": flat,
         "sources": dict.fromkeys(HEADS, "blend"),
-        "comparison": {head: {"blend-floor": compared} for head in HEADS},
+        "comparison": {head: {"blend-linear": compared} for head in HEADS},
     }
     (folder / "run").mkdir()
     write_config(folder / "run", content)

@@ -11,7 +11,7 @@ from sklearn.svm import LinearSVC
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import linear
-from ocensa_nb.models.linear import TfidfModel
+from ocensa_nb.models.linear import LinearModel
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def rows():
 @pytest.fixture(scope="module")
 def model(rows):
     texts, labels = rows
-    return TfidfModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
+    return LinearModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
 
 
 def test_logits_equal_those_of_scikit_learns_pipeline(rows, model):
@@ -52,36 +52,36 @@ def test_fit_predicts_new_texts_better_than_the_majority(rows, model):
 
 def test_fit_twice_gives_the_same_bits(rows, model):
     texts, labels = rows
-    again = TfidfModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
+    again = LinearModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
     np.testing.assert_array_equal(again.weights["prioridad"], model.weights["prioridad"])
 
 
 def test_model_read_from_its_file_has_the_same_logits(rows, model, tmp_path):
-    model.write(tmp_path / "tfidf.safetensors")
-    found = TfidfModel.read(tmp_path / "tfidf.safetensors", {"prioridad": 4})
+    model.write(tmp_path / "linear.safetensors")
+    found = LinearModel.read(tmp_path / "linear.safetensors", {"prioridad": 4})
     np.testing.assert_array_equal(found.logits(rows[0])["prioridad"], model.logits(rows[0])["prioridad"])
 
 
 @pytest.mark.parametrize("sizes", [{"prioridad": 5}, {"causa": 4}, {"prioridad": 4, "causa": 4}])
 def test_read_model_of_other_labels_raises_user_error(model, tmp_path, sizes):
-    model.write(tmp_path / "tfidf.safetensors")
+    model.write(tmp_path / "linear.safetensors")
     with pytest.raises(UserError, match="no es el modelo simple de esta corrida"):
-        TfidfModel.read(tmp_path / "tfidf.safetensors", sizes)
+        LinearModel.read(tmp_path / "linear.safetensors", sizes)
 
 
 def test_file_of_many_classes_stays_under_the_largest_size(rows, tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "LARGEST_BYTES", 200_000)
     texts, labels = rows
-    small = TfidfModel.fit(texts, {"prioridad": labels}, {"prioridad": 4})
-    small.write(tmp_path / "tfidf.safetensors")
-    assert 150_000 < (tmp_path / "tfidf.safetensors").stat().st_size < 202_000
+    small = LinearModel.fit(texts, {"prioridad": labels}, {"prioridad": 4})
+    small.write(tmp_path / "linear.safetensors")
+    assert 150_000 < (tmp_path / "linear.safetensors").stat().st_size < 202_000
     found = small.logits(texts)["prioridad"].argmax(axis=1)
     assert (found == labels).mean() > 0.8
 
 
 def test_fit_class_without_rows_is_never_predicted(rows):
     texts, labels = rows
-    found = TfidfModel.fit(texts, {"x": np.where(labels == 2, 1, labels)}, {"x": 4}).logits(texts)["x"]
+    found = LinearModel.fit(texts, {"x": np.where(labels == 2, 1, labels)}, {"x": 4}).logits(texts)["x"]
     assert (found.argmax(axis=1) != 2).all()
 
 
@@ -90,6 +90,6 @@ def test_fit_class_without_rows_is_never_predicted(rows):
 def test_fit_any_texts_and_labels_gives_finite_logits_of_every_class(data):
     texts = data.draw(st.lists(st.text(max_size=12), min_size=1, max_size=12))
     labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts))))
-    found = TfidfModel.fit(texts, {"x": labels}, {"x": 3}).logits([*texts, "otro", ""])["x"]
+    found = LinearModel.fit(texts, {"x": labels}, {"x": 3}).logits([*texts, "otro", ""])["x"]
     assert found.shape == (len(texts) + 2, 3)
     assert np.isfinite(found).all()

@@ -129,7 +129,7 @@ def test_panel_controls_show_the_values_of_the_given_config(panel, config):
         ("patience", 5),
         ("precision", "bf16"),
         ("cls_only", False),
-        ("cache_trunk", False),
+        ("cache_features", False),
         ("padding", "max_length"),
         ("label_smoothing", 0.1),
         ("class_weights", True),
@@ -162,14 +162,14 @@ def test_unavailable_options_are_disabled_with_a_reason(panel):
     buttons = panel.controls["precision"].widget._buttons
     assert {name for name, button in buttons.items() if button.disabled} == {"fp16", "tf32"}
     assert "hace falta una GPU" in buttons["fp16"].tooltip
-    assert not panel.controls["cache_trunk"].widget.disabled
+    assert not panel.controls["cache_features"].widget.disabled
     move(panel, "freeze_layers", 0)
-    assert panel.controls["cache_trunk"].widget.disabled
-    assert "Sin capas congeladas" in tooltip(panel.controls["cache_trunk"].widget)
-    assert "Sin capas congeladas" in note(panel, "cache_trunk")
+    assert panel.controls["cache_features"].widget.disabled
+    assert "Sin capas congeladas" in tooltip(panel.controls["cache_features"].widget)
+    assert "Sin capas congeladas" in note(panel, "cache_features")
     move(panel, "freeze_layers", 2)
-    assert not panel.controls["cache_trunk"].widget.disabled
-    assert "Exacto" in tooltip(panel.controls["cache_trunk"].widget)
+    assert not panel.controls["cache_features"].widget.disabled
+    assert "Exacto" in tooltip(panel.controls["cache_features"].widget)
 
 
 def test_unavailable_precisions_on_t4_are_bf16_and_tf32_and_on_ampere_none(monkeypatch):

@@ -26,7 +26,7 @@ CHANGES = st.fixed_dictionaries(
         "precision": st.sampled_from(["auto", "fp32", "bf16"]),
         "padding": st.sampled_from(["dynamic", "max_length"]),
         "cls_only": st.booleans(),
-        "cache_trunk": st.booleans(),
+        "cache_features": st.booleans(),
         "class_weights": st.booleans(),
         "label_smoothing": st.floats(0, 0.5),
         "text_fields": st.sampled_from([("equipo",), ("equipo", "problema")]),

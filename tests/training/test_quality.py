@@ -15,11 +15,11 @@ from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.evaluation.predict import predict
-from ocensa_nb.models.save import read_floor
+from ocensa_nb.models.save import read_linear
 from ocensa_nb.notebook.suite import models_table
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
-from ocensa_nb.training.quality import fit_floor, report
+from ocensa_nb.training.quality import fit_linear, report
 
 SAP = ROOT / "data/example_iw69.csv"
 EARLIER = Path(__file__).parents[1] / "runs/version_261e85b/finished"
@@ -41,14 +41,14 @@ def test_recorded_metrics_are_those_of_the_saved_models(run, notices, source):
         assert recorded[side] == pytest.approx(flat_metrics(labels, predictor.predictions(found)))
 
 
-def test_floor_never_sees_a_validation_or_test_row(run, notices):
+def test_linear_never_sees_a_validation_or_test_row(run, notices):
     relabelled = {head: y.copy() for head, y in notices.labels.items()}
     others = np.r_[notices.split["val"], notices.split["test"]]
     for y in relabelled.values():
         y[others] = 0
     texts = ["otro texto" if row in set(others.tolist()) else text for row, text in enumerate(notices.texts)]
-    fitted = fit_floor(type(notices)(**{**vars(notices), "labels": relabelled, "texts": texts}))
-    for head, weights in read_floor(run).weights.items():
+    fitted = fit_linear(type(notices)(**{**vars(notices), "labels": relabelled, "texts": texts}))
+    for head, weights in read_linear(run).weights.items():
         np.testing.assert_array_equal(fitted.weights[head], weights)
 
 
@@ -75,7 +75,7 @@ def test_models_table_has_a_row_per_label_and_names_what_predicts(run):
     table = models_table(run.metrics)
     assert list(table.index) == list(run.classes)
     assert set(table["predice"]) <= {"modelo simple", "codificador", "mezcla"}
-    assert table.loc["causa", "F1 modelo simple"] == round(run.metrics["floor"]["test"]["causa_f1"], 3)
+    assert table.loc["causa", "F1 modelo simple"] == round(run.metrics["linear"]["test"]["causa_f1"], 3)
 
 
 @pytest.mark.parametrize("source", [AUTO, *SOURCES])
@@ -86,8 +86,8 @@ def test_evaluate_with_a_source_has_its_recorded_metrics(run, source):
     assert found.notes[0].startswith("Predice: ")
 
 
-def test_predict_with_the_floor_has_its_classes_and_confidence(run):
-    table = predict(run, SAP, "floor")
+def test_predict_with_the_linear_has_its_classes_and_confidence(run):
+    table = predict(run, SAP, "linear")
     scored = table[table["pred_causa"] != ""]
     assert len(scored) > 50
     assert scored["conf_causa"].between(0, 1).all()
@@ -102,7 +102,7 @@ def test_predict_without_choice_says_what_each_label_is_good_for(run):
 
 def test_verbs_with_the_option_with_use_that_model(run, tmp_path):
     out, result = tmp_path / "p.csv", tmp_path / "p.json"
-    arguments = ["predict", "--run", str(run.path), "--data", str(SAP), "--out", str(out), "--with", "floor"]
+    arguments = ["predict", "--run", str(run.path), "--data", str(SAP), "--out", str(out), "--with", "linear"]
     assert cli.main([*arguments, "--json", str(result)]) == 0
     assert "el modelo simple" in json.loads(result.read_text(encoding="utf-8"))["notes"][0]
     assert len(pd.read_csv(out, sep=";", dtype=str)) == 300
@@ -122,4 +122,4 @@ def test_run_of_an_earlier_version_predicts_with_its_encoder_only(earlier):
     assert blend.describe_sources(blend.read_blends(earlier)).count("el codificador") == len(earlier.classes)
     assert predict(earlier, SAP)["pred_causa"].ne("").sum() > 50
     with pytest.raises(UserError, match="es de una versión anterior y no tiene modelo simple"):
-        predict(earlier, SAP, "floor")
+        predict(earlier, SAP, "linear")
