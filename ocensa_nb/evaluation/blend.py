@@ -1,4 +1,4 @@
-"""Blend the probabilities of the encoder and the linear model, per label: weights from validation. `RUN/linear/blend.json`.
+"""Blend the probabilities of the encoder and the linear model, per label; `RUN/linear/blend.json`.
 
 The blend is a mean of calibrated probabilities. Its weight is the mean of the best weights of bootstrap resamples of
 the validation rows: with some hundreds of them the F1 hardly changes over a wide range of weights, and the maximum of
@@ -117,7 +117,7 @@ def uncalibrated(blends: Mapping[str, Blend]) -> dict[str, Blend]:
 
 
 def write_blends(run: Run, blends: Mapping[str, Blend]) -> None:
-    """Write the blend of each label to a run folder, which has the linear model; raises `UserError` if the disk refuses."""
+    """Write the blend of each label to a run folder, with the linear model; raises `UserError` if the disk refuses."""
     run.write_json(FILE, {head: asdict(blend) for head, blend in blends.items()})
 
 
