@@ -1,6 +1,7 @@
 """Shared fixtures: a small data set and a finished run of the tiny encoder."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,14 +61,20 @@ def run(config: TrainConfig, notices: Notices, tmp_path_factory: pytest.TempPath
     return train.fit(config.replace(out=str(out)), notices)
 
 
-@pytest.fixture
-def stopped(config: TrainConfig, notices: Notices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    """Return the config of a training interrupted in its first epoch, with two checkpoints."""
+@pytest.fixture(scope="session")
+def stopped_once(config: TrainConfig, notices: Notices, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a training stopped in its first epoch, with two checkpoints; tests copy it."""
     from tests.helpers.stopping import StopAfter
 
-    settings = config.replace(out=str(tmp_path / "run"))
-    with monkeypatch.context() as patch:
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
         StopAfter(patch, 4)
-        with pytest.raises(AskedToStopError):
-            train.fit(settings, notices)
-    return settings
+        with pytest.raises(AskedToStopError, match="ejecute lo mismo otra vez"):
+            train.fit(config.replace(out=str(out)), notices)
+    return out
+
+
+@pytest.fixture
+def stopped(config: TrainConfig, stopped_once: Path, tmp_path: Path) -> TrainConfig:
+    """Return the config of a stopped training, which `train.fit` resumes: `out` is not in the fingerprint."""
+    return config.replace(out=str(shutil.copytree(stopped_once, tmp_path / "run")))

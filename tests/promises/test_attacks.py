@@ -29,6 +29,7 @@ from ocensa_nb.runs import array_cache
 from ocensa_nb.runs.run import GIF, Run
 from ocensa_nb.training import train
 from tests.helpers.crash import make_abandoned_folder
+from tests.helpers.words import TRAIN
 
 LONG = bool(os.environ.get("OCENSA_LONG"))
 OPERATIONS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "truncate", "unlink")
@@ -221,21 +222,7 @@ def test_make_room_removes_temporary_folder_of_killed_cache_build(tmp_path):
 
 
 def test_evaluate_and_predict_during_another_training_give_the_same_results(run, config, csv, tmp_path):
-    command = [
-        "train",
-        "--data",
-        csv,
-        "--model",
-        "tiny",
-        "--freeze-layers",
-        "1",
-        "--epochs",
-        "12",
-        "--patience",
-        "12",
-        "--precision",
-        "fp32",
-    ]
+    command = [*TRAIN, "--data", csv, *["--epochs", "12", "--patience", "12", "--precision", "fp32"]]
     training = subprocess.Popen(
         [sys.executable, "-m", "ocensa_nb", *map(str, command), "--out", str(tmp_path / "training")],
         cwd=ROOT,
@@ -263,20 +250,7 @@ def test_evaluate_and_predict_during_another_training_give_the_same_results(run,
 VERBS = {
     "generate": ["generate", "--rows", "30", "--out"],
     "evaluate": ["evaluate", "--run", "RUN", "--data", "DATA", "--out"],
-    "train": [
-        "train",
-        "--data",
-        "DATA",
-        "--model",
-        "tiny",
-        "--freeze-layers",
-        "1",
-        "--epochs",
-        "1",
-        "--freeze-layers",
-        "1",
-        "--out",
-    ],
+    "train": [*TRAIN, "--data", "DATA", "--epochs", "1", "--out"],
 }
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import html.parser
 import json
 import pickle
 import re
@@ -28,11 +27,11 @@ from ocensa_nb.evaluation.evaluate import Evaluation
 from ocensa_nb.figures import training
 from ocensa_nb.files import read_excel, write
 from ocensa_nb.models import save as saved_model
-from ocensa_nb.notebook import suite
 from ocensa_nb.notebook import train_panel as widgets
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import ENCODER, HEADS, LABELS, Run
+from tests.helpers.hostile_html import EVIL, Dangers
 
 DANGEROUS = {  # cell -> written cell
     "=1+1": "'=1+1",
@@ -341,64 +340,8 @@ class TestPaths:
         }
 
 
-EVIL = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(2)>",
-    "</pre></td><svg onload=alert(3)>",
-    "'\"><a href=javascript:alert(4)>x</a>",
-    "![x](javascript:alert(5))",
-    "$\\href{javascript:alert(6)}{x}$",
-    "\x1b]8;;javascript:alert(7)\x1b\\x\x1b]8;;\x1b\\",
-    "&lt;img src=x onerror=alert(8)&gt;",
-    "\u202e<iframe srcdoc=&#60;script&#62;alert(9)&#60;/script&#62;>",
-    "{{7*7}}{% raw %}<style>*{display:none}</style>",
-]
-
-
-class Dangers(html.parser.HTMLParser):
-    """Collect what a browser would execute: event handlers, script URLs and hostile elements."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.found = []
-        self.text = ""
-        self.in_script = False
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.in_script = tag in ("script", "style")
-        for name, value in attrs:
-            if name.startswith("on") or "alert(" in (value or "") or "javascript:" in (value or ""):
-                self.found.append((tag, name, value))
-
-    def handle_endtag(self, tag):
-        self.in_script = False
-
-    def handle_data(self, data):
-        if not self.in_script:
-            self.text += data
-        elif "alert(" in data or "*{display:none}" in data:
-            self.found.append(data)
-
-
 def test_dangers_parser_finds_every_danger_of_a_hostile_page():
     assert len(Dangers("".join(EVIL[:4])).found) == 4
-
-
-def test_html_in_notices_labels_and_paths_is_escaped_in_notebooks(tmp_path):
-    frame = synthetic.generate(120, seed=4)
-    frame["descripcion"] = [f"{EVIL[i % len(EVIL)]} {text}" for i, text in enumerate(frame["descripcion"])]
-    priorities = sorted(frame["prioridad"].unique())
-    frame["prioridad"] = frame["prioridad"].map({name: EVIL[i] + name for i, name in enumerate(priorities)})
-    modes = frame["modo_falla"].value_counts().index
-    frame["modo_falla"] = frame["modo_falla"].map({name: EVIL[i % 10] + str(i) for i, name in enumerate(modes)})
-    data = tmp_path / "a'\"><img src=x onerror=alert(0)>.csv"
-    frame.rename(columns={"familia_equipo": EVIL[0]}).to_csv(data, index=False)
-    suite.suite(tmp_path / "suite", {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1})
-    for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
-        page = Dangers((tmp_path / "suite" / f"{name}.html").read_text(encoding="utf-8"))
-        assert not page.found, name
-        assert "onerror=alert(" in page.text, name
 
 
 def test_html_in_labels_and_paths_is_escaped_in_the_panel(config, notices, tmp_path):

@@ -19,25 +19,9 @@ QUICK = 0.02  # seconds below which the noise of a clock matters
 LONGEST = 2**17  # pieces; longer, and the memory they take changes the time
 REPEATS, RETRIES = 3, 5
 
-# What a text is made of: unbroken, of pieces, of signs that a regular expression may search from again and again.
-PIECES = [
-    "a",
-    "-",
-    "1",
-    "a-",
-    "a1",
-    "ab ",
-    " ",
-    "\n",
-    "\n=",
-    ";\t",
-    "á",
-    "e\u0301\u0327",
-    "\u0301\u0327",
-    ".1",
-    "=",
-    "#",
-]
+# What a text is made of: one unbroken word, line breaks, and marks that Unicode has to sort. Searching again at each
+# position makes the first two quadratic, sorting the third.
+PIECES = ["a-", "\n", "\u0301\u0327"]
 
 
 def frame(text):
@@ -77,7 +61,7 @@ def seconds(function, text):
     return min(times)
 
 
-@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("piece", [PIECES[0], *(pytest.param(piece, marks=pytest.mark.slow) for piece in PIECES[1:])])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_text_function_on_doubled_length_takes_less_than_three_times_as_long(name, piece):
     function, length = FUNCTIONS[name], 2_000

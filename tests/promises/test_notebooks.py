@@ -12,6 +12,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
+from tests.helpers import hostile_html
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -65,9 +66,11 @@ class TestEveryNotebook:
 
 
 @pytest.fixture(scope="module")
-def results(csv, tmp_path_factory):
-    out = tmp_path_factory.mktemp("suite") / "demo"
-    return suite.suite(out, {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1})
+def results(tmp_path_factory):
+    """Return the results of the one suite of these tests, on hostile notices."""
+    folder = tmp_path_factory.mktemp("suite")
+    data = hostile_html.write_notices(folder)
+    return suite.suite(folder / "demo", {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1})
 
 
 def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(results):
@@ -93,6 +96,13 @@ def test_suite_notebooks_contain_images_and_no_errors(results):
     assert "data:image/gif" in (Path(results["out"]) / "03_train.html").read_text(encoding="utf-8")
 
 
+def test_html_in_notices_labels_and_paths_is_escaped_in_notebooks(results):
+    for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
+        page = hostile_html.Dangers((Path(results["out"]) / f"{name}.html").read_text(encoding="utf-8"))
+        assert not page.found, name
+        assert "onerror=alert(" in page.text, name
+
+
 def test_suite_notebook_03_shows_the_messages_of_the_training_once(results):
     cells = read(Path(results["out"]) / "03_train.ipynb").cells
     text = "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
@@ -109,6 +119,7 @@ def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tm
     assert (tmp_path / "04_evaluate.html").exists()
 
 
+@pytest.mark.slow
 def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
     out = tmp_path / "comparison"
     parameters = {"model": "tiny", "data": str(csv), "steps": 1, "quality": False, "out": str(out)}
@@ -119,6 +130,7 @@ def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
     assert (out / "compare.json").exists()
 
 
+@pytest.mark.slow
 def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_path):
     out = tmp_path / "auditoria"
     executed = suite.execute(
@@ -130,6 +142,7 @@ def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_pa
     assert (out / "review_causa.xlsx").exists()
 
 
+@pytest.mark.slow
 def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
     synthetic.write_csv(synthetic.generate(5, seed=1), tmp_path / "avisos.csv")
     parameters = {"data": str(tmp_path / "avisos.csv"), "heads": "modo"}
@@ -139,6 +152,7 @@ def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
     assert "Ninguna etiqueta se puede medir." in printed
 
 
+@pytest.mark.slow
 def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
     out = tmp_path / "revision.xlsx"
     parameters = {"run": str(run.path), "rows": 15, "out": str(out)}
@@ -149,6 +163,7 @@ def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
     assert out.exists()
 
 
+@pytest.mark.slow
 def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(csv, tmp_path):
     from jupyter_client.manager import start_new_kernel
 

@@ -15,8 +15,10 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.files import write
 from ocensa_nb.paths import ROOT, plain_path
 from ocensa_nb.runs.run import Run
+from tests.helpers.words import TRAIN
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals, pipes and devices")
+slow = pytest.mark.slow
 LIMIT = 120  # seconds
 ASCII = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
 
@@ -63,19 +65,7 @@ class TestBrokenOutput:
     @pytest.mark.parametrize("stream", ["stdout", "stderr"])
     def test_train_with_closed_output_pipe_finishes(self, stream, csv, tmp_path):
         pipe = closed_pipe()
-        train = [
-            "train",
-            "--data",
-            csv,
-            "--model",
-            "tiny",
-            "--freeze-layers",
-            "1",
-            "--epochs",
-            1,
-            "--out",
-            tmp_path / "run",
-        ]
+        train = [*TRAIN, "--data", csv, "--epochs", 1, "--out", tmp_path / "run"]
         done = ocensa(*train, **{stream: pipe})
         os.close(pipe)
         assert done.returncode == 0
@@ -84,19 +74,7 @@ class TestBrokenOutput:
         assert Run.load(tmp_path / "run")
 
     def test_train_with_output_to_full_device_finishes(self, full, csv, tmp_path):
-        train = [
-            "train",
-            "--data",
-            csv,
-            "--model",
-            "tiny",
-            "--freeze-layers",
-            "1",
-            "--epochs",
-            1,
-            "--out",
-            tmp_path / "run",
-        ]
+        train = [*TRAIN, "--data", csv, "--epochs", 1, "--out", tmp_path / "run"]
         assert ocensa(*train, stdout=full, stderr=full).returncode == 0
         assert Run.load(tmp_path / "run")
 
@@ -145,9 +123,7 @@ class TestXlsx:
 
 class TestLogFile:
     def test_training_without_terminal_writes_lines_and_no_progress_bars(self, csv, tmp_path):
-        done = ocensa(
-            "train", "--data", csv, "--model", "tiny", "--freeze-layers", "1", "--epochs", 2, "--out", tmp_path / "run"
-        )
+        done = ocensa(*TRAIN, "--data", csv, "--epochs", 2, "--out", tmp_path / "run")
         assert done.returncode == 0, done.stderr
         written = done.stdout + done.stderr
         assert "\r" not in written
@@ -167,19 +143,7 @@ class TestPathEncoding:
         assert "ñandú" in done.stdout
 
     def test_train_to_folder_with_accents_in_locale_c_succeeds(self, csv, tmp_path):
-        train = [
-            "train",
-            "--data",
-            csv,
-            "--model",
-            "tiny",
-            "--freeze-layers",
-            "1",
-            "--epochs",
-            1,
-            "--out",
-            tmp_path / "ñandú",
-        ]
+        train = [*TRAIN, "--data", csv, "--epochs", 1, "--out", tmp_path / "ñandú"]
         done = ocensa(*train, env=ASCII)
         assert done.returncode == 0, done.stderr
         assert Run.load(tmp_path / "ñandú")
@@ -206,31 +170,22 @@ class TestInterrupts:
             process.kill()
         return process.returncode, said
 
-    @pytest.mark.parametrize("times", [1, 2, 5])
-    @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.05, 0.2, 0.5])
+    @pytest.mark.parametrize(
+        ("delay", "times"),
+        [
+            (0.0, 5),
+            *(pytest.param(*case, marks=slow) for case in [(0.01, 1), (0.03, 2), (0.05, 5), (0.2, 1), (0.5, 2)]),
+        ],
+    )
     def test_interrupt_during_generate_prints_one_line_and_exits_130(self, delay, times, tmp_path):
         generate = ["generate", "--rows", 400_000, "--out", tmp_path / "a.csv"]
         assert self.interrupted(generate, delay, times, gap=0.002) == (130, "Interrumpido.\n")
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=slow) for seed in (1, 2, 3))])
     def test_interrupt_during_import_of_torch_prints_no_traceback_and_exits_130(self, seed, csv, tmp_path):
         delay = random.Random(seed).uniform(0.3, 1.5)
-        train = [
-            "train",
-            "--data",
-            csv,
-            "--model",
-            "tiny",
-            "--freeze-layers",
-            "1",
-            "--epochs",
-            200,
-            "--patience",
-            200,
-            "--out",
-            tmp_path / "r",
-        ]
+        train = [*TRAIN, "--data", csv, "--epochs", 200, "--patience", 200, "--out", tmp_path / "r"]
         code, said = self.interrupted(train, delay, 2, gap=0.004)
         assert code == 130
         assert "Traceback" not in said
