@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,6 @@ from typing_extensions import Doc
 from ocensa_nb.errors import UserError, clipped, unknown
 from ocensa_nb.paths import plain_path
 
-logger = logging.getLogger(__name__)
-
 # `parada`, SAP's mark of a stopped unit, raises the weighted F1 of the priority from 0.561 to 0.590 and its macro F1
 # from 0.478 to 0.526 (7,100 real notices, `LinearModel`, 5 splits; standard errors of the differences 0.001 and 0.006).
 TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componente", "parada")
@@ -26,8 +23,6 @@ RESUMES = ("auto", "never")
 METRIC_NAMES = ("f1", "f1_macro", "accuracy", "precision", "recall")
 MEANS = ("f1", "f1_macro")  # over the labels
 
-# Fields without effect. They remain because the fingerprints of earlier runs, and their config.json, contain them.
-IGNORED = ("used_vocabulary",)
 # Location and execution of a run, not its result: two runs that differ only here are the same experiment.
 _NOT_IN_FINGERPRINT = ("data", "corrections", "out", "num_workers", "resume", "checkpoint_minutes")
 # The learning task and its data: changing the recipe does not change these fields.
@@ -103,7 +98,6 @@ class TrainConfig:
     freeze_layers: Annotated[int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna")] = 0
     cache_features: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar su salida")] = True
     cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], el único que se usa (exacto)")] = True
-    used_vocabulary: Annotated[bool, Doc("sin efecto; se conserva para las corridas de versiones anteriores")] = True
     compile: Annotated[bool, Doc("compilar el modelo con torch.compile; tarda en arrancar")] = False
     num_workers: Annotated[int, Doc("procesos que preparan los batches; 0 suele bastar")] = 0
     patience: Annotated[int, Doc("épocas sin mejora antes de parar")] = 3
@@ -182,7 +176,7 @@ class TrainConfig:
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser un texto.")
             plain_path(getattr(self, name))
-        for name in ("class_weights", "cache_features", "cls_only", "used_vocabulary", "compile"):
+        for name in ("class_weights", "cache_features", "cls_only", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} = {getattr(self, name)!r}: debe ser True o False.")
         pairs = isinstance(self.columns, Mapping) and [*self.columns, *self.columns.values()]
@@ -254,14 +248,7 @@ _GUIDE = {"batch_size": 16, "learning_rate": 2e-5, "head_learning_rate": 2e-5, "
 _FROZEN = {"freeze_layers": 5, "batch_size": 32, "learning_rate": 2e-4, "head_learning_rate": 1e-3}
 _EVEN = {"heads": {"modo": 1 / 3, "causa": 1 / 3, "prioridad": 1 / 3}}
 RECIPES: dict[str, dict[str, Any]] = {
-    "baseline": {
-        **_GUIDE,
-        "precision": "fp32",
-        "max_length": 256,
-        "padding": "max_length",
-        "cls_only": False,
-        "used_vocabulary": False,  # as in the fingerprints of earlier runs
-    },
+    "baseline": {**_GUIDE, "precision": "fp32", "max_length": 256, "padding": "max_length", "cls_only": False},
     "exact": {**_GUIDE, "precision": "fp32", "max_length": 256},
     "cpu": {**_EVEN, **_FROZEN, "epochs": 10},
     "t4": {**_EVEN, "batch_size": 64, "learning_rate": 5e-5},
@@ -287,11 +274,6 @@ def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainC
     """
     if name not in RECIPES:
         raise UserError(unknown("La receta", name, ["auto", *RECIPES]))
-    for field_name in IGNORED:
-        if field_name in (overrides or {}):
-            logger.warning(
-                f"{field_name} ya no cambia el entrenamiento; solo sirve para reconocer corridas anteriores."
-            )
     return TrainConfig().replace(**RECIPES[name]).replace(**(overrides or {})).validate()
 
 

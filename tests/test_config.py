@@ -92,12 +92,3 @@ def test_seed_over_numpy_maximum_raises_user_error():
     assert from_recipe("cpu", {"seed": 2**32 - 1}).seed == 2**32 - 1
     with pytest.raises(UserError, match="4,294,967,295 como máximo"):
         from_recipe("cpu", {"seed": 2**32})
-
-
-def test_from_recipe_with_the_ignored_field_warns_and_without_it_does_not(caplog):
-    assert from_recipe("cpu").used_vocabulary
-    assert not caplog.records
-    assert not from_recipe("cpu", {"used_vocabulary": False}).used_vocabulary
-    assert [record.message for record in caplog.records] == [
-        "used_vocabulary ya no cambia el entrenamiento; solo sirve para reconocer corridas anteriores."
-    ]

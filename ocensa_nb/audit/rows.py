@@ -7,7 +7,7 @@ import pandas as pd
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.canonical import normalise
-from ocensa_nb.data.notices import FEWEST_CLASSES, TEXT, join_rare, read_rows
+from ocensa_nb.data.notices import TEXT, join_rare, read_rows
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.paths import SAMPLE_DATA
@@ -81,6 +81,6 @@ def read_audit_rows(config: TrainConfig) -> AuditRows:
 
 def _label_rows(frame: pd.DataFrame, head: str, least: int) -> LabelRows:
     rows = np.flatnonzero((frame[TEXT] != "") & (frame[head] != ""))
-    names, _, merged = join_rare(frame[head].iloc[rows], least, FEWEST_CLASSES)
+    names, _, merged = join_rare(frame[head].iloc[rows], least)
     labels, classes = pd.factorize(names, sort=True)
     return LabelRows(rows, labels.astype(np.int64), [str(name) for name in classes], merged)

@@ -17,7 +17,7 @@ from typing import Any
 from ocensa_nb.cli.arguments import HELP, BadArgumentsError, Option, help_text, options_of, parse, split
 from ocensa_nb.cli.launch import launch
 from ocensa_nb.cli.verbs import VERBS
-from ocensa_nb.config import IGNORED, RECIPES, TrainConfig
+from ocensa_nb.config import RECIPES, TrainConfig
 from ocensa_nb.errors import AskedToStopError, IncompleteError, SharedError, StoppedError, UserError, unknown
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
@@ -129,8 +129,7 @@ def _help(verb: str, words: list[str]) -> str:
     if verb not in VERBS:
         return help_text(f"{PROGRAM} COMANDO [OPCIONES]", ABOUT, [JSON], {name: _about(name) for name in VERBS})
     options = _options(verb, _configure(split([RECIPE], words)[0])["config"] if verb == "train" else None)
-    shown = [option for option in options if option.name not in IGNORED]
-    return help_text(f"{PROGRAM} {verb} [OPCIONES]", _about(verb), [*shown, JSON])
+    return help_text(f"{PROGRAM} {verb} [OPCIONES]", _about(verb), [*options, JSON])
 
 
 def _options(verb: str, config: TrainConfig | None = None) -> list[Option]:

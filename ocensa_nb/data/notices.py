@@ -162,7 +162,7 @@ def read(
     return frame
 
 
-def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWEST_CLASSES) -> Notices:
+def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
     """Encode the labels and split the rows.
 
     Classes with fewer than `min_class_count` rows are merged into `Other`. Rows whose texts are equal after
@@ -174,8 +174,6 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
         From `read`.
     config
         Heads, sizes of the split, `min_class_count` and seed.
-    fewest_classes
-        The classes of a label with fewer classes are never merged. Earlier versions merged them: 0.
 
     Returns
     -------
@@ -197,7 +195,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
         )
     joined = {}
     for head in heads:
-        frame[head], other, rare = join_rare(frame[head], config.min_class_count, fewest_classes)
+        frame[head], other, rare = join_rare(frame[head], config.min_class_count)
         if rare:
             joined[head] = (other, rare)
     classes = {head: sorted(frame[head].unique()) for head in heads}
@@ -213,7 +211,7 @@ def prepare(frame: pd.DataFrame, config: TrainConfig, fewest_classes: int = FEWE
     texts = frame[TEXT].tolist()
     groups = group_texts(progress(texts, "Avisos que repiten un texto", "aviso"))
     if CORRECTED in frame:
-        split, report = _corrected_split(frame, groups, labels, config, fewest_classes, report)
+        split, report = _corrected_split(frame, groups, labels, config, report)
     else:
         split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     report = dataclasses.replace(
@@ -233,14 +231,13 @@ def _corrected_split(
     groups: np.ndarray,
     labels: Mapping[str, np.ndarray],
     config: TrainConfig,
-    fewest_classes: int,
     report: DataReport,
 ) -> tuple[dict[str, np.ndarray], DataReport]:
     """Return the split of corrected notices, which extends that of the uncorrected ones, and the report about it."""
     before, useful = corrections.uncorrected(frame, list(config.heads))
     before.attrs["report"] = dataclasses.replace(report, kept=len(before), corrections=None)
     positions = np.flatnonzero(useful)
-    earlier = {name: positions[rows] for name, rows in prepare(before, config, fewest_classes).split.items()}
+    earlier = {name: positions[rows] for name, rows in prepare(before, config).split.items()}
     split = split_corrected_rows(groups, labels, earlier, frame[CORRECTED].to_numpy())
     left = len(np.setdiff1d(earlier["test"], split["test"]))
     return split, dataclasses.replace(report, corrections=dataclasses.replace(report.corrections, left_test=left))
@@ -258,10 +255,13 @@ def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
         )
 
 
-def join_rare(labels: pd.Series, least: int, fewest_classes: int) -> tuple[pd.Series, str, dict[str, int]]:
-    """Merge classes with fewer than `least` rows into the file's «Other» class, or a new one; return both."""
+def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
+    """Merge classes with fewer than `least` rows into the file's «Other» class, or a new one; return both.
+
+    The classes of a label with fewer than `FEWEST_CLASSES` are never merged.
+    """
     counts = labels.value_counts()
-    if len(counts) < fewest_classes:
+    if len(counts) < FEWEST_CLASSES:
         return labels, OTHER, {}
     own = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
     rare = {str(name): int(count) for name, count in counts.items() if count < least and name != own}

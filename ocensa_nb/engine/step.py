@@ -23,7 +23,6 @@ from ocensa_nb.engine.oom_retry import MicroBatches, explained
 from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.models.tokens import TokenTable
-from ocensa_nb.runs.checkpoint import IncompatibleStateError
 from ocensa_nb.runtime.compilation import compiled
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.distributed import ALONE, World
@@ -173,9 +172,6 @@ class Engine:
         trained = trained_weights(self.model)
         if set(state["weights"]) != set(trained):
             raise ValueError("other weights are trained here")
-        embedding = self.model.encoder.get_input_embeddings().weight
-        if any(w.data_ptr() == embedding.data_ptr() and len(state["weights"][n]) < len(w) for n, w in trained.items()):
-            raise IncompatibleStateError("es de una versión anterior, que entrenaba solo los tokens de los avisos")
         self.model.load_state_dict(state["weights"], strict=False)
         restore_optimizer(self.optimizer, state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:

@@ -122,12 +122,7 @@ def write_blends(run: Run, blends: Mapping[str, Blend]) -> None:
 
 
 def read_blends(run: Run) -> dict[str, Blend]:
-    """Return the blend of each label of a run; raises `UserError` if the file is damaged.
-
-    Runs of earlier versions have no linear model: the encoder predicts, and its probabilities are not calibrated.
-    """
-    if not has_linear(run):
-        return {head: Blend(ENCODER, 0.0, {ENCODER: 1.0}, {ENCODER: IDENTITY}) for head in run.classes}
+    """Return the blend of each label of a run; raises `UserError` if the file is damaged."""
     try:
         blends = {head: Blend(**fields) for head, fields in read_json(run.path / FILE).items()}
         intact = list(blends) == list(run.classes) and all(
@@ -153,14 +148,7 @@ def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
         used = blend.source if source == AUTO else source
         share = f" ({100 * blend.weight:.0f} % del modelo simple)" if used == BLEND else ""
         parts.append(f"{head}, {TITLES[used]}{share}")
-    calibrated = all(blend.curves.get(LINEAR) for blend in blends.values())
-    note = "" if calibrated else " La corrida es de una versión anterior: su confianza no está calibrada."
-    return f"Predice: {'; '.join(parts)}.{note}"
-
-
-def has_linear(run: Run) -> bool:
-    """Return whether a run has a simple model; those of earlier versions have none."""
-    return (run.path / FOLDER).exists()
+    return f"Predice: {'; '.join(parts)}."
 
 
 def _of(logits: Mapping[str, Logits], head: str) -> dict[str, np.ndarray]:

@@ -25,7 +25,6 @@ from ocensa_nb.evaluation.blend import (
     SOURCES,
     apply,
     describe_sources,
-    has_linear,
     read_blends,
     uncalibrated,
 )
@@ -286,20 +285,12 @@ def read_as_trained(run: Run, data: str | Path) -> tuple[pd.DataFrame, notices.N
 
 
 def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
-    """Return the notices as the run saw them, or None if the frame is not what it was trained on.
-
-    Runs of earlier versions merged the rare classes of every label.
-    """
-    for fewest_classes in (notices.FEWEST_CLASSES, 0):
-        try:
-            prepared = notices.prepare(frame, run.config, fewest_classes)
-        except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
-            continue
-        if prepared.fingerprint == run.metadata["data"]["fingerprint"]:
-            return prepared
-        if prepared.classes == run.classes:
-            return None  # the other rule gives other classes
-    return None
+    """Return the notices as the run saw them, or None if the frame is not what it was trained on."""
+    try:
+        prepared = notices.prepare(frame, run.config)
+    except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
+        return None
+    return prepared if prepared.fingerprint == run.metadata["data"]["fingerprint"] else None
 
 
 def _known_rows(
@@ -307,10 +298,9 @@ def _known_rows(
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], int, dict[str, dict[str, int]]]:
     """Return the rows whose labels the run knows, their class indices, and what was excluded.
 
-    A class that the training merged into another counts as that one. A run of an earlier version does not say which
-    they were: a label it does not know may never have been seen, so the row is excluded, not scored as `Other`.
+    A class that the training merged into another counts as that one.
     """
-    merged = run.metadata["data"].get("merged", {})
+    merged = run.metadata["data"]["merged"]
     codes, unknown = {}, {}
     for head, names in run.classes.items():
         into = merged.get(head, {})
@@ -338,19 +328,20 @@ def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
 def _score(
     run: Run, what: str, rows: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat, source: str
 ) -> Evaluation:
-    predictor.require_source(run, source)
+    predictor.require_source(source)
     texts, blends = rows[TEXT].tolist(), read_blends(run)
-    models = (ENCODER, LINEAR) if has_linear(run) else (ENCODER,)
-    logits = predictor.logits_by_model(run, texts, "Evaluando", models)
+    logits = predictor.logits_by_model(run, texts, "Evaluando", (ENCODER, LINEAR))
     probabilities = apply(blends, logits, source)
     predicted = predictor.predictions(probabilities)
-    notes, by_source = [describe_sources(blends, source)], {}
-    if has_linear(run):
-        by_source = {name: predictor.predictions(apply(blends, logits, name)) for name in SOURCES}
-        comparison = compare(labels, by_source, group_texts(texts))
-        counts = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}
-        used = {head: blend.source if source == AUTO else source for head, blend in blends.items()}
-        notes += [*sentences(comparison), *check_predictions(run.classes, counts, predicted, labels, comparison, used)]
+    by_source = {name: predictor.predictions(apply(blends, logits, name)) for name in SOURCES}
+    comparison = compare(labels, by_source, group_texts(texts))
+    counts = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}
+    used = {head: blend.source if source == AUTO else source for head, blend in blends.items()}
+    notes = [
+        describe_sources(blends, source),
+        *sentences(comparison),
+        *check_predictions(run.classes, counts, predicted, labels, comparison, used),
+    ]
     return Evaluation(
         what,
         texts,

@@ -161,13 +161,11 @@ def add_predictions(
 def _notes(run: Run, found: Mapping[str, np.ndarray], source: str) -> list[str]:
     """Return, in Spanish, what predicts each label, what it is good for, and what is unusual in the predictions."""
     notes = [describe_sources(read_blends(run), source)]
-    verdict = run.metrics.get("verdict", {})  # absent from runs of earlier versions
     if source == AUTO:
-        notes += [apply_verdict(head, verdict[head], found[head].max(axis=1)) for head in found if head in verdict]
-    if rows := run.metadata["data"].get("class_rows"):
-        counts = {head: np.array(rows[head]) for head in run.classes}
-        notes += check_predictions(run.classes, counts, predictor.predictions(found))
-    return notes
+        verdict = run.metrics["verdict"]
+        notes += [apply_verdict(head, verdict[head], found[head].max(axis=1)) for head in found]
+    counts = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
+    return notes + check_predictions(run.classes, counts, predictor.predictions(found))
 
 
 def save(table: pd.DataFrame, out: str | Path, kind: str = "auto") -> Path:

@@ -9,7 +9,7 @@ import torch
 from ocensa_nb.engine.frozen_features import SAMPLE, FeatureTable
 from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
 from ocensa_nb.errors import UserError, unknown
-from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, LINEAR, SOURCES, apply, has_linear, read_blends
+from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, apply, read_blends
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.save import load_model, read_linear
 from ocensa_nb.models.tokens import TokenTable, encode, sorted_batches
@@ -148,20 +148,18 @@ def class_probabilities(run: Run, texts: Sequence[str], title: str, source: str 
     Raises
     ------
     UserError
-        If the source does not exist or the run has no simple model, or as `score_texts` does.
+        If the source does not exist, or as `score_texts` does.
     """
-    require_source(run, source)
+    require_source(source)
     blends = read_blends(run)
     models = {model for blend in blends.values() for model in blend.needs(source)}
     return apply(blends, logits_by_model(run, texts, title, models), source)
 
 
-def require_source(run: Run, source: str) -> None:
-    """Raise `UserError` if a source does not exist, or the run is of an earlier version, without a simple model."""
+def require_source(source: str) -> None:
+    """Raise `UserError` if a source does not exist."""
     if source not in (AUTO, *SOURCES):
         raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))
-    if source in (LINEAR, BLEND) and not has_linear(run):
-        raise UserError(f"La corrida «{run.path}» es de una versión anterior y no tiene modelo simple. Entrene otra.")
 
 
 def predictions(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

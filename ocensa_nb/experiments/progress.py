@@ -71,16 +71,13 @@ def describe_error(case: CaseState) -> str:
 
 
 def saved_seconds(cases: Iterable[CaseState]) -> float:
-    """Return the seconds saved because cases shared the features of their frozen layers.
-
-    Earlier versions do not write `features` in config.json: then nothing is known, and nothing counts.
-    """
+    """Return the seconds saved because cases shared the features of their frozen layers."""
     took: dict[str, float] = {}
     reused: list[tuple[str, float]] = []
     for run in {case.run for case in cases if case.status == FINISHED}:
         metadata = read_config(run)
-        features, seconds = metadata.get("features"), metadata.get("seconds", {}).get("features", 0.0)
-        if not isinstance(features, dict):
+        features, seconds = metadata["features"], metadata["seconds"]["features"]
+        if not features:
             continue
         if features["reused"]:
             reused.append((features["key"], seconds))

@@ -16,7 +16,6 @@ import ipywidgets as ipw
 import pandas as pd
 from IPython.display import display
 
-from ocensa_nb.config import IGNORED
 from ocensa_nb.data.corrections import ID, TEXT
 from ocensa_nb.errors import UserError
 from ocensa_nb.figures import tables
@@ -105,11 +104,7 @@ def _changed_settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run that differ from those of the recipe of this machine, but for its files."""
     usual = machine.configure("auto").to_dict()
     files = ("data", "out", "corrections")
-    return {
-        name: value
-        for name, value in run.config.to_dict().items()
-        if value != usual[name] and name not in (*files, *IGNORED)
-    }
+    return {name: value for name, value in run.config.to_dict().items() if value != usual[name] and name not in files}
 
 
 def _words(value: Any) -> list[str]:

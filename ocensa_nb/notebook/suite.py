@@ -94,9 +94,9 @@ def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     Parameters
     ----------
     metrics
-        The content of metrics.json; that of an earlier version has no models, and the table no rows.
+        The content of metrics.json.
     """
-    used = metrics.get("sources", {})
+    used = metrics["sources"]
     columns = {
         f"{what} {MODEL_NAMES[model]}": [metrics[model]["test"][f"{head}_{name}"] for head in used]
         for name, what in (("f1", "F1"), ("f1_macro", "F1 macro"))

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ocensa_nb.errors import SharedError, StoppedError, UserError
-from ocensa_nb.runs.checkpoint_files import CheckpointFiles
+from ocensa_nb.errors import StoppedError, UserError
+from ocensa_nb.runs.checkpoint_files import CANNOT_RESUME, CheckpointFiles
 from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
 
@@ -69,10 +69,6 @@ class TrainerState:
         """Restore the progress of another session and restart the clock."""
         vars(self).update(state)
         self.since = time.perf_counter()
-
-
-class IncompatibleStateError(ValueError):
-    """A valid state that this version cannot restore. The message, in Spanish, completes a sentence with the reason."""
 
 
 class Stateful(Protocol):
@@ -132,25 +128,19 @@ class CheckpointManager:
         Raises
         ------
         UserError
-            If the checkpoint is damaged, belongs to another model, or was written by an incompatible version.
+            If the checkpoint is damaged, belongs to another model, or another version of this program wrote it.
         """
         if not self.world.on_first(lambda: self.files.exist):
             return False
-        reason = "está dañado o es de otro entrenamiento"
         try:
             state = unflatten_state(*self._read())
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-            self._restore_random_state(state["chance"], state.get("others", []))
-        except SharedError:
+            self._restore_random_state(state["chance"], state["others"])
+        except UserError:
             raise
-        except (UserError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            if isinstance(error, IncompatibleStateError):
-                reason = str(error)
-            raise UserError(
-                f"No se puede continuar desde el checkpoint de «{self.folder}»: {reason}. La carpeta se "
-                "conserva. Para empezar de nuevo, use resume = 'never' y otra carpeta en out."
-            ) from error
+        except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise UserError(CANNOT_RESUME.format(self.folder, "está dañado o es de otro entrenamiento")) from error
         return True
 
     def save(self) -> None:

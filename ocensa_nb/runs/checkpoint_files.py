@@ -3,8 +3,8 @@
 At any time at least one of them is complete. Overwriting in place leaves nothing in the trash of a synchronised disk
 (Google Drive counts it against the quota), and if the machine dies during an upload, the other file is still valid.
 
-Each is a safetensors file with the number of the checkpoint in its metadata. Its last tensor is the SHA-256 of all
-preceding bytes.
+Each is a safetensors file. Its metadata has the format and the number of the checkpoint; its last tensor is the SHA-256
+of all preceding bytes.
 """
 
 import hashlib
@@ -22,11 +22,17 @@ from ocensa_nb.files import tensors as tensor_files
 from ocensa_nb.files.atomic import overwriting
 from ocensa_nb.files.regular import require_regular
 from ocensa_nb.files.verify import CHUNK_BYTES
+from ocensa_nb.runs.run import FORMAT
 
 logger = logging.getLogger(__name__)
 
 FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
 NUMBER = "number"  # counts the checkpoints of a run, from 1
+VERSION = "format"
+CANNOT_RESUME = (
+    "No se puede continuar desde el checkpoint de «{}»: {}. La carpeta se conserva. Para empezar de nuevo, use "
+    "resume = 'never' y otra carpeta en out."
+)
 CHECKSUM = "sha256"
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 # The dtype names of the safetensors format: "Format", github.com/huggingface/safetensors
@@ -58,21 +64,19 @@ class CheckpointFiles:
 
     def write(self, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
         """Overwrite the older checkpoint; the newer one is not touched."""
-        metadata = {tensor_files.STATE: json.dumps(state), NUMBER: str(self._number + 1)}
+        metadata = {tensor_files.STATE: json.dumps(state), NUMBER: str(self._number + 1), VERSION: str(FORMAT)}
         _write(self.paths[self._next], tensors, metadata)
         self._number, self._next = self._number + 1, 1 - self._next
 
     def read(self) -> tuple[dict[str, torch.Tensor], Any]:
         """Return the tensors and the state of the newest valid checkpoint; print a warning about a damaged one."""
         there = [path for path in self.paths if path.exists()]
-        numbers = {path: number for path in there if (number := _number(path)) is not None}
+        numbers = {path: number for path in there if (number := _number(path))}
         if not numbers:
-            raise UserError(f"No hay ningún checkpoint válido en «{self.paths[0].parent}».")
+            raise UserError(CANNOT_RESUME.format(self.paths[0].parent, "está dañado"))
         newest = max(numbers, key=numbers.__getitem__)
         for path in set(there) - set(numbers):
             logger.warning(f"El checkpoint «{path}» está incompleto o dañado: se usa «{newest.name}».")
-        if numbers[newest] == 0:
-            logger.warning(f"El checkpoint «{newest}» es de una versión anterior y no se puede comprobar.")
         self._number, self._next = numbers[newest], 1 - self.paths.index(newest)
         return tensor_files.read(newest)
 
@@ -111,16 +115,19 @@ def as_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def _number(path: Path) -> int | None:
-    """Return the number of a checkpoint; 0 if an older version wrote it without a checksum, None if it is damaged."""
+    """Return the number of a checkpoint, or None if it is damaged; raises `UserError` if it has another format."""
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:
-            number, has_checksum = (file.metadata() or {}).get(NUMBER), CHECKSUM in set(file.keys())
-        if number is None and not has_checksum:
-            return 0
-        return int(number) if number and _is_intact(path) else None
-    except (SafetensorError, OSError, ValueError):
+            metadata = file.metadata() or {}
+        number = int(metadata[NUMBER]) if _is_intact(path) else None
+    except (SafetensorError, OSError, ValueError, LookupError):
         return None
+    written = metadata.get(VERSION)
+    if number and written != str(FORMAT):
+        why = f"es de otra versión de este programa (formato {written}; aquí se lee el {FORMAT})"
+        raise UserError(CANNOT_RESUME.format(path.parent, why))
+    return number
 
 
 def _is_intact(path: Path) -> bool:

@@ -266,25 +266,15 @@ def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping
             raise TypeError("precision")
         found = config.differences(kept["config"])
         if not found and kept["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
-            found.append(_data_difference(kept["data"], metadata["data"]))
+            paths = f"{kept['data']['path']} entonces, {metadata['data']['path']} ahora"
+            found.append(f"los avisos no son los mismos ({paths})")
         elif not found and kept["inputs"] != metadata["inputs"]:
             found.append(f"el codificador «{config.model}» o su tokenizador han cambiado")
-        if kept["format"] != metadata["format"]:
-            found.append("la guardó otra versión de este programa")
         return found
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"La corrida sin terminar de la carpeta está dañada ({CONFIG}). Elija otro nombre en out."
         ) from error
-
-
-def _data_difference(kept: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """Return, in Spanish, how the data of a training differs from the saved one."""
-    paths = f"{kept['path']} entonces, {data['path']} ahora"
-    # A label with few classes is no longer merged; earlier versions did.
-    if heads := [head for head in kept.get("merged", {}) if head not in data.get("merged", {})]:
-        return f"entonces se unieron las clases con muy pocas filas de {', '.join(heads)}, y ahora no ({paths})"
-    return f"los avisos no son los mismos ({paths})"
 
 
 def _keep_precision(metadata: dict[str, Any], kept: Mapping[str, Any]) -> None:

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import CONTROL, UserError
+from ocensa_nb.errors import CONTROL, UserError, clipped
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.files.regular import LARGEST_JSON, open_regular, read_regular
 from ocensa_nb.files.temporary import is_temporary, remove, temporary_folder
 from ocensa_nb.paths import RUNS, free_path, plain_path, reason
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, METRICS
+from ocensa_nb.runs.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, LINEAR, MANIFEST, METRICS
 
 logger = logging.getLogger(__name__)
 
 GIF, LOCK = "training.gif", ".lock"
 HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file locks
-FORMAT = 2
+FORMAT = 3  # of runs and checkpoints; another one is refused
 CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 
@@ -74,12 +74,13 @@ class Run:
             known = [str(run) for run in finished(path.parent)]
             near = f" En {path.parent} hay: {', '.join(known[-5:])}." if known else ""
             raise UserError(f"No existe la carpeta de corrida «{path}».{near} Entrene primero (cuaderno 03_train).")
-        for name in (CONFIG, LABELS, METRICS, HEADS, ENCODER):
+        for name in (CONFIG, LABELS, METRICS, HEADS, ENCODER, LINEAR):
             if not (path / name).exists():
                 how = (
                     "Repita el mismo entrenamiento: continúa donde quedó" if (path / LAST).exists() else "Entrene otra"
                 )
                 raise UserError(f"«{path}» no es una corrida terminada: le falta {name}. {how}.")
+        _require_format(path, read_json(path / CONFIG))
         manifest.verify(path)
         metadata, classes = read_config(path), read_json(path / LABELS)
         if not (_are_classes(classes) and _are_metadata(metadata, classes) and _are_metrics(read_json(path / METRICS))):
@@ -288,9 +289,8 @@ def next_folder(root: str | Path) -> Path:
 
 def finished(root: str | Path = RUNS) -> list[Path]:
     """Return the finished runs of a folder, oldest first."""
-    places = [file.parent for file in Path(root).glob(f"*/{METRICS}")]
-    runs = [path for path in places if (path / HEADS).exists() and manifest.is_finished(path)]
-    return sorted(runs, key=lambda run: (run / METRICS).stat().st_mtime)
+    manifests = Path(root).glob(f"*/{MANIFEST}")
+    return [file.parent for file in sorted(manifests, key=lambda file: file.stat().st_mtime)]
 
 
 def latest(root: str | Path = RUNS) -> Path:
@@ -315,17 +315,25 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the metadata of a run; raises `UserError` if its config.json is missing or damaged.
-
-    A config.json of an earlier version has no checksum and is not verified.
-    """
+    """Return the metadata of a run; raises `UserError` if its config.json is missing, damaged or of another format."""
     metadata = read_json(path / CONFIG)
-    if not isinstance(metadata, dict) or metadata.pop(CHECKSUM, None) not in (None, manifest.checksum(metadata)):
+    _require_format(path, metadata)
+    if not isinstance(metadata, dict) or metadata.pop(CHECKSUM, None) != manifest.checksum(metadata):
         raise UserError(
             f"El archivo «{path / CONFIG}» está dañado: no es el que se guardó. Recupere una copia de la carpeta, o "
             "entrene en otra (otro nombre en out)."
         )
     return metadata
+
+
+def _require_format(path: Path, metadata: Any) -> None:
+    """Raise `UserError` if another version of this program wrote a config.json."""
+    written = metadata.get("format", FORMAT) if isinstance(metadata, dict) else FORMAT
+    if written != FORMAT:
+        raise UserError(
+            f"«{path / CONFIG}» es de otra versión de este programa: la corrida tiene el formato {clipped(written)}, y "
+            f"aquí se lee el {FORMAT}. Entrene otra vez, en otra carpeta (otro nombre en out)."
+        )
 
 
 def _are_metadata(metadata: Any, classes: Mapping[str, Any]) -> bool:
@@ -337,11 +345,18 @@ def _are_metadata(metadata: Any, classes: Mapping[str, Any]) -> bool:
     texts = [metadata.get("precision"), data.get("path"), data.get("fingerprint")]
     if not isinstance(columns, dict) or not {"descripcion", *classes} <= set(columns):
         return False
-    merged = data.get("merged", {})  # absent from runs of earlier versions
+    merged, rows = data.get("merged"), data.get("class_rows")
     if not isinstance(merged, dict) or not all(isinstance(into, dict) for into in merged.values()):
+        return False
+    if not isinstance(rows, dict) or not all(_are_counts(rows.get(head), names) for head, names in classes.items()):
         return False
     texts += [name for into in merged.values() for name in into.values()]
     return all(isinstance(text, str) for text in (*texts, *columns.values()))
+
+
+def _are_counts(rows: Any, names: list[str]) -> bool:
+    whole = isinstance(rows, list) and all(isinstance(count, int) and 0 <= count < 2**31 for count in rows)
+    return whole and len(rows) == len(names)
 
 
 def _are_metrics(metrics: Any) -> bool:

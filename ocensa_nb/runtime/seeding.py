@@ -19,10 +19,7 @@ def random_state() -> list[torch.Tensor]:
 
 
 def restore_random_state(state: list[torch.Tensor]) -> None:
-    """Restore the state from `random_state`; that of a GPU is ignored if there is none.
-
-    Earlier versions saved the states of all GPUs. The first one is that of the GPU they trained on.
-    """
+    """Restore the state from `random_state`; that of a GPU is ignored if there is none."""
     torch.set_rng_state(state[0])
     if len(state) > 1 and torch.cuda.is_available():
         torch.cuda.set_rng_state(state[1])

@@ -130,7 +130,7 @@ class TrainingLogger:
         """Restore the position; later lines of the history are removed, because their steps are repeated."""
         self._step, self._losses = state["step"], state["losses"]
         self.watch.load_state_dict(state["watch"])
-        self.run.cut_history(state["bytes"], state.get("sha256", ""))  # earlier versions stored no checksum
+        self.run.cut_history(state["bytes"], state["sha256"])
 
     def _try_to_write(self) -> None:
         """Write the pending lines; if the disk refuses, retry later. A checkpoint raises instead."""

@@ -82,17 +82,11 @@ def measure_quality(
 
 
 def report(metrics: Mapping[str, Any]) -> list[str]:
-    """Return, in Spanish, which model is better, what each label is good for, and the warnings.
-
-    Parameters
-    ----------
-    metrics
-        The content of metrics.json; that of an earlier version has nothing to report.
-    """
-    lines = sentences(metrics.get("comparison", {}))
-    for verdict in metrics.get("verdict", {}).values():
+    """Return, in Spanish, which model is better, what each label is good for, and the warnings of metrics.json."""
+    lines = sentences(metrics["comparison"])
+    for verdict in metrics["verdict"].values():
         lines.append(f"{verdict['sentence']} {verdict['advice']}".strip())
-    return lines + [PREFIXES[logging.WARNING] + warning for warning in metrics.get("warnings", [])]
+    return lines + [PREFIXES[logging.WARNING] + warning for warning in metrics["warnings"]]
 
 
 def _texts(notices: Notices, rows: np.ndarray) -> list[str]:

@@ -129,7 +129,6 @@ def test_prepare_label_with_few_classes_is_never_merged():
     found = notices.prepare(frame, TrainConfig())
     assert found.classes["prioridad"] == ["1-Critica", "2-Alta", "3-Media", "4-Baja"]
     assert "unidas" not in str(found.report)
-    assert "Other" in notices.prepare(frame, TrainConfig(), fewest_classes=0).classes["prioridad"]
 
 
 def test_class_weights_match_sklearn_balanced_weights_of_training_rows(config, csv):

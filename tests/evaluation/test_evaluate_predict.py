@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
 from ocensa_nb.data import synthetic
-from ocensa_nb.data.notices import prepare, read
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, metrics, predict
 from ocensa_nb.figures import training
@@ -102,29 +101,6 @@ def test_evaluate_rows_with_unknown_labels_are_left_out_counted_and_named(merged
     assert "modo «Nunca vista (NUN)» (5)" in found.left_out_note()
     saved = json.loads((found.save(tmp_path / "out") / "metrics.json").read_text(encoding="utf-8"))
     assert (saved["left_out"], saved["unknown_labels"]) == (5, found.unknown)
-
-
-def test_evaluate_run_of_earlier_version_that_merged_a_label_with_few_classes_finds_its_test_rows(config, tmp_path):
-    table = synthetic.generate(200, seed=4)
-    table["prioridad"] = ["1-Critica"] + ["2-Alta", "3-Media"] * 99 + ["2-Alta"]
-    table.to_csv(tmp_path / "avisos.csv", index=False)
-    settings = config.replace(data=str(tmp_path / "avisos.csv"), out=str(tmp_path / "run"), epochs=1)
-    frame = read(settings.data)
-    run = train.fit(settings, prepare(frame, settings, fewest_classes=0))
-    assert "Other" in run.classes["prioridad"]
-    assert evaluate.evaluate(run).source == "las filas de prueba"
-    table.iloc[:-1].to_csv(tmp_path / "avisos.csv", index=False)
-    with pytest.raises(UserError, match="ha cambiado desde que se entrenó"):
-        evaluate.evaluate(run)
-
-
-def test_evaluate_run_without_merged_classes_leaves_out_every_unknown_label(merged_run, another_file):
-    data = {name: value for name, value in merged_run.metadata["data"].items() if name != "merged"}
-    found = evaluate.evaluate(
-        Run(merged_run.path, {**merged_run.metadata, "data": data}, merged_run.classes), another_file
-    )
-    assert found.left_out == 7
-    assert set(modes(found)) == {"Wear (WEA)"}
 
 
 def test_evaluate_file_with_only_unknown_labels_raises_user_error_naming_some(run, tmp_path):

@@ -168,7 +168,7 @@ def test_cased_tokenizer_json_without_tokenizer_config_keeps_case_and_accents(fo
 
 
 def test_load_tokenizer_as_saved_keeps_the_saved_lowercasing(folder, capsys):
-    """A run of an earlier version may have been trained on lowercased texts."""
+    """A run is scored with the tokenizer it was trained with."""
     vocabulary(folder, CASED, do_lower_case=True)
     tokenizer = catalogue.load_tokenizer(str(folder), as_saved=True)
     assert tokenizer.tokenize("Bomba") == ["bomba"]

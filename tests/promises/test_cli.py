@@ -124,15 +124,6 @@ def test_help_with_recipe_shows_config_fields_and_recipe_defaults():
     assert "(por omisión: 256)" in text
 
 
-def test_option_without_effect_is_hidden_from_help_and_accepted_with_a_warning(capsys):
-    assert cli.main(["train", "--help"]) == 0
-    assert "used-vocabulary" not in capsys.readouterr().out
-    assert cli.main(["train", "--used-vocabulary", "False", "--epochs", "-4"]) == 1
-    out, err = capsys.readouterr()
-    assert "used_vocabulary ya no cambia el entrenamiento; solo sirve para reconocer corridas anteriores." in out
-    assert err.strip() == "epochs = -4: debe ser un número entero, 1 como mínimo."
-
-
 def test_train_options_override_the_recipe(tmp_path):
     done = ocensa(
         "train", "--recipe", "baseline", "--epochs", "-4", "--class-weights", "False", "--heads", "causa", "1.0"

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -199,15 +198,6 @@ def test_resume_with_other_notices_raises_user_error(interrupted, notices):
         train.fit(interrupted, other)
 
 
-def test_resume_run_of_earlier_version_that_merged_more_classes_raises_user_error_saying_so(interrupted, notices):
-    path = Path(interrupted.out)
-    kept = run_folder.read_config(path)
-    kept["data"] |= {"fingerprint": "otra", "merged": {"prioridad": {"1-Critica": "Other"}}}
-    (path / run_folder.CONFIG).write_text(json.dumps(kept), encoding="utf-8")
-    with pytest.raises(UserError, match="se unieron las clases con muy pocas filas de prioridad, y ahora no"):
-        train.fit(interrupted, notices)
-
-
 def test_resume_with_other_checkpoint_interval_or_workers_succeeds(interrupted, notices):
     assert train.fit(interrupted.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
 
@@ -220,8 +210,8 @@ def test_resume_with_changed_encoder_raises_user_error(interrupted, notices, mon
 
 
 def test_resume_on_other_hardware_continues_and_reports_it(interrupted, notices, monkeypatch, capsys):
-    here = train.environment.hardware()
-    monkeypatch.setattr(train.environment, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
+    here = train.machine.hardware()
+    monkeypatch.setattr(train.machine, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
     train.fit(interrupted, notices)
     assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): puede continuar" in capsys.readouterr().out
 
@@ -249,7 +239,7 @@ def test_restore_random_state_of_more_gpus_restores_the_cpu_state():
 
 
 def test_resume_with_other_versions_continues_and_warns(interrupted, notices, monkeypatch, capsys):
-    monkeypatch.setattr(train.environment, "versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr(train.machine, "versions", lambda: {"torch": "9.9"})
     train.fit(interrupted, notices)
     assert "(ahora 9.9): puede continuar, pero el resultado no será idéntico bit a bit" in capsys.readouterr().out
 
@@ -289,7 +279,7 @@ def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
 
     def finished_first(path):
         if path.name == "run-001":
-            (path / METRICS).write_text("{}")
+            (path / MANIFEST).write_text("{}")
             shutil.rmtree(path / LAST)
         return lock(path)
 
@@ -300,8 +290,8 @@ def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
 def test_resume_with_incomplete_config_raises_user_error(interrupted, notices, tmp_path, part):
     metadata = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
-    del metadata[part], metadata[run_folder.CHECKSUM]  # as in earlier versions
-    (tmp_path / "run" / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
+    del metadata[part], metadata[run_folder.CHECKSUM]
+    Run(tmp_path / "run", metadata, {}).write_config()
     with pytest.raises(UserError, match="dañada"):
         train.fit(interrupted, notices)
 

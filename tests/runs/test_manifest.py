@@ -9,11 +9,10 @@ import pytest
 
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.evaluation import evaluate
-from ocensa_nb.files import verify
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.checkpoint_files import FILES, CheckpointFiles
-from ocensa_nb.runs.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
+from ocensa_nb.runs.manifest import CONFIG, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
 from tests.helpers import crash
@@ -34,15 +33,6 @@ def flip(path, draw):
     content[position] ^= 1 << draw.randrange(8)
     path.write_bytes(content)
     return whole
-
-
-def remove_manifest(run):
-    """Convert a finished run to the format of versions without manifest."""
-    metadata = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-    metadata.pop("sha256", None)
-    metadata["files"] = verify.compute(run, (LABELS, HEADS, ENCODER))
-    (run / CONFIG).write_text(json.dumps(metadata, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    (run / MANIFEST).unlink(missing_ok=True)
 
 
 def test_load_run_with_flipped_bit_in_any_file_names_the_file(copy, stopped, tmp_path, capsys):
@@ -98,33 +88,6 @@ def test_load_run_without_manifest_raises_user_error(copy):
 def test_load_run_with_changed_gif_succeeds(copy):
     (copy / run_folder.GIF).write_bytes(b"GIF89a")
     assert Run.load(copy)
-
-
-def test_load_run_of_earlier_version_without_manifest_warns(run, copy, capsys):
-    remove_manifest(copy)
-    opened = Run.load(copy)
-    said = capsys.readouterr().out
-    assert f"La corrida «{copy}» es de una versión anterior, sin {MANIFEST}" in said
-    assert opened.config == run.config
-    assert opened.metrics == run.metrics
-    assert run_folder.finished(copy.parent) == [copy]
-
-
-@pytest.mark.parametrize("name", [LABELS, HEADS, f"{ENCODER}/tokenizer.json"])
-def test_load_run_of_earlier_version_with_damaged_file_names_the_file(copy, name):
-    remove_manifest(copy)
-    flip(copy / name, random.Random(1))
-    with pytest.raises(UserError, match=f"El archivo {name}"):
-        Run.load(copy)
-
-
-def test_fit_finished_run_of_earlier_version_removes_its_checkpoints(run, config, notices, copy):
-    remove_manifest(copy)
-    (copy / LAST).mkdir()
-    again = train.fit(config.replace(out=str(copy)), notices)
-    assert again.metrics == run.metrics
-    assert not (copy / LAST).exists()
-    assert not (copy / MANIFEST).exists()
 
 
 def test_resume_run_interrupted_before_its_manifest_is_bit_identical(run, config, notices, tmp_path, monkeypatch):

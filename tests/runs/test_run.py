@@ -8,8 +8,10 @@ import torch
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import save
+from ocensa_nb.runs import checkpoint_files, manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
+from ocensa_nb.training import train
 
 
 def test_run_folder_contains_the_documented_files_and_metadata(run):
@@ -35,6 +37,24 @@ def test_encoder_of_run_loads_with_plain_transformers(run, notices):
         ids, mask = batch["input_ids"], batch["attention_mask"]
         ours = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         assert torch.equal(encoder(input_ids=ids, attention_mask=mask).last_hidden_state, ours)
+
+
+def test_run_of_another_format_is_refused_and_says_which(run, stopped, notices, tmp_path):
+    copy = shutil.copytree(run.path, tmp_path / "copy")
+    for folder in (copy, tmp_path / "run"):
+        Run(folder, run_folder.read_config(folder) | {"format": 2}, {}).write_config()
+    manifest.write(copy)
+    for use in (lambda: Run.load(copy), lambda: train.fit(stopped, notices)):
+        with pytest.raises(UserError, match=r"otra versión.*formato 2, y aquí se lee el 3\. Entrene otra vez"):
+            use()
+
+
+def test_checkpoint_of_another_format_is_refused_and_says_which(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "FORMAT", 2)
+        checkpoint_files.CheckpointFiles(tmp_path).write({"/w": torch.zeros(3)}, None)
+    with pytest.raises(UserError, match=r"otra versión de este programa \(formato 2; .*resume = 'never'"):
+        checkpoint_files.CheckpointFiles(tmp_path).read()
 
 
 def test_load_run_returns_the_saved_config(run):

@@ -1,16 +1,13 @@
 """What a training reports of its quality: the metrics of each model, their comparison, verdicts; `evaluate` agrees."""
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ocensa_nb.cli import main as cli
-from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import blend, predictor
+from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -18,17 +15,9 @@ from ocensa_nb.evaluation.predict import predict
 from ocensa_nb.models.save import read_linear
 from ocensa_nb.notebook.suite import models_table
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs.run import Run
 from ocensa_nb.training.quality import fit_linear, report
 
 SAP = ROOT / "data/example_iw69.csv"
-EARLIER = Path(__file__).parents[1] / "runs/version_261e85b/finished"
-
-
-@pytest.fixture
-def earlier(tmp_path):
-    """Return a run of an earlier version, which has no simple model."""
-    return Run.load(shutil.copytree(EARLIER, tmp_path / "earlier"))
 
 
 @pytest.mark.parametrize("source", [AUTO, *SOURCES])
@@ -64,11 +53,6 @@ def test_report_compares_the_models_and_judges_every_label(run):
 def test_encoder_that_learnt_nothing_is_reported_and_does_not_predict(run):
     assert "En modo, el modelo simple va mejor que el codificador" in " ".join(report(run.metrics))
     assert run.metrics["test"]["f1"] > run.metrics["encoder"]["test"]["f1"] + 0.1
-
-
-def test_report_of_an_earlier_version_is_empty(earlier):
-    assert report(earlier.metrics) == []
-    assert models_table(earlier.metrics).empty
 
 
 def test_models_table_has_a_row_per_label_and_names_what_predicts(run):
@@ -116,10 +100,3 @@ def test_option_with_an_unknown_model_is_exit_code_2(run, tmp_path, capsys):
     arguments = ["predict", "--run", str(run.path), "--data", str(SAP), "--out", str(tmp_path / "p.csv")]
     assert cli.main([*arguments, "--with", "svm"]) == 2
     assert "En --with, el valor «svm» no existe" in capsys.readouterr().err
-
-
-def test_run_of_an_earlier_version_predicts_with_its_encoder_only(earlier):
-    assert blend.describe_sources(blend.read_blends(earlier)).count("el codificador") == len(earlier.classes)
-    assert predict(earlier, SAP)["pred_causa"].ne("").sum() > 50
-    with pytest.raises(UserError, match="es de una versión anterior y no tiene modelo simple"):
-        predict(earlier, SAP, "linear")
