@@ -19,6 +19,7 @@ from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.files.header import SKIPPED
 from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
 
 OTHER = "Other"
@@ -55,6 +56,11 @@ class Notices:
     class_weights: dict[str, np.ndarray]
     report: DataReport
     fingerprint: str
+
+    def class_rows(self) -> dict[str, np.ndarray]:
+        """Return the training rows of each class, int64 (classes,), per head."""
+        train = self.split["train"]
+        return {head: np.bincount(y[train], minlength=len(self.classes[head])) for head, y in self.labels.items()}
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,13 @@ def read(
     frame.attrs["report"] = report
     frame.attrs.update(rows.table.attrs)  # the format of a CSV, for the tables about it
     return frame
+
+
+def load_notices(config: TrainConfig) -> Notices:
+    """Read and prepare the data of a config, corrected; an empty path means the synthetic data of the project."""
+    given = corrections.read_corrections(config.corrections, config.heads) if config.corrections else None
+    path = config.data or SAMPLE_DATA
+    return prepare(read(path, config.columns, tuple(config.heads), config.text_fields, given=given), config)
 
 
 def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:

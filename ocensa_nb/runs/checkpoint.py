@@ -108,15 +108,9 @@ class CheckpointManager:
         self._kept_at = time.perf_counter()
         self.bytes = 0
 
-    def describe(self, trained_bytes: int) -> str:
-        """Return the location, interval and size of the checkpoints, in Spanish.
-
-        Parameters
-        ----------
-        trained_bytes
-            Bytes of the trained weights. A checkpoint has four times as many: weights, best weights, two moments.
-        """
-        size = f"{4 * trained_bytes / MIB:,.0f}"
+    def describe(self, trained: int) -> str:
+        """Return the location, interval and size of the checkpoints of so many trained weights, in Spanish."""
+        size = f"{4 * 4 * trained / MIB:,.0f}"  # weights, best weights and two moments, in fp32
         return (
             f"Checkpoints: dos archivos de hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en "
             "cada época. Si la sesión se corta, ejecute lo mismo otra vez y continúa."

@@ -31,6 +31,7 @@ from ocensa_nb.runs.run import (
     read_config,
 )
 from ocensa_nb.runs.run import make_folder as make
+from ocensa_nb.runtime import machine
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,14 @@ def acquire_run(
     The folder is `config.out`, or a numbered one in `root`. If `config.resume` is "auto", an interrupted run with the
     same fingerprint is resumed. The operating system releases the lock when the process ends, for any reason.
     """
-    metadata = {"format": FORMAT, "config": config.to_dict(), "fingerprint": config.fingerprint(), **metadata}
+    metadata = {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "fingerprint": config.fingerprint(),
+        **metadata,
+        "versions": machine.versions(),
+        "hardware": machine.hardware().to_dict(),
+    }
     path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, metadata, root)
     try:
         run = _open(path, config, metadata, {head: list(names) for head, names in classes.items()})

@@ -101,6 +101,11 @@ class Run:
             raise UserError(f"La configuración guardada en «{self.path}» está dañada: {error}.") from error
 
     @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints, until the training ends."""
+        return self.path / LAST
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Validation and test metrics of the restored best epoch."""
         return read_json(self.path / METRICS)

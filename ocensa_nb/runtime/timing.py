@@ -31,6 +31,14 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Store the seconds that the block takes."""
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
 def flops_of(work: Callable[[], object]) -> int:
     """Return the floating-point operations of the matrix products in a call, counted from their actual shapes."""
     with FlopCounterMode(display=False) as counter:

@@ -17,7 +17,7 @@ from ocensa_nb.files.drive import is_on_drive
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.device import memory_taken
 from ocensa_nb.runtime.logs import progress
-from ocensa_nb.training.nonfinite import NonFiniteGuard, describe
+from ocensa_nb.training.early_stopping import NonFiniteGuard, describe
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +67,6 @@ class TrainingLogger:
         """Whether all steps have been read; only then is the position of the schedule known."""
         return not self._pending
 
-    @property
-    def mean_loss(self) -> float:
-        """The mean loss of the finite steps of this epoch that have been read."""
-        return sum(self._losses) / max(1, len(self._losses))
-
     def step(self, epoch: int, number: int, losses: torch.Tensor, norm: torch.Tensor, lr: float, rows: int) -> int:
         """Record one optimizer step; return the number of steps found skipped, 0 between reads."""
         self._pending.append(Step(epoch, number, lr, rows, torch.cat([losses, norm.to(losses)[None]])))
@@ -103,14 +98,15 @@ class TrainingLogger:
         self.run.append_history(self._lines)
         self._lines.clear()
 
-    def epoch(self, line: dict[str, Any], monitor: str) -> None:
-        """Write the line of a finished epoch, and print its loss and monitored metric."""
-        self._lines.append(line)
+    def epoch(self, epoch: int, seconds: float, scores: dict[str, float], confusion: list[list[int]]) -> None:
+        """Write the line of a finished epoch, and print its mean loss of the finite steps and its monitored metric."""
+        loss = sum(self._losses) / max(1, len(self._losses))
+        self._lines.append({"epoch": epoch, "loss": loss, "seconds": seconds, **scores, "confusion": confusion})
         self._try_to_write()
         self._losses.clear()
+        monitor = self.run.config.monitor
         logger.info(
-            f"Época {line['epoch']}: pérdida {line['loss']:.3f}, {monitor} de validación {line[monitor]:.3f}, "
-            f"{line['seconds']:.0f} s"
+            f"Época {epoch}: pérdida {loss:.3f}, {monitor} de validación {scores[monitor]:.3f}, {seconds:.0f} s"
         )
         self._read_at = time.perf_counter()  # validation is not training
 

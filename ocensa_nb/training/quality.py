@@ -1,4 +1,4 @@
-"""Before the encoder trains, fit the linear model; afterwards, blend both and report what the run is good for."""
+"""Fit the linear model before the encoder trains; afterwards blend both, save them and say what the run is good for."""
 
 import logging
 from collections.abc import Mapping
@@ -6,67 +6,99 @@ from typing import Any
 
 import numpy as np
 
+from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.canonical import group_texts
+from ocensa_nb.data.corrections import write_corrections
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.evaluation import blend as blending
-from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend
+from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, write_blends
 from ocensa_nb.evaluation.calibration import expected_calibration_error
 from ocensa_nb.evaluation.checks import check_predictions
 from ocensa_nb.evaluation.comparison import compare, sentences
-from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
 from ocensa_nb.evaluation.predictor import predictions
 from ocensa_nb.evaluation.verdict import Answers, answers_of, judge
 from ocensa_nb.models.linear import LinearModel
+from ocensa_nb.models.save import save_linear, save_model
+from ocensa_nb.runs.manifest import CORRECTIONS
+from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import PREFIXES
+from ocensa_nb.training.inputs import Inputs
 
 logger = logging.getLogger(__name__)
 
-SIDES = ("val", "test")
 Arrays = Mapping[str, np.ndarray]  # per head
 
 
 def fit_linear(notices: Notices) -> LinearModel:
-    """Fit the simple model on the training rows and print its validation F1, which the encoder has to exceed."""
+    """Fit the linear model on the training rows and print its validation F1, which the encoder has to exceed."""
     train, val = notices.split["train"], notices.split["val"]
     sizes = {head: len(names) for head, names in notices.classes.items()}
     linear = LinearModel.fit(_texts(notices, train), _rows(notices.labels, train), sizes)
-    found = flat_metrics(_rows(notices.labels, val), predictions(linear.logits(_texts(notices, val))))
-    scores = ", ".join(f"{head} {found[f'{head}_f1']:.3f}" for head in notices.classes)
-    logger.info(f"Modelo simple (TF-IDF): F1 de validación {scores}. Es lo que el codificador tiene que superar.")
+    scores = flat_metrics(_rows(notices.labels, val), predictions(linear.logits(_texts(notices, val))))
+    f1 = ", ".join(f"{head} {scores[f'{head}_f1']:.3f}" for head in notices.classes)
+    logger.info(f"Modelo simple (TF-IDF): F1 de validación {f1}. Es lo que el codificador tiene que superar.")
     return linear
 
 
-def class_rows(notices: Notices) -> dict[str, np.ndarray]:
-    """Return the training rows of each class, int64 (classes,), per head."""
-    labels = _rows(notices.labels, notices.split["train"])
-    return {head: np.bincount(labels[head], minlength=len(names)) for head, names in notices.classes.items()}
+def validate(config: TrainConfig, notices: Notices, logits: Arrays) -> tuple[dict[str, float], list[list[int]]]:
+    """Return the metrics of the validation rows, and the confusion of the monitored head (`confusion_counts`)."""
+    labels, predicted = _rows(notices.labels, notices.split["val"]), predictions(logits)
+    head = config.monitored_head
+    return flat_metrics(labels, predicted), confusion_counts(labels[head], predicted[head])
+
+
+def save_models(
+    run: Run, notices: Notices, inputs: Inputs, linear: LinearModel, logits: Mapping[str, Arrays]
+) -> dict[str, Any]:
+    """Save the encoder with its heads, the linear model and the blend of both; return the content of metrics.json.
+
+    Parameters
+    ----------
+    run
+        The run folder, locked by this process.
+    notices
+        The notices of the training. Its corrections are copied: the run depends on them and the file may get lost.
+    inputs
+        The trained classifier and its tokenizer.
+    linear
+        Fitted on the training rows.
+    logits
+        Of the classifier, float32 (rows, classes), per side (`val`, `test`) and head.
+    """
+    blends, metrics = measure_quality(notices, linear, logits)
+    save_model(run, inputs.model, inputs.tokenizer)
+    save_linear(run, linear)
+    write_blends(run, blends)
+    if corrections := notices.report.corrections:
+        write_corrections(corrections.table, notices.classes, run.path / CORRECTIONS)
+    return metrics
 
 
 def measure_quality(
     notices: Notices, linear: LinearModel, encoder: Mapping[str, Arrays]
 ) -> tuple[dict[str, Blend], dict[str, Any]]:
     """Fit the blends on the validation rows, and measure every model on the validation and test rows."""
-    rows = {side: notices.split[side] for side in SIDES}
-    labels = {side: _rows(notices.labels, rows[side]) for side in SIDES}
-    logits = {side: {ENCODER: encoder[side], LINEAR: linear.logits(_texts(notices, rows[side]))} for side in SIDES}
+    labels = {side: _rows(notices.labels, notices.split[side]) for side in encoder}
+    texts = {side: _texts(notices, notices.split[side]) for side in encoder}
+    logits = {side: {ENCODER: encoder[side], LINEAR: linear.logits(texts[side])} for side in encoder}
     blends = blending.fit(logits["val"], labels["val"])
-    found = {
-        side: {source: blending.apply(blends, logits[side], source) for source in (AUTO, *SOURCES)} for side in SIDES
+    probabilities = {
+        source: {side: blending.apply(blends, logits[side], source) for side in encoder} for source in (AUTO, *SOURCES)
     }
-    predicted = {source: predictions(probabilities) for source, probabilities in found["test"].items()}
+    predicted = {source: predictions(by_side["test"]) for source, by_side in probabilities.items()}
+    by_source = {
+        source: {side: flat_metrics(labels[side], predictions(by_side[side])) for side in encoder}
+        for source, by_side in probabilities.items()
+    }
     sources = {head: blend.source for head, blend in blends.items()}
-    counts = class_rows(notices)
-    comparison = compare(
-        labels["test"], {source: predicted[source] for source in SOURCES}, group_texts(_texts(notices, rows["test"]))
-    )
+    counts = notices.class_rows()
+    comparison = compare(labels["test"], {source: predicted[source] for source in SOURCES}, group_texts(texts["test"]))
     before = answers_of(blending.apply(blending.uncalibrated(blends), logits["test"]), labels["test"])
-    val, test = (answers_of(found[side][AUTO], labels[side]) for side in SIDES)
+    val, test = (answers_of(probabilities[AUTO][side], labels[side]) for side in ("val", "test"))
     metrics = {
-        **{side: flat_metrics(labels[side], predictions(found[side][AUTO])) for side in SIDES},
-        **{
-            source: {side: flat_metrics(labels[side], predictions(found[side][source])) for side in SIDES}
-            for source in SOURCES
-        },
+        **by_source.pop(AUTO),
+        **by_source,
         "sources": sources,
         "comparison": comparison,
         "calibration": {

@@ -25,9 +25,9 @@ from ocensa_nb.runs.checkpoint import CheckpointManager, flatten_state, unflatte
 from ocensa_nb.runs.checkpoint_files import FILES, CheckpointFiles
 from ocensa_nb.runs.manifest import MANIFEST
 from ocensa_nb.runs.run import LAST, METRICS, Run
-from ocensa_nb.runtime import process
+from ocensa_nb.runtime import machine, process
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
-from ocensa_nb.training import logger, train
+from ocensa_nb.training import inputs, logger, train
 from tests.helpers import crash
 from tests.helpers.stopping import StopAfter
 
@@ -161,7 +161,7 @@ def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, 
 
 def test_resume_after_stop_is_bit_identical(interrupted, config, notices, tmp_path, capsys):
     _, kept = CheckpointFiles(tmp_path / "run" / LAST).read()
-    assert kept["at"]["step"] == 4
+    assert kept["state"]["step"] == 4
     run = train.fit(interrupted, notices)
     assert f"Continúa «{run.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
     whole = train.fit(config.replace(out=str(tmp_path / "whole")), notices)
@@ -203,15 +203,15 @@ def test_resume_with_other_checkpoint_interval_or_workers_succeeds(interrupted, 
 
 
 def test_resume_with_changed_encoder_raises_user_error(interrupted, notices, monkeypatch):
-    load = train.load_encoder
-    monkeypatch.setattr(train, "load_encoder", lambda name, tokenizer, seed: load(name, tokenizer, seed + 1))
+    load = inputs.load_encoder
+    monkeypatch.setattr(inputs, "load_encoder", lambda name, tokenizer, seed: load(name, tokenizer, seed + 1))
     with pytest.raises(UserError, match="el codificador «tiny» o su tokenizador han cambiado"):
         train.fit(interrupted, notices)
 
 
 def test_resume_on_other_hardware_continues_and_reports_it(interrupted, notices, monkeypatch, capsys):
-    here = train.machine.hardware()
-    monkeypatch.setattr(train.machine, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
+    here = machine.hardware()
+    monkeypatch.setattr(machine, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
     train.fit(interrupted, notices)
     assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): puede continuar" in capsys.readouterr().out
 
@@ -239,7 +239,7 @@ def test_restore_random_state_of_more_gpus_restores_the_cpu_state():
 
 
 def test_resume_with_other_versions_continues_and_warns(interrupted, notices, monkeypatch, capsys):
-    monkeypatch.setattr(train.machine, "versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr(machine, "versions", lambda: {"torch": "9.9"})
     train.fit(interrupted, notices)
     assert "(ahora 9.9): puede continuar, pero el resultado no será idéntico bit a bit" in capsys.readouterr().out
 

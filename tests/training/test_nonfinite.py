@@ -13,8 +13,8 @@ from ocensa_nb.errors import DivergedError
 from ocensa_nb.figures import animation, training
 from ocensa_nb.runs.checkpoint_files import CheckpointFiles
 from ocensa_nb.runs.run import LAST
-from ocensa_nb.training import estimate, nonfinite, train
-from ocensa_nb.training.nonfinite import NonFiniteGuard
+from ocensa_nb.training import early_stopping, estimate, train
+from ocensa_nb.training.early_stopping import NonFiniteGuard
 
 
 def make_loss_non_finite(monkeypatch, steps, head=1, value=math.nan):
@@ -71,8 +71,8 @@ def test_fit_with_non_finite_step_reports_the_rows_of_that_step(config, notices,
     monkeypatch.setattr(train, "step_loader", spied)
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     said = capsys.readouterr()
-    named = ", ".join(str(row + 1) for row in sorted(seen["rows"])[: nonfinite.ROWS_NAMED])
-    assert f"filas útiles {named} y {len(seen['rows']) - nonfinite.ROWS_NAMED} más" in said.out + said.err
+    named = ", ".join(str(row + 1) for row in sorted(seen["rows"])[: early_stopping.ROWS_NAMED])
+    assert f"filas útiles {named} y {len(seen['rows']) - early_stopping.ROWS_NAMED} más" in said.out + said.err
 
 
 def test_fit_with_three_non_finite_steps_in_a_row_raises_and_saves_finite_weights(
@@ -86,7 +86,7 @@ def test_fit_with_three_non_finite_steps_in_a_row_raises_and_saves_finite_weight
         ):
             train.fit(settings, notices)
     tensors, tree = CheckpointFiles(tmp_path / "run" / LAST).read()
-    assert tree["at"]["step"] == 7
+    assert tree["state"]["step"] == 7
     kept = {name: values for name, values in tensors.items() if "weights/" in name or "exp_avg" in name}
     assert kept
     assert all(values.isfinite().all() for values in kept.values())
@@ -107,13 +107,13 @@ def test_schedule_does_not_advance_on_a_skipped_step(config, notices, tmp_path, 
 
 def test_guard_with_loss_scaling_raises_only_at_the_higher_limit():
     watch = NonFiniteGuard(["causa"], scaled=True)
-    for _ in range(nonfinite.LIMIT_SCALED - 1):
+    for _ in range(early_stopping.LIMIT_SCALED - 1):
         assert watch.see([1.0], math.inf) == "la norma del gradiente es inf"
         watch.check()
     watch.see([1.0], math.nan)
     with pytest.raises(DivergedError, match="precision = 'fp32'"):
         watch.check()
-    assert watch.skipped == nonfinite.LIMIT_SCALED
+    assert watch.skipped == early_stopping.LIMIT_SCALED
 
 
 def test_guard_raises_after_three_in_a_row_and_resume_restarts_the_count():
@@ -125,7 +125,7 @@ def test_guard_raises_after_three_in_a_row_and_resume_restarts_the_count():
     again = NonFiniteGuard(["causa"], scaled=False)
     again.load_state_dict(watch.state_dict() | {"in_a_row": 3})
     assert again.skipped == 3
-    for _ in range(nonfinite.LIMIT - 1):
+    for _ in range(early_stopping.LIMIT - 1):
         again.see([1.0], math.nan)
         again.check()
     again.see([1.0], math.nan)

@@ -8,11 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from ocensa_nb.engine import frozen_features
+from ocensa_nb.engine.step import Engine, classifier
 from ocensa_nb.errors import AskedToStopError
 from ocensa_nb.evaluation.predict import predict
+from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
+from ocensa_nb.models.tokens import encode
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed, process
-from ocensa_nb.training import train
+from ocensa_nb.training import inputs, train
 from tests.helpers.ranks import run_ranks
 
 # Rows of an epoch: 320 in 400. Without dropout, because the masks of several processes are others.
@@ -27,7 +30,7 @@ CASES = {
 
 def fit_still(config):
     """Train without dropout in the encoder."""
-    load = train.load_encoder
+    load = inputs.load_encoder
 
     def without_dropout(*arguments):
         encoder = load(*arguments)
@@ -37,7 +40,7 @@ def fit_still(config):
         return encoder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "load_encoder", without_dropout)
+        patch.setattr(inputs, "load_encoder", without_dropout)
         return train.fit(config)
 
 
@@ -59,11 +62,11 @@ def predict_all(world, run, data):
 
 def skip_and_stop(world, config):
     """Spoil the loss of one step in the second process; then ask only that process to stop, and resume alone."""
-    step = train.engines.Engine._accumulate
+    accumulate = Engine._accumulate
     check, calls, made = process.StopRequest.check, 0, []
 
     def spoilt(engine, normalisers, micro_batches):
-        losses = step(engine, normalisers, micro_batches)
+        losses = accumulate(engine, normalisers, micro_batches)
         made.append(1)
         if world.rank == 1 and len(made) == 30:
             for parameter in engine.model.parameters():
@@ -79,7 +82,7 @@ def skip_and_stop(world, config):
         check(asked, folder, world)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.engines.Engine, "_accumulate", spoilt)
+        patch.setattr(Engine, "_accumulate", spoilt)
         patch.setattr(process.StopRequest, "check", stop_the_second)
         try:
             train.fit(config)
@@ -106,8 +109,8 @@ def interrupt(world, config, calls):
 def build_features(world, config, folder, visible):
     """Return the features that the processes compute together, and whether they came from the cache, twice."""
     notices = train.load_notices(config)
-    tokenizer = train.load_tokenizer("tiny", notices.texts)
-    table = train.encode(notices.texts, tokenizer, 64)
+    tokenizer = load_tokenizer("tiny", notices.texts)
+    table = encode(notices.texts, tokenizer, 64)
     found = []
     if not visible and not world.is_first:
         folder = folder / "elsewhere"
@@ -115,7 +118,7 @@ def build_features(world, config, folder, visible):
         if not visible and not world.is_first:
             patch.setattr(frozen_features.array_cache, "open_shared", lambda *_: None)
         for _ in range(2):
-            model = train.engines.classifier(config, notices, train.load_encoder("tiny", tokenizer, 0))
+            model = classifier(config, notices, load_encoder("tiny", tokenizer, 0))
             features = frozen_features.build(model, table, 2, "fp32", folder, world)
             found.append((features.hidden.numpy(), features.reused))
     return found
