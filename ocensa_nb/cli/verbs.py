@@ -188,31 +188,18 @@ def compare(
     data: Annotated[str, Doc("CSV o XLSX con los avisos; vacío = los datos sintéticos incluidos")] = "",
     model: Annotated[str, Doc("codificador con el que se mide")] = "minilm",
     steps: Annotated[int, Doc("rondas; en cada una se mide un paso de cada técnica")] = 3,
-    quality: Annotated[bool, Doc("además, entrenamientos con su F1 a lo largo del tiempo")] = False,
-    epochs: Annotated[int, Doc("épocas de cada uno; 0 = las de la receta cpu")] = 0,
-    seeds: Annotated[int, Doc("semillas de cada uno; con 3 ya se ve la dispersión")] = 3,
 ) -> dict[str, Any]:
     """Medir cuánto gana cada optimización en esta máquina y con sus datos: por separado y acumuladas."""
     from ocensa_nb.benchmark import compare as comparison
-    from ocensa_nb.benchmark import quality_cost as trainings
-    from ocensa_nb.benchmark import time_to_target
-    from ocensa_nb.figures import comparison_report
+    from ocensa_nb.figures import comparison as speedup_figures
     from ocensa_nb.runs import run as run_folder
 
-    trainings.check(epochs or None, seeds)
     path = run_folder.free_folder(out)  # fail before the work, not after
-    config = TrainConfig(data=data, model=model)
-    results = comparison.compare(config, steps)
+    results = comparison.compare(TrainConfig(data=data, model=model), steps)
     logger.info(comparison.table(results).to_string(index=False))
     logger.info("\nCada técnica por separado:\n" + comparison.table(results, "alone").to_string(index=False) + "\n")
     logger.info("\n".join(comparison.summaries(results)))
-    try:
-        if quality:
-            results["quality"] = trainings.quality(config, results, epochs or None, seeds)
-            logger.info(time_to_target.table(results["quality"]).to_string(index=False))
-            logger.info(time_to_target.reading(results["quality"]))
-    finally:  # save the measurements even if a training stops
-        comparison_report.save(results, path)
+    speedup_figures.save(results, path)
     logger.info(f"Tablas y figuras en {path}.")
     return results
 

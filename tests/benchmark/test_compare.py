@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocensa_nb.benchmark import compare, quality_cost
+from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, TRADE, Setting, Technique, cumulative, individual, ladder, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.engine import step as engines
@@ -30,7 +29,7 @@ def compared(csv, tmp_path_factory):
     """Return what the verb `compare` says and writes, by a real process."""
     folder = tmp_path_factory.mktemp("compare") / "out"
     command = [sys.executable, "-m", "ocensa_nb", "compare", "--data", csv, "--model", "tiny", "--steps", 2]
-    command += ["--quality", "True", "--epochs", 2, "--seeds", 2, "--out", folder, "--json", "-"]
+    command += ["--out", folder, "--json", "-"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), folder, done.stderr
@@ -74,51 +73,13 @@ def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(com
     assert cumulative["feature_cache"]["build_seconds"] > 0
 
 
-def test_quality_of_techniques_with_the_same_function_is_equal(compared):
-    curves = pd.DataFrame(compared[0]["quality"]).groupby("name", sort=False)
-    assert list(curves.groups) == [rung["name"] for rung in compared[0]["ladder"]]
-    # No text of these is longer than 128 tokens, so that limit changes nothing either.
-    mixed = ["mixed_precision"] if compared[0]["halves"] else []
-    assert [name for name, curve in curves if curve["trained"].all()] == ["max_length", *mixed, "feature_cache"]
-    same = [curve["f1"].tolist() for _, curve in curves][:7]
-    assert same == [same[0]] * 7
-
-
-def test_quality_has_time_and_f1_of_every_rung_seed_and_epoch(compared):
-    results = compared[0]
-    points = pd.DataFrame(results["quality"])
-    assert points["f1"].between(0, 1).all()
-    for rung in results["ladder"]:
-        curve = points[points["name"] == rung["name"]]
-        assert list(zip(curve["seed"], curve["epoch"], strict=True)) == [(42, 1), (42, 2), (43, 1), (43, 2)]
-        first, second = curve["seconds"][:2]
-        assert second - first == pytest.approx((rung["run_seconds"] - rung["build_seconds"]) / 15)
-        assert first - rung["build_seconds"] == pytest.approx(second - first)
-        if curve["trained"].all():
-            assert (curve["trained_seconds"][1:2] > curve["trained_seconds"][:1].item()).all()
-
-
-def test_quality_says_before_every_training_which_it_is_and_what_is_left(compared):
-    trained = [point for point in compared[0]["quality"] if point["trained"]]
-    for number in range(1, len(trained) // 2 + 1):
-        assert f"Entrenamiento {number} de {len(trained) // 2}: " in compared[2]
-    assert compared[2].count("Faltan unos ") == len(trained) // 2
-
-
 def test_compare_writes_all_files_and_a_verdict_for_every_technique(compared):
     results, folder, said = compared
     for words in ("max_length = 128", "Congelar", "Acumular", "mitad de las capas", "GPU", "workers"):
         assert words in (folder / "verdicts.txt").read_text(encoding="utf-8")
     assert "Todo junto" in said
-    names = {"compare.json", "ladder.csv", "ladder.png", "alone.csv", "alone.png"} | {
-        "quality.csv",
-        "quality.png",
-        "verdicts.txt",
-    }
+    names = {"compare.json", "ladder.csv", "ladder.png", "alone.csv", "alone.png", "verdicts.txt"}
     assert {file.name for file in folder.iterdir()} == names
-    saved = pd.read_csv(folder / "quality.csv")
-    assert saved["title"].tolist() == [rung["title"] for rung in results["ladder"]]
-    assert saved["best"].between(0, 1).all()
     assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == results
 
 
@@ -186,11 +147,9 @@ def test_peak_memory_of_two_tensors_is_their_total_size():
     assert 100 * 2**20 < memory.bytes < 300 * 2**20
 
 
-def test_compare_with_zero_steps_or_seeds_raises_user_error():
+def test_compare_with_zero_steps_raises_user_error():
     with pytest.raises(UserError, match="steps = 0"):
         compare.compare(TrainConfig(model="tiny"), 0)
-    with pytest.raises(UserError, match="seeds = 0"):
-        quality_cost.quality(TrainConfig(model="tiny"), {}, seeds=0)
 
 
 def test_peak_memory_on_a_gpu_is_recorded_if_the_block_raises(monkeypatch):

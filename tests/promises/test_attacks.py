@@ -21,7 +21,8 @@ from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
-from ocensa_nb.figures import animation, comparison_report
+from ocensa_nb.figures import animation
+from ocensa_nb.figures import comparison as speedup_figures
 from ocensa_nb.files import temporary
 from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.paths import ROOT
@@ -87,7 +88,7 @@ def run_predict(run, csv, out):
 
 
 def save_comparison(results, out):
-    comparison_report.save(results, out)
+    speedup_figures.save(results, out)
 
 
 def draw_gif(run):

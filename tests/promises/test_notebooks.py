@@ -122,7 +122,7 @@ def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tm
 @pytest.mark.slow
 def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
     out = tmp_path / "comparison"
-    parameters = {"model": "tiny", "data": str(csv), "steps": 1, "quality": False, "out": str(out)}
+    parameters = {"model": "tiny", "data": str(csv), "steps": 1, "out": str(out)}
     executed = suite.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
     outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
