@@ -256,19 +256,6 @@ def experiments(
     return result
 
 
-def publish(
-    repository: Annotated[str, Doc("dirección https del proyecto; vacía = quitarla")],
-    version: Annotated[str, Doc("tag o commit; vacío = el último commit que cambió el paquete")] = "",
-) -> dict[str, Any]:
-    """Escribir la dirección del proyecto en cuadernos, insignias y pyproject.toml (para quien lo mantiene)."""
-    from ocensa_nb.cli import publish as publishing
-
-    address, ref, changed = publishing.publish(repository, version)
-    logger.info(f"Escrito: {', '.join(changed)}." if changed else "Ya estaba escrito: no cambia nada.")
-    logger.info(publishing.next_step(address, ref))
-    return {"repository": address, "version": ref, "changed": changed}
-
-
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "generate": generate,
     "train": train,
@@ -279,7 +266,6 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "audit": audit,
     "suite": suite,
     "experiments": experiments,
-    "publish": publish,
 }
 
 

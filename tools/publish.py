@@ -1,5 +1,7 @@
 """Write the address of the project and the version that the notebooks clone into all files that contain them.
 
+    python -m tools.publish --repository https://github.com/CUENTA/PROYECTO --version v0.1.0
+
 The address is defined in `[project.urls]` of pyproject.toml. The set-up cells have a copy, because on Colab they run
 before any other file exists, and the badges link to it. Without an address there are no badges, and the set-up cells
 clone nothing until the user enters the address of a copy.
@@ -8,12 +10,15 @@ clone nothing until the user enters the address of a copy.
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
+
+import tyro
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import write_text
-from ocensa_nb.paths import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"  # the badges of a commit link here: the notebooks of the commit do not have the address yet
 CLONED = ("ocensa_nb", "data", "requirements.txt")  # what a set-up cell uses from a clone
 TAG = "refs/tags/"
@@ -24,13 +29,31 @@ _GITHUB = re.compile(r"https://github\.com/[^/]+/[^/]+")
 _TAG_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
 
 
+def main(repository: str, version: str = "") -> None:
+    """Publish an address; "" removes it. Without a version, the last commit of the package is pinned."""
+    try:
+        address, ref, changed = publish(repository, version)
+    except UserError as error:
+        sys.exit(str(error))
+    print(f"Escrito: {', '.join(changed)}." if changed else "Ya estaba escrito: no cambia nada.")
+    print(next_step(address, ref))
+
+
 def publish(repository: str, version: str = "", root: Path = ROOT) -> tuple[str, str, list[str]]:
-    """Write the address and the version into the notebooks, README.md and pyproject.toml."""
-    if not (root / "notebooks").is_dir() or not (root / "pyproject.toml").exists():
-        raise UserError(
-            f"publish es para quien mantiene el proyecto, y «{root}» no es una copia completa: le falta notebooks/ o "
-            "pyproject.toml."
-        )
+    """Write an address and a version into the notebooks, README.md and pyproject.toml.
+
+    Returns
+    -------
+    address, ref : str
+        What was written; both empty if `repository` is.
+    changed : list of str
+        The files that changed, relative to `root`.
+
+    Raises
+    ------
+    UserError
+        If the address or the version is invalid, the package has uncommitted changes, or the tag exists already.
+    """
     address = check_address(repository)
     ref = find_ref(version, root) if address else ""
     texts = rewrite(root, address, ref)
@@ -143,7 +166,7 @@ def _rewrite_notebook(path: Path, address: str, ref: str) -> str:
     set_up = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     links = "".join(f"{badge}\n" for badge in badges(address, ref, path.name))
     heading = re.compile(r"\A(# .*\n\n)((?:\[!\[Abrir en .*\n)+\n)?")
-    source = heading.sub(lambda found: found[1] + (f"{links}\n" if links else ""), "".join(title["source"]))
+    source = heading.sub(lambda match: match[1] + (f"{links}\n" if links else ""), "".join(title["source"]))
     title["source"] = source.splitlines(keepends=True)
     set_up["source"] = fill_set_up("".join(set_up["source"]), address, ref).splitlines(keepends=True)
     return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
@@ -156,3 +179,7 @@ def _git(root: Path, *arguments: str) -> str:
     except OSError as error:
         raise UserError("publish necesita git, y no está instalado.") from error
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

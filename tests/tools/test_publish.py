@@ -1,6 +1,5 @@
 """Publish: address and pinned version of the project in notebooks, badges and pyproject.toml."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -9,9 +8,9 @@ import sys
 import nbformat
 import pytest
 
-from ocensa_nb.cli import publish
 from ocensa_nb.errors import UserError
-from ocensa_nb.paths import ROOT
+from tools import publish
+from tools.publish import ROOT
 
 ADDRESS = "https://github.com/cuenta/copia"
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -146,19 +145,13 @@ def test_publish_with_uncommitted_changes_of_the_package_raises_user_error(check
         publish.publish(ADDRESS, root=checkout)
 
 
-def test_publish_outside_a_checkout_raises_user_error(tmp_path):
-    with pytest.raises(UserError, match="es para quien mantiene el proyecto"):
-        publish.publish(ADDRESS, "v1", tmp_path)
-
-
-def test_publish_verb_prints_changed_files_and_writes_json(checkout, tmp_path):
-    shutil.rmtree(checkout / "ocensa_nb")
-    shutil.copytree(ROOT / "ocensa_nb", checkout / "ocensa_nb", ignore=shutil.ignore_patterns("__pycache__"))
-    words = ["publish", "--repository", ADDRESS, "--version", "v0.1.0", "--json", str(tmp_path / "result.json")]
-    done = subprocess.run(
-        [sys.executable, "-m", "ocensa_nb", *words], cwd=checkout, capture_output=True, text=True, check=True
-    )
+def test_publish_command_prints_changed_files_and_the_next_step(checkout):
+    for folder in ("ocensa_nb", "tools"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=ignored, dirs_exist_ok=True)
+    command = [sys.executable, "-m", "tools.publish", "--repository", ADDRESS, "--version"]
+    done = subprocess.run([*command, "v0.1.0"], cwd=checkout, capture_output=True, text=True, check=True)
     assert "Escrito: notebooks/01_setup_gpu_check.ipynb, " in done.stdout
     assert "cree el tag (git tag v0.1.0)" in done.stdout
-    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
-    assert (result["repository"], result["version"], len(result["changed"])) == (ADDRESS, "refs/tags/v0.1.0", 10)
+    failed = subprocess.run([*command, "main"], cwd=checkout, capture_output=True, text=True, check=False)
+    assert (failed.returncode, "es una rama" in failed.stderr) == (1, True)

@@ -1,0 +1,1 @@
+"""Commands for maintainers; they are not part of the installed package."""
