@@ -36,7 +36,7 @@ from ocensa_nb.files.temporary import owner, remove
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.manifest import METRICS
 from ocensa_nb.runs.run import Run, read_json
-from ocensa_nb.runtime.commands import command_line, notebook_parameters
+from ocensa_nb.runtime.commands import command_line, evaluation_parameters, training_parameters
 from ocensa_nb.runtime.machine import configure
 
 TRAIN, EVALUATE = "03_train", "04_evaluate"
@@ -207,7 +207,7 @@ def run(folder: Path, stop: Callable[..., bool]) -> str:
 
     try:
         if state.owns_run and not manifest.is_finished(state.run):
-            parameters = notebook_parameters(config_of(state), state.content["settings"]["recipe"])
+            parameters = training_parameters(config_of(state), state.content["settings"]["recipe"])
             execute(NOTEBOOKS / f"{TRAIN}.ipynb", folder, parameters, before_cell)
         notebook = EVALUATE
         remove_evaluation(folder)
@@ -225,14 +225,14 @@ def run(folder: Path, stop: Callable[..., bool]) -> str:
     return status
 
 
-def _evaluation(state: CaseState) -> dict[str, str]:
+def _evaluation(state: CaseState) -> dict[str, Any]:
     """Return the parameters of notebook 04; raises `UserError` if the run is not finished or is damaged."""
-    given = {**state.content["evaluation"], "run": str(state.run), "out": str(state.folder / EVALUATION)}
+    evaluation = state.content["evaluation"]
     trained_on = Run.load(state.run).config.data
-    if not given["data"] and trained_on and not Path(trained_on).exists():
+    if not evaluation["data"] and trained_on and not Path(trained_on).exists():
         # It was trained on another machine. The notebook knows the test rows of the run by their content.
-        given["data"] = state.content["files"]["data"]
-    return given
+        evaluation = {**evaluation, "data": state.content["files"]["data"]}
+    return evaluation_parameters(str(state.run), str(state.folder / EVALUATION), **evaluation)
 
 
 def remove_evaluation(folder: Path) -> None:

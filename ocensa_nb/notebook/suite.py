@@ -16,15 +16,17 @@ from ocensa_nb.files.atomic import write_text
 from ocensa_nb.files.temporary import is_running, owner, remove
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runs.run import CONFIG, METRICS, Run, free_folder, make_folder, read_json
+from ocensa_nb.runtime.commands import UNATTENDED, evaluation_parameters, training_parameters
+from ocensa_nb.runtime.machine import configure
 
 logger = logging.getLogger(__name__)
 
-DEFAULTS = {"recipe": "cpu"}  # the one recommended without a GPU, the same on every machine
+RECIPE = "cpu"  # the one recommended without a GPU, the same on every machine
 STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
 SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate", "06_label_audit", "07_review")
 
 
-def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def suite(out: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Execute all notebooks but 05 into `out`, with an HTML copy and progress lines for each.
 
     Notebook 05 measures the optimisations for minutes, which is not needed to see that everything works.
@@ -34,9 +36,9 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
     Parameters
     ----------
     out
-        A new folder, or that of an unfinished suite with the same parameters; if empty, the next free number.
-    parameters
-        Passed to every notebook that has a parameter of that name (model, data, epochs, …).
+        A new folder, or that of an unfinished suite with the same settings; if empty, the next free number.
+    settings
+        Fields of the config that differ from the recipe `cpu` (model, data, epochs, …).
 
     Returns
     -------
@@ -48,31 +50,48 @@ def suite(out: str | Path, parameters: Mapping[str, Any] | None = None) -> dict[
     UserError
         If `out` has other contents, another process is executing it, or a notebook stops with an error.
     """
-    folder, seconds = _open(out, dict(parameters or {}))
-    run = folder / "run"
-    own = {
-        "03_train": {"out": str(run)},
-        "04_evaluate": {"run": str(run), "out": str(folder / "evaluation")},
-        "06_label_audit": {"out": str(folder / "audit")},
-        # The run knows the notices of `data`: there are new ones in the example.
-        "07_review": {"run": str(run), "data": "", "out": str(folder / "review.xlsx")},
-    }
+    folder, seconds = _open(out, dict(settings or {}))
+    parameters = suite_parameters(folder, settings or {})
     for number, name in enumerate(SUITE, 1):
         if name in seconds:
             logger.info(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado")
             continue
-        if name in own:
-            _remove_unrecorded(Path(own[name]["out"]))
+        if out := parameters[name].get("out"):
+            _remove_unrecorded(Path(out))
         logger.info(f"[{number}/{len(SUITE)}] {name} …")
         started = time.perf_counter()
-        execute(NOTEBOOKS / f"{name}.ipynb", folder, {**DEFAULTS, **(parameters or {}), **own.get(name, {})})
+        execute(NOTEBOOKS / f"{name}.ipynb", folder, parameters[name])
         seconds[name] = time.perf_counter() - started
-        _keep(folder, dict(parameters or {}), seconds)
+        _keep(folder, dict(settings or {}), seconds)
         logger.info(f"[{number}/{len(SUITE)}] {name}: listo en {seconds[name]:.0f} s")
-    finished = Run.load(run)
+    run = Run.load(folder / "run")
     remove(folder / STATE)
-    return {"out": str(folder), "run": str(run), "seconds": seconds, "best_epoch": finished.metrics["best_epoch"]} | {
-        side: finished.metrics[side] for side in ("val", "test")
+    scores = {side: run.metrics[side] for side in ("val", "test")}
+    return {
+        "out": str(folder),
+        "run": str(run.path),
+        "seconds": seconds,
+        "best_epoch": run.metrics["best_epoch"],
+        **scores,
+    }
+
+
+def suite_parameters(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every parameter of each notebook, so that what a user saved in a form changes nothing."""
+    run = str(folder / "run")
+    config = configure(RECIPE, {**settings, "out": run})
+    data = {"data": config.data, **UNATTENDED}
+    columns = ", ".join(f"{role}: {name}" for role, name in config.columns.items())
+    audit = {"heads": ", ".join(config.heads), "columns": columns, "seed": config.seed, "out": str(folder / "audit")}
+    # The run knows the notices of `data`: there are new ones in the example.
+    review = {"run": run, "data": "", "rows": 200, "corrections": "", "out": str(folder / "review.xlsx")}
+    return {
+        "01_setup_gpu_check": UNATTENDED,
+        "02_token_length_analysis": {**data, "model": config.model, "max_length": config.max_length},
+        "03_train": training_parameters(config, RECIPE),
+        "04_evaluate": evaluation_parameters(run, str(folder / "evaluation")),
+        "06_label_audit": {**data, **audit},
+        "07_review": {**review, **UNATTENDED},
     }
 
 

@@ -19,6 +19,7 @@ PARAMETERS = (
     *("precision", "padding", "cls_only", "cache_features", "patience", "label_smoothing", "class_weights"),
     *("learning_rate", "seed", "resume"),
 )
+UNATTENDED = {"upload": False, "mount_drive": False}  # parameters of a notebook that nobody attends
 
 
 def changes(config: TrainConfig, recipe: str) -> dict[str, Any]:
@@ -42,20 +43,34 @@ def command_line(config: TrainConfig, recipe: str) -> str:
     return _join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])
 
 
-def notebook_parameters(config: TrainConfig, recipe: str) -> dict[str, Any]:
-    """Return the parameters with which notebook 03 trains with a config, without its panel."""
-    parameters = {"recipe": recipe, "interactive": False}
-    more = {}
-    for name, value in changes(config, recipe).items():
-        (parameters if name in PARAMETERS else more)[name] = value
-    if more:
-        parameters["more_settings"] = json.dumps(more, ensure_ascii=False)
-    return parameters
+def training_parameters(config: TrainConfig, recipe: str) -> dict[str, Any]:
+    """Return every parameter of notebook 03, so that it trains with a config whatever is saved in its form."""
+    more = {name: value for name, value in changes(config, recipe).items() if name not in PARAMETERS}
+    return {
+        "recipe": recipe,
+        **{name: value for name, value in config.to_dict().items() if name in PARAMETERS},
+        "more_settings": json.dumps(more, ensure_ascii=False) if more else "",
+        **UNATTENDED,
+        "interactive": False,
+    }
+
+
+def evaluation_parameters(run: str, out: str, data: str = "", predict_with: str = "auto") -> dict[str, Any]:
+    """Return every parameter of notebook 04."""
+    return {
+        "run": run,
+        "out": out,
+        "data": data,
+        "predict_with": predict_with,
+        "new_notices": "",
+        "upload_labelled": False,
+        **UNATTENDED,
+    }
 
 
 def papermill_line(config: TrainConfig, recipe: str) -> str:
     """Return the shell command that executes notebook 03 with a config through papermill."""
-    parameters = notebook_parameters(config, recipe)
+    parameters = training_parameters(config, recipe)
     # Not JSON: PyYAML reads its 5e-05 as a string.
     written = yaml.safe_dump(parameters, default_flow_style=True, allow_unicode=True, width=float("inf"))
     return _join(["papermill", "notebooks/03_train.ipynb", "03_ejecutado.ipynb", "-y", written.strip()])

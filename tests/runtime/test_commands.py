@@ -1,8 +1,10 @@
 """Round trip of a config through the command line and through papermill parameters."""
 
 import shlex
+from types import SimpleNamespace
 
 import nbformat
+import papermill
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from ocensa_nb.cli import main as cli
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import UserError
+from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import commands
 from ocensa_nb.runtime.machine import configure
@@ -62,16 +65,44 @@ def test_papermill_line_parsed_as_in_notebook_03_gives_the_same_config(recipe, c
     words = shlex.split(commands.papermill_line(config, recipe))
     assert words[:2] == ["papermill", "notebooks/03_train.ipynb"]
     parameters = yaml.safe_load(words[words.index("-y") + 1])
-    assert parameters.pop("interactive") is False
-    more = commands.parse_settings(parameters.pop("more_settings", ""))
-    assert configure(parameters.pop("recipe"), {**parameters, **more}).to_dict() == config.to_dict()
+    assert parameters["interactive"] is False
+    more = commands.parse_settings(parameters["more_settings"])
+    own = {name: parameters[name] for name in commands.PARAMETERS}
+    assert configure(parameters["recipe"], {**own, **more}).to_dict() == config.to_dict()
 
 
-def test_notebook_03_has_every_parameter_of_the_papermill_line():
-    notebook = nbformat.read(ROOT / "notebooks/03_train.ipynb", as_version=4)
-    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    names = {line.split(" = ")[0] for line in cell.source.splitlines()}
-    assert {*commands.PARAMETERS, "recipe", "interactive", "more_settings"} <= names
+SAVED = {  # by a user in the form of notebook 03, each other than the default
+    **{"model": "beto", "data": "otros.csv", "out": "otra", "upload": True, "mount_drive": True, "recipe": "t4"},
+    **{"epochs": 99, "patience": 9, "learning_rate": 0.5, "label_smoothing": 0.5, "class_weights": True, "seed": 9},
+    **{"max_length": 9, "padding": "max_length", "batch_size": 9, "gradient_accumulation_steps": 9},
+    **{"freeze_layers": 9, "cache_features": False, "cls_only": False, "precision": "fp32"},
+    **{"more_settings": '{"dropout": 0.9, "columns": {"causa": "Otra"}}', "resume": "never", "interactive": True},
+}
+
+
+@pytest.mark.parametrize("name", suite.SUITE)
+def test_suite_gives_every_parameter_of_each_notebook(name, tmp_path):
+    known = papermill.inspect_notebook(str(ROOT / f"notebooks/{name}.ipynb"))
+    assert known.keys() <= suite.suite_parameters(tmp_path, {"epochs": 1})[name].keys()
+
+
+def test_notebook_03_with_all_its_defaults_changed_trains_with_the_config_of_the_program(tmp_path):
+    cells = nbformat.read(ROOT / "notebooks/03_train.ipynb", as_version=4).cells
+    form = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    reading = next(cell.source for cell in cells if "config = machine.configure(" in cell.source)
+    reading = reading.partition("\nnotices = ")[0]
+    names = {}
+    exec(form, names)
+    assert {name for name in names if not name.startswith("__")} == SAVED.keys()
+    assert all(names[name] != value for name, value in SAVED.items())
+    names.update(SAVED)
+    config = configure("cpu", {"data": str(tmp_path / "avisos.csv"), "out": "casos/uno", "heads": {"causa": 1.0}})
+    names.update(commands.training_parameters(config, "cpu"))
+    names["session"] = SimpleNamespace(
+        runs_folder=lambda on_drive: "runs", cautions=lambda on_drive: [], placed=lambda path, on_drive: path
+    )
+    exec(reading, names)
+    assert names["config"] == config
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "nada", "1", "{'columns': 1}"])
