@@ -104,6 +104,7 @@ def leftovers(folder):
     return [path.name for path in folder.iterdir() if temporary.is_temporary(path.name)]
 
 
+@pytest.mark.slow
 @needs_kill
 @pytest.mark.parametrize("verb", ["evaluate", "compare"])
 def test_evaluate_or_compare_killed_at_any_file_operation_can_be_run_again(verb, run, csv, comparison, tmp_path):
@@ -144,6 +145,7 @@ def test_predict_killed_at_any_file_operation_leaves_a_complete_file_or_none(run
     assert operation > 3
 
 
+@pytest.mark.slow
 @needs_kill
 def test_training_gif_killed_at_any_file_operation_is_complete_or_absent(run, tmp_path):
     copy = tmp_path / "run"
@@ -222,6 +224,7 @@ def test_make_room_removes_temporary_folder_of_killed_cache_build(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_during_another_training_give_the_same_results(run, config, csv, tmp_path):
     command = [*TRAIN, "--data", csv, *["--epochs", "12", "--patience", "12", "--precision", "fp32"]]
     training = subprocess.Popen(

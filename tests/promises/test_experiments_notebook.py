@@ -25,6 +25,7 @@ def test_grid_of_the_project_expands_to_valid_cases(name, monkeypatch):
     assert {case.config.model for case in cases} >= {"minilm"}
 
 
+@pytest.mark.slow
 def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     (tmp_path / "grid.yaml").write_text((GRIDS / "guide.yaml").read_text(encoding="utf-8"), encoding="utf-8")
@@ -53,6 +54,7 @@ def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tm
     assert "sin baseline" not in page
 
 
+@pytest.mark.slow
 def test_execute_notebook_08_runs_the_grid_and_shows_tables_and_image(csv, tmp_path):
     grid = tmp_path / "grid.yaml"
     settings = f"recipe: baseline, model: tiny, data: {csv}, epochs: 1, max_length: 32"

@@ -26,6 +26,7 @@ from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
 from tests.helpers.words import TRAIN
 
+pytestmark = pytest.mark.slow
 many = settings(
     max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 20)),
     deadline=None,

@@ -12,7 +12,7 @@ import pytest
 from ocensa_nb.cli import main as cli
 from ocensa_nb.runs.run import LAST, Run
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")]
 
 LAST_SECONDS = 60  # after the death of a process, until the job has ended
 
