@@ -21,19 +21,27 @@ def fastest_on_cpu() -> str:
     """
     import torch
 
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     draw = torch.Generator().manual_seed(0)  # not the global one: measuring must not change the training's state
-    shapes = ((512, 768), (768, 768))
-    products = {dtype: [torch.randn(shape, dtype=dtype, generator=draw) for shape in shapes] for dtype in seconds}
-    for repeat in range(12):
-        for dtype, (a, b) in products.items():
-            start = time.perf_counter()
-            for _ in range(4):
+    rows, weights = (torch.randn(shape, generator=draw) for shape in ((512, 768), (768, 768)))
+
+    def seconds(count: int, repeats: int) -> tuple[list[float], list[float]]:
+        """Return the sorted times of products of `count` rows in fp32 and in bf16."""
+        times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+        products = {dtype: (rows[:count].to(dtype), weights.to(dtype)) for dtype in times}
+        for _ in range(repeats):
+            for dtype, (a, b) in products.items():
+                start = time.perf_counter()
                 a @ b
-            if repeat > 1:  # the first two warm the caches and the kernels up
-                seconds[dtype].append(time.perf_counter() - start)
-    fp32, bf16 = (sorted(s)[len(s) // 2] for s in seconds.values())
-    return "bf16" if bf16 < 0.9 * fp32 else "fp32"
+                times[dtype].append(time.perf_counter() - start)
+        fp32, bf16 = map(sorted, times.values())
+        return fp32, bf16
+
+    # Without instructions for bf16, a product of the full size can take a hundred times as long: ask a small one first.
+    fp32, bf16 = seconds(16, 5)
+    if bf16[0] > 3 * fp32[0]:
+        return "fp32"
+    fp32, bf16 = seconds(512, 40)
+    return "bf16" if bf16[20] < 0.9 * fp32[20] else "fp32"
 
 
 def resolve_precision(precision: str, device: "torch.device") -> str:

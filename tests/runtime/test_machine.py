@@ -2,6 +2,7 @@
 
 import errno
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -137,6 +138,22 @@ def test_fastest_on_cpu_leaves_random_state_unchanged():
     precision.fastest_on_cpu.cache_clear()
     precision.fastest_on_cpu()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_fastest_on_cpu_without_bf16_instructions_measures_small_products_only(monkeypatch):
+    rows = []
+
+    def product(a, b):
+        if a.dtype == torch.bfloat16:
+            rows.append(len(a))
+            time.sleep(0.02)
+        return a
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
+    precision.fastest_on_cpu.cache_clear()
+    assert precision.fastest_on_cpu() == "fp32"
+    assert max(rows) <= 16
+    precision.fastest_on_cpu.cache_clear()
 
 
 def test_resolve_precision_bf16_on_gpu_without_bf16_is_fp16_and_reported(monkeypatch):
