@@ -44,17 +44,14 @@ BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EX
 
 def ladder(setting: Setting) -> list[Technique]:
     """Return the techniques in cumulative order, from `BASELINE`: exact ones, trade-offs, then the features cache."""
-    masks = [
-        Technique("block_dropout", "Dropout con máscaras de 16 bits", EXACT, fast=Fast.BLOCK_DROPOUT),
-        Technique("block_attention", "Las mismas máscaras en la atención", EXACT, fast=Fast.BLOCK_ATTENTION),
-    ]
+    dropout = Technique("block_dropout", "Dropout con máscaras de 16 bits", EXACT, fast=Fast.BLOCK_DROPOUT)
     mixed = Technique("mixed_precision", "Precisión mixta", TRADE, {"precision": "auto"}, claim=(2.0, 3.0))
     return [
         BASELINE,
         Technique("dynamic_padding", "Relleno dinámico, por largos", EXACT, {"padding": "dynamic"}),
         Technique("cls_only", "Última capa solo para [CLS]", EXACT, {"cls_only": True}),
         Technique("fused_adamw", "AdamW fusionado", EXACT, fast=Fast.FUSED_ADAMW),
-        *(masks if setting.device == "cpu" else []),
+        *([dropout] if setting.device == "cpu" else []),
         Technique(
             "max_length",
             f"max_length = {SHORTER}",

@@ -175,8 +175,8 @@ def _bytes_per_token(
     ratio = max(module.out_features for module in stack[0].modules() if isinstance(module, nn.Linear)) / hidden
     mask = size if on_cpu else 1
     layer = (8 + 2 * ratio) * size + half * 2 * FP32 + 2 * mask
-    if on_cpu:  # softmax in fp32, its dropout mask, and what is left of it
-        layer += (FP32 + 2 * size) * encoder.config.num_attention_heads * texts_width / hidden
+    if on_cpu:  # attention is in fp32: query, key, value; the softmax, its dropout mask, and what is left of it
+        layer += 3 * (FP32 - size) + 3 * FP32 * encoder.config.num_attention_heads * texts_width / hidden
     kept = 0.0  # vectors of width H, in bytes
     if trained and config.cls_only and _can_be_short(stack[-1]):
         trained -= 1

@@ -3,7 +3,6 @@
 import enum
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine.batching import MicroBatch
-from ocensa_nb.engine.fast_dropout import BlockAttention, use_block_dropout
+from ocensa_nb.engine.fast_dropout import use_block_dropout
 from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.oom_retry import MicroBatches, explained
@@ -40,8 +39,7 @@ class Fast(enum.Flag):
     NONE = 0
     FUSED_ADAMW = enum.auto()
     BLOCK_DROPOUT = enum.auto()
-    BLOCK_ATTENTION = enum.auto()
-    ALL = FUSED_ADAMW | BLOCK_DROPOUT | BLOCK_ATTENTION
+    ALL = FUSED_ADAMW | BLOCK_DROPOUT
 
 
 @dataclass
@@ -66,8 +64,6 @@ class Engine:
         The device of the model.
     forward
         The model, or its compiled form.
-    attention
-        A context for the forward pass, which may replace the attention function.
     micro_batches
         Splits the micro-batches further if the memory is insufficient.
     world
@@ -83,7 +79,6 @@ class Engine:
     max_grad_norm: float
     device: torch.device
     forward: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
-    attention: AbstractContextManager = field(default_factory=nullcontext)
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
     world: World = ALONE
 
@@ -142,7 +137,7 @@ class Engine:
     ) -> torch.Tensor:
         total = torch.zeros(len(self.objective.head_weights), device=self.device)
         for micro in micro_batches:
-            with autocast(self.precision, self.device), self.attention:
+            with autocast(self.precision, self.device):
                 logits = self.forward(micro["inputs"], micro["attention_mask"])
             losses = self.objective(logits, micro["labels"], normalisers)
             self.scaler.scale(losses.sum()).backward()
@@ -247,7 +242,6 @@ def build(
         logger.warning("Este codificador no permite calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_features and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, cache, world)
-    block_attention = Fast.BLOCK_ATTENTION in fast and device.type == "cpu" and not config.compile
     class_weights = {
         head: torch.tensor(weights, dtype=torch.float32, device=device)
         for head, weights in notices.class_weights.items()
@@ -262,6 +256,5 @@ def build(
         max_grad_norm=config.max_grad_norm,
         device=device,
         forward=compiled(model) if config.compile else model,
-        attention=BlockAttention() if block_attention else nullcontext(),
         world=world,
     )

@@ -13,7 +13,7 @@ from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, TRADE, Setting, Technique, cumulative, individual, ladder, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.engine import step as engines
-from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout
+from ocensa_nb.engine.fast_dropout import BlockDropout
 from ocensa_nb.engine.step import Fast
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
@@ -112,10 +112,10 @@ def test_cumulative_configs_include_all_previous_changes():
 
 def test_ladder_on_a_gpu_leaves_out_the_dropout_of_cpus():
     on_cpu, on_gpu = ({t.name for t in ladder(Setting(4, True, True, device))} for device in ("cpu", "cuda"))
-    assert on_cpu - on_gpu == {"block_dropout", "block_attention"}
+    assert on_cpu - on_gpu == {"block_dropout"}
 
 
-@pytest.mark.parametrize("alone", [Fast.FUSED_ADAMW, Fast.BLOCK_DROPOUT, Fast.BLOCK_ATTENTION])
+@pytest.mark.parametrize("alone", [Fast.FUSED_ADAMW, Fast.BLOCK_DROPOUT])
 def test_build_with_one_fast_implementation_uses_torch_for_the_others(alone, config, notices):
     tokenizer = load_tokenizer(config.model, notices.texts)
     model = engines.classifier(config, notices, load_encoder(config.model, tokenizer, config.seed))
@@ -123,7 +123,6 @@ def test_build_with_one_fast_implementation_uses_torch_for_the_others(alone, con
     engine = engines.build(config, notices, table, model, "fp32", CPU, fast=alone)
     assert bool(engine.optimizer.defaults["fused"]) == (alone == Fast.FUSED_ADAMW)
     assert any(isinstance(m, BlockDropout) for m in model.modules()) == (alone == Fast.BLOCK_DROPOUT)
-    assert isinstance(engine.attention, BlockAttention) == (alone == Fast.BLOCK_ATTENTION)
 
 
 @given(st.integers(1, 4096))

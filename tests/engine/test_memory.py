@@ -12,7 +12,7 @@ from ocensa_nb.benchmark import forecast
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.engine import frozen_features, memory
 from ocensa_nb.engine import step as engines
-from ocensa_nb.engine.fast_dropout import BlockAttention, use_block_dropout
+from ocensa_nb.engine.fast_dropout import use_block_dropout
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.memory import MemoryEstimate, estimate_memory
 from ocensa_nb.engine.optimizer import build_optimizer
@@ -91,7 +91,6 @@ def test_estimated_activations_match_the_tensors_autograd_saves(family, k, cls_o
     with (
         torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor),
         autocast(precision, torch.device("cpu")),
-        BlockAttention(),
     ):
         logits = model(IDS, MASK)["causa"]
     measured = sum(size for place, size in saved.items() if place not in parameters)
@@ -116,7 +115,6 @@ def test_estimated_total_is_just_above_the_measured_peak_of_a_step(family, k, cl
         max_grad_norm=1.0,
         device=torch.device("cpu"),
         forward=model,
-        attention=BlockAttention(),
     )
     micro = {"inputs": IDS, "attention_mask": MASK, "labels": {"causa": torch.zeros(ROWS, dtype=torch.int64)}}
     with LiveBytes() as live:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ocensa_nb.engine import oom_retry
-from ocensa_nb.engine.fast_dropout import BlockAttention, BlockDropout, use_block_dropout
+from ocensa_nb.engine.fast_dropout import BlockDropout, use_block_dropout
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.layers import takes_ready_mask
@@ -109,48 +109,6 @@ def test_require_compiler_without_compiler_raises_user_error_with_the_reason(mon
     monkeypatch.setattr(torch, "compile", no_compiler)
     with pytest.raises(UserError, match=r"compile = True no es posible.*No working C\+\+ compiler"):
         require_compiler(torch.device("cpu"))
-
-
-class TestBlockAttention:
-    def given(self, mask_kind):
-        draw = torch.Generator().manual_seed(0)
-        q, k, v = (torch.randn(2, 3, 5, 4, generator=draw) for _ in range(3))
-        mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
-        mask[1, ..., 3:] = False
-        masks = {"none": None, "bool": mask, "float": torch.zeros(mask.shape).masked_fill(~mask, -1e9)}
-        return q, k, v, masks[mask_kind]
-
-    @pytest.mark.parametrize("mask_kind", ["none", "bool", "float"])
-    def test_block_attention_mean_matches_torch_attention(self, mask_kind):
-        q, k, v, mask = self.given(mask_kind)
-        expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        torch.manual_seed(0)
-        with BlockAttention():
-            draws = torch.stack(
-                [
-                    nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.1)
-                    for _ in range(4000)
-                ]
-            )
-        assert draws.std(0).max() > 0
-        assert ((draws.mean(0) - expected).abs() < 6 * draws.std(0) / 4000**0.5 + 1e-4).all()
-
-    def test_block_attention_with_scale_zero_weighs_all_tokens_equally(self):
-        q, k, v, _ = self.given("none")
-        torch.manual_seed(0)
-        with BlockAttention():
-            found = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=1e-9, scale=0.0)
-        torch.testing.assert_close(found, v.mean(-2, keepdim=True).expand_as(found))
-
-    def test_block_attention_without_dropout_or_with_causal_mask_uses_torch(self, monkeypatch):
-        from ocensa_nb.engine import fast_dropout
-
-        monkeypatch.setattr(fast_dropout, "_attention", None)
-        q, k, v, mask = self.given("bool")
-        with BlockAttention():
-            found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=0.5)
-        torch.testing.assert_close(found, nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
