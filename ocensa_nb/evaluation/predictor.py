@@ -1,4 +1,4 @@
-"""Inference: logits of rows and texts, predicted classes and probabilities."""
+"""Inference: logits of texts, predicted classes and probabilities."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -6,94 +6,20 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 
-from ocensa_nb.engine.frozen_features import SAMPLE, FeatureTable
-from ocensa_nb.engine.oom_retry import CLOSE, Pieces, explained
+from ocensa_nb.engine.frozen_features import SAMPLE
+from ocensa_nb.engine.inference import logits
+from ocensa_nb.engine.oom_retry import CLOSE, explained
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, apply, read_blends
-from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.save import load_model, read_linear
-from ocensa_nb.models.tokens import TokenTable, encode, sorted_batches
+from ocensa_nb.models.tokens import encode
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.distributed import World
-from ocensa_nb.runtime.logs import progress
-from ocensa_nb.runtime.precision import autocast, replacement_note, scoring_precision
+from ocensa_nb.runtime.precision import replacement_note, scoring_precision
 
 logger = logging.getLogger(__name__)
-
-SCORING_BATCH = 64
-
-
-def logits(
-    model: MultiHeadClassifier,
-    table: TokenTable | FeatureTable,
-    rows: np.ndarray,
-    precision: str,
-    padding: str = "dynamic",
-    title: str | None = None,
-) -> dict[str, np.ndarray]:
-    """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
-
-    The mode of the model, training or eval, is restored.
-
-    Parameters
-    ----------
-    model
-        The classifier.
-    table
-        Its inputs: token ids or cached features.
-    rows
-        The rows of the table to score, int64 (rows,).
-    precision
-        A resolved precision, not `auto`.
-    padding
-        `dynamic` or `max_length`.
-    title
-        Title of the progress bar; None for no bar.
-    """
-    device = next(model.parameters()).device
-    found = {
-        head: torch.empty(len(rows), layers[-1].out_features, device=device) for head, layers in model.heads.items()
-    }
-
-    def score(batch: np.ndarray) -> None:
-        inputs, mask, places = to_device([*table.batch(rows[batch], padding), torch.from_numpy(batch)], device)
-        for head, values in model(inputs, mask).items():
-            found[head].index_copy_(0, places, values)
-
-    score_in_pieces = Pieces(score)
-    batches = list(sorted_batches(table.lengths[rows], SCORING_BATCH))
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast(precision, device):
-            for batch in batches if title is None else progress(batches, title, "batch"):
-                score_in_pieces(batch)
-    finally:
-        model.train(training)
-    return {head: values.cpu().numpy() for head, values in found.items()}  # one wait for the device, at the end
-
-
-def shared_logits(
-    world: World,
-    model: MultiHeadClassifier,
-    table: TokenTable | FeatureTable,
-    rows: np.ndarray,
-    precision: str,
-    padding: str = "dynamic",
-) -> dict[str, np.ndarray]:
-    """Return `logits` of rows that several processes score together; every process gets those of all rows.
-
-    Parameters
-    ----------
-    world
-        The processes; each scores its share, and no row is scored twice.
-    model, table, rows, precision, padding
-        As in `logits`.
-    """
-    mine = world.share(np.argsort(table.lengths[rows], kind="stable"))
-    return gather_rows(world, logits(model, table, rows[mine], precision, padding), mine, len(rows))
 
 
 def gather_rows(world: World, found: Mapping[str, np.ndarray], mine: np.ndarray, rows: int) -> dict[str, np.ndarray]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine.batching import EpochSampler, StepDataset
+from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.step import Engine
-from ocensa_nb.evaluation import predictor
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime.seeding import random_state, restore_random_state
 from ocensa_nb.runtime.timing import duration, seconds_of
@@ -111,5 +111,5 @@ def _scoring_seconds(engine: Engine, rows: np.ndarray, padding: str) -> float:
     by_length = rows[np.argsort(engine.table.lengths[rows], kind="stable")]
     some = by_length[:: -(-len(rows) // SCORED_ROWS)]
     started = time.perf_counter()
-    predictor.logits(engine.model, engine.table, some, engine.precision, padding)
+    logits(engine.model, engine.table, some, engine.precision, padding)
     return (time.perf_counter() - started) * len(rows) / len(some)

@@ -16,10 +16,10 @@ import numpy as np
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices, load_notices
+from ocensa_nb.engine import inference
 from ocensa_nb.engine.batching import step_loader
 from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.engine.step import Engine
-from ocensa_nb.evaluation.predictor import shared_logits
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runs.checkpoint import CheckpointManager, TrainerState
 from ocensa_nb.runs.run import Run
@@ -105,7 +105,8 @@ def _train(
     state = TrainerState()
 
     def score(side: str) -> Logits:
-        return shared_logits(world, model, engine.table, notices.split[side], engine.precision, config.padding)
+        rows = notices.split[side]
+        return inference.logits(model, engine.table, rows, engine.precision, config.padding, world=world)
 
     expected = estimate.estimate_time(engine, loader.dataset, sampler, notices.split, config)
     with (

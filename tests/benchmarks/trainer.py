@@ -22,6 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data.notices import Notices
+from ocensa_nb.engine import inference
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import EpochSampler, step_loader
 from ocensa_nb.engine.frozen_features import FeatureTable
@@ -217,7 +218,7 @@ def f1(task: Task, options: argparse.Namespace) -> Found:
         for name, side in SIDES.items():
             model = seeded.model()
             table = side(seeded, model, Clock(task.device))
-            logits = predictor.logits(model, table, rows, task.config.precision)
+            logits = inference.logits(model, table, rows, task.config.precision)
             scores[name] = flat_metrics(truth, predictor.predictions(logits))
         scores["difference"] = {key: value - scores["Trainer"][key] for key, value in scores["ours"].items()}
         for key, values in found.items():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ocensa_nb.engine import frozen_features, oom_retry
+from ocensa_nb.engine import frozen_features, inference, oom_retry
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.models import save
@@ -48,9 +48,9 @@ def test_out_of_memory_recognises_every_known_error_message(message):
 @pytest.mark.parametrize("most", [1, 3, 64])
 def test_logits_out_of_memory_are_retried_in_halves_with_the_same_values(loaded, monkeypatch, most):
     model, table = loaded
-    expected = predictor.logits(model, table, np.arange(40), "fp32")
+    expected = inference.logits(model, table, np.arange(40), "fp32")
     monkeypatch.setattr(model, "forward", failing(model.forward, most))
-    found = predictor.logits(model, table, np.arange(40), "fp32")
+    found = inference.logits(model, table, np.arange(40), "fp32")
     for head, values in expected.items():
         np.testing.assert_allclose(found[head], values, atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_logits_without_memory_for_one_row_raises_user_error(loaded, monkeypatch
     model, table = loaded
     monkeypatch.setattr(model, "forward", failing(model.forward, 0))
     with pytest.raises(UserError, match="ni siquiera para un aviso"):
-        predictor.logits(model, table, np.arange(40), "fp32")
+        inference.logits(model, table, np.arange(40), "fp32")
 
 
 def test_frozen_features_out_of_memory_are_retried_in_halves_with_the_same_values(loaded, monkeypatch):

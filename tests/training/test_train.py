@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ocensa_nb.engine import inference
 from ocensa_nb.engine.batching import step_loader
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
@@ -175,7 +176,7 @@ def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
     model, tokenizer = save.load_model(Run.load(run.path))
     rows = notices.split["test"]
     table = encode(notices.texts, tokenizer, run.config.max_length)
-    found = predictor.predictions(predictor.logits(model, table, rows, "fp32"))
+    found = predictor.predictions(inference.logits(model, table, rows, "fp32"))
     flat = flat_metrics({head: y[rows] for head, y in notices.labels.items()}, found)
     assert flat == run.metrics["encoder"]["test"]
 

@@ -1,0 +1,74 @@
+"""Logits of rows, the same computation for validation, evaluation and prediction."""
+
+import numpy as np
+import torch
+
+from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.oom_retry import Pieces
+from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.models.tokens import TokenTable
+from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.distributed import ALONE, World
+from ocensa_nb.runtime.logs import progress
+from ocensa_nb.runtime.precision import autocast
+
+SCORING_BATCH = 64
+
+
+def logits(
+    model: MultiHeadClassifier,
+    table: TokenTable | FeatureTable,
+    rows: np.ndarray,
+    precision: str,
+    padding: str = "dynamic",
+    title: str | None = None,
+    world: World = ALONE,
+) -> dict[str, np.ndarray]:
+    """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
+
+    Parameters
+    ----------
+    model
+        The classifier; its mode, training or eval, is restored.
+    table
+        Its inputs: token ids or frozen features.
+    rows
+        The rows of the table to score, int64 (rows,).
+    precision
+        A resolved precision, not `auto`.
+    padding
+        `dynamic` or `max_length`.
+    title
+        Title of the progress bar; None for no bar.
+    world
+        The processes that score together: each computes a share of the rows, and all get the logits of all rows.
+
+    Raises
+    ------
+    UserError
+        If the memory is insufficient even for one row at a time.
+    """
+    device = next(model.parameters()).device
+    by_length = world.share(np.argsort(table.lengths[rows], kind="stable"))
+    batches = [by_length[start : start + SCORING_BATCH] for start in range(0, len(by_length), SCORING_BATCH)]
+    scores = {
+        head: torch.zeros(len(rows), layers[-1].out_features, device=device) for head, layers in model.heads.items()
+    }
+
+    def score(batch: np.ndarray) -> None:
+        inputs, mask, positions = to_device([*table.batch(rows[batch], padding), torch.from_numpy(batch)], device)
+        for head, values in model(inputs, mask).items():
+            scores[head].index_copy_(0, positions, values)
+
+    score_in_pieces = Pieces(score)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(precision, device):
+            for batch in batches if title is None else progress(batches, title, "batch"):
+                score_in_pieces(batch)
+    finally:
+        model.train(training)
+    on_cpu = {head: values.cpu() for head, values in scores.items()}  # one wait for the device, at the end
+    world.sum(list(on_cpu.values()))  # the other processes have zeros in the rows of this one
+    return {head: values.numpy() for head, values in on_cpu.items()}
