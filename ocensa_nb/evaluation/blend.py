@@ -14,8 +14,8 @@ from scipy.special import softmax
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.calibration import fit_confidence, fit_temperature, recalibrate
-from ocensa_nb.evaluation.comparison import MODEL_TITLES as TITLES
-from ocensa_nb.evaluation.comparison import bootstrap
+from ocensa_nb.evaluation.comparison import MODEL_TITLES, bootstrap
+from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.runs.manifest import LINEAR as FOLDER
 from ocensa_nb.runs.run import Run, read_json
 
@@ -69,12 +69,9 @@ class Blend:
         mixed = {share: _mix(encoder, linear, share).argmax(axis=1) for share in WEIGHTS}
         weight = float(WEIGHTS[np.argmax(list(_scores(labels, mixed).values()), axis=0)].mean())
         probabilities = {ENCODER: encoder, LINEAR: linear, BLEND: _mix(encoder, linear, weight)}
-        predicted = {source: found.argmax(axis=1) for source, found in probabilities.items()}
-        curves = {
-            source: fit_confidence(found.max(axis=1), predicted[source] == labels)
-            for source, found in probabilities.items()
-        }
-        scores = _scores(labels, predicted)
+        predictions = predictions_of(probabilities, dict.fromkeys(probabilities, labels))
+        curves = {source: fit_confidence(part.confidence, part.correct) for source, part in predictions.items()}
+        scores = _scores(labels, {source: part.predicted for source, part in predictions.items()})
         better = {model: float((scores[model] > scores[BLEND]).mean()) for model in (ENCODER, LINEAR)}
         best = max(better, key=lambda model: better[model])
         return cls(best if better[best] >= SURE else BLEND, weight, temperatures, curves)
@@ -90,8 +87,8 @@ class Blend:
             One of `SOURCES`, or `AUTO` for the best one.
         """
         source = self.source if source == AUTO else source
-        found = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(source)]
-        mixed = _mix(*found, self.weight) if source == BLEND else found[0]
+        shares = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(source)]
+        mixed = _mix(*shares, self.weight) if source == BLEND else shares[0]
         return recalibrate(mixed, *self.curves[source])
 
     def needs(self, source: str = AUTO) -> tuple[str, ...]:
@@ -147,7 +144,7 @@ def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
     for head, blend in blends.items():
         used = blend.source if source == AUTO else source
         share = f" ({100 * blend.weight:.0f} % del modelo simple)" if used == BLEND else ""
-        parts.append(f"{head}, {TITLES[used]}{share}")
+        parts.append(f"{head}, {MODEL_TITLES[used]}{share}")
     return f"Predice: {'; '.join(parts)}."
 
 
@@ -162,5 +159,5 @@ def _mix(encoder: np.ndarray, linear: np.ndarray, weight: float) -> np.ndarray:
 
 def _scores(labels: np.ndarray, predicted: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
     """Return the mean of weighted and macro F1 of each model on bootstrap resamples, float64 (RESAMPLES,)."""
-    found = bootstrap(labels, predicted, resamples=RESAMPLES)
-    return {model: (scores["f1"] + scores["f1_macro"])[1:] / 2 for model, scores in found.items()}
+    models = bootstrap(labels, predicted, resamples=RESAMPLES)
+    return {model: (scores["f1"] + scores["f1_macro"])[1:] / 2 for model, scores in models.items()}

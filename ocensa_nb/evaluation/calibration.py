@@ -47,8 +47,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].sum()
         return (log_temperature / PRIOR_DEVIATION) ** 2 / 2 - likelihood
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    bounds = (np.log(COLDEST), np.log(HOTTEST))
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(best.x))
 
 
 def fit_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
@@ -64,11 +65,11 @@ def fit_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, 
     def loss(curve: np.ndarray) -> tuple[float, np.ndarray]:
         score = curve[0] * logits + curve[1]
         gap, away = expit(score) - correct, curve - (1, 0)
-        value = (np.logaddexp(0, score) - correct * score).sum() + (away @ away) / 2
-        return value, np.array([gap @ logits, gap.sum()]) + away
+        likelihood_loss = (np.logaddexp(0, score) - correct * score).sum()
+        return likelihood_loss + (away @ away) / 2, np.array([gap @ logits, gap.sum()]) + away
 
-    found = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=((FLATTEST, None), (None, None)))
-    return float(found.x[0]), float(found.x[1])
+    best = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=((FLATTEST, None), (None, None)))
+    return float(best.x[0]), float(best.x[1])
 
 
 def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np.ndarray:
@@ -96,7 +97,7 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
     The bins have as equal numbers of rows as ties allow. Bins of equal width leave most of them nearly empty if a
     model is confident, and their error is more biased (Roelofs et al., *Mitigating bias in calibration error
-    estimation*, AISTATS 2022). See `calibration_noise` for what a perfectly calibrated model reaches.
+    estimation*, AISTATS 2022).
 
     Parameters
     ----------
@@ -114,19 +115,9 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     """
     if not len(confidence):
         return float("nan")
-    place = _equal_mass_bins(confidence, bins)
-    gap = np.bincount(place, correct, bins) - np.bincount(place, confidence, bins)
+    bin_of_row = _equal_mass_bins(confidence, bins)
+    gap = np.bincount(bin_of_row, correct, bins) - np.bincount(bin_of_row, confidence, bins)
     return float(np.abs(gap).sum() / len(confidence))
-
-
-def calibration_noise(confidence: np.ndarray, bins: int = 15, samples: int = 200, seed: int = 0) -> float:
-    """Return the mean calibration error that a perfectly calibrated model has on as many rows, by simulation.
-
-    A calibration error is good if it is close to this number, not if it is close to 0.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = (rng.random(len(confidence)) < confidence for _ in range(samples))
-    return float(np.mean([expected_calibration_error(confidence, correct, bins) for correct in drawn]))
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
@@ -145,16 +136,19 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
     """
     confidence = np.asarray(confidence, np.float64)
     table = pd.DataFrame({"bin": _equal_mass_bins(confidence, bins), "confidence": confidence, "correct": correct})
-    found = table.groupby("bin").agg(
-        **{"from": ("confidence", "min"), "to": ("confidence", "max")},
-        confidence=("confidence", "mean"),
-        right=("correct", "sum"),
-        rows=("correct", "size"),
-    )
-    found.insert(3, "accuracy", found["right"] / found["rows"])
-    found.insert(4, "low", wilson(found["right"], found["rows"], -TWO_SIDED))
-    found.insert(5, "high", wilson(found["right"], found["rows"], TWO_SIDED))
-    return found.drop(columns="right").reset_index(drop=True)
+    bins_with_rows = table.groupby("bin")
+    lowest, highest = bins_with_rows["confidence"].min(), bins_with_rows["confidence"].max()
+    right, rows = bins_with_rows["correct"].sum(), bins_with_rows["correct"].size()
+    diagram = {
+        "from": lowest,
+        "to": highest,
+        "confidence": bins_with_rows["confidence"].mean(),
+        "accuracy": right / rows,
+        "low": wilson(right, rows, -TWO_SIDED),
+        "high": wilson(right, rows, TWO_SIDED),
+        "rows": rows,
+    }
+    return pd.DataFrame(diagram).reset_index(drop=True)
 
 
 def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
@@ -202,12 +196,13 @@ def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.
     Parameters
     ----------
     right, rows
-        Number of right rows and of all rows, at least 1.
+        Number of right rows and of all rows. Without rows, the bound is NaN.
     z
         Standard normal quantile, as `-ONE_SIDED`.
     """
+    rows = np.where(np.asarray(rows) > 0, rows, np.nan)
     share = np.asarray(right, np.float64) / rows
-    spread = np.sqrt(share * (1 - share) / rows + (z / (2 * np.asarray(rows, np.float64))) ** 2)
+    spread = np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
     bound = np.clip((share + z**2 / (2 * rows) + z * spread) / (1 + z**2 / rows), 0.0, 1.0)
     return np.minimum(bound, share) if z < 0 else np.maximum(bound, share)  # rounding must not exclude the share
 

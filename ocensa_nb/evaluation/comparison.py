@@ -1,4 +1,4 @@
-"""Paired bootstrap of the models of a run: which is better on the test rows, and how certain that is.
+"""Bootstrap of F1, and which model of a run is better on the test rows.
 
 The differences of F1 are computed on the same resampled test rows for every model (Efron & Tibshirani, *An
 introduction to the bootstrap*, 1993, chapter 16), through the counts that F1 is made of; nothing is predicted again.
@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ocensa_nb.evaluation.metrics import Predictions
+
 RESAMPLES = 2_000
 INTERVAL = (2.5, 97.5)  # percentiles
 CHUNK = 4_000_000  # counts in memory at once
 PAIRS = (("encoder", "linear"), ("blend", "encoder"), ("blend", "linear"))
 MODEL_TITLES = {"encoder": "el codificador", "linear": "el modelo simple", "blend": "la mezcla"}
 MODEL_NAMES = {"encoder": "codificador", "linear": "modelo simple", "blend": "mezcla"}  # in tables and figures
-METRICS = ("f1", "f1_macro")
 
 
 def compare(
-    labels: Mapping[str, np.ndarray],
-    predicted: Mapping[str, Mapping[str, np.ndarray]],
+    models: Mapping[str, Mapping[str, Predictions]],
     groups: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -30,10 +30,9 @@ def compare(
 
     Parameters
     ----------
-    labels
-        True class indices, int64 (rows,), per label. Use rows that neither fitted nor selected a model.
-    predicted
-        Predicted class indices, per model (`encoder`, `linear`, `blend`; absent models are left out) and label.
+    models
+        Predictions per model (`encoder`, `linear`, `blend`; absent models are left out) and label. Use rows that
+        neither fitted nor selected a model.
     groups
         Group of each row, (rows,): rows with almost the same text, which are resampled together, because they tell
         less than as many different rows. None if every row is on its own.
@@ -48,22 +47,22 @@ def compare(
         Label → pair, such as `encoder-linear` → `f1` and `f1_macro`, each with `difference` (first minus second),
         `low` and `high`; `same` (all predictions are equal); `sentence`, in Spanish. It can be written as JSON.
     """
-    found: dict[str, dict[str, Any]] = {}
-    pairs = [(a, b) for a, b in PAIRS if a in predicted and b in predicted]
-    for head, truth in labels.items():
-        if not len(truth):
+    comparison: dict[str, dict[str, Any]] = {}
+    pairs = [(first, second) for first, second in PAIRS if first in models and second in models]
+    for head, any_model in next(iter(models.values())).items():
+        if not len(any_model.labels):
             continue
-        guesses = {model: predicted[model][head] for model in predicted}
-        scores = bootstrap(truth, guesses, groups, resamples, seed)
-        found[head] = {}
+        predicted = {model: predictions[head].predicted for model, predictions in models.items()}
+        scores = bootstrap(any_model.labels, predicted, groups, resamples, seed)
+        comparison[head] = {}
         for first, second in pairs:
             entry: dict[str, Any] = {
-                metric: _interval(scores[first][metric] - scores[second][metric]) for metric in METRICS
+                metric: _interval(scores[first][metric] - scores[second][metric]) for metric in ("f1", "f1_macro")
             }
-            entry["same"] = bool(np.array_equal(guesses[first], guesses[second]))
+            entry["same"] = bool(np.array_equal(predicted[first], predicted[second]))
             entry["sentence"] = _sentence(head, first, second, entry)
-            found[head][f"{first}-{second}"] = entry
-    return found
+            comparison[head][f"{first}-{second}"] = entry
+    return comparison
 
 
 def sentences(comparison: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -77,20 +76,37 @@ def bootstrap(
     groups: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    share: float = 1.0,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return weighted and macro F1 of every model on all rows and on the same bootstrap samples of them."""
+    """Return the scores of every model on all rows and on the same bootstrap samples of them.
+
+    Parameters
+    ----------
+    labels
+        True class indices, int64 (rows,).
+    predicted
+        Predicted class indices, int64 (rows,), per model.
+    groups, resamples, seed
+        As in `compare`.
+    share
+        Size of a sample, as a share of the groups: with less than 1, the m out of n bootstrap.
+
+    Returns
+    -------
+    dict
+        Model → `f1` (weighted), `f1_macro` and Cohen's `kappa`, float64 (1 + resamples,); the first is that of all
+        rows.
+    """
     size = 1 + max(int(values.max()) for values in (labels, *predicted.values()))
     unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
     units = int(unit.max()) + 1
     hits = {model: np.where(guess == labels, labels, -1) for model, guess in predicted.items()}
     columns = [labels, *(part for model, guess in predicted.items() for part in (guess, hits[model]))]
     per_unit = sparse.hstack([_class_counts(unit, column, units, size) for column in columns], format="csr").T
-    counts = np.concatenate([(per_unit @ chosen).T for chosen in _draws(units, resamples, seed)])
+    drawn = max(1, round(share * units))
+    counts = np.concatenate([(per_unit @ chosen).T for chosen in _draws(units, drawn, resamples, seed)])
     true, *rest = np.split(counts, len(columns), axis=1)
-    return {
-        model: dict(zip(METRICS, _f1(true, rest[2 * i], rest[2 * i + 1]), strict=True))
-        for i, model in enumerate(predicted)
-    }
+    return {model: _scores(true, rest[2 * i], rest[2 * i + 1]) for i, model in enumerate(predicted)}
 
 
 def _class_counts(unit: np.ndarray, column: np.ndarray, units: int, size: int) -> sparse.csr_matrix:
@@ -99,23 +115,28 @@ def _class_counts(unit: np.ndarray, column: np.ndarray, units: int, size: int) -
     return sparse.csr_matrix((np.ones(rows.sum()), (unit[rows], column[rows])), shape=(units, size))
 
 
-def _draws(units: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _draws(units: int, drawn: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield how often each sample has each unit, float64 (units, samples); the first sample has each unit once."""
     yield np.ones((units, 1))
     rng = np.random.default_rng(seed)
     step = max(1, CHUNK // units)
     for start in range(0, resamples, step):
         samples = min(step, resamples - start)
-        drawn = rng.integers(units, size=(samples, units)) + units * np.arange(samples)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=samples * units).reshape(samples, units).T.astype(np.float64)
+        chosen = rng.integers(units, size=(samples, drawn)) + units * np.arange(samples)[:, None]
+        yield np.bincount(chosen.ravel(), minlength=samples * units).reshape(samples, units).T.astype(np.float64)
 
 
-def _f1(true: np.ndarray, guessed: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weighted and macro F1, (samples,), of counts per class, (samples, classes)."""
-    either = true + guessed
+def _scores(true: np.ndarray, guessed: np.ndarray, hits: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores (samples,) of counts per class, (samples, classes)."""
+    either, rows = true + guessed, true.sum(axis=1)
     per_class = 2 * hits / np.maximum(either, 1)
-    weighted = (per_class * true).sum(axis=1) / true.sum(axis=1)
-    return weighted, per_class.sum(axis=1) / (either > 0).sum(axis=1)
+    chance = (true * guessed).sum(axis=1) / rows**2
+    kappa = (hits.sum(axis=1) / rows - chance) / np.where(chance < 1, 1 - chance, 1)  # 0 if a single class remains
+    return {
+        "f1": (per_class * true).sum(axis=1) / rows,
+        "f1_macro": per_class.sum(axis=1) / (either > 0).sum(axis=1),
+        "kappa": kappa,
+    }
 
 
 def _interval(differences: np.ndarray) -> dict[str, float]:

@@ -28,10 +28,9 @@ from ocensa_nb.evaluation.blend import (
     read_blends,
     uncalibrated,
 )
-from ocensa_nb.evaluation.checks import check_predictions
 from ocensa_nb.evaluation.comparison import compare, sentences
-from ocensa_nb.evaluation.metrics import flat_metrics
-from ocensa_nb.evaluation.verdict import Answers, answers_of
+from ocensa_nb.evaluation.metrics import Predictions, metrics_of, predictions_of
+from ocensa_nb.evaluation.verdict import check_predictions
 from ocensa_nb.files.atomic import create_new, write_text
 from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
@@ -58,44 +57,39 @@ class Evaluation:
     texts: list[str]
     ids: list[str]
     classes: dict[str, list[str]]
-    labels: dict[str, np.ndarray]
-    predicted: dict[str, np.ndarray]
-    confidence: dict[str, np.ndarray]
+    predictions: dict[str, Predictions]
     left_out: int = 0
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
     csv_format: CsvFormat = SPANISH_EXCEL
-    uncalibrated: dict[str, Answers] = field(default_factory=dict)
-    by_source: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    uncalibrated: dict[str, Predictions] = field(default_factory=dict)
+    by_source: dict[str, dict[str, Predictions]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The flat metrics of every head."""
-        return flat_metrics(self.labels, self.predicted)
-
-    def answers(self) -> dict[str, Answers]:
-        """Return the predictions of each head with their confidence and true classes."""
-        return {head: Answers(self.confidence[head], self.predicted[head], self.labels[head]) for head in self.labels}
+        return metrics_of(self.predictions)
 
     def metrics_by_source(self) -> dict[str, dict[str, float]]:
         """Return the flat metrics of each model of the run."""
-        return {name: flat_metrics(self.labels, predicted) for name, predicted in self.by_source.items()}
+        return {name: metrics_of(predictions) for name, predictions in self.by_source.items()}
 
     def summary(self) -> pd.DataFrame:
         """Return one row per head: weighted F1, macro F1, accuracy, precision, recall; columns in Spanish."""
         flat = self.metrics
         return pd.DataFrame(
-            {title: [flat[f"{head}_{name}"] for head in self.labels] for name, title in METRIC_TITLES.items()},
-            list(self.labels),
+            {title: [flat[f"{head}_{name}"] for head in self.predictions] for name, title in METRIC_TITLES.items()},
+            list(self.predictions),
         )
 
     def per_class(self, head: str) -> pd.DataFrame:
         """Return precision, recall, F1 and rows of each class that occurs, the most frequent first."""
-        present = np.union1d(self.labels[head], self.predicted[head])
+        labels, predicted = self.predictions[head].labels, self.predictions[head].predicted
+        present = np.union1d(labels, predicted)
         names = [self.classes[head][i] for i in present]
         report = classification_report(
-            self.labels[head],
-            self.predicted[head],
+            labels,
+            predicted,
             labels=present,
             target_names=names,
             output_dict=True,
@@ -110,18 +104,18 @@ class Evaluation:
     def confusion(self, head: str) -> pd.DataFrame:
         """Return the confusion matrix of the classes that occur, the most frequent first."""
         names = self.per_class(head).index
-        truth, predicted = (np.array(self.classes[head])[side[head]] for side in (self.labels, self.predicted))
+        truth, predicted = self._names(head)
         return pd.DataFrame(confusion_matrix(truth, predicted, labels=list(names)), names, names)
 
     def wrong(self, head: str) -> pd.DataFrame:
         """Return every notice with a wrong prediction, the most confident mistake first."""
-        names = np.array(self.classes[head])
+        truth, predicted = self._names(head)
         table = pd.DataFrame(
             {
                 ID: self.ids,
-                "verdadera": names[self.labels[head]],
-                "predicha": names[self.predicted[head]],
-                "confianza": self.confidence[head].astype(float).round(DECIMALS),
+                "verdadera": truth,
+                "predicha": predicted,
+                "confianza": self.predictions[head].confidence.astype(float).round(DECIMALS),
                 TEXT: self.texts,
             }
         )
@@ -166,7 +160,7 @@ class Evaluation:
         }
         write_text(folder / "metrics.json", json.dumps(metadata, ensure_ascii=False, indent=2) + "\n")
         rows = pd.DataFrame({ID: self.ids, TEXT: self.texts})
-        for head, names in self.classes.items():
+        for head in self.classes:
             counts = self.confusion(head)
             shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
             for name, table in (
@@ -176,10 +170,14 @@ class Evaluation:
                 ("wrong", self.wrong(head)),
             ):
                 write_table(table, folder / f"{name}_{head}.csv", self.csv_format)
-            rows[head] = np.array(names)[self.labels[head]]
-            rows[f"pred_{head}"] = np.array(names)[self.predicted[head]]
-            rows[f"conf_{head}"] = self.confidence[head]
+            rows[head], rows[f"pred_{head}"] = self._names(head)
+            rows[f"conf_{head}"] = self.predictions[head].confidence
         write_table(rows, folder / "predictions.csv", self.csv_format)
+
+    def _names(self, head: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the names of the true and the predicted classes."""
+        names, predictions = np.array(self.classes[head]), self.predictions[head]
+        return names[predictions.labels], names[predictions.predicted]
 
 
 def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
@@ -331,27 +329,23 @@ def _score(
     predictor.require_source(source)
     texts, blends = rows[TEXT].tolist(), read_blends(run)
     logits = predictor.logits_by_model(run, texts, "Evaluando", (ENCODER, LINEAR))
-    probabilities = apply(blends, logits, source)
-    predicted = predictor.predictions(probabilities)
-    by_source = {name: predictor.predictions(apply(blends, logits, name)) for name in SOURCES}
-    comparison = compare(labels, by_source, group_texts(texts))
-    counts = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}
+    predictions = predictions_of(apply(blends, logits, source), labels)
+    by_source = {name: predictions_of(apply(blends, logits, name), labels) for name in SOURCES}
+    comparison = compare(by_source, group_texts(texts))
+    class_rows = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}
     used = {head: blend.source if source == AUTO else source for head, blend in blends.items()}
-    notes = [
-        describe_sources(blends, source),
-        *sentences(comparison),
-        *check_predictions(run.classes, counts, predicted, labels, comparison, used),
-    ]
     return Evaluation(
         what,
         texts,
         rows[ID].tolist(),
         run.classes,
-        labels,
-        predicted,
-        {head: shares.max(axis=1) for head, shares in probabilities.items()},
+        predictions,
         csv_format=csv_format,
-        uncalibrated=answers_of(apply(uncalibrated(blends), logits, source), labels),
+        uncalibrated=predictions_of(apply(uncalibrated(blends), logits, source), labels),
         by_source=by_source,
-        notes=notes,
+        notes=[
+            describe_sources(blends, source),
+            *sentences(comparison),
+            *check_predictions(run.classes, class_rows, predictions, comparison, used),
+        ],
     )

@@ -1,11 +1,56 @@
-"""Metrics of a set of predictions: flat, per head, and the confusion counts."""
+"""Predictions of a label, and their metrics."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from ocensa_nb.config import MEANS
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of one label on some rows.
+
+    Attributes
+    ----------
+    confidence
+        Probability of the predicted class, float (rows,).
+    predicted
+        Predicted class indices, int64 (rows,).
+    labels
+        True class indices, int64 (rows,); None if they are unknown.
+    """
+
+    confidence: np.ndarray
+    predicted: np.ndarray
+    labels: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, labels: np.ndarray | None = None) -> "Predictions":
+        """Return the likeliest class of each row of probabilities, float (rows, classes)."""
+        return cls(probabilities.max(axis=1), probabilities.argmax(axis=1), labels)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each prediction is right, bool (rows,)."""
+        return self.predicted == self.labels
+
+
+def predictions_of(
+    probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Predictions]:
+    """Return the predictions of each label, from probabilities (rows, classes) and true class indices (rows,)."""
+    return {head: Predictions.of(shares, labels[head] if labels else None) for head, shares in probabilities.items()}
+
+
+def metrics_of(predictions: Mapping[str, Predictions]) -> dict[str, float]:
+    """Return `flat_metrics` of predictions with true classes."""
+    return flat_metrics(
+        {head: part.labels for head, part in predictions.items()},
+        {head: part.predicted for head, part in predictions.items()},
+    )
 
 
 def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -30,11 +75,6 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int
     """Return the confusion counts of one head as sparse triples [true, predicted, rows], in order of class.
 
     Pairs that do not occur are omitted; with about 40 classes most do not.
-
-    Parameters
-    ----------
-    labels, predicted
-        True and predicted class indices, int64 (rows,).
     """
     pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
     return np.column_stack([pairs, counts]).tolist()

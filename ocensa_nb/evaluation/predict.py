@@ -13,8 +13,8 @@ from ocensa_nb.data.columns import find_columns, title_predicate
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import AUTO, describe_sources, read_blends
-from ocensa_nb.evaluation.checks import check_predictions
-from ocensa_nb.evaluation.verdict import apply_verdict
+from ocensa_nb.evaluation.metrics import predictions_of
+from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
 from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL
 from ocensa_nb.files.header import SKIPPED, skipped_note
 from ocensa_nb.files.read_csv import read_table
@@ -165,7 +165,7 @@ def _notes(run: Run, found: Mapping[str, np.ndarray], source: str) -> list[str]:
         verdict = run.metrics["verdict"]
         notes += [apply_verdict(head, verdict[head], found[head].max(axis=1)) for head in found]
     counts = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
-    return notes + check_predictions(run.classes, counts, predictor.predictions(found))
+    return notes + check_predictions(run.classes, counts, predictions_of(found))
 
 
 def save(table: pd.DataFrame, out: str | Path, kind: str = "auto") -> Path:

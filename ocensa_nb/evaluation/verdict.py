@@ -1,6 +1,6 @@
-"""A verdict per label: its predictions can be used as they are, above a confidence, or not yet.
+"""What the predictions of a label are good for: a verdict, and warnings.
 
-The rule, for a target accuracy of 90 %:
+The rule of the verdict, for a target accuracy of 90 %:
 
 1. `useful` if the lower bound of the accuracy on all test rows (one-sided Wilson, 95 %) reaches the target.
 2. `useful_above` a threshold if, on the validation rows, the lower bound of the accuracy from that confidence on
@@ -14,14 +14,16 @@ nothing. Validation has chosen the epoch and the temperature too, so only the te
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2_contingency
 
 from ocensa_nb.data.notices import OTHER
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.calibration import ONE_SIDED, threshold_for, wilson
+from ocensa_nb.evaluation.comparison import INTERVAL, MODEL_TITLES, bootstrap, signed
+from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.files.write import DECIMALS
 
 TARGET = 0.9
@@ -29,45 +31,21 @@ LEAST_ROWS = 20  # test rows above the threshold
 LEAST_COVERAGE = 0.1  # of the test rows: less saves no work
 FEW_ROWS = 50  # training rows of a class, below which more of them are the first thing to try
 RARE_ERRORS = 0.1  # share of the errors that makes the classes with few rows worth naming
-NAMED_CLASSES = 3
+ADVISED_CLASSES = 3
 USEFUL, USEFUL_ABOVE, NOT_YET = "useful", "useful_above", "not_yet"
 
-
-@dataclass(frozen=True)
-class Answers:
-    """Calibrated predictions of one label on some rows.
-
-    Attributes
-    ----------
-    confidence
-        Calibrated probability of the predicted class, float (rows,).
-    predicted, labels
-        Predicted and true class indices, int64 (rows,).
-    """
-
-    confidence: np.ndarray
-    predicted: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Whether each prediction is right, bool (rows,)."""
-        return self.predicted == self.labels
-
-
-def answers_of(probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, Answers]:
-    """Return the answers of each label, from probabilities (rows, classes) and true class indices (rows,)."""
-    return {
-        head: Answers(shares.max(axis=1), shares.argmax(axis=1), labels[head]) for head, shares in probabilities.items()
-    }
+EXPECTED_ROWS = 5  # of a class, by its training share: with fewer, its absence (or a chi-square cell) says little
+NAMED_CLASSES = 5
+LARGEST_P = 0.001
+LEAST_DISTANCE = 0.2  # total variation; below, a difference of shares is too small to matter, however many rows show it
 
 
 def judge(
     head: str,
     classes: Sequence[str],
     class_rows: np.ndarray,
-    val: Answers,
-    test: Answers | None = None,
+    val: Predictions,
+    test: Predictions | None = None,
     target: float = TARGET,
 ) -> dict[str, Any]:
     """Return the verdict on a label.
@@ -99,7 +77,7 @@ def judge(
     """
     side, measured = ("val", val) if test is None or not len(test.labels) else ("test", test)
     rows, correct = len(measured.labels), measured.correct
-    found: dict[str, Any] = {
+    verdict: dict[str, Any] = {
         "status": NOT_YET,
         "target": target,
         "threshold": None,
@@ -112,19 +90,19 @@ def judge(
         "accuracy_top": _accuracy_of_the_surest(measured) if rows else None,
     }
     threshold = threshold_for(val.confidence, val.correct, target)
-    if rows and found["accuracy_all_low"] >= target:
-        found |= {"status": USEFUL, "threshold": 0.0, "coverage": 1.0, "accuracy": found["accuracy_all"]}
+    if rows and verdict["accuracy_all_low"] >= target:
+        verdict |= {"status": USEFUL, "threshold": 0.0, "coverage": 1.0, "accuracy": verdict["accuracy_all"]}
     elif rows and threshold is not None:
-        found["threshold"] = _rounded_up(threshold)
-        above = measured.confidence >= found["threshold"]
-        found["coverage"] = float(above.mean())
-        found["accuracy"] = float(correct[above].mean()) if above.any() else None
-        enough = above.sum() >= LEAST_ROWS and found["coverage"] >= LEAST_COVERAGE
-        if enough and found["accuracy"] >= target:
-            found["status"] = USEFUL_ABOVE
-    found["sentence"] = _sentence(head, found)
-    found["advice"] = _what_to_try(classes, class_rows, measured) if found["status"] == NOT_YET else ""
-    return found
+        verdict["threshold"] = _rounded_up(threshold)
+        above = measured.confidence >= verdict["threshold"]
+        verdict["coverage"] = float(above.mean())
+        verdict["accuracy"] = float(correct[above].mean()) if above.any() else None
+        enough = above.sum() >= LEAST_ROWS and verdict["coverage"] >= LEAST_COVERAGE
+        if enough and verdict["accuracy"] >= target:
+            verdict["status"] = USEFUL_ABOVE
+    verdict["sentence"] = _sentence(head, verdict)
+    verdict["advice"] = _what_to_try(classes, class_rows, measured) if verdict["status"] == NOT_YET else ""
+    return verdict
 
 
 def apply_verdict(head: str, verdict: Mapping[str, Any], confidence: np.ndarray) -> str:
@@ -141,7 +119,7 @@ def apply_verdict(head: str, verdict: Mapping[str, Any], confidence: np.ndarray)
     )
 
 
-def _accuracy_of_the_surest(measured: Answers) -> float:
+def _accuracy_of_the_surest(measured: Predictions) -> float:
     """Return the accuracy of the 10 % of the rows with the highest confidence, ties included; there is a row."""
     least = np.sort(measured.confidence)[::-1][max(math.ceil(LEAST_COVERAGE * len(measured.labels)), 1) - 1]
     return float(measured.correct[measured.confidence >= least].mean())
@@ -153,33 +131,33 @@ def _rounded_up(threshold: float) -> float:
     return short if short < 1 else math.floor(threshold * 10**DECIMALS + 1e-9) / 10**DECIMALS
 
 
-def _sentence(head: str, found: Mapping[str, Any]) -> str:
+def _sentence(head: str, verdict: Mapping[str, Any]) -> str:
     """Return the verdict in Spanish: what can be used, or why not."""
-    side = "prueba" if found["measured_on"] == "test" else "validación, sin comprobar en otros avisos"
-    rows, threshold = found["rows"], found["threshold"]
+    side = "prueba" if verdict["measured_on"] == "test" else "validación, sin comprobar en otros avisos"
+    rows, threshold = verdict["rows"], verdict["threshold"]
     if not rows:
         return f"{head}: todavía no se sabe si sirve: no hay avisos de validación ni de prueba."
-    overall, target = _percent(found["accuracy_all"]), f"{100 * found['target']:.0f} %"
-    if found["status"] == USEFUL:
+    overall, target = _percent(verdict["accuracy_all"]), f"{100 * verdict['target']:.0f} %"
+    if verdict["status"] == USEFUL:
         return f"{head}: sirve ({overall} de acierto en {rows:,} avisos de {side})."
     if threshold is None:
         return (
             f"{head}: todavía no sirve: acierta el {overall} ({rows:,} avisos de {side}) y, del 10 % con más "
-            f"confianza, el {_percent(found['accuracy_top'])}; no se comprueba que llegue al {target}."
+            f"confianza, el {_percent(verdict['accuracy_top'])}; no se comprueba que llegue al {target}."
         )
-    coverage, above = _percent(found["coverage"]), f"por encima de {threshold:g} de confianza"
-    if found["accuracy"] is None:
+    coverage, above = _percent(verdict["coverage"]), f"por encima de {threshold:g} de confianza"
+    if verdict["accuracy"] is None:
         return f"{head}: todavía no sirve: ninguno de {rows:,} avisos de {side} pasa de {threshold:g} de confianza."
-    covered = f"({coverage} de los avisos, {_percent(found['accuracy'])} de acierto)"
-    if found["status"] == USEFUL_ABOVE:
-        unchecked = "" if found["measured_on"] == "test" else f" en {side}"
+    covered = f"({coverage} de los avisos, {_percent(verdict['accuracy'])} de acierto)"
+    if verdict["status"] == USEFUL_ABOVE:
+        unchecked = "" if verdict["measured_on"] == "test" else f" en {side}"
         return f"{head}: sirve {above} {covered}{unchecked}; revise los demás."
-    if found["accuracy"] < found["target"]:
+    if verdict["accuracy"] < verdict["target"]:
         return f"{head}: todavía no sirve: {above} {covered} debía acertar el {target}."
     return f"{head}: todavía no sirve: solo acierta el {target} {above}, y son muy pocos avisos {covered}."
 
 
-def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Answers) -> str:
+def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Predictions) -> str:
     """Return what to try, by the classes whose notices are predicted wrong most often."""
     wrong = ~measured.correct
     pairs = Counter(zip(measured.labels[wrong].tolist(), measured.predicted[wrong].tolist(), strict=True))
@@ -190,7 +168,7 @@ def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Answe
     rare = Counter({true: count for true, count in errors.items() if class_rows[true] < FEW_ROWS})
     advice = []
     if rare.total() > RARE_ERRORS * wrong.sum():
-        names = [f"«{clipped(classes[true])}» ({class_rows[true]:,})" for true, _ in rare.most_common(NAMED_CLASSES)]
+        names = [f"«{clipped(classes[true])}» ({class_rows[true]:,})" for true, _ in rare.most_common(ADVISED_CLASSES)]
         advice.append(f"Etiquete más avisos de las clases con pocos en el entrenamiento: {', '.join(names)}.")
     often = Counter({pair: count for pair, count in named.items() if min(class_rows[list(pair)]) >= FEW_ROWS})
     if often:
@@ -206,3 +184,144 @@ def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Answe
 def _percent(share: float) -> str:
     """Return a share as a whole percentage, rounded down from 99.5 on, so that 100 % is said of all rows only."""
     return f"{100 if share == 1 else min(99.0, 100 * share):.0f} %"
+
+
+def check_predictions(
+    classes: Mapping[str, Sequence[str]],
+    class_rows: Mapping[str, np.ndarray],
+    predictions: Mapping[str, Predictions],
+    comparison: Mapping[str, Mapping[str, Any]] | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return the warnings about some predictions, in Spanish, by label; none if there is nothing to say.
+
+    Parameters
+    ----------
+    classes
+        Names of the classes, per label.
+    class_rows
+        Training rows of each class, int64 (classes,), per label.
+    predictions
+        Per label. Those with true classes are also compared with always predicting the most frequent class.
+    comparison
+        From `comparison.compare`, if the models of the run were compared.
+    sources
+        Model that the run predicts with, per label; None if it is the encoder.
+    """
+    warnings = []
+    for head, names in classes.items():
+        source = (sources or {}).get(head, "encoder")
+        predicted, labels = predictions[head].predicted, predictions[head].labels
+        warnings += never_predicted(head, names, class_rows[head], predicted, source)
+        warnings += far_shares(head, names, class_rows[head], predicted)
+        if labels is not None:
+            warnings += at_majority(head, names, class_rows[head], labels, predicted, source)
+        if comparison is not None:
+            warnings += below_linear(head, comparison.get(head, {}), source)
+    return warnings
+
+
+def never_predicted(
+    head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray, source: str = "encoder"
+) -> list[str]:
+    """Return a warning if classes are never predicted although their training share makes 5 rows or more expected.
+
+    The chance that a class with 5 expected rows is absent from as many random rows is under 1 %.
+    """
+    rows = len(predicted)
+    expected = class_rows * rows / max(class_rows.sum(), 1)
+    absent = np.flatnonzero((expected >= EXPECTED_ROWS) & (np.bincount(predicted, minlength=len(classes)) == 0))
+    if not len(absent):
+        return []
+    absent = absent[np.argsort(-class_rows[absent], kind="stable")]
+    names = [f"«{clipped(classes[i])}» ({class_rows[i]:,})" for i in absent[:NAMED_CLASSES]]
+    more = f" y {len(absent) - NAMED_CLASSES:,} más" if len(absent) > NAMED_CLASSES else ""
+    subject = "una clase no se predice" if len(absent) == 1 else f"{len(absent):,} clases no se predicen"
+    epochs = "" if source == "linear" else "más épocas o "
+    return [
+        f"{head}: {subject} en ninguno de {rows:,} avisos, aunque por su parte del entrenamiento se esperaban "
+        f"{EXPECTED_ROWS} o más: {', '.join(names)}{more} (entre paréntesis, avisos de entrenamiento). Pruebe con "
+        f"{epochs}más avisos de lo que falta."
+    ]
+
+
+def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray) -> list[str]:
+    """Return a warning if the shares of the predicted classes are far from those of the training rows.
+
+    The test is the chi-square test of homogeneity of the two sets of rows, classes with fewer than 5 expected rows
+    merged. With many rows it rejects differences that do not matter, so the total variation distance (half of the
+    sum of the absolute differences of the shares: the part of the rows that would have to change class) counts too.
+    """
+    rows, known = len(predicted), int(class_rows.sum())
+    if not rows or not known:
+        return []
+    counts = np.stack([class_rows, np.bincount(predicted, minlength=len(classes))])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    p = _homogeneity(counts)
+    if distance < LEAST_DISTANCE or p >= LARGEST_P:
+        return []
+    more = shares[1] - shares[0]
+    most, least = int(more.argmax()), int(more.argmin())
+    lost = ""
+    if -more[least] > more[most]:
+        lost = (
+            f", y {100 * shares[1, least]:.0f} % «{clipped(classes[least])}», que es el {100 * shares[0, least]:.0f} %"
+        )
+    return [
+        f"{head}: {100 * shares[1, most]:.0f} % de las predicciones son «{clipped(classes[most])}», que en el "
+        f"entrenamiento es el {100 * shares[0, most]:.0f} %{lost} (chi-cuadrado, p < {LARGEST_P}; diferencia total "
+        f"{distance:.2f} en {rows:,} avisos). Si estos avisos son como los de entrenamiento, esa clase se predice de "
+        "más: revise una muestra antes de usar las predicciones."
+    ]
+
+
+def at_majority(
+    head: str,
+    classes: Sequence[str],
+    class_rows: np.ndarray,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    source: str = "encoder",
+) -> list[str]:
+    """Return a warning if the weighted F1 is not above that of always predicting the most frequent training class.
+
+    It is above if the 95 % interval of the difference, by paired bootstrap, is.
+    """
+    if not len(labels):
+        return []
+    majority = int(np.argmax(class_rows))
+    scores = bootstrap(labels, {"run": predicted, "majority": np.full_like(labels, majority)})
+    run, constant = scores["run"]["f1"], scores["majority"]["f1"]
+    if np.percentile((run - constant)[1:], INTERVAL[0]) > 0:
+        return []
+    longer = "" if source == "linear" else "Pruebe con más épocas y una tasa de aprendizaje mayor. "
+    return [
+        f"{head}: F1 {run[0]:.2f}, que no supera el de predecir siempre la clase más frecuente, "
+        f"«{clipped(classes[majority])}» ({constant[0]:.2f} en {len(labels):,} avisos): la etiqueta no se ha "
+        f"aprendido. {longer}El cuaderno 06 dice si se puede aprender."
+    ]
+
+
+def below_linear(head: str, pairs: Mapping[str, Any], source: str = "encoder") -> list[str]:
+    """Return a warning if the encoder, or the blend in use, is worse than the simple model beyond the 95 % interval."""
+    model = "blend" if source == "blend" else "encoder"
+    f1 = pairs.get(f"{model}-linear", {}).get("f1")
+    if f1 is None or f1["high"] >= 0:
+        return []
+    used = "." if model == source else f"; la corrida predice esta etiqueta con {MODEL_TITLES[source]}."
+    return [
+        f"{head}: {MODEL_TITLES[model]} queda por debajo del modelo simple: F1 {signed(f1['difference'])} "
+        f"({signed(f1['low'])} a {signed(f1['high'])}){used} Pruebe con más épocas, menos capas congeladas "
+        "(freeze_layers) o un codificador en español (beto, distilbeto)."
+    ]
+
+
+def _homogeneity(counts: np.ndarray) -> float:
+    """Return the p value of equal shares in two rows of counts, int64 (2, classes); 1 if a single class remains."""
+    counts = counts[:, counts.sum(axis=0) > 0]
+    expected = counts.sum(axis=0) * (counts.sum(axis=1).min() / counts.sum())
+    few = expected < EXPECTED_ROWS
+    if few.any():
+        counts = np.column_stack([counts[:, ~few], counts[:, few].sum(axis=1)])
+    return float(chi2_contingency(counts, correction=False).pvalue) if counts.shape[1] > 1 else 1.0

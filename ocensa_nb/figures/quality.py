@@ -7,7 +7,8 @@ import numpy as np
 
 from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibration_error, reliability
 from ocensa_nb.evaluation.comparison import MODEL_NAMES
-from ocensa_nb.evaluation.verdict import USEFUL, USEFUL_ABOVE, Answers
+from ocensa_nb.evaluation.metrics import Predictions
+from ocensa_nb.evaluation.verdict import USEFUL, USEFUL_ABOVE
 from ocensa_nb.figures.style import COLOURS, GREY, INK, line_styles, new_figure, read_as, styled
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ FEWEST_DRAWN = 20  # rows from which on a curve of accuracy is drawn: with fewer
 
 
 @styled
-def reliability_diagram(before: Mapping[str, Answers], after: Mapping[str, Answers]) -> "Figure":
+def reliability_diagram(before: Mapping[str, Predictions], after: Mapping[str, Predictions]) -> "Figure":
     """Return the accuracy against the confidence of each label, before and after the calibration.
 
     Parameters
@@ -66,7 +67,7 @@ def reliability_diagram(before: Mapping[str, Answers], after: Mapping[str, Answe
 
 
 @styled
-def accuracy_by_coverage(test: Mapping[str, Answers], verdicts: Mapping[str, Mapping[str, Any]]) -> "Figure":
+def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """Return the accuracy of the most confident notices against their share, one curve per label.
 
     Parameters

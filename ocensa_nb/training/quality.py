@@ -13,11 +13,10 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.evaluation import blend as blending
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, write_blends
 from ocensa_nb.evaluation.calibration import expected_calibration_error
-from ocensa_nb.evaluation.checks import check_predictions
 from ocensa_nb.evaluation.comparison import compare, sentences
-from ocensa_nb.evaluation.metrics import confusion_counts, flat_metrics
+from ocensa_nb.evaluation.metrics import Predictions, confusion_counts, flat_metrics, metrics_of, predictions_of
 from ocensa_nb.evaluation.predictor import predictions
-from ocensa_nb.evaluation.verdict import Answers, answers_of, judge
+from ocensa_nb.evaluation.verdict import check_predictions, judge
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.save import save_linear, save_model
 from ocensa_nb.runs.manifest import CORRECTIONS
@@ -83,32 +82,32 @@ def measure_quality(
     texts = {side: _texts(notices, notices.split[side]) for side in encoder}
     logits = {side: {ENCODER: encoder[side], LINEAR: linear.logits(texts[side])} for side in encoder}
     blends = blending.fit(logits["val"], labels["val"])
-    probabilities = {
-        source: {side: blending.apply(blends, logits[side], source) for side in encoder} for source in (AUTO, *SOURCES)
+    predicted = {
+        source: {side: predictions_of(blending.apply(blends, logits[side], source), labels[side]) for side in encoder}
+        for source in (AUTO, *SOURCES)
     }
-    predicted = {source: predictions(by_side["test"]) for source, by_side in probabilities.items()}
     by_source = {
-        source: {side: flat_metrics(labels[side], predictions(by_side[side])) for side in encoder}
-        for source, by_side in probabilities.items()
+        source: {side: metrics_of(predictions) for side, predictions in by_side.items()}
+        for source, by_side in predicted.items()
     }
+    val, test = predicted[AUTO]["val"], predicted[AUTO]["test"]
+    uncalibrated = predictions_of(blending.apply(blending.uncalibrated(blends), logits["test"]), labels["test"])
     sources = {head: blend.source for head, blend in blends.items()}
     counts = notices.class_rows()
-    comparison = compare(labels["test"], {source: predicted[source] for source in SOURCES}, group_texts(texts["test"]))
-    before = answers_of(blending.apply(blending.uncalibrated(blends), logits["test"]), labels["test"])
-    val, test = (answers_of(probabilities[AUTO][side], labels[side]) for side in ("val", "test"))
+    comparison = compare({source: predicted[source]["test"] for source in SOURCES}, group_texts(texts["test"]))
     metrics = {
         **by_source.pop(AUTO),
         **by_source,
         "sources": sources,
         "comparison": comparison,
         "calibration": {
-            head: {"before": _calibration_error(before[head]), "after": _calibration_error(test[head])}
+            head: {"before": _calibration_error(uncalibrated[head]), "after": _calibration_error(test[head])}
             for head in blends
         },
         "verdict": {
             head: judge(head, names, counts[head], val[head], test[head]) for head, names in notices.classes.items()
         },
-        "warnings": check_predictions(notices.classes, counts, predicted[AUTO], labels["test"], comparison, sources),
+        "warnings": check_predictions(notices.classes, counts, test, comparison, sources),
     }
     return blends, metrics
 
@@ -129,5 +128,5 @@ def _rows(values: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {head: array[rows] for head, array in values.items()}
 
 
-def _calibration_error(answers: Answers) -> float:
-    return expected_calibration_error(answers.confidence, answers.correct)
+def _calibration_error(predictions: Predictions) -> float:
+    return expected_calibration_error(predictions.confidence, predictions.correct)

@@ -93,14 +93,6 @@ def test_recalibrate_puts_the_confidence_on_the_curve():
     np.testing.assert_allclose(calibration.recalibrate(before, 1.0, 0.0), before, rtol=1e-5)
 
 
-def test_calibration_noise_is_the_error_of_rows_drawn_from_their_confidence():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.3, 1, 700)
-    errors = [calibration.expected_calibration_error(confidence, rng.random(700) < confidence) for _ in range(100)]
-    assert calibration.calibration_noise(confidence) == pytest.approx(np.mean(errors), abs=0.003)
-    assert calibration.calibration_noise(np.repeat(confidence, 20)) < 0.02 < 0.04 < np.mean(errors)
-
-
 def plain_calibration_error(confidence, correct, bins):
     """Return the error with the bin of each row from the ranks of all rows with its confidence."""
     rows = len(confidence)
@@ -198,6 +190,15 @@ def test_wilson_equals_scipys_interval(rows, data):
     interval = binomtest(right, rows).proportion_ci(0.95, method="wilson")
     assert calibration.wilson(right, rows, -calibration.TWO_SIDED) == pytest.approx(interval.low, abs=1e-9)
     assert calibration.wilson(right, rows, calibration.TWO_SIDED) == pytest.approx(interval.high, abs=1e-9)
+
+
+def test_wilson_interval_has_the_published_values():
+    # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I: 81/263, 15/148, 0/20, 1/29.
+    right, rows = np.array([81, 15, 0, 1, 0]), np.array([263, 148, 20, 29, 0])
+    low = [0.2553, 0.0624, 0, 0.0061, np.nan]
+    high = [0.3662, 0.1605, 0.1611, 0.1718, np.nan]
+    np.testing.assert_allclose(calibration.wilson(right, rows, -calibration.TWO_SIDED), low, atol=1e-4)
+    np.testing.assert_allclose(calibration.wilson(right, rows, calibration.TWO_SIDED), high, atol=1e-4)
 
 
 def test_wilson_interval_contains_the_share_whatever_the_rounding():

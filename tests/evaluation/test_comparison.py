@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from ocensa_nb.evaluation import comparison
+from ocensa_nb.evaluation.metrics import Predictions
 
 
 def answers(labels, accuracy, classes, rng):
@@ -24,12 +25,17 @@ def sample(rows=120, classes=6, seed=0, accuracies=(0.5, 0.7)):
     return labels, dict(zip(("encoder", "linear", "blend"), guesses, strict=False))
 
 
+def predictions(labels, predicted, head="modo"):
+    """Return the predictions of each model for one label."""
+    return {model: {head: Predictions(np.ones(len(labels)), guess, labels)} for model, guess in predicted.items()}
+
+
 def f1(labels, guess, average):
     return f1_score(labels, guess, average=average, zero_division=0)
 
 
 def drawn_units(units, resamples, seed):
-    return np.concatenate([chosen.T for chosen in comparison._draws(units, resamples, seed)]).astype(int)
+    return np.concatenate([chosen.T for chosen in comparison._draws(units, units, resamples, seed)]).astype(int)
 
 
 @pytest.mark.parametrize("chunk", [comparison.CHUNK, 500])
@@ -61,9 +67,7 @@ def test_draws_have_as_many_units_as_there_are(units, resamples, seed):
 @settings(max_examples=40, deadline=None)
 def test_compare_of_any_rows_has_the_difference_of_scikit_learn(rows):
     labels, encoder, linear = np.array(rows).T
-    found = comparison.compare(
-        {"modo": labels}, {"encoder": {"modo": encoder}, "linear": {"modo": linear}}, resamples=20
-    )
+    found = comparison.compare(predictions(labels, {"encoder": encoder, "linear": linear}), resamples=20)
     entry = found["modo"]["encoder-linear"]
     for metric, average in (("f1", "weighted"), ("f1_macro", "macro")):
         expected = f1(labels, encoder, average) - f1(labels, linear, average)
@@ -79,40 +83,40 @@ def test_interval_contains_the_true_difference_in_about_95_of_100_samples():
     inside = 0
     for trial in range(300):
         rows = rng.choice(200_000, 300, replace=False)
-        part = {model: {"modo": guess[rows]} for model, guess in predicted.items()}
-        interval = comparison.compare({"modo": labels[rows]}, part, resamples=400, seed=trial)["modo"]["encoder-linear"]
+        part = predictions(labels[rows], {model: guess[rows] for model, guess in predicted.items()})
+        interval = comparison.compare(part, resamples=400, seed=trial)["modo"]["encoder-linear"]
         inside += interval["f1"]["low"] <= true <= interval["f1"]["high"]
     assert 0.91 <= inside / 300 <= 0.985  # binomial: 0.95 ± 3 standard deviations
 
 
 def test_interval_of_grouped_rows_is_wider_than_that_of_single_rows():
     labels, predicted = sample(rows=60)
-    repeated = {model: {"modo": np.repeat(guess, 10)} for model, guess in predicted.items()}
-    truth, widths = {"modo": np.repeat(labels, 10)}, []
+    repeated = predictions(np.repeat(labels, 10), {model: np.repeat(guess, 10) for model, guess in predicted.items()})
+    widths = []
     for groups in (None, np.repeat(np.arange(60), 10)):
-        interval = comparison.compare(truth, repeated, groups)["modo"]["encoder-linear"]["f1"]
+        interval = comparison.compare(repeated, groups)["modo"]["encoder-linear"]["f1"]
         widths.append(interval["high"] - interval["low"])
     assert widths[1] > 2.5 * widths[0]  # √10 in theory
 
 
 def test_compare_is_the_same_with_the_same_seed_and_other_with_another():
     labels, predicted = sample()
-    truth, models = {"modo": labels}, {model: {"modo": guess} for model, guess in predicted.items()}
-    first, again, other = (comparison.compare(truth, models, seed=seed) for seed in (1, 1, 2))
+    models = predictions(labels, predicted)
+    first, again, other = (comparison.compare(models, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_compare_leaves_out_absent_models_and_labels_without_rows():
     labels, predicted = sample()
-    models = {model: {"modo": guess, "causa": guess[:0]} for model, guess in predicted.items()}
-    assert list(comparison.compare({"modo": labels, "causa": labels[:0]}, models)) == ["modo"]
-    assert comparison.compare({"modo": labels}, {"encoder": models["encoder"]}) == {"modo": {}}
+    models = predictions(labels, predicted)
+    empty = Predictions(np.ones(0), labels[:0], labels[:0])
+    assert list(comparison.compare({model: {**heads, "causa": empty} for model, heads in models.items()})) == ["modo"]
+    assert comparison.compare({"encoder": models["encoder"]}) == {"modo": {}}
 
 
 def compared(accuracies, rows=800):
     labels, predicted = sample(rows, accuracies=accuracies)
-    models = {model: {"prioridad": guess} for model, guess in predicted.items()}
-    return comparison.sentences(comparison.compare({"prioridad": labels}, models))
+    return comparison.sentences(comparison.compare(predictions(labels, predicted, "prioridad")))
 
 
 def test_sentence_names_the_better_model_with_a_positive_difference():
@@ -131,16 +135,15 @@ def test_sentence_of_models_that_chance_explains_says_so():
 
 def test_sentence_of_an_undecided_pair_has_the_sign_of_first_minus_second():
     labels, predicted = sample(rows=300, accuracies=(0.5, 0.55))
-    entry = comparison.compare({"modo": labels}, {m: {"modo": guess} for m, guess in predicted.items()})
-    found = entry["modo"]["encoder-linear"]
+    found = comparison.compare(predictions(labels, predicted))["modo"]["encoder-linear"]
     assert found["f1"]["difference"] < 0 < found["f1"]["high"]
     assert f"no se distinguen: −{-found['f1']['difference']:.2f} (−" in found["sentence"]
 
 
 def test_sentence_of_equal_predictions_says_that_they_are_the_same():
     labels, predicted = sample()
-    models = {model: {"modo": predicted["linear"]} for model in ("encoder", "linear", "blend")}
-    found = comparison.sentences(comparison.compare({"modo": labels}, models))
+    same = dict.fromkeys(("encoder", "linear", "blend"), predicted["linear"])
+    found = comparison.sentences(comparison.compare(predictions(labels, same)))
     assert found[2] == "En modo, la mezcla y el modelo simple responden lo mismo en todos los avisos."
     assert len(found) == 3
 

@@ -90,7 +90,7 @@ def another_file(merged_run, tmp_path):
 
 
 def modes(evaluation):
-    return [evaluation.classes["modo"][i] for i in evaluation.labels["modo"]]
+    return [evaluation.classes["modo"][i] for i in evaluation.predictions["modo"].labels]
 
 
 def test_evaluate_rows_with_unknown_labels_are_left_out_counted_and_named(merged_run, another_file, tmp_path):
@@ -121,8 +121,8 @@ def test_load_run_with_damaged_merged_classes_raises_user_error(run, tmp_path, m
 
 
 def test_confusion_and_per_class_tables_match_the_predictions(evaluation):
-    for head, y in evaluation.labels.items():
-        guess = evaluation.predicted[head]
+    for head, part in evaluation.predictions.items():
+        y, guess = part.labels, part.predicted
         confusion = evaluation.confusion(head)
         rows = confusion.sum(axis=1)
         assert rows.tolist() == sorted(rows, reverse=True)
@@ -147,7 +147,7 @@ def test_wrong_notices_are_all_listed_as_they_are_in_the_file_most_confident_fir
     table = pd.read_csv(csv, dtype=str).set_index("id_aviso")
     for head, column in (("modo", "modo_falla"), ("causa", "causa_falla")):
         wrong = evaluation.wrong(head)
-        assert len(wrong) == (evaluation.labels[head] != evaluation.predicted[head]).sum() > 0
+        assert len(wrong) == (~evaluation.predictions[head].correct).sum() > 0
         assert wrong["confianza"].is_monotonic_decreasing
         for row in wrong.itertuples():
             source = table.loc[row.id_aviso]

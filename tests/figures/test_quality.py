@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.evaluation.calibration import expected_calibration_error, reliability
-from ocensa_nb.evaluation.verdict import Answers, judge
+from ocensa_nb.evaluation.metrics import Predictions
+from ocensa_nb.evaluation.verdict import judge
 from ocensa_nb.figures import quality
 
 CLASSES, CLASS_ROWS = ["a", "b"], np.array([500, 500])
@@ -16,7 +17,7 @@ def answers(rows=400, seed=0, promise=1.0):
     rng = np.random.default_rng(seed)
     confidence = rng.uniform(0.5, 1, rows)
     correct = rng.random(rows) < confidence**promise
-    return Answers(confidence, np.where(correct, 0, 1), np.zeros(rows, np.int64))
+    return Predictions(confidence, np.where(correct, 0, 1), np.zeros(rows, np.int64))
 
 
 def test_reliability_diagram_draws_both_tables_and_their_errors():
@@ -67,7 +68,7 @@ def test_accuracy_by_coverage_without_threshold_or_with_few_rows_says_so():
 
 
 def test_accuracy_by_coverage_of_a_useful_label_says_that_all_rows_are():
-    right = Answers(np.full(400, 0.95), np.zeros(400, int), np.zeros(400, int))
+    right = Predictions(np.full(400, 0.95), np.zeros(400, int), np.zeros(400, int))
     figure, verdicts = coverage(modo=(right, right))
     assert verdicts["modo"]["status"] == "useful"
     assert figure.get_supxlabel().startswith("modo: todos los avisos, con 100 % de acierto.")
