@@ -1,12 +1,23 @@
-"""Review the predictions of a file: which notices a person should look at, and a summary of the rest."""
+"""Review the predictions of a file: which notices a person should look at, and what can be left to the model.
+
+Diverse batches by clustering (Zhdanov, *Diverse mini-batch active learning*, 2019): the least certain notices, by the
+margin between their two likeliest classes (Settles, *Active learning literature survey*, 2009, sec. 3.1), are clustered
+with k-means weighted by that uncertainty, and the notice nearest to each centre is chosen. Uncertainty alone chooses
+the same notice many times over; the density of a notice, the other usual way, chooses what the model already knows.
+`python -m tests.benchmarks.review` compares them.
+"""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
+from sklearn.cluster import KMeans
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ocensa_nb.data.canonical import blank_missing, normalise
 from ocensa_nb.data.columns import notice_ids
@@ -14,19 +25,28 @@ from ocensa_nb.data.corrections import ID, RIGHT, TEXT
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.evaluation import predictor
+from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
 from ocensa_nb.evaluation.evaluate import read_as_trained
+from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
 from ocensa_nb.files.header import SKIPPED
 from ocensa_nb.paths import SAMPLE_DATA
-from ocensa_nb.review.automation import Scored, automation
-from ocensa_nb.review.selection import select, uncertainty
 from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime.logs import progress
 
 logger = logging.getLogger(__name__)
 
 ROWS = 200  # some two hours of a person
 MOST_ROWS = 2_000  # the clustering takes seconds
 LIKELIEST = 3  # classes that are shown
+THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the confidence
+ALL = "todas a la vez"  # a row that is automated as a whole
+
+CANDIDATES = 5  # uncertain notices per notice that is chosen: Zhdanov's beta
+SIMILAR = 0.8  # cosine of TF-IDF from which a notice repeats another one
+DIMENSIONS = 64  # of the space in which they are clustered
+BLOCK = 500  # notices compared at a time, to bound the memory
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class Review:
     counts
         One row per label and class: predicted notices, their share, and the share of the class in the training.
     automation
-        From `automation.automation`.
+        From `automation`.
     tested_on
         What the errors were estimated on, in Spanish.
     """
@@ -82,15 +102,16 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     filled = np.flatnonzero(texts != "")
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{table.attrs['text_column']}» está vacía en todas las filas.")
-    own = texts.iloc[filled].tolist()
     trained = _notices_of(run)
-    test = trained.split["test"] if trained else np.array([], dtype=np.int64)
-    tested_texts = [trained.texts[row] for row in test]
-    both = predictor.class_probabilities(run, [*own, *tested_texts], "Prediciendo")
-    shares = {head: values[: len(own)] for head, values in both.items()}
+    test = trained.split["test"] if trained else np.zeros(0, np.int64)
+    new_texts, test_texts = texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
+    probabilities = predictor.class_probabilities(run, [*new_texts, *test_texts], "Prediciendo")
+    new = {head: shares[: len(filled)] for head, shares in probabilities.items()}
+    tested = {head: shares[len(filled) :] for head, shares in probabilities.items()}
+    labels = {head: trained.labels[head][test] if trained else test for head in run.classes}
 
     known = {normalise(text) for text in trained.texts} if trained else set()
-    chosen = select(own, uncertainty(shares), rows, known)
+    chosen = select(new_texts, uncertainty(new), rows, known)
     if not len(chosen):
         raise UserError(
             f"«{data}» no tiene avisos que revisar: la corrida «{run.path}» ya conoce todos sus textos, con sus "
@@ -98,17 +119,102 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
         )
     if len(chosen) < rows:
         logger.info(f"Avisos que revisar: {len(chosen):,}, y no {rows:,}. Los demás repiten un texto o ya se conocen.")
-    tested = {head: values[len(own) :] for head, values in both.items()}
+    tested_on = f"los {len(test):,} avisos de prueba de la corrida, que no se usaron para entrenar" if trained else ""
+    doubtful = {head: shares[chosen] for head, shares in new.items()}
     return Review(
-        predictions=add_predictions(table, filled, shares, run.classes),
-        doubtful=_doubtful(ids.iloc[filled[chosen]], texts.iloc[filled[chosen]], _rows(shares, chosen), run.classes),
+        predictions=add_predictions(table, filled, new, run.classes),
+        doubtful=_doubtful(ids.iloc[filled[chosen]], texts.iloc[filled[chosen]], doubtful, run.classes),
         classes=run.classes,
-        counts=_counts(shares, trained, run.classes),
-        automation=automation(_confidence(shares), _scored(tested, trained) if trained else None),
-        tested_on=f"los {len(test):,} avisos de prueba de la corrida, que no se usaron para entrenar"
-        if trained
-        else "",
+        counts=_counts(new, trained, run.classes),
+        automation=automation(predictions_of(new), predictions_of(tested, labels)),
+        tested_on=tested_on,
     )
+
+
+def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Predictions]) -> pd.DataFrame:
+    """Return how many notices have at least each confidence, and the error to expect among them.
+
+    The error is that of the tested rows with at least that confidence. It holds for notices like those; the interval is
+    Wilson's, of 95 %, for the sampling alone.
+
+    Parameters
+    ----------
+    predictions
+        Of the notices, per label.
+    tested
+        Of rows with known labels that were not trained on, per label; without rows, the errors are NaN.
+
+    Returns
+    -------
+    DataFrame
+        One row per label, and for all labels at once, and threshold; columns in Spanish. The error is from 0 to 1.
+    """
+    confidence = _with_all({head: part.confidence for head, part in predictions.items()})
+    tested_confidence = _with_all({head: part.confidence for head, part in tested.items()})
+    correct = _with_all({head: part.correct for head, part in tested.items()})
+    least, parts = np.array(THRESHOLDS)[:, None], []
+    for head, values in confidence.items():
+        automatic = (values >= least).sum(axis=1)
+        above = tested_confidence[head] >= least
+        rows, errors = above.sum(axis=1), (above & ~correct[head]).sum(axis=1)
+        part = {
+            "etiqueta": head,
+            "confianza mínima": THRESHOLDS,
+            "avisos": automatic,
+            "parte de los avisos": automatic / max(len(values), 1),
+            "error esperado": errors / np.where(rows, rows, np.nan),
+            "error, de": wilson(errors, rows, -TWO_SIDED),
+            "error, a": wilson(errors, rows, TWO_SIDED),
+            "avisos de prueba": rows,
+        }
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _with_all(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Add the lowest value of each row over its labels, if there are several: what holds for all of them."""
+    return values | ({ALL: np.min(list(values.values()), axis=0)} if len(values) > 1 else {})
+
+
+def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return how uncertain each notice is: one minus the margin, mean of the labels; float64 (rows,), 0 to 1."""
+    margins = []
+    for values in probabilities.values():
+        second, first = np.partition(values, -2, axis=1)[:, -2:].T
+        margins.append(first.astype(float) - second)
+    return 1 - np.mean(margins, axis=0)
+
+
+def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Collection[str] = frozenset()) -> np.ndarray:
+    """Choose the notices to review; the same arguments give the same ones.
+
+    Parameters
+    ----------
+    texts
+        One per notice.
+    uncertain : ndarray of shape (rows,)
+        From `uncertainty`.
+    count
+        How many to choose.
+    known
+        Texts, from `canonical.normalise`, that need no review, such as those the model was trained on.
+
+    Returns
+    -------
+    ndarray of shape (count,) or fewer, int64
+        Rows, the most uncertain first. No two texts are similar, and none is known.
+    """
+    plain = [normalise(text) for text in progress(texts, "Comparando los avisos", "aviso")]
+    order = np.argsort(-uncertain, kind="stable")
+    order = np.array([row for row in order if plain[row] and plain[row] not in known], dtype=np.int64)
+    if not len(order):
+        return order
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+").fit_transform(plain)
+    candidates = _distinct(order, vectors, CANDIDATES * count)
+    if len(candidates) <= count:
+        return candidates
+    chosen = _cluster(candidates, vectors, uncertain, count)
+    return chosen[np.argsort(-uncertain[chosen], kind="stable")]
 
 
 def _notices_of(run: Run) -> Notices | None:
@@ -132,10 +238,10 @@ def _doubtful(
     """Return the table of the notices to review."""
     columns = {ID: ids.to_numpy(), TEXT: texts.to_numpy()}
     for head, names in classes.items():
-        order = np.argsort(-shares[head], axis=1, kind="stable")[:, :LIKELIEST]
-        for place, best in enumerate(order.T, 1):
-            columns[f"pred{place}_{head}"] = np.array(names)[best]
-            columns[f"conf{place}_{head}"] = np.take_along_axis(shares[head], best[:, None], axis=1)[:, 0].astype(float)
+        likeliest = np.argsort(-shares[head], axis=1, kind="stable")[:, :LIKELIEST]
+        for rank, best in enumerate(likeliest.T, 1):
+            columns[f"pred{rank}_{head}"] = np.array(names)[best]
+            columns[f"conf{rank}_{head}"] = np.take_along_axis(shares[head], best[:, None], axis=1)[:, 0].astype(float)
         columns[f"{RIGHT}{head}"] = ""
     return pd.DataFrame(columns)
 
@@ -148,33 +254,56 @@ def _counts(
     for head, names in classes.items():
         predicted = np.bincount(shares[head].argmax(axis=1), minlength=len(names))
         share = predicted / predicted.sum()
-        learnt = np.full(len(names), np.nan)
+        trained_share = np.full(len(names), np.nan)
         if trained:
             rows = np.bincount(trained.labels[head][trained.split["train"]], minlength=len(names))
-            learnt = rows / rows.sum()
+            trained_share = rows / rows.sum()
         part = pd.DataFrame(
             {
                 "etiqueta": head,
                 "clase": names,
                 "avisos": predicted,
                 "parte de los avisos": share,
-                "parte en entrenamiento": learnt,
-                "diferencia": share - learnt,
+                "parte en entrenamiento": trained_share,
+                "diferencia": share - trained_share,
             }
         )
         parts.append(part.sort_values("avisos", ascending=False, kind="stable"))
     return pd.concat(parts, ignore_index=True)
 
 
-def _scored(shares: Mapping[str, np.ndarray], trained: Notices) -> Scored:
-    rows = trained.split["test"]
-    right = {head: values.argmax(axis=1) == trained.labels[head][rows] for head, values in shares.items()}
-    return Scored(_confidence(shares), right)
+def _distinct(order: np.ndarray, vectors: sparse.csr_matrix, count: int) -> np.ndarray:
+    """Return the first `count` rows of an order that are not similar to an earlier one."""
+    kept: list[int] = []
+    for start in range(0, len(order), BLOCK):
+        block = order[start : start + BLOCK]
+        repeats = np.zeros(len(block), dtype=bool)
+        if kept:
+            repeats = (vectors[block] @ vectors[kept].T).max(axis=1).toarray().ravel() >= SIMILAR
+        near = (vectors[block] @ vectors[block].T).toarray() >= SIMILAR
+        distinct: list[int] = []
+        for position in np.flatnonzero(~repeats):
+            if not near[position, distinct].any():
+                distinct.append(int(position))
+        kept += block[distinct].tolist()
+        if len(kept) >= count:
+            break
+    return np.array(kept[:count], dtype=np.int64)
 
 
-def _confidence(shares: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {head: values.max(axis=1) for head, values in shares.items()}
-
-
-def _rows(shares: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {head: values[rows] for head, values in shares.items()}
+def _cluster(candidates: np.ndarray, vectors: sparse.csr_matrix, uncertain: np.ndarray, count: int) -> np.ndarray:
+    """Return the candidate nearest to the centre of each cluster, and the most uncertain others up to `count`."""
+    points = vectors[candidates]
+    if min(points.shape) > DIMENSIONS:
+        points = TruncatedSVD(DIMENSIONS, random_state=SEED).fit_transform(points)
+    else:
+        points = points.toarray()
+    points = points / np.linalg.norm(points, axis=1, keepdims=True).clip(min=1e-12)
+    weights = uncertain[candidates].clip(min=1e-6)
+    means = KMeans(count, n_init=1, random_state=SEED).fit(points, sample_weight=weights)
+    distance = np.linalg.norm(points - means.cluster_centers_[means.labels_], axis=1)
+    nearest: dict[int, int] = {}
+    for position in np.argsort(distance, kind="stable"):
+        nearest.setdefault(int(means.labels_[position]), int(position))
+    others = [position for position in range(len(candidates)) if position not in set(nearest.values())]
+    return candidates[[*nearest.values(), *others[: count - len(nearest)]]]

@@ -22,13 +22,13 @@ def check_name(out: str | Path) -> Path:
     return free_table(out, "xlsx")
 
 
-def write(found: Review, out: str | Path, prefill: bool = False) -> Path:
+def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     """Write the workbook of a review and return its path.
 
     Parameters
     ----------
-    found
-        From `review`.
+    review
+        From `review.review`.
     out
         A file that does not exist.
     prefill
@@ -39,31 +39,31 @@ def write(found: Review, out: str | Path, prefill: bool = False) -> Path:
     UserError
         If the file exists, cannot be written or is not an XLSX.
     """
-    doubtful = found.doubtful.copy()
+    doubtful = review.doubtful.copy()
     if prefill:
-        for head in found.classes:
+        for head in review.classes:
             doubtful[f"{RIGHT}{head}"] = doubtful[f"pred1_{head}"]
-    error = f"Error esperado: estimado con {found.tested_on}." if found.tested_on else NO_ESTIMATE
+    error = f"Error esperado: estimado con {review.tested_on}." if review.tested_on else NO_ESTIMATE
     # A column per label: a list inside a drop-down is limited to 255 characters.
-    lists = pd.DataFrame({head: pd.Series(names) for head, names in found.classes.items()}).fillna("")
+    lists = pd.DataFrame({head: pd.Series(names) for head, names in review.classes.items()}).fillna("")
     sheets = {
-        PREDICTIONS: [("", found.predictions)],
+        PREDICTIONS: [("", review.predictions)],
         SHEET: [("", doubtful)],
         SUMMARY: [
-            (f"Qué se puede automatizar, según la confianza. {error}", found.automation),
-            ("Avisos por clase predicha, y su parte en entrenamiento", found.counts),
+            (f"Qué se puede automatizar, según la confianza. {error}", review.automation),
+            ("Avisos por clase predicha, y su parte en entrenamiento", review.counts),
         ],
         CLASSES: [("", lists)],
     }
-    return write_book(sheets, check_name(out), lambda book: _finish(book, found.classes, len(doubtful)))
+    return write_book(sheets, check_name(out), lambda book: _finish(book, review.classes, len(doubtful)))
 
 
 def _finish(book: Workbook, classes: dict[str, list[str]], rows: int) -> None:
     """Add the drop-downs, mark the cells to fill in, and open the book at the sheet to fill in."""
     sheet = book[SHEET]
     titles = {cell.value: cell.column for cell in sheet[1]}
-    for place, (head, names) in enumerate(classes.items(), 1):
-        source = f"{CLASSES}!${get_column_letter(place)}$2:${get_column_letter(place)}${len(names) + 1}"
+    for number, (head, names) in enumerate(classes.items(), 1):
+        source = f"{CLASSES}!${get_column_letter(number)}$2:${get_column_letter(number)}${len(names) + 1}"
         letter = get_column_letter(titles[f"{RIGHT}{head}"])
         choice = DataValidation("list", formula1=source, allow_blank=True, showErrorMessage=True)
         choice.errorTitle, choice.error = "Clase desconocida", "Elija una clase de la lista, o deje la celda vacía."
@@ -72,10 +72,10 @@ def _finish(book: Workbook, classes: dict[str, list[str]], rows: int) -> None:
         sheet.column_dimensions[letter].width = max(map(len, names)) + 4
         for row in range(1, rows + 2):
             sheet[f"{letter}{row}"].fill = EDITABLE
-    for name, number in titles.items():
+    for name, column in titles.items():
         if name.startswith("conf"):
             for row in range(2, rows + 2):
-                sheet.cell(row, number).number_format = "0.00"
+                sheet.cell(row, column).number_format = "0.00"
     sheet.freeze_panes = "C2"  # the id and the text stay in sight
     book[CLASSES].sheet_state = "hidden"
     book.active = book.sheetnames.index(SHEET)

@@ -25,7 +25,7 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.models.linear import LinearModel
-from ocensa_nb.review.selection import select, uncertainty
+from ocensa_nb.review.review import select, uncertainty
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import train
 

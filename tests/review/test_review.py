@@ -1,11 +1,15 @@
-"""The review of a file by a run, its workbook, and that its answers train another run."""
+"""The review of a file by a run: what is selected, what can be automated, its workbook, and a run with its answers."""
 
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openpyxl import load_workbook
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
@@ -13,14 +17,15 @@ from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import SHEET, read_corrections
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.evaluate import evaluate
+from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.predict import predict
 from ocensa_nb.evaluation.predictor import class_probabilities
 from ocensa_nb.review import workbook
-from ocensa_nb.review.automation import automation
-from ocensa_nb.review.review import review
+from ocensa_nb.review.review import ALL, SIMILAR, THRESHOLDS, automation, review, select, uncertainty
 from ocensa_nb.runs.run import Run
 
 HEADS = ("modo", "causa", "prioridad")
+TEXTS = synthetic.generate(600, seed=5)["descripcion"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +67,8 @@ def test_notices_of_the_training_are_not_doubtful(found, notices):
 
 def test_error_is_estimated_on_the_test_rows_of_the_run(found, run, notices):
     tested = evaluate(run)
-    own = automation(tested.confidence, None)
-    assert own["avisos"].tolist() == found.automation["avisos de prueba"].tolist()
+    counts = automation(tested.predictions, tested.predictions)
+    assert counts["avisos"].tolist() == found.automation["avisos de prueba"].tolist()
     for head in HEADS:
         row = found.automation[found.automation["etiqueta"] == head].iloc[0]
         assert row["error esperado"] == pytest.approx(1 - tested.metrics[f"{head}_accuracy"])
@@ -147,8 +152,8 @@ def test_returned_workbook_trains_a_run_with_its_corrections(found, run, csv, tm
 
 def test_prefilled_workbook_has_the_predictions_as_right_classes(found, tmp_path):
     path = workbook.write(found, tmp_path / "r.xlsx", prefill=True)
-    given = read_corrections(path, HEADS)
-    assert given["modo"].tolist() == found.doubtful["pred1_modo"].tolist()
+    corrections = read_corrections(path, HEADS)
+    assert corrections["modo"].tolist() == found.doubtful["pred1_modo"].tolist()
 
 
 def test_review_verb_writes_the_workbook_and_json(run, fresh, tmp_path):
@@ -161,3 +166,82 @@ def test_review_verb_writes_the_workbook_and_json(run, fresh, tmp_path):
     before = out.read_bytes()
     assert cli.main(command) == 1  # nothing is overwritten
     assert out.read_bytes() == before
+
+
+def scores(count, seed=0):
+    return np.random.default_rng(seed).random(count)
+
+
+def test_uncertainty_is_one_minus_the_mean_margin():
+    found = uncertainty({"a": np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]]), "b": np.array([[0.5, 0.5], [0.9, 0.1]])})
+    assert found == pytest.approx([1 - (0.2 + 0.0) / 2, 1 - (1.0 + 0.8) / 2])
+
+
+@given(st.integers(1, 80), st.integers(0, 20), st.integers(0, 300))
+@settings(max_examples=25, deadline=None)
+def test_selected_texts_are_distinct_unknown_and_as_many_as_asked(count, seed, known_rows):
+    known = {normalise(text) for text in TEXTS[:known_rows]}
+    uncertain = scores(len(TEXTS), seed)
+    rows = select(TEXTS, uncertain, count, known)
+    assert len(rows) == len(set(rows)) == count
+    assert (np.diff(uncertain[rows]) <= 0).all()
+    assert not known & {normalise(TEXTS[row]) for row in rows}
+    plain = [normalise(text) for text in TEXTS]
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+").fit_transform(plain)[rows]
+    near = (vectors @ vectors.T).toarray() - np.eye(len(rows))
+    assert near.max() < SIMILAR + 1e-9
+
+
+def test_select_twice_gives_the_same_rows():
+    first, second = (select(TEXTS, scores(len(TEXTS)), 50) for _ in range(2))
+    assert first.tolist() == second.tolist()
+
+
+def test_selected_are_among_the_most_uncertain():
+    uncertain = np.linspace(1, 0, len(TEXTS))
+    assert max(select(TEXTS, uncertain, 20)) < 250  # 100 candidates, and the repeats among them
+
+
+@pytest.mark.parametrize(("texts", "expected"), [(["fuga"] * 9, 1), (["", "12", "fuga", "FUGA."], 2), (["", " "], 0)])
+def test_repeated_and_empty_texts_are_selected_once_or_not(texts, expected):
+    assert len(select(texts, scores(len(texts)), 5)) == expected
+
+
+def test_nothing_is_selected_if_all_texts_are_known():
+    assert len(select(TEXTS, scores(len(TEXTS)), 5, {normalise(text) for text in TEXTS})) == 0
+
+
+shares = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans(), st.booleans()), min_size=1, max_size=30)
+
+
+def predictions(rows):
+    """Return the predictions of labels «a» and «b» from rows of their confidences, and whether each is right."""
+    labels = np.ones(len(rows), np.int64)
+    return {
+        head: Predictions(np.array([row[i] for row in rows]), np.array([int(row[2 + i]) for row in rows]), labels)
+        for i, head in enumerate("ab")
+    }
+
+
+@given(shares, shares)
+def test_counts_and_errors_are_those_of_plain_counting(rows, tested):
+    found = automation(predictions(rows), predictions(tested)).set_index(["etiqueta", "confianza mínima"])
+    for least in THRESHOLDS:
+        for i, head in enumerate("ab"):
+            errors = [not row[2 + i] for row in tested if row[i] >= least]
+            assert found.at[(head, least), "avisos"] == sum(row[i] >= least for row in rows)
+            assert found.at[(head, least), "avisos de prueba"] == len(errors)
+            if errors:
+                assert found.at[(head, least), "error esperado"] == pytest.approx(sum(errors) / len(errors))
+        errors = [not (row[2] and row[3]) for row in tested if min(row[:2]) >= least]
+        assert found.at[(ALL, least), "avisos de prueba"] == len(errors)
+        if errors:
+            assert found.at[(ALL, least), "error esperado"] == pytest.approx(sum(errors) / len(errors))
+
+
+def test_without_tested_rows_errors_are_missing_and_counts_are_not():
+    none = np.zeros(0, np.int64)
+    found = automation({"a": Predictions(np.array([0.3, 0.9]), none)}, {"a": Predictions(none, none, none)})
+    assert found["error esperado"].isna().all()
+    assert found["avisos"].tolist() == [2, 1, 1, 1, 1, 1, 0]
+    assert set(found["etiqueta"]) == {"a"}
