@@ -14,8 +14,7 @@ import ipywidgets as ipw
 
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.notebook import training_process
-from ocensa_nb.notebook.page_clock import PageClock, guarded
+from ocensa_nb.notebook.process_panel import ChildProcess, PageClock, guarded
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.timing import duration
 
@@ -104,7 +103,7 @@ class ExpectedTime:
         missing = [each for each in (config, baseline_of(config)) if not self._forecast.is_measured(each)]
         if not missing:
             self._show_prediction()
-        elif training_process.running():
+        elif ChildProcess.running():
             self._say("Tiempo previsto: se verá con el avance.")
         elif measuring:
             self._measurement = Measurement(self._forecast, missing)

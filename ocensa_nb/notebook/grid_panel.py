@@ -1,39 +1,31 @@
-"""Run a grid of experiments from notebook 08: buttons to start and stop, and a live table of its cases.
-
-The grid runs in another process, with the command that the panel shows. The view is redrawn from one of two places
-only, because of a limit of Colab (`page_clock.py`): the panel, at each tick of the page clock, after its button is
-pressed; or a cell, while that cell is executing. Works with ipywidgets 7.7 (Colab's) and 8.
-"""
+"""The panel of notebook 08: run a grid of experiments in another process, with a live table of its cases."""
 
 import shlex
 import signal
-import time
+import statistics
+from datetime import datetime
 from html import escape
 from pathlib import Path
 
 import ipywidgets as ipw
-from IPython.display import HTML, DisplayHandle, display
+from IPython.display import HTML, display
 
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.experiments.case_files import FAILED
-from ocensa_nb.experiments.results import Results, read_results
+from ocensa_nb.experiments.case_files import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, STATE, STATES
+from ocensa_nb.experiments.case_result import CaseResult
+from ocensa_nb.experiments.results import Results, case_folders, read_case, read_results, with_results
+from ocensa_nb.experiments.run import run_grid
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
-from ocensa_nb.notebook.experiments_view import ExperimentView
-from ocensa_nb.notebook.page_clock import PageClock, guarded
-from ocensa_nb.notebook.process_panel import ChildProcess
+from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
 from ocensa_nb.paths import ROOT, plain_path
-from ocensa_nb.runtime.process import StopRequest, defer_signals
+from ocensa_nb.runtime.timing import duration
 
 GRIDS = ROOT / "notebooks" / "grids"
-REDRAW_SECONDS = 2.0  # between two updates of the view
-POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or must stop
-STOPPING = "Se detiene al terminar el paso en curso y guarda el avance…"
+SHOWN = 60  # rows of the table; the running cases are always among them
 STOPPED = (
     "Detenido. Para continuar, pulse Empezar o ejecute otra vez la celda de abajo: los casos terminados se conservan."
 )
-
-_started: dict[Path, ChildProcess] = {}  # lets a new panel follow a grid that an earlier one started, by its folder
 
 
 def grid_path(grid: str) -> Path:
@@ -47,7 +39,7 @@ def grid_path(grid: str) -> Path:
 
 def experiments_panel(
     grid: str, out: str | Path = "", jobs: int = 1, root: Path = Path("runs"), interactive: bool | None = None
-) -> "Experiments":
+) -> "GridPanel | GridInKernel":
     """Return the panel of a grid; display it in a notebook and run the grid with its `run`.
 
     Parameters
@@ -63,11 +55,6 @@ def experiments_panel(
     interactive
         Whether a user can press the buttons; None to detect it.
 
-    Returns
-    -------
-    Experiments
-        A `Panel` with widgets if interactive.
-
     Raises
     ------
     UserError
@@ -78,174 +65,187 @@ def experiments_panel(
         raise UserError(f"jobs = {jobs}: debe ser 1 como mínimo.")
     with_user = session.is_interactive() if interactive is None else interactive
     folder = plain_path(out) if str(out) else root / f"experiments-{path.stem}"
-    return (Panel if with_user else Experiments)(path, folder, jobs)
+    return (GridPanel if with_user else GridInKernel)(path, folder, jobs)
 
 
-class Experiments:
-    """Run a grid in another process and show its progress in the executing cell."""
+class GridInKernel:
+    """Run a grid in the kernel, with progress lines, and show the table of its cases."""
 
     def __init__(self, grid: Path, out: Path, jobs: int) -> None:
         self.grid, self.out, self.jobs = grid, out, jobs
-        self.view = ExperimentView(out, jobs)
-        self.process = _started.get(out.absolute())
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the grid is running, started from this notebook."""
-        return self.process is not None and self.process.is_running
-
-    def command(self) -> str:
-        """Return the command that runs the grid."""
-        return shlex.join(["python", "-m", "ocensa_nb", *self._arguments()])
 
     def run(self) -> Results:
-        """Run the grid in this cell, or follow it if it is running, and return its results.
-
-        Interrupting the cell stops it with a checkpoint; executing it again continues. Failed cases do not stop the
-        others: the table and the report name them.
-        """
-        cell = DisplayHandle()
-        try:
-            with defer_signals(announce=False) as asked:
-                if not self.is_running:
-                    self._launch()
-                cell.display(self._page("Preparando…"))
-                self._follow(cell, asked)
-        except KeyboardInterrupt:  # a second interruption leaves the cell; the grid still stops
-            raise AskedToStopError(STOPPING, signal.SIGINT) from None
-        sentence = self._outcome()
-        cell.update(self._page(sentence))
-        if self.process.was_asked_to_stop:
-            raise AskedToStopError(STOPPED, signal.SIGTERM)
+        """Run the grid and return its results; the table and the report name the failed cases."""
+        run_grid(self.grid, self.out, self.jobs)
+        table = CaseTable(self.out)
+        table.update()
+        display(HTML(f"<style>{PANEL_CSS}</style>{table.html()}"))
         return read_results(self.out)
 
     def _ipython_display_(self) -> None:
-        display(HTML(f"<p>Se ejecuta con este comando:</p><pre>{escape(self.command())}</pre>"))
-
-    def _arguments(self) -> list[str]:
-        return ["experiments", "--grid", str(self.grid), "--out", str(self.out), "--jobs", str(self.jobs)]
-
-    def _launch(self) -> None:
-        self.process = _started[self.out.absolute()] = ChildProcess(self._arguments())
-
-    def _follow(self, cell: DisplayHandle, asked: StopRequest) -> None:
-        """Redraw until the process has ended; stop it on request."""
-        hint, redraw_at = "Para detenerlo, pulse el ■ de esta celda.", 0.0
-        while self.process.is_running:
-            if asked.signal and hint != STOPPING:
-                self.process.stop()
-                hint, redraw_at = STOPPING, 0.0
-            if time.monotonic() >= redraw_at:
-                cell.update(self._page(hint))
-                redraw_at = time.monotonic() + REDRAW_SECONDS
-            time.sleep(POLL_SECONDS)
-
-    def _outcome(self) -> str:
-        """Return how the process ended, in Spanish; raises `UserError` if it made nothing."""
-        self.view.update()
-        if self.process.was_asked_to_stop:
-            return STOPPED
-        if self.process.exit_code == 0:
-            return f"✅ Listo. El informe está en «{self.out / 'report.html'}»."
-        if self.process.was_refused or not self.view.cases:
-            words = self.process.last_words() or "El comando terminó sin decir por qué."
-            if not any(case.state["status"] == FAILED for case in self.view.cases):
-                raise UserError(words)
-            return f"⚠️ Hay casos fallidos, que se nombran en la tabla y en el informe. {words}"
-        raise UserError(
-            f"Terminó de forma inesperada (código {self.process.exit_code}): {self.process.last_words()} Ejecute otra "
-            "vez: los casos terminados se conservan."
-        )
-
-    def _page(self, sentence: str) -> HTML:
-        """Return the live table with its style; on Colab styles are not shared between cells."""
-        return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
-
-    def _draw(self, sentence: str = "") -> str:
-        """Return the live table; before the first case, with the last line of the command."""
-        self.view.update()
-        words = sentence if self.view.cases or not self.process else f"{sentence} {self.process.last_words()}"
-        return self.view.html(words.strip(), self.is_running)
+        command = shlex.join(["python", "-m", "ocensa_nb", *_arguments(self.grid, self.out, self.jobs)])
+        display(HTML(f"<p>Lo mismo desde una terminal:</p><pre>{escape(command)}</pre>"))
 
 
-class Panel(Experiments):
-    """The interactive panel: buttons, and the live table."""
+class GridPanel(ProcessPanel):
+    """Buttons that start and stop a grid, and the live table of its cases."""
 
     def __init__(self, grid: Path, out: Path, jobs: int) -> None:
-        super().__init__(grid, out, jobs)
-        self.start = ipw.Button(description="Empezar", button_style="success", tooltip="Ejecuta o continúa los casos")
-        self.stop = ipw.Button(description="Detener", disabled=True, tooltip="Termina el paso y guarda el avance")
-        self.start.on_click(lambda _: guarded(self._start, self.say))
-        self.stop.on_click(lambda _: guarded(self._stop, self.say))
-        self.clock = PageClock(lambda: guarded(self._redraw, self.say), REDRAW_SECONDS)
-        self._status, self._table = ipw.HTML(), ipw.HTML()
+        super().__init__("Empezar", "Ejecuta o continúa los casos")
+        self.out = out
+        self._arguments = _arguments(grid, out, jobs)
+        self._table = CaseTable(out, jobs)
+        self.process = next((process for process in ChildProcess.running() if process.folder == out.absolute()), None)
         title = f'<div class="ocensa-title">{escape(grid.stem)} → {escape(str(out))}</div>'
-        repeat = f"<summary>Lo mismo desde una terminal</summary><pre>{escape(self.command())}</pre>"
+        command = f"<pre>{escape(shlex.join(['python', '-m', 'ocensa_nb', *self._arguments]))}</pre>"
         self.box = ipw.VBox(
             [
                 ipw.HTML(f"<style>{PANEL_CSS}</style>{title}"),
                 ipw.HBox([self.start, self.stop], layout={"flex_flow": "row wrap"}),
-                self._status,
-                self._table,
+                self.status,
+                self.view,
                 self.clock.box,
-                ipw.HTML(f'<details class="ocensa">{repeat}</details>'),
+                ipw.HTML(f'<details class="ocensa"><summary>Lo mismo desde una terminal</summary>{command}</details>'),
             ]
         )
         self.box.add_class("ocensa-panel")
 
-    def say(self, sentence: str) -> None:
-        """Show a message under the buttons."""
-        self._status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
-
     def run(self) -> Results:
-        """Run the grid in this cell; see `Experiments.run`. The buttons do not respond meanwhile."""
-        self.clock.stop()
-        self._show_running(True)
-        self.stop.disabled = True  # the kernel processes no clicks while a cell is executing
-        self.say("Se sigue en la celda que lo ejecuta; para detenerlo, pulse el ■ de esa celda.")
-        try:
-            found = super().run()
-            self.say(self._outcome())
-            return found
-        except UserError as error:
-            self.say(str(error))
-            raise
-        finally:
-            self._table.value = self._draw()
-            self._show_running(self.is_running)
-            if self.is_running:  # left by a second interruption
-                self.clock.start()
+        """Run the grid in this cell, or follow it if it is running, and return its results.
+
+        See `follow_in_cell` for the effect of interrupting the cell; executing it again continues. Failed cases do not
+        stop the others: the table and the report name them.
+        """
+        return self.follow_in_cell(self.process if self.process and self.process.is_running else None)
 
     def _ipython_display_(self) -> None:
-        self._table.value = self._draw()
+        print_stops_plainly()
+        self._update()
+        self.view.value = self._html("")
         display(self.box)
-        if self.is_running:  # started before this cell was executed again
-            self._show_running(True)
-            self.clock.start()
+        if self.process:  # started before this cell was executed again
+            self.watch(self.process)
 
-    def _start(self) -> None:
-        if self.start.disabled:  # a second click, made before the first was processed
-            return
-        self._show_running(True)
+    def _launch(self) -> ChildProcess:
         self.say("Preparando…")
-        self._launch()
-        self.clock.start()
+        return ChildProcess(self._arguments, self.out.absolute())
 
-    def _stop(self) -> None:
-        self.stop.disabled = True
-        self.process.stop()
-        self.say(STOPPING)
+    def _update(self) -> bool:
+        self._table.update()
+        return bool(self._table.cases)
 
-    def _redraw(self) -> None:
-        """Redraw the table; if the process has ended, say how."""
-        ended = not self.is_running
-        self._table.value = self._draw()
-        if ended:
-            self.clock.stop()
-            self._show_running(False)
-            self.say(self._outcome())
-        elif self.view.cases and not self.stop.disabled:
-            self.say(f"En marcha, en «{self.out}».")
+    def _html(self, sentence: str) -> str:
+        return self._table.html(sentence, self.process is not None and self.process.is_running)
 
-    def _show_running(self, running: bool) -> None:
-        self.start.disabled, self.stop.disabled = running, not running
+    def _where(self) -> str:
+        return f"En marcha, en «{self.out}»."
+
+    def _outcome(self) -> Results:
+        process, words = self.process, self.process.last_words()
+        self._update()
+        if process.was_asked_to_stop:
+            raise AskedToStopError(STOPPED, signal.SIGTERM)
+        if process.exit_code == 0 or (process.was_refused and self._table.has(FAILED)):
+            return read_results(self.out)
+        if process.was_refused or not self._table.cases:
+            raise UserError(words or "El comando terminó sin decir por qué.")
+        raise UserError(
+            f"Terminó de forma inesperada (código {process.exit_code}): {words} Ejecute otra vez: los casos terminados "
+            "se conservan."
+        )
+
+    def _success(self, result: Results) -> str:
+        if self.process.exit_code == 0:
+            return f"✅ Listo. El informe está en «{self.out / 'report.html'}»."
+        return "⚠️ Hay casos fallidos, que se nombran en la tabla y en el informe. " + self.process.last_words()
+
+
+class CaseTable:
+    """The cases of an experiment folder as an HTML table: state, seconds and F1; read again as their files change."""
+
+    def __init__(self, out: Path, jobs: int = 1) -> None:
+        self.out, self.jobs = out, jobs
+        self.cases: list[CaseResult] = []
+        self._known: dict[Path, tuple[int, CaseResult]] = {}
+
+    def update(self) -> None:
+        """Read the cases whose case.json has changed; a damaged one is left out until it is written again."""
+        cases = []
+        for folder in case_folders(self.out):
+            try:
+                changed = (folder / STATE).stat().st_mtime_ns
+                known = self._known.get(folder)
+                if known is None or known[0] != changed or known[1].state["status"] == RUNNING:
+                    self._known[folder] = changed, with_results(read_case(folder))
+                cases.append(self._known[folder][1])
+            except (OSError, UserError):
+                continue
+        self.cases = [case for case in cases if not case.state.get("dropped")]
+
+    def has(self, status: str) -> bool:
+        """Whether a case has a status."""
+        return any(case.state["status"] == status for case in self.cases)
+
+    def seconds_left(self) -> float | None:
+        """Return the estimated seconds until all cases have ended; None until one has finished."""
+        took = [seconds for case in self.cases if case.state["status"] == FINISHED if (seconds := _seconds(case))]
+        left = [case for case in self.cases if case.state["status"] in (PENDING, RUNNING, INTERRUPTED)]
+        if not took:
+            return None
+        mean = statistics.fmean(took)
+        work = sum(max(0.0, mean - (_elapsed(case) or 0.0)) for case in left)
+        return work / max(1, min(self.jobs, len(left)))
+
+    def html(self, sentence: str = "", running: bool = False) -> str:
+        """Return the table, a bar, and a sentence in Spanish; its style is `figures.style.PANEL_CSS`."""
+        total, left = len(self.cases), self.seconds_left() if running else None
+        state = f'<div class="ocensa-state">{escape(sentence)}</div>' if sentence else ""
+        if not total:
+            return f'<div class="ocensa">{state}</div>'
+        ended = sum(case.state["status"] in (FINISHED, FAILED) for case in self.cases)
+        time_left = f" · faltan unos {duration(left)}" if left else ""
+        order = [RUNNING, FAILED, INTERRUPTED, FINISHED, PENDING]
+        shown = sorted(self.cases, key=lambda case: (order.index(case.state["status"]), case.name))[:SHOWN]
+        more = f"<p>Y {total - len(shown)} casos más.</p>" if total > len(shown) else ""
+        titles = "".join(f'<th scope="col">{title}</th>' for title in ("Caso", "Semilla", "Estado", "Tiempo", "F1"))
+        return (
+            f'<div class="ocensa">{state}<div class="ocensa-bar"><small>{ended} de {total} casos{time_left}</small>'
+            f'<div><i style="width:{100 * ended / total:.1f}%"></i></div></div><div style="overflow-x:auto">'
+            f'<table class="ocensa-cases"><thead><tr>{titles}</tr></thead><tbody>{"".join(map(_row, shown))}</tbody>'
+            f"</table></div>{more}</div>"
+        )
+
+
+def _arguments(grid: Path, out: Path, jobs: int) -> list[str]:
+    return ["experiments", "--grid", str(grid), "--out", str(out), "--jobs", str(jobs)]
+
+
+def _row(case: CaseResult) -> str:
+    error, seconds, score = case.state.get("error"), _seconds(case), case.score(case.monitor)
+    line = f": {error.get('line', '')}" if isinstance(error, dict) and case.state["status"] == FAILED else ""
+    cells = [
+        case.seed,
+        STATES[case.state["status"]] + line,
+        "" if seconds is None else duration(seconds),
+        "" if score is None else f"{score:.3f}",
+    ]
+    return f'<tr><th scope="row">{escape(case.title)}</th>{"".join(f"<td>{escape(str(c))}</td>" for c in cells)}</tr>'
+
+
+def _seconds(case: CaseResult) -> float | None:
+    """Return the seconds of a case until now; None if it has not started."""
+    if case.state["status"] == RUNNING:
+        return _elapsed(case)
+    seconds = case.state.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def _elapsed(case: CaseResult) -> float | None:
+    """Return the seconds since a running case was started; None for any other."""
+    started = case.state.get("started")
+    if case.state["status"] != RUNNING or not isinstance(started, str):
+        return None
+    try:
+        return max(0.0, datetime.now().timestamp() - datetime.fromisoformat(started).timestamp())
+    except ValueError:
+        return None

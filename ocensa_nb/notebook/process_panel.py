@@ -1,9 +1,10 @@
-"""Run a command of the package in a separate process; watch it, stop it from a notebook, and read its last line.
+"""Run a command of the package in another process and follow it from a notebook.
 
-It is a process, not a thread: other computations of the notebook change neither its random state nor its pace, and its
-memory is released when it ends.
+Other computations of the notebook change neither the random state nor the pace of a process, and its memory is
+released when it ends. Works with ipywidgets 7.7 (Colab's) and 8.
 """
 
+import abc
 import contextlib
 import os
 import signal
@@ -11,10 +12,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from pathlib import Path
+from typing import Any, ClassVar
 
+import ipywidgets as ipw
+from IPython import get_ipython
+from IPython.display import HTML, DisplayHandle
+
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.paths import ROOT
+from ocensa_nb.runtime.machine import platform
+from ocensa_nb.runtime.process import StopRequest, defer_signals
 
 TRACEBACK = "Traceback (most recent call last)"
 TAIL = 16_000  # bytes read from the end of the log
@@ -22,23 +34,36 @@ TAIL = 16_000  # bytes read from the end of the log
 # interrupted, and this must not end a training.
 STOP = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM
 OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {}
+REDRAW_SECONDS = 2.0  # between two updates of the view
+POLL_SECONDS = 0.2  # between two checks, in a cell, of whether it has ended or must stop
+STOPPING = "Se detiene al terminar este paso y guarda el avance…"
+DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
 class ChildProcess:
-    """A command in a background process, started on construction."""
+    """A command in a background process, started on construction; `folder` is the one it writes to."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._place = tempfile.TemporaryDirectory(prefix="ocensa-", ignore_cleanup_errors=True)
-        self._log = Path(self._place.name) / "log.txt"
+    _started: ClassVar[list["ChildProcess"]] = []
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        self.folder = folder
+        self._temporary = tempfile.TemporaryDirectory(prefix="ocensa-", ignore_cleanup_errors=True)
+        self._log = Path(self._temporary.name) / "log.txt"
         with open(self._log, "wb") as log, _interruptions_ignored():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ocensa_nb", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(os.environ),
+                env=_environment(),
                 **OWN_GROUP,
             )
+        ChildProcess._started.append(self)
+
+    @classmethod
+    def running(cls) -> list[Any]:
+        """Return the running processes of this class: a new panel follows what an earlier one started."""
+        return [process for process in ChildProcess._started if isinstance(process, cls) and process.is_running]
 
     @property
     def is_running(self) -> bool:
@@ -80,6 +105,245 @@ class ChildProcess:
             return log.read().decode("utf-8", "replace")
 
 
+class PageClock:
+    """Call a function every few seconds while running, each time from a message of the front end.
+
+    Colab delivers a widget update only while the request that caused it is being executed
+    (googlecolab/colabtools#3373), so a thread or a timer in the kernel cannot redraw. A hidden `Play` widget does not
+    work either: ipywidgets 7 starts it only from its own button, and ipywidgets 8 only once it is drawn. Here each tick
+    sets the timer of the next tick, so ticks do not accumulate while a cell is executing, and a reloaded page resumes
+    by itself.
+
+    Display `box`, which is invisible, for the clock to work.
+    """
+
+    def __init__(self, on_tick: Callable[[], None], seconds: float) -> None:
+        self._on_tick, self._seconds = on_tick, seconds
+        self._running, self._ticks = False, 0
+        self._button, self._timer = ipw.Button(), ipw.HTML()
+        self._button.on_click(lambda _: self.tick())
+        self.box = ipw.HBox([self._button, self._timer], layout={"display": "none"})
+        self.box.add_class("ocensa-clock")
+
+    def start(self) -> None:
+        """Start the clock; call it from an executing cell or a widget callback."""
+        self._running = True
+        self._set_timer()
+
+    def stop(self) -> None:
+        """Stop the clock; a pending tick is ignored."""
+        self._running = False
+        self._timer.value = ""
+
+    def tick(self) -> None:
+        """Call the function and set the next timer, unless the clock is stopped."""
+        if self._running:
+            self._on_tick()
+        if self._running:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Display an image whose `onload` sets the timer; browsers do not run a script inserted in a widget.
+
+        A page has one timer per clock, even if the clock is displayed several times.
+        """
+        self._ticks += 1  # an unchanged value would not be sent
+        timer = f"window['ocensa-clock-{self._timer.model_id}']"
+        press = "this.closest('.ocensa-clock')?.querySelector('button').click()"
+        self._timer.value = (
+            f'<img alt="" data-tick="{self._ticks}" src="{DOT}" '
+            f'onload="clearTimeout({timer}); {timer} = setTimeout(() => {press}, {round(1000 * self._seconds)})">'
+        )
+
+
+class ProcessPanel(abc.ABC):
+    """Start and stop buttons, and the live view of a process.
+
+    The view is redrawn from one of two places only, because of Colab's limit (`PageClock`): the panel, at each tick of
+    the page clock, after its button is pressed; or a cell, while that cell is executing.
+    """
+
+    process: Any = None  # the `ChildProcess` that is followed
+
+    def __init__(self, start: str, tooltip: str) -> None:
+        self.start = ipw.Button(description=start, button_style="success", tooltip=tooltip)
+        self.stop = ipw.Button(
+            description="Detener", disabled=True, tooltip="Termina el paso en curso y guarda el avance"
+        )
+        self.start.on_click(lambda _: guarded(self._start, self.say))
+        self.stop.on_click(lambda _: guarded(self._stop, self.say))
+        self.clock = PageClock(lambda: guarded(self._redraw, self.say), REDRAW_SECONDS)
+        self.status, self.view = ipw.HTML(), ipw.HTML()
+
+    @abc.abstractmethod
+    def _launch(self) -> ChildProcess:
+        """Start the process."""
+
+    @abc.abstractmethod
+    def _update(self) -> bool:
+        """Read what the process has written; return whether there is something to show."""
+
+    @abc.abstractmethod
+    def _html(self, sentence: str) -> str:
+        """Return the live view with a sentence above it."""
+
+    @abc.abstractmethod
+    def _outcome(self) -> Any:
+        """Return the result of the process, which has ended; raise `UserError` if there is none."""
+
+    @abc.abstractmethod
+    def _success(self, result: Any) -> str:
+        """Return a sentence about a result."""
+
+    @abc.abstractmethod
+    def _where(self) -> str:
+        """Return a sentence with the folder of the running process."""
+
+    def _show_below(self, result: Any) -> None:  # noqa: B027
+        """Show more of a result below the panel."""
+
+    def say(self, sentence: str) -> None:
+        """Show a message under the buttons."""
+        self.status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
+
+    def watch(self, process: ChildProcess) -> None:
+        """Follow a process in the panel until it ends."""
+        self._attend(process)
+        self.clock.start()
+
+    def follow_in_cell(self, process: ChildProcess | None) -> Any:
+        """Follow a process in the executing cell until it ends, and return its result.
+
+        Interrupting the cell stops the process, with a checkpoint. A second interruption leaves the cell at once, and
+        the panel follows the process while it stops.
+
+        Parameters
+        ----------
+        process
+            A running process; None to start one.
+
+        Raises
+        ------
+        AskedToStopError
+            If the process was stopped.
+        UserError
+            If it ended with an error message for the user, or crashed.
+        """
+        cell = DisplayHandle()
+        try:
+            with defer_signals(announce=False) as asked:
+                self._attend(process or self._launch())
+                self.stop.disabled = True  # the kernel processes no clicks while a cell is executing
+                self.clock.stop()
+                self.view.value = ""
+                where = self._where()
+                self.say(f"{where} Se sigue en la celda que lo ejecuta; para detenerlo, pulse el ■ de esa celda.")
+                cell.display(self._page())
+                self._redraw_until_end(cell, asked)
+                return self._end_in(cell)
+        except KeyboardInterrupt:
+            if not (self.process and self.process.is_running):
+                raise AskedToStopError("Interrumpido antes de empezar.", signal.SIGINT) from None
+            self.clock.start()
+            raise AskedToStopError(
+                f"{STOPPING} Para continuar desde ahí, ejecute esta celda otra vez cuando el panel diga «Detenido».",
+                signal.SIGINT,
+            ) from None
+
+    def _start(self) -> None:
+        if not self.start.disabled:  # it is at a second click, made before the first was processed
+            self.watch(self._launch())
+
+    def _stop(self) -> None:
+        self.stop.disabled = True
+        if self.process.is_running:
+            self.process.stop()
+            self.say(STOPPING)
+
+    def _attend(self, process: ChildProcess) -> None:
+        self.process = process
+        self._show_running(True)
+
+    def _show_running(self, running: bool) -> None:
+        self.start.disabled, self.stop.disabled = running, not running
+
+    def _redraw(self) -> None:
+        """Redraw the panel; if the process has ended, say how."""
+        ended = not self.process.is_running  # asked first: it may write until it ends
+        self.view.value = self._draw()
+        if ended:
+            self.clock.stop()
+            result = self._end()
+            self.say(f"{self._success(result)} Siga con las celdas de abajo.")
+            self._show_below(result)
+        elif self._update() and not self.stop.disabled:
+            on_colab = " Ejecute la celda de abajo: Colab puede cerrar una sesión que no ejecuta ninguna celda."
+            self.say(self._where() + (on_colab if platform() == "colab" else ""))
+
+    def _end(self) -> Any:
+        try:
+            return self._outcome()
+        finally:
+            self._show_running(False)
+
+    def _redraw_until_end(self, cell: DisplayHandle, asked: StopRequest) -> None:
+        """Redraw the output of the executing cell until the process has ended; stop it on request."""
+        hint, redraw_at = f"{self._where()} Para detenerlo, pulse el ■ de esta celda.", 0.0
+        while self.process.is_running:
+            if asked.signal and hint != STOPPING:
+                self.process.stop()
+                self.say(STOPPING)
+                hint, redraw_at = STOPPING, 0.0
+            if time.monotonic() >= redraw_at:
+                cell.update(self._page(hint))
+                redraw_at = time.monotonic() + REDRAW_SECONDS
+            time.sleep(POLL_SECONDS)
+
+    def _end_in(self, cell: DisplayHandle) -> Any:
+        try:
+            result = self._end()
+        except UserError as error:
+            self.say(describe(error))
+            cell.update(self._page() if self._update() else HTML())  # the error is shown below
+            raise
+        self.say(self._success(result))
+        cell.update(self._page(self._success(result)))
+        return result
+
+    def _page(self, sentence: str = "") -> HTML:
+        """Return the live view with its style; on Colab styles are not shared between cells."""
+        return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
+
+    def _draw(self, sentence: str = "") -> str:
+        """Return the live view; while there is nothing to show, with the last line that the process printed."""
+        words = sentence if self._update() else f"{sentence} {self.process.last_words()}".strip()
+        return self._html(words)
+
+
+def guarded(work: Callable[[], Any], say: Callable[[str], None]) -> None:
+    """Run the work of a widget callback and report its exceptions, which the notebook would not show."""
+    try:
+        work()
+    except UserError as error:
+        say(describe(error))
+    except Exception as error:
+        say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
+
+
+def describe(error: UserError) -> str:
+    """Return the message of an error, marked as an error unless the user requested the stop."""
+    return str(error) if isinstance(error, AskedToStopError) else f"⛔ {error}"
+
+
+def print_stops_plainly() -> None:
+    """Print the message of a requested stop as plain text, not as a red error: it ends the cells, but nothing failed.
+
+    For interactive use only: papermill finds a failed cell by its red error.
+    """
+    if shell := get_ipython():
+        shell.set_custom_exc((AskedToStopError,), lambda shell, kind, error, trace, tb_offset=None: print(error))
+
+
 @contextlib.contextmanager
 def _interruptions_ignored() -> Iterator[None]:
     """Ignore SIGINT inside the block, so that a process started in it inherits this."""
@@ -93,7 +357,8 @@ def _interruptions_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with this package on PYTHONPATH, UTF-8 output, no buffering, and frequent progress."""
-    path = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH", "")]))
-    return {**own, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", "OCENSA_LINE_SECONDS": "1"}
+def _environment() -> dict[str, str]:
+    """Return this environment with the package on PYTHONPATH, UTF-8 output, no buffering, and frequent progress."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    output = {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", "OCENSA_LINE_SECONDS": "1"}
+    return {**os.environ, "PYTHONPATH": path, **output}

@@ -1,14 +1,16 @@
-"""Show the control panel of notebook 03: a control for each optimisation, and its predicted effect on this machine.
+"""The panel of notebook 03: a control for each optimisation, its predicted effect on this machine, and the training.
 
-The panel does not train: its button starts the command it shows (`run_controller.py`). The effect of the settings is
-explained by `settings.py` and `expected_time.py`. Works with ipywidgets 7.7 (Colab's) and 8.
+The panel trains in another process, with the command that it shows. Without a user there are no widgets: a table shows
+the settings, and the training runs in the kernel.
 """
 
 import contextlib
 import logging
+import signal
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as ipw
 import pandas as pd
@@ -17,16 +19,16 @@ from IPython.display import display
 from ocensa_nb.benchmark.forecast import Encoder, Forecast
 from ocensa_nb.config import RECIPES, TrainConfig, with_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.figures import training as plots
 from ocensa_nb.figures.style import PANEL_CSS
-from ocensa_nb.notebook import controls, session, settings, training_process
+from ocensa_nb.notebook import controls, live_view, session, settings
 from ocensa_nb.notebook.controls import Note
 from ocensa_nb.notebook.forecast import ExpectedTime, stop_measuring
-from ocensa_nb.notebook.page_clock import guarded
-from ocensa_nb.notebook.run_controller import Runner, print_stops_plainly
+from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, guarded, print_stops_plainly
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runs import resume
-from ocensa_nb.runs.run import Run
+from ocensa_nb.runs.run import HISTORY, LAST, Run
 from ocensa_nb.runtime import commands, machine
 from ocensa_nb.runtime.precision import unavailable
 from ocensa_nb.training import train
@@ -40,7 +42,7 @@ def control_panel(
     recipe: str = "auto",
     root: Path = RUNS,
     interactive: bool | None = None,
-) -> "ControlPanel":
+) -> "TrainPanel | SettingsTable":
     """Return the panel of a config; display it in a notebook and train with its `run`.
 
     Parameters
@@ -56,11 +58,6 @@ def control_panel(
     interactive
         Whether a user can move the controls; None to detect it.
 
-    Returns
-    -------
-    ControlPanel
-        A `Panel` with widgets if interactive, otherwise a table.
-
     Raises
     ------
     UserError
@@ -68,12 +65,12 @@ def control_panel(
     """
     if interactive is None:
         interactive = session.is_interactive()
-    panel = Panel if interactive else ControlPanel
+    panel = TrainPanel if interactive else SettingsTable
     return panel(config, notices or train.load_notices(config), machine.chosen_recipe(recipe), root)
 
 
-class ControlPanel:
-    """Train a config and show how to repeat it; non-interactive, displayed as a table."""
+class SettingsTable:
+    """Display the settings as a table, and train with them in the kernel."""
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
         self.config, self.notices, self.recipe, self.root = config, notices, recipe, root
@@ -84,55 +81,88 @@ class ControlPanel:
 
     def repeat(self, run: Run | None = None) -> str:
         """Return two shell commands, one per line, that train with the current config or that of `run`."""
-        config = run.config.replace(out=self.config.out) if run else self.config
-        return "\n".join(line(config, self.recipe) for line in (commands.command_line, commands.papermill_line))
+        return _repeat(self.config, self.recipe, run)
 
     def _ipython_display_(self) -> None:
         display(pd.Series(self.config.to_dict(), name=f"receta {self.recipe}").to_frame())
 
 
-class Panel(ControlPanel):
-    """The interactive panel: controls with notes about their effect on these notices and this machine."""
+class Training(ChildProcess):
+    """A training in a background process, started on construction; with several GPUs, in one process per GPU."""
+
+    def __init__(self, config: TrainConfig, recipe: str, folder: Path) -> None:
+        self.config, self.recipe = config, recipe
+        self.processes = machine.processes()
+        together = ["--processes", str(self.processes)] if self.processes > 1 else []
+        super().__init__([*commands.arguments(config.replace(out=str(folder)), recipe), *together], folder)
+
+    def outcome(self, data_fingerprint: str, root: Path = RUNS) -> Run:
+        """Return the finished run of a training that has ended."""
+        if self.was_refused:
+            raise UserError(self.last_words())
+        if resume.find_finished(self.config.replace(out=str(self.folder)), data_fingerprint):
+            return Run.load(self.folder)  # whatever the exit code: a stop may arrive when the run is complete
+        if self.was_asked_to_stop:
+            message = "Detenido antes del primer paso."
+            if (self.folder / LAST).exists():
+                message = f"Detenido. El avance quedó guardado en «{_short(self.folder)}»."
+            if resume.will_resume(self.config, data_fingerprint, root):
+                message += " Para continuar, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
+            raise AskedToStopError(message, signal.SIGTERM)
+        if self.exit_code:
+            raise UserError(
+                f"El entrenamiento terminó de forma inesperada (código {self.exit_code}); suele ser falta de memoria. "
+                "Use un batch menor o congele más capas, y entrene otra vez: continúa desde lo último que guardó."
+            )
+        return Run.load(self.folder)
+
+
+class TrainPanel(ProcessPanel):
+    """Controls with notes about their effect on these notices and this machine, and the training with them."""
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
-        super().__init__(config, notices, recipe, root)
+        super().__init__("Entrenar", "Entrena con estos ajustes")
+        self.config, self.notices, self.recipe, self.root = config, notices, recipe, root
         self._initial = config, recipe
-        self._device = machine.device()
         self._forecast = Forecast(notices)
         self._moving = False  # True while the code, not the user, sets the widgets
         self._recipes = settings.recipes()
         self.recipe_choice = controls.dropdown("Receta", self._recipes, "Un punto de partida: fija todos los ajustes")
         self.controls = settings.make_controls(config)
-        self._memory, self._repeat = ipw.HTML(), ipw.HTML()
-        self.expected = ExpectedTime(self._forecast, lambda sentence: self.runner.say(sentence))
+        self._memory, self._command = ipw.HTML(), ipw.HTML()
+        self._picture: Any = None  # an output below the panel: saved notebooks do not include widgets
+        self.expected = ExpectedTime(self._forecast, self.say)
         self.reset = ipw.Button(description="Restablecer", tooltip="Vuelve a los ajustes con que se abrió el panel")
-        self.runner = Runner(notices, root, lambda: (self.recipe, self.config), self._lock, self.expected)
         self.box = self._arrange()
         self._put(config)
-        self.recipe_choice.on_change(lambda: guarded(self._take_recipe, self.runner.say))
+        self.recipe_choice.on_change(lambda: guarded(self._take_recipe, self.say))
         for name, control in self.controls.items():
-            control.on_change(lambda name=name: guarded(lambda: self._take(name), self.runner.say))
-        self.reset.on_click(lambda _: guarded(self._restore, self.runner.say))
+            control.on_change(lambda name=name: guarded(lambda: self._take(name), self.say))
+        self.reset.on_click(lambda _: guarded(self._restore, self.say))
 
     def run(self) -> Run:
         """Return a finished run of the panel's settings; train in this cell if there is none.
 
-        A running training of this session is followed, and an interrupted one is resumed. See `Runner.train` for the
+        A running training of this session is followed, and an interrupted one is resumed. See `follow_in_cell` for the
         effect of interrupting the cell, and for the errors.
         """
         stop_measuring()  # the cells below compute too
-        if training := training_process.running():
+        training = next(iter(Training.running()), None)
+        if training:
             self._adopt(training)
         elif run := self._finished():
             self.expected.note_taken(run)
             return run
-        return self.runner.train(training)
+        return self.follow_in_cell(training)
+
+    def repeat(self, run: Run | None = None) -> str:
+        """Return two shell commands, one per line, that train with the current config or that of `run`."""
+        return _repeat(self.config, self.recipe, run)
 
     def _finished(self) -> Run | None:
         """Return the finished run of the current settings, from this panel or another session; None if missing."""
-        training = self.runner.training
-        if training and training.exit_code == 0 and training.config == self.config:
-            return Run.load(training.folder)
+        if self.process and self.process.exit_code == 0 and self.process.config == self.config:
+            return Run.load(self.process.folder)
         if self.config.resume == "never":
             return None
         if path := resume.find_finished(self.config, self.notices.fingerprint, self.root):
@@ -140,22 +170,74 @@ class Panel(ControlPanel):
             return Run.load(path)
         return None
 
-    def _adopt(self, training: training_process.Training) -> None:
+    def _adopt(self, training: Training) -> None:
         """Set the panel to the settings of a running training."""
         self.recipe = training.recipe
         self._put(training.config)
 
     def _ipython_display_(self) -> None:
         print_stops_plainly()
-        self.runner.start.disabled = True  # a click while this cell executes would be handled after the cells below
+        self.start.disabled = True  # a click while this cell executes would be handled after the cells below
         display(self.box)
-        self.runner.show_picture()
-        if training := training_process.running():  # started before this cell was executed again
+        self._picture = display({"text/plain": ""}, raw=True, display_id=True)
+        if training := next(iter(Training.running()), None):  # started before this cell was executed again
             self._adopt(training)
-            self.runner.watch(training)
+            self.watch(training)
         else:
-            guarded(self._tell, self.runner.say)
-            self.runner.start.disabled = False
+            guarded(self._tell, self.say)
+            self.start.disabled = False
+
+    def _launch(self) -> Training:
+        if Training.running():
+            raise UserError("Ya hay un entrenamiento en marcha en este cuaderno: ejecute otra vez la celda del panel.")
+        folder = resume.resolve_run_dir(self.config.validate(), self.notices.fingerprint, self.root)
+        self.say(f"Preparando el entrenamiento en «{_short(folder)}»…")
+        stop_measuring()  # two computations would slow each other down
+        return Training(self.config, self.recipe, folder.resolve())
+
+    def _attend(self, process: Training) -> None:
+        config = process.config
+        self._history = live_view.History(process.folder / HISTORY, list(config.heads))
+        self._steps = config.epochs * config.steps_an_epoch(len(self.notices.split["train"]))
+        super()._attend(process)
+
+    def _show_running(self, running: bool) -> None:
+        for widget in (self.reset, self.recipe_choice.widget, *(c.widget for c in self.controls.values())):
+            for part in widget.children if isinstance(widget, ipw.Box) else (widget,):
+                part.disabled = running
+        if running:
+            guarded(lambda: self.expected.show(self.config, measuring=False), self.say)
+        else:  # measuring would slow the cells below
+            guarded(lambda: self._tell(measuring=False), self.say)
+        super()._show_running(running)
+
+    def _update(self) -> bool:
+        self._history.update()
+        if self.process.is_running and (pace := self._history.seconds_per_step()):
+            self.expected.show_pace(pace * self._steps)
+        return self._history.step > 0
+
+    def _html(self, sentence: str) -> str:
+        over = self.process.exit_code == 0
+        return live_view.view(self._history, self._steps, self.process.config.epochs, sentence, over)
+
+    def _where(self) -> str:
+        gpus = f", en {self.process.processes} GPU" if self.process.processes > 1 else ""
+        return f"Entrenando en «{_short(self.process.folder)}»{gpus}."
+
+    def _outcome(self) -> Run:
+        run = self.process.outcome(self.notices.fingerprint, self.root)
+        self.expected.note_taken(run)
+        return run
+
+    def _success(self, run: Run) -> str:
+        scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
+        best, epochs = run.metrics["best_epoch"], run.metrics["epochs"]
+        return f"✅ Listo, en «{_short(run.path)}». Mejor época: {best} de {epochs}. F1 de prueba: {scores}."
+
+    def _show_below(self, run: Run) -> None:
+        if self._picture:
+            self._picture.update(plots.learning_curves(run))
 
     def _arrange(self) -> ipw.VBox:
         c = self.controls
@@ -167,8 +249,9 @@ class Panel(ControlPanel):
         parts = [ipw.HTML(f"<style>{PANEL_CSS}</style>"), self.recipe_choice.row]
         for title, names in groups.items():
             parts += [ipw.HTML(f'<div class="ocensa-title">{title}</div>'), *(c[name].row for name in names)]
-        buttons = ipw.HBox([self.runner.start, self.runner.stop, self.reset], layout={"flex_flow": "row wrap"})
-        box = ipw.VBox([*parts, self._memory, self.expected.box, buttons, self.runner.box, self._repeat])
+        buttons = ipw.HBox([self.start, self.stop, self.reset], layout={"flex_flow": "row wrap"})
+        following = ipw.VBox([self.status, self.view, self.clock.box])
+        box = ipw.VBox([*parts, self._memory, self.expected.box, buttons, following, self._command])
         box.add_class("ocensa-panel")
         return box
 
@@ -176,7 +259,7 @@ class Panel(ControlPanel):
         """Update the config from a control that the user has moved."""
         if not self._moving:
             self.config = self.config.replace(**{name: self.controls[name].value})
-            self.runner.say("")
+            self.say("")
             self._tell()
 
     def _take_recipe(self) -> None:
@@ -223,7 +306,7 @@ class Panel(ControlPanel):
 
     def _tell(self, measuring: bool = True) -> None:
         """Update everything that depends on the settings; measure the time only if `measuring`."""
-        self.controls["precision"].widget.disable(unavailable(self._device))
+        self.controls["precision"].widget.disable(unavailable(machine.device()))
         try:
             encoder = self._forecast.encoder(self.config.model)
         except UserError as error:  # training is still possible: it downloads the encoder
@@ -236,9 +319,10 @@ class Panel(ControlPanel):
                 self.controls[name].say(note)
             self._memory.value = f'<div class="ocensa ocensa-memory">{escape(self._forecast.memory(self.config))}</div>'
             self.expected.show(self.config, measuring)
-        self.runner.name_start()
+        will_resume = resume.will_resume(self.config, self.notices.fingerprint, self.root)
+        self.start.description = "Continuar" if will_resume else "Entrenar"
         self._name_recipe()
-        self._repeat.value = (
+        self._command.value = (
             '<details class="ocensa"><summary>Lo mismo desde una terminal</summary>'
             f"<pre>{escape(self.repeat())}</pre></details>"
         )
@@ -255,11 +339,12 @@ class Panel(ControlPanel):
         fixed = {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"}
         c["padding"].widget.disable(fixed if frozen and self.config.cache_features else {})
 
-    def _lock(self, running: bool) -> None:
-        for widget in (self.reset, self.recipe_choice.widget, *(c.widget for c in self.controls.values())):
-            for part in widget.children if isinstance(widget, ipw.Box) else (widget,):
-                part.disabled = running
-        if running:
-            guarded(lambda: self.expected.show(self.config, measuring=False), self.runner.say)
-        else:  # measuring would slow the cells below
-            guarded(lambda: self._tell(measuring=False), self.runner.say)
+
+def _repeat(config: TrainConfig, recipe: str, run: Run | None) -> str:
+    config = run.config.replace(out=config.out) if run else config
+    return "\n".join([commands.command_line(config, recipe), commands.papermill_line(config, recipe)])
+
+
+def _short(path: Path) -> Path:
+    """Return a path relative to the working directory if it is inside it, otherwise unchanged."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

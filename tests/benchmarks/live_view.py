@@ -17,8 +17,8 @@ import tyro
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.notebook import train_panel as widgets
-from ocensa_nb.notebook.run_controller import REDRAW_SECONDS
-from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.notebook.process_panel import REDRAW_SECONDS
+from ocensa_nb.notebook.train_panel import Training
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine
 from ocensa_nb.training import train
@@ -35,12 +35,12 @@ def watched(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float,
     """Train from a panel that ticks as in a page; return its seconds and the CPU share of the panel."""
     panel = widgets.control_panel(config, notices, "cpu", folder, interactive=True)
     started, used = time.perf_counter(), time.process_time()
-    panel.runner.start.click()
-    while panel.runner.training.is_running:
+    panel.start.click()
+    while panel.process.is_running:
         time.sleep(REDRAW_SECONDS)
-        panel.runner.clock.tick()
+        panel.clock.tick()
     share = (time.process_time() - used) / (time.perf_counter() - started) / machine.cores()
-    panel.runner.clock.tick()
+    panel.clock.tick()
     return panel.run().metadata["seconds"]["training"], share
 
 

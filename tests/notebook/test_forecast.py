@@ -9,9 +9,9 @@ import pytest
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import baseline_of
 from ocensa_nb.errors import UserError
-from ocensa_nb.notebook import run_controller, training_process
 from ocensa_nb.notebook import train_panel as widgets
 from ocensa_nb.notebook.forecast import ExpectedTime, stop_measuring
+from ocensa_nb.notebook.process_panel import ChildProcess
 
 SECONDS = 20
 
@@ -128,18 +128,18 @@ def test_training_stops_the_measurement_before_it_starts(config, notices, tmp_pa
         running.append(forecast.running)
         raise UserError("no empieza")
 
-    monkeypatch.setattr(run_controller, "Training", start)
+    monkeypatch.setattr(widgets.Training, "__init__", start)
     panel = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
     panel.expected._forecast = forecast
     panel.expected.show(config)
     wait_until(lambda: forecast.started)
-    panel.runner.start.click()
-    assert "no empieza" in panel.runner._status.value
+    panel.start.click()
+    assert "no empieza" in panel.status.value
     assert running == [0]
 
 
 def test_nothing_is_measured_during_a_training(shown, forecast, config, monkeypatch):
-    monkeypatch.setattr(training_process, "running", lambda: object())
+    monkeypatch.setattr(ChildProcess, "running", lambda: [object()])
     shown.show(config)
     assert "se verá con el avance" in shown.html
     assert forecast.started == []
@@ -186,9 +186,8 @@ def test_first_display_of_the_panel_does_not_wait_for_the_measurement(config, no
     for name in ("is_measured", "measure", "expected", "measured_seconds"):
         monkeypatch.setattr(Forecast, name, lambda _, *given, name=name: getattr(forecast, name)(*given))
     monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
-    monkeypatch.setattr(run_controller, "display", lambda *_, **__: None)
     panel = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
     panel._ipython_display_()
     assert "midiendo" in panel.expected.html
-    assert not panel.runner.start.disabled
+    assert not panel.start.disabled
     assert "avisos por paso" in panel.controls["gradient_accumulation_steps"].note.value

@@ -5,29 +5,26 @@ import json
 import pytest
 
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.notebook import grid_panel as panels
-from ocensa_nb.notebook.experiments_view import ExperimentView
-from ocensa_nb.notebook.grid_panel import GRIDS, Panel, experiments_panel, grid_path
+from ocensa_nb.notebook import grid_panel, process_panel
+from ocensa_nb.notebook.grid_panel import GRIDS, CaseTable, GridInKernel, experiments_panel, grid_path
+from ocensa_nb.notebook.process_panel import ChildProcess
 from tests.helpers.experiments import add_case, add_run
 
 
-class Process:
+class Process(ChildProcess):
     """A command that does not run: it ends on a signal."""
 
-    def __init__(self, arguments):
-        self.arguments, self.exit_code, self.stopped = arguments, None, False
-        self.was_asked_to_stop = self.was_refused = False
+    is_running = property(lambda self: self.code is None)
+    exit_code = property(lambda self: self.code)
+    was_refused = property(lambda self: self.code == 1)
+    code = None
 
-    @property
-    def is_running(self):
-        return self.exit_code is None
+    def __init__(self, arguments, folder):
+        self.arguments, self.folder = arguments, folder
+        ChildProcess._started.append(self)
 
     def stop(self):
-        self.stopped = True
-        self.end(143)
-
-    def end(self, code, refused=False):
-        self.exit_code, self.was_refused, self.was_asked_to_stop = code, refused, code == 143
+        self.code = 143
 
     def last_words(self):
         return "Falló 1 caso <b>x</b>"
@@ -36,9 +33,9 @@ class Process:
 @pytest.fixture(autouse=True)
 def started(monkeypatch):
     """Replace the process by one that does not run; forget those of other tests."""
-    monkeypatch.setattr(panels, "ChildProcess", Process)
-    monkeypatch.setattr(panels, "_started", {})
-    monkeypatch.setattr(panels, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(grid_panel, "ChildProcess", Process)
+    monkeypatch.setattr(ChildProcess, "_started", [])
+    monkeypatch.setattr(process_panel, "POLL_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -47,7 +44,7 @@ def panel(tmp_path):
 
 
 def text(panel):
-    return panel._status.value + panel._table.value
+    return panel.status.value + panel.view.value
 
 
 @pytest.mark.parametrize("name", [file.stem for file in sorted(GRIDS.glob("*.yaml"))])
@@ -73,7 +70,7 @@ def test_folder_depends_on_the_grid_so_that_running_again_continues(tmp_path):
 def test_start_shows_the_cases_and_stop_stops_the_process(panel):
     panel.start.click()
     assert panel.process.arguments[0] == "experiments"
-    assert "--jobs 1" in panel.command()
+    assert "--jobs 1" in panel.box.children[-1].value
     assert panel.start.disabled
     assert not panel.stop.disabled
     add_case(panel.out, {"epochs": 3}, 1, "running")
@@ -81,7 +78,7 @@ def test_start_shows_the_cases_and_stop_stops_the_process(panel):
     assert "epochs=3" in text(panel)
     assert "en marcha" in text(panel)
     panel.stop.click()
-    assert panel.process.stopped
+    assert not panel.process.is_running
     panel.clock.tick()
     assert "Detenido" in text(panel)
     assert not panel.start.disabled
@@ -92,7 +89,7 @@ def test_end_with_failed_cases_says_so_and_escapes_it(panel):
     panel.start.click()
     add_run(add_case(panel.out, {}, 1), 0.5, 10)
     add_case(panel.out, {"epochs": 3}, 1, "failed", error={"notebook": "03", "cell": 1, "line": "<script>"})
-    panel.process.end(1, refused=True)
+    panel.process.code = 1
     panel.clock.tick()
     assert "en el informe. Falló 1 caso &lt;b&gt;" in text(panel)
     assert "fallido: &lt;script&gt;" in text(panel)
@@ -101,7 +98,7 @@ def test_end_with_failed_cases_says_so_and_escapes_it(panel):
 
 def test_end_without_cases_shows_the_error_message(panel):
     panel.start.click()
-    panel.process.end(1, refused=True)
+    panel.process.code = 1
     panel.clock.tick()
     assert "⛔ Falló 1 caso" in text(panel)
 
@@ -115,14 +112,25 @@ def test_new_panel_of_the_same_folder_follows_the_running_process(panel):
 
 
 def test_run_in_a_cell_returns_the_results_and_reports_a_stop(panel, monkeypatch):
-    monkeypatch.setattr(Process, "is_running", property(lambda self: self.exit_code is None and self.end(0)))
     add_run(add_case(panel.out, {}, 1), 0.5, 10)
+    monkeypatch.setattr(Process, "code", 0)
     assert len(panel.run().finished) == 1
     assert "✅ Listo" in text(panel)
-    monkeypatch.setattr(Process, "is_running", property(lambda self: self.exit_code is None and self.end(143)))
-    panel.process = None
+    monkeypatch.setattr(Process, "code", 143)
     with pytest.raises(AskedToStopError, match="Detenido"):
         panel.run()
+    assert "Detenido" in text(panel)
+    assert "⛔" not in text(panel)
+
+
+def test_run_without_a_user_runs_the_grid_in_the_kernel_and_shows_the_table(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(grid_panel, "display", lambda html: shown.append(html.data))
+    monkeypatch.setattr(grid_panel, "run_grid", lambda grid, out, jobs: add_run(add_case(out, {}, 1), 0.5, 10))
+    panel = experiments_panel("quick", tmp_path / "out", interactive=False)
+    assert isinstance(panel, GridInKernel)
+    assert len(panel.run().finished) == 1
+    assert "1 de 1 casos" in shown[0]
 
 
 def test_widgets_are_those_of_ipywidgets_7_and_8(panel):
@@ -130,11 +138,10 @@ def test_widgets_are_those_of_ipywidgets_7_and_8(panel):
 
     kinds = {type(widget) for widget in [panel.box, *panel.box.children]}
     assert kinds <= {ipywidgets.VBox, ipywidgets.HBox, ipywidgets.HTML}
-    assert isinstance(panel, Panel)
 
 
 def test_view_estimates_the_time_left_from_the_finished_cases(tmp_path):
-    view = ExperimentView(tmp_path, jobs=2)
+    view = CaseTable(tmp_path, jobs=2)
     view.update()
     assert view.seconds_left() is None
     add_run(add_case(tmp_path, {}, 1, seconds=60), 0.5, 10)
@@ -147,7 +154,7 @@ def test_view_estimates_the_time_left_from_the_finished_cases(tmp_path):
 
 def test_view_reads_a_case_again_only_when_its_state_changes(tmp_path, monkeypatch):
     folder = add_case(tmp_path, {}, 1, "pending")
-    view = ExperimentView(tmp_path)
+    view = CaseTable(tmp_path)
     view.update()
     first = view.cases[0]
     view.update()

@@ -16,10 +16,10 @@ from traitlets.config import Config
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.notebook import run_controller, session, training_process
+from ocensa_nb.notebook import process_panel, session
 from ocensa_nb.notebook import train_panel as widgets
-from ocensa_nb.notebook.page_clock import PageClock
-from ocensa_nb.notebook.training_process import Training
+from ocensa_nb.notebook.process_panel import PageClock
+from ocensa_nb.notebook.train_panel import Training
 from ocensa_nb.runs.resume import resolve_run_dir
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine, precision
@@ -66,7 +66,7 @@ def tick_until(happened, *panels):
     while not happened():
         assert time.monotonic() < end
         for panel in panels:
-            panel.runner.clock.tick()
+            panel.clock.tick()
         time.sleep(0.05)
 
 
@@ -94,8 +94,8 @@ class Output:
 @pytest.fixture
 def cell(monkeypatch):
     """Return the recorded output of the cell that calls `panel.run()`."""
-    monkeypatch.setattr(run_controller, "DisplayHandle", Output)
-    monkeypatch.setattr(run_controller, "REDRAW_SECONDS", 0.1)
+    monkeypatch.setattr(process_panel, "DisplayHandle", Output)
+    monkeypatch.setattr(process_panel, "REDRAW_SECONDS", 0.1)
     return Output
 
 
@@ -109,7 +109,7 @@ def interrupt_when(monkeypatch, happened, times=1):
             left[0] -= 1
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(run_controller, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(process_panel, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
 def test_panel_controls_show_the_values_of_the_given_config(panel, config):
@@ -230,46 +230,46 @@ def test_error_in_a_control_is_shown_in_the_panel(panel, monkeypatch):
 
     monkeypatch.setattr(Forecast, "expected", fail)
     move(panel, "epochs", 3)
-    assert "⛔ la frase" in panel.runner._status.value
+    assert "⛔ la frase" in panel.status.value
     monkeypatch.setattr(Forecast, "expected", lambda *_: 1 / 0)
     move(panel, "epochs", 4)
-    assert "Error inesperado" in panel.runner._status.value
+    assert "Error inesperado" in panel.status.value
 
 
 def test_html_in_paths_and_messages_is_escaped(panel):
     panel.config = panel.config.replace(data="<b>x</b>.csv")
     panel._tell()
-    panel.runner.say("<b>x</b>")
-    assert "<b>x" not in panel._repeat.value
-    assert "<b>x" not in panel.runner._status.value
+    panel.say("<b>x</b>")
+    assert "<b>x" not in panel._command.value
+    assert "<b>x" not in panel.status.value
 
 
 def test_training_is_started_stopped_resumed_and_found_by_a_new_panel(config, notices, tmp_path):
     long = config.replace(epochs=10, patience=10, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     pictures, threads = [], threading.enumerate()
-    panel.runner._picture = type("Handle", (), {"update": lambda self, figure: pictures.append(figure)})()
+    panel._picture = type("Handle", (), {"update": lambda self, figure: pictures.append(figure)})()
 
-    panel.runner.start.click()
+    panel.start.click()
     assert threading.enumerate() == threads  # updates from a thread would not reach Colab's page
     parts = [
         p for c in panel.controls.values() for p in (c.widget.children if isinstance(c.widget, ipw.Box) else [c.widget])
     ]
     assert all(part.disabled for part in parts if part.has_trait("disabled"))
     tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), panel)
-    panel.runner.stop.click()
-    tick_until(lambda: not panel.runner.start.disabled, panel)
-    assert "Detenido" in panel.runner._status.value
-    assert panel.runner.start.description == "Continuar"
-    assert panel.runner.training.was_asked_to_stop
+    panel.stop.click()
+    tick_until(lambda: not panel.start.disabled, panel)
+    assert "Detenido" in panel.status.value
+    assert panel.start.description == "Continuar"
+    assert panel.process.was_asked_to_stop
     assert not panel.controls["epochs"].widget.text.disabled
 
-    panel.runner.start.click()
-    tick_until(lambda: not panel.runner.start.disabled, panel)
-    assert panel.runner.training.exit_code == 0, panel.runner._status.value
-    assert "✅ Listo" in panel.runner._status.value
-    assert "Continúa" in panel.runner.training._log.read_text(encoding="utf-8")
-    assert "800 de 800" in panel.runner.view.value
+    panel.start.click()
+    tick_until(lambda: not panel.start.disabled, panel)
+    assert panel.process.exit_code == 0, panel.status.value
+    assert "✅ Listo" in panel.status.value
+    assert "Continúa" in panel.process._log.read_text(encoding="utf-8")
+    assert "800 de 800" in panel.view.value
     assert len(pictures) == 1
     run = panel.run()
     assert run.path == tmp_path / "run-001"
@@ -283,10 +283,10 @@ def test_run_cell_without_training_trains_with_the_config_of_the_panel(panel, tm
     assert run.config.epochs == 1
     assert "✅ Listo" in cell.shown[-1]
     assert "10 de 10" in cell.shown[-1]
-    assert "✅ Listo" in panel.runner._status.value
+    assert "✅ Listo" in panel.status.value
     assert "<b>Tardó" in panel.expected.html
     assert "Tiempo previsto: 5.0 min ± 10 %" in panel.expected.html
-    assert not panel.runner.start.disabled
+    assert not panel.start.disabled
     assert panel.run().path == run.path  # no training when run again
     move(panel, "label_smoothing", 0.1)
     assert panel.run().path == tmp_path / "run-002"
@@ -300,17 +300,17 @@ def test_run_cell_with_resume_never_trains_once_per_panel(config, notices, tmp_p
 
 
 def test_run_cell_joins_the_training_of_the_button_and_returns_its_run(config, notices, tmp_path, cell, monkeypatch):
-    monkeypatch.setattr(run_controller, "platform", lambda: "colab")
+    monkeypatch.setattr(process_panel, "platform", lambda: "colab")
     long = config.replace(epochs=20, patience=20, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    panel.runner.start.click()
-    training = panel.runner.training
-    tick_until(lambda: "Ejecute la celda de abajo: Colab" in panel.runner._status.value, panel)
+    panel.start.click()
+    training = panel.process
+    tick_until(lambda: "Ejecute la celda de abajo: Colab" in panel.status.value, panel)
     assert panel.run().path == tmp_path / "run-001"
-    assert panel.runner.training is training
-    status = panel.runner._status.value
-    panel.runner.clock.tick()  # a tick sent before the cell took over
-    assert panel.runner._status.value == status
+    assert panel.process is training
+    status = panel.status.value
+    panel.clock.tick()  # a tick sent before the cell took over
+    assert panel.status.value == status
     assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
 
 
@@ -320,15 +320,15 @@ def test_run_cell_interrupted_saves_a_checkpoint_and_resumes_when_run_again(
     checkpoint = tmp_path / "run-001/last/checkpoint.safetensors"
     long = config.replace(epochs=10, patience=10, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    interrupt_when(monkeypatch, lambda: panel.runner._history.step)
+    interrupt_when(monkeypatch, lambda: panel._history.step)
     with pytest.raises(AskedToStopError, match=r"Detenido\. El avance quedó guardado en .*panel\.run"):
         panel.run()
     assert checkpoint.exists()
-    assert any(run_controller.STOPPING in shown for shown in cell.shown)
-    assert "Detenido" in panel.runner._status.value
-    assert panel.runner.start.description == "Continuar"
+    assert any(process_panel.STOPPING in shown for shown in cell.shown)
+    assert "Detenido" in panel.status.value
+    assert panel.start.description == "Continuar"
     assert panel.run().path == tmp_path / "run-001"
-    assert "Continúa" in panel.runner.training._log.read_text(encoding="utf-8")
+    assert "Continúa" in panel.process._log.read_text(encoding="utf-8")
 
 
 def test_run_cell_interrupted_twice_returns_at_once_and_training_still_saves(
@@ -339,14 +339,14 @@ def test_run_cell_interrupted_twice_returns_at_once_and_training_still_saves(
     # Two interrupts in one poll: training is asked to stop, and does not end before the second.
     stopped = []
     monkeypatch.setattr(Training, "stop", lambda training: stopped.append(training))
-    interrupt_when(monkeypatch, lambda: panel.runner._history.step, times=2)
+    interrupt_when(monkeypatch, lambda: panel._history.step, times=2)
     with pytest.raises(AskedToStopError, match="cuando el panel diga «Detenido»"):
         panel.run()
-    assert stopped == [panel.runner.training]
+    assert stopped == [panel.process]
     monkeypatch.undo()
-    panel.runner.training.stop()
-    tick_until(lambda: not panel.runner.start.disabled, panel)
-    assert "Detenido" in panel.runner._status.value
+    panel.process.stop()
+    tick_until(lambda: not panel.start.disabled, panel)
+    assert "Detenido" in panel.status.value
     assert (tmp_path / "run-001/last/checkpoint.safetensors").exists()
 
 
@@ -358,8 +358,8 @@ def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(conf
     with pytest.raises(UserError, match="no está vacía"):
         panel.run()
     assert cell.shown[-1] == ""
-    assert "⛔ La carpeta" in panel.runner._status.value
-    assert not panel.runner.start.disabled
+    assert "⛔ La carpeta" in panel.status.value
+    assert not panel.start.disabled
 
 
 def test_page_clock_requests_each_tick_from_the_page_until_stopped():
@@ -381,31 +381,30 @@ def test_page_clock_requests_each_tick_from_the_page_until_stopped():
 
 def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, monkeypatch):
     monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
-    monkeypatch.setattr(run_controller, "display", lambda *_, **__: None)
     long = config.replace(epochs=200, patience=200, batch_size=4)
     first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    first.runner.start.click()
-    training = first.runner.training
-    first.runner.start.click()  # a second click
-    assert first.runner.training is training
+    first.start.click()
+    training = first.process
+    first.start.click()  # a second click
+    assert first.process is training
     again = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
     again._ipython_display_()
-    assert again.runner.training is training
+    assert again.process is training
     assert again.config == long
-    assert again.runner.start.disabled
+    assert again.start.disabled
     tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), first, again)
     training._process.send_signal(signal.SIGINT)  # as an interrupt of another cell does
     time.sleep(1)
     assert training.is_running
-    again.runner.stop.click()
-    tick_until(lambda: not again.runner.start.disabled and not first.runner.start.disabled, first, again)
-    assert "Detenido" in again.runner._status.value
+    again.stop.click()
+    tick_until(lambda: not again.start.disabled and not first.start.disabled, first, again)
+    assert "Detenido" in again.status.value
     assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
     reopened = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     reopened._tell(measuring=False)
-    assert reopened.runner.start.description == "Continuar"
+    assert reopened.start.description == "Continuar"
     move(reopened, "patience", 9)
-    assert reopened.runner.start.description == "Entrenar"  # another config: a new training
+    assert reopened.start.description == "Entrenar"  # another config: a new training
 
 
 def test_recipe_choice_keeps_data_heads_and_split_settings(config, notices, tmp_path):
@@ -418,7 +417,7 @@ def test_recipe_choice_keeps_data_heads_and_split_settings(config, notices, tmp_
     assert panel.config.max_length == RECIPES["baseline"]["max_length"]
     assert "no está" in note(panel, "model")
     assert "se sabrá" in panel.expected.html
-    assert "--heads causa 1.0" in panel._repeat.value
+    assert "--heads causa 1.0" in panel._command.value
 
 
 def test_panel_with_path_of_finished_run_returns_it(run, notices, tmp_path):
@@ -431,25 +430,25 @@ def test_refused_training_shows_the_error_message_of_the_cli(config, notices, tm
     full.mkdir()
     (full / "mine.txt").write_text("mine")
     panel = widgets.control_panel(config.replace(out=str(full)), notices, "cpu", tmp_path, interactive=True)
-    panel.runner.start.click()
-    tick_until(lambda: not panel.runner.start.disabled, panel)
-    assert "⛔ La carpeta" in panel.runner._status.value
-    assert "no está vacía" in panel.runner._status.value
+    panel.start.click()
+    tick_until(lambda: not panel.start.disabled, panel)
+    assert "⛔ La carpeta" in panel.status.value
+    assert "no está vacía" in panel.status.value
     assert [file.name for file in full.iterdir()] == ["mine.txt"]
 
 
 def test_killed_training_is_reported_in_the_status(config, notices, tmp_path):
     panel = widgets.control_panel(config.replace(epochs=30), notices, "cpu", tmp_path, interactive=True)
-    panel.runner.start.click()
-    panel.runner.training._process.kill()
-    tick_until(lambda: not panel.runner.start.disabled, panel)
-    assert "terminó de forma inesperada" in panel.runner._status.value
+    panel.start.click()
+    panel.process._process.kill()
+    tick_until(lambda: not panel.start.disabled, panel)
+    assert "terminó de forma inesperada" in panel.status.value
 
 
 @pytest.mark.parametrize("code", [0, 143, -signal.SIGTERM, -signal.SIGSEGV])
 def test_finished_run_is_a_success_whatever_the_exit_code(run, notices, tmp_path, code):
     training = ended(run, tmp_path, code)
-    assert training_process.outcome(training, notices.fingerprint).path == run.path
+    assert training.outcome(notices.fingerprint).path == run.path
 
 
 @pytest.mark.parametrize(
@@ -459,13 +458,13 @@ def test_unfinished_run_is_reported_by_the_exit_code(run, notices, tmp_path, cod
     training = ended(run, tmp_path, code)
     training.folder = tmp_path / "missing"
     with pytest.raises(UserError, match=message):
-        training_process.outcome(training, notices.fingerprint, tmp_path)
+        training.outcome(notices.fingerprint, tmp_path)
 
 
 def test_requested_stop_in_a_cell_prints_its_message_plainly_and_fails_the_cell(monkeypatch, capsys):
     shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
-    monkeypatch.setattr(run_controller, "get_ipython", lambda: shell)
-    run_controller.print_stops_plainly()
+    monkeypatch.setattr(process_panel, "get_ipython", lambda: shell)
+    process_panel.print_stops_plainly()
     shell.user_ns |= {"AskedToStopError": AskedToStopError, "UserError": UserError}
     assert not shell.run_cell("raise AskedToStopError('Detenido.', 2)").success
     assert capsys.readouterr().out == "Detenido.\n"
@@ -511,4 +510,4 @@ def test_non_interactive_panel_is_a_table_and_trains_on_run(config, notices, tmp
 
 def test_is_interactive_outside_a_notebook_is_false(config, notices):
     assert not session.is_interactive()
-    assert type(widgets.control_panel(config, notices)) is widgets.ControlPanel
+    assert type(widgets.control_panel(config, notices)) is widgets.SettingsTable

@@ -352,7 +352,7 @@ def test_html_in_labels_and_paths_is_escaped_in_the_panel(config, notices, tmp_p
         config, dataclasses.replace(notices, classes=classes), "cpu", tmp_path, interactive=True
     )
     panel._tell(measuring=False)
-    panel.runner.say(evil)
+    panel.say(evil)
     shown = [widget for widget in ipw.Widget.widgets.values() if isinstance(widget, ipw.HTML)]
     page = Dangers("".join(widget.value for widget in shown))
     assert not [found for found in page.found if "alert(" in str(found)]
