@@ -43,7 +43,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     -------
     dict
         `{"ladder": [...], "alone": [...], "machine": {...}, …}`, JSON-serializable. `ladder` has the cumulative
-        measurements and `alone` the individual ones; see `ablation.Measured` for their fields.
+        measurements and `alone` the individual ones; see `Bench.summary` for their fields.
 
     Raises
     ------
@@ -65,8 +65,8 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
         "rows": len(bench.notices.texts),
         "rounds": steps,
         **asdict(setting),
-        "ladder": bench.summary(stacked, stacked[0]),
-        "alone": bench.summary(single, stacked[0]),
+        "ladder": [bench.summary(variant, stacked[0]) for variant in stacked],
+        "alone": [bench.summary(variant, stacked[0]) for variant in single],
         "machine": machine.hardware().to_dict()
         | {
             "versions": machine.versions(),

@@ -1,14 +1,25 @@
-"""Measure the time, memory and arithmetic of the training step of each technique."""
+"""Measure the time, memory and arithmetic of the training step of each technique.
+
+The limit of a step is the seconds that the machine's peaks allow: FLOPs over the measured peak of matrix products, plus
+bytes over the measured memory bandwidth. Counted are the FLOPs of matrix products and the bytes of weights, gradients,
+moments and inputs; activations and the operators on them are not, so a step takes longer. The bandwidth is that of
+arrays larger than the caches, and on a shared machine it varies between processes: data that is still in a cache may
+exceed it.
+
+Source: Williams, Waterman & Patterson, "Roofline", CACM 52(4), 2009. There compute and traffic overlap; here they add
+up, because a step's products and its updates follow each other.
+"""
 
 import copy
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ocensa_nb.benchmark import limit
 from ocensa_nb.benchmark.techniques import Technique, summarize
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
@@ -31,36 +42,10 @@ QUANTILES = (0.15, 0.5, 0.85)  # of an epoch's batches sorted by length; their m
 PASSES, PASSES_SECONDS = 6, 2.0  # a round repeats its batches up to so often, and starts no repeat after so long
 PRICED_ROWS = 256  # sample used to extrapolate the time of the frozen layers to all texts
 
-
-@dataclass(frozen=True)
-class Measured:
-    """Measurements of one technique."""
-
-    name: str
-    title: str
-    exact: bool
-    kind: str
-    seconds_per_step: float
-    seconds_min: float
-    seconds_max: float
-    speedup: float
-    speedup_min: float
-    speedup_max: float
-    rows_per_second: float
-    peak_memory: int
-    trainable_parameters: int
-    padded_share: float
-    precision: str
-    gflops_per_step: float
-    utilisation: float
-    roofline_seconds: float
-    roofline_share: float
-    loading_share: float
-    build_seconds: float
-    run_seconds: float
-    models_seconds: float
-    claim: tuple[float, float] | None
-    verdict: str
+HALF = ("bf16", "fp16")
+CAST = 2 + 4  # bytes per value: fp32 to half precision or back
+NORM_AND_SCALING = 4 + 8  # bytes per gradient: read for the norm, read and written to scale it
+ADAMW = 16 + 12  # bytes per parameter: gradient, weight and two moments read; weight and moments written
 
 
 @dataclass
@@ -74,7 +59,8 @@ class Variant:
     padded: list[float] = field(default_factory=list)
     loading: list[float] = field(default_factory=list)
     memory: int = 0
-    work: limit.Work = field(default_factory=limit.Work)
+    flops: float = 0.0
+    traffic: float = 0.0  # bytes
     trainable: int = 0
     build_seconds: float = 0.0
 
@@ -103,7 +89,7 @@ class Bench:
         return [self.batches[(place + number) % len(self.batches)] for place in sorted(places)]
 
     def measure(self, variant: Variant, number: int) -> None:
-        """Measure one round of a variant; the first round also measures peak memory and flops."""
+        """Measure one round of a variant; the first round also measures peak memory, FLOPs and traffic."""
         rounds = self.rows_of(number)
         if variant.config.padding == "max_length" and not variant.config.freeze_layers:
             rounds = rounds[:1]  # all batches are padded to the same width and cost the same
@@ -112,8 +98,8 @@ class Bench:
         if not variant.seconds:
             with memory.watch():
                 flops = timing.flops_of(lambda: [engine.step(batches[rows]) for rows in rounds])
-            moved = sum(w.bytes for rows in rounds for w in limit.traffic(engine, batches[rows]).values())
-            variant.work = limit.Work(flops / len(rounds), moved / len(rounds))
+            variant.flops = flops / len(rounds)
+            variant.traffic = sum(sum(traffic(engine, batches[rows]).values()) for rows in rounds) / len(rounds)
             variant.memory = memory.bytes
             variant.trainable = count_parameters(engine.model)[0]
             if isinstance(engine.table, FeatureTable):
@@ -123,7 +109,8 @@ class Bench:
         variant.seconds.append(self._seconds(engine, batches, rounds))
         loading = [timing.seconds_of(lambda r=rows: batches[r], self.device) for rows in rounds]
         variant.loading.append(float(np.mean(loading)))
-        variant.padded.append(_padded_share([batches[rows] for rows in rounds]))
+        masks = [micro["attention_mask"] for rows in rounds for micro in batches[rows]]
+        variant.padded.append(1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks))
 
     def _seconds(self, engine: engines.Engine, batches: StepDataset, rounds: list[np.ndarray]) -> float:
         """Return the seconds of a step: the mean over the batches of each one's median over the repeats.
@@ -178,49 +165,59 @@ class Bench:
         """Return the measured memory bandwidth, in GB/s."""
         return timing.memory_bandwidth(self.device) / 1e9
 
-    def summary(self, variants: list[Variant], baseline: Variant) -> list[dict[str, Any]]:
-        """Return the measurements of each variant as JSON-serializable values."""
-        rows = len(self.batches[0])
-        found = []
-        for variant in variants:
-            technique = variant.technique
-            seconds = float(np.median(variant.seconds))
-            times = np.divide(baseline.seconds, variant.seconds)
-            speedup, low, high = float(np.median(times)), float(times.min()), float(times.max())
-            precision = resolve_precision(variant.config.precision, self.device)
-            peaks = limit.Peaks(timing.peak_flops(precision, self.device), timing.memory_bandwidth(self.device))
-            run = variant.build_seconds + self.steps_a_run * seconds
-            measured = Measured(
-                name=technique.name,
-                title=technique.title,
-                kind=technique.kind,
-                exact=technique.exact,
-                seconds_per_step=seconds,
-                seconds_min=min(variant.seconds),
-                seconds_max=max(variant.seconds),
-                speedup=speedup,
-                speedup_min=low,
-                speedup_max=high,
-                rows_per_second=rows / seconds,
-                peak_memory=variant.memory,
-                trainable_parameters=variant.trainable,
-                padded_share=float(np.mean(variant.padded)),
-                precision=precision,
-                gflops_per_step=variant.work.flops / 1e9,
-                utilisation=variant.work.flops / seconds / peaks.flops,
-                roofline_seconds=peaks.seconds(variant.work),
-                roofline_share=peaks.seconds(variant.work) / seconds,
-                build_seconds=variant.build_seconds,
-                loading_share=float(np.median(np.divide(variant.loading, variant.seconds))),
-                run_seconds=run,
-                models_seconds=MODELS * run,
-                claim=technique.claim,
-                verdict=summarize(technique, speedup, low, high) if variant is not baseline else "",
-            )
-            found.append(asdict(measured))
-        return found
+    def summary(self, variant: Variant, baseline: Variant) -> dict[str, Any]:
+        """Return the measurements of a variant, and what follows from them, as JSON-serializable values."""
+        technique, seconds = variant.technique, float(np.median(variant.seconds))
+        times = np.divide(baseline.seconds, variant.seconds)
+        speedup, low, high = float(np.median(times)), float(times.min()), float(times.max())
+        precision = resolve_precision(variant.config.precision, self.device)
+        peak = timing.peak_flops(precision, self.device)
+        limit = variant.flops / peak + variant.traffic / timing.memory_bandwidth(self.device)
+        run = variant.build_seconds + self.steps_a_run * seconds
+        return {
+            "name": technique.name,
+            "title": technique.title,
+            "exact": technique.exact,
+            "kind": technique.kind,
+            "seconds_per_step": seconds,
+            "seconds_min": min(variant.seconds),
+            "seconds_max": max(variant.seconds),
+            "speedup": speedup,
+            "speedup_min": low,
+            "speedup_max": high,
+            "rows_per_second": len(self.batches[0]) / seconds,
+            "peak_memory": variant.memory,
+            "trainable_parameters": variant.trainable,
+            "padded_share": float(np.mean(variant.padded)),
+            "precision": precision,
+            "gflops_per_step": variant.flops / 1e9,
+            "utilisation": variant.flops / seconds / peak,
+            "roofline_seconds": limit,
+            "roofline_share": limit / seconds,
+            "loading_share": float(np.median(np.divide(variant.loading, variant.seconds))),
+            "build_seconds": variant.build_seconds,
+            "run_seconds": run,
+            "models_seconds": MODELS * run,
+            "claim": technique.claim,
+            "verdict": "" if variant is baseline else summarize(technique, speedup, low, high),
+        }
 
 
-def _padded_share(batches: list[list[MicroBatch]]) -> float:
-    masks = [micro["attention_mask"] for batch in batches for micro in batch]
-    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+def traffic(engine: engines.Engine, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
+    """Return the bytes that each phase of a step must move, the phases in their order.
+
+    In half precision autocast converts the weights of linear layers once per micro-batch, and the gradients of the
+    trained ones back.
+    """
+    trained = sum(p.numel() for p in engine.model.parameters() if p.requires_grad)
+    cached = isinstance(engine.table, FeatureTable)  # the frozen layers do not run
+    linear = [p for m in engine.model.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
+    casts = CAST * len(micro_batches) * (engine.precision in HALF)
+    inputs = sum(micro["inputs"].nbytes + micro["attention_mask"].nbytes for micro in micro_batches)
+    return {
+        "loading": 2 * inputs,
+        "forward": casts * sum(p.numel() for p in linear if p.requires_grad or not cached),
+        "backward": casts * sum(p.numel() for p in linear if p.requires_grad),
+        "clipping": NORM_AND_SCALING * trained,
+        "update": ADAMW * trained,
+    }

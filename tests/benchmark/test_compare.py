@@ -19,7 +19,6 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.tokens import encode
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runtime import timing
 
 CPU = torch.device("cpu")
 
@@ -133,28 +132,6 @@ def test_gradient_accumulation_keeps_the_effective_batch_of_any_size(rows):
     assert accumulated.batch_size <= max(1, rows // 4)
 
 
-def test_flops_of_matrix_product_match_its_shapes():
-    a, b = torch.randn(3, 5), torch.randn(5, 7)
-    assert timing.flops_of(lambda: a @ b) == 2 * 3 * 5 * 7
-
-
-def test_peak_memory_of_two_tensors_is_their_total_size():
-    memory = timing.PeakMemory(CPU)
-    with memory.watch():
-        held = torch.ones(64 * 2**20 // 4)
-        torch.ones_like(held).sum()
-    assert 100 * 2**20 < memory.bytes < 300 * 2**20
-
-
 def test_compare_with_zero_steps_raises_user_error():
     with pytest.raises(UserError, match="steps = 0"):
         compare.compare(TrainConfig(model="tiny"), 0)
-
-
-def test_peak_memory_on_a_gpu_is_recorded_if_the_block_raises(monkeypatch):
-    for name, value in (("memory_allocated", 10), ("max_memory_allocated", 70), ("reset_peak_memory_stats", None)):
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    memory = timing.PeakMemory(torch.device("cuda"))
-    with pytest.raises(ValueError, match="step"), memory.watch():
-        raise ValueError("step")
-    assert memory.bytes == 60

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.roofline --model beto-random --rows feature_cache --repeats 9
 
 One line per phase of each row of the ladder: GFLOP and MB of a step, measured milliseconds (median and spread of the
-repeats), milliseconds of the roofline, and their share. See `ocensa_nb/benchmark/limit.py` for what is counted.
+repeats), milliseconds that the peaks allow, and their share. See `ocensa_nb/benchmark/measure.py` for what is counted.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 import tyro
 
-from ocensa_nb.benchmark import limit
 from ocensa_nb.benchmark.compare import prepare
-from ocensa_nb.benchmark.limit import PHASES, Work
 from ocensa_nb.benchmark.measure import Bench, Variant
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.runtime import timing
+from tools import roofline
+from tools.roofline import PHASES, Work
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,18 @@ class Options:
     repeats: int = 5
 
 
-def profile(bench: Bench, variant: Variant, repeats: int) -> tuple[dict[str, Work], np.ndarray, limit.Peaks]:
-    """Return the mean work of each phase over the batches, its seconds, (repeats, phases), and the peaks."""
+def profile(bench: Bench, variant: Variant, repeats: int) -> tuple[dict[str, Work], np.ndarray, float]:
+    """Return the mean work of each phase over the batches, its seconds, (repeats, phases), and the peak FLOP/s."""
     engine, batches, rounds = bench.build(variant, bench.rows_of(0))
-    works = [limit.work(engine, batches[rows]) for rows in rounds]
+    works = [roofline.work(engine, batches[rows]) for rows in rounds]
     means = {
-        name: Work(*np.mean([(found[name].flops, found[name].bytes) for found in works], axis=0)) for name in PHASES
+        phase: Work(*np.mean([(work[phase].flops, work[phase].bytes) for work in works], axis=0)) for phase in PHASES
     }
     seconds = [
-        [list(limit.measure(engine, lambda rows=rows: batches[rows]).values()) for rows in rounds]
+        [list(roofline.measure(engine, lambda rows=rows: batches[rows]).values()) for rows in rounds]
         for _ in range(repeats + 1)
     ]
-    return means, np.mean(seconds[1:], axis=1), limit.peaks(engine)
+    return means, np.mean(seconds[1:], axis=1), timing.peak_flops(engine.precision, engine.device)
 
 
 def main(options: Options) -> None:
@@ -62,10 +63,10 @@ def main(options: Options) -> None:
         name = variant.technique.name
         if options.rows and name not in options.rows:
             continue
-        means, seconds, peaks = profile(bench, variant, options.repeats)
+        means, seconds, peak = profile(bench, variant, options.repeats)
         total = ("step", sum(means.values(), Work()), seconds.sum(axis=1))
         for phase, work, spent in (*zip(PHASES, means.values(), seconds.T, strict=True), total):
-            taken, allowed = np.median(spent), peaks.seconds(work)
+            taken, allowed = np.median(spent), work.flops / peak + work.bytes / (1e9 * bench.bandwidth())
             print(
                 f"{name:18}{phase:10}{work.flops / 1e9:9.2f}{work.bytes / 1e6:9.1f}{1e3 * taken:10.2f}"
                 f"{1e3 * spent.min():9.2f}{1e3 * spent.max():9.2f}{1e3 * allowed:10.2f}{allowed / taken:7.0%}",

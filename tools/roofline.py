@@ -1,12 +1,6 @@
-"""The seconds that the machine's peaks allow a training step, beside the seconds it takes.
+"""Measure the seconds of each phase of a training step, and the FLOPs and bytes that it needs.
 
-Per phase: FLOPs over the measured peak of matrix products, plus bytes over the measured memory bandwidth. Counted are
-the FLOPs of matrix products and the bytes of weights, gradients, moments and inputs; activations and the operators on
-them are not, so a step takes longer. The bandwidth is that of arrays larger than the caches, and on a shared machine it
-varies between processes: a phase whose data is still in a cache may exceed it, and its share is then over 100%.
-
-Source: Williams, Waterman & Patterson, "Roofline", CACM 52(4), 2009. There compute and traffic overlap; here they add
-up, because a step's products and its updates follow each other.
+`python -m tests.benchmarks.roofline` prints them beside the seconds that the machine's peaks allow.
 """
 
 import time
@@ -14,20 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
+from ocensa_nb.benchmark.measure import traffic
 from ocensa_nb.engine.batching import MicroBatch
-from ocensa_nb.engine.frozen_features import FeatureTable
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.runtime import timing
 from ocensa_nb.runtime.device import synchronize
 from ocensa_nb.runtime.precision import autocast
 
 LOADING, FORWARD, BACKWARD, CLIPPING, UPDATE = PHASES = ("loading", "forward", "backward", "clipping", "update")
-HALF = ("bf16", "fp16")
-CAST = 2 + 4  # bytes per value: fp32 to half precision or back
-NORM_AND_SCALING = 4 + 8  # bytes per gradient: read for the norm, read and written to scale it
-ADAMW = 16 + 12  # bytes per parameter: gradient, weight and two moments read; weight and moments written
 
 
 @dataclass(frozen=True)
@@ -41,23 +29,6 @@ class Work:
         return Work(self.flops + other.flops, self.bytes + other.bytes)
 
 
-@dataclass(frozen=True)
-class Peaks:
-    """Measured peaks of a machine: FLOP/s of matrix products in one precision, and bytes per second."""
-
-    flops: float
-    bandwidth: float
-
-    def seconds(self, work: Work) -> float:
-        """Return the seconds that the peaks allow for some work."""
-        return work.flops / self.flops + work.bytes / self.bandwidth
-
-
-def peaks(engine: Engine) -> Peaks:
-    """Return the measured peaks of the engine's device in its precision."""
-    return Peaks(timing.peak_flops(engine.precision, engine.device), timing.memory_bandwidth(engine.device))
-
-
 def work(engine: Engine, micro_batches: Sequence[MicroBatch]) -> dict[str, Work]:
     """Return the work of each phase of a step; it makes the step, so weights and moments change.
 
@@ -67,40 +38,11 @@ def work(engine: Engine, micro_batches: Sequence[MicroBatch]) -> dict[str, Work]
         With AdamW.
     micro_batches
         All micro-batches of the step, on the engine's device.
-
-    Returns
-    -------
-    dict
-        The work of each of `PHASES`.
     """
     forward = timing.flops_of(lambda: [_forward(engine, micro) for micro in micro_batches])
     whole = timing.flops_of(lambda: engine.step(list(micro_batches)))
-    found = traffic(engine, micro_batches)
-    found[FORWARD] += Work(flops=forward)
-    found[BACKWARD] += Work(flops=whole - forward)
-    return found
-
-
-def traffic(engine: Engine, micro_batches: Sequence[MicroBatch]) -> dict[str, Work]:
-    """Return the bytes that each of `PHASES` of a step must move.
-
-    In half precision autocast converts the weights of linear layers once per micro-batch, and the gradients of the
-    trained ones back.
-    """
-    trained = sum(p.numel() for p in engine.model.parameters() if p.requires_grad)
-    cached = isinstance(engine.table, FeatureTable)  # the frozen layers do not run
-    linear = [p for m in engine.model.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
-    casts = CAST * len(micro_batches) * (engine.precision in HALF)
-    used = sum(p.numel() for p in linear if p.requires_grad or not cached)
-    returned = sum(p.numel() for p in linear if p.requires_grad)
-    inputs = sum(micro["inputs"].nbytes + micro["attention_mask"].nbytes for micro in micro_batches)
-    return {
-        LOADING: Work(bytes=2 * inputs),
-        FORWARD: Work(bytes=casts * used),
-        BACKWARD: Work(bytes=casts * returned),
-        CLIPPING: Work(bytes=NORM_AND_SCALING * trained),
-        UPDATE: Work(bytes=ADAMW * trained),
-    }
+    flops = {FORWARD: forward, BACKWARD: whole - forward}
+    return {phase: Work(flops.get(phase, 0), moved) for phase, moved in traffic(engine, micro_batches).items()}
 
 
 def measure(engine: Engine, load: Callable[[], list[MicroBatch]]) -> dict[str, float]:
