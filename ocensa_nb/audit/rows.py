@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.data.canonical import normalise
-from ocensa_nb.data.notices import TEXT, join_rare, read_rows
+from ocensa_nb.data.canonical import blank_missing, normalise
+from ocensa_nb.data.corrections import ID, TEXT
+from ocensa_nb.data.notices import join_rare, read
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
+from ocensa_nb.files.notice_file import CsvFormat
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
 
@@ -56,8 +57,8 @@ class AuditRows:
 def read_audit_rows(config: TrainConfig) -> AuditRows:
     """Read the file of a config; an empty path means the synthetic data of the project."""
     path = config.data or SAMPLE_DATA
-    found = read_rows(path, config.columns, list(config.heads), config.text_fields)
-    frame = found.frame.reset_index(drop=True)
+    file = read(path, config.columns, list(config.heads), config.text_fields)
+    frame = pd.DataFrame({ID: file.ids, TEXT: file.texts, **file.labels})
     texts = frame[TEXT].tolist()
     shown = progress(texts, "Avisos que repiten un texto", "aviso")
     labels = {head: _label_rows(frame, head, config.min_class_count) for head in config.heads}
@@ -69,13 +70,13 @@ def read_audit_rows(config: TrainConfig) -> AuditRows:
     return AuditRows(
         source=str(path),
         frame=frame,
-        table=found.table.reset_index(drop=True),
+        table=blank_missing(file.table),
         exact=pd.factorize(pd.Series(texts, dtype=object))[0],
         groups=pd.factorize(pd.Series([normalise(text) for text in shown], dtype=object))[0],
         labels=labels,
-        columns=found.columns,
-        text=found.text,
-        csv_format=found.table.attrs.get(ATTRIBUTE, SPANISH_EXCEL),
+        columns=file.columns,
+        text=file.text_columns,
+        csv_format=file.csv_format,
     )
 
 

@@ -6,7 +6,6 @@ A verb logs what the user reads and returns what `--json` writes.
 import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
@@ -128,7 +127,7 @@ def predict(
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
     from ocensa_nb.evaluation import predict as prediction
-    from ocensa_nb.files.read_csv import EXCEL_SUFFIXES
+    from ocensa_nb.files.read_csv import table_suffix
     from ocensa_nb.files.write import free_table
     from ocensa_nb.runs.run import Run
     from ocensa_nb.runtime import distributed
@@ -136,19 +135,18 @@ def predict(
     world = distributed.world()
     with world.agreed():
         trained = Run.load(run)
-        like = ".xlsx" if Path(data).suffix.lower() in EXCEL_SUFFIXES else ".csv"
-        free_table(out, format, like)  # fail before the work, not after
-    table = prediction.predict(trained, data, with_)
+        free_table(out, format, table_suffix(data))  # fail before the work, not after
+    predicted = prediction.predict(trained, data, with_)
     if not world.is_first:
         return {}
-    path = prediction.save(table, out, format)
+    path = prediction.save(predicted, out, format)
+    table = predicted.table
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
     blank = f" Filas sin texto, que quedan sin predicción: {len(table) - scored:,}." if scored < len(table) else ""
     logger.info(f"{scored:,} de {len(table):,} filas con predicción en {path}.{blank}")
-    notes = table.attrs.get("notes", [])
-    for note in notes:
+    for note in predicted.notes:
         logger.info(note)
-    return {"out": str(path), "rows": len(table), "scored": scored, "notes": notes}
+    return {"out": str(path), "rows": len(table), "scored": scored, "notes": predicted.notes}
 
 
 def review(

@@ -152,6 +152,24 @@ def find_columns(
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
 
 
+def find_unlabelled_columns(
+    table: pd.DataFrame,
+    heads: Sequence[str],
+    text_fields: Sequence[str],
+    columns: Mapping[str, str],
+    source: str,
+    recorded: Mapping[str, str],
+) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """Find the columns of the text, as `find_columns` does, in a file that a trained run predicts.
+
+    Only the fields are used that the run was trained with; a column that it learnt as a label is never text.
+    """
+    labels = [recorded[head] for head in heads]
+    fields = [field for field in text_fields if field not in heads]
+    named = {role: name for role, name in columns.items() if role not in heads and name in table}
+    return find_columns(table.drop(columns=labels, errors="ignore"), (), fields, named, source, recorded)
+
+
 def _named(role: str, names: Sequence[str]) -> list[str]:
     """Return the names that are aliases of a role, in the order of the aliases."""
     folded = {name: fold(name) for name in names}

@@ -1,8 +1,8 @@
-"""Maintenance notices: read the columns, drop unusable rows, encode the labels and split the rows."""
+"""Maintenance notices: read a file, drop unusable rows, encode the labels and split the rows."""
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data import corrections
 from ocensa_nb.data.canonical import appended, blank_missing, compose, group_texts
-from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
-from ocensa_nb.data.corrections import CORRECTED, ID, TEXT
+from ocensa_nb.data.columns import find_columns, find_unlabelled_columns, notice_ids, title_predicate
+from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_rows
 from ocensa_nb.errors import CONTROL, UserError
-from ocensa_nb.files.header import SKIPPED
+from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
@@ -28,11 +27,30 @@ FEWEST_CLASSES = 6  # a label with fewer has no class to spare: a rare priority 
 
 
 @dataclass(frozen=True)
+class LabelledRows:
+    """The rows of a file that have a text and every label.
+
+    Attributes
+    ----------
+    frame
+        Columns `id_aviso`, `texto` and one per label, and `CORRECTED` after corrections. The index is the position of
+        the row in the file; added notices come after it.
+    report
+        What was read and dropped.
+    """
+
+    frame: pd.DataFrame
+    report: DataReport
+
+
+@dataclass(frozen=True)
 class Notices:
     """Texts, labels and split, ready to be tokenised.
 
     Attributes
     ----------
+    ids
+        What identifies each row, from `columns.notice_ids`.
     texts
         One string per row.
     labels
@@ -49,6 +67,7 @@ class Notices:
         SHA-256 of texts, labels and split.
     """
 
+    ids: list[str]
     texts: list[str]
     labels: dict[str, np.ndarray]
     classes: dict[str, list[str]]
@@ -63,57 +82,15 @@ class Notices:
         return {head: np.bincount(y[train], minlength=len(self.classes[head])) for head, y in self.labels.items()}
 
 
-@dataclass(frozen=True)
-class FileRows:
-    """Every row of a file, also those that no training uses."""
-
-    table: pd.DataFrame
-    frame: pd.DataFrame
-    columns: dict[str, str]
-    text: tuple[str, ...]
-    passed_over: dict[str, tuple[str, str]]
-    how: str
-
-
-def read_rows(
-    path: str | Path,
-    columns: Mapping[str, str] | None = None,
-    heads: Sequence[str] = ("modo", "causa", "prioridad"),
-    text_fields: Sequence[str] = TEXT_FIELDS,
-    recorded: Collection[str] | None = None,
-) -> FileRows:
-    """Read every row of a CSV or XLSX file of notices; the parameters are those of `read`.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, a column is missing, or no row has a description.
-    """
-    columns = columns or {}
-    read, how = read_table(path, title_predicate((*heads, *text_fields), columns))
-    first_row = read.attrs[SKIPPED] + 2
-    table = blank_missing(read)
-    table.attrs = read.attrs
-    used, passed_over = find_columns(table, heads, text_fields, columns, str(path), recorded)
-    texts = compose(table, used, text_fields, heads, first_row)
-    frame = pd.DataFrame({ID: notice_ids(table, first_row), TEXT: texts})
-    for head in heads:
-        frame[head] = table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip()
-    if not (frame[TEXT] != "").any():
-        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(frame):,} filas.")
-    text = tuple(used[role] for role in ("descripcion", *appended(used, text_fields, heads)))
-    return FileRows(table, frame, used, text, passed_over, how)
-
-
 def read(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     heads: Sequence[str] = ("modo", "causa", "prioridad"),
     text_fields: Sequence[str] = TEXT_FIELDS,
-    recorded: Collection[str] | None = None,
-    given: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Read the labelled notices of a CSV or XLSX file.
+    recorded: Mapping[str, str] | None = None,
+    labelled: bool = True,
+) -> NoticeFile:
+    """Read every row of a CSV or XLSX file of notices.
 
     Parameters
     ----------
@@ -122,111 +99,113 @@ def read(
     columns
         Column name per role, for names that are not in `ALIASES`, e.g. `{"causa": "Mi columna"}`.
     heads
-        Labels to read; rows with an empty label are dropped.
+        Labels.
     text_fields
         Columns appended to the description, if present.
     recorded
-        Roles of a trained run: no other column is used in the text. None for a new run.
-    given
-        Corrections to merge, from `corrections.read_corrections`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `id_aviso` (the file's own, or the row in a spreadsheet), `texto` and one per head; `attrs["report"]`
-        is the `DataReport`. With corrections, also the columns of `corrections.merge`.
+        Column name per role of a trained run: no other role is used in the text. None for a new run.
+    labelled
+        Whether the labels are read; otherwise their columns, which `recorded` names, are ignored.
 
     Raises
     ------
     UserError
-        If the file cannot be read, or a column is missing or mostly empty.
+        If the file cannot be read or a column is missing; with labels, also if no row has a description.
     """
-    rows = read_rows(path, columns, heads, text_fields, recorded)
-    frame, used = rows.frame, rows.columns
-    total, merged = len(frame), None
-    if given is not None:
-        frame, merged = corrections.merge(frame, given, heads, also=(OTHER,))
-    has_text = frame[TEXT] != ""
-    labelled = frame[list(heads)] != ""
-    keep = has_text & labelled.all(axis=1)
-    report = DataReport(
-        source=str(path),
-        how=rows.how,
+    columns = columns or {}
+    file = read_table(path, title_predicate((*heads, *text_fields), columns))
+    table = blank_missing(file.table)
+    if labelled:
+        used, passed_over = find_columns(table, heads, text_fields, columns, str(path), recorded)
+    else:
+        used, passed_over = find_unlabelled_columns(table, heads, text_fields, columns, str(path), recorded)
+    labels = [head for head in heads if head in used]
+    texts = compose(table, used, text_fields, labels, file.first_row)
+    if labelled and not (texts != "").any():
+        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(table):,} filas.")
+    return NoticeFile(
+        **vars(file),
         columns=used,
-        rows=total,
-        text=rows.text,
+        text_columns=tuple(used[role] for role in ("descripcion", *appended(used, text_fields, labels))),
+        passed_over=passed_over,
+        ids=notice_ids(table, file.first_row),
+        texts=texts,
+        labels=pd.DataFrame(
+            {head: table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip() for head in labels}
+        ),
+    )
+
+
+def labelled_rows(file: NoticeFile, corrections: Corrections | None = None) -> LabelledRows:
+    """Return the rows of a file that have a text and every label, after its corrections.
+
+    Raises
+    ------
+    UserError
+        If most rows lack a label, or a correction is not valid.
+    """
+    heads = list(file.labels)
+    frame, corrected = pd.DataFrame({ID: file.ids, TEXT: file.texts, **file.labels}), None
+    if corrections is not None:
+        frame, corrected = merge(frame, corrections, heads, also=(OTHER,))
+    has_text = frame[TEXT] != ""
+    labelled = frame[heads] != ""
+    keep = has_text & labelled.all(axis=1)
+    rows = len(file.table)
+    report = DataReport(
+        source=str(file.path),
+        how=file.notes,
+        columns=file.columns,
+        rows=rows,
+        text=file.text_columns,
         without_text=int((~has_text).sum()),
-        without_label={head: int((has_text & ~labelled[head])[:total].sum()) for head in heads},
-        kept=int(keep[:total].sum()),
-        passed_over=rows.passed_over,
-        corrections=merged,
+        without_label={head: int((has_text & ~labelled[head])[:rows].sum()) for head in heads},
+        kept=int(keep[:rows].sum()),
+        passed_over=file.passed_over,
+        corrections=corrected,
     )
     _require_labels(report, heads)
-    frame = frame[keep].reset_index(drop=True)
-    frame.attrs["report"] = report
-    frame.attrs.update(rows.table.attrs)  # the format of a CSV, for the tables about it
-    return frame
+    return LabelledRows(frame[keep], report)
 
 
 def load_notices(config: TrainConfig) -> Notices:
     """Read and prepare the data of a config, corrected; an empty path means the synthetic data of the project."""
-    given = corrections.read_corrections(config.corrections, config.heads) if config.corrections else None
-    path = config.data or SAMPLE_DATA
-    return prepare(read(path, config.columns, tuple(config.heads), config.text_fields, given=given), config)
+    file = read(config.data or SAMPLE_DATA, config.columns, tuple(config.heads), config.text_fields)
+    return prepare(file, config, read_corrections(config.corrections, config.heads) if config.corrections else None)
 
 
-def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
-    """Encode the labels and split the rows.
+def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | None = None) -> Notices:
+    """Encode the labels of a file and split its rows.
 
     Classes with fewer than `min_class_count` rows are merged into `Other`. Rows whose texts are equal after
     `normalise` stay on one side of the split, so that no test text is in the training set.
 
     Parameters
     ----------
-    frame
-        From `read`.
+    file
+        From `read`, with the labels of the config.
     config
-        Heads, sizes of the split, `min_class_count` and seed.
-
-    Returns
-    -------
-    Notices
-        Texts, labels and split, with the report.
+        Sizes of the split, `min_class_count`, `class_weights` and seed.
+    corrections
+        Corrected labels; no corrected row is in the test set.
 
     Raises
     ------
     UserError
-        If a label has a single class, or there are too few rows or distinct texts.
+        If a label has a single class or is mostly empty, or there are too few rows or distinct texts.
     """
-    frame = frame.copy()
-    heads = list(config.heads)
-    report: DataReport = frame.attrs.get("report") or DataReport("tabla", "en memoria", {}, len(frame), kept=len(frame))
-    if len(frame) < MIN_ROWS:
-        raise UserError(
-            f"{report.source}: quedan {len(frame)} filas con texto y etiquetas, y hacen falta al menos {MIN_ROWS} "
-            "para entrenar, validar y probar (unos cientos para que sirva de algo)."
-        )
-    joined = {}
-    for head in heads:
-        frame[head], other, rare = join_rare(frame[head], config.min_class_count)
-        if rare:
-            joined[head] = (other, rare)
-    classes = {head: sorted(frame[head].unique()) for head in heads}
-    for head, names in classes.items():
-        if len(names) < 2:
-            raise UserError(
-                f"{report.source}: la etiqueta «{head}» tiene una sola clase, «{names[0]}», en las {len(frame):,} "
-                f"filas útiles: no hay nada que aprender. Use otra columna (columns) o quite «{head}» de heads."
-            )
-    labels = {
-        head: pd.Categorical(frame[head], categories=names).codes.astype(np.int64) for head, names in classes.items()
-    }
+    rows = labelled_rows(file, corrections)
+    frame, report = rows.frame, rows.report
+    labels, classes, joined = _encode(frame[list(file.labels)], config.min_class_count, report.source)
     texts = frame[TEXT].tolist()
     groups = group_texts(progress(texts, "Avisos que repiten un texto", "aviso"))
-    if CORRECTED in frame:
-        split, report = _corrected_split(frame, groups, labels, config, report)
-    else:
+    if corrections is None:
         split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
+    else:
+        earlier = _uncorrected_split(file, frame.index, groups, config)
+        split = split_corrected_rows(groups, labels, earlier, frame[CORRECTED].to_numpy())
+        left = len(np.setdiff1d(earlier["test"], split["test"]))
+        report = dataclasses.replace(report, corrections=dataclasses.replace(report.corrections, left_test=left))
     report = dataclasses.replace(
         report,
         joined=joined,
@@ -236,24 +215,44 @@ def prepare(frame: pd.DataFrame, config: TrainConfig) -> Notices:
     weights = {}
     if config.class_weights and "causa" in labels:
         weights["causa"] = balanced_weights(labels["causa"][split["train"]], len(classes["causa"]))
-    return Notices(texts, labels, classes, split, weights, report, _fingerprint(texts, labels, split))
+    fingerprint = _fingerprint(texts, labels, split)
+    return Notices(frame[ID].tolist(), texts, labels, classes, split, weights, report, fingerprint)
 
 
-def _corrected_split(
-    frame: pd.DataFrame,
-    groups: np.ndarray,
-    labels: Mapping[str, np.ndarray],
-    config: TrainConfig,
-    report: DataReport,
-) -> tuple[dict[str, np.ndarray], DataReport]:
-    """Return the split of corrected notices, which extends that of the uncorrected ones, and the report about it."""
-    before, useful = corrections.uncorrected(frame, list(config.heads))
-    before.attrs["report"] = dataclasses.replace(report, kept=len(before), corrections=None)
-    positions = np.flatnonzero(useful)
-    earlier = {name: positions[rows] for name, rows in prepare(before, config).split.items()}
-    split = split_corrected_rows(groups, labels, earlier, frame[CORRECTED].to_numpy())
-    left = len(np.setdiff1d(earlier["test"], split["test"]))
-    return split, dataclasses.replace(report, corrections=dataclasses.replace(report.corrections, left_test=left))
+def _encode(
+    names: pd.DataFrame, least: int, source: str
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]], dict[str, tuple[str, dict[str, int]]]]:
+    """Return the class indices and class names of each label, and its rare classes with what they were merged into."""
+    if len(names) < MIN_ROWS:
+        raise UserError(
+            f"{source}: quedan {len(names)} filas con texto y etiquetas, y hacen falta al menos {MIN_ROWS} "
+            "para entrenar, validar y probar (unos cientos para que sirva de algo)."
+        )
+    labels, classes, joined = {}, {}, {}
+    for head in names:
+        column, other, rare = join_rare(names[head], least)
+        if rare:
+            joined[head] = other, rare
+        classes[head] = sorted(column.unique())
+        if len(classes[head]) < 2:
+            raise UserError(
+                f"{source}: la etiqueta «{head}» tiene una sola clase, «{classes[head][0]}», en las {len(names):,} "
+                f"filas útiles: no hay nada que aprender. Use otra columna (columns) o quite «{head}» de heads."
+            )
+        labels[head] = pd.Categorical(column, categories=classes[head]).codes.astype(np.int64)
+    return labels, classes, joined
+
+
+def _uncorrected_split(
+    file: NoticeFile, kept: pd.Index, groups: np.ndarray, config: TrainConfig
+) -> dict[str, np.ndarray]:
+    """Return the split of a file without its corrections, as positions among the rows that are kept with them."""
+    useful = np.flatnonzero((file.texts != "") & (file.labels != "").all(axis=1))
+    positions = kept.get_indexer(useful)
+    labels, _, _ = _encode(file.labels.iloc[useful], config.min_class_count, str(file.path))
+    texts = pd.factorize(groups[positions])[0]
+    split = split_rows(texts, labels, config.val_size, config.test_size, config.seed)
+    return {name: positions[rows] for name, rows in split.items()}
 
 
 def _require_labels(report: DataReport, heads: Sequence[str]) -> None:

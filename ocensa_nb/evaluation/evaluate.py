@@ -1,6 +1,5 @@
 """How good a finished run is: metrics, a report by class, confusion, confused pairs, and every wrong notice."""
 
-import contextlib
 import dataclasses
 import json
 from collections import Counter
@@ -32,7 +31,7 @@ from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import Predictions, metrics_of, predictions_of
 from ocensa_nb.evaluation.verdict import check_predictions
 from ocensa_nb.files.atomic import create_new, write_text
-from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL, CsvFormat
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, NoticeFile
 from ocensa_nb.files.write import DECIMALS, write_table
 from ocensa_nb.paths import SAMPLE_DATA, plain_path
 from ocensa_nb.runs.manifest import CORRECTIONS
@@ -209,15 +208,15 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
             f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». Indique el mismo archivo con "
             f"{how}: se reconoce por su contenido, aunque tenga otro nombre, y se evalúan solo sus filas de prueba."
         )
-    frame, prepared = read_as_trained(run, data or trained_on)
-    csv_format = frame.attrs.get(ATTRIBUTE, SPANISH_EXCEL)
+    file, prepared = read_as_trained(run, data or trained_on)
     if prepared is not None:
         rows = prepared.split["test"]
         labels = {head: y[rows] for head, y in prepared.labels.items()}
-        return _score(run, "las filas de prueba", frame.iloc[rows], labels, csv_format, source)
+        test = pd.DataFrame({ID: prepared.ids, TEXT: prepared.texts}).iloc[rows]
+        return _score(run, "las filas de prueba", test, labels, file.csv_format, source)
     if data:
-        known, labels, left_out, unknown = _known_rows(run, frame)
-        found = _score(run, f"todas las filas de {data}", known, labels, csv_format, source)
+        known, labels, left_out, unknown = _known_rows(run, notices.labelled_rows(file).frame)
+        found = _score(run, f"todas las filas de {data}", known, labels, file.csv_format, source)
         notes = [*found.notes, *_seen_note(run, trained_on, found.texts)]
         return dataclasses.replace(found, left_out=left_out, unknown=unknown, notes=notes)
     raise UserError(
@@ -248,11 +247,10 @@ def _seen_note(run: Run, trained_on: Path, texts: Sequence[str]) -> list[str]:
     ]
 
 
-def read_as_trained(run: Run, data: str | Path) -> tuple[pd.DataFrame, notices.Notices | None]:
+def read_as_trained(run: Run, data: str | Path) -> tuple[NoticeFile, notices.Notices | None]:
     """Read a labelled file; return also its notices as a run saw them, or None if it was trained on another file.
 
-    The rows of the frame are those of the notices. The corrections that the run was trained with, if any, are merged
-    into its own file only.
+    The corrections that the run was trained with, if any, are merged into its own file only.
 
     Parameters
     ----------
@@ -266,29 +264,15 @@ def read_as_trained(run: Run, data: str | Path) -> tuple[pd.DataFrame, notices.N
     UserError
         If the file cannot be read.
     """
-    config, recorded = run.config, run.metadata["data"]["columns"]
-
-    def read(given: pd.DataFrame | None = None) -> pd.DataFrame:
-        return notices.read(data, config.columns, list(run.classes), config.text_fields, recorded, given)
-
-    if (copy := run.path / CORRECTIONS).exists():
-        given = read_corrections(copy, run.classes)
-        with contextlib.suppress(UserError):  # another file need not have the classes of the corrections
-            frame = read(given)
-            if (prepared := _as_trained(run, frame)) is not None:
-                return frame, prepared
-        return read(), None
-    frame = read()
-    return frame, _as_trained(run, frame)
-
-
-def _as_trained(run: Run, frame: pd.DataFrame) -> notices.Notices | None:
-    """Return the notices as the run saw them, or None if the frame is not what it was trained on."""
+    config, path = run.config, run.path / CORRECTIONS
+    recorded = run.metadata["data"]["columns"]
+    file = notices.read(data, config.columns, list(run.classes), config.text_fields, recorded)
+    corrections = read_corrections(path, run.classes) if path.exists() else None
     try:
-        prepared = notices.prepare(frame, run.config)
-    except UserError:  # too few rows, or one class: fit to evaluate on, never to have been trained on
-        return None
-    return prepared if prepared.fingerprint == run.metadata["data"]["fingerprint"] else None
+        prepared = notices.prepare(file, config, corrections)
+    except UserError:  # another file: too few rows, one class, or not the classes of the corrections
+        return file, None
+    return file, prepared if prepared.fingerprint == run.metadata["data"]["fingerprint"] else None
 
 
 def _known_rows(

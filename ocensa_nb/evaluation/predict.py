@@ -3,21 +3,21 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.canonical import blank_missing, compose
-from ocensa_nb.data.columns import find_columns, title_predicate
+from ocensa_nb.data.notices import read
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import AUTO, describe_sources, read_blends
 from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
-from ocensa_nb.files.csv_format import ATTRIBUTE, SPANISH_EXCEL
-from ocensa_nb.files.header import SKIPPED, skipped_note
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.header import skipped_note
+from ocensa_nb.files.notice_file import NoticeFile
+from ocensa_nb.files.read_csv import table_suffix
 from ocensa_nb.files.write import DECIMALS, free_table, write_table
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
@@ -26,8 +26,27 @@ from ocensa_nb.runtime.distributed import World
 logger = logging.getLogger(__name__)
 
 
-def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
-    """Return the table of a CSV or XLSX file with two columns more per head, `pred_` and `conf_`.
+@dataclass(frozen=True)
+class PredictedFile:
+    """The predictions of a file.
+
+    Attributes
+    ----------
+    file
+        What was read.
+    table
+        As `add_predictions` returns it.
+    notes
+        What the user has to know about the predictions, in Spanish.
+    """
+
+    file: NoticeFile
+    table: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
+    """Predict the labels of a CSV or XLSX file: its table with two columns more per head, `pred_` and `conf_`.
 
     Several processes predict a share of the rows each; every process returns the whole table.
 
@@ -40,12 +59,6 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     source
         What predicts: see `inference.class_probabilities`.
 
-    Returns
-    -------
-    DataFrame
-        As `add_predictions` returns it; `attrs["notes"]` has what the user has to know about the predictions, in
-        Spanish.
-
     Raises
     ------
     UserError
@@ -54,18 +67,17 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> pd.DataFrame:
     """
     world = distributed.world()
     with world.agreed():
-        table, texts = read_unlabelled(run, data)
-    rows = np.flatnonzero(texts != "")
+        file = read_unlabelled(run, data)
+    rows = np.flatnonzero(file.texts != "")
     world.require_same(
-        lambda: [_digest(texts), run.metadata["fingerprint"]],
+        lambda: [_digest(file.texts), run.metadata["fingerprint"]],
         "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
     )
     if not len(rows):
-        return add_predictions(table, rows, {}, run.classes)
-    found = _class_probabilities(world, run, texts.iloc[rows], source)
-    result = add_predictions(table, rows, found, run.classes)
-    result.attrs["notes"] = _notes(run, found, source)
-    return result
+        return PredictedFile(file, add_predictions(file.table, rows, {}, run.classes))
+    probabilities = _class_probabilities(world, run, file.texts.iloc[rows], source)
+    table = add_predictions(file.table, rows, probabilities, run.classes)
+    return PredictedFile(file, table, _notes(run, probabilities, source))
 
 
 def _digest(texts: pd.Series) -> str:
@@ -82,49 +94,26 @@ def _class_probabilities(world: World, run: Run, texts: pd.Series, source: str) 
     return predictor.gather_rows(world, found, mine, len(texts))
 
 
-def read_unlabelled(run: Run, data: str | Path) -> tuple[pd.DataFrame, pd.Series]:
-    """Read a file of notices whose labels, if any, are ignored.
+def read_unlabelled(run: Run, data: str | Path) -> NoticeFile:
+    """Read a file of notices whose labels, if any, are ignored; the texts are composed as those of the run.
 
-    The table has its titles in the first row; rows above them in the file are left out, which a message says.
-
-    Parameters
-    ----------
-    run
-        A finished run; the texts are composed as those it was trained on.
-    data
-        The file, with a description column.
-
-    Returns
-    -------
-    table : DataFrame
-        Every row and column in order, as text; `attrs["text_column"]` is the description.
-    texts : Series of str
-        The text of each row, "" if it has none.
+    Rows above the titles are left out, which a message says.
 
     Raises
     ------
     UserError
         If the file cannot be read, has no description column, or already has a column of predictions.
     """
-    config = run.config
-    table, _ = read_table(data, title_predicate((*run.classes, *config.text_fields), config.columns))
-    skipped = table.attrs[SKIPPED]
-    if note := skipped_note(skipped):
+    config, recorded = run.config, run.metadata["data"]["columns"]
+    file = read(data, config.columns, list(run.classes), config.text_fields, recorded, labelled=False)
+    if note := skipped_note(file.first_row - 2):
         logger.info(f"«{data}»: {note}; lo que está encima no aparece en el resultado.")
     added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
-    if taken := [name for name in added if name in table.columns]:
+    if taken := [name for name in added if name in file.table.columns]:
         raise UserError(
             f"«{data}» ya tiene estas columnas: {', '.join(taken)}. Quítelas o cámbieles el nombre, y repita."
         )
-    named = {role: name for role, name in config.columns.items() if role not in config.heads and name in table.columns}
-    # Only the fields the run was trained with; a column it learnt as a label is never text.
-    trained = run.metadata["data"]["columns"]
-    labels = [trained[head] for head in run.classes]
-    fields = [field for field in config.text_fields if field not in run.classes]
-    filled = blank_missing(table)
-    used, _ = find_columns(filled.drop(columns=labels, errors="ignore"), (), fields, named, str(data), trained)
-    table.attrs["text_column"] = used["descripcion"]
-    return table, compose(filled, used, fields, first_row=skipped + 2)
+    return file
 
 
 def add_predictions(
@@ -135,7 +124,7 @@ def add_predictions(
     Parameters
     ----------
     table
-        From `read_unlabelled`.
+        Of a `NoticeFile`.
     rows
         Positions of the rows with text, int64.
     shares
@@ -168,7 +157,7 @@ def _notes(run: Run, found: Mapping[str, np.ndarray], source: str) -> list[str]:
     return notes + check_predictions(run.classes, counts, predictions_of(found))
 
 
-def save(table: pd.DataFrame, out: str | Path, kind: str = "auto") -> Path:
+def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
     """Write predictions in the format of the file they were made for.
 
     A CSV keeps the separator, encoding and decimal mark of a CSV; for those of an XLSX it is a CSV that Excel in
@@ -176,7 +165,7 @@ def save(table: pd.DataFrame, out: str | Path, kind: str = "auto") -> Path:
 
     Parameters
     ----------
-    table
+    predicted
         From `predict`.
     out
         A file that does not exist.
@@ -193,5 +182,5 @@ def save(table: pd.DataFrame, out: str | Path, kind: str = "auto") -> Path:
     UserError
         If the file exists or cannot be written, or `kind` contradicts its suffix.
     """
-    like = ".csv" if ATTRIBUTE in table.attrs else ".xlsx"
-    return write_table(table, free_table(out, kind, like), table.attrs.get(ATTRIBUTE, SPANISH_EXCEL))
+    file = predicted.file
+    return write_table(predicted.table, free_table(out, kind, table_suffix(file.path)), file.csv_format)

@@ -17,7 +17,7 @@ from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.experiments.case_files import CASES, EVALUATION, FINISHED, STATE, STATES, status_of
 from ocensa_nb.experiments.case_result import CaseResult
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.files.csv_format import SPANISH_EXCEL
+from ocensa_nb.files.notice_file import SPANISH_EXCEL
 from ocensa_nb.files.write import DECIMALS, inert
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runs.manifest import CONFIG, METRICS

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from ocensa_nb.errors import UserError, listed
 
-SKIPPED = "skipped_rows"  # the key in `DataFrame.attrs` of the number of rows above the titles
 SCANNED_ROWS = 100
 MOST_ABOVE = 20  # rows that are skipped; known titles further down are an error
 LONGEST_TITLE = 100  # characters

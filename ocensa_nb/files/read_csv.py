@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
-from ocensa_nb.files.csv_format import ATTRIBUTE, detect_format
-from ocensa_nb.files.header import SCANNED_ROWS, SKIPPED, Header, IsTitle, check_certain, find_header, skipped_note
+from ocensa_nb.files.header import SCANNED_ROWS, Header, IsTitle, check_certain, find_header, skipped_note
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, TableFile, detect_format
 from ocensa_nb.files.read_excel import read_excel
 from ocensa_nb.files.regular import read_regular
 from ocensa_nb.files.table_width import check_width
@@ -32,7 +32,7 @@ EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
 _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
 
 
-def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> tuple[pd.DataFrame, str]:
+def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> TableFile:
     """Read a CSV or XLSX file with every cell as text.
 
     No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
@@ -47,13 +47,6 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
         Whether a cell is a known title, as evidence of the row of the titles.
     sheet
         The sheet of an XLSX; the first if it has none of that name.
-
-    Returns
-    -------
-    table : DataFrame
-        The rows below the titles; `attrs[SKIPPED]` is the number of rows above them.
-    how : str
-        How the file was read, in Spanish.
 
     Raises
     ------
@@ -75,20 +68,29 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
         raise UserError(EMPTY.format(path=path))
     if len(content) > LARGE:
         logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
-    excel = path.suffix.lower() in EXCEL_SUFFIXES
-    table, how = read_excel(path, content, is_title, sheet) if excel else _read_csv(path, content, is_title)
-    if note := skipped_note(table.attrs[SKIPPED]):
-        how += f"; {note}"
+    if table_suffix(path) == ".xlsx":
+        table, skipped, notes = read_excel(path, content, is_title, sheet)
+        csv_format = SPANISH_EXCEL
+    else:
+        table, skipped, notes, csv_format = _read_csv(path, content, is_title)
+    if note := skipped_note(skipped):
+        notes += f"; {note}"
     table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
     if not table.columns.is_unique:
         twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
         raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
     if table.empty:
         raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
-    return table, how
+    return TableFile(path, table, skipped + 2, csv_format, notes)
 
 
-def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, str]:
+def table_suffix(path: str | Path) -> str:
+    """Return the suffix of a table in the format of a file, `.xlsx` or `.csv`."""
+    return ".xlsx" if Path(path).suffix.lower() in EXCEL_SUFFIXES else ".csv"
+
+
+def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, int, str, CsvFormat]:
+    """Return the table of a CSV, the number of rows above its titles, how it was read, and its format."""
     if content.startswith(_ZIP):
         raise UserError(f"«{path}» es en realidad un libro de Excel (o un ZIP). Cámbiele la extensión a .xlsx.")
     if content.startswith(_OLE):
@@ -120,10 +122,9 @@ def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFra
             f"otras filas, bórrelas. {_HOW_TO_EXPORT}"
         )
     table = table.fillna("")  # a row shorter than the header leaves NaN even so
-    table.attrs[SKIPPED] = blank + header.row
-    table.attrs[ATTRIBUTE] = detect_format(table, separator, encoding)
     name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
-    return table, f"CSV, separador {name}, codificación {encoding}"
+    notes = f"CSV, separador {name}, codificación {encoding}"
+    return table, blank + header.row, notes, detect_format(table, separator, encoding)
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:

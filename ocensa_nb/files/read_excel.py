@@ -12,7 +12,7 @@ from openpyxl.cell.cell import ERROR_CODES
 from openpyxl.reader.excel import ExcelReader
 
 from ocensa_nb.errors import UserError, listed
-from ocensa_nb.files.header import SCANNED_ROWS, SKIPPED, IsTitle, check_certain, find_header
+from ocensa_nb.files.header import SCANNED_ROWS, IsTitle, check_certain, find_header
 from ocensa_nb.files.table_width import check_width
 from ocensa_nb.runtime.logs import progress
 
@@ -30,8 +30,8 @@ MAX_CHARACTERS = 2**28  # in all cells: many cells may refer to the same long te
 _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
 
-def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = "") -> tuple[pd.DataFrame, str]:
-    """Read a sheet with every cell as text."""
+def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = "") -> tuple[pd.DataFrame, int, str]:
+    """Return a sheet with every cell as text, the number of rows above its titles, and how it was read."""
     try:
         archive = _GuardedZip(io.BytesIO(content))
         archive.filename = str(path)
@@ -57,9 +57,7 @@ def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = 
         names = listed(other.title for other in others)
         more = f" El libro tiene además: {names}; pase los avisos a la primera." if others else ""
         raise UserError(f"La primera hoja de «{path}», «{sheet.title}», está vacía.{more}")
-    table = table.fillna("")
-    table.attrs[SKIPPED] = skipped
-    return table, f"Excel, hoja «{sheet.title}»"
+    return table.fillna(""), skipped, f"Excel, hoja «{sheet.title}»"
 
 
 def _refuse_bombs(archive: zipfile.ZipFile) -> None:

@@ -25,7 +25,7 @@ from openpyxl.writer.excel import ExcelWriter
 
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.files.atomic import create_new
-from ocensa_nb.files.csv_format import CsvFormat
+from ocensa_nb.files.notice_file import CsvFormat
 from ocensa_nb.paths import free_path, plain_path
 
 logger = logging.getLogger(__name__)

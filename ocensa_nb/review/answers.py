@@ -38,7 +38,7 @@ class Answers:
         self._undo: list[tuple[int, dict[str, str]]] = []
         _require_answers_file(self.path, self.classes)
         if self.path.exists():
-            self._take(read_corrections(self.path, self.classes))
+            self._take(read_corrections(self.path, self.classes).table)
 
     @property
     def done(self) -> int:
@@ -122,7 +122,7 @@ def _require_answers_file(path: Path, heads: Collection[str]) -> None:
     if not path.exists():
         return
     columns = {ID, TEXT, *(f"{RIGHT}{head}" for head in heads)}
-    if set(read_table(path)[0].columns) != columns:
+    if set(read_table(path).table.columns) != columns:
         raise UserError(
             f"«{path}» ya existe y tiene otras columnas que {', '.join(sorted(columns))}: no se ha cambiado. Elija "
             "otro nombre en corrections."

@@ -19,8 +19,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ocensa_nb.data.canonical import blank_missing, normalise
-from ocensa_nb.data.columns import notice_ids
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import UserError, clipped
@@ -29,7 +28,6 @@ from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
 from ocensa_nb.evaluation.evaluate import read_as_trained
 from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
-from ocensa_nb.files.header import SKIPPED
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
@@ -97,14 +95,13 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     """
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= MOST_ROWS:
         raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {MOST_ROWS:,}.")
-    table, texts = read_unlabelled(run, data)
-    ids = notice_ids(blank_missing(table), table.attrs[SKIPPED] + 2)
-    filled = np.flatnonzero(texts != "")
+    file = read_unlabelled(run, data)
+    filled = np.flatnonzero(file.texts != "")
     if not len(filled):
-        raise UserError(f"En «{data}» la columna «{table.attrs['text_column']}» está vacía en todas las filas.")
+        raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
     trained = _notices_of(run)
     test = trained.split["test"] if trained else np.zeros(0, np.int64)
-    new_texts, test_texts = texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
+    new_texts, test_texts = file.texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
     probabilities = predictor.class_probabilities(run, [*new_texts, *test_texts], "Prediciendo")
     new = {head: shares[: len(filled)] for head, shares in probabilities.items()}
     tested = {head: shares[len(filled) :] for head, shares in probabilities.items()}
@@ -122,8 +119,8 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     tested_on = f"los {len(test):,} avisos de prueba de la corrida, que no se usaron para entrenar" if trained else ""
     doubtful = {head: shares[chosen] for head, shares in new.items()}
     return Review(
-        predictions=add_predictions(table, filled, new, run.classes),
-        doubtful=_doubtful(ids.iloc[filled[chosen]], texts.iloc[filled[chosen]], doubtful, run.classes),
+        predictions=add_predictions(file.table, filled, new, run.classes),
+        doubtful=_doubtful(file.ids.iloc[filled[chosen]], file.texts.iloc[filled[chosen]], doubtful, run.classes),
         classes=run.classes,
         counts=_counts(new, trained, run.classes),
         automation=automation(predictions_of(new), predictions_of(tested, labels)),

@@ -24,6 +24,7 @@ from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.review.review import select, uncertainty
 from ocensa_nb.runtime import logs
@@ -71,12 +72,10 @@ class Encoder:
         return {head: softmax(values, axis=1) for head, values in self.logits(rows).items()}
 
 
-def experiment(
-    frame: pd.DataFrame, seed: int, start: int, count: int, encoder: Mapping[str, object] | None
-) -> list[dict]:
+def experiment(file: NoticeFile, seed: int, start: int, count: int, encoder: Mapping[str, object] | None) -> list[dict]:
     """Return the test metrics before a review, and after a random and a selected one."""
     recipe = from_recipe("cpu", {**SIDES, **(encoder or {}), "seed": seed})
-    data = notices.prepare(frame, recipe)
+    data = notices.prepare(file, recipe)
     pool = np.random.default_rng(seed).permutation(data.split["train"])
     labelled, hidden = pool[:start], pool[start:]
 
@@ -141,11 +140,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="new file for every value")
     given = parser.parse_args()
     logs.configure()
-    frame = notices.read(given.data)
+    file = notices.read(given.data)
     own = {**ENCODER, "epochs": given.epochs, "patience": given.epochs, "monitor": given.monitor}
     results: list[dict] = []
     for seed in range(given.seeds):
-        results += experiment(frame, seed, given.start, given.rows, own if given.encoder else None)
+        results += experiment(file, seed, given.start, given.rows, own if given.encoder else None)
         print(pd.DataFrame(results[-3:]).round(4).to_string(index=False), flush=True)
     print(summary(pd.DataFrame(results)).to_string())
     if given.json:

@@ -42,8 +42,8 @@ def main(rows: int = 1_000_000, seed: int = 3, model: str = "minilm") -> None:
         peak[0] = process.memory_info().rss
         config = from_recipe("cpu", {"data": str(path), "model": model})
         started = time.perf_counter()
-        frame = timed("read", lambda: notices.read(path))
-        prepared = timed("prepare", lambda: notices.prepare(frame, config))
+        file = timed("read", lambda: notices.read(path))
+        prepared = timed("prepare", lambda: notices.prepare(file, config))
         tokenizer = catalogue.load_tokenizer(model, prepared.texts)
         table = timed("encode", lambda: tokens.encode(prepared.texts, tokenizer, config.max_length))
         seconds = time.perf_counter() - started

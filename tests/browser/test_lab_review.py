@@ -20,10 +20,10 @@ def test_review_form_takes_keys_and_clicks_and_continues_after_reload(notebook, 
         page.keyboard.type(keys)
         page.keyboard.press("Enter")
         assert wait_until(lambda n=number: f"revisados: {n}" in state.inner_text(), 30), state.inner_text()
-    assert len(read_corrections(answers, HEADS)) == 2
+    assert len(read_corrections(answers, HEADS).table) == 2
     page.locator(".ocensa-panel").screenshot(path=pictures / "review.png")
     page.get_by_role("button", name="Deshacer").click()
-    assert wait_until(lambda: len(read_corrections(answers, HEADS)) == 1, 30)
+    assert wait_until(lambda: len(read_corrections(answers, HEADS).table) == 1, 30)
 
     again = notebook("07").set_parameters(**settings).open()
     again.run_all().wait_until_idle(120)

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
-from ocensa_nb.data import corrections, notices, synthetic
-from ocensa_nb.data.canonical import normalise
-from ocensa_nb.data.corrections import ID, SHEET, TEXT, merge, read_corrections, write_corrections
-from ocensa_nb.errors import UserError
+from ocensa_nb.data import synthetic
+from ocensa_nb.data.canonical import blank_missing, normalise
+from ocensa_nb.data.corrections import ID, SHEET, TEXT, Corrections, merge, read_corrections, write_corrections
+from ocensa_nb.data.notices import labelled_rows, prepare, read
+from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation.evaluate import evaluate, read_as_trained
 from ocensa_nb.runs.manifest import CORRECTIONS
 from ocensa_nb.runs.run import Run
@@ -22,8 +23,13 @@ HEADS = ("modo", "causa", "prioridad")
 
 
 @pytest.fixture(scope="module")
-def frame(csv):
-    return notices.read(csv)
+def file(csv):
+    return read(csv)
+
+
+@pytest.fixture(scope="module")
+def frame(file):
+    return labelled_rows(file).frame
 
 
 def answers(rows):
@@ -32,21 +38,21 @@ def answers(rows):
         [{ID: number, TEXT: text, **dict.fromkeys(HEADS, ""), **right} for number, text, right in rows],
         index=range(2, len(rows) + 2),
     )
-    table.attrs = {"source": "correcciones.csv"}
-    return table
+    return Corrections("correcciones.csv", table)
 
 
 def of_rows(frame, rows, **right):
     return answers([(frame[ID][row], frame[TEXT][row], right) for row in rows])
 
 
-def write(path, table):
-    write_corrections(table, HEADS, path)
+def write(path, corrections):
+    write_corrections(corrections.table, HEADS, path)
     return path
 
 
-def test_correction_wins_over_the_label_of_the_file(csv, frame):
-    found = notices.read(csv, given=of_rows(frame, [3], prioridad="1-Critica", modo="Vibration (VIB)"))
+def test_correction_wins_over_the_label_of_the_file(file, frame):
+    corrections = of_rows(frame, [3], prioridad="1-Critica", modo="Vibration (VIB)")
+    found = labelled_rows(file, corrections).frame
     assert found.loc[3, ["modo", "prioridad"]].tolist() == ["Vibration (VIB)", "1-Critica"]
     assert found["causa"].equals(frame["causa"])
     others = found.index != 3
@@ -54,9 +60,9 @@ def test_correction_wins_over_the_label_of_the_file(csv, frame):
 
 
 @pytest.mark.parametrize("written", ["vibration (vib)", "  VIBRATION  (VIB) ", "Víbration (VIB)"])
-def test_class_is_recognised_without_case_and_accents(csv, frame, written, tmp_path):
+def test_class_is_recognised_without_case_and_accents(file, frame, written, tmp_path):
     path = write(tmp_path / "c.csv", of_rows(frame, [3], modo=written))
-    found = notices.read(csv, given=read_corrections(path, HEADS))
+    found = labelled_rows(file, read_corrections(path, HEADS)).frame
     assert found["modo"][3] == "Vibration (VIB)"
 
 
@@ -65,44 +71,44 @@ def test_unknown_class_raises_error_with_row_and_nearest_class(frame):
         merge(frame, of_rows(frame, [3], prioridad="1-Critika"), HEADS)
 
 
-def test_notice_that_is_not_in_the_file_is_added_if_all_labels_are_given(csv, frame):
+def test_notice_that_is_not_in_the_file_is_added_if_all_labels_are_given(file, frame):
     whole = {head: frame[head][0] for head in HEADS}
-    given = answers([("x1", "ruido en bomba", whole), ("x2", "fuga en brida", {"modo": whole["modo"]})])
-    found = notices.read(csv, given=given)
-    assert found[TEXT].iloc[len(frame) :].tolist() == ["ruido en bomba"]
-    report = found.attrs["report"].corrections
+    added = answers([("x1", "ruido en bomba", whole), ("x2", "fuga en brida", {"modo": whole["modo"]})])
+    found = labelled_rows(file, added)
+    assert found.frame[TEXT].iloc[len(frame) :].tolist() == ["ruido en bomba"]
+    report = found.report.corrections
     assert (report.rows, report.added, report.incomplete) == (2, 1, ("x2",))
-    assert "x2" in "\n".join(found.attrs["report"].lines())
+    assert "x2" in str(found.report)
 
 
-def test_notice_with_known_id_and_other_text_is_added_and_named(csv, frame):
+def test_notice_with_known_id_and_other_text_is_added_and_named(file, frame):
     whole = {head: frame[head][0] for head in HEADS}
-    found = notices.read(csv, given=answers([(frame[ID][7], "otro texto", whole)]))
-    assert found.attrs["report"].corrections.other_text == (frame[ID][7],)
+    rows = labelled_rows(file, answers([(frame[ID][7], "otro texto", whole)]))
+    found = rows.frame
+    assert rows.report.corrections.other_text == (frame[ID][7],)
     assert found.loc[7, [*HEADS]].equals(frame.loc[7, [*HEADS]])
     assert len(found) == len(frame) + 1
 
 
-def test_rows_without_a_label_in_the_file_are_completed_or_left_out(csv, tmp_path):
+def test_rows_without_a_label_in_the_file_are_completed_or_left_out(csv, frame, tmp_path):
     table = pd.read_csv(csv, dtype=str)
     table.loc[[5, 6], "causa_falla"] = ""
     table.loc[6, "modo_falla"] = ""
     table.to_csv(tmp_path / "a.csv", index=False)
-    whole = notices.read(csv)
-    without = notices.read(tmp_path / "a.csv")
-    found = notices.read(tmp_path / "a.csv", given=of_rows(whole, [5, 6], causa=whole["causa"][5]))
-    assert len(found) == len(without) + 1
-    assert found.loc[found[ID] == whole[ID][5], [*HEADS]].iloc[0].equals(whole.loc[5, [*HEADS]])
-    report = found.attrs["report"]
+    without = read(tmp_path / "a.csv")
+    found = labelled_rows(without, of_rows(frame, [5, 6], causa=frame["causa"][5]))
+    assert len(found.frame) == len(labelled_rows(without).frame) + 1
+    assert found.frame.loc[5, [*HEADS]].equals(frame.loc[5, [*HEADS]])
+    report = found.report
     assert report.corrections.labelled == 1
-    assert report.corrections.incomplete == (whole[ID][6],)
+    assert report.corrections.incomplete == (frame[ID][6],)
     assert report.without_label == {"modo": 1, "causa": 0, "prioridad": 0}
 
 
 def test_two_different_corrections_of_a_notice_raise_error_with_both_rows(frame, tmp_path):
-    table = pd.concat([of_rows(frame, [3], prioridad="1-Critica"), of_rows(frame, [3], prioridad="2-Alta")])
+    table = pd.concat([of_rows(frame, [3], prioridad=right).table for right in ("1-Critica", "2-Alta")])
     with pytest.raises(UserError, match="las filas 2 y 3 corrigen el mismo aviso"):
-        read_corrections(write(tmp_path / "c.csv", table), HEADS)
+        read_corrections(write(tmp_path / "c.csv", Corrections("", table)), HEADS)
 
 
 def test_file_without_answers_or_columns_raises_user_error(frame, csv, tmp_path):
@@ -120,7 +126,7 @@ def test_sheet_of_the_workbook_is_read_and_empty_cells_are_not_corrections(frame
     sheet.append([int(frame[ID][0]), frame[TEXT][0], "x", None, None, "2-Alta"])
     sheet.append([int(frame[ID][1]), frame[TEXT][1], "x", None, None, None])
     book.save(tmp_path / "revisado.xlsx")
-    found = read_corrections(tmp_path / "revisado.xlsx", HEADS)
+    found = read_corrections(tmp_path / "revisado.xlsx", HEADS).table
     assert found[[ID, "modo", "causa", "prioridad"]].to_numpy().tolist() == [[frame[ID][0], "", "", "2-Alta"]]
 
 
@@ -129,23 +135,22 @@ def test_sheet_of_the_workbook_is_read_and_empty_cells_are_not_corrections(frame
 def test_written_corrections_are_read_and_match_any_notice(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("c") / "c.csv"
     texts = [(f"a{k}{' '.join(a.split())}", f"t {' '.join(b.split())}") for k, (a, b) in enumerate(texts)]
-    plain = notices.blank_missing(pd.DataFrame(texts, columns=[ID, TEXT])).replace(corrections.CONTROL, " ", regex=True)
+    plain = blank_missing(pd.DataFrame(texts, columns=[ID, TEXT])).replace(CONTROL, " ", regex=True)
     frame = plain.assign(modo="X", causa="Y", prioridad="1")
-    write_corrections(of_rows(frame, frame.index, modo="X"), HEADS, path)
+    write(path, of_rows(frame, frame.index, modo="X"))
     try:
-        given = read_corrections(path, HEADS)
+        corrections = read_corrections(path, HEADS)
     except UserError:  # the reader refuses some texts, such as those of a binary file
         return
-    assert merge(frame, given, HEADS)[1].added == 0
+    assert merge(frame, corrections, HEADS)[1].added == 0
 
 
 @given(st.sets(st.integers(0, 399), min_size=1, max_size=40), st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
-def test_corrected_rows_and_their_repeated_texts_are_not_in_test(csv, config, rows, seed):
-    frame = notices.read(csv)
-    own = config.replace(seed=seed)
-    before = notices.prepare(frame, own)
-    found = notices.prepare(notices.read(csv, given=of_rows(frame, sorted(rows), prioridad="1-Critica")), own)
+def test_corrected_rows_and_their_repeated_texts_are_not_in_test(file, frame, config, rows, seed):
+    config = config.replace(seed=seed)
+    before = prepare(file, config)
+    found = prepare(file, config, of_rows(frame, sorted(rows), prioridad="1-Critica"))
     corrected = {normalise(frame[TEXT][row]) for row in rows}
     assert not corrected & {normalise(found.texts[row]) for row in found.split["test"]}
     sides = {name: {normalise(found.texts[row]) for row in part} for name, part in found.split.items()}

@@ -10,6 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data import notices
 from ocensa_nb.data.canonical import normalise
+from ocensa_nb.data.notices import labelled_rows
 from ocensa_nb.data.splits import split_rows
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.read_csv import read_table
@@ -30,14 +31,14 @@ TABLE = pd.DataFrame(
 def test_read_csv_with_any_encoding_and_separator_returns_the_same_table(tmp_path, encoding, separator):
     path = tmp_path / "avisos.csv"
     TABLE.to_csv(path, sep=separator, encoding=encoding, index=False)
-    table, _ = read_table(path)
+    table = read_table(path).table
     pd.testing.assert_frame_equal(table, TABLE, check_dtype=False)
-    assert len(notices.read(path)) == 40
+    assert len(notices.read(path).texts) == 40
 
 
 def test_read_xlsx_returns_the_same_table_as_csv(tmp_path):
     TABLE.to_excel(tmp_path / "avisos.xlsx", index=False)
-    table, _ = read_table(tmp_path / "avisos.xlsx")
+    table = read_table(tmp_path / "avisos.xlsx").table
     pd.testing.assert_frame_equal(table, TABLE, check_dtype=False)
 
 
@@ -45,7 +46,7 @@ def test_read_xlsx_returns_the_same_table_as_csv(tmp_path):
 def test_read_column_alias_ignores_case_and_accents(tmp_path, name):
     path = tmp_path / "avisos.csv"
     TABLE.rename(columns={"Descripción": name}).to_csv(path, index=False)
-    assert notices.read(path).attrs["report"].columns["descripcion"] == name
+    assert notices.read(path).columns["descripcion"] == name
 
 
 def test_read_unknown_column_name_is_used_only_if_configured(tmp_path):
@@ -53,27 +54,27 @@ def test_read_unknown_column_name_is_used_only_if_configured(tmp_path):
     TABLE.rename(columns={"causa_falla": "Mi columna"}).to_csv(path, index=False)
     with pytest.raises(UserError, match="Mi columna"):
         notices.read(path)
-    assert set(notices.read(path, {"causa": "Mi columna"})["causa"]) == {"Corrosion", "Overload"}
+    assert set(notices.read(path, {"causa": "Mi columna"}).labels["causa"]) == {"Corrosion", "Overload"}
 
 
 def test_read_two_candidate_label_columns_uses_the_filled_one_and_reports_it(tmp_path):
     path = tmp_path / "avisos.csv"
     free_text = ["cambio de sello"] + [""] * 39
     TABLE.rename(columns={"causa_falla": "causa_iso_label"}).assign(causa_falla=free_text).to_csv(path, index=False)
-    report = notices.read(path).attrs["report"]
+    report = labelled_rows(notices.read(path)).report
     assert report.columns["causa"] == "causa_iso_label"
     assert "«causa_falla» no se usó como causa: vacía en 39 de 40 filas" in str(report)
 
     # The same with the names swapped: the share of filled cells decides, not the name.
     sparse = TABLE.assign(causa_iso_label=free_text)
     sparse.to_csv(path, index=False)
-    assert notices.read(path).attrs["report"].columns["causa"] == "causa_falla"
+    assert notices.read(path).columns["causa"] == "causa_falla"
 
 
 def test_read_composes_text_from_description_and_non_empty_fields(tmp_path):
     path = tmp_path / "avisos.csv"
     TABLE.assign(Equipo=["P-1"] * 39 + ["nan"], familia_equipo="BOMBA").to_csv(path, index=False)
-    texts = notices.read(path)["texto"]
+    texts = notices.read(path).texts
     assert texts.iloc[0] == "fuga de producto número 0, válvula MOV-0. Equipo: P-1. Familia: BOMBA"
     assert texts.iloc[39].endswith("MOV-39. Familia: BOMBA")
 
@@ -84,8 +85,8 @@ def test_read_rows_without_text_or_label_are_dropped_and_counted(tmp_path):
     table.loc[2:6, "causa_falla"] = ["NaN", "", "None", "N/A", "-"]
     path = tmp_path / "avisos.csv"
     table.to_csv(path, index=False)
-    frame = notices.read(path)
-    report = frame.attrs["report"]
+    rows = labelled_rows(notices.read(path))
+    frame, report = rows.frame, rows.report
     assert (report.rows, report.without_text, report.without_label["causa"], report.kept) == (40, 2, 5, 33)
     assert len(frame) == 33
     assert "descartadas: 2" in str(report)
@@ -93,15 +94,15 @@ def test_read_rows_without_text_or_label_are_dropped_and_counted(tmp_path):
 
 
 def test_read_shipped_sap_example_drops_incomplete_rows():
-    frame = notices.read(ROOT / "data/example_iw69.csv")
-    report = frame.attrs["report"]
+    rows = labelled_rows(notices.read(ROOT / "data/example_iw69.csv"))
+    frame, report = rows.frame, rows.report
     assert report.rows == 300
     assert report.columns["causa"] == "causa_iso_label"
     assert 0 < report.kept < 300
     assert not (frame == "nan").any().any()
 
 
-def test_prepare_rare_classes_are_merged_into_other_and_reported():
+def test_prepare_rare_classes_are_merged_into_other_and_reported(tmp_path):
     frame = pd.DataFrame(
         {
             "texto": [f"texto {'abcdefghijklmnopqrstuvwxyz'[i % 26] * (i + 1)}" for i in range(40)],
@@ -110,14 +111,15 @@ def test_prepare_rare_classes_are_merged_into_other_and_reported():
             "prioridad": ["1", "2"] * 20,
         }
     )
-    found = notices.prepare(frame, TrainConfig())
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    found = notices.prepare(notices.read(tmp_path / "a.csv"), TrainConfig())
     assert "C" not in found.classes["modo"]
     assert "Other" in found.classes["causa"]
     assert "unidas en «Other (OTH)»: C (1)" in str(found.report)
     assert "unidas en «Other»: Z (1)" in str(found.report)
 
 
-def test_prepare_label_with_few_classes_is_never_merged():
+def test_prepare_label_with_few_classes_is_never_merged(tmp_path):
     frame = pd.DataFrame(
         {
             "texto": [f"texto {'abcdefghijklmnopqrstuvwxyz'[i % 26] * (i + 1)}" for i in range(40)],
@@ -126,7 +128,8 @@ def test_prepare_label_with_few_classes_is_never_merged():
             "prioridad": ["1-Critica"] + ["2-Alta", "3-Media", "4-Baja"] * 13,
         }
     )
-    found = notices.prepare(frame, TrainConfig())
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    found = notices.prepare(notices.read(tmp_path / "a.csv"), TrainConfig())
     assert found.classes["prioridad"] == ["1-Critica", "2-Alta", "3-Media", "4-Baja"]
     assert "unidas" not in str(found.report)
 
@@ -158,14 +161,14 @@ def test_normalise_texts_that_differ_only_in_tags_and_numbers_are_equal():
 def test_read_label_column_is_excluded_from_the_text(tmp_path):
     path = tmp_path / "avisos.csv"
     TABLE.rename(columns={"causa_falla": "TextoCódProblem"}).to_csv(path, index=False)
-    texts = notices.read(path, {"causa": "TextoCódProblem"})["texto"]
+    texts = notices.read(path, {"causa": "TextoCódProblem"}).texts
     assert not texts.str.contains("Corrosion|Overload").any()
 
 
 def test_read_csv_keeps_blank_lines_as_rows_and_leading_spaces(tmp_path):
     path = tmp_path / "avisos.csv"
     path.write_text("descripcion,nota\nfuga, con espacio\n\nruido,x\n", encoding="utf-8")
-    table, _ = read_table(path)
+    table = read_table(path).table
     assert table["descripcion"].tolist() == ["fuga", "", "ruido"]
     assert table["nota"].tolist() == [" con espacio", "", "x"]
 

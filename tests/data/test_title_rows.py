@@ -34,18 +34,18 @@ def path(request, tmp_path):
 
 
 def test_read_titles_in_row_4_reports_it_and_numbers_the_rows_of_the_spreadsheet(path):
-    frame = notices.read(write(path, TABLE))
-    assert frame["id_aviso"].tolist() == [f"fila {row}" for row in range(5, 25)]
-    assert frame["texto"].tolist() == TABLE["Texto breve"].tolist()
-    assert "los títulos están en la fila 4; se saltaron 3 filas" in frame.attrs["report"].lines()[0]
+    file = notices.read(write(path, TABLE))
+    assert file.ids.tolist() == [f"fila {row}" for row in range(5, 25)]
+    assert file.texts.tolist() == TABLE["Texto breve"].tolist()
+    assert "los títulos están en la fila 4; se saltaron 3 filas" in notices.labelled_rows(file).report.lines()[0]
 
 
 def test_read_titles_in_row_4_with_other_names_are_found_if_configured(path):
     table = TABLE.set_axis(["Detalle", "Tipo", "Razón", "Urgencia"], axis=1)
     columns = {"descripcion": "Detalle", "modo": "Tipo", "causa": "Razón", "prioridad": "Urgencia"}
-    frame = notices.read(write(path, table), columns)
-    assert frame["id_aviso"][0] == "fila 5"
-    assert frame["causa"].tolist() == TABLE["Causa"].tolist()
+    file = notices.read(write(path, table), columns)
+    assert file.ids[0] == "fila 5"
+    assert file.labels["causa"].tolist() == TABLE["Causa"].tolist()
 
 
 def test_read_titles_in_row_4_that_are_unknown_are_listed_in_the_message(path):
@@ -68,9 +68,9 @@ def test_titles_under_a_row_with_one_known_word_are_found(above, tmp_path):
     file = tmp_path / "a.csv"
     rows = [f"{day},bomba {day} con fuga,Ana,Mecánica" for day in range(1, 9)]
     file.write_text("\n".join([*above, "Fecha,Texto breve,Autor,Clase", *rows]), encoding="utf-8")
-    table, how = read_table(file, title_predicate((), {}))
-    assert list(table.columns) == ["Fecha", "Texto breve", "Autor", "Clase"]
-    assert f"los títulos están en la fila {len(above) + 1}" in how
+    read = read_table(file, title_predicate((), {}))
+    assert list(read.table.columns) == ["Fecha", "Texto breve", "Autor", "Clase"]
+    assert f"los títulos están en la fila {len(above) + 1}" in read.notes
 
 
 def test_titles_with_fewer_cells_than_the_rows_are_found_by_their_names(tmp_path):
@@ -78,6 +78,6 @@ def test_titles_with_fewer_cells_than_the_rows_are_found_by_their_names(tmp_path
     rows = [f"fuga {day},Leak,Wear,1-Alta,a,b,c" for day in range(1, 9)]
     titles = "Texto breve,modo,causa,prioridad,,,"
     file.write_text("\n".join(["Reporte,,,,,,", titles, *rows]), encoding="utf-8")
-    table, _ = read_table(file, title_predicate((), {}))
+    table = read_table(file, title_predicate((), {})).table
     assert list(table.columns[:4]) == titles.split(",")[:4]
     assert len(table) == len(rows)

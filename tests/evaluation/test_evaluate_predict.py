@@ -236,16 +236,16 @@ def test_prediction_of_a_csv_keeps_its_separator_encoding_and_decimal_mark(run, 
 def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(run, tmp_path):
     source = tmp_path / "avisos.xlsx"
     pd.DataFrame({"Descripción": ["fuga en válvula", ""], "N": ["1", "2"]}).to_excel(source, index=False)
-    table = predict.predict(run, source)
-    path = predict.save(table, tmp_path / "out")
+    predicted = predict.predict(run, source)
+    path = predict.save(predicted, tmp_path / "out")
     assert path == tmp_path / "out.xlsx"
     confidence = pd.read_excel(path)["conf_modo"]
     assert 0 < confidence[0] <= 1
     assert np.isnan(confidence[1])
-    written = predict.save(table, tmp_path / "out2", "csv").read_bytes()
+    written = predict.save(predicted, tmp_path / "out2", "csv").read_bytes()
     assert written.startswith("\ufeffDescripción;N;pred_modo;conf_modo;".encode())
     with pytest.raises(UserError, match="el formato pedido es csv"):
-        predict.save(table, tmp_path / "otro.xlsx", "csv")
+        predict.save(predicted, tmp_path / "otro.xlsx", "csv")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
@@ -271,23 +271,24 @@ def test_predict_row_alone_or_with_others_gives_the_same_result(run, tmp_path):
     table = synthetic.generate(70, seed=5)
     table.to_csv(tmp_path / "a.csv", index=False)
     table.iloc[[10]].to_csv(tmp_path / "b.csv", index=False)
-    together = predict.predict(run, tmp_path / "a.csv").iloc[10]
-    alone = predict.predict(run, tmp_path / "b.csv").iloc[0]
+    together = predict.predict(run, tmp_path / "a.csv").table.iloc[10]
+    alone = predict.predict(run, tmp_path / "b.csv").table.iloc[0]
     assert together["pred_causa"] == alone["pred_causa"]
     assert float(together["conf_causa"]) == pytest.approx(float(alone["conf_causa"]), abs=2e-4)
 
 
 def test_predict_file_with_prediction_columns_or_existing_output_raises_user_error(run, csv, tmp_path):
-    path = predict.save(predict.predict(run, csv), tmp_path / "p.csv")
+    predicted = predict.predict(run, csv)
+    path = predict.save(predicted, tmp_path / "p.csv")
     with pytest.raises(UserError, match="ya tiene estas columnas: pred_modo"):
         predict.predict(run, path)
     with pytest.raises(UserError, match="Ya existe"):
-        predict.save(pd.DataFrame({"a": [1]}), path)
+        predict.save(predicted, path)
 
 
 def test_predict_file_with_only_descriptions_succeeds(run, tmp_path):
     (tmp_path / "solo.csv").write_text("Descripción\nfuga en válvula\n", encoding="cp1252")
-    assert predict.predict(run, tmp_path / "solo.csv")["pred_modo"].iloc[0] in run.classes["modo"]
+    assert predict.predict(run, tmp_path / "solo.csv").table["pred_modo"].iloc[0] in run.classes["modo"]
 
 
 def test_figures_of_a_run_are_drawn_with_a_caption(run, evaluation, tmp_path):

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.csv_format import ATTRIBUTE
-from ocensa_nb.files.header import SCANNED_ROWS, SKIPPED, find_header
+from ocensa_nb.files.header import SCANNED_ROWS, find_header
 from ocensa_nb.files.read_csv import read_table
 
 TITLES = ["Aviso", "Texto breve", "Modo de falla", "Prioridad"]
@@ -53,14 +52,14 @@ def write(path, rows, separator=";", encoding="utf-8-sig"):
 def test_read_table_with_titles_under_other_rows_reads_from_them_and_says_so(tmp_path, form, above):
     path = tmp_path / (form if form == "a.xlsx" else "a.csv")
     rows = [*ABOVE[above], TITLES, *ROWS]
-    table, how = read_table(write(path, rows, form[:1]), known)
-    assert list(table.columns) == TITLES
-    assert table.to_numpy().tolist() == ROWS
+    file = read_table(write(path, rows, form[:1]), known)
+    assert list(file.table.columns) == TITLES
+    assert file.table.to_numpy().tolist() == ROWS
     skipped = len(ABOVE[above])
-    assert table.attrs[SKIPPED] == skipped
-    assert f"los títulos están en la fila {skipped + 1}; se salt" in how
+    assert file.first_row == skipped + 2
+    assert f"los títulos están en la fila {skipped + 1}; se salt" in file.notes
     if form != "a.xlsx":
-        assert table.attrs[ATTRIBUTE].separator == form
+        assert file.csv_format.separator == form
 
 
 @pytest.mark.parametrize("above", ["one title", "title lines", "parameters", "merged title", "blank rows"])
@@ -68,7 +67,7 @@ def test_read_table_with_titles_under_other_rows_reads_from_them_and_says_so(tmp
 def test_read_table_with_unknown_titles_under_sparse_rows_finds_them_by_their_shape(tmp_path, form, above):
     path = tmp_path / (form if form == "a.xlsx" else "a.csv")
     titles = ["Consecutivo", "Detalle", "Tipo", "Urgencia"]
-    table, _ = read_table(write(path, [*ABOVE[above], titles, *ROWS], form[:1]))
+    table = read_table(write(path, [*ABOVE[above], titles, *ROWS], form[:1])).table
     assert list(table.columns) == titles
     assert table.to_numpy().tolist() == ROWS
 
@@ -76,17 +75,17 @@ def test_read_table_with_unknown_titles_under_sparse_rows_finds_them_by_their_sh
 def test_read_table_with_a_title_line_in_quotes_of_two_lines_counts_rows_not_lines(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('"Reporte\nde avisos"\n\nAviso;Texto breve\n1;fuga\n', encoding="utf-8")
-    table, how = read_table(path, known)
-    assert table.to_dict("list") == {"Aviso": ["1"], "Texto breve": ["fuga"]}
-    assert "en la fila 3; se saltaron 2 filas" in how
+    file = read_table(path, known)
+    assert file.table.to_dict("list") == {"Aviso": ["1"], "Texto breve": ["fuga"]}
+    assert "en la fila 3; se saltaron 2 filas" in file.notes
 
 
 def test_read_table_with_one_row_skipped_says_it_in_singular(tmp_path):
-    assert "se saltó 1 fila" in read_table(write(tmp_path / "a.csv", [["Reporte"], TITLES, *ROWS]), known)[1]
+    assert "se saltó 1 fila" in read_table(write(tmp_path / "a.csv", [["Reporte"], TITLES, *ROWS]), known).notes
 
 
 def test_read_table_with_only_one_column_under_a_title_line_reads_it(tmp_path):
-    table, _ = read_table(write(tmp_path / "a.csv", [["Reporte de avisos"], [], ["Texto breve"], ["fuga"]]), known)
+    table = read_table(write(tmp_path / "a.csv", [["Reporte de avisos"], [], ["Texto breve"], ["fuga"]]), known).table
     assert table.to_dict("list") == {"Texto breve": ["fuga"]}
 
 
@@ -101,7 +100,7 @@ def test_read_table_with_titles_after_many_rows_raises_user_error_naming_the_row
 def test_read_table_with_unknown_titles_over_a_known_one_among_the_data_skips_nothing(tmp_path, form):
     rows = [["Número", "Detalle", "Clase"], ["1", "fuga", "Otros"], ["2", "Aviso", "Bomba"], ["3", "ruido", "Motor"]]
     path = tmp_path / (form if form == "a.xlsx" else "a.csv")
-    assert list(read_table(write(path, rows, form[:1]), known)[0].columns) == rows[0]
+    assert list(read_table(write(path, rows, form[:1]), known).table.columns) == rows[0]
 
 
 NORMAL = {
@@ -119,10 +118,10 @@ NORMAL = {
 @pytest.mark.parametrize("form", ["a.xlsx", ",", ";"])
 def test_read_table_with_titles_in_the_first_row_skips_nothing(tmp_path, form, case):
     path = tmp_path / (form if form == "a.xlsx" else "a.csv")
-    table, how = read_table(write(path, NORMAL[case], form[:1]), known)
-    assert table.to_numpy().tolist() == NORMAL[case][1:]
-    assert table.attrs[SKIPPED] == 0
-    assert "se salt" not in how
+    file = read_table(write(path, NORMAL[case], form[:1]), known)
+    assert file.table.to_numpy().tolist() == NORMAL[case][1:]
+    assert file.first_row == 2
+    assert "se salt" not in file.notes
 
 
 cells = st.text(st.sampled_from("ab1 ,;"), max_size=6)
@@ -148,7 +147,7 @@ def test_find_header_looks_at_a_limited_number_of_rows(tmp_path):
 
 def test_read_table_of_a_shape_that_could_be_data_keeps_the_first_row(tmp_path):
     rows = [["Consecutivo", "Detalle"], ["1", "fuga; ruido; humo"], ["2", "olor; calor; agua"]]
-    table, _ = read_table(write(tmp_path / "a.csv", rows, ","))
+    table = read_table(write(tmp_path / "a.csv", rows, ",")).table
     assert list(table.columns) == rows[0]
     pd.testing.assert_frame_equal(table, pd.DataFrame(rows[1:], columns=rows[0]), check_dtype=False)
 

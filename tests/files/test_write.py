@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.csv_format import SPANISH_EXCEL, CsvFormat
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import WIDEST, free_table, write_table
 
 TABLE = pd.DataFrame({"descripción": ["válvula", "a;b"], "conf": np.array([1 / 3, np.nan], np.float32), "n": [1, 2]})

@@ -33,7 +33,11 @@ def form(found, tmp_path):
 
 
 def on_disk(form):
-    return read_corrections(form.answers.path, CLASSES).set_index("id_aviso")[["modo", "prioridad"]].T.to_dict("list")
+    return (
+        read_corrections(form.answers.path, CLASSES)
+        .table.set_index("id_aviso")[["modo", "prioridad"]]
+        .T.to_dict("list")
+    )
 
 
 def type_keys(form, text):

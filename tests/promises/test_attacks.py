@@ -239,7 +239,7 @@ def test_evaluate_and_predict_during_another_training_give_the_same_results(run,
         while training.poll() is None:
             metrics = evaluate.evaluate(run).metrics
             assert metrics["causa_f1"] == pytest.approx(run.metrics["test"]["causa_f1"], abs=1e-6)
-            assert len(predict.predict(run, csv)) == 400
+            assert len(predict.predict(run, csv).table) == 400
             with contextlib.suppress(UserError):  # raised until training has finished
                 assert Run.load(tmp_path / "training").config.epochs == 12
             rounds += 1
@@ -291,10 +291,10 @@ def test_fit_and_predict_with_duplicate_column_names_keep_their_order(config, tm
         frame.insert(len(frame.columns), name, [f"x{number % 3}" for number in range(60)], allow_duplicates=True)
     path = tmp_path / f"a{suffix}"
     frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_excel(path, index=False)
-    table, _ = read_table(path)
+    table = read_table(path).table
     assert table.columns.is_unique
     assert table.shape == frame.shape
     run = train.fit(config.replace(data=str(path), out=str(tmp_path / "run"), epochs=1))
     assert run.metadata["data"]["columns"]["descripcion"] == "descripcion"
     out = predict.save(predict.predict(run, path), tmp_path / f"p{suffix}")
-    assert list(read_table(out)[0].columns)[: frame.shape[1]] == list(table.columns)
+    assert list(read_table(out).table.columns)[: frame.shape[1]] == list(table.columns)

@@ -7,7 +7,6 @@ import os
 import shutil
 import zipfile
 
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from ocensa_nb.data import notices, synthetic
 from ocensa_nb.data.columns import ALIASES
 from ocensa_nb.errors import UserError
+from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.models import save
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs import run as run_folder
@@ -94,7 +94,7 @@ def test_read_any_data_file_returns_a_table_or_raises_user_error(tmp_path, file)
     path = tmp_path / f"avisos{suffix}"
     path.write_bytes(content)
     with contextlib.suppress(UserError):
-        assert isinstance(notices.read(path), pd.DataFrame)
+        assert isinstance(notices.read(path), NoticeFile)
 
 
 @many

@@ -302,10 +302,10 @@ class TestWorkbookBombs:
         with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
             frame.to_excel(book, index=False)
             book.book.active.cell(5_000, 40).font = openpyxl.styles.Font(bold=True)
-        assert len(notices.read(tmp_path / "a.xlsx")) == 20
+        assert len(notices.read(tmp_path / "a.xlsx").table) == 20
 
     def test_read_ordinary_xlsx_returns_every_row(self, book):
-        assert len(notices.read(book)) == 20
+        assert len(notices.read(book).table) == 20
 
 
 class TestPaths:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ocensa_nb.data import accents, candidates, columns, notices
 from ocensa_nb.data.canonical import _TAG_PREFIXES, normalise
 from ocensa_nb.errors import LISTED, UserError
-from ocensa_nb.files import csv_format, read_csv, write
+from ocensa_nb.files import notice_file, read_csv, write
 from ocensa_nb.models import tiny, tokenizer_checks
 
 QUICK = 0.02  # seconds below which the noise of a clock matters
@@ -42,7 +42,7 @@ FUNCTIONS = {
     "notices.compose": compose_longest,
     "columns.fold": columns.fold,
     "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
-    "csv_format.detect_format": lambda text: csv_format.detect_format(frame(text), ";", "utf-8"),
+    "notice_file.detect_format": lambda text: notice_file.detect_format(frame(text), ";", "utf-8"),
     "output_tables.inert": lambda text: write.inert(frame(text)),
     "tables._separator": lambda text: read_csv._separator(f"a{text}"),
     "tables._find_layout": lambda text: read_csv._find_layout(f"a{text}", columns.title_predicate((), {})),
@@ -147,4 +147,4 @@ def test_read_xlsx_with_stray_cell_at_column_2000_succeeds(tmp_path):
     with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
         table.to_excel(book, index=False)
         book.book.active.cell(1, workbooks_column := 2_000).value = "nota"
-    assert read_csv.read_table(tmp_path / "a.xlsx")[0].shape == (1, workbooks_column)
+    assert read_csv.read_table(tmp_path / "a.xlsx").table.shape == (1, workbooks_column)

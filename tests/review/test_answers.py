@@ -47,7 +47,7 @@ def test_reopened_answers_are_those_of_any_sequence_of_answers_and_undos(tmp_pat
 def test_file_is_what_corrections_reads_with_partly_answered_notices(answers):
     answers.answer(0, {"modo": "=Otra", "prioridad": "2"})
     answers.answer(3, {"modo": "Fuga"})
-    found = read_corrections(answers.path, CLASSES)
+    found = read_corrections(answers.path, CLASSES).table
     assert found[ID].tolist() == ["a0", "a3"]
     assert found["prioridad"].tolist() == ["2", ""]
     assert answers.done == 1
@@ -68,9 +68,9 @@ def test_answers_about_other_notices_stay_in_the_file(answers):
     others = Answers(DOUBTFUL.assign(**{ID: [f"b{row}" for row in range(5)]}), CLASSES, answers.path)
     assert others.done == 0
     others.answer(2, {"modo": "Fuga"})
-    assert read_corrections(answers.path, CLASSES)[ID].tolist() == ["a1", "b2"]
+    assert read_corrections(answers.path, CLASSES).table[ID].tolist() == ["a1", "b2"]
     others.undo()
-    assert read_corrections(answers.path, CLASSES)[ID].tolist() == ["a1"]
+    assert read_corrections(answers.path, CLASSES).table[ID].tolist() == ["a1"]
 
 
 def test_file_of_the_user_that_is_not_corrections_is_refused_and_kept(tmp_path):

@@ -43,7 +43,7 @@ def found(run, fresh):
 
 
 def test_predictions_are_those_of_predict_and_keep_the_file(found, run, fresh):
-    pd.testing.assert_frame_equal(found.predictions, predict(run, fresh), check_exact=False, atol=1e-3)
+    pd.testing.assert_frame_equal(found.predictions, predict(run, fresh).table, check_exact=False, atol=1e-3)
 
 
 def test_doubtful_notices_have_the_likeliest_classes_in_order(found, run):
@@ -131,7 +131,7 @@ def test_returned_workbook_trains_a_run_with_its_corrections(found, run, csv, tm
         for head in HEADS:
             sheet.cell(row, titles[f"correcta_{head}"]).value = run.classes[head][0]
     book.save(tmp_path / "revisado.xlsx")
-    assert len(read_corrections(tmp_path / "revisado.xlsx", HEADS)) == 2
+    assert len(read_corrections(tmp_path / "revisado.xlsx", HEADS).table) == 2
     options = [
         "--model",
         "tiny",
@@ -146,13 +146,13 @@ def test_returned_workbook_trains_a_run_with_its_corrections(found, run, csv, tm
     ]
     assert cli.main(["train", "--data", str(csv), "--corrections", str(tmp_path / "revisado.xlsx"), *options]) == 0
     assert json.loads((tmp_path / "t.json").read_text())["run"] == str(tmp_path / "run")
-    kept = read_corrections(tmp_path / "run/corrections.csv", HEADS)
+    kept = read_corrections(tmp_path / "run/corrections.csv", HEADS).table
     assert kept["id_aviso"].tolist() == found.doubtful["id_aviso"][:2].tolist()
 
 
 def test_prefilled_workbook_has_the_predictions_as_right_classes(found, tmp_path):
     path = workbook.write(found, tmp_path / "r.xlsx", prefill=True)
-    corrections = read_corrections(path, HEADS)
+    corrections = read_corrections(path, HEADS).table
     assert corrections["modo"].tolist() == found.doubtful["pred1_modo"].tolist()
 
 

@@ -57,7 +57,7 @@ def fit_still_path(world, config):
 
 
 def predict_all(world, run, data):
-    return predict(Run.load(run), data).to_dict("list")
+    return predict(Run.load(run), data).table.to_dict("list")
 
 
 def skip_and_stop(world, config):
@@ -205,7 +205,7 @@ def test_two_processes_report_the_metrics_of_one(case, alone, cases, found):
 
 @pytest.mark.parametrize("name", ["many", "few"])
 def test_two_processes_predict_every_row_in_order(name, alone, csv, few, found):
-    expected = predict(alone["cached features"], {"many": csv, "few": few}[name]).to_dict("list")
+    expected = predict(alone["cached features"], {"many": csv, "few": few}[name]).table.to_dict("list")
     for results in found:
         for column, values in expected.items():
             if column.startswith("conf_"):

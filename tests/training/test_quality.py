@@ -71,16 +71,17 @@ def test_evaluate_with_a_source_has_its_recorded_metrics(run, source):
 
 
 def test_predict_with_the_linear_has_its_classes_and_confidence(run):
-    table = predict(run, SAP, "linear")
+    predicted = predict(run, SAP, "linear")
+    table = predicted.table
     scored = table[table["pred_causa"] != ""]
     assert len(scored) > 50
     assert scored["conf_causa"].between(0, 1).all()
-    assert table.attrs["notes"][0].count("el modelo simple") == len(run.classes)
-    assert not table["pred_causa"].equals(predict(run, SAP, "encoder")["pred_causa"])
+    assert predicted.notes[0].count("el modelo simple") == len(run.classes)
+    assert not table["pred_causa"].equals(predict(run, SAP, "encoder").table["pred_causa"])
 
 
 def test_predict_without_choice_says_what_each_label_is_good_for(run):
-    notes = predict(run, SAP).attrs["notes"]
+    notes = predict(run, SAP).notes
     assert all(any(note.startswith(f"{head}: ") for note in notes) for head in run.classes)
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from ocensa_nb.files.csv_format import ATTRIBUTE, CsvFormat, detect_format
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, detect_format
 from ocensa_nb.files.read_csv import read_table
 
 
@@ -41,9 +41,9 @@ def test_decimal_mark_of_a_table_without_rows_or_columns_is_the_one_of_the_separ
 def test_read_table_gives_the_format_of_the_file(tmp_path, separator, encoding, written):
     path = tmp_path / "a.csv"
     path.write_text(f"descripcion{separator}horas\nválvula{separator}2.5\n", encoding=encoding)
-    assert read_table(path)[0].attrs[ATTRIBUTE] == CsvFormat(separator, written, ".")
+    assert read_table(path).csv_format == CsvFormat(separator, written, ".")
 
 
-def test_read_table_of_a_workbook_gives_no_csv_format(tmp_path):
+def test_read_table_of_a_workbook_gives_the_csv_format_of_excel_in_spanish(tmp_path):
     pd.DataFrame({"a": ["x"]}).to_excel(tmp_path / "a.xlsx", index=False)
-    assert ATTRIBUTE not in read_table(tmp_path / "a.xlsx")[0].attrs
+    assert read_table(tmp_path / "a.xlsx").csv_format == SPANISH_EXCEL
