@@ -1,15 +1,19 @@
 """The text of a notice: composed of the columns of its row, and normalised to find repeated notices."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.accents import without_accents
-from ocensa_nb.data.columns import field_of
 from ocensa_nb.errors import CONTROL, UserError
 
+# The role of a column whose title repeats, as SAP writes `Denominación` for a place and for its component. Such columns
+# are not in the text by default: on 7,100 real notices (TF-IDF and a linear SVM, 3 splits) the weighted F1, mean of the
+# three labels, was 0.518 ± 0.004 with the first alone and 0.514 ± 0.007 with both; the paired difference is -0.0039
+# with a standard error of 0.0023.
+_REPEATED = re.compile(r"\.[1-9][0-9]?$")
 MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 # Letters of equipment tags that short texts separate from the number: mov 3702.
@@ -84,6 +88,11 @@ def compose(
     return composed.where(text != "", "")
 
 
+def field_of(role: str) -> str:
+    """Return the text field of a role; that of `denominacion.1`, a column with a repeated title, is `denominacion`."""
+    return _REPEATED.sub("", role)
+
+
 def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()) -> list[str]:
     """Return the roles in `used` that are appended to the description, in the order of the text."""
     labels = {used[head] for head in heads}
@@ -119,3 +128,20 @@ def normalise(text: str) -> str:
     plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
     plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)
     return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()
+
+
+class _Decomposed(dict[int, str]):
+    """A table for `str.translate` that computes an entry when a character first occurs."""
+
+    def __missing__(self, code: int) -> str:
+        parts = unicodedata.normalize("NFKD", chr(code))
+        self[code] = "".join(part for part in parts if not unicodedata.combining(part))
+        return self[code]
+
+
+_TABLE = _Decomposed()
+
+
+def without_accents(text: str) -> str:
+    """Return the compatibility decomposition (NFKD) of a text without its combining characters."""
+    return text.translate(_TABLE)

@@ -1,12 +1,12 @@
 """Find the columns of an export: description, labels and text fields, under any of their usual names."""
 
+import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from ocensa_nb.data.accents import without_accents
-from ocensa_nb.data.candidates import rank_columns
+from ocensa_nb.data.canonical import field_of, without_accents
 from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
@@ -25,11 +25,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "parada": ("parada",),
 }
 ID_ALIASES = ("id_aviso", "aviso", "n_aviso", "no_aviso", "nro_aviso", "num_aviso", "numero_aviso", "numero_de_aviso")
-# The role of a column whose title repeats, as SAP writes `Denominación` for a place and for its component. Such columns
-# are not in the text by default: on 7,100 real notices (TF-IDF and a linear SVM, 3 splits) the weighted F1, mean of the
-# three labels, was 0.518 ± 0.004 with the first alone and 0.514 ± 0.007 with both; the paired difference is -0.0039
-# with a standard error of 0.0023.
-_REPEATED = re.compile(r"\.[1-9][0-9]?$")
 LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
 
@@ -69,11 +64,6 @@ def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callabl
     known = {alias for aliases in (*ALIASES.values(), ID_ALIASES, map(fold, roles)) for alias in aliases if alias}
     names = {name.strip() for name in columns.values() if name.strip()}
     return lambda cell: cell in names or fold(cell) in known
-
-
-def field_of(role: str) -> str:
-    """Return the text field of a role; that of `denominacion.1`, a column with a repeated title, is `denominacion`."""
-    return _REPEATED.sub("", role)
 
 
 def find_columns(
@@ -226,3 +216,55 @@ def _not_a_label(column: pd.Series) -> str:
     if len(values) > FEW_VALUES and values.nunique() > len(values) / 2:
         return "sus valores casi no se repiten"
     return ""
+
+
+SAMPLED_ROWS = 1_000
+MOST_WORDS = 10  # of a cell; more words do not make a column more likely to be the description
+TYPO = 0.85  # similarity of names, from 0 to 1, that suggests a spelling error: causa_fala, descripcon
+
+
+def text_score(column: pd.Series) -> float:
+    """Return how much a column looks like free text."""
+    values = _filled(column)
+    if values.empty:
+        return 0.0
+    words = min(float(values.str.split().str.len().mean()), MOST_WORDS)
+    letters = values.str.count(r"[^\W\d_]").sum() / values.str.len().sum()
+    return values.nunique() / len(column) * words * float(letters)
+
+
+def label_score(column: pd.Series) -> float:
+    """Return how much a column looks like a label."""
+    values = _filled(column)
+    if values.nunique() < 2 or values.str.contains(r"[^\W\d_]").mean() < 0.5:
+        return 0.0
+    return (len(values) - values.nunique()) / len(column)
+
+
+def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection[str]) -> tuple[list[str], str]:
+    """Return the columns of a table, those that suit a role best first."""
+    sample = table.head(SAMPLED_ROWS)
+    score = label_score if label else text_score
+    scores = {name: 0.0 if name in taken else score(sample[name]) for name in sample}
+    likeness = {name: _likeness(name, wanted) for name in sample}
+    # Many columns repeat their values about as much as a label does: among those, the name decides.
+    digits = 1 if label else 6
+
+    def order(name: str) -> tuple[bool, bool, bool, float, float]:
+        suits = scores[name] > 0
+        mentioned = suits and bool(label) and label in without_accents(name).lower()
+        misspelt = suits and likeness[name] >= TYPO
+        return misspelt, name not in taken, mentioned, round(scores[name], digits), likeness[name]
+
+    ranked = sorted(sample, key=order, reverse=True)
+    return ranked, next((name for name in ranked[:1] if order(name)[0]), "")
+
+
+def _filled(column: pd.Series) -> pd.Series:
+    values = column.str.strip()
+    return values[values != ""]
+
+
+def _likeness(name: str, wanted: str) -> float:
+    """Return the similarity of two names, 0 to 1, without regard to case and accents; a long name is cut."""
+    return difflib.SequenceMatcher(None, without_accents(name[:100]).lower(), wanted).ratio()

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data.accents import without_accents
-from ocensa_nb.data.canonical import blank_missing
+from ocensa_nb.data.canonical import blank_missing, without_accents
 from ocensa_nb.data.report import CorrectionsReport
 from ocensa_nb.errors import CONTROL, UserError, listed, unknown
 from ocensa_nb.files.atomic import atomic_write

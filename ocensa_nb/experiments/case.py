@@ -31,8 +31,7 @@ from ocensa_nb.experiments.case_files import (
 )
 from ocensa_nb.experiments.execute import NOTEBOOKS, NotebookError, execute
 from ocensa_nb.experiments.grid import Case
-from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.temporary import owner, remove
+from ocensa_nb.files.atomic import owner, remove, write_text
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.manifest import METRICS
 from ocensa_nb.runs.run import Run, read_json

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ocensa_nb.files.temporary import is_running
+from ocensa_nb.files.atomic import is_running
 
 CASES, STATE, RUN, EVALUATION, LOG = "cases", "case.json", "run", "evaluation", "log.txt"
 PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED = "pending", "running", "finished", "failed", "interrupted"

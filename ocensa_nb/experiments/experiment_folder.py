@@ -17,10 +17,8 @@ from ocensa_nb.experiments import case as cases_on_disk
 from ocensa_nb.experiments.case import CaseState, describe, read_case
 from ocensa_nb.experiments.case_files import CASES, FAILED, RUN, STATE
 from ocensa_nb.experiments.grid import Case
-from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.regular import require_regular
-from ocensa_nb.files.temporary import is_temporary
-from ocensa_nb.files.verify import compute
+from ocensa_nb.files.atomic import is_temporary, write_text
+from ocensa_nb.files.verify import compute, require_regular
 from ocensa_nb.paths import SAMPLE_DATA, plain_path, reason
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.resume import lock_folder

@@ -14,7 +14,7 @@ import yaml
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError, clipped
-from ocensa_nb.files.regular import read_regular
+from ocensa_nb.files.verify import read_regular
 from ocensa_nb.paths import plain_path, reason
 
 LARGEST_GRID = 2**20  # bytes

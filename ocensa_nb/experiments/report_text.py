@@ -11,7 +11,7 @@ from ocensa_nb.experiments.case_result import CaseResult
 from ocensa_nb.experiments.effects import FEWEST, Effect
 from ocensa_nb.experiments.groups import BASELINE, Group, baseline_of, chosen, speedup
 from ocensa_nb.experiments.results import Results
-from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+from ocensa_nb.files.verify import LARGEST_JSON, read_regular
 
 GRID = "grid.yaml"
 _NOT_MEASURED = re.compile(r"^# *sin medir: ([^:\n]+):(.+)$", re.MULTILINE)

@@ -14,7 +14,7 @@ from ocensa_nb.experiments.case import CaseState, read_case
 from ocensa_nb.experiments.case import update as update_case
 from ocensa_nb.experiments.case_files import CASES, FAILED, INTERRUPTED, RUNNING
 from ocensa_nb.experiments.progress import Progress
-from ocensa_nb.files.temporary import owner
+from ocensa_nb.files.atomic import owner
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import LAST
 from ocensa_nb.runtime.machine import cores, physical_cores

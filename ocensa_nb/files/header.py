@@ -108,3 +108,15 @@ def _typical_width(rows: Sequence[tuple[str, ...]]) -> float:
 def _are_sparse(above: Sequence[tuple[str, ...]], titles: int) -> bool:
     """Return whether each row has at most half as many cells as there are titles, or a single one."""
     return all(len(row) <= max(1, titles // 2) for row in above)
+
+
+MAX_COLUMNS = 1_000  # an export of SAP has 30 to 200; pandas takes a millisecond per column, and more if names repeat
+
+
+def check_width(path: Path, columns: int) -> None:
+    """Raise `UserError` if a table has more than `MAX_COLUMNS` columns."""
+    if columns > MAX_COLUMNS:
+        raise UserError(
+            f"«{path}» tiene {columns:,} columnas, y se leen {MAX_COLUMNS:,} como máximo. Deje las de los avisos "
+            "(texto, etiquetas, equipo, …), y compruebe que la tabla no esté girada, con una fila por columna."
+        )

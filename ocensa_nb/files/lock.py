@@ -20,7 +20,7 @@ import psutil
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import replace
-from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+from ocensa_nb.files.verify import LARGEST_JSON, read_regular
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
-from ocensa_nb.files.header import SCANNED_ROWS, Header, IsTitle, check_certain, find_header, skipped_note
+from ocensa_nb.files.header import SCANNED_ROWS, Header, IsTitle, check_certain, check_width, find_header, skipped_note
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, TableFile, detect_format
 from ocensa_nb.files.read_excel import read_excel
-from ocensa_nb.files.regular import read_regular
-from ocensa_nb.files.table_width import check_width
+from ocensa_nb.files.verify import read_regular
 from ocensa_nb.paths import plain_path, reason
 
 logger = logging.getLogger(__name__)

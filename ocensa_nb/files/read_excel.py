@@ -12,8 +12,7 @@ from openpyxl.cell.cell import ERROR_CODES
 from openpyxl.reader.excel import ExcelReader
 
 from ocensa_nb.errors import UserError, listed
-from ocensa_nb.files.header import SCANNED_ROWS, IsTitle, check_certain, find_header
-from ocensa_nb.files.table_width import check_width
+from ocensa_nb.files.header import SCANNED_ROWS, IsTitle, check_certain, check_width, find_header
 from ocensa_nb.runtime.logs import progress
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.files.regular import require_regular
+from ocensa_nb.files.verify import require_regular
 
 STATE = "state"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+from ocensa_nb.files.verify import LARGEST_JSON, read_regular
 
 CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 # For every `from_pretrained`. Without the first, transformers asks on the terminal whether to execute a model's code.

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.regular import first_special
+from ocensa_nb.files.verify import first_special
 from ocensa_nb.models.checks import ONLY_HERE
 from ocensa_nb.models.layers import layer_stack
 

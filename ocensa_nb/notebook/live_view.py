@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.figures.style import COLOURS, SMOOTHING
-from ocensa_nb.files.regular import open_regular
+from ocensa_nb.files.verify import open_regular
 from ocensa_nb.runtime.timing import duration
 
 POINTS = 240  # the loss curve is thinned to this many points when it has twice as many; a screen resolves no more

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ocensa_nb.files.atomic import replace
-from ocensa_nb.files.regular import LARGEST_JSON, read_regular
-from ocensa_nb.files.temporary import remove_abandoned, temporary_folder
-from ocensa_nb.files.verify import page_digest
+from ocensa_nb.files.atomic import remove_abandoned, replace, temporary_folder
+from ocensa_nb.files.verify import LARGEST_JSON, page_digest, read_regular
 
 KEPT_BYTES = 20 * 2**30  # above this size the least recently used files are removed
 SPARE_BYTES = 2**30  # free disk space to leave to the user

@@ -20,8 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors as tensor_files
 from ocensa_nb.files.atomic import overwriting
-from ocensa_nb.files.regular import require_regular
-from ocensa_nb.files.verify import CHUNK_BYTES
+from ocensa_nb.files.verify import CHUNK_BYTES, require_regular
 from ocensa_nb.runs.run import FORMAT
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,7 @@ from typing import Any
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.regular import LARGEST_JSON, read_regular
-from ocensa_nb.files.verify import compute, first_mismatch
+from ocensa_nb.files.verify import LARGEST_JSON, compute, first_mismatch, read_regular
 from ocensa_nb.paths import reason
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"

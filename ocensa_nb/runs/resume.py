@@ -14,8 +14,8 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ocensa_nb.config import PRECISIONS, TrainConfig
 from ocensa_nb.errors import UserError
+from ocensa_nb.files.atomic import is_temporary
 from ocensa_nb.files.lock import HeartbeatLock
-from ocensa_nb.files.temporary import is_temporary
 from ocensa_nb.paths import RUNS, reason
 from ocensa_nb.runs.manifest import is_finished
 from ocensa_nb.runs.run import (

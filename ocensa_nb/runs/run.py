@@ -13,9 +13,8 @@ from typing import Any
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import CONTROL, UserError, clipped
-from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.regular import LARGEST_JSON, open_regular, read_regular
-from ocensa_nb.files.temporary import is_temporary, remove, temporary_folder
+from ocensa_nb.files.atomic import is_temporary, remove, temporary_folder, write_text
+from ocensa_nb.files.verify import LARGEST_JSON, open_regular, read_regular
 from ocensa_nb.paths import RUNS, free_path, plain_path, reason
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, LINEAR, MANIFEST, METRICS

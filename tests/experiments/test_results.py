@@ -125,7 +125,7 @@ def test_csv_neutralises_a_formula_in_a_title(tmp_path):
 
 
 def test_case_of_a_dead_process_is_interrupted_and_a_dropped_one_is_named(tmp_path):
-    from ocensa_nb.files.temporary import owner
+    from ocensa_nb.files.atomic import owner
 
     machine = owner().split("-")[0]
     add_case(tmp_path, {}, 1, "running", process=f"{machine}-999999999")

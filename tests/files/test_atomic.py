@@ -13,8 +13,17 @@ from safetensors import SafetensorError
 from ocensa_nb import paths
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
-from ocensa_nb.files.atomic import atomic_write, create_new, write_text
-from ocensa_nb.files.temporary import PREFIX, STALE_SECONDS, is_temporary, owner, remove, remove_abandoned
+from ocensa_nb.files.atomic import (
+    PREFIX,
+    STALE_SECONDS,
+    atomic_write,
+    create_new,
+    is_temporary,
+    owner,
+    remove,
+    remove_abandoned,
+    write_text,
+)
 from ocensa_nb.runs import array_cache
 from tests.helpers.crash import make_abandoned_folder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb.files import atomic, drive, temporary
+from ocensa_nb.files import atomic, drive
 from ocensa_nb.runs import checkpoint
 from ocensa_nb.runs.run import HISTORY, LAST, Run
 from ocensa_nb.training import logger, train
@@ -86,7 +86,7 @@ def test_remove_and_cleanup_truncate_files_before_deleting_them(tmp_path, monkey
     for name in (f"{leftover.name}/a.txt", "folder/b", "folder/inner/c"):
         (tmp_path / name).write_bytes(bytes(10_000))
     atomic.write_text(tmp_path / "a.txt", "entero")  # also removes the abandoned folder
-    temporary.remove(tmp_path / "folder")
+    atomic.remove(tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert trash.bytes == 0
 

@@ -16,7 +16,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine import step
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import predictor
-from ocensa_nb.files import atomic, temporary, tensors
+from ocensa_nb.files import atomic, tensors
 from ocensa_nb.runs import checkpoint, checkpoint_files, manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.training import train
@@ -124,8 +124,8 @@ def make_abandoned_folder(folder: Path) -> Path:
     """Create a temporary folder whose owner is a dead process; return it."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    machine, _ = temporary.owner().split("-")
-    leftover = folder / f"{temporary.PREFIX}{machine}-{child.pid}-abcd1234"
+    machine, _ = atomic.owner().split("-")
+    leftover = folder / f"{atomic.PREFIX}{machine}-{child.pid}-abcd1234"
     leftover.mkdir()
     return leftover
 

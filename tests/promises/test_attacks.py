@@ -23,7 +23,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.figures import animation
 from ocensa_nb.figures import comparison as speedup_figures
-from ocensa_nb.files import temporary
+from ocensa_nb.files import atomic
 from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import array_cache
@@ -101,7 +101,7 @@ def comparison(config):
 
 
 def leftovers(folder):
-    return [path.name for path in folder.iterdir() if temporary.is_temporary(path.name)]
+    return [path.name for path in folder.iterdir() if atomic.is_temporary(path.name)]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.regular import LARGEST_JSON, read_regular
+from ocensa_nb.files.verify import LARGEST_JSON, read_regular
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run

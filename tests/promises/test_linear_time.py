@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.data import accents, candidates, columns, notices
+from ocensa_nb.data import canonical, columns, notices
 from ocensa_nb.data.canonical import _TAG_PREFIXES, normalise
 from ocensa_nb.errors import LISTED, UserError
 from ocensa_nb.files import notice_file, read_csv, write
@@ -36,7 +36,7 @@ def compose_longest(text):
 
 TOKENIZER = tiny.tokenizer(["fuga de aceite"])
 FUNCTIONS = {
-    "accents.without_accents": accents.without_accents,
+    "canonical.without_accents": canonical.without_accents,
     "text.normalise": normalise,
     "notices.blank_missing": lambda text: notices.blank_missing(frame(text)),
     "notices.compose": compose_longest,
@@ -46,7 +46,7 @@ FUNCTIONS = {
     "output_tables.inert": lambda text: write.inert(frame(text)),
     "tables._separator": lambda text: read_csv._separator(f"a{text}"),
     "tables._find_layout": lambda text: read_csv._find_layout(f"a{text}", columns.title_predicate((), {})),
-    "candidates.rank_columns": lambda text: candidates.rank_columns(frame(text), "texto", "", ()),
+    "columns.rank_columns": lambda text: columns.rank_columns(frame(text), "texto", "", ()),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
 

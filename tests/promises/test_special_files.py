@@ -11,7 +11,7 @@ import pytest
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import notices
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.regular import open_regular, read_regular
+from ocensa_nb.files.verify import open_regular, read_regular
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import manifest
