@@ -78,22 +78,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
 
 
 def prepare(config: TrainConfig) -> tuple[Bench, Setting, list[Variant], list[Variant]]:
-    """Read the data and the encoder of a config.
-
-    Returns
-    -------
-    bench : Bench
-        To measure on; with the threads of this machine.
-    setting : Setting
-        Which techniques apply.
-    stacked, single : list of Variant
-        The rows of the ladder, and the techniques individually; not measured yet.
-
-    Raises
-    ------
-    UserError
-        If the data or the encoder is invalid.
-    """
+    """Return what to measure on, which techniques apply, and the variants of `ladder` and of `alone`."""
     base = baseline_of(config)
     notices = load_notices(base)
     tokenizer = load_tokenizer(base.model, notices.texts)
@@ -115,20 +100,7 @@ def prepare(config: TrainConfig) -> tuple[Bench, Setting, list[Variant], list[Va
 
 
 def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
-    """Return the measurements as a table for the user, one row per technique.
-
-    Parameters
-    ----------
-    results
-        From `compare`.
-    which
-        `ladder` (cumulative) or `alone` (individual).
-
-    Returns
-    -------
-    DataFrame
-        Formatted text, with column names in Spanish.
-    """
+    """Return the measurements of `ladder` or `alone` as formatted text, with column names in Spanish."""
     columns = {
         "técnica": lambda m: m["title"],
         "tipo": lambda m: m["kind"],
@@ -150,12 +122,11 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
 
 def summaries(results: Mapping[str, Any]) -> list[str]:
     """Return one Spanish sentence per technique of the guide, from the results of `compare`."""
-    said = [f"{m['title']}. {m['verdict']}" for m in results["alone"]]
     best = results["ladder"][-1]
     loading = max(m["loading_share"] for m in results["ladder"])
     gpu = "medido en esta GPU" if results["device"] == "cuda" else "aquí no hay GPU: mídalo en Colab con una T4"
     return [
-        *said,
+        *(f"{m['title']}. {m['verdict']}" for m in results["alone"]),
         f"GPU en la nube (la guía: 5 a 10 veces). Se mide la máquina en uso; {gpu}.",
         "DataLoader con varios procesos (workers). Preparar un batch toma como mucho el "
         f"{loading:.2%} de un paso: no pueden ahorrar más que eso.",

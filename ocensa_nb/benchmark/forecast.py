@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ocensa_nb.benchmark import flops, throughput
+from ocensa_nb.benchmark import throughput
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import step
@@ -42,33 +42,15 @@ class TimeEstimate:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Description of an encoder, available without its weights.
-
-    Attributes
-    ----------
-    name
-        Name or path of the encoder.
-    shape
-        Its transformers configuration.
-    depth
-        Number of layers.
-    positions
-        Maximum number of tokens.
-    here
-        Whether it is on this machine.
-    counted_with
-        Name of the encoder whose tokenizer made `table`.
-    table
-        Tokens of the sampled texts, truncated at `LONGEST`.
-    """
+    """Description of an encoder, available without its weights."""
 
     name: str
     shape: "PretrainedConfig"
-    depth: int
-    positions: int
-    here: bool
-    counted_with: str
-    table: TokenTable
+    depth: int  # layers
+    positions: int  # maximum number of tokens
+    here: bool  # whether it is on this machine
+    counted_with: str  # the encoder whose tokenizer made `table`
+    table: TokenTable  # of the sampled texts, truncated at `LONGEST`
 
 
 class Forecast:
@@ -81,7 +63,7 @@ class Forecast:
         self._rows = np.concatenate(list(self._sides.values()))
         self._encoders: dict[str, Encoder] = {}
         self._measured: dict[tuple[str, str], throughput.Throughput] = {}
-        self._counted: dict[tuple, dict[str, flops.PassFlops]] = {}
+        self._counted: dict[tuple, dict[str, throughput.PassFlops]] = {}
         self._models: dict[tuple[str, int], MultiHeadClassifier] = {}  # on the meta device
 
     def encoder(self, name: str) -> Encoder:
@@ -138,16 +120,7 @@ class Forecast:
         """Measure the throughput and count the FLOPs that `expected` needs.
 
         It takes some seconds per encoder and precision, and a second at most per number of frozen layers. Call it from
-        one thread at a time.
-
-        Parameters
-        ----------
-        config
-            Settings of the training.
-        on_progress
-            Called with the share that is done, from 0 to 1.
-        cancelled
-            Asked before each measured step; the measurement is abandoned once it returns True.
+        one thread at a time. `on_progress` and `cancelled` are those of `throughput.measure`.
 
         Returns
         -------
@@ -161,28 +134,18 @@ class Forecast:
         """
         encoder, key = self.encoder(config.model), self._key(config)
         if key not in self._measured:
-            found = throughput.measure(encoder.shape, key[1], config, self.notices, on_progress, cancelled)
-            if found is None:
+            rates = throughput.measure(encoder.shape, key[1], config, self.notices, on_progress, cancelled)
+            if rates is None:
                 return False
-            self._measured[key] = found
+            self._measured[key] = rates
         self._flops(config, "training")
         return True
 
     def expected(self, config: TrainConfig) -> TimeEstimate:
         """Return the predicted time of a training: all epochs, and the frozen layers once if they are cached.
 
-        The FLOPs of every pass, counted on the encoder's own structure without weights, are divided by the throughput
-        that `measure` found, which must have been called.
-
-        Parameters
-        ----------
-        config
-            Settings of the training.
-
-        Returns
-        -------
-        TimeEstimate
-            Seconds and relative uncertainty.
+        The work of every pass, counted on the encoder's structure without weights, is multiplied by the seconds that
+        `measure` found.
 
         Raises
         ------
@@ -202,15 +165,7 @@ class Forecast:
         return TimeEstimate(len(self.notices.texts) / len(self._rows) * seconds, rates.spread)
 
     def epoch(self, config: TrainConfig, lengths: np.ndarray) -> float:
-        """Return the predicted seconds of the training steps of one epoch over texts of `lengths` tokens.
-
-        Parameters
-        ----------
-        config
-            Settings of a training for which `measure` was called.
-        lengths : ndarray of shape (rows,), int64
-            Tokens of each text, after truncation.
-        """
+        """Return the predicted seconds of the training steps of one epoch over texts of `lengths` tokens."""
         rates = self._measured[self._key(config)]
         shapes, steps = [], 0
         for rows in epoch_batches(lengths, config.effective_batch_size, config.seed, 1):
@@ -233,7 +188,7 @@ class Forecast:
         work = self._flops(config, kind).work(shapes)
         return float((work @ self._measured[self._key(config)].scoring).sum())
 
-    def _flops(self, config: TrainConfig, kind: str) -> flops.PassFlops:
+    def _flops(self, config: TrainConfig, kind: str) -> throughput.PassFlops:
         """Return the work of a pass with the layers and inputs of a config: `training`, `scoring` or `frozen`."""
         key = _structure(config)
         if key not in self._counted:
@@ -242,14 +197,14 @@ class Forecast:
             if config.cls_only:
                 sample = torch.ones((1, 8), dtype=torch.int64, device="meta")
                 model.shorten(sample, sample)
-            found, features = {}, 0
+            passes, features = {}, 0
             if _cached(config):
                 model.accept_features_from(k)
                 features = encoder.shape.hidden_size
-                found["frozen"] = flops.count(model.eval(), backward=False, forward=model.frozen_forward(k))
-            found["scoring"] = flops.count(model.eval(), features, backward=False)
-            found["training"] = flops.count(model.train(), features)
-            self._counted[key] = found
+                passes["frozen"] = throughput.count(model.eval(), backward=False, forward=model.frozen_forward(k))
+            passes["scoring"] = throughput.count(model.eval(), features, backward=False)
+            passes["training"] = throughput.count(model.train(), features)
+            self._counted[key] = passes
         return self._counted[key][kind]
 
     def _key(self, config: TrainConfig) -> tuple[str, str]:

@@ -1,17 +1,23 @@
-"""Measure the throughput of this machine on a few steps of a shallow encoder with random weights."""
+"""Count the work of a pass through a model, and measure how fast this machine does it.
+
+The work of any batch is counted once, on a model without weights; the seconds per unit of work are measured on a few
+steps of a shallow encoder with random weights. Both together predict the time of a training (`forecast`).
+"""
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 import torch
 from scipy.optimize import nnls
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from ocensa_nb.benchmark import flops
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import step as engines
@@ -27,6 +33,7 @@ from ocensa_nb.runtime.timing import release_memory, seconds_of
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+WIDTHS = (8, 16, 24)  # tokens; three determine the quadratic polynomial exactly
 DEPTH = 2  # layers of the measured encoder
 VOCABULARY = 2_000
 # (rows, tokens) of the measured steps: small and large, short and long. A GPU needs larger ones to be fully used.
@@ -42,8 +49,96 @@ EXTRAPOLATION = 0.25
 
 
 @dataclass(frozen=True)
+class PassFlops:
+    """Work of one pass over a batch.
+
+    Attributes
+    ----------
+    operators
+        Number of operators, the same for every batch.
+    per_row : ndarray of shape (2, 3), float64
+        FLOPs of a row, with weights and between activations, as polynomials of the tokens.
+    """
+
+    operators: int
+    per_row: np.ndarray
+
+    def work(self, shapes: np.ndarray) -> np.ndarray:
+        """Return (operators, FLOPs with weights, FLOPs between activations), float64 (passes, 3)."""
+        rows, width = shapes.astype(np.float64).T
+        flops = rows[:, None] * (width[:, None] ** np.arange(3) @ self.per_row.T)
+        return np.column_stack([np.full(len(shapes), float(self.operators)), flops])
+
+
+def count(
+    model: nn.Module, features: int = 0, backward: bool = True, forward: Callable[..., Any] | None = None
+) -> PassFlops:
+    """Count the work of one pass through a model on the device `meta`.
+
+    Source: `torch.utils.flop_counter`, which counts matrix products and convolutions. Attention must be computed by
+    separate products ("eager"): the fused kernel of a CPU is not in its registry.
+
+    Parameters
+    ----------
+    model
+        Takes inputs and a mask, (rows, tokens), and returns logits per head; on the device `meta`.
+    features
+        Size of the hidden states if the inputs are cached features, 0 if they are token ids.
+    backward
+        Whether to count the backward pass too.
+    forward
+        A part of the model to count instead, with the same inputs; without a backward pass.
+    """
+    counts = np.array([_count_once(model, forward or model, width, features, backward) for width in WIDTHS])
+    powers = np.array(WIDTHS, np.float64)[:, None] ** np.arange(3)
+    return PassFlops(int(counts[0, 0]), np.linalg.solve(powers, counts[:, 1:]).T)
+
+
+class _OperatorCounter(TorchDispatchMode):
+    """Count the operators that are dispatched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.operators += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _count_once(
+    model: nn.Module, forward: Callable[..., Any], width: int, features: int, backward: bool
+) -> tuple[float, float, float]:
+    inputs = torch.empty((1, width, features) if features else (1, width), device="meta")
+    inputs = inputs if features else inputs.long()
+    mask = torch.ones((1, width), dtype=torch.int64, device="meta")
+    with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as flops, _OperatorCounter() as counter:
+        outputs = forward(inputs, mask)
+        if backward:
+            sum(logits.sum() for logits in outputs.values()).backward()
+    model.zero_grad(set_to_none=True)
+    counts = {str(operator): total for operator, total in flops.get_flop_counts()["Global"].items()}
+    between = sum(total for operator, total in counts.items() if "bmm" in operator)
+    return counter.operators, sum(counts.values()) - between, between
+
+
+@dataclass(frozen=True)
 class Throughput:
-    """Seconds per unit of work in one precision."""
+    """Speed of this machine in one precision.
+
+    Attributes
+    ----------
+    training, scoring : ndarray of shape (3,), float64
+        Seconds per operator, per FLOP with weights and per FLOP between activations.
+    update
+        Seconds of an optimiser update per trained parameter.
+    spread
+        Relative uncertainty of a predicted time.
+    measured
+        Seconds that the measurement took.
+    """
 
     training: np.ndarray
     scoring: np.ndarray
@@ -60,9 +155,7 @@ def measure(
     on_progress: Callable[[float], None] = lambda share: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Throughput | None:
-    """Measure training steps and forward passes of a shallow encoder of a shape.
-
-    The random state is restored afterwards. Nothing is downloaded.
+    """Measure training steps and forward passes of a shallow encoder; the random state is restored afterwards.
 
     Parameters
     ----------
@@ -91,50 +184,64 @@ def measure(
     shallow = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(VOCABULARY, (shape.pad_token_id or 0) + 1)})
     shallow.num_hidden_layers = DEPTH
     most = int(sizes.max())  # the whole batch in one pass, and every layer trained on every token
-    tried = config.replace(batch_size=most, gradient_accumulation_steps=1, max_length=most, padding="dynamic")
-    tried = tried.replace(freeze_layers=0, cls_only=False, compile=False)
-    before, busy = random_state(), _busy_seconds()
+    config = config.replace(batch_size=most, gradient_accumulation_steps=1, max_length=most, padding="dynamic")
+    config = config.replace(freeze_layers=0, cls_only=False, compile=False)
+    state, busy = random_state(), _busy_seconds()
     engine = None
     try:
         allow_tf32(precision)
-        model = engines.classifier(tried, notices, untrained(shallow).float())
-        engine = engines.build(tried, notices, _table(sizes), model, precision, device)
-        rounds = list(_rounds(engine, tried, notices, sizes, started, on_progress, cancelled))
+        model = engines.classifier(config, notices, untrained(shallow).float())
+        engine = engines.build(config, notices, _table(sizes), model, precision, device)
+        rounds = list(_rounds(engine, _batches(engine, config, notices, sizes), started, on_progress, cancelled))
         if cancelled():
             return None
         others = _competition(busy, _busy_seconds()) / (time.perf_counter() - started)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        bare = engines.classifier(tried, notices, untrained(shallow, "meta")).to("meta")
+        bare = engines.classifier(config, notices, untrained(shallow, "meta")).to("meta")
     finally:
-        restore_random_state(before)
+        restore_random_state(state)
         engine = model = None  # release its memory for the training
         release_memory()
     seconds = np.array([passes for passes, _ in rounds])
     training, scoring = np.median(seconds, axis=0)
     noise = float(np.median(np.ptp(seconds, axis=0) / np.median(seconds, axis=0)))
     return Throughput(
-        training=_fit(flops.count(bare.train()).work(sizes), training),
-        scoring=_fit(flops.count(bare.eval(), backward=False).work(sizes), scoring),
+        training=_fit(count(bare.train()).work(sizes), training),
+        scoring=_fit(count(bare.eval(), backward=False).work(sizes), scoring),
         update=float(np.median([update for _, update in rounds])) / parameters,
         spread=float(np.linalg.norm([noise, EXTRAPOLATION, COMPETITION * others / max(1e-3, 1 - others)])),
         measured=time.perf_counter() - started,
     )
 
 
+def _table(sizes: np.ndarray) -> TokenTable:
+    """Return texts of random ids for each size (rows, tokens); every second row is one token shorter.
+
+    The shorter rows give each batch padding and a mask, as real batches have.
+    """
+    lengths = np.concatenate([width - np.arange(rows) % 2 for rows, width in sizes])
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, int(lengths.sum()), np.int32)
+    return TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)]), 0, int(sizes[:, 1].max()))
+
+
+def _batches(
+    engine: engines.Engine, config: TrainConfig, notices: Notices, sizes: np.ndarray
+) -> list[list[MicroBatch]]:
+    """Return the micro-batches of a step of each size, on the engine's device."""
+    labels = {head: np.zeros(len(engine.table), np.int64) for head in notices.classes}
+    dataset = StepDataset(engine.table, labels, config.batch_size, config.padding)
+    bounds = np.concatenate([[0], np.cumsum(sizes[:, 0])])
+    return [to_device(dataset[np.arange(start, end)], engine.device) for start, end in itertools.pairwise(bounds)]
+
+
 def _rounds(
     engine: engines.Engine,
-    config: TrainConfig,
-    notices: Notices,
-    sizes: np.ndarray,
+    batches: list[list[MicroBatch]],
     started: float,
     on_progress: Callable[[float], None],
     cancelled: Callable[[], bool],
 ) -> Iterator[tuple[np.ndarray, float]]:
     """Yield, per round, the seconds of each size's training and scoring passes, (2, sizes), and of an update."""
-    labels = {head: np.zeros(len(engine.table), np.int64) for head in notices.classes}
-    batches = StepDataset(engine.table, labels, config.batch_size, config.padding)
-    bounds = np.concatenate([[0], np.cumsum(sizes[:, 0])])
-    steps = [to_device(batches[np.arange(a, b)], engine.device) for a, b in itertools.pairwise(bounds)]
 
     def forward(micro_batches: list[MicroBatch]) -> None:
         with torch.inference_mode(), autocast(engine.precision, engine.device):
@@ -146,39 +253,20 @@ def _rounds(
         if number > 1 and spent * (number + 1) / number > BUDGET_SECONDS:
             return
         passes = []
-        for index, step in enumerate(steps):
+        for index, micro_batches in enumerate(batches):
             if cancelled():
                 return
-            on_progress(min(1.0, (number + index / len(steps)) / (ROUNDS + 1)))
+            on_progress(min(1.0, (number + index / len(batches)) / (ROUNDS + 1)))
             engine.model.train()
             engine.optimizer.zero_grad(set_to_none=True)
-            training = seconds_of(lambda step=step: engine.accumulate(step), engine.device)
+            training = seconds_of(lambda micro=micro_batches: engine.accumulate(micro), engine.device)
             engine.model.eval()
-            passes.append((training, seconds_of(lambda step=step: forward(step), engine.device)))
+            passes.append((training, seconds_of(lambda micro=micro_batches: forward(micro), engine.device)))
         engine.model.train()
         engine.optimizer.zero_grad(set_to_none=True)
-        whole = seconds_of(lambda: engine.step(steps[0]), engine.device)
+        whole = seconds_of(lambda: engine.step(batches[0]), engine.device)
         if number:
             yield np.array(passes).T, max(0.0, whole - passes[0][0])
-
-
-def _busy_seconds() -> tuple[float, float]:
-    """Return the mean seconds that the cores of this process have been busy, and its own processor seconds per core.
-
-    In a container with a quota, or that hides cores, the counters are those of other programs too: both are zero.
-    """
-    process, every = psutil.Process(), psutil.cpu_times(percpu=True)
-    allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(len(every)))
-    if len(allowed) > machine.cores() or max(allowed) >= len(every):
-        return 0.0, 0.0
-    own = process.cpu_times()
-    busy = sum(every[core].user + every[core].system for core in allowed)
-    return busy / len(allowed), (own.user + own.system) / len(allowed)
-
-
-def _competition(before: tuple[float, float], after: tuple[float, float]) -> float:
-    """Return the seconds per core that other programs computed between two results of `_busy_seconds`."""
-    return max(0.0, (after[0] - before[0]) - (after[1] - before[1]))
 
 
 def _fit(work: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -191,11 +279,20 @@ def _fit(work: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return nnls(relative / scale, np.ones(len(seconds)))[0] / scale
 
 
-def _table(sizes: np.ndarray) -> TokenTable:
-    """Return texts of random ids for each size (rows, tokens); every second row is one token shorter.
+def _busy_seconds() -> tuple[float, float]:
+    """Return the mean seconds that the cores of this process have been busy, and its own processor seconds per core.
 
-    The shorter rows give each batch padding and a mask, as real batches have.
+    In a container with a quota, or that hides cores, the counters are those of other programs too: both are zero.
     """
-    lengths = np.concatenate([width - np.arange(rows) % 2 for rows, width in sizes])
-    ids = np.random.default_rng(0).integers(1, VOCABULARY, int(lengths.sum()), np.int32)
-    return TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)]), 0, int(sizes[:, 1].max()))
+    process, every = psutil.Process(), psutil.cpu_times(percpu=True)
+    allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(len(every)))
+    if len(allowed) > machine.cores() or max(allowed) >= len(every):
+        return 0.0, 0.0
+    used = process.cpu_times()
+    busy = sum(every[core].user + every[core].system for core in allowed)
+    return busy / len(allowed), (used.user + used.system) / len(allowed)
+
+
+def _competition(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """Return the seconds per core that other programs computed between two results of `_busy_seconds`."""
+    return max(0.0, (after[0] - before[0]) - (after[1] - before[1]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ocensa_nb.benchmark import forecast as time_prediction
+from ocensa_nb.benchmark import forecast as forecasts
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import catalogue
@@ -11,7 +11,7 @@ from ocensa_nb.models import catalogue
 
 @pytest.fixture(scope="module")
 def forecast(notices):
-    return time_prediction.Forecast(notices)
+    return forecasts.Forecast(notices)
 
 
 def predict(forecast, config):
@@ -31,8 +31,8 @@ def test_cut_share_matches_share_of_texts_over_max_length(forecast, notices):
 
 
 def test_forecast_of_many_texts_samples_every_split(notices, monkeypatch):
-    monkeypatch.setattr(time_prediction, "SAMPLED_TEXTS", 50)
-    few, all_of_them = time_prediction.Forecast(notices), time_prediction.Forecast(notices)
+    monkeypatch.setattr(forecasts, "SAMPLED_TEXTS", 50)
+    few, all_of_them = forecasts.Forecast(notices), forecasts.Forecast(notices)
     all_of_them._sides, all_of_them._rows = notices.split, np.concatenate(list(notices.split.values()))
     assert len(few.encoder("minilm").table) <= 50 + 3
     assert few.cut_share("minilm", 40) == pytest.approx(all_of_them.cut_share("minilm", 40), abs=0.25)
@@ -40,7 +40,7 @@ def test_forecast_of_many_texts_samples_every_split(notices, monkeypatch):
 
 def test_forecast_of_encoder_not_downloaded_uses_its_catalogue_entry(forecast, monkeypatch):
     monkeypatch.setattr(catalogue, "_cached_snapshot", lambda hub_id: None)
-    beto = time_prediction.Forecast(forecast.notices).encoder("beto")
+    beto = forecasts.Forecast(forecast.notices).encoder("beto")
     assert (beto.here, beto.depth, beto.positions, beto.counted_with) == (False, 12, 512, "minilm")
     _, total = forecast.parameters(TrainConfig(model="beto-random"))
     assert 109e6 < total < 112e6
@@ -78,6 +78,6 @@ def test_expected_time_is_less_with_frozen_layers_and_least_with_cached_ones(for
 
 
 def test_measurement_cancelled_leaves_nothing_measured(notices, config):
-    fresh = time_prediction.Forecast(notices)
-    assert not fresh.measure(config, cancelled=lambda: True)
-    assert not fresh.is_measured(config)
+    unmeasured = forecasts.Forecast(notices)
+    assert not unmeasured.measure(config, cancelled=lambda: True)
+    assert not unmeasured.is_measured(config)
