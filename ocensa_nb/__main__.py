@@ -1,10 +1,18 @@
-"""`python -m ocensa_nb VERB`."""
+"""`python -m ocensa_nb VERB`, and the command `ocensa VERB` of the installed package."""
 
-from ocensa_nb.cli import startup
+from typing import NoReturn
 
-startup.handle_interrupts()
-startup.require_utf8()
+from ocensa_nb.cli import launch
 
-from ocensa_nb.cli.main import main  # noqa: E402 (an interrupt is handled from here on)
 
-startup.leave(startup.run(main))
+def main() -> NoReturn:
+    """Run the verb of the command line and end the process."""
+    launch.handle_interrupts()
+    launch.require_utf8()
+    from ocensa_nb.cli.main import main as run_verb  # an interrupt is handled from here on
+
+    launch.leave(launch.run(run_verb))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Paths of the project's files, and validation of paths given by the user."""
+"""Paths of the project's files, in a checkout or installed, and validation of paths given by the user."""
 
 import errno
 import os
@@ -7,9 +7,14 @@ from pathlib import Path
 
 from ocensa_nb.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE_DATA = ROOT / "data" / "synthetic_training_data.csv"
-REQUIREMENTS = ROOT / "requirements.txt"
+_PACKAGE = Path(__file__).resolve().parent
+ROOT = _PACKAGE.parent  # of the checkout, or where the package is installed
+REQUIREMENTS = ROOT / "requirements.txt"  # of a checkout
+IS_CHECKOUT = not (_PACKAGE / "notebooks").is_dir()  # the wheel has the notebooks and the samples inside the package
+NOTEBOOKS = (ROOT if IS_CHECKOUT else _PACKAGE) / "notebooks"
+SAMPLES = ROOT / "data" if IS_CHECKOUT else _PACKAGE / "samples"
+SAMPLE_DATA = SAMPLES / "synthetic_training_data.csv"
+NEW_NOTICES = SAMPLES / "example_iw69.csv"  # in the format of an export of SAP, with labels to compare with
 RUNS = Path("runs")
 TAKEN = "Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out."
 _GONE = "se perdió la conexión con el disco"
@@ -30,6 +35,11 @@ _REASONS = {
     errno.ESTALE: _GONE,
     errno.ETIMEDOUT: _GONE,
 }
+
+
+def working_folder() -> Path:
+    """Return the folder of a session: the checkout if it can be written to, otherwise the current folder."""
+    return ROOT if IS_CHECKOUT and os.access(ROOT, os.W_OK) else Path.cwd()
 
 
 def reason(error: Exception) -> str:

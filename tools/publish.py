@@ -1,10 +1,10 @@
-"""Write the address of the project and the version that the notebooks clone into all files that contain them.
+"""Write the address of the project and the version that the notebooks install into all files that contain them.
 
     python -m tools.publish --repository https://github.com/CUENTA/PROYECTO --version v0.1.0
 
 The address is defined in `[project.urls]` of pyproject.toml. The set-up cells have a copy, because on Colab they run
 before any other file exists, and the badges link to it. Without an address there are no badges, and the set-up cells
-clone nothing until the user enters the address of a copy.
+install nothing until the user enters the address of a copy.
 """
 
 import json
@@ -20,7 +20,7 @@ from ocensa_nb.files.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"  # the badges of a commit link here: the notebooks of the commit do not have the address yet
-CLONED = ("ocensa_nb", "data", "requirements.txt")  # what a set-up cell uses from a clone
+INSTALLED = ("ocensa_nb", "data", "requirements.txt")  # what a set-up cell installs
 TAG = "refs/tags/"
 BY_HAND = "Colab: *Archivo → Subir cuaderno* · Kaggle: *File → Import Notebook*"
 
@@ -74,8 +74,8 @@ def next_step(address: str, ref: str) -> str:
         return "El proyecto no tiene dirección: la primera celda de los cuadernos pide la de la copia de cada usuario."
     if ref.startswith(TAG):
         tag = ref.removeprefix(TAG)
-        return f"Los cuadernos clonan el tag {tag} de {address}. Haga commit, cree el tag (git tag {tag}) y suba ambos."
-    return f"Los cuadernos clonan el commit {ref} de {address}. Haga commit, y suba los dos a {BRANCH}."
+        return f"Los cuadernos instalan el tag {tag} de {address}. Haga commit, créelo (git tag {tag}) y suba ambos."
+    return f"Los cuadernos instalan el commit {ref} de {address}. Haga commit, y suba los dos a {BRANCH}."
 
 
 def check_address(repository: str) -> str:
@@ -98,12 +98,12 @@ def check_address(repository: str) -> str:
 def find_ref(version: str, root: Path) -> str:
     """Return the git ref of a version."""
     if not version:
-        if _git(root, "status", "--porcelain", "--", *CLONED):
+        if _git(root, "status", "--porcelain", "--", *INSTALLED):
             raise UserError(
-                f"Hay cambios sin commit en {', '.join(CLONED)}: los cuadernos clonarían otra versión. Haga commit, o "
-                "indique un tag en version."
+                f"Hay cambios sin commit en {', '.join(INSTALLED)}: los cuadernos instalarían otra versión. Haga "
+                "commit, o indique un tag en version."
             )
-        if commit := _git(root, "log", "-1", "--format=%H", "--", *CLONED):
+        if commit := _git(root, "log", "-1", "--format=%H", "--", *INSTALLED):
             return commit
         raise UserError(f"«{root}» no es un repositorio de git con commits. Indique un tag en version.")
     known = _git(root, "rev-parse", "-q", "--verify", f"{version}^{{commit}}")
@@ -115,7 +115,7 @@ def find_ref(version: str, root: Path) -> str:
         raise UserError(f"version = «{version}»: se espera un tag (p. ej. v0.1.0) o los 40 dígitos de un commit.")
     if known and not _git(root, "rev-parse", "-q", "--verify", TAG + version):
         raise UserError(
-            f"version = «{version}»: es una rama o un commit abreviado, y no fija lo que se clona. Indique un tag o "
+            f"version = «{version}»: es una rama o un commit abreviado, y no fija lo que se instala. Indique un tag o "
             f"los 40 dígitos del commit ({known})."
         )
     return TAG + version
@@ -144,7 +144,7 @@ def badges(address: str, ref: str, notebook: str) -> list[str]:
     """Return the badges that open a notebook in Colab and Kaggle; none if the address is not on GitHub."""
     if not _GITHUB.fullmatch(address):
         return []
-    # The notebooks of a tag match its package; those of a branch may be newer than the version they clone.
+    # The notebooks of a tag match its package; those of a branch may be newer than the version they install.
     page = f"{address}/blob/{ref.removeprefix(TAG) if ref.startswith(TAG) else BRANCH}/notebooks/{notebook}"
     colab = page.replace("https://github.com", "https://colab.research.google.com/github")
     return [
@@ -156,8 +156,8 @@ def badges(address: str, ref: str, notebook: str) -> list[str]:
 
 def fill_set_up(source: str, address: str, ref: str) -> str:
     """Return the source of a set-up cell with an address and a ref."""
-    source = re.sub('^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', source, flags=re.MULTILINE)
-    return re.sub('^VERSION = ".*?"', f'VERSION = "{ref}"', source, flags=re.MULTILINE)
+    written = f"{address}@{ref}" if address else ""
+    return re.sub('^REPOSITORY = ".*?"', f'REPOSITORY = "{written}"', source, flags=re.MULTILINE)
 
 
 def _rewrite_notebook(path: Path, address: str, ref: str) -> str:

@@ -29,9 +29,10 @@ from ocensa_nb.experiments.case_files import (
     STATES,
     status_of,
 )
-from ocensa_nb.experiments.execute import NOTEBOOKS, NotebookError, execute
+from ocensa_nb.experiments.execute import NotebookError, execute
 from ocensa_nb.experiments.grid import Case
 from ocensa_nb.files.atomic import owner, remove, write_text
+from ocensa_nb.paths import NOTEBOOKS
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.manifest import METRICS
 from ocensa_nb.runs.run import Run, read_json

@@ -8,9 +8,8 @@ from typing import Any
 from ocensa_nb import errors
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import atomic_write, write_text
-from ocensa_nb.paths import ROOT
+from ocensa_nb.paths import working_folder
 
-NOTEBOOKS = ROOT / "notebooks"
 START_SECONDS = 300  # papermill's 60 are too few for a kernel that starts beside others
 # nbclient waits this long for the last output of a cell after its reply, and papermill then raises; its 4 seconds are
 # too few on a busy machine.
@@ -30,7 +29,7 @@ def execute(
 ) -> Path:
     """Execute one notebook into `folder` and write an HTML copy beside it.
 
-    The working directory is the project's root. The output of the cells is printed while they run.
+    The output of the cells is printed while they run.
 
     Parameters
     ----------
@@ -71,7 +70,7 @@ def execute(
                 str(fresh),
                 {name: value for name, value in parameters.items() if name in known},
                 kernel_name="python3",
-                cwd=str(ROOT),
+                cwd=str(working_folder()),
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 start_timeout=START_SECONDS,

@@ -18,10 +18,10 @@ from ocensa_nb.experiments.run import run_grid
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
 from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
-from ocensa_nb.paths import ROOT, plain_path
+from ocensa_nb.paths import NOTEBOOKS, plain_path
 from ocensa_nb.runtime.timing import duration
 
-GRIDS = ROOT / "notebooks" / "grids"
+GRIDS = NOTEBOOKS / "grids"
 SHOWN = 60  # rows of the table; the running cases are always among them
 STOPPED = (
     "Detenido. Para continuar, pulse Empezar o ejecute otra vez la celda de abajo: los casos terminados se conservan."

@@ -1,4 +1,4 @@
-"""Prepare a notebook session: install missing packages, upload the user's file, and choose the folder of the runs.
+"""Prepare a notebook session: install what is missing, choose the folder of the runs, upload the user's file.
 
 It runs before any package is installed, so importing it needs only the standard library.
 """
@@ -17,28 +17,23 @@ from pathlib import Path
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.files.drive import DRIVE
-from ocensa_nb.paths import REQUIREMENTS, reason
+from ocensa_nb.paths import IS_CHECKOUT, REQUIREMENTS, RUNS, reason, working_folder
 
 WHEELS = "wheels"  # folder beside the requirements with packages to install without internet
 UPLOADS = "avisos"  # folder on Drive, next to the runs
-KAGGLE_INPUT = Path("/kaggle/input")  # attached by the user, read-only
 KAGGLE_WORKING = Path("/kaggle/working")  # saved by Kaggle after the session
 
 
 def set_up() -> None:
-    """Change to the folder where the session writes its results and install missing packages.
-
-    It is the folder of the project. If that is attached in Kaggle it is read-only, so results go to the folder that
-    Kaggle saves.
+    """Change to the folder where the session writes, and install what a checkout needs and the session lacks.
 
     Raises
     ------
     UserError
         See `install_missing`.
     """
-    root = Path(__file__).parents[2]  # not `paths.ROOT`, which is resolved: what is attached may be a link
-    os.chdir(KAGGLE_WORKING if KAGGLE_INPUT in root.parents else root)
-    installed = install_missing()
+    os.chdir(working_folder())
+    installed = install_missing() if IS_CHECKOUT else []  # pip has installed what an installed package needs
     from ocensa_nb.runtime import logs
 
     logs.configure()
@@ -96,17 +91,7 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
 
 
 def mount_drive(folder: str = "ocensa-runs") -> Path:
-    """Mount Google Drive and return a folder on it, which persists after the session.
-
-    Parameters
-    ----------
-    folder
-        Name of the folder in My Drive; created if missing.
-
-    Returns
-    -------
-    Path
-        The folder.
+    """Mount Google Drive and return a folder in My Drive, which is created if it is missing.
 
     Raises
     ------
@@ -136,24 +121,13 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
 
 
 def runs_folder(on_drive: bool) -> Path:
-    """Return the folder of the runs: on Google Drive, in the folder that Kaggle saves, or `runs`.
-
-    Parameters
-    ----------
-    on_drive
-        Whether to use Google Drive.
-
-    Returns
-    -------
-    Path
-        It may not exist yet.
+    """Return the folder of the runs, which may not exist: on Google Drive, in the folder that Kaggle saves, or `runs`.
 
     Raises
     ------
     UserError
         If Drive is requested but unavailable.
     """
-    from ocensa_nb.runs.run import RUNS
     from ocensa_nb.runtime.machine import platform
 
     if on_drive:
@@ -162,19 +136,7 @@ def runs_folder(on_drive: bool) -> Path:
 
 
 def placed(path: str, on_drive: bool) -> str:
-    """Return a path unchanged, or relative to the folder on Google Drive if requested.
-
-    Parameters
-    ----------
-    path
-        A path of the user; an empty or absolute path is returned unchanged.
-    on_drive
-        Whether to use Google Drive.
-
-    Returns
-    -------
-    str
-        The resulting path.
+    """Return a path of the user; with Drive, a relative one is in the folder there.
 
     Raises
     ------
@@ -189,29 +151,21 @@ def cautions(on_drive: bool) -> list[str]:
     from ocensa_nb.runtime.machine import gpu_advice, hardware
 
     machine = hardware()
-    found = []
+    warnings = []
     if machine.platform != "local" and not machine.gpu_usable:
-        found.append(gpu_advice(machine))
+        warnings.append(gpu_advice(machine))
     if machine.platform == "colab" and not on_drive:
-        found.append(
+        warnings.append(
             "⚠️ Colab borra su disco al desconectarse: con mount_drive = True, lo que se guarda queda en Google Drive."
         )
-    return found
+    return warnings
 
 
 def upload(on_drive: bool = False) -> str:
     """Show Colab's upload button, wait for the user, and return the path of the file.
 
-    Parameters
-    ----------
-    on_drive
-        Copy the file to Google Drive, next to the runs, so that a notebook in another runtime finds it. Otherwise it
-        stays in a new temporary folder of this runtime.
-
-    Returns
-    -------
-    str
-        Path of the CSV or XLSX file.
+    With Drive the file is copied next to the runs, so that a notebook in another runtime finds it. Otherwise it stays
+    in a new temporary folder of this runtime.
 
     Raises
     ------
@@ -252,8 +206,8 @@ def _keep(file: Path, folder: Path) -> Path:
         number += 1
         copy = folder / f"{file.stem}-{number}{file.suffix}"
     if not copy.exists():
-        with create_new(copy) as fresh:
-            shutil.copyfile(file, fresh)
+        with create_new(copy) as temporary:
+            shutil.copyfile(file, temporary)
     return copy
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.comparison import MODEL_NAMES
-from ocensa_nb.experiments.execute import NOTEBOOKS, execute
+from ocensa_nb.experiments.execute import execute
 from ocensa_nb.files.atomic import is_running, owner, remove, write_text
-from ocensa_nb.paths import plain_path
+from ocensa_nb.paths import NOTEBOOKS, plain_path
 from ocensa_nb.runs.run import CONFIG, METRICS, Run, free_folder, make_folder, read_json
 from ocensa_nb.runtime.commands import UNATTENDED, evaluation_parameters, training_parameters
 from ocensa_nb.runtime.machine import configure

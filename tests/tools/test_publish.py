@@ -51,7 +51,8 @@ def test_committed_files_match_the_output_of_publish():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     address = "".join(re.findall('^Repository = "(.*)"', project, flags=re.MULTILINE))
     cells = nbformat.read(ROOT / "notebooks" / NOTEBOOKS[0], as_version=4).cells
-    ref = re.search('^VERSION = "(.*)"', next(c.source for c in cells if c.cell_type == "code"), re.MULTILINE)[1]
+    set_up = next(cell.source for cell in cells if cell.cell_type == "code")
+    ref = re.search('^REPOSITORY = ".*?(?:@(.*))?"', set_up, re.MULTILINE)[1] or ""
     assert bool(address) == bool(ref)  # a published address always has a pinned version
     for path, text in publish.rewrite(ROOT, address, ref).items():
         assert path.read_text(encoding="utf-8") == text, path.name
@@ -72,8 +73,7 @@ def test_publish_with_a_tag_pins_it_in_every_notebook_and_badge(checkout):
     for name in NOTEBOOKS:
         page = f"cuenta/copia/blob/v0.1.0/notebooks/{name}"
         title, set_up, *_ = nbformat.reads(written[name], as_version=4).cells
-        assert f'REPOSITORY = "{ADDRESS}"  # @param' in set_up.source
-        assert '\nVERSION = "refs/tags/v0.1.0"\n' in set_up.source
+        assert f'REPOSITORY = "{ADDRESS}@refs/tags/v0.1.0"  # @param' in set_up.source
         for text in (title.source, written["README.md"]):
             assert f"(https://colab.research.google.com/github/{page})" in text
             assert f"(https://kaggle.com/kernels/welcome?src=https://github.com/{page})" in text
@@ -152,6 +152,6 @@ def test_publish_command_prints_changed_files_and_the_next_step(checkout):
     command = [sys.executable, "-m", "tools.publish", "--repository", ADDRESS, "--version"]
     done = subprocess.run([*command, "v0.1.0"], cwd=checkout, capture_output=True, text=True, check=True)
     assert "Escrito: notebooks/01_setup_gpu_check.ipynb, " in done.stdout
-    assert "cree el tag (git tag v0.1.0)" in done.stdout
+    assert "créelo (git tag v0.1.0)" in done.stdout
     failed = subprocess.run([*command, "main"], cwd=checkout, capture_output=True, text=True, check=False)
     assert (failed.returncode, "es una rama" in failed.stderr) == (1, True)
