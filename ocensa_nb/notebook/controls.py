@@ -1,4 +1,4 @@
-"""Build the controls of a panel: widgets with a note, numbers to type or slide, and choices that explain themselves."""
+"""The settings as widgets: numbers to type or slide, choices, and the notes that explain a value on these notices."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,28 @@ from html import escape
 from typing import Any
 
 import ipywidgets as ipw
+import traitlets
+from IPython.display import display
 
+from ocensa_nb.benchmark.forecast import Forecast
+from ocensa_nb.config import RECIPES, TrainConfig
+from ocensa_nb.models import catalogue
+from ocensa_nb.notebook import session
+from ocensa_nb.runtime import machine
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+PRECISIONS = {name: name for name in ("auto", "fp32", "tf32", "bf16", "fp16")}
+PADDINGS = {"dynamic": "al más largo del batch", "max_length": "todos iguales"}
+NOTHING_FROZEN = "Sin capas congeladas no hay nada que guardar."
+CUT_CAUTION, CUT_HARM = 0.2, 0.5  # of the notices
+SMOOTHING_CAUTION = 0.2
+BATCH_CAUTION = 0.25  # of the training rows, in one step
 CAUTION, HARM = "ocensa-caution", "ocensa-harm"  # CSS classes of `figures.style.PANEL_CSS`
 LABEL = {"description_width": "140px"}
 WIDE = {"width": "400px", "max_width": "calc(100% - 4px)"}  # a widget has a margin of 2 px
 SLIDER = {"width": "324px", "flex": "0 1 auto"}  # with the number, as wide as the other widgets
 TYPED = {"width": "72px", "flex": "0 0 auto"}
+ROW = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 @dataclass(frozen=True)
@@ -25,34 +41,19 @@ class Note:
 class Choice(ipw.HBox):
     """A row of buttons with exactly one selected; a disabled option shows the reason as its tooltip."""
 
+    value = traitlets.Any()
+
     def __init__(self, title: str, options: Mapping[str, str], value: str, tooltip: str) -> None:
-        self._tooltip, self._value = tooltip, value
-        self._watchers: list[Callable[[], None]] = []
+        self._tooltip = tooltip
         self._buttons = {
-            name: ipw.ToggleButton(description=text, value=name == value, tooltip=tooltip, layout={"width": "auto"})
+            name: ipw.ToggleButton(description=text, tooltip=tooltip, layout={"width": "auto"})
             for name, text in options.items()
         }
+        label = ipw.HTML(f'<div class="ocensa-label">{escape(title)}</div>')
+        super().__init__([label, *self._buttons.values()], layout=ROW)
+        self.value = value
         for name, button in self._buttons.items():
             button.observe(lambda change, name=name: self._pressed(name, change["new"]), "value")
-        label = ipw.HTML(f'<div class="ocensa-label">{escape(title)}</div>')
-        super().__init__([label, *self._buttons.values()], layout={"flex_flow": "row wrap", "align_items": "center"})
-
-    @property
-    def value(self) -> str:
-        """The selected option."""
-        return self._value
-
-    @value.setter
-    def value(self, value: str) -> None:
-        self._value = value
-        for name, button in self._buttons.items():
-            button.value = name == value
-        for watcher in self._watchers:
-            watcher()
-
-    def on_change(self, watcher: Callable[[], None]) -> None:
-        """Call `watcher` after each change of the value."""
-        self._watchers.append(watcher)
 
     def disable(self, reasons: Mapping[str, str]) -> None:
         """Disable the options in `reasons`, with the reason as tooltip, and enable all others."""
@@ -60,10 +61,15 @@ class Choice(ipw.HBox):
             button.disabled = name in reasons
             button.tooltip = reasons.get(name, self._tooltip)
 
+    @traitlets.observe("value")
+    def _show(self, _: Any) -> None:
+        for name, button in self._buttons.items():
+            button.value = name == self.value
+
     def _pressed(self, name: str, down: bool) -> None:
-        if down and name != self._value:
+        if down:
             self.value = name
-        elif not down and name == self._value:
+        elif name == self.value:
             self._buttons[name].value = True  # clicking the selected button keeps it selected
 
 
@@ -74,68 +80,50 @@ class Number(ipw.HBox):
     `IntSlider` replaces a number beyond its range without a word.
     """
 
+    value = traitlets.Any()  # setting it extends the range of the slider and of what can be typed
+
     def __init__(self, slider: Any, least: float, most: float) -> None:
         self.slider, self._least, self._most = slider, least, most
-        self._value, self._moving = slider.value, False
-        self._watchers: list[Callable[[], None]] = []
+        self._moving = False  # True while the code, not the user, moves the slider
         self.on_invalid: Callable[[str], None] = lambda _: None
-        whole = isinstance(slider.value, int)
-        self.text = (ipw.IntText if whole else ipw.FloatText)(
-            slider.value, step=getattr(slider, "step", 1), layout=TYPED
-        )
+        kind = ipw.IntText if isinstance(slider.value, int) else ipw.FloatText
+        self.text = kind(slider.value, step=getattr(slider, "step", 1), layout=TYPED)
         slider.readout = False
-        slider.observe(lambda change: self._moving or self._set(round(change["new"], 4)), "value")
-        self.text.observe(lambda change: self._moving or self._type(change["new"]), "value")
         super().__init__([slider, self.text], layout={"align_items": "center", "max_width": WIDE["max_width"]})
-
-    @property
-    def value(self) -> float:
-        """The number; setting it extends the range of the slider and of what can be typed."""
-        return self._value
-
-    @value.setter
-    def value(self, value: float) -> None:
-        self._least, self._most = min(self._least, value), max(self._most, value)
-        self._set(value)
-
-    def on_change(self, watcher: Callable[[], None]) -> None:
-        """Call `watcher` after each change of the value."""
-        self._watchers.append(watcher)
+        self.value = slider.value
+        slider.observe(lambda change: self._moving or self._take(change["new"]), "value")
+        self.text.observe(lambda change: self._type(change["new"]), "value")
 
     def limit(self, most: int, shown: int) -> None:
         """Set the largest number that can be typed, and that of the slider; a larger value is reduced to it."""
         self._most = most
-        value = min(self._value, most)
-        self._moving = True
-        try:
-            self.slider.max = max(shown, value)
-        finally:
-            self._moving = False
-        self._set(value)
+        self.value = min(self.value, most)
+        self.slider.max = max(shown, self.value)
 
-    def _set(self, value: float) -> None:
-        changed, self._value = value != self._value, value
-        self._moving = True
-        try:
-            if isinstance(self.slider, ipw.SelectionSlider):
-                if value not in self.slider.options:
-                    self.slider.options = sorted({*self.slider.options, value})
-            else:
-                self.slider.max, self.slider.min = max(self.slider.max, value), min(self.slider.min, value)
-            self.slider.value = self.text.value = value
-        finally:
-            self._moving = False
-        if changed:
-            for watcher in self._watchers:
-                watcher()
+    def _take(self, value: float) -> None:
+        self.value = round(value, 4)  # a slider's fraction has rounding noise
 
     def _type(self, value: float) -> None:
         """Take a typed number; restore the previous one if it is out of range."""
-        before = self._value
-        valid = self._least <= value <= self._most
-        self._set(value if valid else before)
-        if not valid:
+        if self._least <= value <= self._most:
+            self.value = value
+        else:
+            self.text.value = before = self.value
             self.on_invalid(f"{value:g} no es válido: use de {self._least:g} a {self._most:g}. Sigue en {before:g}.")
+
+    @traitlets.observe("value")
+    def _show(self, _: Any) -> None:
+        value, slider = self.value, self.slider
+        self._least, self._most = min(self._least, value), max(self._most, value)
+        self._moving = True
+        try:
+            if not isinstance(slider, ipw.SelectionSlider):
+                slider.max, slider.min = max(slider.max, value), min(slider.min, value)
+            elif value not in slider.options:
+                slider.options = sorted({*slider.options, value})
+            slider.value = self.text.value = value
+        finally:
+            self._moving = False
 
 
 class Control:
@@ -148,7 +136,7 @@ class Control:
             widget.on_invalid = lambda message: self.say(Note(message, CAUTION))
         if tooltip:  # a `Choice` sets those of its buttons
             _explain(widget.slider if isinstance(widget, Number) else widget, tooltip)
-        self.row = ipw.HBox([widget, self.note], layout={"flex_flow": "row wrap", "align_items": "center"})
+        self.row = ipw.HBox([widget, self.note], layout=ROW)
 
     @property
     def value(self) -> Any:
@@ -161,10 +149,7 @@ class Control:
 
     def on_change(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` after each change of the value."""
-        if isinstance(self.widget, Choice | Number):
-            self.widget.on_change(watcher)
-        else:
-            self.widget.observe(lambda _: watcher(), "value")
+        self.widget.observe(lambda _: watcher(), "value")
 
     def disable(self, reason: str) -> None:
         """Disable the control and show `reason` as its tooltip; enable it if `reason` is empty."""
@@ -178,55 +163,154 @@ class Control:
 
 
 def slider(title: str, least: float, shown: float, tooltip: str, step: float = 1, most: float | None = None) -> Control:
-    """Return a number on a linear slider.
-
-    Parameters
-    ----------
-    title
-        Label before the slider.
-    least, shown
-        Minimum and maximum of the slider.
-    tooltip
-        Tooltip while enabled.
-    step
-        Increment of the slider; the number is an integer if it is at least 1, otherwise a float.
-    most
-        Maximum that can be typed; `shown` if None.
-
-    Returns
-    -------
-    Control
-        Around a `Number`.
-    """
+    """Return a number on a slider from `least` to `shown`; larger ones, up to `most`, can be typed."""
     kind = ipw.IntSlider if step >= 1 else ipw.FloatSlider
-    made = kind(min=least, max=shown, step=step, value=least, description=title, style=LABEL, layout=SLIDER)
-    return Control(Number(made, least, shown if most is None else most), tooltip)
+    widget = kind(min=least, max=shown, step=step, value=least, description=title, style=LABEL, layout=SLIDER)
+    return Control(Number(widget, least, shown if most is None else most), tooltip)
 
 
 def steps(title: str, options: Sequence[int], most: int, tooltip: str) -> Control:
     """Return a number on a slider over a list of integers; others, up to `most`, can be typed."""
     layout = {**SLIDER, "margin": "2px"}  # that of the other sliders
-    made = ipw.SelectionSlider(options=list(options), description=title, style=LABEL, layout=layout)
-    return Control(Number(made, options[0], most), tooltip)
+    widget = ipw.SelectionSlider(options=list(options), description=title, style=LABEL, layout=layout)
+    return Control(Number(widget, options[0], most), tooltip)
 
 
 def dropdown(title: str, options: Iterable[tuple[str, str]], tooltip: str) -> Control:
     """Return a drop-down menu of (text, value) pairs."""
-    made = ipw.Dropdown(options=list(options), description=title, style=LABEL, layout={**WIDE, "width": "760px"})
-    return Control(made, tooltip)
+    layout = {**WIDE, "width": "760px"}
+    return Control(ipw.Dropdown(options=list(options), description=title, style=LABEL, layout=layout), tooltip)
 
 
 def switch(title: str, tooltip: str) -> Control:
     """Return a check box."""
-    made = ipw.Checkbox(description=title, indent=False, layout={"width": "auto", "margin": "2px 2px 2px 150px"})
-    return Control(made, tooltip)
+    layout = {"width": "auto", "margin": "2px 2px 2px 150px"}
+    return Control(ipw.Checkbox(description=title, indent=False, layout=layout), tooltip)
 
 
-def choice(title: str, options: Mapping[str, str], value: str, tooltip: str) -> Control:
-    """Return a row of buttons with one selected; see `Choice` for the parameters."""
-    return Control(Choice(title, options, value, tooltip))
+def recipes() -> list[tuple[str, str]]:
+    """Return the recipes as (text, name), the one recommended for this machine first."""
+    best, _ = machine.recommend(machine.hardware())
+    return [(f"{best} (la recomendada aquí)", best), *((name, name) for name in RECIPES if name != best)]
 
 
-def _explain(made: Any, tooltip: str) -> None:
+def make_controls(config: TrainConfig) -> dict[str, Control]:
+    """Return the control of each field that the panel shows."""
+    names = [n for n in catalogue.CATALOGUE if n not in catalogue.BUILT_HERE or n == config.model]
+    where = {True: "en esta máquina", False: "se descarga"}
+    encoders = [
+        (f"{name} · {catalogue.CATALOGUE[name].about} · {where[catalogue.is_here(name)]}", name) for name in names
+    ]
+    if config.model not in names:
+        encoders.append((config.model, config.model))
+    return {
+        "model": dropdown("Codificador", encoders, "El modelo ya entrenado del que se parte"),
+        "precision": Control(
+            Choice("Formato numérico", PRECISIONS, config.precision, "Formato de los cálculos; auto mide y elige")
+        ),
+        "freeze_layers": slider("Capas congeladas", 0, 12, "Las de abajo no se entrenan; 0 = ninguna"),
+        "cache_features": switch("Calcular las capas congeladas una sola vez", "Exacto: mismo resultado"),
+        "cls_only": switch("Última capa solo para [CLS]", "Exacto: calcula solo lo que se lee"),
+        "max_length": slider("Largo máximo", 16, 512, "Tokens por aviso; lo que sobra se corta", 8),
+        "padding": Control(Choice("Relleno", PADDINGS, config.padding, "Hasta dónde se rellenan los textos cortos")),
+        "batch_size": steps("Micro-batch", BATCHES, 1024, "Avisos a la vez en memoria"),
+        "gradient_accumulation_steps": steps("Acumulación", BATCHES[:6], 256, "Micro-batches por paso del optimizador"),
+        "epochs": slider("Épocas", 1, 30, "Vueltas a los datos, como máximo", most=100),
+        "patience": slider("Paciencia", 1, 10, "Épocas sin mejora antes de parar", most=100),
+        "label_smoothing": slider("Suavizado", 0.0, 0.3, "Suavizado de etiquetas, de 0 a 1", 0.01, most=0.9),
+        "class_weights": switch("Pesar las clases raras de la causa", "Regla balanced de scikit-learn"),
+    }
+
+
+def notes(config: TrainConfig, forecast: Forecast) -> dict[str, Note]:
+    """Return the note of each setting that has one; the encoder must be here or in the catalogue."""
+    encoder = forecast.encoder(config.model)
+    return {
+        "model": Note("" if encoder.here else "No está en esta máquina: se descarga al entrenar."),
+        "freeze_layers": _frozen(config, forecast),
+        "cache_features": Note("" if config.freeze_layers else NOTHING_FROZEN),
+        "max_length": _cut(config, forecast),
+        "batch_size": Note(),
+        "gradient_accumulation_steps": _batch(config, len(forecast.notices.split["train"])),
+        "epochs": Note("una sola vuelta: el modelo apenas aprende", CAUTION) if config.epochs == 1 else Note(),
+        "patience": _patience(config),
+        "label_smoothing": _smoothing(config),
+    }
+
+
+def _frozen(config: TrainConfig, forecast: Forecast) -> Note:
+    depth = forecast.encoder(config.model).depth
+    trainable, total = forecast.parameters(config)
+    share = f"{100 * trainable / total:.0f} %"
+    if config.freeze_layers >= depth:
+        return Note(f"de {depth}: entrena solo las cabezas, el {share} de los parámetros", CAUTION)
+    return Note(f"de {depth}: entrena {_millions(trainable)} de {_millions(total)} M de parámetros ({share})")
+
+
+def _cut(config: TrainConfig, forecast: Forecast) -> Note:
+    encoder, share = forecast.encoder(config.model), forecast.cut_share(config.model, config.max_length)
+    counted = "" if encoder.here else f", contados con {encoder.counted_with}"
+    text = f"tokens: se corta el {100 * share:.1f} % de sus avisos{counted}"
+    if share <= CUT_CAUTION:
+        return Note(text)
+    return Note(f"{text}; el modelo no lee lo cortado", HARM if share > CUT_HARM else CAUTION)
+
+
+def _batch(config: TrainConfig, rows: int) -> Note:
+    text = f"batch efectivo: {config.effective_batch_size} avisos por paso"
+    if config.effective_batch_size <= BATCH_CAUTION * rows:
+        return Note(text)
+    return Note(f"{text}; da muy pocos pasos por época: {config.steps_an_epoch(rows)}", CAUTION)
+
+
+def _patience(config: TrainConfig) -> Note:
+    never = config.patience >= config.epochs > 1
+    return Note(f"no para antes: son {config.epochs} épocas como máximo" if never else "")
+
+
+def _smoothing(config: TrainConfig) -> Note:
+    if config.label_smoothing <= SMOOTHING_CAUTION:
+        return Note()
+    return Note("tanto suavizado frena el aprendizaje y baja las confianzas", CAUTION)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.{1 if count >= 1e6 else 3}f}"
+
+
+def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str | None) -> None:
+    """Display something of one label at a time: of all of them without a user, of those that the user chooses with one.
+
+    Parameters
+    ----------
+    labels
+        All labels.
+    show
+        Returns what to display for a label, e.g. a table or a figure.
+    first
+        Label that is displayed at once. Saved notebooks keep it; they do not include widgets. None if there are no
+        labels: a sentence says so.
+    """
+    if first is None:
+        print("No hay ninguna etiqueta que mostrar.")
+        return
+
+    def show_titled(label: str | None) -> None:
+        if label is not None:
+            print(f"Etiqueta: {label}")
+            display(show(label))
+
+    show_titled(first)
+    others = [label for label in labels if label != first]
+    if not session.is_interactive():
+        for label in others:
+            show_titled(label)
+    elif others:
+        options = [("otra etiqueta…", None), *zip(others, others, strict=True)]
+        label_choice = ipw.Dropdown(options=options, description="Ver")
+        display(label_choice, ipw.interactive_output(show_titled, {"label": label_choice}))
+
+
+def _explain(widget: Any, tooltip: str) -> None:
     """Set the tooltip of a widget; ipywidgets 7 and 8 name the trait differently."""
-    setattr(made, "tooltip" if made.has_trait("tooltip") else "description_tooltip", tooltip)
+    setattr(widget, "tooltip" if widget.has_trait("tooltip") else "description_tooltip", tooltip)

@@ -33,18 +33,14 @@ class Measurement(threading.Thread):
 
     def __init__(self, forecast: Forecast, configs: list[TrainConfig]) -> None:
         super().__init__(daemon=True)
-        self.share, self.error = 0.0, None
-        self._forecast, self._configs = forecast, configs
-        self._cancelled = threading.Event()
-        self._before = Measurement._newest
+        self.share = 0.0  # that is done
+        self.error: Exception | None = None
+        self.cancelled = threading.Event()  # it stops after the step that it is measuring
+        self._forecast, self._configs, self._before = forecast, configs, Measurement._newest
         if self._before:
-            self._before.cancel()
+            self._before.cancelled.set()
         Measurement._newest = self
         self.start()
-
-    def cancel(self) -> None:
-        """Ask it to stop after the step that it is measuring."""
-        self._cancelled.set()
 
     def run(self) -> None:
         """Measure each config until cancelled; keep an exception in `error`."""
@@ -52,26 +48,23 @@ class Measurement(threading.Thread):
             self._before.join()
             self._before = None
         try:
-            for done, config in enumerate(self._configs):
-                if self.is_cancelled() or not self._forecast.measure(
-                    config, lambda part, done=done: self._note(done, part), self.is_cancelled
-                ):
+            for number, config in enumerate(self._configs):
+                if self.cancelled.is_set():
                     return
+                self._forecast.measure(
+                    config, lambda part, number=number: self._note(number, part), self.cancelled.is_set
+                )
         except Exception as error:
             self.error = error
 
-    def is_cancelled(self) -> bool:
-        """Whether it was asked to stop."""
-        return self._cancelled.is_set()
-
-    def _note(self, done: int, part: float) -> None:
-        self.share = (done + part) / len(self._configs)
+    def _note(self, number: int, part: float) -> None:
+        self.share = (number + part) / len(self._configs)
 
 
 def stop_measuring() -> None:
     """Cancel the measurement in progress, if any, and wait until it has ended."""
     if newest := Measurement._newest:
-        newest.cancel()
+        newest.cancelled.set()
         newest.join()
 
 
@@ -126,11 +119,11 @@ class ExpectedTime:
 
     def note_taken(self, run: Run) -> None:
         """Remember what a finished run took, and show it with the prediction of its settings."""
-        made, epochs = run.metrics["epochs"], run.config.epochs
-        early = f", con {made} de {epochs} épocas porque dejó de mejorar" if made < epochs else ""
-        took = run.metadata["seconds"]
-        seconds = duration(took["training"] + took.get("features", 0.0))  # the prediction includes the frozen layers
-        self._taken[run.config.fingerprint()] = f"<b>Tardó {seconds}</b>{early}.<br>"
+        trained, epochs = run.metrics["epochs"], run.config.epochs
+        early = f", con {trained} de {epochs} épocas porque dejó de mejorar" if trained < epochs else ""
+        seconds = run.metadata["seconds"]
+        total = duration(seconds["training"] + seconds.get("features", 0.0))  # the prediction includes frozen layers
+        self._taken[run.config.fingerprint()] = f"<b>Tardó {total}</b>{early}.<br>"
         if self._config and not self._measurement:
             self.show(self._config, measuring=False)
 
@@ -140,7 +133,7 @@ class ExpectedTime:
     def _abandon(self) -> None:
         """Cancel the measurement in progress, without waiting for it."""
         if self._measurement:
-            self._measurement.cancel()
+            self._measurement.cancelled.set()
             self._measurement = None
             self.clock.stop()
 
@@ -160,29 +153,27 @@ class ExpectedTime:
         self.show(self._config, measuring=False)  # it lacks something if another measurement has replaced this one
 
     def _show_prediction(self) -> None:
-        base = baseline_of(self._config)
+        baseline = baseline_of(self._config)
         try:
-            own, theirs = self._forecast.expected(self._config), self._forecast.expected(base)
+            expected, before = self._forecast.expected(self._config), self._forecast.expected(baseline)
         except Exception as error:
             self._fail(error)
-        self._prediction, taken = own, self._taken_by(self._config)
-        if own.spread > UNRELIABLE:
+        self._prediction, taken = expected, self._taken_by(self._config)
+        if expected.spread > UNRELIABLE:
             self._say(
                 f"{taken}No se pudo estimar el tiempo: la máquina está ocupada, y el error podría ser "
-                f"de ± {100 * own.spread:.0f} %. Cierre otros programas y ejecute la celda del panel otra vez, o "
+                f"de ± {100 * expected.spread:.0f} %. Cierre otros programas y ejecute la celda del panel otra vez, o "
                 "entrene: el avance muestra el tiempo restante."
             )
             return
-        times, measured = theirs.seconds / own.seconds, self._forecast.measured_seconds(self._config, base)
-        compared = (
-            f"{theirs}, {times:.{0 if times >= 10 else 1}f} veces más"
-            if theirs.spread <= UNRELIABLE
-            else "no se pudo estimar"
-        )
+        compared, times = "no se pudo estimar", before.seconds / expected.seconds
+        if before.spread <= UNRELIABLE:
+            compared = f"{before}, {times:.{0 if times >= 10 else 1}f} veces más"
+        measured = self._forecast.measured_seconds(self._config, baseline)
         self._say(
-            f"{taken}<b>Tiempo previsto: {own}</b><br>Punto de partida de la guía (baseline): {compared}. Calculado "
-            f"a partir de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de mejorar "
-            "antes, será menos."
+            f"{taken}<b>Tiempo previsto: {expected}</b><br>Punto de partida de la guía (baseline): {compared}. "
+            f"Calculado a partir de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de "
+            "mejorar antes, será menos."
         )
 
     def _fail(self, error: Exception) -> None:

@@ -88,23 +88,9 @@ class History:
 
 
 def view(history: History, total_steps: int, epochs: int, state: str, over: bool = False) -> str:
-    """Return the live view as HTML: progress bars, numbers and two charts.
+    """Return progress bars, numbers and two charts as HTML; its style is `figures.style.PANEL_CSS`.
 
-    Parameters
-    ----------
-    history
-        Updated history of the training.
-    total_steps, epochs
-        Number of optimizer steps and epochs of a training without early stopping.
-    state
-        A sentence in Spanish.
-    over
-        Whether the training has ended; it may end before the last epoch.
-
-    Returns
-    -------
-    str
-        HTML; its style is `figures.style.PANEL_CSS`.
+    `total_steps` and `epochs` are those of a training without early stopping; `over`: it has ended, maybe before them.
     """
     steps_an_epoch = max(1, total_steps // epochs)
     in_epoch = history.step - history.epoch * steps_an_epoch if history.epoch < epochs else steps_an_epoch
@@ -138,8 +124,8 @@ def score_chart(history: History, epochs: int) -> str:
     """Return the chart of the validation F1 of each head per epoch, as HTML with an SVG and its legend."""
     chart = _Chart("F1 de validación (0 a 1) por época", epochs, 1.0)
     names = {}
-    for place, (head, scores) in enumerate(history.scores.items()):
-        colour = COLOURS[place % len(COLOURS)]
+    for number, (head, scores) in enumerate(history.scores.items()):
+        colour = COLOURS[number % len(COLOURS)]
         chart.line(scores, colour, 2, dots=True)
         names[f"{head} {scores[-1][1]:.2f}" if scores else head] = colour
     return chart.html(names)
@@ -152,21 +138,21 @@ class _Chart:
         self.right, self.top = right, top
         self.parts = [f'<text x="{MARGIN}" y="12" font-weight="600">{escape(title)}</text>']
         for share in (0, 0.5, 1):
-            x, y = self._place(right, top * share)
+            x, y = self._pixel(right, top * share)
             self.parts.append(
                 f'<line x1="{MARGIN}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".18"/>'
                 f'<text x="{MARGIN - 4}" y="{y + 3:.1f}" text-anchor="end">{top * share:.3g}</text>'
             )
-            x, y = self._place(right * share, 0)
+            x, y = self._pixel(right * share, 0)
             anchor = ("start", "middle", "end")[int(2 * share)]
             self.parts.append(f'<text x="{x:.1f}" y="{y + 13:.1f}" text-anchor="{anchor}">{right * share:.0f}</text>')
 
     def line(self, points: list[tuple[float, float]], colour: str, width: float, dots: bool = False) -> None:
-        places = [self._place(*point) for point in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        pixels = [self._pixel(*point) for point in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
         self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
         if dots:
-            self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+            self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in pixels]
 
     def html(self, legend: dict[str, str]) -> str:
         """Return the chart with a legend of names and colours that wraps on narrow screens."""
@@ -176,7 +162,7 @@ class _Chart:
             f"{''.join(self.parts)}</svg><figcaption>{names}</figcaption></figure>"
         )
 
-    def _place(self, x: float, y: float) -> tuple[float, float]:
+    def _pixel(self, x: float, y: float) -> tuple[float, float]:
         across, up = x / max(self.right, 1e-9), y / max(self.top, 1e-9)
         return MARGIN + across * (WIDTH - MARGIN - 8), HEIGHT - 20 - up * (HEIGHT - 40)
 

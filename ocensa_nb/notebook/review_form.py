@@ -5,12 +5,10 @@ per label instead, and keeps the focus. Works with ipywidgets 7.7 (Colab's) and 
 """
 
 import json
-import shlex
 from collections.abc import Callable
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as ipw
 import pandas as pd
@@ -21,43 +19,32 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.figures import tables
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
+from ocensa_nb.notebook.controls import ROW
+from ocensa_nb.notebook.process_panel import guarded
 from ocensa_nb.review import workbook
 from ocensa_nb.review.answers import Answers
 from ocensa_nb.review.review import LIKELIEST, Review
 from ocensa_nb.runs.run import Run
-from ocensa_nb.runtime import machine
+from ocensa_nb.runtime import commands
 
 SHOWN = 20  # notices of the static table
 OTHER = "otra clase…"
 KEYS = "Teclado: un dígito por etiqueta y Enter ({example}); 0 deja una sin responder; d deshace; s salta el aviso."
 
 
-def corrections_path(run: Run) -> Path:
-    """Return the usual path of the answers about a run: beside its folder, so that a new session finds it."""
-    return run.path.with_name(f"{run.path.name}-correcciones.csv")
-
-
-def workbook_path(run: Run) -> Path:
-    """Return the first free path of a workbook beside the folder of a run."""
-    number = 1
-    while (path := run.path.with_name(f"{run.path.name}-revision-{number}.xlsx")).exists():
-        number += 1
-    return path
-
-
-def review_form(found: Review, run: Run, corrections: str = "", out: str = "") -> "ReviewForm | None":
+def review_form(review: Review, run: Run, corrections: str = "", out: str = "") -> "ReviewForm | None":
     """Return the form of a review; without a user, show a table and save the workbook.
 
     Parameters
     ----------
-    found
+    review
         From `review.review`.
     run
         The run.
     corrections
-        Path of the CSV of answers; empty for `corrections_path`. If it exists, the review continues.
+        Path of the CSV of answers; empty for one beside the run. If it exists, the review continues.
     out
-        Path of a new workbook; empty for none with a user, and for `workbook_path` without one.
+        Path of a new workbook; empty for none with a user, and for one beside the run without one.
 
     Raises
     ------
@@ -66,59 +53,50 @@ def review_form(found: Review, run: Run, corrections: str = "", out: str = "") -
     """
     with_user = session.is_interactive()
     if out or not with_user:
-        print(f"Libro para revisar en Excel: {workbook.write(found, out or workbook_path(run))}.")
+        print(f"Libro para revisar en Excel: {workbook.write(review, out or _workbook_path(run))}.")
     if not with_user:
-        display(tables.readable(summary(found).head(SHOWN)))
+        display(tables.readable(_summary(review).head(SHOWN)))
         return None
-    return ReviewForm(found, Answers(found.doubtful, found.classes, corrections or corrections_path(run)))
+    return ReviewForm(review, Answers(review.doubtful, review.classes, corrections or _corrections_path(run)))
 
 
 def next_steps(run: Run, corrections: str = "", out: str = "") -> str:
-    """Return, in Spanish, how to train with the answers: the command, and the parameter of notebook 03.
-
-    Parameters
-    ----------
-    run, corrections, out
-        As for `review_form`.
-    """
-    path = corrections or str(corrections_path(run))
+    """Return, in Spanish, how to train with the answers of `review_form`: a command, a parameter of notebook 03."""
+    path = corrections or str(_corrections_path(run))
     if not session.is_interactive():
         saved = run.path.parent.glob(f"{run.path.name}-revision-*.xlsx")
-        path = str(out or max(saved, key=lambda file: file.stat().st_mtime, default=workbook_path(run)))
-    changed = _changed_settings(run)
-    more = json.dumps({"corrections": path, **changed}, ensure_ascii=False)
-    data = ["--data", run.metadata["data"]["path"]] if run.config.data else []
-    options = [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", *_words(value))]
-    command = shlex.join(["python", "-m", "ocensa_nb", "train", *data, "--corrections", path, *options])
+        path = str(out or max(saved, key=lambda file: file.stat().st_mtime, default=_workbook_path(run)))
+    data = run.metadata["data"]["path"] if run.config.data else ""
+    config = run.config.replace(data=data, out="", corrections=path)
+    more = {name: value for name, value in commands.changes(config, "auto").items() if name != "data"}
     return "\n".join(
         [
             "En una terminal, con los mismos ajustes de la corrida:",
-            command,
+            commands.command_line(config, "auto"),
             "En el cuaderno 03, con el mismo archivo en data:",
-            f"more_settings = {more!r}",
+            f"more_settings = {json.dumps(more, ensure_ascii=False)!r}",
         ]
     )
 
 
-def _changed_settings(run: Run) -> dict[str, Any]:
-    """Return the settings of a run that differ from those of the recipe of this machine, but for its files."""
-    usual = machine.configure("auto").to_dict()
-    files = ("data", "out", "corrections")
-    return {name: value for name, value in run.config.to_dict().items() if value != usual[name] and name not in files}
+def _corrections_path(run: Run) -> Path:
+    """Return the path of the answers beside the folder of a run: a new session finds it."""
+    return run.path.with_name(f"{run.path.name}-correcciones.csv")
 
 
-def _words(value: Any) -> list[str]:
-    """Return a setting as words of the command line."""
-    if isinstance(value, dict):
-        return [str(part) for pair in value.items() for part in pair]
-    return [str(part) for part in value] if isinstance(value, list) else [str(value)]
+def _workbook_path(run: Run) -> Path:
+    """Return the first free path of a workbook beside the folder of a run."""
+    number = 1
+    while (path := run.path.with_name(f"{run.path.name}-revision-{number}.xlsx")).exists():
+        number += 1
+    return path
 
 
-def summary(found: Review) -> pd.DataFrame:
+def _summary(review: Review) -> pd.DataFrame:
     """Return the notices to review in a narrow table: the likeliest classes of a label in one cell."""
-    table = found.doubtful[[ID, TEXT]].copy()
-    for head in found.classes:
-        options = [_options(found.doubtful, row, head) for row in range(len(table))]
+    table = review.doubtful[[ID, TEXT]].copy()
+    for head in review.classes:
+        options = [_options(review.doubtful, row, head) for row in range(len(table))]
         table[head] = [" · ".join(f"{name} ({share:.2f})" for name, share in pairs) for pairs in options]
     return table
 
@@ -126,19 +104,18 @@ def summary(found: Review) -> pd.DataFrame:
 class ReviewForm:
     """The form: a notice, its likely classes, and what the person answers."""
 
-    def __init__(self, found: Review, answers: Answers) -> None:
-        self.answers, self._doubtful = answers, found.doubtful.reset_index(drop=True)
+    def __init__(self, review: Review, answers: Answers) -> None:
+        self.answers, self._doubtful = answers, review.doubtful.reset_index(drop=True)
         self.row = answers.next_open() or 0
         self._moving = False  # True while the code, not the user, sets the widgets
         self._notice, self._state = ipw.HTML(), ipw.HTML()
         self.progress = ipw.IntProgress(max=len(self._doubtful), layout={"width": "300px"})
         self.buttons: dict[str, list[ipw.Button]] = {}
         self.others: dict[str, ipw.Dropdown] = {}
-        lines = [self._line(head, names) for head, names in found.classes.items()]
-        heads = list(found.classes)
-        example = "".join("121"[place % 3] for place in range(len(heads)))
+        lines = [self._line(head, names) for head, names in review.classes.items()]
+        example = "".join("121"[number % 3] for number in range(len(review.classes)))
         self.keys = ipw.Text(placeholder=example, continuous_update=False, layout={"width": "120px"})
-        self.keys.observe(lambda change: self._guarded(partial(self._type, change["new"])), "value")
+        self.keys.observe(lambda change: guarded(partial(self._type, change["new"]), self._say), "value")
         self.accept = self._button(
             "Aceptar lo más probable", self._accept, "La primera clase de cada etiqueta sin responder"
         )
@@ -146,15 +123,14 @@ class ReviewForm:
         self.skip = self._button("Saltar", lambda: self._go(self.row + 1), "Al aviso siguiente, sin responder este")
         self.undo = self._button("Deshacer", self._take_back, "Quita la última respuesta de esta sesión")
         help_text = ipw.HTML(f'<div class="ocensa-note">{escape(KEYS.format(example=example))}</div>')
-        row = {"flex_flow": "row wrap", "align_items": "center"}
         self.box = ipw.VBox(
             [
                 ipw.HTML(f"<style>{PANEL_CSS}</style>"),
-                ipw.HBox([self.progress, self._state], layout=row),
+                ipw.HBox([self.progress, self._state], layout=ROW),
                 self._notice,
                 *lines,
-                ipw.HBox([self.accept, self.back, self.skip, self.undo], layout=row),
-                ipw.HBox([self.keys, help_text], layout=row),
+                ipw.HBox([self.accept, self.back, self.skip, self.undo], layout=ROW),
+                ipw.HBox([self.keys, help_text], layout=ROW),
             ]
         )
         self.box.add_class("ocensa-panel")
@@ -165,40 +141,39 @@ class ReviewForm:
 
     def _button(self, text: str, work: Callable[[], None], tooltip: str) -> ipw.Button:
         button = ipw.Button(description=text, tooltip=tooltip, layout={"width": "auto"})
-        button.on_click(lambda _: self._guarded(work))
+        button.on_click(lambda _: guarded(work, self._say))
         return button
 
     def _line(self, head: str, names: list[str]) -> ipw.HBox:
         """Return the row of a label: its name, a button per likely class, and the drop-down of all classes."""
         self.buttons[head] = [
-            self._button("", partial(self._choose, head, place), f"Clase {place + 1} de {head}")
-            for place in range(min(LIKELIEST, len(names)))
+            self._button("", partial(self._choose, head, rank), f"Clase {rank + 1} de {head}")
+            for rank in range(min(LIKELIEST, len(names)))
         ]
         self.others[head] = ipw.Dropdown(options=[OTHER, *names], value=OTHER, layout={"width": "150px"})
-        self.others[head].observe(lambda change: self._guarded(partial(self._pick, head, change["new"])), "value")
+        self.others[head].observe(lambda change: guarded(partial(self._pick, head, change["new"]), self._say), "value")
         label = ipw.HTML(f'<div class="ocensa-label">{escape(head)}</div>')
-        return ipw.HBox(
-            [label, *self.buttons[head], self.others[head]], layout={"flex_flow": "row wrap", "align_items": "center"}
-        )
+        return ipw.HBox([label, *self.buttons[head], self.others[head]], layout=ROW)
 
-    def _choose(self, head: str, place: int) -> None:
-        self._answer({head: _options(self._doubtful, self.row, head)[place][0]})
+    def _options(self, head: str) -> list[tuple[str, float]]:
+        return _options(self._doubtful, self.row, head)
+
+    def _choose(self, head: str, rank: int) -> None:
+        self._answer({head: self._options(head)[rank][0]})
 
     def _pick(self, head: str, name: str) -> None:
         if not self._moving and name != OTHER:
             self._answer({head: name})
 
     def _accept(self) -> None:
-        given = self.answers.given[self.row]
-        self._answer(
-            {head: _options(self._doubtful, self.row, head)[0][0] for head in self.buttons if head not in given}
-        )
+        answered = self.answers.given[self.row]
+        self._answer({head: self._options(head)[0][0] for head in self.buttons if head not in answered})
 
     def _type(self, text: str) -> None:
         """Take what was typed: a digit per label, `d` to undo or `s` to skip."""
-        if self._moving or not text:
+        if not text:
             return
-        self._clear_keys()
+        self.keys.value = ""
         if text.strip().lower() in ("d", "s"):
             return self._take_back() if text.strip().lower() == "d" else self._go(self.row + 1)
         digits = text.replace(" ", "")
@@ -209,13 +184,8 @@ class ReviewForm:
                 f"«{text}» no es válido: escriba {len(limits)} dígitos, uno por etiqueta ({', '.join(limits)}), "
                 f"de 0 a {min(limits.values())}."
             )
-        self._answer(
-            {
-                head: _options(self._doubtful, self.row, head)[int(digit) - 1][0]
-                for head, digit in zip(limits, digits, strict=True)
-                if digit != "0"
-            }
-        )
+        chosen = {head: int(digit) for head, digit in zip(limits, digits, strict=True) if digit != "0"}
+        self._answer({head: self._options(head)[rank - 1][0] for head, rank in chosen.items()})
 
     def _answer(self, right: dict[str, str]) -> None:
         """Record answers; with all labels answered, go to the next open notice."""
@@ -236,27 +206,20 @@ class ReviewForm:
         self.row = row % len(self._doubtful)
         self._show()
 
-    def _clear_keys(self) -> None:
-        self._moving = True
-        try:
-            self.keys.value = ""
-        finally:
-            self._moving = False
-
     def _show(self) -> None:
         """Show the current notice; the widgets stay the same, so the focus stays too."""
-        given, count = self.answers.given[self.row], len(self._doubtful)
+        right, count = self.answers.given[self.row], len(self._doubtful)
         number, text = self._doubtful.loc[self.row, [ID, TEXT]]
         self._notice.value = f'<div class="ocensa-memory"><small>{escape(number)}</small><br>{escape(text)}</div>'
         self._moving = True
         try:
             for head, buttons in self.buttons.items():
-                options = _options(self._doubtful, self.row, head)
+                options = self._options(head)
                 for button, (name, share) in zip(buttons, options, strict=True):
                     button.description = f"{name} · {share:.2f}"
-                    button.button_style = "success" if given.get(head) == name else ""
-                likely = given.get(head) in [name for name, _ in options]
-                self.others[head].value = OTHER if likely else given.get(head, OTHER)
+                    button.button_style = "success" if right.get(head) == name else ""
+                likely = right.get(head) in [name for name, _ in options]
+                self.others[head].value = OTHER if likely else right.get(head, OTHER)
         finally:
             self._moving = False
         self.progress.value = self.answers.done
@@ -266,20 +229,9 @@ class ReviewForm:
     def _say(self, sentence: str) -> None:
         self._state.value = f'<div class="ocensa-state">{escape(sentence)}</div>'
 
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """Run the work of a callback and show its error, which the notebook would not."""
-        try:
-            work()
-        except UserError as error:
-            self._say(f"⛔ {error}")
-        except Exception as error:
-            self._say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
-
 
 def _options(doubtful: pd.DataFrame, row: int, head: str) -> list[tuple[str, float]]:
     """Return the likeliest classes of a label of a notice, with their probabilities."""
-    places = [place for place in range(1, LIKELIEST + 1) if f"pred{place}_{head}" in doubtful]
-    return [
-        (doubtful[f"pred{place}_{head}"].iloc[row], float(doubtful[f"conf{place}_{head}"].iloc[row]))
-        for place in places
-    ]
+    notice = doubtful.iloc[row]
+    ranks = [rank for rank in range(1, LIKELIEST + 1) if f"pred{rank}_{head}" in doubtful]
+    return [(notice[f"pred{rank}_{head}"], float(notice[f"conf{rank}_{head}"])) for rank in ranks]

@@ -22,7 +22,7 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.figures import training as plots
 from ocensa_nb.figures.style import PANEL_CSS
-from ocensa_nb.notebook import controls, live_view, session, settings
+from ocensa_nb.notebook import controls, live_view, session
 from ocensa_nb.notebook.controls import Note
 from ocensa_nb.notebook.forecast import ExpectedTime, stop_measuring
 from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, guarded, print_stops_plainly
@@ -126,9 +126,9 @@ class TrainPanel(ProcessPanel):
         self._initial = config, recipe
         self._forecast = Forecast(notices)
         self._moving = False  # True while the code, not the user, sets the widgets
-        self._recipes = settings.recipes()
+        self._recipes = controls.recipes()
         self.recipe_choice = controls.dropdown("Receta", self._recipes, "Un punto de partida: fija todos los ajustes")
-        self.controls = settings.make_controls(config)
+        self.controls = controls.make_controls(config)
         self._memory, self._command = ipw.HTML(), ipw.HTML()
         self._picture: Any = None  # an output below the panel: saved notebooks do not include widgets
         self.expected = ExpectedTime(self._forecast, self.say)
@@ -315,7 +315,7 @@ class TrainPanel(ProcessPanel):
             self._memory.value = ""
         else:
             self._limit(encoder)
-            for name, note in settings.notes(self.config, self._forecast).items():
+            for name, note in controls.notes(self.config, self._forecast).items():
                 self.controls[name].say(note)
             self._memory.value = f'<div class="ocensa ocensa-memory">{escape(self._forecast.memory(self.config))}</div>'
             self.expected.show(self.config, measuring)
@@ -335,7 +335,7 @@ class TrainPanel(ProcessPanel):
             c["max_length"].widget.limit(encoder.positions, shown=min(512, encoder.positions))
         self.config = self.config.replace(freeze_layers=c["freeze_layers"].value, max_length=c["max_length"].value)
         frozen = self.config.freeze_layers
-        c["cache_features"].disable("" if frozen else settings.NOTHING_FROZEN)
+        c["cache_features"].disable("" if frozen else controls.NOTHING_FROZEN)
         fixed = {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"}
         c["padding"].widget.disable(fixed if frozen and self.config.cache_features else {})
 

@@ -1,8 +1,9 @@
-"""Numbers that can be typed or slid, and the notes beside them."""
+"""Numbers that can be typed or slid, notes and warnings about the settings, and the choice of a label."""
 
 import ipywidgets as ipw
 import pytest
 
+from ocensa_nb.benchmark.forecast import Forecast
 from ocensa_nb.figures import style
 from ocensa_nb.notebook import controls
 from ocensa_nb.notebook.controls import CAUTION, HARM, Note
@@ -105,3 +106,93 @@ def test_warning_colours_do_not_depend_on_the_theme_and_have_enough_contrast(nam
     assert f".{name} {{ background: {background}; color: {text}; }}" in style.PANEL_CSS
     dark, light = sorted((luminance(background), luminance(text)))
     assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.fixture(scope="module")
+def forecast(notices):
+    return Forecast(notices)
+
+
+@pytest.fixture
+def notes_of(config, forecast):
+    """Return a function from changed fields to the notes."""
+    return lambda **changes: controls.notes(config.replace(**changes), forecast)
+
+
+def test_recipe_values_have_no_warning(notes_of):
+    notes = notes_of(epochs=6)
+    assert {name: note for name, note in notes.items() if note.level} == {}
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.2, ""), (0.21, CAUTION), (0.5, CAUTION), (0.51, HARM), (1.0, HARM)])
+def test_length_that_cuts_many_notices_is_a_warning_by_their_share(notes_of, monkeypatch, share, level):
+    monkeypatch.setattr(Forecast, "cut_share", lambda *_: share)
+    note = notes_of(max_length=16)["max_length"]
+    assert note.level == level
+    assert f"se corta el {100 * share:.1f} %" in note.text
+    assert ("no lee lo cortado" in note.text) == bool(level)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "level", "reason"),
+    [
+        ({"label_smoothing": 0.2}, "label_smoothing", "", ""),
+        ({"label_smoothing": 0.25}, "label_smoothing", CAUTION, "frena el aprendizaje"),
+        ({"epochs": 1}, "epochs", CAUTION, "apenas aprende"),
+        ({"epochs": 2}, "epochs", "", ""),
+        ({"epochs": 5, "patience": 5}, "patience", "", "no para antes: son 5 épocas"),
+        ({"freeze_layers": 3}, "freeze_layers", "", "de 4: entrena"),
+        ({"freeze_layers": 4}, "freeze_layers", CAUTION, "solo las cabezas"),
+        ({"batch_size": 80}, "gradient_accumulation_steps", "", "batch efectivo: 80 avisos"),  # of 320 training rows
+        ({"batch_size": 81}, "gradient_accumulation_steps", CAUTION, "muy pocos pasos por época: 4"),
+        ({"batch_size": 80, "gradient_accumulation_steps": 4}, "gradient_accumulation_steps", CAUTION, "época: 1"),
+    ],
+)
+def test_harmful_value_is_a_warning_with_its_reason(notes_of, changes, field, level, reason):
+    note = notes_of(**changes)[field]
+    assert note.level == level
+    assert reason in note.text
+    assert bool(note.text) == bool(reason)
+
+
+def test_every_note_belongs_to_a_control(notes_of, config):
+    assert notes_of().keys() <= controls.make_controls(config).keys()
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """Return the list of what is displayed, outside of a notebook."""
+    parts = []
+    monkeypatch.setattr(controls, "display", lambda *shown: parts.extend(shown))
+    return parts
+
+
+def test_by_label_without_a_user_shows_all_the_given_one_first(displayed, capsys):
+    controls.by_label(["modo", "causa"], str.upper, "causa")
+    assert displayed == ["CAUSA", "MODO"]
+    assert capsys.readouterr().out == "Etiqueta: causa\nEtiqueta: modo\n"
+
+
+def test_by_label_with_a_user_shows_one_and_then_the_chosen(displayed, monkeypatch):
+    monkeypatch.setattr(controls.session, "is_interactive", lambda: True)
+    controls.by_label(["modo", "causa", "prioridad"], str.upper, "causa")
+    first, choice, output = displayed
+    assert first == "CAUSA"
+    assert isinstance(output, ipw.Output)
+    assert [value for _, value in choice.options] == [None, "modo", "prioridad"]
+    choice.value = "prioridad"
+    assert displayed[3:] == ["PRIORIDAD"]
+
+
+def test_by_label_with_one_label_offers_no_choice(displayed, monkeypatch):
+    monkeypatch.setattr(controls.session, "is_interactive", lambda: True)
+    controls.by_label(["modo"], str.upper, "modo")
+    assert displayed == ["MODO"]
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_by_label_without_labels_says_so_and_shows_nothing(displayed, monkeypatch, capsys, interactive):
+    monkeypatch.setattr(controls.session, "is_interactive", lambda: interactive)
+    controls.by_label([], {}.__getitem__, None)
+    assert displayed == []
+    assert capsys.readouterr().out == "No hay ninguna etiqueta que mostrar.\n"

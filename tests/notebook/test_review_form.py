@@ -123,7 +123,7 @@ def test_next_steps_repeat_the_settings_of_the_run_with_its_corrections(run, mon
     steps = review_form.next_steps(run)
     assert f"{run.path.name}-correcciones.csv" in steps
     command = next(line for line in steps.splitlines() if line.startswith("python -m ocensa_nb train "))
-    given = parse(options_of(TrainConfig), shlex.split(command)[4:])
+    given = parse(options_of(TrainConfig), shlex.split(command)[6:])
     assert given["data"] == run.metadata["data"]["path"]
     again = configure("auto", {name: value for name, value in given.items() if name not in ("data", "corrections")})
     assert again.fingerprint() == run.config.fingerprint()
@@ -132,7 +132,7 @@ def test_next_steps_repeat_the_settings_of_the_run_with_its_corrections(run, mon
 def test_next_steps_without_a_user_name_the_workbook(run, monkeypatch, tmp_path):
     monkeypatch.setattr(review_form.session, "is_interactive", lambda: False)
     assert str(tmp_path / "r.xlsx") in review_form.next_steps(run, out=str(tmp_path / "r.xlsx"))
-    own = review_form.workbook_path(run)
+    own = review_form._workbook_path(run)
     own.touch()  # what the form has just saved
     assert str(own) in review_form.next_steps(run)
     own.unlink()
