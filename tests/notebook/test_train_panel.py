@@ -10,15 +10,13 @@ import ipywidgets as ipw
 import pandas as pd
 import pytest
 import torch
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.notebook import process_panel, session
 from ocensa_nb.notebook import train_panel as widgets
-from ocensa_nb.notebook.process_panel import PageClock
+from ocensa_nb.notebook.process_panel import STOPPING
 from ocensa_nb.notebook.train_panel import Training
 from ocensa_nb.runs.resume import resolve_run_dir
 from ocensa_nb.runs.run import Run
@@ -244,110 +242,91 @@ def test_html_in_paths_and_messages_is_escaped(panel):
     assert "<b>x" not in panel.status.value
 
 
-def test_training_is_started_stopped_resumed_and_found_by_a_new_panel(config, notices, tmp_path):
-    long = config.replace(epochs=10, patience=10, batch_size=4)
-    panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    pictures, threads = [], threading.enumerate()
-    panel._picture = type("Handle", (), {"update": lambda self, figure: pictures.append(figure)})()
-
-    panel.start.click()
+def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, cell, monkeypatch):
+    monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
+    long = config.replace(epochs=4, patience=4, batch_size=4)
+    first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    threads = threading.enumerate()
+    first.start.click()
+    training = first.process
+    first.start.click()  # a second click
+    assert first.process is training
     assert threading.enumerate() == threads  # updates from a thread would not reach Colab's page
     parts = [
-        p for c in panel.controls.values() for p in (c.widget.children if isinstance(c.widget, ipw.Box) else [c.widget])
+        p for c in first.controls.values() for p in (c.widget.children if isinstance(c.widget, ipw.Box) else [c.widget])
     ]
     assert all(part.disabled for part in parts if part.has_trait("disabled"))
-    tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), panel)
-    panel.stop.click()
-    tick_until(lambda: not panel.start.disabled, panel)
-    assert "Detenido" in panel.status.value
-    assert panel.start.description == "Continuar"
-    assert panel.process.was_asked_to_stop
-    assert not panel.controls["epochs"].widget.text.disabled
 
-    panel.start.click()
-    tick_until(lambda: not panel.start.disabled, panel)
-    assert panel.process.exit_code == 0, panel.status.value
-    assert "✅ Listo" in panel.status.value
-    assert "Continúa" in panel.process._log.read_text(encoding="utf-8")
-    assert "800 de 800" in panel.view.value
+    again = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
+    again._ipython_display_()
+    assert again.process is training
+    assert again.config == long
+    assert again.start.disabled
+    tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), first, again)
+    training._process.send_signal(signal.SIGINT)  # as an interrupt of another cell does
+    time.sleep(0.5)
+    assert training.is_running
+    again.stop.click()
+    tick_until(lambda: not again.start.disabled and not first.start.disabled, first, again)
+    assert "Detenido" in again.status.value
+    assert training.was_asked_to_stop
+    assert not first.controls["epochs"].widget.text.disabled
+    assert first.start.description == "Continuar"
+    move(first, "patience", 9)
+    assert first.start.description == "Entrenar"  # another config: a new training
+    move(first, "patience", 4)
+
+    pictures = []
+    first._picture = types.SimpleNamespace(update=pictures.append)
+    first.start.click()
+    tick_until(lambda: not first.start.disabled, first)
+    assert "✅ Listo" in first.status.value
+    assert "Continúa" in first.process._log.read_text(encoding="utf-8")
+    assert "320 de 320" in first.view.value
     assert len(pictures) == 1
-    run = panel.run()
-    assert run.path == tmp_path / "run-001"
-    again = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    assert again.run().path == run.path  # as in another session
-
-
-def test_run_cell_without_training_trains_with_the_config_of_the_panel(panel, tmp_path, cell):
-    move(panel, "epochs", 1)
-    run = panel.run()
-    assert run.config.epochs == 1
-    assert "✅ Listo" in cell.shown[-1]
-    assert "10 de 10" in cell.shown[-1]
-    assert "✅ Listo" in panel.status.value
-    assert "<b>Tardó" in panel.expected.html
-    assert "Tiempo previsto: 5.0 min ± 10 %" in panel.expected.html
-    assert not panel.start.disabled
-    assert panel.run().path == run.path  # no training when run again
-    move(panel, "label_smoothing", 0.1)
-    assert panel.run().path == tmp_path / "run-002"
-
-
-def test_run_cell_with_resume_never_trains_once_per_panel(config, notices, tmp_path, cell):
-    never = config.replace(epochs=1, resume="never")
-    for number in (1, 2):
-        panel = widgets.control_panel(never, notices, "cpu", tmp_path, interactive=True)
-        assert panel.run().path == panel.run().path == tmp_path / f"run-00{number}"
-
-
-def test_run_cell_joins_the_training_of_the_button_and_returns_its_run(config, notices, tmp_path, cell, monkeypatch):
-    monkeypatch.setattr(process_panel, "platform", lambda: "colab")
-    long = config.replace(epochs=20, patience=20, batch_size=4)
-    panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    panel.start.click()
-    training = panel.process
-    tick_until(lambda: "Ejecute la celda de abajo: Colab" in panel.status.value, panel)
-    assert panel.run().path == tmp_path / "run-001"
-    assert panel.process is training
-    status = panel.status.value
-    panel.clock.tick()  # a tick sent before the cell took over
-    assert panel.status.value == status
+    first.process.stop()  # no effect after the end
+    assert first.run().path == tmp_path / "run-001"
     assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
 
 
 def test_run_cell_interrupted_saves_a_checkpoint_and_resumes_when_run_again(
     config, notices, tmp_path, cell, monkeypatch
 ):
-    checkpoint = tmp_path / "run-001/last/checkpoint.safetensors"
-    long = config.replace(epochs=10, patience=10, batch_size=4)
+    long = config.replace(epochs=4, patience=4, batch_size=4)
     panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    panel.start.click()
+    training = panel.process
     interrupt_when(monkeypatch, lambda: panel._history.step)
     with pytest.raises(AskedToStopError, match=r"Detenido\. El avance quedó guardado en .*panel\.run"):
         panel.run()
-    assert checkpoint.exists()
-    assert any(process_panel.STOPPING in shown for shown in cell.shown)
+    assert panel.process is training  # the cell joined the training of the button
+    assert (tmp_path / "run-001/last/checkpoint.safetensors").exists()
+    assert any(STOPPING in shown for shown in cell.shown)
+    assert "Detenido" in panel.status.value
+    panel.clock.tick()  # a tick sent before the cell took over
     assert "Detenido" in panel.status.value
     assert panel.start.description == "Continuar"
-    assert panel.run().path == tmp_path / "run-001"
+
+    run = panel.run()
+    assert run.path == tmp_path / "run-001"
     assert "Continúa" in panel.process._log.read_text(encoding="utf-8")
+    assert "✅ Listo" in cell.shown[-1]
+    assert "320 de 320" in cell.shown[-1]
+    assert "✅ Listo" in panel.status.value
+    assert "<b>Tardó" in panel.expected.html
+    assert not panel.start.disabled
+    assert panel.run().path == run.path  # no training when run again
+    other = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
+    assert other.run().path == run.path  # as in another session
 
 
-def test_run_cell_interrupted_twice_returns_at_once_and_training_still_saves(
-    config, notices, tmp_path, cell, monkeypatch
-):
-    long = config.replace(epochs=200, patience=200, batch_size=4)
-    panel = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    # Two interrupts in one poll: training is asked to stop, and does not end before the second.
-    stopped = []
-    monkeypatch.setattr(Training, "stop", lambda training: stopped.append(training))
-    interrupt_when(monkeypatch, lambda: panel._history.step, times=2)
-    with pytest.raises(AskedToStopError, match="cuando el panel diga «Detenido»"):
-        panel.run()
-    assert stopped == [panel.process]
-    monkeypatch.undo()
-    panel.process.stop()
-    tick_until(lambda: not panel.start.disabled, panel)
-    assert "Detenido" in panel.status.value
-    assert (tmp_path / "run-001/last/checkpoint.safetensors").exists()
+def test_panel_with_resume_never_returns_only_its_own_run(run, notices, tmp_path, monkeypatch):
+    never = run.config.replace(out="", resume="never")
+    panel = widgets.control_panel(never, notices, "cpu", run.path.parent, interactive=True)
+    assert panel._finished() is None
+    panel.process = ended(run, tmp_path, 0)
+    panel.process.config = never
+    assert panel.run().path == run.path
 
 
 def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(config, notices, tmp_path, cell):
@@ -360,51 +339,6 @@ def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(conf
     assert cell.shown[-1] == ""
     assert "⛔ La carpeta" in panel.status.value
     assert not panel.start.disabled
-
-
-def test_page_clock_requests_each_tick_from_the_page_until_stopped():
-    ticks = []
-    clock = PageClock(lambda: ticks.append(clock._timer.value), 2.0)
-    clock.tick()
-    assert ticks == []  # not started yet
-    clock.start()
-    first = clock._timer.value
-    assert "setTimeout" in first
-    assert ", 2000)" in first
-    clock.tick()
-    assert ticks == [first]
-    assert clock._timer.value not in ("", first)
-    clock.stop()
-    clock.tick()
-    assert (len(ticks), clock._timer.value) == (1, "")
-
-
-def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, monkeypatch):
-    monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
-    long = config.replace(epochs=200, patience=200, batch_size=4)
-    first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    first.start.click()
-    training = first.process
-    first.start.click()  # a second click
-    assert first.process is training
-    again = widgets.control_panel(config, notices, "cpu", tmp_path, interactive=True)
-    again._ipython_display_()
-    assert again.process is training
-    assert again.config == long
-    assert again.start.disabled
-    tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), first, again)
-    training._process.send_signal(signal.SIGINT)  # as an interrupt of another cell does
-    time.sleep(1)
-    assert training.is_running
-    again.stop.click()
-    tick_until(lambda: not again.start.disabled and not first.start.disabled, first, again)
-    assert "Detenido" in again.status.value
-    assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
-    reopened = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
-    reopened._tell(measuring=False)
-    assert reopened.start.description == "Continuar"
-    move(reopened, "patience", 9)
-    assert reopened.start.description == "Entrenar"  # another config: a new training
 
 
 def test_recipe_choice_keeps_data_heads_and_split_settings(config, notices, tmp_path):
@@ -425,26 +359,6 @@ def test_panel_with_path_of_finished_run_returns_it(run, notices, tmp_path):
     assert panel.run().path == run.path
 
 
-def test_refused_training_shows_the_error_message_of_the_cli(config, notices, tmp_path):
-    full = tmp_path / "full"
-    full.mkdir()
-    (full / "mine.txt").write_text("mine")
-    panel = widgets.control_panel(config.replace(out=str(full)), notices, "cpu", tmp_path, interactive=True)
-    panel.start.click()
-    tick_until(lambda: not panel.start.disabled, panel)
-    assert "⛔ La carpeta" in panel.status.value
-    assert "no está vacía" in panel.status.value
-    assert [file.name for file in full.iterdir()] == ["mine.txt"]
-
-
-def test_killed_training_is_reported_in_the_status(config, notices, tmp_path):
-    panel = widgets.control_panel(config.replace(epochs=30), notices, "cpu", tmp_path, interactive=True)
-    panel.start.click()
-    panel.process._process.kill()
-    tick_until(lambda: not panel.start.disabled, panel)
-    assert "terminó de forma inesperada" in panel.status.value
-
-
 @pytest.mark.parametrize("code", [0, 143, -signal.SIGTERM, -signal.SIGSEGV])
 def test_finished_run_is_a_success_whatever_the_exit_code(run, notices, tmp_path, code):
     training = ended(run, tmp_path, code)
@@ -461,26 +375,7 @@ def test_unfinished_run_is_reported_by_the_exit_code(run, notices, tmp_path, cod
         training.outcome(notices.fingerprint, tmp_path)
 
 
-def test_requested_stop_in_a_cell_prints_its_message_plainly_and_fails_the_cell(monkeypatch, capsys):
-    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
-    monkeypatch.setattr(process_panel, "get_ipython", lambda: shell)
-    process_panel.print_stops_plainly()
-    shell.user_ns |= {"AskedToStopError": AskedToStopError, "UserError": UserError}
-    assert not shell.run_cell("raise AskedToStopError('Detenido.', 2)").success
-    assert capsys.readouterr().out == "Detenido.\n"
-    assert not shell.run_cell("raise UserError('Falta la columna.')").success
-    assert "⛔ Falta la columna." in capsys.readouterr().out
-
-
-def test_training_process_reports_state_exit_code_and_last_output(config, tmp_path):
-    training = Training(config.replace(epochs=1), "cpu", tmp_path / "run")
-    assert training.is_running
-    assert training.wait(SECONDS) == 0
-    assert training.last_words().startswith(("prioridad: ", "Atención: "))
-    training.stop()  # no effect after the end
-    assert Run.load(tmp_path / "run").config.epochs == 1
-
-
+@pytest.mark.slow
 def test_training_with_two_gpus_trains_in_two_processes(config, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "processes", lambda: 2)
     training = Training(config.replace(epochs=1), "cpu", tmp_path / "run")
