@@ -1,12 +1,15 @@
 """Panel of notebook 03 in JupyterLab under Colab's rule for widgets: it updates, stops and resumes."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.colab import ColabRule
-from tests.helpers.lab import MEASURED
+from tests.helpers.lab import MEASURED, wait_until
+
+pytestmark = pytest.mark.slow
 
 TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
 STARTS = 60  # seconds for a training process to make its first step
@@ -44,9 +47,34 @@ def steps_written(folder: Path) -> int:
     return (folder / "history.jsonl").read_text(encoding="utf-8").count('"step"')
 
 
+def move_controls(opened) -> None:
+    """Move controls and see what the panel says; leave them as they were."""
+    parameters, expected = opened.note("Capas congeladas"), opened.text("ocensa-expected")
+    opened.move("Capas congeladas", 2)
+    assert wait_until(lambda: opened.note("Capas congeladas") != parameters)
+    assert "No se pudo estimar" in expected or wait_until(lambda: opened.text("ocensa-expected") != expected)
+    opened.move("Capas congeladas", 1)
+    opened.move("Micro-batch", 24)
+    assert wait_until(lambda: "batch efectivo: 24" in opened.note("Acumulación"))
+    opened.move("Micro-batch", 4096)
+    assert wait_until(lambda: "4096 no es válido: use de 1 a 1024. Sigue en 24." in opened.note("Micro-batch"))
+    assert opened.number("Micro-batch").input_value() == "24"
+    opened.move("Micro-batch", 4)
+    assert wait_until(lambda: "batch efectivo: 4 " in opened.note("Acumulación"))
+    opened.move("Épocas", 40)
+    assert wait_until(lambda: "--epochs 40" in opened.page.locator("details.ocensa").first.text_content())
+    opened.move("Épocas", 30)
+    assert wait_until(lambda: "--epochs 30" in opened.page.locator("details.ocensa").first.text_content())
+    disabled = opened.button("fp16")
+    assert disabled.is_disabled()
+    assert "hace falta una GPU" in disabled.get_attribute("title")
+
+
 def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, folder):
     opened.run_above(TRAIN).wait_until_idle()
+    assert opened.errors() == []
     opened.wait_for_text("ocensa-expected", MEASURED, STARTS)  # measured while no cell is executing
+    move_controls(opened)
     opened.press("Entrenar")
     opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
     before = steps_done(opened.text("ocensa-numbers"))
@@ -65,16 +93,6 @@ def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, fol
     assert rule.delivered
     saved = next(cell for cell in opened.save()["cells"] if "control_panel" in "".join(cell["source"]))
     assert any("image/png" in output.get("data", {}) for output in saved["outputs"])
-
-
-def test_reloaded_page_follows_the_running_training(opened, folder):
-    opened.run_above(TRAIN).wait_until_idle()
-    opened.press("Entrenar")
-    opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
-    opened.save()
-    opened.page.reload()
-    opened.wait_for_text("ocensa-state", "✅ Listo", 2 * STARTS)
-    assert steps_written(folder) == STEPS
 
 
 def test_run_all_trains_in_the_cell_stops_on_interrupt_and_resumes(opened, rule, folder, pictures):
@@ -111,9 +129,12 @@ def test_run_all_trains_in_the_cell_stops_on_interrupt_and_resumes(opened, rule,
     assert "✅ Listo" in str(saved["outputs"])
 
 
-def test_cell_joins_the_training_started_by_the_button(opened, folder, pictures):
+def test_reloaded_page_and_then_a_cell_follow_the_training_of_the_button(opened, folder, pictures):
     opened.run_above(TRAIN).wait_until_idle()
     opened.press("Entrenar")
+    opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
+    opened.save()
+    opened.page.reload()
     opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
     opened.run(TRAIN)
     opened.cell(TRAIN).locator(".ocensa-numbers", has_text=UNDER_WAY).wait_for()
@@ -121,3 +142,17 @@ def test_cell_joins_the_training_started_by_the_button(opened, folder, pictures)
     opened.wait_until_idle(2 * STARTS)
     assert opened.errors() == []
     assert steps_written(folder) == STEPS
+
+
+@pytest.mark.skipif("OCENSA_PICTURES" not in os.environ, reason="writes the screenshots of the README")
+def test_panel_screenshot_for_the_readme_is_updated(notebook, pictures):
+    opened = notebook("03").set_parameters(epochs=6)
+    opened.page.set_viewport_size(TALL)
+    opened.open().run_above("run = panel.run()").wait_until_idle(2 * STARTS)
+    opened.wait_for_text("ocensa-expected", "veces")
+    opened.press("Entrenar")
+    opened.wait_for_text("ocensa-charts", "causa 0.", 3 * STARTS)
+    opened.wait_for_text("ocensa-bar", "Época 5 de 6", 3 * STARTS)
+    opened.screenshot(pictures / "panel.png", "ocensa-panel")
+    opened.press("Detener")
+    opened.wait_for_text("ocensa-state", "Detenido", STARTS)

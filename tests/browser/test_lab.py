@@ -4,17 +4,11 @@ import pytest
 
 from tests.helpers.lab import wait_until
 
+pytestmark = pytest.mark.slow
 OWN = {
     "01": (),
     "02": ("model", "data"),
-    "03": (
-        "model",
-        "data",
-        "epochs",
-        "freeze_layers",
-        "precision",
-        "interactive",
-    ),  # the panel is tested in test_lab_panel.py
+    "03": ("model", "data", "epochs", "freeze_layers", "precision", "interactive"),  # the panel: test_colab.py
     "04": ("run",),
 }
 PICTURES = {"01": 0, "02": 4, "03": 1, "04": 3}

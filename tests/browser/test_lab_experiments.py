@@ -2,6 +2,7 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
 STARTS = 90  # seconds for the kernel of a case to make its first step
 ENDS = 240
 

@@ -1,8 +1,11 @@
 """The form of notebook 07 in JupyterLab: its keyboard, its buttons, and a session that is opened again."""
 
+import pytest
+
 from ocensa_nb.data.corrections import read_corrections
 from tests.helpers.lab import wait_until
 
+pytestmark = pytest.mark.slow
 HEADS = ("modo", "causa", "prioridad")
 
 

@@ -49,10 +49,10 @@ class Notebook:
         cell = next(cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", []))
         source = "".join(cell["source"])
         for name, value in values.items():
-            source, found = re.subn(
+            source, replaced = re.subn(
                 rf"^{name} = .*", lambda _, n=name, v=value: f"{n} = {v!r}", source, flags=re.MULTILINE
             )
-            assert found == 1, f"{self.path.name} has no {name}"
+            assert replaced == 1, f"{self.path.name} has no {name}"
         cell["source"] = source
         self.path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return self
