@@ -19,8 +19,9 @@ from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.files.write import write_table
-from ocensa_nb.models.catalogue import check_length, load_encoder, load_tokenizer
+from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.layers import layers
+from ocensa_nb.models.tokenizer_checks import check_length
 from ocensa_nb.models.tokens import encode
 from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.logs import progress

@@ -12,7 +12,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import step
 from ocensa_nb.engine.memory import memory_note
-from ocensa_nb.models import catalogue
+from ocensa_nb.models import catalogue, tokenizer_checks
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters
 from ocensa_nb.models.layers import layers
 from ocensa_nb.models.tokens import TokenTable, encode, epoch_batches, sorted_batches
@@ -81,7 +81,7 @@ class Forecast:
                         del stored[key]
             depth = len(layers(catalogue.untrained(shape, "meta")))
             table = encode(texts, tokenizer, LONGEST)
-            positions = catalogue.positions(shape)
+            positions = tokenizer_checks.positions(shape)
             self._encoders[name] = Encoder(name, shape, depth, positions, here, counted_with, table)
         return self._encoders[name]
 

@@ -26,7 +26,7 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import MicroBatch, StepDataset
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.models.classifier import count_parameters
 from ocensa_nb.models.layers import layers
 from ocensa_nb.models.tokens import TokenTable, epoch_batches
@@ -102,7 +102,7 @@ class Bench:
             variant.traffic = sum(sum(traffic(engine, batches[rows]).values()) for rows in rounds) / len(rounds)
             variant.memory = memory.bytes
             variant.trainable = count_parameters(engine.model)[0]
-            if isinstance(engine.table, FeatureTable):
+            if isinstance(engine.table, FrozenFeatures):
                 self._price_the_cache(variant, engine)
         else:
             engine.step(batches[rounds[-1][:1]])  # one row: allocates the moments and warms up the kernels
@@ -210,7 +210,7 @@ def traffic(engine: engines.Engine, micro_batches: Sequence[MicroBatch]) -> dict
     trained ones back.
     """
     trained = sum(p.numel() for p in engine.model.parameters() if p.requires_grad)
-    cached = isinstance(engine.table, FeatureTable)  # the frozen layers do not run
+    cached = isinstance(engine.table, FrozenFeatures)  # the frozen layers do not run
     linear = [p for m in engine.model.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
     casts = CAST * len(micro_batches) * (engine.precision in HALF)
     inputs = sum(micro["inputs"].nbytes + micro["attention_mask"].nbytes for micro in micro_batches)

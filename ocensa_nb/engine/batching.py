@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.models.tokens import TokenTable, epoch_batches
 from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.process import SIGNALS
@@ -20,6 +21,7 @@ from ocensa_nb.runtime.process import SIGNALS
 MicroBatch = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class StepDataset(Dataset):
     """Map the rows of an optimizer step to its micro-batches; texts are already tokenized, so it only pads.
 
@@ -27,16 +29,11 @@ class StepDataset(Dataset):
     processes.
     """
 
-    def __init__(
-        self,
-        table: TokenTable | FeatureTable,
-        labels: dict[str, np.ndarray],
-        batch_size: int,
-        padding: str,
-        world: World = ALONE,
-    ) -> None:
-        self.table, self.labels = table, labels
-        self.batch_size, self.padding, self.world = batch_size, padding, world
+    table: TokenTable | FrozenFeatures
+    labels: dict[str, np.ndarray]
+    batch_size: int
+    padding: str
+    world: World = ALONE
 
     def __getitem__(self, rows: np.ndarray) -> list[MicroBatch]:
         rows = self.world.share(rows)
@@ -77,7 +74,7 @@ class EpochSampler(Sampler):
 
 
 def step_loader(
-    table: TokenTable | FeatureTable,
+    table: TokenTable | FrozenFeatures,
     notices: Notices,
     config: TrainConfig,
     device: torch.device,
@@ -88,7 +85,7 @@ def step_loader(
     The sampler is the same in every process; the loader has this process's share of each step.
     """
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
-    on_gpu = isinstance(table, FeatureTable) and table.hidden.is_cuda
+    on_gpu = isinstance(table, FrozenFeatures) and table.hidden.is_cuda
     workers = 0 if on_gpu else config.num_workers  # a worker process cannot read the GPU's memory
     loader = DataLoader(
         StepDataset(table, notices.labels, config.batch_size, config.padding, world),

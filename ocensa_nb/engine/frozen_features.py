@@ -1,10 +1,10 @@
-"""Cache the output of the frozen layers: computed once per text, stored without padding, read in every epoch.
+"""Frozen features, the output of the frozen layers: computed once per text, stored without padding, read every epoch.
 
 Several processes compute a share of the texts each: into one file that all of them read, if they are on one machine;
 between machines the shares are exchanged.
 
 Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same values. In bf16 and
-fp16 the cache has that precision too, which rounds the residual stream into the first trained layer.
+fp16 they are stored in that precision, which rounds the residual stream into the first trained layer.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import torch
 
 from ocensa_nb.engine.oom_retry import Pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
-from ocensa_nb.models.layers import NotSupportedError, layers, unsupported_as_error
+from ocensa_nb.models.layers import NotSupportedError, in_eval_mode, layers, unsupported_as_error
 from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches
 from ocensa_nb.runs import array_cache
 from ocensa_nb.runtime.device import out_of_memory, to_device
@@ -41,7 +41,7 @@ FP32 = (torch.float32, np.float32)
 
 
 @dataclass(frozen=True)
-class FeatureTable:
+class FrozenFeatures:
     """Hidden states after the frozen layers, without padding; rows with the same text share an entry.
 
     Attributes
@@ -50,12 +50,10 @@ class FeatureTable:
         In the precision of the run; in memory, memory-mapped from a file, or on the GPU.
     offsets : ndarray of shape (entries + 1,), int64
         The first token of each entry.
-    entry : ndarray of shape (rows,), int64
-        The entry of each row.
-    lengths : ndarray of shape (rows,), int64
-        The number of tokens of each row's text.
+    entry, lengths : ndarray of shape (rows,), int64
+        The entry of each row, and the number of tokens of its text.
     key
-        Identifies the features; runs with the same key share them. Empty if they are in memory only.
+        Runs with the same key share them; empty if they are in memory only.
     reused
         Whether an earlier run computed them.
     """
@@ -73,7 +71,7 @@ class FeatureTable:
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple[torch.Tensor, torch.Tensor]:
         """Return hidden states (rows, length, width) and attention mask, int64 (rows, length).
 
-        Padding repeats the last token of a row, which the mask hides. It is always dynamic; `padding` is ignored.
+        Padding repeats the last token of a row, which the mask hides; it is always dynamic.
         """
         index, mask = padded_index(self.offsets, self.entry[rows])
         index = torch.from_numpy(index)
@@ -90,7 +88,7 @@ def build(
     precision: str,
     folder: Path | None = None,
     world: World = ALONE,
-) -> FeatureTable | TokenTable:
+) -> FrozenFeatures | TokenTable:
     """Compute the first k layers of every distinct text, and let the model start after them.
 
     Parameters
@@ -104,15 +102,14 @@ def build(
     precision
         A resolved precision, not `auto`.
     folder
-        Folder of the cache, shared between runs; None for memory only.
+        Where they are kept for other runs; None for memory only.
     world
         The processes that compute them together.
 
     Returns
     -------
-    FeatureTable or TokenTable
-        The features; `tokens` if the encoder does not support it or the features fit neither on disk nor in memory.
-        The reason is logged.
+    FrozenFeatures or TokenTable
+        `tokens`, with the reason logged, if the encoder cannot be split or they fit neither on disk nor in memory.
     """
     device = next(model.parameters()).device
     texts, entry = tokens.unique()
@@ -141,7 +138,7 @@ def build(
             array = _compute_on_disk(folder, key, shape, stored, fill, world)
     if not world.all(array is not None):
         key = ""
-        if not world.all(size * world.local_size <= MEMORY_SHARE * psutil.virtual_memory().available):
+        if not world.all(_fits_in_memory(size, world)):
             logger.warning(
                 f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben en memoria"
                 f"{' ni en disco' if folder else ''}: se calculan en cada paso."
@@ -154,7 +151,7 @@ def build(
         if world.size > 1:
             world.sum([torch.from_numpy(array.view(np.int32))])  # the bits of each text come from one process only
     hidden = _place(torch.from_numpy(array).view(dtype), device, world)
-    return FeatureTable(hidden, offsets, entry, tokens.lengths, key, reused)
+    return FrozenFeatures(hidden, offsets, entry, tokens.lengths, key, reused)
 
 
 def _compute_on_disk(
@@ -165,7 +162,7 @@ def _compute_on_disk(
     fill: Callable[[np.ndarray], None],
     world: World,
 ) -> np.ndarray | None:
-    """Fill a new file of the cache and return it; None if it cannot be written, or not all processes see the disk."""
+    """Fill a new file and return its array; None if it cannot be written, or not all processes see the disk."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         array, path, filled = None, "", False
         if world.is_first:
@@ -208,15 +205,10 @@ def compute(
         hidden[torch.from_numpy(index[inside])] = states
 
     fill_in_pieces = Pieces(fill)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast(precision, device):
-            batches = list(sorted_batches(texts.lengths, BUILD_BATCH))[world.rank :: world.size]
-            for rows in progress(batches, "Capas congeladas, una sola vez", "batch"):
-                fill_in_pieces(rows)
-    finally:
-        model.train(training)
+    batches = list(sorted_batches(texts.lengths, BUILD_BATCH))[world.rank :: world.size]
+    with in_eval_mode(model), torch.inference_mode(), autocast(precision, device):
+        for rows in progress(batches, "Capas congeladas, una sola vez", "batch"):
+            fill_in_pieces(rows)
 
 
 def _place(hidden: torch.Tensor, device: torch.device, world: World) -> torch.Tensor:
@@ -228,29 +220,27 @@ def _place(hidden: torch.Tensor, device: torch.device, world: World) -> torch.Te
         except RuntimeError as error:  # the free memory may be in pieces
             if not out_of_memory(error):
                 raise
-    if size * world.local_size < MEMORY_SHARE * psutil.virtual_memory().available:
-        return hidden.clone()
-    return hidden
+    return hidden.clone() if _fits_in_memory(size, world) else hidden
+
+
+def _fits_in_memory(size: int, world: World) -> bool:
+    return size * world.local_size < MEMORY_SHARE * psutil.virtual_memory().available
 
 
 def _try_features_from(model: MultiHeadClassifier, tokens: TokenTable, k: int) -> bool:
     """Make the model accept features from layer k; return whether the function is the same (families differ)."""
     device = next(model.parameters()).device
     ids, mask = to_device(tokens.sample(), device)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), full_fp32(), explained(SAMPLE):
-            whole = model(ids, mask)
+    with in_eval_mode(model), torch.inference_mode(), full_fp32(), explained(SAMPLE):
+        whole = model(ids, mask)
+        try:
             with unsupported_as_error():
                 model.accept_features_from(k)
                 hidden = model.frozen_forward(k)(ids, mask)
                 parts = model(hidden, mask[:, : hidden.shape[1]])
-        return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
-    except NotSupportedError:
-        return False
-    finally:
-        model.train(training)
+        except NotSupportedError:
+            return False
+    return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
 
 
 def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, device: torch.device) -> str:

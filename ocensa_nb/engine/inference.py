@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.oom_retry import Pieces
 from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.models.layers import in_eval_mode
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.distributed import ALONE, World
@@ -17,7 +18,7 @@ SCORING_BATCH = 64
 
 def logits(
     model: MultiHeadClassifier,
-    table: TokenTable | FeatureTable,
+    table: TokenTable | FrozenFeatures,
     rows: np.ndarray,
     precision: str,
     padding: str = "dynamic",
@@ -61,14 +62,9 @@ def logits(
             scores[head].index_copy_(0, positions, values)
 
     score_in_pieces = Pieces(score)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast(precision, device):
-            for batch in batches if title is None else progress(batches, title, "batch"):
-                score_in_pieces(batch)
-    finally:
-        model.train(training)
+    with in_eval_mode(model), torch.inference_mode(), autocast(precision, device):
+        for batch in batches if title is None else progress(batches, title, "batch"):
+            score_in_pieces(batch)
     on_cpu = {head: values.cpu() for head, values in scores.items()}  # one wait for the device, at the end
     world.sum(list(on_cpu.values()))  # the other processes have zeros in the rows of this one
     return {head: values.numpy() for head, values in on_cpu.items()}

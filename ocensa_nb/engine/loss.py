@@ -1,11 +1,13 @@
 """The loss: weighted cross-entropy over the heads, independent of the split into micro-batches."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 
+@dataclass(frozen=True)
 class Objective:
     """Weighted sum over heads of the mean cross-entropy of an effective batch.
 
@@ -15,15 +17,9 @@ class Objective:
     micro-batch.
     """
 
-    def __init__(
-        self,
-        head_weights: Mapping[str, float],
-        class_weights: Mapping[str, torch.Tensor],
-        label_smoothing: float,
-    ) -> None:
-        self.head_weights = dict(head_weights)
-        self.class_weights = dict(class_weights)
-        self.label_smoothing = label_smoothing
+    head_weights: Mapping[str, float]
+    class_weights: Mapping[str, torch.Tensor]
+    label_smoothing: float
 
     def normalisers(self, labels: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor | float]:
         """Return, per head, the sum of class weights over the labels of micro-batches; there may be none.
@@ -45,16 +41,11 @@ class Objective:
         normalisers: Mapping[str, torch.Tensor | float],
     ) -> torch.Tensor:
         """Return the contribution of a micro-batch to the loss of its step, (heads,); they add up to the loss."""
-        shares = [
-            weight
-            / normalisers[head]
-            * functional.cross_entropy(
-                logits[head],
-                labels[head],
-                weight=self.class_weights.get(head),
-                label_smoothing=self.label_smoothing,
-                reduction="sum",
+        shares = []
+        for head, weight in self.head_weights.items():
+            class_weights = self.class_weights.get(head)
+            summed = functional.cross_entropy(
+                logits[head], labels[head], class_weights, label_smoothing=self.label_smoothing, reduction="sum"
             )
-            for head, weight in self.head_weights.items()
-        ]
+            shares.append(weight / normalisers[head] * summed)
         return torch.stack(shares)

@@ -4,8 +4,7 @@ Per token and trained layer of width H, with a feed-forward part r times as wide
 of width H. In fp32 they are the layer's input, query, key, value and their mixture, the inputs of both layer norms and
 of the feed-forward part, and both sides of its GELU. Under autocast query, key and value keep a cast of the input each,
 and the inputs of the layer norms, which stay in fp32, come on top; so does a half-precision copy of each trained
-matrix. Dropout adds two masks. `tests/test_memory_estimate.py` compares this with the tensors that autograd saves, and
-with the peak of a whole step.
+matrix. Dropout adds two masks.
 """
 
 import dataclasses
@@ -22,8 +21,7 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.engine.frozen_features import MEMORY_SHARE
 from ocensa_nb.models.catalogue import architecture, untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
-from ocensa_nb.models.cls_layer import ClsLayer
-from ocensa_nb.models.layers import NOT_SUPPORTED, layers
+from ocensa_nb.models.layers import NOT_SUPPORTED, ClsLayer, layers
 from ocensa_nb.runtime.device import memory_for
 
 FP32 = 4  # bytes
@@ -34,21 +32,15 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a training step takes on the device where it computes, besides the program, the notices and CUDA.
+    """Bytes that a training step takes on the device where it computes, besides the program, the notices and CUDA."""
 
-    weights: parameters, and their copies in half precision; optimizer: gradients and the two moments of AdamW;
-    activations: what the largest micro-batch keeps for backpropagation, and the largest layer's intermediate results;
-    features: the cached outputs of frozen layers.
-    """
-
-    weights: int
-    optimizer: int
-    activations: int
-    features: int = 0
+    weights: int  # parameters, and their copies in half precision
+    optimizer: int  # gradients and the two moments of AdamW
+    activations: int  # what the largest micro-batch keeps, and the largest layer's intermediate results
+    features: int = 0  # frozen features
 
     @property
     def total(self) -> int:
-        """All of it, in bytes."""
         return self.weights + self.optimizer + self.activations + self.features
 
     def fits(self, memory: float) -> bool:
@@ -99,7 +91,18 @@ def memory_note(
 ) -> str:
     """Return, in Spanish, the memory that a training takes on a device and, if it does not fit, what to change.
 
-    The parameters are those of `estimate_memory`.
+    Parameters
+    ----------
+    config, model
+        The settings and the classifier, which may be on the device `meta`.
+    lengths
+        Tokens of each text, or of a sample of the texts, int64.
+    precision
+        A resolved precision, not `auto`.
+    device
+        The device to train on.
+    texts
+        The number of texts, if `lengths` is a sample.
     """
     on_cpu, memory = device.type == "cpu", memory_for(device)
     try:
@@ -114,37 +117,28 @@ def memory_note(
 def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: bool) -> str:
     """Return, in Spanish, what a training takes of so many bytes and, if it does not fit, what to change."""
     whole = f"de los {memory / GIB:.1f} GiB {'libres en esta máquina' if on_cpu else 'de la GPU'}"
-    found = f"Memoria del entrenamiento: hasta {needed}, {whole}."
+    takes = f"Memoria del entrenamiento: hasta {needed}, {whole}."
     if needed.fits(memory):
-        return found
+        return takes
     sizes = itertools.takewhile(lambda size: size, (config.batch_size >> n for n in itertools.count(1)))
     per_row = needed.activations / config.batch_size
     fixed = needed.total - needed.activations
     size = next((size for size in sizes if fixed + size * per_row <= USABLE * memory), None)
     if size is None:
         return (
-            f"⚠️ {found} No cabe ni con un aviso a la vez: congele capas (freeze_layers) o elija un codificador más "
+            f"⚠️ {takes} No cabe ni con un aviso a la vez: congele capas (freeze_layers) o elija un codificador más "
             "pequeño."
         )
     steps = -(-config.effective_batch_size // size)
     smaller = f"batch_size = {size} y gradient_accumulation_steps = {steps}"
-    return f"⚠️ {found} No cabe: use {smaller}, con el mismo batch efectivo."
+    return f"⚠️ {takes} No cabe: use {smaller}, con el mismo batch efectivo."
 
 
 def memory_by_recipe(models: Sequence[str], recipes: Sequence[str], memory: float) -> pd.DataFrame:
     """Return what each recipe takes on a GPU for each encoder of the catalogue, with texts as long as the recipe cuts.
 
-    Parameters
-    ----------
-    models, recipes
-        Names of the catalogue and of `RECIPES`. Nothing is downloaded.
-    memory
-        Bytes of the GPU that the last column compares with.
-
-    Returns
-    -------
-    DataFrame
-        A row per pair; columns in Spanish: GiB in all and of each part, and whether it fits.
+    Nothing is downloaded. A row per pair; columns in Spanish: GiB in all and of each part, and whether it fits in so
+    many bytes.
     """
     rows = {}
     for model, recipe in itertools.product(models, recipes):

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ SMALLER = (
 CLOSE = "Cierre otros programas o cuadernos que usen memoria, o use una máquina con más memoria."
 
 
+@dataclass
 class MicroBatches:
     """Run a step over its micro-batches; if one does not fit in memory, halve their size from then on."""
 
-    def __init__(self) -> None:
-        self.pieces = 1
+    pieces: int = 1
 
     def run(
         self,
@@ -63,20 +64,14 @@ class MicroBatches:
 
 
 class Pieces:
-    """Call a function on rows, in smaller pieces if they do not fit in memory.
-
-    Parameters
-    ----------
-    work
-        Takes row numbers, int64 (rows,), whose order and grouping do not matter.
-    """
+    """Call a function on row numbers, int64 (rows,), in smaller pieces if they do not fit in memory."""
 
     def __init__(self, work: Callable[[np.ndarray], None]) -> None:
         self._work = work
         self._most: int | None = None  # rows that fit, once some did not
 
     def __call__(self, rows: np.ndarray) -> None:
-        """Call `work` on all the rows; raises `UserError` if a single one does not fit."""
+        """Process all the rows; raises `UserError` if a single one does not fit."""
         done = 0
         while done < len(rows):
             part = rows[done : done + (self._most or len(rows))]

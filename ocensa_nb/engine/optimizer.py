@@ -11,12 +11,12 @@ from ocensa_nb.models.classifier import MultiHeadClassifier
 def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool = True) -> torch.optim.AdamW:
     """Return AdamW for trainable weights: one rate for the encoder, one for the heads; no decay on biases, norms."""
     groups = []
-    for own, rate in ((True, config.learning_rate), (False, config.head_learning_rate)):
+    for of_encoder, rate in ((True, config.learning_rate), (False, config.head_learning_rate)):
         for decays in (True, False):
             parameters = [
                 p
                 for name, p in model.named_parameters()
-                if p.requires_grad and name.startswith("encoder.") == own and (p.ndim > 1) == decays
+                if p.requires_grad and name.startswith("encoder.") == of_encoder and (p.ndim > 1) == decays
             ]
             decay = config.weight_decay if decays else 0.0
             groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
@@ -76,9 +76,7 @@ class LinearSchedule:
             group["lr"] = rate * factor
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the position and the rates."""
         self.move(state["position"] - self.position)

@@ -15,12 +15,12 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine.batching import MicroBatch
-from ocensa_nb.engine.fast_dropout import use_block_dropout
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.oom_retry import MicroBatches, explained
 from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
+from ocensa_nb.models.layers import use_block_dropout
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime.compilation import compiled
 from ocensa_nb.runtime.device import to_device
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Fast(enum.Flag):
-    """The implementations that replace torch's own; a training uses all, a benchmark switches them one by one."""
+    """The implementations that replace torch's defaults; a benchmark switches them one by one."""
 
     NONE = 0
     FUSED_ADAMW = enum.auto()
@@ -48,20 +48,12 @@ class Engine:
 
     Attributes
     ----------
-    model
-        The classifier.
     table
-        The inputs of the model: token ids, or cached features of the frozen layers.
-    objective
-        The loss.
+        The inputs of the model: token ids or frozen features.
     optimizer, scaler
         AdamW, and the loss scaling of fp16 (disabled in other precisions).
     precision
         A resolved precision, not `auto`.
-    max_grad_norm
-        The gradients are clipped to this norm.
-    device
-        The device of the model.
     forward
         The model, or its compiled form.
     micro_batches
@@ -71,7 +63,7 @@ class Engine:
     """
 
     model: MultiHeadClassifier
-    table: TokenTable | FeatureTable
+    table: TokenTable | FrozenFeatures
     objective: Objective
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -83,18 +75,11 @@ class Engine:
     world: World = ALONE
 
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make one optimizer step over an effective batch.
+        """Make one optimizer step over the micro-batches of an effective batch.
 
-        Several processes make it together: normalisers and gradients are summed once each, whatever the number of
-        micro-batches, so the weights stay the same in all of them.
-
-        It does not wait for the device, unless the encoder accepts no prepared attention mask (transformers 4, and the
-        families for which `layer_slice.takes_ready_mask` is False).
-
-        Parameters
-        ----------
-        micro_batches
-            All micro-batches of the step that belong to this process; there may be none.
+        Several processes make it together, each with its micro-batches, possibly none: normalisers and gradients are
+        summed once each, so the weights stay the same in all of them. It does not wait for the device, unless the
+        encoder accepts no prepared attention mask (see `layers.takes_ready_mask`).
 
         Returns
         -------
@@ -164,8 +149,7 @@ class Engine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state; raises `ValueError` or `RuntimeError` if it belongs to another model."""
-        trained = trained_weights(self.model)
-        if set(state["weights"]) != set(trained):
+        if set(state["weights"]) != set(trained_weights(self.model)):
             raise ValueError("other weights are trained here")
         self.model.load_state_dict(state["weights"], strict=False)
         restore_optimizer(self.optimizer, state["optimizer"])
@@ -175,13 +159,7 @@ class Engine:
 
 
 def classifier(config: TrainConfig, notices: Notices, encoder: "PreTrainedModel") -> MultiHeadClassifier:
-    """Return the classifier of a config, with its lower layers frozen.
-
-    Raises
-    ------
-    UserError
-        If the encoder has fewer layers than `config.freeze_layers`, or its layers cannot be frozen.
-    """
+    """Return the classifier of a config, with its lower layers frozen; raises `UserError` if that is impossible."""
     sizes = {head: len(names) for head, names in notices.classes.items()}
     model = MultiHeadClassifier(encoder, sizes, config.dropout)
     freeze(model, config.freeze_layers)
@@ -195,11 +173,11 @@ def build(
     model: MultiHeadClassifier,
     precision: str,
     device: torch.device,
-    cache: Path | None = None,
+    folder: Path | None = None,
     fast: Fast = Fast.ALL,
     world: World = ALONE,
 ) -> Engine:
-    """Create the engine of a config.
+    """Create the engine of a config, ready for its first step.
 
     Parameters
     ----------
@@ -210,22 +188,17 @@ def build(
     table
         Token ids of all rows.
     model
-        The classifier. It is modified: its dropout may be replaced.
+        The classifier; it is moved to the device, and its dropout may be replaced.
     precision
         A resolved precision, not `auto`.
     device
-        The device to train on; the model is moved to it.
-    cache
-        The folder for cached features of frozen layers; None keeps them in memory only.
+        The device to train on.
+    folder
+        Where frozen features are kept for later runs; None keeps them in memory only.
     fast
-        The implementations that replace torch's own; none for a training as it is without this package.
+        The implementations that replace torch's defaults.
     world
-        The processes that train together; each computes its share of the cached features.
-
-    Returns
-    -------
-    Engine
-        Ready for its first step.
+        The processes that train together; each computes its share of the frozen features.
 
     Raises
     ------
@@ -241,7 +214,7 @@ def build(
     if config.cls_only and not shortened:
         logger.warning("Este codificador no permite calcular la última capa solo para [CLS]: se calcula entera.")
     if config.cache_features and config.freeze_layers:
-        table = frozen_features.build(model, table, config.freeze_layers, precision, cache, world)
+        table = frozen_features.build(model, table, config.freeze_layers, precision, folder, world)
     class_weights = {
         head: torch.tensor(weights, dtype=torch.float32, device=device)
         for head, weights in notices.class_weights.items()

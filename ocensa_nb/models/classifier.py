@@ -9,8 +9,15 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.models.cls_layer import ClsLayer
-from ocensa_nb.models.layers import NotSupportedError, Slice, layers, takes_ready_mask, unsupported_as_error
+from ocensa_nb.models.layers import (
+    ClsLayer,
+    NotSupportedError,
+    Slice,
+    in_eval_mode,
+    layers,
+    takes_ready_mask,
+    unsupported_as_error,
+)
 from ocensa_nb.runtime.precision import full_fp32
 
 if TYPE_CHECKING:
@@ -25,7 +32,6 @@ class ForwardPath:
     last: ClsLayer | None = None
 
     def __call__(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return the output at the first position, (rows, width)."""
         hidden = self.body(inputs, attention_mask)
         return self.last(hidden, attention_mask) if self.last else hidden[:, 0]
 
@@ -33,14 +39,7 @@ class ForwardPath:
 class MultiHeadClassifier(nn.Module):
     """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head per label.
 
-    Parameters
-    ----------
-    encoder
-        A transformers encoder.
-    classes
-        Number of classes per head.
-    dropout
-        Dropout probability of the shared layer and the heads.
+    `classes` is the number of classes per head, and `dropout` the probability in the shared layer and the heads.
     """
 
     def __init__(self, encoder: "PreTrainedModel", classes: Mapping[str, int], dropout: float) -> None:
@@ -53,7 +52,7 @@ class MultiHeadClassifier(nn.Module):
         self._from_ids = self._from_hidden = ForwardPath(self._slice())
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the logits of every head.
+        """Return the fp32 logits (rows, classes) of every head.
 
         Parameters
         ----------
@@ -61,11 +60,6 @@ class MultiHeadClassifier(nn.Module):
             Token ids, int64 (rows, tokens), or the hidden states set by `accept_features_from`, floating point.
         attention_mask
             int64 (rows, tokens).
-
-        Returns
-        -------
-        dict
-            fp32 logits (rows, classes) per head, independent of the precision of the model.
         """
         path = self._from_hidden if inputs.is_floating_point() else self._from_ids
         shared = self.shared(path(inputs, attention_mask))
@@ -78,20 +72,16 @@ class MultiHeadClassifier(nn.Module):
         compared on the given ids and mask, int64 (rows, tokens). On the device `meta` nothing can be compared: there
         the names decide.
         """
-        training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode(), full_fp32():
-                whole = self._from_ids(ids, attention_mask)
+        with in_eval_mode(self), torch.inference_mode(), full_fp32():
+            whole = self._from_ids(ids, attention_mask)
+            try:
                 with unsupported_as_error():
                     stack = layers(self.encoder)
                     short = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
-                    found = short(ids, attention_mask)
-            same = whole.shape == found.shape and (ids.is_meta or torch.allclose(whole, found, atol=1e-4))
-        except NotSupportedError:
-            same = False
-        finally:
-            self.train(training)
+                    first = short(ids, attention_mask)
+            except NotSupportedError:
+                return False
+        same = whole.shape == first.shape and (ids.is_meta or torch.allclose(whole, first, atol=1e-4))
         if same:
             self._from_ids = short
         return same
@@ -107,10 +97,7 @@ class MultiHeadClassifier(nn.Module):
     def frozen_forward(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return a function from ids and mask to the hidden states that `accept_features_from(k)` expects.
 
-        Returns
-        -------
-        callable
-            Its output is (rows, tokens, width), or (rows, 1, width) if k is the number of layers.
+        They are (rows, tokens, width), or (rows, 1, width) if k is the number of layers.
         """
         if k == len(layers(self.encoder)):
             return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]
@@ -131,11 +118,7 @@ def freeze(model: MultiHeadClassifier, k: int) -> None:
     """Freeze the first k layers and every other parameter that their output depends on; k = 0 trains everything.
 
     Besides the embeddings, these may include a table of relative positions shared by all layers (DeBERTa, MPNet).
-
-    Raises
-    ------
-    UserError
-        If k exceeds the number of layers, or the encoder does not run on token ids alone.
+    Raises `UserError` if k exceeds the number of layers, or the layers of the encoder cannot be frozen.
     """
     model.requires_grad_(True)
     if k:
@@ -157,10 +140,8 @@ def _feeding(encoder: nn.Module, k: int) -> list[torch.Tensor]:
     ids = torch.arange(8, device=next(encoder.parameters()).device)[None] % encoder.config.vocab_size
     outputs: list[torch.Tensor | tuple[torch.Tensor, ...]] = []
     hook = stack[k - 1].register_forward_hook(lambda layer, inputs, output: outputs.append(output))
-    training = encoder.training
-    encoder.eval()  # draws no random number
     try:
-        with torch.enable_grad(), unsupported_as_error():
+        with in_eval_mode(encoder), torch.enable_grad(), unsupported_as_error():
             whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
             after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
     except NotSupportedError as error:
@@ -169,22 +150,21 @@ def _feeding(encoder: nn.Module, k: int) -> list[torch.Tensor]:
         ) from error
     finally:
         hook.remove()
-        encoder.train(training)
     return _leaves(whole if k == len(stack) else after_k)
 
 
 def _leaves(output: torch.Tensor) -> list[torch.Tensor]:
     """Return the tensors that require a gradient and that an output was computed from."""
-    found, seen, pending = [], set(), [output.grad_fn]
+    leaves, seen, pending = [], set(), [output.grad_fn]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if hasattr(node, "variable"):  # the node that accumulates the gradient of a leaf
-            found.append(node.variable)
+            leaves.append(node.variable)
         pending += [previous for previous, _ in node.next_functions]
-    return found
+    return leaves
 
 
 def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The simple model: TF-IDF of words and characters with one linear SVM per label. Its file is `RUN/linear`.
+"""The linear model: TF-IDF of words and characters with one linear SVM per label. Its file is `RUN/linear`.
 
 It is the model that a trained encoder has to exceed: it takes seconds, and on short technical texts it is hard to beat
 (Joachims, *Text categorization with support vector machines*, 1998). N-grams are hashed, so no vocabulary is stored.
@@ -34,14 +34,12 @@ class LinearModel:
 
     Attributes
     ----------
-    columns
-        The hashed columns in use, int32 (features,), in order; those of the second analyser start at `HASHES`.
-    idf
-        Inverse document frequency of each column, float32 (features,).
-    weights
-        float32 (features, classes), per label.
-    biases
-        float32 (classes,), per label.
+    columns : ndarray of shape (features,), int32
+        The hashed columns in use, in order; those of the second analyser start at `HASHES`.
+    idf : ndarray of shape (features,), float32
+        Inverse document frequency of each column.
+    weights, biases
+        float32 (features, classes) and (classes,), per label.
     """
 
     columns: np.ndarray
@@ -51,9 +49,7 @@ class LinearModel:
 
     @classmethod
     def fit(cls, texts: Sequence[str], labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> "LinearModel":
-        """Fit the model.
-
-        The classes are weighted by the inverse of their rows, so that the rare ones are predicted too.
+        """Fit the model; classes are weighted by the inverse of their rows, so that rare ones are predicted too.
 
         Parameters
         ----------
@@ -78,13 +74,9 @@ class LinearModel:
 
         # One after another: liblinear has one random generator per process, so threads would not be reproducible.
         shown = progress(labels, "Modelo simple", "etiqueta")
-        found = {head: _fit_linear(features, labels[head], sizes[head]) for head in shown}
-        return cls(
-            columns.astype(np.int32),
-            idf.astype(np.float32),
-            {head: weights for head, (weights, _) in found.items()},
-            {head: biases for head, (_, biases) in found.items()},
-        )
+        fitted = {head: _fit_linear(features, labels[head], sizes[head]) for head in shown}
+        weights, biases = ({head: pair[i] for head, pair in fitted.items()} for i in range(2))
+        return cls(columns.astype(np.int32), idf.astype(np.float32), weights, biases)
 
     def logits(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the decision values of the texts, float32 (texts, classes), per label; a repeated text counts once."""
@@ -105,20 +97,7 @@ class LinearModel:
 
     @classmethod
     def read(cls, path: Path, sizes: Mapping[str, int]) -> "LinearModel":
-        """Return the model of a file.
-
-        Parameters
-        ----------
-        path
-            From `write`.
-        sizes
-            Number of classes, per label.
-
-        Raises
-        ------
-        UserError
-            If the file is missing, damaged or of other labels.
-        """
+        """Return the model of a file; raises `UserError` if it is missing, damaged or of other labels."""
         arrays = {name: tensor.numpy() for name, tensor in tensors.read(path)[0].items()}
         features = len(arrays.get("columns", ()))
         shapes = {"columns": (features,), "idf": (features,)}
@@ -128,12 +107,8 @@ class LinearModel:
             np.isfinite(values).all() for values in arrays.values()
         ):
             raise UserError(f"El archivo «{path}» no es el modelo simple de esta corrida. Vuelva a entrenar.")
-        return cls(
-            arrays["columns"],
-            arrays["idf"],
-            {head: arrays[f"{head}.weights"] for head in sizes},
-            {head: arrays[f"{head}.biases"] for head in sizes},
-        )
+        weights, biases = ({head: arrays[f"{head}.{part}"] for head in sizes} for part in ("weights", "biases"))
+        return cls(arrays["columns"], arrays["idf"], weights, biases)
 
 
 def count_ngrams(texts: Sequence[str]) -> sparse.csr_matrix:

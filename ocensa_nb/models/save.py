@@ -1,13 +1,20 @@
-"""The trained classifier of a run folder: the encoder as any Hugging Face tool reads it, and the heads beside it."""
+"""The trained models of a run folder: encoder, heads and linear model.
 
+Any Hugging Face tool reads the encoder; the shared layer and the heads are in a file beside it.
+"""
+
+from pathlib import Path
+
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from ocensa_nb.errors import UserError, listed
+from ocensa_nb.files import tensors
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.models import heads_file
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer, quiet
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.linear import LinearModel
-from ocensa_nb.models.probe import as_user_error, probe
+from ocensa_nb.models.tokenizer_checks import encoder_errors, probe
 from ocensa_nb.runs.manifest import ENCODER, HEADS, LINEAR
 from ocensa_nb.runs.run import Run
 
@@ -15,7 +22,7 @@ WEIGHTS = "linear.safetensors"
 
 
 def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the encoder, the tokenizer, and the shared layer with the heads to a run folder.
+    """Write the classifier and its tokenizer to a run folder.
 
     Raises
     ------
@@ -23,10 +30,10 @@ def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokeni
         If the disk refuses, or the run folder was deleted or taken over.
     """
     run.check_held()
-    with atomic_write(run.path / ENCODER) as fresh, quiet():
-        model.encoder.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-    heads_file.write(run.path / HEADS, model)
+    with atomic_write(run.path / ENCODER) as folder, quiet():
+        model.encoder.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    tensors.write(run.path / HEADS, _head_weights(model))
 
 
 def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
@@ -39,24 +46,51 @@ def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
         tokenizer.
     """
     source = str(run.path / ENCODER)
-    tokenizer = load_tokenizer(source, as_saved=True)
-    sizes = {head: len(names) for head, names in run.classes.items()}
+    tokenizer = load_tokenizer(source)
     encoder = load_encoder(source, tokenizer)
     probe(encoder, tokenizer, run.config.max_length, source)
-    with as_user_error(source):
-        model = MultiHeadClassifier(encoder, sizes, run.config.dropout)
-    heads_file.load_into(model, run.path / HEADS)
+    with encoder_errors(source):
+        model = MultiHeadClassifier(encoder, _sizes(run), run.config.dropout)
+    _load_heads(model, run.path / HEADS)
     return model.eval(), tokenizer
 
 
 def save_linear(run: Run, linear: LinearModel) -> None:
-    """Write the simple model to a run folder; raises `UserError` as `save_model` does."""
+    """Write the linear model to a run folder; raises `UserError` as `save_model` does."""
     run.check_held()
-    with atomic_write(run.path / LINEAR) as fresh:
-        fresh.mkdir()
-        linear.write(fresh / WEIGHTS)
+    with atomic_write(run.path / LINEAR) as folder:
+        folder.mkdir()
+        linear.write(folder / WEIGHTS)
 
 
 def read_linear(run: Run) -> LinearModel:
-    """Return the simple model of a run; raises `UserError` if its file is missing, damaged or of other labels."""
-    return LinearModel.read(run.path / LINEAR / WEIGHTS, {head: len(names) for head, names in run.classes.items()})
+    """Return the linear model of a run; raises `UserError` if its file is missing, damaged or of other labels."""
+    return LinearModel.read(run.path / LINEAR / WEIGHTS, _sizes(run))
+
+
+def _sizes(run: Run) -> dict[str, int]:
+    return {head: len(names) for head, names in run.classes.items()}
+
+
+def _head_weights(model: MultiHeadClassifier) -> dict[str, torch.Tensor]:
+    """Return the weights of the shared layer and the heads, by name."""
+    return {name: values for name, values in model.state_dict().items() if not name.startswith("encoder.")}
+
+
+def _load_heads(model: MultiHeadClassifier, path: Path) -> None:
+    expected, (stored, _) = _head_weights(model), tensors.read(path)
+    both = expected.keys() & stored.keys()
+    alike = {n for n in both if (expected[n].shape, expected[n].dtype) == (stored[n].shape, stored[n].dtype)}
+    faults = {
+        "faltan": expected.keys() - stored.keys(),
+        "sobran": stored.keys() - expected.keys(),
+        "tienen otra forma u otro tipo": both - alike,
+        "tienen valores que no son números": {name for name in alike if not torch.isfinite(stored[name]).all()},
+    }
+    for fault, names in faults.items():
+        if names:
+            raise UserError(
+                f"Los pesos de «{path}» no son los de esta corrida. Tensores que {fault}: {listed(sorted(names))}. "
+                "Recupere una copia de la carpeta o vuelva a entrenar."
+            )
+    model.load_state_dict(stored, strict=False)  # the encoder has its weights

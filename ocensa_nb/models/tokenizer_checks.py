@@ -1,17 +1,26 @@
-"""What a tokenizer may do silently: drop case and accents, miss most of its vocabulary, turn words into `[UNK]`."""
+"""Whether a tokenizer suits its encoder and the texts.
 
+What it may do silently: drop case and accents, miss most of its vocabulary, turn words into `[UNK]`, and give ids that
+the encoder has no embedding for.
+"""
+
+import contextlib
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.models.checks import as_user_error
+from ocensa_nb.models.layers import in_eval_mode
 from ocensa_nb.models.tokens import TokenTable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 COMMON = 0.005  # share of a vocabulary; bert-base-uncased has 2 of 29,523 pieces with a capital letter and no accent
 SMALLEST = 0.9  # of the config's vocabulary size: some models round it up, to a multiple of 64 or 128
@@ -19,6 +28,7 @@ UNKNOWN = 0.05  # share of unknown tokens above which a text says too little
 SHOWN_WORDS = 10
 SAMPLED_TEXTS = 10_000  # enough to find the commonest words
 SHOWN_LETTERS = 5  # shorter words are rarely split
+LONGEST_PROBE = 512  # tokens; only encoders without a table of positions take more
 LONGEST_SHOWN = 50  # letters; longer is no word, and BPE takes quadratic time for it
 
 
@@ -47,17 +57,50 @@ def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int,
             f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens, y el codificador espera {vocab_size}: no es "
             "el suyo o está incompleto. Copie otra vez tokenizer.json o vocab.txt de donde vino el modelo."
         )
-    try:
+    with as_user_error(
+        f"El tokenizador de «{source}» no funciona con su tokenizer_config.json", "Copie los dos otra vez."
+    ):
         largest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]])
-    except Exception as error:  # there are as many kinds as ways to damage a tokenizer
-        raise UserError(
-            f"El tokenizador de «{source}» no funciona con su tokenizer_config.json: {error}. Copie los dos otra vez."
-        ) from error
     if largest >= vocab_size:
         raise UserError(
             f"El tokenizador de «{source}» da el id {largest}, y el codificador solo tiene {vocab_size} tokens: "
             "tokenizer.json está dañado o no es el suyo. Cópielo otra vez de donde vino el modelo."
         )
+
+
+def positions(shape: "PretrainedConfig") -> int:
+    """Return the most tokens an encoder takes; those of RoBERTa begin after its padding id."""
+    most = getattr(shape, "max_position_embeddings", sys.maxsize)
+    return most - shape.pad_token_id - 1 if shape.model_type in ("roberta", "xlm-roberta", "camembert") else most
+
+
+def check_length(encoder: "PreTrainedModel", max_length: int) -> None:
+    """Raise `UserError` for more tokens than the encoder has positions for."""
+    if max_length > (most := positions(encoder.config)):
+        raise UserError(f"max_length = {max_length}: este codificador admite {most} tokens como máximo.")
+
+
+def probe(encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int, source: str) -> None:
+    """Run an encoder once on the extreme ids of its tokenizer; raise `UserError`, naming `source`, if it cannot.
+
+    `tokenizer.json` may contain any id; one beyond the embeddings would raise `IndexError` during the training.
+    """
+    check_length(encoder, max_length)
+    with encoder_errors(source):
+        vocabulary = tokenizer.get_vocab().values()
+        ids = [*tokenizer("")["input_ids"], min(vocabulary), max(vocabulary), tokenizer.pad_token_id or 0]
+        length = min(max_length, LONGEST_PROBE)
+        text = torch.tensor([(ids + [ids[0]] * length)[:length]])
+        with in_eval_mode(encoder), torch.inference_mode():
+            encoder(input_ids=text, attention_mask=torch.ones_like(text))
+
+
+def encoder_errors(source: str) -> contextlib.AbstractContextManager[None]:
+    """Return a context that raises any exception as a `UserError` that names the encoder."""
+    return as_user_error(
+        f"El codificador de «{source}» no funciona con su config.json y su tokenizador",
+        "Copie otra vez la carpeta completa.",
+    )
 
 
 def unknown_share(table: TokenTable, tokenizer: "PreTrainedTokenizerBase") -> float:

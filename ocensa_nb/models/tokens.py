@@ -32,7 +32,7 @@ class TokenTable:
     pad_id
         The id that pads a batch.
     max_length
-        The maximum number of tokens per row, and the width of a batch with `max_length` padding.
+        The most tokens per row, and the width of a batch with `max_length` padding.
     """
 
     ids: np.ndarray
@@ -45,7 +45,7 @@ class TokenTable:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, int64 (rows,)."""
+        """The number of tokens of each row, int64 (rows,)."""
         return np.diff(self.offsets)
 
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple["torch.Tensor", "torch.Tensor"]:
@@ -85,23 +85,9 @@ class TokenTable:
 
 
 def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of a padded batch in the flat array, and a mask of the tokens.
+    """Return where the tokens of a padded batch are in the flat array, int64 (rows, width), and their mask, bool.
 
-    Parameters
-    ----------
-    offsets : ndarray of shape (entries + 1,), int64
-        The first position of each entry.
-    rows : ndarray of shape (rows,), int64
-        The entries of the batch.
-    width
-        Width of the batch; 0 for that of the longest entry.
-
-    Returns
-    -------
-    index : ndarray of shape (rows, width), int64
-        Padding repeats the last position of the entry.
-    mask : ndarray of shape (rows, width), bool
-        True for tokens.
+    Padding repeats the last position of a row; width 0 is that of the longest row.
     """
     starts = offsets[rows]
     lengths = offsets[rows + 1] - starts
@@ -113,10 +99,7 @@ def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple
 def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenTable:
     """Tokenize every text once, truncated at `max_length` tokens, special tokens included.
 
-    Raises
-    ------
-    UserError
-        If a text has no tokens: the heads read the first position.
+    Raises `UserError` if a text has no tokens: the heads read the first position.
     """
     ids, lengths = [], []
     starts = range(0, len(texts), CHUNK)
@@ -165,26 +148,21 @@ def recommend_max_length(lengths: np.ndarray) -> int:
 
 
 def truncation_table(lengths: np.ndarray, cuts: Sequence[int] = (64, 128, 256)) -> "pd.DataFrame":
-    """Return the share of truncated texts and the computed tokens for each `max_length`.
-
-    Columns, in Spanish: percentage of truncated texts; tokens per text with `max_length` padding and with dynamic
-    padding; and their ratio.
-    """
+    """Return, for each `max_length`, the percentage of truncated texts and the tokens per text with either padding."""
     import pandas as pd
 
     table = pd.DataFrame({"max_length": list(cuts)})
-    kept = [float(np.minimum(lengths, cut).mean()) for cut in cuts]
     table["textos cortados (%)"] = [100 * float((lengths > cut).mean()) for cut in cuts]
-    table["tokens por texto, relleno fijo"] = list(cuts)
-    table["tokens por texto, sin relleno"] = kept
-    table["tokens de más (veces)"] = [cut / mean for cut, mean in zip(cuts, kept, strict=True)]
+    table["tokens por texto, relleno fijo"] = table["max_length"]
+    table["tokens por texto, sin relleno"] = [float(np.minimum(lengths, cut).mean()) for cut in cuts]
+    table["tokens de más (veces)"] = table["max_length"] / table["tokens por texto, sin relleno"]
     return table.set_index("max_length")
 
 
 def truncation_by_class(
     lengths: np.ndarray, labels: Sequence[str], cuts: Sequence[int] = (64, 128, 256)
 ) -> "pd.DataFrame":
-    """Return, for each class, its rows, p95 length and the percentage of its texts cut at each max_length."""
+    """Return, for each class, its rows, p95 length and the percentage of its texts cut at each `max_length`."""
     import pandas as pd
 
     groups = pd.Series(lengths).groupby(pd.Series(list(labels)))

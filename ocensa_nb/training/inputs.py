@@ -10,13 +10,12 @@ import torch
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import step
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.memory import memory_note
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.models import tokenizer_checks
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters, describe_parameters, sha256
-from ocensa_nb.models.probe import probe
 from ocensa_nb.models.tokens import TokenTable, encode
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runs import array_cache
@@ -61,7 +60,7 @@ def load_inputs(config: TrainConfig, notices: Notices, world: World) -> Inputs:
         logger.info(tokenizer_checks.describe(unknown, notices.texts, tokenizer))
         tokenizer_checks.check_unknown_share(unknown, config.model)
         encoder = load_encoder(config.model, tokenizer, config.seed)
-        probe(encoder, tokenizer, config.max_length, config.model)
+        tokenizer_checks.probe(encoder, tokenizer, config.max_length, config.model)
         hashes = {"encoder": sha256(encoder.named_parameters()), "tokens": table.sha256()}
         model = step.classifier(config, notices, encoder)
         if config.compile:
@@ -112,6 +111,6 @@ def build_engine(
 def describe_features(engine: Engine) -> dict[str, Any] | None:
     """Return the size of the frozen features for config.json and whether an earlier run computed them, if any."""
     table = engine.table
-    if not isinstance(table, FeatureTable):
+    if not isinstance(table, FrozenFeatures):
         return None
     return {"key": table.key, "bytes": table.hidden.nbytes, "reused": table.reused}

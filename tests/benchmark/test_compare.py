@@ -13,10 +13,10 @@ from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, TRADE, Setting, Technique, cumulative, individual, ladder, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.engine import step as engines
-from ocensa_nb.engine.fast_dropout import BlockDropout
 from ocensa_nb.engine.step import Fast
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
+from ocensa_nb.models.layers import BlockDropout
 from ocensa_nb.models.tokens import encode
 from ocensa_nb.paths import ROOT
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from ocensa_nb.benchmark.measure import traffic
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.models.classifier import freeze
 from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, small_model, split_batch
@@ -45,6 +45,6 @@ def test_traffic_in_bf16_counts_frozen_weights_unless_their_output_is_cached():
     every, trained = linear_parameters(made.model), [p for p in linear_parameters(made.model) if p.requires_grad]
     assert count(trained) < count(every)
     assert traffic(made, [batch(4)])["forward"] == 6 * count(every)
-    made.table = FeatureTable(None, None, None, None)
+    made.table = FrozenFeatures(None, None, None, None)
     moved = traffic(made, [batch(4)])
     assert moved["forward"] == moved["backward"] == 6 * count(trained)

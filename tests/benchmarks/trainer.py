@@ -25,7 +25,7 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import inference
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import EpochSampler, step_loader
-from ocensa_nb.engine.frozen_features import FeatureTable
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -85,10 +85,10 @@ class Clock(TrainerCallback):
         self.seconds = time.perf_counter() - self.started
 
 
-def ours(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable | FeatureTable:
+def ours(task: Task, model: MultiHeadClassifier, clock: Clock) -> TokenTable | FrozenFeatures:
     """Train with this package's engine; return the table the model is scored on."""
     config = task.config
-    engine = engines.build(config, task.notices, task.table, model, config.precision, task.device, cache=None)
+    engine = engines.build(config, task.notices, task.table, model, config.precision, task.device)
     loader, sampler = step_loader(engine.table, task.notices, config, task.device)
     if task.batches:
         loader = DataLoader(loader.dataset, sampler=task.batches, batch_size=None, pin_memory=loader.pin_memory)

@@ -31,7 +31,7 @@ def test_cached_features_give_the_logits_and_gradients_of_the_full_encoder(famil
     freeze(model, k)
     counted = count_parameters(model)
     hidden = frozen_features.build(model, TABLE, k, "fp32")
-    assert isinstance(hidden, frozen_features.FeatureTable)
+    assert isinstance(hidden, frozen_features.FrozenFeatures)
     assert count_parameters(model) == counted
     model.eval()
     seen = []
@@ -136,7 +136,7 @@ def test_build_without_disk_space_keeps_features_in_memory_and_reports_it(tmp_pa
     monkeypatch.setattr(array_cache, "SPARE_BYTES", 2**62)
     model = classifier("bert")
     freeze(model, 2)
-    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FrozenFeatures)
     assert "no hay espacio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -148,7 +148,7 @@ def test_build_on_disk_that_fills_up_leaves_no_files(tmp_path, monkeypatch, caps
     monkeypatch.setattr(array_cache, "_reserve", full)
     model = classifier("bert")
     freeze(model, 2)
-    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FeatureTable)
+    assert isinstance(frozen_features.build(model, TABLE, 2, "fp32", tmp_path), frozen_features.FrozenFeatures)
     assert "no hay espacio en disco" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 

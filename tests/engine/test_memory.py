@@ -12,12 +12,12 @@ from ocensa_nb.benchmark import forecast
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.engine import frozen_features, memory
 from ocensa_nb.engine import step as engines
-from ocensa_nb.engine.fast_dropout import use_block_dropout
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.memory import MemoryEstimate, estimate_memory
 from ocensa_nb.engine.optimizer import build_optimizer
 from ocensa_nb.models import catalogue
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
+from ocensa_nb.models.layers import use_block_dropout
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime.precision import autocast
 from ocensa_nb.training import train

@@ -7,8 +7,7 @@ import transformers
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.catalogue import untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters, describe_parameters, freeze
-from ocensa_nb.models.cls_layer import ClsLayer
-from ocensa_nb.models.layers import layers, takes_ready_mask
+from ocensa_nb.models.layers import ClsLayer, layers, takes_ready_mask
 from tests.helpers.families import CLS_FAMILIES, FAMILIES, IDS, MASK, classifier, train_steps
 
 

@@ -13,7 +13,7 @@ from ocensa_nb.data import canonical, columns, notices
 from ocensa_nb.data.canonical import _TAG_PREFIXES, normalise
 from ocensa_nb.errors import LISTED, UserError
 from ocensa_nb.files import notice_file, read_csv, write
-from ocensa_nb.models import tiny, tokenizer_checks
+from ocensa_nb.models import catalogue, tokenizer_checks
 
 QUICK = 0.02  # seconds below which the noise of a clock matters
 LONGEST = 2**17  # pieces; longer, and the memory they take changes the time
@@ -34,7 +34,7 @@ def compose_longest(text):
     return notices.compose(table, {"descripcion": "descripcion", "equipo": "equipo"}, ["equipo"])
 
 
-TOKENIZER = tiny.tokenizer(["fuga de aceite"])
+TOKENIZER = catalogue.load_tokenizer("tiny", ["fuga de aceite"])
 FUNCTIONS = {
     "canonical.without_accents": canonical.without_accents,
     "text.normalise": normalise,
