@@ -136,6 +136,7 @@ def test_step_reads_no_value_from_the_device(precision, cls_only):
     assert not read, read[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_model_matches_eager_for_any_batch_shape():
     model = small_model().eval()
