@@ -1,54 +1,77 @@
-"""One case of a grid on disk: its folder, its state in case.json, and the notebooks that it executes.
+"""The cases in an experiment folder: case.json says what each one does and how it stands, and its run what came out.
 
-`run` is called in a separate process (`case_process.py`), which knows only the folder: case.json has the settings.
+OUT/cases/NAME/case.json                  settings, state, error, command
+OUT/cases/NAME/run/                       the run; a case that only evaluates uses that of its `trainer`
+OUT/cases/NAME/evaluation/                what notebook 04 wrote
+OUT/cases/NAME/03_train.ipynb, .html, …   the executed notebooks
 """
 
 import contextlib
-import datetime
+import dataclasses
 import json
-import shlex
-import signal
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.experiments.case_files import (
-    CASES,
-    EVALUATION,
-    FAILED,
-    FINISHED,
-    INTERRUPTED,
-    PENDING,
-    RUN,
-    RUNNING,
-    STATE,
-    STATES,
-    status_of,
-)
-from ocensa_nb.experiments.execute import NotebookError, execute
-from ocensa_nb.experiments.grid import Case
-from ocensa_nb.files.atomic import owner, remove, write_text
-from ocensa_nb.paths import NOTEBOOKS
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.blend import AUTO
+from ocensa_nb.experiments.grid import USUAL_EVALUATION, CaseSpec
+from ocensa_nb.files.atomic import is_running, write_text
+from ocensa_nb.files.verify import compute, require_regular
+from ocensa_nb.paths import reason
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.manifest import METRICS
-from ocensa_nb.runs.run import Run, read_json
-from ocensa_nb.runtime.commands import command_line, evaluation_parameters, training_parameters
+from ocensa_nb.runs.manifest import CONFIG, METRICS
+from ocensa_nb.runs.run import read_config, read_json
 from ocensa_nb.runtime.machine import configure
 
-TRAIN, EVALUATE = "03_train", "04_evaluate"
-NEW = "NEW"  # the folder in the command that reproduces a training
+CASES, STATE, RUN, EVALUATION, LOG = "cases", "case.json", "run", "evaluation", "log.txt"
+TRAIN, EVALUATE = "03_train", "04_evaluate"  # the notebooks
+PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED = "pending", "running", "finished", "failed", "interrupted"
+STATES = {
+    PENDING: "pendiente",
+    RUNNING: "en marcha",
+    FINISHED: "terminado",
+    FAILED: "fallido",
+    INTERRUPTED: "interrumpido",
+}
+_NEEDED = {"title": str, "settings": dict, "changes": dict, "group": str, "seed": int, "evaluation": dict}
+_NEEDED |= {"files": dict, "inputs": dict, "trainer": str, "command": str, "status": str}
+_OPTIONAL = {"started": str, "seconds": (int, float), "process": str, "error": dict, "jobs": int, "threads": int}
+# What two machines must share for their seconds to be compared; the free disk and the Python version may differ.
+_MACHINE = ("platform", "system", "cores", "ram_gib", "gpu", "gpu_gib")
 
 
 @dataclass(frozen=True)
-class CaseState:
-    """A case as its case.json says; `status` is `interrupted` if the process that was running it has died."""
+class Case:
+    """A case as its files say.
+
+    Attributes
+    ----------
+    folder
+        The folder of the case.
+    content
+        The content of case.json.
+    metadata, metrics
+        The content of the run's config.json and metrics.json; empty before `with_results`.
+    evaluation
+        The metrics that notebook 04 wrote; empty if they are those of the run.
+    beside
+        Whether other cases ran at the same time.
+    building
+        Seconds to compute the frozen features that this case found in the cache; None if it computed its own.
+    """
 
     folder: Path
     content: dict[str, Any]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    beside: bool = False
+    building: float | None = None
 
     @property
     def name(self) -> str:
@@ -67,175 +90,326 @@ class CaseState:
 
     @property
     def status(self) -> str:
-        """One of `STATES`."""
-        return status_of(self.content)
+        """One of `STATES`; `interrupted` if the process that was running the case has died."""
+        status = self.content["status"]
+        dead = status == RUNNING and is_running(self.content.get("process", "")) is False
+        return INTERRUPTED if dead else status
 
     @property
-    def seconds(self) -> float:
-        """Seconds of both notebooks until now."""
-        return float(self.content.get("seconds", 0.0))
-
-    @property
-    def error(self) -> dict[str, Any] | None:
-        """Notebook, cell and last line of the traceback of a failed case; else None."""
-        return self.content.get("error")
-
-    @property
-    def run(self) -> Path:
-        """The run folder, which may be another case's."""
-        return (self.folder / self.content["run"]).resolve()
+    def error(self) -> str:
+        """Where and how a failed case failed: notebook, cell and last line of the traceback."""
+        if not (error := self.content.get("error")):
+            return ""
+        cell = f", celda [{error['cell']}]" if error["cell"] else ""
+        return f"{error['notebook']}{cell}: {error['line']}" if error["notebook"] else error["line"]
 
     @property
     def owns_run(self) -> bool:
         """Whether the case trains."""
-        return self.content["run"] == RUN
+        return self.content["trainer"] == self.name
+
+    @property
+    def run(self) -> Path:
+        """The run folder, which may be another case's."""
+        return self.folder.parent / self.content["trainer"] / RUN
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the case has results."""
+        return self.status == FINISHED and bool(self.metrics)
+
+    @property
+    def started(self) -> float | None:
+        """When its process was started last, in seconds since 1970; None if it was not."""
+        started = self.content.get("started")
+        return datetime.fromisoformat(started).timestamp() if started else None
+
+    @property
+    def took(self) -> float | None:
+        """Seconds of both notebooks until now; None if it has not started."""
+        seconds = self.content.get("seconds")
+        if self.status == RUNNING and self.started:
+            return (seconds or 0.0) + max(0.0, datetime.now().timestamp() - self.started)
+        return seconds
+
+    @property
+    def predicts_with(self) -> str:
+        """What the case predicts with: `auto` (per label, the best in validation), `encoder`, `linear` or `blend`."""
+        return self.content["evaluation"]["predict_with"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the training and the evaluation, without the seed."""
+        settings = {name: value for name, value in self.content["settings"].items() if name != "seed"}
+        if self.predicts_with != AUTO:
+            settings["predict_with"] = self.predicts_with
+        if self.content["evaluation"]["data"]:
+            settings["evaluation_data"] = self.content["evaluation"]["data"]
+        return settings
+
+    def train_config(self) -> TrainConfig:
+        """Return the config that the case trains with."""
+        settings = {**self.content["settings"], **self.content["files"]}
+        if "text_fields" in settings:
+            settings["text_fields"] = tuple(settings["text_fields"])
+        return configure(settings.pop("recipe"), {**settings, "out": str(self.run)})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All settings of the run; those of the case, if it is not finished."""
+        return self.metadata.get("config") or self.content["settings"]
+
+    @property
+    def monitor(self) -> str:
+        """The monitored metric."""
+        return str(self.config.get("monitor", TrainConfig.monitor))
+
+    @property
+    def heads(self) -> list[str]:
+        """Names of the labels; none if the case is not finished."""
+        return list(self.metadata["config"]["heads"]) if self.is_finished else []
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether its training was interrupted and resumed."""
+        return self._seconds("earlier") > 0
+
+    def score(self, metric: str, side: str = "test", model: str = "") -> float | None:
+        """Return a metric; None if it is unknown.
+
+        Parameters
+        ----------
+        metric
+            Such as `f1` or `causa_f1`.
+        side
+            `val` or `test`. For a case with its own evaluation data, `test` is that data.
+        model
+            `encoder`, `linear` or `blend`; "" for what the case predicts with.
+        """
+        if side == "test" and self.evaluation:
+            scores = nested(self.evaluation, "models", model) if model else self.evaluation["metrics"]
+        else:
+            source = model or self.predicts_with
+            scores = nested(self.metrics, side) if source == AUTO else nested(self.metrics, source, side)
+        value = scores.get(metric)
+        return float(value) if isinstance(value, int | float) else None
+
+    def beats_linear(self, head: str) -> bool | None:
+        """Return whether it predicts a label better than the simple model, beyond noise; None if not compared."""
+        source = nested(self.metrics, "sources").get(head) if self.predicts_with == AUTO else self.predicts_with
+        if not (pairs := nested(self.metrics, "comparison", head)):
+            return None
+        low = nested(pairs, f"{source}-linear", "f1").get("low")
+        return isinstance(low, int | float) and low > 0
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of the training, its frozen layers, the simple model, and their sum as `total`.
+
+        Frozen layers found in the cache count with the seconds that computing them took, so that the order of the cases
+        does not change the comparison.
+        """
+        frozen = max(self.building or 0.0, self._seconds("features"))
+        parts = {"training": self._seconds("training"), "frozen": frozen, "linear": self._seconds("linear")}
+        return parts | {"total": sum(parts.values())}
+
+    def saved_seconds(self) -> float:
+        """Return the seconds saved because another case had computed the frozen layers."""
+        return max(0.0, self.building - self._seconds("features")) if self.building and self.owns_run else 0.0
+
+    def machine(self) -> tuple[Any, ...]:
+        """Return what must be equal for the seconds of two cases to be compared."""
+        hardware, versions = self.metadata["hardware"], self.metadata.get("versions", {})
+        threads = self.content.get("threads") or self.metadata.get("threads")
+        process = (self.metadata.get("device"), versions.get("torch"), threads, self.content.get("jobs"), self.beside)
+        return (*(hardware.get(name) for name in _MACHINE), *process)
+
+    def _seconds(self, name: str) -> float:
+        value = self.metadata.get("seconds", {}).get(name, 0.0)
+        return float(value) if isinstance(value, int | float) else 0.0
 
 
-def read_case(folder: Path) -> CaseState:
-    """Return the state of a case; raises `UserError` if its case.json is missing or damaged."""
+def case_folders(out: Path) -> list[Path]:
+    """Return the folders of the cases of an experiment, by name; none if there is no experiment."""
+    return sorted(file.parent for file in out.glob(f"{CASES}/*/{STATE}"))
+
+
+def read_case(folder: Path) -> Case:
+    """Return a case without results; raises `UserError` if its case.json is missing or damaged."""
     content = read_json(folder / STATE)
-    needed = {"title": str, "seed": int, "run": str, "settings": dict, "evaluation": dict}
-    intact = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in needed.items())
-    if not intact or content.get("status") not in STATES:
-        raise UserError(f"El archivo «{folder / STATE}» está dañado. Borre esa carpeta para repetir el caso.")
-    return CaseState(folder, content)
+    if problem := _problem(content):
+        raise UserError(f"«{folder / STATE}» está dañado ({problem}). Borre esa carpeta para repetir el caso.")
+    return Case(folder, content)
 
 
-def read_cases(out: str | Path) -> list[CaseState]:
-    """Return the states of the cases of an experiment folder, by name.
-
-    A case whose case.json is damaged, or that is no longer in the grid, is left out.
-    """
-    found = []
-    for file in sorted((Path(out) / CASES).glob(f"*/{STATE}")):
+def read_cases(out: Path) -> list[Case]:
+    """Return the cases of the grid in an experiment folder, by name; those with a damaged case.json are left out."""
+    cases = []
+    for folder in case_folders(out):
         with contextlib.suppress(UserError):
-            found.append(read_case(file.parent))
-    return [case for case in found if not case.content.get("dropped")]
+            cases.append(read_case(folder))
+    return [case for case in cases if not case.content.get("dropped")]
 
 
-def update(folder: Path, **changes: Any) -> None:
-    """Change entries of a case.json; None removes an entry."""
-    content = read_json(folder / STATE) | changes
+def with_results(case: Case) -> Case:
+    """Return a case with its metrics and metadata if it is finished; raises `UserError` if they are damaged."""
+    if case.status != FINISHED:
+        return case
+    metadata, metrics = read_config(case.run), read_json(case.run / METRICS)
+    if not isinstance(metrics, dict) or not all(isinstance(metrics.get(side), dict) for side in ("val", "test")):
+        raise UserError(f"«{case.run / METRICS}» está dañado.")
+    if not (nested(metadata, "config", "heads") and nested(metadata, "seconds") and nested(metadata, "hardware")):
+        raise UserError(f"«{case.run / CONFIG}» está dañado.")
+    evaluation = {}
+    if case.content["evaluation"]["data"]:
+        evaluation = read_json(case.folder / EVALUATION / METRICS)
+        if not nested(evaluation, "metrics"):
+            raise UserError(f"«{case.folder / EVALUATION / METRICS}» está dañado.")
+    return dataclasses.replace(case, metadata=metadata, metrics=metrics, evaluation=evaluation)
+
+
+def write_case(folder: Path, content: dict[str, Any]) -> None:
+    """Write a case.json; an entry that is None is left out."""
     kept = {name: value for name, value in content.items() if value is not None}
     write_text(folder / STATE, json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
 
 
-def describe(case: Case, run: str, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """Return the content of a pending case's case.json.
-
-    Parameters
-    ----------
-    case
-        The case.
-    run
-        The run folder, relative to that of the case.
-    inputs
-        SHA-256 of each file that the case reads, by field.
-    """
-    # `config` has absolute paths; `settings` has those of the user, from which the name is made.
-    return {
-        "name": case.name,
-        "title": case.title,
-        "settings": case.settings,
-        "changes": case.changes,
-        "group": case.group,
-        "seed": case.seed,
-        "evaluation": case.evaluation,
-        "files": {name: getattr(case.config, name) for name in ("model", "data", "corrections")},
-        "inputs": dict(inputs),
-        "run": run,
-        "status": PENDING,
-        "command": command_line(case.config.replace(out=NEW), case.recipe) + _evaluation_command(case.evaluation),
-    }
+def update(folder: Path, **changes: Any) -> None:
+    """Change entries of a case.json; None removes an entry."""
+    write_case(folder, read_json(folder / STATE) | changes)
 
 
-def _evaluation_command(evaluation: Mapping[str, str]) -> str:
-    """Return the rest of the command, which evaluates as the case does; "" if the training already shows it."""
-    words = ["--with", evaluation["predict_with"]] if evaluation["predict_with"] != "auto" else []
-    words += ["--data", evaluation["data"]] if evaluation["data"] else []
-    if not words:
-        return ""
-    return f" && python -m ocensa_nb evaluate --run {NEW} --out {NEW}-04 {shlex.join(words)}"
+def failure(line: str, notebook: str = "", cell: int | None = None) -> dict[str, Any]:
+    """Return the changes of a case.json that say how the case failed."""
+    return {"status": FAILED, "process": None, "error": {"notebook": notebook, "cell": cell, "line": line}}
 
 
-def config_of(state: CaseState) -> TrainConfig:
-    """Return the config that a case trains with."""
-    settings = {**state.content["settings"], **state.content["files"]}
-    if "text_fields" in settings:
-        settings["text_fields"] = tuple(settings["text_fields"])
-    return configure(settings.pop("recipe"), {**settings, "out": str(state.run)})
-
-
-def is_complete(state: CaseState) -> bool:
+def is_complete(case: Case) -> bool:
     """Return whether the files of a finished case are all there; raises `UserError` if those of its run are damaged."""
-    written = (
-        state.folder / EVALUATION / METRICS,
-        state.folder / f"{EVALUATE}.ipynb",
-        state.folder / f"{EVALUATE}.html",
-    )
-    if not (state.status == FINISHED and manifest.is_finished(state.run) and all(file.is_file() for file in written)):
+    written = [f"{EVALUATION}/{METRICS}", f"{EVALUATE}.ipynb", f"{EVALUATE}.html"]
+    there = all((case.folder / name).is_file() for name in written) and manifest.is_finished(case.run)
+    if not (case.status == FINISHED and there):
         return False
-    manifest.verify(state.run)
+    manifest.verify(case.run)
     return True
 
 
-def run(folder: Path, stop: Callable[..., bool]) -> str:
-    """Execute the notebooks of a case that are not executed yet, and record how it ended.
-
-    An interrupted training resumes from its checkpoint. A training that is finished is not repeated.
+def prepare(out: Path, specs: Sequence[CaseSpec]) -> tuple[list[Case], list[Case]]:
+    """Write the case.json of each case that is new or unfinished; keep the others.
 
     Parameters
     ----------
-    folder
-        The folder of the case.
-    stop
-        Returns whether a stop was requested; then the case becomes `interrupted` instead of `failed`.
+    out
+        A locked experiment folder.
+    specs
+        The cases of the grid.
 
     Returns
     -------
-    str
-        `finished`, `failed` or `interrupted`.
+    tuple
+        The cases that are to run, in order; and those in the folder that are no longer in the grid.
     """
-    state = read_case(folder)
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    update(folder, status=RUNNING, process=owner(), started=now, error=None)
-    started, error, notebook = time.perf_counter(), None, TRAIN
+    known = {}
+    for spec in specs:
+        with contextlib.suppress(UserError):  # no case.json, or a damaged one: it is written again
+            known[spec.name] = read_case(out / CASES / spec.name)
+    trainers = _trainers(specs, known)
+    digests = {path: _sha256(path) for path in {path for spec in specs for path in spec.input_files().values()}}
+    to_run = []
+    for spec in specs:
+        folder, before = out / CASES / spec.name, known.get(spec.name)
+        folder.mkdir(exist_ok=True)
+        inputs = {name: digests[path] for name, path in spec.input_files().items()}
+        content = spec.content() | {"inputs": inputs, "trainer": trainers[spec.name], "status": PENDING}
+        if before and (changes := _changes_if_kept(before, content)):
+            update(folder, dropped=None, **changes)
+            continue
+        if before:  # its training may be finished; a failed case starts again
+            of_training = ("jobs", "threads") if before.status == FAILED else ("jobs", "threads", "seconds")
+            content |= {name: before.content[name] for name in of_training if name in before.content}
+        write_case(folder, content)
+        to_run.append(read_case(folder))
+    return to_run, _drop_others(out, {spec.name for spec in specs})
 
-    def before_cell(**_: Any) -> None:
-        if stop():
-            raise AskedToStopError("Detenido antes de la celda.", signal.SIGTERM)
 
+def _changes_if_kept(case: Case, content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the changes of a case.json if its case is not run again; None if it is."""
+    inputs = content["inputs"]
+    changed = [name for name in inputs if case.content["inputs"].get(name) != inputs[name]]
+    kept = {name: content[name] for name in ("title", "changes", "trainer")}
+    if (case.run / CONFIG).exists() and set(changed) - {"evaluation_data"}:
+        what = f"El contenido de {', '.join(changed)} no es el mismo con que se ejecutó el caso."
+        return kept | failure(f"{what} Devuelva el archivo de entonces, o use otra carpeta en out.")
     try:
-        if state.owns_run and not manifest.is_finished(state.run):
-            parameters = training_parameters(config_of(state), state.content["settings"]["recipe"])
-            execute(NOTEBOOKS / f"{TRAIN}.ipynb", folder, parameters, before_cell)
-        notebook = EVALUATE
-        remove_evaluation(folder)
-        execute(NOTEBOOKS / f"{EVALUATE}.ipynb", folder, _evaluation(state), before_cell)
-        status = FINISHED
-    except NotebookError as failure:
-        asked = stop() or failure.kind == AskedToStopError.__name__
-        status = INTERRUPTED if asked else FAILED
-        error = {"notebook": failure.notebook, "cell": failure.cell, "line": failure.line}
-    except Exception as failure:
-        status = INTERRUPTED if stop() else FAILED
-        error = {"notebook": notebook, "cell": None, "line": f"{type(failure).__name__}: {failure}"}
-    seconds = round(state.seconds + time.perf_counter() - started, 2)
-    update(folder, status=status, seconds=seconds, process=None, error=error if status == FAILED else None)
-    return status
+        return kept if is_complete(case) and not changed else None
+    except UserError as error:
+        return kept | failure(f"{error} Para repetir el caso, borre su carpeta.")
 
 
-def _evaluation(state: CaseState) -> dict[str, Any]:
-    """Return the parameters of notebook 04; raises `UserError` if the run is not finished or is damaged."""
-    evaluation = state.content["evaluation"]
-    trained_on = Run.load(state.run).config.data
-    if not evaluation["data"] and trained_on and not Path(trained_on).exists():
-        # It was trained on another machine. The notebook knows the test rows of the run by their content.
-        evaluation = {**evaluation, "data": state.content["files"]["data"]}
-    return evaluation_parameters(str(state.run), str(state.folder / EVALUATION), **evaluation)
+def _trainers(specs: Sequence[CaseSpec], known: Mapping[str, Case]) -> dict[str, str]:
+    """Return, for each case, the name of the one whose run it uses: cases that train the same share one.
+
+    A run that exists is used, also of a case that is no longer in the grid; otherwise the case with the usual
+    evaluation trains.
+    """
+    together: dict[str, list[CaseSpec]] = {}
+    for spec in specs:
+        together.setdefault(spec.training, []).append(spec)
+    trainers = {}
+    for group in together.values():
+        usual_first = sorted(group, key=lambda spec: (spec.evaluation != USUAL_EVALUATION, spec.name))
+        names = [spec.name for spec in usual_first]
+        started = [known[name] for name in names if name in known and (known[name].run / CONFIG).exists()]
+        finished = [case.content["trainer"] for case in started if manifest.is_finished(case.run)]
+        unfinished = [case.content["trainer"] for case in started if case.content["trainer"] in names]
+        trainers |= dict.fromkeys(names, [*finished, *unfinished, *names][0])
+    return trainers
 
 
-def remove_evaluation(folder: Path) -> None:
-    """Remove what notebook 04 wrote before it was interrupted; it never writes into a folder with content."""
-    if (folder / EVALUATION).exists():
-        remove(folder / EVALUATION)
+def _drop_others(out: Path, names: set[str]) -> list[Case]:
+    """Mark the cases that are not in the grid as dropped, and return them."""
+    dropped = []
+    for folder in case_folders(out):
+        if folder.name not in names:
+            with contextlib.suppress(UserError):
+                update(folder, dropped=True, status=read_case(folder).status, process=None)
+                dropped.append(read_case(folder))
+    return dropped
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of the user; raises `UserError` if it cannot be read."""
+    try:
+        require_regular(path)
+        return compute(path.parent, [path.name])[path.name]["sha256"]
+    except OSError as error:
+        raise UserError(f"No se puede leer «{path}»: {reason(error)}.") from error
+
+
+def _problem(content: Any) -> str:
+    """Return what is wrong with the content of a case.json; "" if nothing."""
+    if not isinstance(content, dict):
+        return STATE
+    wrong = [name for name, kind in _NEEDED.items() if not isinstance(content.get(name), kind)]
+    wrong += [name for name, kind in _OPTIONAL.items() if name in content and not isinstance(content[name], kind)]
+    if wrong:
+        return ", ".join(wrong)
+    if content["status"] not in STATES:
+        return "status"
+    if not re.fullmatch(r"[^/\\]+", content["trainer"]) or content["trainer"] in (".", ".."):
+        return "trainer"
+    if content["evaluation"].keys() != {"predict_with", "data"}:
+        return "evaluation"
+    if "error" in content and not {"notebook", "cell", "line"} <= content["error"].keys():
+        return "error"
+    try:
+        datetime.fromisoformat(content.get("started", "2000-01-01"))
+    except ValueError:
+        return "started"
+    return ""
+
+
+def nested(value: Any, *names: str) -> dict[str, Any]:
+    """Return a dictionary inside others; empty if something else is there."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}

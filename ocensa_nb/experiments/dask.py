@@ -4,24 +4,22 @@
     dask worker tcp://SCHEDULER:8786                       on each machine, with PYTHONPATH = this project
     python -m ocensa_nb experiments --grid GRID.yaml --out DIR --backend dask --scheduler tcp://SCHEDULER:8786
 
-A task starts the same process as a local case. If a worker dies, dask runs its task on another one. On storage that all
-workers see it resumes from the checkpoint; otherwise the files of the case are sent to the worker and come back at the
-end, and a case whose worker died starts again.
+All machines must see DIR and the files of the grid, by the same paths. A task starts the same process as a local case.
+If a worker dies, dask runs its task on another one, where it resumes from the checkpoint.
 """
 
 import contextlib
 import logging
-import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocensa_nb.errors import UserError
-from ocensa_nb.experiments.case import CaseState
-from ocensa_nb.experiments.dask_worker import Task, pack, run_task, sees, unpack
-from ocensa_nb.files.atomic import atomic_write
+from ocensa_nb.errors import UserError, listed
+from ocensa_nb.experiments.case import RUNNING, Case, failure, read_case, update
+from ocensa_nb.experiments.execute import CaseProcess
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -33,7 +31,7 @@ WORKER_SECONDS = 10  # how long to wait for the first worker
 POLL_SECONDS = 0.5
 WHERE_SECONDS = 2.0  # between two questions to the scheduler
 RETRIES = 2  # of a task that raises; dask counts deaths of workers by itself (`allowed-failures`)
-DATA = "data"  # in the experiment's folder: copies of files of the user that the workers do not see
+_one_case = threading.Lock()  # a worker with several threads would run several tasks
 
 
 @contextlib.contextmanager
@@ -67,22 +65,19 @@ def dask_pool(out: Path, scheduler: str) -> Iterator["DaskPool"]:
 class DaskPool:
     """The workers of a scheduler."""
 
+    shares_cache = False  # a worker on another machine has its own cache of frozen features
+
     def __init__(self, client: "Client", out: Path) -> None:
         self._client, self._out = client, out
-        self._token = f".ocensa-{uuid.uuid4().hex}"
-        self._shared: bool | None = None
+        self._token = f".ocensa-{uuid.uuid4().hex}"  # of the event that stops all tasks, and of the marker file
+        self._seen: set[str] = set()
         self._processing: dict[str, Any] = {}
         self._asked_at = float("-inf")
 
     @property
-    def shares_cache(self) -> bool:
-        """False: a worker on another machine has its own cache of frozen features."""
-        return False
-
-    @property
     def slots(self) -> int:
         """How many workers there are now; one if none, so that a case waits for the next worker."""
-        return max(1, len(self._workers()))
+        return max(1, len(self.workers()))
 
     def wait_for_workers(self, scheduler: str) -> None:
         """Wait for the first worker; raises `UserError` if there is none in time."""
@@ -92,33 +87,32 @@ class DaskPool:
                 raise UserError(f"El scheduler «{scheduler}» no tiene workers. Inicie alguno: dask worker {scheduler}")
             time.sleep(POLL_SECONDS)
 
-    def start(self, state: CaseState) -> "DaskJob":
+    def start(self, case: Case) -> "DaskJob":
         """Submit the task of a case to a worker without tasks, if there is one."""
-        if self._shared is None:
-            (self._out / self._token).touch()
-            self._shared = self._all_see(str(self._out / self._token))
-        task = self._task(state)
+        marker = self._out / self._token
+        marker.touch()
+        files = case.content["files"]
+        self._require_seen(str(marker), files["data"], files["corrections"], case.content["evaluation"]["data"])
         self._asked_at = float("-inf")  # what was submitted just now counts
-        idle = [address for address, keys in self._workers().items() if not keys] or None
         future = self._call(
             self._client.submit,
             run_task,
-            task,
-            key=f"{state.name}-{uuid.uuid4().hex[:8]}",
+            str(case.folder),
+            self._token,
+            key=f"{case.name}-{uuid.uuid4().hex[:8]}",
             pure=False,
             retries=RETRIES,
-            workers=idle,
+            workers=[address for address, keys in self.workers().items() if not keys] or None,
             allow_other_workers=True,  # if these die
         )
-        return DaskJob(self, future, state)
+        return DaskJob(self, future, case)
 
-    def place(self, key: str) -> str:
-        """Return the address of the worker that runs a task; "" if unknown."""
-        return next((address for address, keys in self._workers().items() if key in map(str, keys)), "")
-
-    def is_lost(self, address: str) -> bool:
-        """Return whether a worker is no longer there."""
-        return address not in self._workers()
+    def workers(self) -> dict[str, Any]:
+        """Return the keys of the tasks of each worker, by address; not older than `WHERE_SECONDS`."""
+        if time.monotonic() > self._asked_at + WHERE_SECONDS:
+            self._processing = self._call(self._client.processing)
+            self._asked_at = time.monotonic()
+        return self._processing
 
     def stop(self) -> None:
         """Request all tasks to stop with a checkpoint."""
@@ -131,34 +125,17 @@ class DaskPool:
         (self._out / self._token).unlink(missing_ok=True)
         self._client.close(timeout=CONNECT_SECONDS)
 
-    def _workers(self) -> dict[str, Any]:
-        """Return the keys of the tasks of each worker, by address; not older than `WHERE_SECONDS`."""
-        if time.monotonic() > self._asked_at + WHERE_SECONDS:
-            self._processing = self._call(self._client.processing)
-            self._asked_at = time.monotonic()
-        return self._processing
-
-    def _task(self, state: CaseState) -> Task:
-        """Return the task of a case, with the files that the workers do not see."""
-        named = {**state.content["files"], "evaluation_data": state.content["evaluation"]["data"]}
-        named.pop("model")
-        hidden = {name: path for name, path in named.items() if path and not (self._shared and self._all_see(path))}
-        inside = {
-            name: f"{DATA}/{state.content['inputs'][name][:12]}-{Path(path).name}" for name, path in hidden.items()
-        }
-        if self._shared:
-            for name, path in hidden.items():
-                with atomic_write(self._out / inside[name]) as fresh:
-                    shutil.copyfile(path, fresh)
-            return Task(str(self._out), state.name, self._token, None, inside)
-        extra = {inside[name]: Path(path) for name, path in hidden.items()}
-        archive = pack(self._out, [state.folder, *([] if state.owns_run else [state.run])], extra)
-        return Task(str(self._out), state.name, self._token, archive, inside)
-
-    def _all_see(self, path: str) -> bool:
-        """Return whether every worker sees a file of this machine."""
-        size = Path(path).stat().st_size
-        return all(self._call(self._client.run, sees, path, size).values())
+    def _require_seen(self, *paths: str) -> None:
+        """Raise `UserError` if a worker does not see a file of this machine."""
+        for path in set(paths) - self._seen - {""}:
+            seen = self._call(self._client.run, _size, path)
+            blind = [worker for worker, size in seen.items() if size != _size(path)]
+            if blind:
+                raise UserError(
+                    f"Estos workers de dask no ven la carpeta «{Path(path).parent}»: {listed(blind)}. Ponga out y los "
+                    "avisos en un disco que todas las máquinas vean con la misma ruta."
+                )
+            self._seen.add(path)
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:
         """Call the client; raises `UserError` if the scheduler or a worker does not answer or lacks this package."""
@@ -178,23 +155,28 @@ class DaskPool:
 class DaskJob:
     """A task that was submitted."""
 
-    def __init__(self, pool: DaskPool, future: "Future", state: CaseState) -> None:
-        self._pool, self._future, self._state = pool, future, state
-        self._problem, self._place, self._collected = "", "", False
+    def __init__(self, pool: DaskPool, future: "Future", case: Case) -> None:
+        self._pool, self._future, self._case = pool, future, case
+        self._worker = ""
 
     def is_done(self) -> bool:
-        """Return whether the task has ended; its files are then in the case's folder."""
-        if not self._future.done():
-            self._note_place()
-            return False
-        if not self._collected:
-            self._collected = True
-            self._collect()
-        return True
+        """Return whether the task has ended; if its worker was lost, say where it goes on."""
+        if self._future.done():
+            return True
+        workers = self._pool.workers()
+        worker = next((address for address, keys in workers.items() if str(self._future.key) in map(str, keys)), "")
+        if worker and self._worker and worker != self._worker and self._worker not in workers:  # else only moved
+            what = f"{self._case.title} · semilla {self._case.seed}"
+            logger.warning(f"{what}: se perdió el worker {self._worker}; sigue en {worker}.")
+        self._worker = worker or self._worker
+        return False
 
     def problem(self) -> str:
         """Return, in Spanish, why the task ended without a result."""
-        return self._problem or "El clúster de dask perdió el caso."
+        error = self._future.exception() if self._future.status == "error" else None
+        if type(error).__name__ == "KilledWorker":
+            return "Los workers de dask que ejecutaban el caso murieron una y otra vez; suele ser falta de memoria."
+        return f"La tarea de dask terminó mal ({self._future.status}): {type(error).__name__}: {error}"
 
     def stop(self) -> None:
         """Request a stop with a checkpoint."""
@@ -205,26 +187,25 @@ class DaskJob:
         with contextlib.suppress(Exception):  # the scheduler may be gone, and the case is lost anyway
             self._future.cancel()
 
-    def _note_place(self) -> None:
-        place = self._pool.place(str(self._future.key))
-        if place and self._place and place != self._place and self._pool.is_lost(self._place):  # else only moved
-            what = f"{self._state.title} · semilla {self._state.seed}"
-            logger.warning(f"{what}: se perdió el worker {self._place}; sigue en {place}.")
-        self._place = place or self._place
 
-    def _collect(self) -> None:
-        if self._future.status != "finished":
-            error = self._future.exception() if self._future.status == "error" else None
-            died = type(error).__name__ == "KilledWorker"
-            self._problem = (
-                "Los workers de dask que ejecutaban el caso murieron una y otra vez; suele ser falta de memoria."
-                if died
-                else f"La tarea de dask terminó mal ({self._future.status}): {type(error).__name__}: {error}"
-            )
-            return
-        archive = self._future.result()
-        if archive is not None:
-            # The folder is replaced: a checkpoint of before must not stay beside a finished run.
-            with atomic_write(self._state.folder) as fresh:
-                fresh.mkdir()
-                unpack(archive, fresh)
+def run_task(folder: str, token: str) -> None:
+    """On a worker, run the process of a case; stop it on request, or if dask no longer wants the task."""
+    from distributed import Event, get_worker
+
+    case, worker, event = Path(folder), get_worker(), Event(token)
+    key = worker.get_current_task()
+    with _one_case:
+        update(case, threads=worker.state.nthreads)
+        process = CaseProcess(case, worker.state.nthreads)
+        while not process.is_done():
+            task = worker.state.tasks.get(key)
+            if task is None or task.state == "cancelled" or event.is_set():
+                process.stop()
+            time.sleep(POLL_SECONDS)
+        if read_case(case).content["status"] == RUNNING:
+            update(case, **failure(process.problem()))
+
+
+def _size(path: str) -> int | None:
+    """Return the size of a file; None if this machine does not see it."""
+    return Path(path).stat().st_size if Path(path).is_file() else None

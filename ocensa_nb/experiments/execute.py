@@ -1,19 +1,64 @@
-"""Execute one notebook with papermill; keep what was executed, and say which cell stopped it."""
+"""Execute notebooks; run a case, which is notebooks 03 and 04, in a separate process that ends cleanly.
 
+Usage, by the runner only: `python -m ocensa_nb.experiments.execute FOLDER PARENT_PID`. The process knows only the
+folder: case.json has the settings.
+
+The kernel of a notebook is a child of this process, in a separate session. On a stop it gets SIGINT, as from the stop
+button of a notebook: the training saves a checkpoint. If this process is killed, the kernel ends by itself within a
+second (ipykernel's `ParentPoller`). A crash, or lack of memory, of one case does not affect the others.
+"""
+
+import contextlib
+import datetime
+import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import psutil
+
 from ocensa_nb import errors
-from ocensa_nb.errors import UserError
-from ocensa_nb.files.atomic import atomic_write, write_text
-from ocensa_nb.paths import working_folder
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.experiments.case import (
+    EVALUATE,
+    EVALUATION,
+    FINISHED,
+    INTERRUPTED,
+    LOG,
+    RUNNING,
+    TRAIN,
+    Case,
+    failure,
+    read_case,
+    update,
+)
+from ocensa_nb.files.atomic import atomic_write, owner, remove, write_text
+from ocensa_nb.paths import NOTEBOOKS, ROOT, working_folder
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.resume import lock_folder
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import logs
+from ocensa_nb.runtime.commands import evaluation_parameters, training_parameters
 
 START_SECONDS = 300  # papermill's 60 are too few for a kernel that starts beside others
 # nbclient waits this long for the last output of a cell after its reply, and papermill then raises; its 4 seconds are
 # too few on a busy machine.
 OUTPUT_SECONDS = 120
+STOP = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM
+GROUP = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+)
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+POLL_SECONDS = 0.25
+INSIST_SECONDS = 10.0  # SIGTERM after SIGINT: ignored by a training that is saving, but it ends all other cells
+PATIENCE_SECONDS = 90.0  # to finish a step and to save; then the kernel is killed
+LOCK_SECONDS = 2 * PATIENCE_SECONDS  # for a process that is still stopping in the same folder
 
 
 class NotebookError(UserError):
@@ -63,11 +108,11 @@ def execute(
     known = papermill.inspect_notebook(str(notebook))
     hooks = {"on_cell_start": before_cell} if before_cell else {}
     stopped: Exception | None = None
-    with atomic_write(target) as fresh:  # papermill rewrites the notebook after each cell
+    with atomic_write(target) as temporary:  # papermill rewrites the notebook after each cell
         try:
             papermill.execute_notebook(
                 str(notebook),
-                str(fresh),
+                str(temporary),
                 {name: value for name, value in parameters.items() if name in known},
                 kernel_name="python3",
                 cwd=str(working_folder()),
@@ -104,18 +149,15 @@ def _cell_error(error: Any, target: Path) -> NotebookError:
 
 
 def _dead_kernel(error: Exception, target: Path) -> NotebookError:
-    line = "El núcleo de Python murió; suele ser falta de memoria: cierre otros programas o use un batch menor."
-    message = f"El cuaderno {target.stem} se detuvo. {line}"
-    return NotebookError(message, target.stem, _running_cell(target), line, type(error).__name__)
-
-
-def _running_cell(target: Path) -> int | None:
-    """Return the number of the cell that was running when the kernel died; such a cell has no number yet."""
+    """Return the error of a kernel that died; the cell that was running has no number yet."""
     import nbformat
 
     cells = [cell for cell in nbformat.read(target, as_version=4).cells if cell.cell_type == "code"]
-    numbers = [cell.execution_count for cell in cells if cell.execution_count]
-    return len(numbers) + 1 if len(numbers) < len(cells) else None
+    executed = sum(bool(cell.execution_count) for cell in cells)
+    line = "El núcleo de Python murió; suele ser falta de memoria: cierre otros programas o use un batch menor."
+    message = f"El cuaderno {target.stem} se detuvo. {line}"
+    running = executed + 1 if executed < len(cells) else None
+    return NotebookError(message, target.stem, running, line, type(error).__name__)
 
 
 def _write_html(notebook: Path) -> None:
@@ -124,3 +166,151 @@ def _write_html(notebook: Path) -> None:
 
     body, _ = HTMLExporter().from_notebook_node(nbformat.read(notebook, as_version=4))
     write_text(notebook.with_suffix(".html"), body)
+
+
+def run_case(folder: Path, stop: Callable[[], bool]) -> str:
+    """Execute the notebooks of a case that are not executed yet; record in case.json how it ended, and return it.
+
+    An interrupted training resumes from its checkpoint. A training that is finished is not repeated. If `stop` returns
+    True, the case becomes `interrupted` instead of `failed`.
+    """
+    case = read_case(folder)
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    update(folder, status=RUNNING, process=owner(), started=now, error=None)
+    started, changes, notebook = time.perf_counter(), {"status": FINISHED}, TRAIN
+
+    def before_cell(**_: Any) -> None:
+        if stop():
+            raise AskedToStopError("Detenido antes de la celda.", signal.SIGTERM)
+
+    try:
+        if case.owns_run and not manifest.is_finished(case.run):
+            parameters = training_parameters(case.train_config(), case.content["settings"]["recipe"])
+            execute(NOTEBOOKS / f"{TRAIN}.ipynb", folder, parameters, before_cell)
+        notebook = EVALUATE
+        if (folder / EVALUATION).exists():  # of an interrupted case; notebook 04 does not overwrite it
+            remove(folder / EVALUATION)
+        execute(NOTEBOOKS / f"{EVALUATE}.ipynb", folder, _evaluation(case), before_cell)
+    except NotebookError as error:
+        asked = stop() or error.kind == AskedToStopError.__name__
+        changes = {"status": INTERRUPTED} if asked else failure(error.line, error.notebook, error.cell)
+    except Exception as error:
+        changes = {"status": INTERRUPTED} if stop() else failure(f"{type(error).__name__}: {error}", notebook)
+    seconds = round(case.content.get("seconds", 0.0) + time.perf_counter() - started, 2)
+    update(folder, **changes | {"process": None, "seconds": seconds})
+    return changes["status"]
+
+
+def _evaluation(case: Case) -> dict[str, Any]:
+    """Return the parameters of notebook 04; raises `UserError` if the run is not finished or is damaged."""
+    evaluation = case.content["evaluation"]
+    trained_on = Run.load(case.run).config.data
+    if not evaluation["data"] and trained_on and not Path(trained_on).exists():
+        # It was trained on another machine. The notebook knows the test rows of the run by their content.
+        evaluation = {**evaluation, "data": case.content["files"]["data"]}
+    return evaluation_parameters(str(case.run), str(case.folder / EVALUATION), **evaluation)
+
+
+class CaseProcess:
+    """The process of a case on this machine."""
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        """Start it; its output goes to a log file in the folder. `threads` is None for the default of the machine."""
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+        if threads is not None:
+            environment |= dict.fromkeys(THREADS, str(threads))
+        with open(folder / LOG, "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ocensa_nb.experiments.execute", str(folder), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                **GROUP,
+            )
+
+    def is_done(self) -> bool:
+        """Return whether it has ended."""
+        return self._process.poll() is not None
+
+    def problem(self) -> str:
+        """Return, in Spanish, how it ended if it did not record it in its case.json."""
+        return (
+            f"El proceso terminó de forma inesperada (código {self._process.returncode}); suele ser falta de memoria: "
+            "use menos jobs o un batch menor."
+        )
+
+    def stop(self) -> None:
+        """Request a stop with a checkpoint."""
+        if not self.is_done():
+            self._process.send_signal(STOP)
+
+    def kill(self) -> None:
+        """Kill it and its kernel at once."""
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+        self._process.kill()
+        self._process.wait()
+
+
+class StopWatch:
+    """Inside the process of a case, notice a stop, which is SIGTERM or the end of the parent; then stop the kernel."""
+
+    def __init__(self, parent: int) -> None:
+        self._asked = threading.Event()
+        self._parent = parent
+        for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGBREAK] if sys.platform == "win32" else [])):
+            signal.signal(number, self._note)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __call__(self) -> bool:
+        """Return whether a stop was requested."""
+        return self._asked.is_set()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked.set()
+
+    def _watch(self) -> None:
+        while not self._asked.wait(POLL_SECONDS):
+            if self._is_orphan():
+                self._asked.set()
+        asked_at = time.monotonic()
+        self._send(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+        insist_at = asked_at + INSIST_SECONDS
+        while True:
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() > asked_at + PATIENCE_SECONDS:
+                self._send(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+            elif time.monotonic() > insist_at:
+                self._send(signal.SIGTERM)
+                insist_at += INSIST_SECONDS
+
+    def _is_orphan(self) -> bool:
+        return not psutil.pid_exists(self._parent) if sys.platform == "win32" else os.getppid() != self._parent
+
+    def _send(self, number: int) -> None:
+        for kernel in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                kernel.send_signal(number)
+
+
+def main(folder: Path, parent: int) -> int:
+    """Run the case of a folder, once a process that is still stopping in it has ended; return the exit code."""
+    logs.configure()
+    stop = StopWatch(parent)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while (lock := lock_folder(folder)) is None:
+        if stop() or time.monotonic() > deadline:
+            raise UserError(f"Otro proceso está ejecutando el caso de «{folder}».")
+        time.sleep(POLL_SECONDS)
+    try:
+        return 0 if run_case(folder, stop) == FINISHED else 1
+    finally:
+        lock.release()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

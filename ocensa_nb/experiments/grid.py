@@ -1,16 +1,20 @@
-"""A grid of experiments: its cases, checked one by one, with names that do not depend on the order of the file.
+"""A grid of experiments: read a GRID.yaml and return its cases, each with a validated config.
 
 base: {recipe: cpu, model: minilm}       settings of every case; `recipe` is a field like any other
 grid: {freeze_layers: [2, 4, 5]}         crossed
 cases: [{name: guía, recipe: baseline}]  additional cases; `name` is what the report calls them
 seeds: [1, 2, 3]                         every case with each of them
+
+The name of a case does not depend on the order of the file.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
 import math
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -19,32 +23,42 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError, clipped, unknown
-from ocensa_nb.experiments.grid_checks import EVALUATION, KEYS, check_field, check_list, mapping_or_list
-from ocensa_nb.experiments.grid_file import FILES, check_scalar
-from ocensa_nb.paths import plain_path
+from ocensa_nb.evaluation.blend import AUTO, SOURCES
+from ocensa_nb.files.verify import read_regular
+from ocensa_nb.paths import SAMPLE_DATA, plain_path, reason
+from ocensa_nb.runtime.commands import as_text, command_line
 from ocensa_nb.runtime.machine import configure
 
-SOURCES = ("auto", "encoder", "linear", "blend")
+LARGEST_GRID = 2**20  # bytes
 MOST_CASES = 10_000
 LONGEST_NAME = 80  # characters of a case's folder
+NEW = "NEW"  # the folder in the command that reproduces a case
+KEYS = ("base", "grid", "cases", "seeds")
+PATHS = ("model", "data", "corrections", "evaluation_data")  # fields that are, or may be, a path
+USUAL_EVALUATION = {"predict_with": AUTO, "data": ""}  # the parameters of notebook 04
+_EVALUATION_FIELDS = {"predict_with": "predict_with", "evaluation_data": "data"}
+_SET_BY_THE_RUNNER = ("out", "resume")
+_TRAINING_FIELDS = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in _SET_BY_THE_RUNNER]
+FIELDS = ["recipe", *_TRAINING_FIELDS, *_EVALUATION_FIELDS]
 
 
 @dataclass(frozen=True)
-class Case:
-    """One case: what it trains and evaluates, and what it is called."""
+class CaseSpec:
+    """A case of a grid: what it trains and evaluates, and what it is called.
+
+    `settings` has the paths as the user wrote them, and `config` absolute ones; `changes` are the settings and the
+    fields of the evaluation that differ from `base`.
+    """
 
     title: str
     settings: dict[str, Any]
     evaluation: dict[str, str]
     changes: dict[str, Any]
     config: TrainConfig = field(repr=False)
-
-    @property
-    def recipe(self) -> str:
-        """The recipe, not `auto`."""
-        return self.settings["recipe"]
 
     @property
     def seed(self) -> int:
@@ -71,104 +85,175 @@ class Case:
 
     @cached_property
     def features(self) -> str:
-        """The same for cases that share the cached features of their frozen layers; "" without them."""
+        """The same for cases that share the frozen features; "" without them."""
         c = self.config
         if not (c.freeze_layers and c.cache_features):
             return ""
         texts = (c.data, c.corrections, list(c.text_fields), c.columns, sorted(c.heads), c.max_length)
         return _hash(c.model, texts, c.freeze_layers, c.precision)
 
+    def input_files(self) -> dict[str, Path]:
+        """Return the files that the case reads, by field."""
+        named = {"data": self.config.data or str(SAMPLE_DATA), "corrections": self.config.corrections}
+        named["evaluation_data"] = self.evaluation["data"]
+        return {name: Path(path) for name, path in named.items() if path}
 
-@dataclass(frozen=True)
-class Grid:
-    """The content of a GRID.yaml, checked for its form; `expand` checks the values of each case."""
+    def content(self) -> dict[str, Any]:
+        """Return what case.json says of it, with the command that does the same."""
+        command = command_line(self.config.replace(out=NEW), self.settings["recipe"])
+        words = ["--with", self.evaluation["predict_with"]] if self.evaluation["predict_with"] != AUTO else []
+        words += ["--data", self.evaluation["data"]] if self.evaluation["data"] else []
+        if words:
+            command += f" && python -m ocensa_nb evaluate --run {NEW} --out {NEW}-04 {shlex.join(words)}"
+        fields = ("title", "settings", "changes", "group", "seed", "evaluation")
+        files = {name: getattr(self.config, name) for name in ("model", "data", "corrections")}
+        return {name: getattr(self, name) for name in fields} | {"files": files, "command": command}
 
-    base: dict[str, Any] = field(default_factory=dict)
-    grid: dict[str, list[Any]] = field(default_factory=dict)
-    cases: list[dict[str, Any]] = field(default_factory=list)
-    seeds: list[Any] = field(default_factory=list)
 
-    @classmethod
-    def parse(cls, content: Mapping[str, Any]) -> "Grid":
-        """Return the grid of a mapping; raises `UserError` naming what is wrong with its form."""
-        try:
-            json.dumps(content, default=str)
-        except (ValueError, TypeError, RecursionError) as error:  # an alias inside its own anchor; a key that is a list
-            raise UserError(
-                "La cuadrícula tiene valores que se contienen a sí mismos, o claves que no son texto."
-            ) from error
-        for key in content:
-            if key not in KEYS:
-                raise UserError(unknown("En la cuadrícula, la clave", key, KEYS))
-        found = cls(**{key: mapping_or_list(content, key) for key in KEYS if key in content})
-        for name in found.base:
-            check_field("base", name)
-        for name, values in found.grid.items():
-            check_field("grid", name, ("seed",))
-            check_list(f"grid: {name}", values)
-        for number, case in enumerate(found.cases, 1):
-            if not isinstance(case, Mapping):
-                raise UserError(f"cases, caso {number}: se espera «campo: valor», y hay {clipped(repr(case))}.")
-            for name in case:
-                if name != "name":
-                    check_field(f"cases, caso {number}", name, ("seed",))
-            if not (isinstance(case.get("name", ""), str) and case.get("name", "x").strip()):
-                raise UserError(f"cases, caso {number}: name = {clipped(repr(case['name']))}: debe ser un texto.")
-        if "seeds" in content:
-            check_list("seeds", found.seeds)
-            if "seed" in found.base:
-                raise UserError("base: seed sobra, porque hay seeds. Deje solo seeds.")
-        count = (_product(found.grid) + len(found.cases)) * max(1, len(found.seeds))
-        if count > MOST_CASES:
-            raise UserError(f"La cuadrícula tiene {count:,} casos, y {MOST_CASES:,} son el máximo. Quite valores.")
-        return found
+def read_grid(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Read a YAML file, and return its content and its text.
 
-    def expand(self, auto: str) -> list[Case]:
-        """Return all cases, seed by seed, each with a validated config."""
-        drawn = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
-        given = [*(drawn if self.grid or not self.cases else []), *self.cases]
-        seeds = [{"seed": seed} for seed in self.seeds] or [{}]
-        found = [self._case(own, seed, auto) for seed in seeds for own in given]
-        _check_unique(found)
-        return found
+    A repeated key is an error, and values are those of YAML 1.2: `yes` and `no` are text, `2e-4` is a number.
 
-    def _case(self, own: Mapping[str, Any], seed: Mapping[str, Any], auto: str) -> Case:
-        fields = {name: value for name, value in own.items() if name != "name"}
+    Raises
+    ------
+    UserError
+        If it cannot be read, or is not a mapping in YAML.
+    """
+    file = plain_path(path)
+    try:
+        text = read_regular(file, LARGEST_GRID).decode("utf-8-sig")
+        content = yaml.load(text, _Loader)  # a subclass of SafeLoader
+    except OSError as error:
+        raise UserError(f"No se puede leer la cuadrícula «{file}»: {reason(error)}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"La cuadrícula «{file}» no es texto en UTF-8. Guárdela con esa codificación.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"La cuadrícula «{file}» no es YAML válido{_where(error, text)}") from error
+    except RecursionError as error:
+        raise UserError(f"La cuadrícula «{file}» tiene demasiados niveles, unos dentro de otros.") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"La cuadrícula «{file}» debe tener las claves base, grid, cases y seeds; las que necesite.")
+    return dict(content), text
+
+
+def expand(content: Mapping[str, Any], auto: str) -> list[CaseSpec]:
+    """Return the cases of a grid, seed by seed.
+
+    Parameters
+    ----------
+    content
+        As in the YAML file.
+    auto
+        The recipe that `recipe: auto` stands for.
+
+    Raises
+    ------
+    UserError
+        If the form of the grid or a value is not valid, or two cases are the same.
+    """
+    _check_form(content)
+    base, crossed, named = content.get("base", {}), content.get("grid", {}), content.get("cases", [])
+    seeds = [{"seed": seed} for seed in content.get("seeds", [])] or [{}]
+    count = (math.prod(map(len, crossed.values())) + len(named)) * len(seeds)
+    if count > MOST_CASES:
+        raise UserError(f"La cuadrícula tiene {count:,} casos, y {MOST_CASES:,} son el máximo. Quite valores.")
+    products = [dict(zip(crossed, values, strict=True)) for values in itertools.product(*crossed.values())]
+    cases = [*(products if crossed or not named else []), *named]
+    specs = [_spec({"recipe": "auto", **base, **seed}, case, seed, auto) for seed in seeds for case in cases]
+    _check_unique(specs)
+    return specs
+
+
+def _check_form(content: Mapping[str, Any]) -> None:
+    """Raise `UserError` if a key, a list, or the name of a field is not valid; the values are checked by case."""
+    try:
+        json.dumps(content, default=str)
+    except (ValueError, TypeError, RecursionError) as error:  # an alias inside its own anchor; a key that is a list
+        raise UserError(
+            "La cuadrícula tiene valores que se contienen a sí mismos, o claves que no son texto."
+        ) from error
+    for key, value in content.items():
+        if key not in KEYS:
+            raise UserError(unknown("En la cuadrícula, la clave", key, KEYS))
+        if key in ("cases", "seeds"):
+            _check_list(key, value)
+        elif not isinstance(value, Mapping):
+            raise UserError(f"{key} = {clipped(repr(value))}: se espera «campo: valor», uno por línea.")
+    for name in content.get("base", {}):
+        _check_field("base", name)
+    for name, values in content.get("grid", {}).items():
+        _check_field("grid", name, "seed")
+        _check_list(f"grid: {name}", values)
+    for number, case in enumerate(content.get("cases", []), 1):
+        if not isinstance(case, Mapping):
+            raise UserError(f"cases, caso {number}: se espera «campo: valor», y hay {clipped(repr(case))}.")
+        for name in case.keys() - {"name"}:
+            _check_field(f"cases, caso {number}", name, "seed")
+        if not (isinstance(case.get("name", "x"), str) and case.get("name", "x").strip()):
+            raise UserError(f"cases, caso {number}: name = {clipped(repr(case['name']))}: debe ser un texto.")
+    if "seeds" in content and "seed" in content.get("base", {}):
+        raise UserError("base: seed sobra, porque hay seeds. Deje solo seeds.")
+
+
+def _check_list(where: str, values: Any) -> None:
+    if not isinstance(values, list | tuple):
+        raise UserError(f"{where} = {clipped(repr(values))}: se espera una lista, p. ej. [1, 2].")
+    if not values:
+        raise UserError(f"{where}: la lista está vacía. Ponga un valor o quite la línea.")
+    seen = Counter(json.dumps(value, sort_keys=True, default=str) for value in values)
+    if repeated := next((value for value, count in seen.items() if count > 1), None):
+        raise UserError(f"{where}: {clipped(repeated)} está dos veces.")
+
+
+def _check_field(where: str, name: Any, elsewhere: str = "") -> None:
+    if name == elsewhere:
+        raise UserError(f"{where}: {name} va en seeds, una lista en el primer nivel del archivo.")
+    if name in _SET_BY_THE_RUNNER:
+        raise UserError(f"{where}: {name} no se puede fijar; cada caso tiene su carpeta, y se continúa solo.")
+    if name not in FIELDS:
+        raise UserError(unknown(f"{where}: el campo", name, FIELDS))
+
+
+def _spec(base: Mapping[str, Any], case: Mapping[str, Any], seed: Mapping[str, Any], auto: str) -> CaseSpec:
+    """Return one case; `base` includes the seed."""
+    fields = {name: value for name, value in case.items() if name != "name"}
+    try:
+        settings, evaluation, config = _settle({**base, **fields}, auto)
+        common, common_evaluation, _ = _settle(base, auto)
+    except UserError as error:
         where = ", ".join(f"{name} = {clipped(value)}" for name, value in {**fields, **seed}.items()) or "base"
-        try:
-            settings, evaluation, config = _settle({"recipe": "auto", **self.base, **fields, **seed}, auto)
-            usual, usual_evaluation, _ = _settle({"recipe": "auto", **self.base, **seed}, auto)
-        except UserError as error:
-            raise UserError(f"Caso «{clipped(own.get('name', where))}»: {error}") from error
-        common = {**usual, **_as_fields(usual_evaluation)}
-        mine = {**settings, **_as_fields(evaluation)}
-        changes = {name: value for name, value in mine.items() if name not in common or common[name] != value}
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in changes.items())
-        return Case(str(own.get("name", shown or "base")).strip(), settings, evaluation, changes, config)
+        raise UserError(f"Caso «{clipped(case.get('name', where))}»: {error}") from error
+    common |= {name: common_evaluation[parameter] for name, parameter in _EVALUATION_FIELDS.items()}
+    values = settings | {name: evaluation[parameter] for name, parameter in _EVALUATION_FIELDS.items()}
+    changes = {name: value for name, value in values.items() if name not in common or common[name] != value}
+    title = ", ".join(f"{name}={as_text(value)}" for name, value in changes.items()) or "base"
+    return CaseSpec(case.get("name", title).strip(), settings, evaluation, changes, config)
 
 
-def _settle(fields: dict[str, Any], auto: str) -> tuple[dict[str, Any], dict[str, str], TrainConfig]:
+def _settle(fields: Mapping[str, Any], auto: str) -> tuple[dict[str, Any], dict[str, str], TrainConfig]:
     """Return the normalised settings, the parameters of notebook 04, and the config of one case."""
+    values = {}
     for name, value in fields.items():
-        check_scalar(name, value)
-    evaluation = {**EVALUATION, **{name: fields.pop(name) for name in EVALUATION if name in fields}}
-    if evaluation["predict_with"] not in SOURCES:
-        raise UserError(unknown("En predict_with, el valor", evaluation["predict_with"], SOURCES))
-    recipe = _text("recipe", fields.pop("recipe"))
+        if value is None:
+            raise UserError(f"{name} no tiene valor. Escríbalo, o quite la línea.")
+        values[name] = _absolute(name, value) if name in PATHS else value
+    evaluation = USUAL_EVALUATION | {p: values.pop(name) for name, p in _EVALUATION_FIELDS.items() if name in values}
+    if evaluation["predict_with"] not in (AUTO, *SOURCES):
+        raise UserError(unknown("En predict_with, el valor", evaluation["predict_with"], (AUTO, *SOURCES)))
+    recipe = _checked_text("recipe", values.pop("recipe"))
     recipe = auto if recipe == "auto" else recipe
-    if isinstance(fields.get("text_fields"), list):
-        fields["text_fields"] = tuple(fields["text_fields"])
-    paths = {name: _absolute(name, value) for name, value in {**fields, **evaluation}.items() if name in FILES}
-    evaluation_data = paths.pop("evaluation_data")
-    config = configure(recipe, {**fields, **paths}).validate()
+    if isinstance(values.get("text_fields"), list):
+        values["text_fields"] = tuple(values["text_fields"])
+    config = configure(recipe, values).validate()
     # As the config has them: 0 and 0.0 are the same setting.
-    values = config.to_dict()
+    normal = config.to_dict()
     settings = {"recipe": recipe, "seed": config.seed}
-    settings |= {name: value if name in paths else values[name] for name, value in fields.items()}
-    return settings, {"predict_with": evaluation["predict_with"], "data": evaluation_data}, config
+    settings |= {name: fields[name] if name in PATHS else normal[name] for name in values}
+    return settings, evaluation, config
 
 
-def _text(name: str, value: Any) -> str:
+def _checked_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise UserError(f"{name} = {clipped(repr(value))}: debe ser un texto.")
     return value
@@ -179,48 +264,77 @@ def _absolute(name: str, value: Any) -> str:
 
     A name of an encoder is not a path.
     """
-    path = plain_path(_text(name, value))
+    path = plain_path(_checked_text(name, value))
     if value and name != "model" and not path.is_file():
         raise UserError(f"{name} = {value}: no existe ese archivo (se buscó en «{path.absolute()}»).")
     return str(path.absolute()) if value and path.exists() and (name != "model" or path.is_dir()) else value
 
 
-def _as_fields(evaluation: Mapping[str, str]) -> dict[str, str]:
-    return {"predict_with": evaluation["predict_with"], "evaluation_data": evaluation["data"]}
-
-
-def _check_unique(cases: list[Case]) -> None:
-    seen: dict[tuple[str, str], Case] = {}
-    for case in cases:
-        first = seen.setdefault((case.training, json.dumps(case.evaluation)), case)
-        if first is not case:
+def _check_unique(specs: list[CaseSpec]) -> None:
+    seen: dict[tuple[str, str], CaseSpec] = {}
+    for spec in specs:
+        first = seen.setdefault((spec.training, json.dumps(spec.evaluation)), spec)
+        if first is not spec:
             raise UserError(
-                f"Los casos «{first.title}» y «{case.title}» (semilla {case.seed}) son el mismo: dan los mismos "
+                f"Los casos «{first.title}» y «{spec.title}» (semilla {spec.seed}) son el mismo: dan los mismos "
                 "ajustes. Quite uno."
             )
-    groups = {case.group: case.title for case in cases}
+    groups = {spec.group: spec.title for spec in specs}
     for title, count in Counter(groups.values()).items():
         if count > 1:
             raise UserError(f"Hay {count} casos con el mismo name, «{clipped(title)}». Use uno distinto en cada caso.")
-    for name, count in Counter(case.name for case in cases).items():
+    for name, count in Counter(spec.name for spec in specs).items():
         if count > 1:
             raise UserError(f"Dos casos tendrían la misma carpeta, «{name}». Cambie la semilla de uno.")
-
-
-def _product(grid: Mapping[str, list[Any]]) -> int:
-    return math.prod(len(values) for values in grid.values())
 
 
 def _hash(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-
-
 def _slug(value: Any) -> str:
     """Return text that is safe in a file name on every system; of a path, its last part."""
-    text = Path(value).stem if isinstance(value, str) and ("/" in value or "\\" in value) else _shown(value)
+    text = Path(value).stem if isinstance(value, str) and ("/" in value or "\\" in value) else as_text(value)
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._") or "x"
+
+
+def _where(error: yaml.YAMLError, text: str) -> str:
+    """Return the end of the message of a YAML error: the line, and what to look at."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return ": tiene caracteres que no se admiten."
+    problem = error.problem if isinstance(error, _RepeatedKeyError) else ""
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    tab = " Hay un tabulador: use espacios." if "\t" in line else ""
+    return f" (línea {mark.line + 1}): {problem or 'revise la sangría, las comas y los dos puntos.'}{tab}"
+
+
+class _RepeatedKeyError(yaml.constructor.ConstructorError):
+    """A key is twice in the same mapping; `problem` is a message in Spanish."""
+
+
+class _Loader(yaml.SafeLoader):
+    """A `SafeLoader` with the scalars of YAML 1.2 (core schema, decimal) and without repeated keys."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own declaration)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"la clave «{clipped(key.value)}» está dos veces."
+                    raise _RepeatedKeyError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))

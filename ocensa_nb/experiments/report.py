@@ -1,30 +1,282 @@
-"""Write report.html: what an experiment measured, in Spanish, in one file that needs no network.
+"""The report of an experiment: tables that notebook 08, results.csv and report.html share, and what they say.
 
-The parts of the page are in `report_tables.py` (tables) and `report_text.py` (what the numbers say).
+report.html is one file that needs no network; its template is `report.html.j2`.
 """
 
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ocensa_nb.experiments import effects, report_tables, report_text
-from ocensa_nb.experiments.case_files import FAILED
-from ocensa_nb.experiments.groups import Group, grouped, monitored, pareto_front
-from ocensa_nb.experiments.html_page import Html, bullets, element, page, picture
-from ocensa_nb.experiments.results import Results, read_results
-from ocensa_nb.figures import experiments
+import pandas as pd
+
+from ocensa_nb.evaluation.blend import SOURCES
+from ocensa_nb.experiments.case import CASES, FAILED, STATES, Case
+from ocensa_nb.experiments.results import (
+    BASELINE,
+    FEWEST,
+    GRID,
+    Group,
+    Interval,
+    Results,
+    Spread,
+    baseline_of,
+    chosen,
+    counted,
+    counts,
+    effects,
+    grouped,
+    pareto_front,
+    seconds_to_target,
+    speedup,
+    spread,
+)
+from ocensa_nb.figures import experiments as figures
 from ocensa_nb.figures.experiments import PHONE, WIDE, Bar, Point
-from ocensa_nb.files.atomic import write_text
+from ocensa_nb.files.atomic import atomic_write, write_text
+from ocensa_nb.files.notice_file import SPANISH_EXCEL
+from ocensa_nb.files.verify import LARGEST_JSON, read_regular
+from ocensa_nb.files.write import DECIMALS, inert
+from ocensa_nb.runtime.commands import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT = "report.html"
-MODELS = ("encoder", "linear", "blend")
+RESULTS, REPORT, TEMPLATE = "results.csv", "report.html", "report.html.j2"
+EMPTY = "–"
+_NOT_A_SETTING = {"data", "corrections", "out", "seed", "resume", "checkpoint_minutes", "num_workers"}
+_NOT_MEASURED = re.compile(r"^# *sin medir: ([^:\n]+):(.+)$", re.MULTILINE)
+_YES = {True: "sí", False: "no"}
+# The columns of results.csv that the page shows: title, and format of numbers.
+_CASE_COLUMNS = {
+    "configuracion": ("Caso", "{}"),
+    "semilla": ("Semilla", "{}"),
+    "estado": ("Estado", "{}"),
+    "prueba": ("F1 de prueba", "{:.3f}"),
+    "segundos_entrenamiento": ("Entrenar, s", "{:.1f}"),
+    "segundos_capas_congeladas": ("Capas congeladas, s", "{:.1f}"),
+    "segundos_modelo_simple": ("Modelo simple, s", "{:.1f}"),
+    "segundos_total": ("Total, s", "{:.1f}"),
+    "notas": ("Notas", "{}"),
+}
+_FAILED_COLUMNS = {"configuracion": ("Caso", "{}"), "semilla": ("Semilla", "{}"), "error": ("Error", "{}")}
 
 
-def write_report(out: str | Path) -> Path:
+def quality_table(results: Results) -> pd.DataFrame:
+    """Return one row per group, the best test score first; empty without a finished case."""
+    groups, metric, reached = grouped(results), results.metric, seconds_to_target(results)
+    front, baseline = pareto_front(groups, metric), baseline_of(groups)
+    rows = [
+        {
+            "N.º": group.number,
+            "configuración": group.title,
+            "F1 de prueba": _mean_sd(group.score(metric)),
+            "F1 de validación": _mean_sd(group.score(metric, "val")),
+            "codificador solo": _mean_sd(group.score(metric, model="encoder")),
+            "modelo simple": _mean_sd(group.score(metric, model="linear")),
+            "segundos": _mean_sd(group.seconds(), 1) + _marks(group.cases),
+            "veces más rápido": _times_faster(group, baseline),
+            "segundos hasta el 95 %": _until_target([reached[case.name] for case in group.cases]),
+            "frente de Pareto": _YES[group.number in front],
+        }
+        for group in groups
+    ]
+    return pd.DataFrame(rows)
+
+
+def labels_table(results: Results) -> pd.DataFrame:
+    """Return the test F1 of each label and group."""
+    heads = list(dict.fromkeys(head for case in results.finished for head in case.heads))
+    metrics = {**{head: f"{head}_f1" for head in heads}, "F1 macro medio": "f1_macro"}
+    return pd.DataFrame(
+        {"N.º": group.number, "configuración": group.title}
+        | {title: _mean_sd(group.score(metric)) for title, metric in metrics.items()}
+        for group in grouped(results)
+    )
+
+
+def settings_table(results: Results) -> pd.DataFrame:
+    """Return the settings that differ between the groups, one column each."""
+    groups = grouped(results)
+    settings = [{**group.cases[0].config, **group.cases[0].settings} for group in groups]
+    table = pd.DataFrame([{name: as_text(value) for name, value in group.items()} for group in settings])
+    table = table.fillna(EMPTY)[sorted(table.columns.difference(_NOT_A_SETTING))]
+    table = table.loc[:, table.nunique() > 1]
+    table.insert(0, "N.º", [group.number for group in groups])
+    table.insert(1, "configuración", [group.title for group in groups])
+    return table
+
+
+def effects_table(results: Results) -> pd.DataFrame:
+    """Return one row per change of a setting; empty without two cases that differ in one setting."""
+    columns = ["ajuste", "de", "a", "pares (semillas)", "diferencia de F1", "lectura", "segundos: veces"]
+    rows = [
+        (e.field, e.before, e.after, f"{e.pairs} ({e.seeds})", _difference(e.mean, e.score), e.verdict, _ratio(e.time))
+        for e in effects(results)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def cases_table(results: Results) -> pd.DataFrame:
+    """Return one row per case: its settings, state, metrics, seconds, notebooks and command."""
+    table = pd.DataFrame([_case_row(case) for case in results.cases])
+    last = [*(name for name in table if name.startswith("ajuste_")), "error", "carpeta", "comando"]
+    return table[[*(name for name in table if name not in last), *last]]
+
+
+def _case_row(case: Case) -> dict[str, Any]:
+    """Return the row of a case in results.csv; a case without results has only its state."""
+    metric = case.monitor
+    row = {"caso": case.name, "configuracion": case.title, "grupo": case.content["group"], "semilla": case.seed}
+    row |= {"estado": STATES[case.status], "metrica": metric}
+    row |= {"validacion": case.score(metric, "val"), "prueba": case.score(metric)}
+    row |= {"prueba_codificador": case.score(metric, model="encoder")}
+    row |= {"prueba_modelo_simple": case.score(metric, model="linear")}
+    row |= {f"prueba_{head}_f1": case.score(f"{head}_f1") for head in case.heads}
+    parts = case.seconds() if case.is_finished else dict.fromkeys(("training", "frozen", "linear", "total"))
+    row |= {"segundos_entrenamiento": parts["training"], "segundos_capas_congeladas": parts["frozen"]}
+    row |= {"segundos_modelo_simple": parts["linear"], "segundos_total": parts["total"]}
+    row |= {"segundos_ahorrados": case.saved_seconds()} if case.is_finished else {}
+    row |= {"notas": _notes(case)}
+    row |= {f"ajuste_{name}": as_text(value) for name, value in case.settings.items()}
+    return row | {"error": case.error, "carpeta": f"{CASES}/{case.name}", "comando": case.content["command"]}
+
+
+def summary(results: Results) -> str:
+    """Return how many cases there are, in which state, and the time that the cache saved."""
+    said = f"{counted(len(results.cases), 'caso')}: {counts(results.cases)}."
+    if not results.finished:
+        return f"{said} Todavía no hay ningún resultado."
+    if results.saved_seconds > 0:
+        reused = sum(case.saved_seconds() > 0 for case in results.finished)
+        said += (
+            f" Guardar una sola vez las capas congeladas ahorró {results.saved_seconds:.1f} s en "
+            f"{counted(reused, 'caso')}: son los segundos que tardó en calcularlas el primero, menos los que tardaron "
+            "los demás en leerlas."
+        )
+    return said
+
+
+def headlines(results: Results) -> list[str]:
+    """Return the configuration that validation chooses, and what there is to say of the baseline."""
+    groups, metric = grouped(results), results.metric
+    best, baseline = chosen(groups, metric), baseline_of(groups)
+    test, val = best.score(metric), best.score(metric, "val")
+    said = []
+    if test and val:
+        said.append(
+            f"La mejor en validación es «{best.title}» (n.º {best.number}): {metric} {val.mean:.3f} en validación y "
+            f"{test.mean:.3f} en prueba. La tabla está ordenada por la prueba, que no se usa para elegir: la primera "
+            "fila puede serlo por azar."
+        )
+    if baseline is None:
+        said.append(
+            f"No hay un caso «{BASELINE}» terminado en esta carpeta, y por eso no se dice cuántas veces más rápido es "
+            f"cada uno. Para añadirlo, escriba en la cuadrícula, dentro de cases, un caso con «name: {BASELINE}» y los "
+            f"ajustes del punto de partida («recipe: {BASELINE}»), y ejecute el mismo comando: los casos terminados se "
+            "conservan."
+        )
+    elif len(groups) > 1 and all(speedup(group, baseline) is None for group in groups if group is not baseline):
+        said.append(
+            f"Ningún caso se puede comparar en tiempo con «{BASELINE}»: se midieron en otra máquina, con otro número "
+            "de hilos o de procesos a la vez, o con otras semillas."
+        )
+    return said
+
+
+def warnings(results: Results) -> list[str]:
+    """Return, if the encoder adds little or nothing to the simple model, a warning: then the grid decides little."""
+    compared = {}
+    for case in results.finished:
+        for head in case.heads:
+            if (better := case.beats_linear(head)) is not None:
+                compared.setdefault(head, []).append(better)
+    if not compared:
+        return []
+    if not any(map(any, compared.values())):
+        return [
+            "El modelo simple (TF-IDF, que se ajusta en segundos) da lo mismo: en ninguna etiqueta de ningún caso "
+            "predice mejor la corrida de forma que se distinga del ruido. Con estos avisos, elegir entre estos ajustes "
+            "del codificador no mejora lo que se obtiene."
+        ]
+    some = [f"{head}, en {sum(wins)} de {len(wins)} casos" for head, wins in compared.items() if not all(wins)]
+    if not some:
+        return []
+    return [
+        "La corrida supera al modelo simple (TF-IDF), de forma que se distinga del ruido, solo en: "
+        f"{'; '.join(some)}. En los demás casos no se distinguen, o el modelo simple va mejor."
+    ]
+
+
+def sentences(results: Results) -> list[str]:
+    """Return what there is to say of the results, in Spanish: the states, the best case, the simple model."""
+    said = [summary(results), *results.problems]
+    if not results.finished:
+        return said
+    return [*said, *(f"⚠️ {note}" for note in warnings(results)), *headlines(results)]
+
+
+def not_measured(out: Path) -> pd.DataFrame:
+    """Return what the grid of an experiment says that it does not measure, and why.
+
+    A grid says so in comments such as `# sin medir: GPU en la nube: aquí no hay GPU.`
+    """
+    try:
+        text = read_regular(out / GRID, LARGEST_JSON).decode("utf-8-sig", "replace")
+    except OSError:
+        text = ""
+    rows = [(name.strip(), why.strip()) for name, why in _NOT_MEASURED.findall(text)]
+    return pd.DataFrame(rows, columns=["técnica", "por qué, y cómo medirla"])
+
+
+def pareto_figure(results: Results, width: float = WIDE) -> "Figure | None":
+    """Return the figure of F1 against seconds; None if no case has a score."""
+    groups, metric = grouped(results), results.metric
+    front = pareto_front(groups, metric)
+    if not front:
+        return None
+    points = []
+    for group in groups:
+        if score := group.score(metric):
+            seconds = group.seconds()
+            spreads = (seconds.sd or 0.0, score.mean, score.sd or 0.0)
+            points.append(Point(group.number, seconds.mean, *spreads, group.number in front))
+    linear = [score.mean for group in groups if (score := group.score(metric, model="linear"))]
+    same = linear and max(linear) - min(linear) < 0.0005  # the simple model does not depend on the encoder's settings
+    return figures.f1_against_seconds(points, linear[0] if same else None, width)
+
+
+def _models_figure(results: Results, width: float) -> "Figure":
+    scores = [
+        (group.number, {m: score.mean for m in SOURCES if (score := group.score(results.metric, model=m))})
+        for group in grouped(results)
+    ]
+    return figures.f1_by_model(scores, width)
+
+
+def _differences_figure(results: Results, width: float) -> "Figure | None":
+    bars = [
+        Bar(f"{e.field}: {e.before} → {e.after}", e.score.mean, e.score.low, e.score.high, e.score.is_clear)
+        for e in effects(results)
+        if e.score
+    ]
+    return figures.differences(bars, width) if bars else None
+
+
+def write_results(results: Results) -> Path:
+    """Write results.csv, one row per case, as Excel in Spanish opens it, and return its path."""
+    path, form = results.path / RESULTS, SPANISH_EXCEL
+    table = inert(cases_table(results).round(DECIMALS))
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, sep=form.separator, decimal=form.decimal, encoding=form.encoding)
+    return path
+
+
+def write_report(results: Results) -> Path:
     """Write report.html of an experiment, finished or not, and return its path."""
-    results = read_results(out)
     path = results.path / REPORT
     write_text(path, render(results))
     return path
@@ -32,100 +284,113 @@ def write_report(out: str | Path) -> Path:
 
 def render(results: Results) -> str:
     """Return the report as an HTML page."""
-    groups, metric = grouped(results.finished), monitored(results.finished)
-    changes = effects.effects(results.finished, metric)
-    sections = [element("p", report_text.summary(results))]
-    sections += [element("p", note, class_="warn") for note in results.problems]
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
+    groups, cases = grouped(results), cases_table(results)
+    front = pareto_front(groups, results.metric)
+    failed = [case for case in results.cases if case.status == FAILED]
+    content: dict[str, Any] = {"warnings": []}
     if groups:
-        sections += [element("p", note, class_="warn") for note in report_text.linear_notes(results.finished)]
-        sections += _quality(groups, metric) + _effects(changes)
-        sections += [element("h2", "Qué cambia entre las configuraciones"), report_tables.configurations(groups)]
-    sections += [element("h2", "Los casos"), report_tables.cases(results)]
-    sections += _failures(results)
-    not_measured = report_text.not_measured(results.path)
-    if not_measured:
-        sections += [element("h2", "Sin medir"), report_tables.not_measured(not_measured)]
-    sections += [element("h2", "Cómo leer este informe"), bullets(report_text.explanations(results.finished, metric))]
-    return page("Resultados de los experimentos", *sections)
+        tables = {"quality": quality_table, "labels": labels_table, "settings": settings_table}
+        content |= {name: table(results) for name, table in tables.items()}
+        content |= {"effects": effects_table(results), "intervals": [e.score for e in effects(results) if e.score]}
+        content |= {"headlines": headlines(results), "warnings": warnings(results)}
+        content |= {"on_front": [place for place, group in enumerate(groups) if group.number in front]}
+        drawn = {"front": pareto_figure, "models": _models_figure, "differences": _differences_figure} if front else {}
+        content["pictures"] = {name: _addresses(draw, results) for name, draw in drawn.items()}
+    return page.get_template(TEMPLATE).render(
+        **content,
+        results=results,
+        groups=groups,
+        summary=summary(results),
+        cases=_shown(cases, _CASE_COLUMNS),
+        members=[[case] for case in results.cases],
+        failed=_shown(cases[cases["estado"] == STATES[FAILED]], _FAILED_COLUMNS),
+        failed_members=[[case] for case in failed],
+        not_measured=not_measured(results.path),
+        links=_links,
+        fewest=FEWEST,
+    )
 
 
-def pareto_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Figure":
-    """Return the figure of F1 against seconds of some groups, of which one or more has a score."""
-    front = pareto_front(groups, metric)
-    points = []
-    for group in groups:
-        seconds, score = group.seconds(), group.score(metric)
-        if score:
-            spreads = (seconds.sd or 0.0, score.mean, score.sd or 0.0)
-            points.append(Point(group.number, seconds.mean, *spreads, group.key in front))
-    linear = [score.mean for group in groups if (score := group.score(metric, model="linear"))]
-    same = linear and max(linear) - min(linear) < 0.0005  # the simple model does not depend on the encoder's settings
-    return experiments.f1_against_seconds(points, linear[0] if same else None, width)
+def _shown(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    """Return some columns of a table with their titles, and numbers as text."""
+    shown = {}
+    for name, (title, form) in columns.items():
+        shown[title] = [EMPTY if pd.isna(value) or value == "" else form.format(value) for value in table[name]]
+    return pd.DataFrame(shown)
 
 
-def models_figure(groups: list[Group], metric: str, width: float = WIDE) -> "Figure":
-    """Return the figure of the F1 of each model of some groups, one or more."""
-    scores = [
-        (group.number, {model: score.mean for model in MODELS if (score := group.score(metric, model=model))})
-        for group in groups
-    ]
-    return experiments.f1_by_model(scores, width)
+def _links(case: Case) -> list[tuple[str, str]]:
+    """Return the executed notebooks of a case, relative to the report; 03 may be of another case."""
+    files = {"03": case.run.parent / "03_train.html", "04": case.folder / "04_evaluate.html"}
+    return [(number, f"{CASES}/{file.parent.name}/{file.name}") for number, file in files.items() if file.is_file()]
 
 
-def _quality(groups: list[Group], metric: str) -> list[Html]:
-    """Return the table of the groups and its figures."""
-    front = pareto_front(groups, metric)
-    return [
-        element("h2", "Calidad y tiempo"),
-        *(element("p", sentence) for sentence in report_text.headlines(groups, metric)),
-        report_tables.groups(groups, metric, front),
-        *(_figures(groups, metric, front) if front else []),
-        element("h2", "F1 por etiqueta"),
-        report_tables.labels(groups),
-    ]
+def _addresses(draw: Callable[[Results, float], "Figure | None"], results: Results) -> list[str] | None:
+    """Return a figure for a page and for a telephone as data addresses of SVG, the same bytes for the same results."""
+    import matplotlib as mpl
+
+    addresses = []
+    for width in (WIDE, PHONE):
+        if (figure := draw(results, width)) is None:
+            return None
+        with mpl.rc_context({"svg.hashsalt": "ocensa", "svg.fonttype": "path"}), io.BytesIO() as file:
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+            addresses.append("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode())
+    return addresses
 
 
-def _figures(groups: list[Group], metric: str, front: set[str]) -> list[Html]:
-    """Return the figures of F1 against seconds and of the models."""
-    return [
-        picture(
-            *(pareto_figure(groups, metric, width) for width in (WIDE, PHONE)),
-            alt=report_text.front_alt(groups, metric, front),
-            caption="F1 de prueba contra segundos. Los números son los de la tabla; las barras, la desviación estándar "
-            "entre semillas. En azul, el frente de Pareto: ningún otro es a la vez tan bueno y tan rápido.",
-        ),
-        picture(
-            *(models_figure(groups, metric, width) for width in (WIDE, PHONE)),
-            alt=report_text.models_alt(groups, metric),
-            caption="F1 de prueba del codificador solo, del modelo simple y de la mezcla de los dos.",
-        ),
-    ]
+def _mean_sd(values: Spread | None, decimals: int = 3) -> str:
+    """Return a mean, its standard deviation and the number of values; a single value has no deviation."""
+    if values is None:
+        return EMPTY
+    deviation = "" if values.sd is None else f" ± {values.sd:.{decimals}f}"
+    return f"{values.mean:,.{decimals}f}{deviation} ({values.count})"
 
 
-def _effects(changes: list[effects.Effect]) -> list[Html]:
-    """Return what each setting changes."""
-    content: list[Html] = [element("h2", "Qué ajustes importan"), element("p", report_text.effects_note(changes))]
-    if not changes:
-        return content
-    content.append(report_tables.effects(changes))
-    bars = [
-        Bar(f"{change.field}: {change.before} → {change.after}", known.mean, known.low, known.high, clear)
-        for change in changes
-        if (known := change.score)
-        for clear in [not known.low <= 0 <= known.high]
-    ]
-    if bars:
-        content.append(
-            picture(
-                *(experiments.differences(bars, width) for width in (WIDE, PHONE)),
-                alt="Diferencia de F1 de cada cambio, con su intervalo. Los mismos números están en la tabla anterior.",
-                caption="Diferencia de F1 de prueba e intervalo del 95 %. En gris, lo que no se distingue del ruido.",
-            )
-        )
-    return content
+def _times_faster(group: Group, baseline: Group | None) -> str:
+    """Return the speed-up over the baseline with its smallest and largest value."""
+    if baseline is None:
+        return "sin baseline"
+    if (times := speedup(group, baseline)) is None:
+        return "no comparable"
+    if group is baseline:
+        return "1"
+    return f"{times.mean:.3g}" + (f" ({times.low:.3g} a {times.high:.3g})" if times.count > 1 else "")
 
 
-def _failures(results: Results) -> list[Html]:
-    """Return the failed cases, if there are any."""
-    failed = [case for case in results.cases if case.state["status"] == FAILED]
-    return [element("h2", "Casos fallidos"), report_tables.failures(failed)] if failed else []
+def _until_target(seconds: Sequence[float | None]) -> str:
+    """Return the seconds until the target over the seeds, and how many did not reach it."""
+    missed = seconds.count(None)
+    if missed == len(seconds):
+        return "no llega"
+    return _mean_sd(spread(seconds), 1) + (f"; {missed} sin llegar" if missed else "")
+
+
+def _difference(mean: float, score: Interval | None) -> str:
+    return f"{mean:+.3f}" if score is None else f"{score.mean:+.3f} ({score.low:+.3f} a {score.high:+.3f})"
+
+
+def _ratio(time: Interval | None) -> str:
+    return EMPTY if time is None else f"{time.mean:.3g} ({time.low:.3g} a {time.high:.3g})"
+
+
+def _marks(cases: Sequence[Case]) -> str:
+    """Return the marks of the seconds of some cases; they are explained below the table."""
+    return (" ↻" if any(case.is_resumed for case in cases) else "") + (
+        " ∥" if any(case.beside for case in cases) else ""
+    )
+
+
+def _notes(case: Case) -> str:
+    notes = {
+        "↻ se interrumpió y continuó": case.is_resumed,
+        "∥ al mismo tiempo que otros": case.beside and case.is_finished,
+        "usa la corrida de otro caso": not case.owns_run,
+        f"capas congeladas ya calculadas por otro caso: ahorró {case.saved_seconds():.1f} s": case.saved_seconds() > 0,
+    }
+    return "; ".join(note for note, applies in notes.items() if applies)

@@ -1,56 +1,154 @@
-"""Read the folder of an experiment: its cases, and results.csv with one row per case.
+"""What an experiment measured: its cases, their groups over the seeds, and what each setting changes.
 
 Reading never fails because of one case: a case whose files are damaged becomes a problem, in Spanish, for the report.
+
+A pair is two finished cases with the same seed and the same settings but one. The mean difference has Student's t
+interval. Cases with the same seed share their split, so their differences are not independent: with three seeds or
+more, the differences of a seed are averaged first, and the interval is that of the seeds.
 """
 
+import contextlib
 import dataclasses
-import os
-import re
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
+from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError, listed
-from ocensa_nb.evaluation.blend import SOURCES
-from ocensa_nb.experiments.case_files import CASES, EVALUATION, FINISHED, STATE, STATES, status_of
-from ocensa_nb.experiments.case_result import CaseResult
-from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.files.notice_file import SPANISH_EXCEL
-from ocensa_nb.files.write import DECIMALS, inert
+from ocensa_nb.experiments.case import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PENDING,
+    RUNNING,
+    STATES,
+    Case,
+    case_folders,
+    nested,
+    read_case,
+    with_results,
+)
 from ocensa_nb.paths import plain_path
-from ocensa_nb.runs.manifest import CONFIG, METRICS
-from ocensa_nb.runs.run import read_config, read_json
+from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime.commands import as_text
 
-RESULTS = "results.csv"
-_SETTING, _YES = "ajuste_", {True: "sí", False: "no"}
-_PARTS = {"training": "entrenamiento", "frozen": "capas_congeladas", "linear": "modelo_simple", "total": "total"}
-_TYPES = {"settings": dict, "changes": dict, "evaluation": dict, "group": str, "seed": int, "run": str, "command": str}
+GRID = "grid.yaml"  # the copy in the experiment folder
+BASELINE = "baseline"
+SHARE = 0.95  # of the best validation score: the target of `seconds_to_target` (Coleman et al., DAWNBench, 2017)
+FEWEST = 3  # pairs (or seeds) below which no interval is computed
+CONFIDENCE = 0.95
+UNSET = "—"  # the value of a setting that neither the case nor its run has
+_Change = tuple[str, str, str]  # field, value before, value after
 
 
 @dataclass(frozen=True)
 class Results:
-    """What an experiment has so far.
-
-    Attributes
-    ----------
-    path
-        The folder of the experiment.
-    cases
-        The cases that could be read, by name.
-    problems
-        What could not be read, in Spanish.
-    """
+    """What an experiment has so far: its folder, the cases by name, and what could not be read, in Spanish."""
 
     path: Path
-    cases: list[CaseResult]
+    cases: list[Case]
     problems: list[str]
 
     @property
-    def finished(self) -> list[CaseResult]:
+    def finished(self) -> list[Case]:
         """The cases with results."""
         return [case for case in self.cases if case.is_finished]
+
+    @property
+    def saved_seconds(self) -> float:
+        """The seconds saved because cases shared the features of their frozen layers."""
+        return sum(case.saved_seconds() for case in self.finished)
+
+    @property
+    def metric(self) -> str:
+        """The metric that all finished cases monitor; the default one if they monitor different ones."""
+        metrics = {case.monitor for case in self.finished}
+        return metrics.pop() if len(metrics) == 1 else TrainConfig.monitor
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, standard deviation (None for a single value), smallest and largest of some values, and their number."""
+
+    mean: float
+    sd: float | None
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The finished cases with the same settings, ordered by seed; `number` is its place in the table."""
+
+    number: int
+    cases: list[Case]
+
+    @property
+    def title(self) -> str:
+        """What the user calls the group."""
+        return self.cases[0].title
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the baseline: a case of that name, or the recipe and no other change."""
+        case = self.cases[0]
+        is_recipe = case.settings.get("recipe") == BASELINE and case.content["changes"].keys() <= {"recipe"}
+        return case.title == BASELINE or is_recipe
+
+    def score(self, metric: str, side: str = "test", model: str = "") -> Spread | None:
+        """Return the spread of a metric over the seeds; None if no case has it. See `Case.score`."""
+        return spread(case.score(metric, side, model) for case in self.cases)
+
+    def seconds(self) -> Spread:
+        """Return the spread of the total seconds of the cases."""
+        return spread(case.seconds()["total"] for case in self.cases)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, its interval of 95 %, and the one corrected for the number of comparisons (Bonferroni)."""
+
+    mean: float
+    low: float
+    high: float
+    corrected_low: float
+    corrected_high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval does not contain 0."""
+        return not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What changing one setting does to the score (a difference) and to the seconds (a ratio)."""
+
+    field: str
+    before: str
+    after: str
+    pairs: int
+    seeds: int
+    mean: float
+    score: Interval | None
+    time: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """What can be said of the difference of the metric, in Spanish."""
+        if self.score is None:
+            return f"no se puede saber: hacen falta {FEWEST} pares y hay {self.pairs}"
+        if not self.score.is_clear:
+            return "no se distingue del ruido"
+        direction = "mejora" if self.score.mean > 0 else "empeora"
+        if self.score.corrected_low <= 0 <= self.score.corrected_high:
+            return f"{direction}, pero puede ser azar entre tantas comparaciones"
+        return direction
 
 
 def read_results(out: str | Path) -> Results:
@@ -78,152 +176,221 @@ def read_results(out: str | Path) -> Results:
     for folder in folders:
         try:
             case = read_case(folder)
-        except UserError as error:
-            problems.append(f"Caso {folder.name}: {error}")
-            continue
-        if case.state.get("dropped"):
-            dropped.append(case.name)
-            continue
-        try:
-            cases.append(with_results(case))
-        except UserError as error:
-            problems.append(f"Caso {folder.name}: {error}")
+            if case.content.get("dropped"):
+                dropped.append(case.name)
+                continue
             cases.append(case)
+            cases[-1] = with_results(case)
+        except UserError as error:
+            problems.append(f"Caso {folder.name}: {error}")
     if dropped:
         problems.append(f"Casos de la carpeta que ya no están en la cuadrícula, y no se cuentan: {listed(dropped)}.")
     return Results(path, _with_context(cases), problems)
 
 
-def case_folders(out: Path) -> list[Path]:
-    """Return the folders of the cases of an experiment, by name; none if there is no experiment."""
-    return sorted(file.parent for file in out.glob(f"{CASES}/*/{STATE}"))
+def grouped(results: Results) -> list[Group]:
+    """Return the groups of finished cases, the best mean test score of the monitored metric first."""
+    together: dict[str, list[Case]] = {}
+    for case in sorted(results.finished, key=lambda case: (case.seed, case.name)):
+        together.setdefault(case.content["group"], []).append(case)
+    groups = [Group(0, members) for members in together.values()]
+
+    def place(group: Group) -> tuple[float, float, str]:
+        score = group.score(results.metric)
+        return (-score.mean if score else 0.0, group.seconds().mean, group.title)
+
+    return [Group(number, group.cases) for number, group in enumerate(sorted(groups, key=place), 1)]
 
 
-def read_case(folder: Path) -> CaseResult:
-    """Return a case with its state alone; raises `UserError` if its case.json is damaged.
+def baseline_of(groups: Sequence[Group]) -> Group | None:
+    """Return the group of the baseline, or None."""
+    return next((group for group in groups if group.is_baseline), None)
 
-    A case whose process has died is interrupted.
+
+def chosen(groups: Sequence[Group], metric: str) -> Group:
+    """Return the group with the best mean validation score; the test rows have no part in the choice."""
+    return max(groups, key=lambda group: score.mean if (score := group.score(metric, "val")) else -1.0)
+
+
+def speedup(group: Group, baseline: Group) -> Spread | None:
+    """Return how many times faster than the baseline the cases of a group are, seed by seed.
+
+    Only cases with the same seed and the same machine, threads and jobs are compared; None if there is none.
     """
-    state = read_json(folder / STATE)
-    valid = isinstance(state, dict) and state.get("status") in STATES
-    wrong = [name for name, kind in _TYPES.items() if not valid or not isinstance(state.get(name), kind)]
-    if wrong or not re.fullmatch(r"run|\.\./(?!\.\.?/)[^/\\]+/run", state["run"].replace("\\", "/")):
-        raise UserError(
-            f"«{folder / STATE}» está dañado ({', '.join(wrong) or 'run'}). Bórrelo y repita el experimento."
+    by_seed = {case.seed: case for case in baseline.cases}
+    pairs = [(case, by_seed[case.seed]) for case in group.cases if case.seed in by_seed]
+    return spread(_total(other) / _total(case) for case, other in pairs if _are_comparable(case, other))
+
+
+def pareto_front(groups: Sequence[Group], metric: str) -> set[int]:
+    """Return the numbers of the groups that no other beats: none is as good in less time, or better in as little."""
+    points = {group.number: (score.mean, group.seconds().mean) for group in groups if (score := group.score(metric))}
+    return {
+        number
+        for number, (f1, seconds) in points.items()
+        if not any(
+            better >= f1 and faster <= seconds and (better, faster) != (f1, seconds)
+            for better, faster in points.values()
         )
-    return CaseResult(folder, {**state, "status": status_of(state)})
+    }
 
 
-def with_results(case: CaseResult) -> CaseResult:
-    """Return a case with its metrics and metadata if it is finished; raises `UserError` if they are damaged."""
-    if case.state["status"] != FINISHED:
-        return case
-    run = run_folder(case)
-    metadata, metrics = read_config(run), read_json(run / METRICS)
-    if not _are_metrics(metrics):
-        raise UserError(f"«{run / METRICS}» está dañado.")
-    parts = [metadata.get(name) for name in ("config", "seconds", "hardware")]
-    if not all(isinstance(part, dict) for part in parts) or not isinstance(parts[0].get("heads"), dict):
-        raise UserError(f"«{run / CONFIG}» está dañado.")
-    return dataclasses.replace(case, metadata=metadata, metrics=metrics, evaluation=_evaluation(case))
+def seconds_to_target(results: Results) -> dict[str, float | None]:
+    """Return, by name of the case, the seconds until its encoder reached the target; None if it never did.
+
+    The target is `SHARE` of the best validation score of the monitored metric, of any case and epoch. The seconds are
+    those of the training, and of its frozen layers.
+    """
+    curves = {}
+    for case in results.finished:
+        lines = []
+        with contextlib.suppress(UserError):  # a damaged history
+            lines = Run(case.run, case.metadata, {}).history()
+        points = [(line.get("seconds"), line.get(results.metric)) for line in lines if "epoch" in line]
+        curves[case.name] = [point for point in points if all(isinstance(value, float) for value in point)]
+    best = max((score for curve in curves.values() for _, score in curve), default=math.inf)
+    reached = {}
+    for case in results.finished:
+        times = [seconds for seconds, score in curves[case.name] if score >= SHARE * best]
+        reached[case.name] = times[0] + case.seconds()["frozen"] if times else None
+    return reached
 
 
-def results_table(results: Results) -> pd.DataFrame:
-    """Return one row per case: its settings, state, metrics, seconds, notebooks and command."""
-    table = pd.DataFrame([_row(case) for case in results.cases])
-    last = [*(name for name in table if name.startswith(_SETTING)), "error", "carpeta", "comando"]
-    return table[[*(name for name in table if name not in last), *last]]
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Return the spread of the values that are not None; None if there is none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    sd = statistics.stdev(known) if len(known) > 1 else None
+    return Spread(statistics.fmean(known), sd, min(known), max(known), len(known))
 
 
-def write_results(out: str | Path) -> Path:
-    """Write results.csv, one row per case, as Excel in Spanish opens it, and return its path."""
-    results = read_results(out)
-    path, form = results.path / RESULTS, SPANISH_EXCEL
-    table = inert(results_table(results).round(DECIMALS))
-    with atomic_write(path) as fresh:
-        table.to_csv(fresh, index=False, sep=form.separator, decimal=form.decimal, encoding=form.encoding)
-    return path
+def effects(results: Results) -> list[Effect]:
+    """Return the effect of each value of each setting, against that of the base of the grid."""
+    together: dict[_Change, list[tuple[Case, Case]]] = {}
+    for change, first, second in _pairs(results.finished, results.metric):
+        together.setdefault(change, []).append((first, second))
+    comparisons = sum(len(pairs) >= FEWEST for pairs in together.values())
+    found = [_effect(change, pairs, results.metric, comparisons) for change, pairs in together.items()]
+    return sorted(found, key=lambda effect: (effect.field, _in_order(effect.after)))
 
 
-def run_folder(case: CaseResult) -> Path:
-    """Return the folder of the run that a case evaluates, which may be that of another case of the experiment."""
-    return Path(os.path.normpath(case.folder / case.state["run"]))
+def interval(values: Sequence[float], comparisons: int = 1) -> Interval:
+    """Return Student's t interval of the mean of two or more independent differences."""
+    from scipy.stats import t
+
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    ends = []
+    for confidence in (CONFIDENCE, 1 - (1 - CONFIDENCE) / comparisons):
+        ends += [mean + error * float(end) for end in t.interval(confidence, len(values) - 1)]
+    return Interval(mean, *ends)
 
 
-def _are_metrics(metrics: Any) -> bool:
-    """Return whether the content of metrics.json has the entries that the report reads; models may be missing."""
-    if not isinstance(metrics, dict) or not {"val", "test"} <= metrics.keys():
-        return False
-    models = [metrics.get(model, {"val": {}, "test": {}}) for model in SOURCES]
-    if not all(isinstance(model, dict) and {"val", "test"} <= model.keys() for model in models):
-        return False
-    comparison = metrics.get("comparison", {})
-    flat = [metrics["val"], metrics["test"], metrics.get("sources", {}), comparison]
-    flat += [model[side] for model in models for side in ("val", "test")]
-    pairs = list(comparison.values()) if isinstance(comparison, dict) else []
-    entries = [entry for pair in pairs if isinstance(pair, dict) for entry in pair.values()]
-    scores = [entry.get("f1", {}) for entry in entries if isinstance(entry, dict)]
-    return all(isinstance(part, dict) for part in (*flat, *pairs, *entries, *scores))
+def _pairs(cases: Sequence[Case], metric: str) -> Iterator[tuple[_Change, Case, Case]]:
+    """Yield the changes of one setting from its reference value, with the two cases."""
+    scored = [case for case in cases if case.score(metric) is not None]
+    fields = sorted({name for case in scored for name in case.settings})
+    values = {case.name: {name: _value(case, name) for name in fields} for case in scored}
+    # The reference is the value of the base; without one, that of most cases; of as many, the first in order.
+    reference = {}
+    for name in fields:
+        based = [case for case in scored if name not in case.content["changes"]] or scored
+        times = Counter(values[case.name][name] for case in based)
+        reference[name] = min(times, key=lambda value: (-times[value], _in_order(value)))
+    for one, other in combinations(scored, 2):
+        different = [name for name in fields if one.settings.get(name) != other.settings.get(name)]
+        if one.seed != other.seed or len(different) != 1:
+            continue
+        name = different[0]
+        first, second = (one, other) if values[one.name][name] == reference[name] else (other, one)
+        before, after = values[first.name][name], values[second.name][name]
+        if before == reference[name] != after:
+            yield (name, before, after), first, second
 
 
-def _evaluation(case: CaseResult) -> dict[str, Any]:
-    """Return the metrics that notebook 04 wrote, if they are not those of the run."""
-    if not any(value for name, value in case.state["evaluation"].items() if name != "predict_with"):
-        return {}
-    found = read_json(case.folder / EVALUATION / METRICS)
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("metrics", "models")):
-        raise UserError(f"«{case.folder / EVALUATION / METRICS}» está dañado.")
-    return found
+def _effect(change: _Change, pairs: Sequence[tuple[Case, Case]], metric: str, comparisons: int) -> Effect:
+    differences = [(b.seed, b.score(metric) - a.score(metric)) for a, b in pairs]
+    ratios = [(b.seed, math.log(_total(b) / _total(a))) for a, b in pairs if _are_comparable(a, b)]
+    time = _interval(ratios, comparisons)
+    return Effect(
+        *change,
+        pairs=len(pairs),
+        seeds=len({seed for seed, _ in differences}),
+        mean=statistics.fmean(value for _, value in differences),
+        score=_interval(differences, comparisons),
+        time=time and Interval(*map(math.exp, dataclasses.astuple(time))),
+    )
 
 
-def _with_context(cases: list[CaseResult]) -> list[CaseResult]:
+def _interval(differences: Sequence[tuple[int, float]], comparisons: int) -> Interval | None:
+    """Return the interval of (seed, difference) pairs, averaged by seed if there are enough seeds; None if too few."""
+    by_seed: dict[int, list[float]] = {}
+    for seed, value in differences:
+        by_seed.setdefault(seed, []).append(value)
+    averages = [statistics.fmean(values) for values in by_seed.values()]
+    values = averages if len(averages) >= FEWEST else [value for _, value in differences]
+    return interval(values, comparisons) if len(values) >= FEWEST else None
+
+
+def _value(case: Case, name: str) -> str:
+    """Return the value of a setting as text: that of the recipe if the case does not set it."""
+    return as_text(case.settings.get(name, case.config.get(name, UNSET)))
+
+
+def _in_order(value: str) -> tuple[int, float, str]:
+    """Return a key that sorts numbers by size, before texts."""
+    try:
+        return 0, float(value), value
+    except ValueError:
+        return 1, 0.0, value
+
+
+def _total(case: Case) -> float:
+    return case.seconds()["total"]
+
+
+def _are_comparable(case: Case, other: Case) -> bool:
+    """Return whether the seconds of two cases can be compared: same machine, threads and jobs."""
+    return case.machine() == other.machine() and min(_total(case), _total(other)) > 0
+
+
+def _with_context(cases: list[Case]) -> list[Case]:
     """Add what a case does not know alone: what ran at the same time, and who computed the features that it reused."""
-    trained = {case.name: case for case in cases if not case.shares_run}
+    trained = {case.name: case for case in cases if case.owns_run}
     built = {}
     for case in trained.values():
-        features = case.metadata.get("features") or {}
-        if features.get("reused") is False:
-            built[features.get("key")] = float(case.metadata["seconds"].get("features", 0.0))
-    found = []
+        if (features := nested(case.metadata, "features")) and not features.get("reused"):
+            built[features.get("key")] = case.seconds()["frozen"]
+    complete = []
     for case in cases:
-        owner = trained.get(run_folder(case).parent.name, case)
-        features = owner.metadata.get("features") or {}
+        trainer = trained.get(case.content["trainer"], case)
+        features = nested(trainer.metadata, "features")
         building = built.get(features.get("key")) if features.get("reused") else None
-        found.append(dataclasses.replace(case, beside=_ran_beside(owner, cases), building=building))
-    return found
+        complete.append(dataclasses.replace(case, beside=_ran_beside(trainer, cases), building=building))
+    return complete
 
 
-def _ran_beside(case: CaseResult, cases: list[CaseResult]) -> bool:
+def _ran_beside(case: Case, cases: list[Case]) -> bool:
     """Return whether another case ran while this one was trained."""
-    if isinstance(jobs := case.state.get("jobs"), int):
-        return jobs > 1
-    own = case.interval()
-    others = [other.interval() for other in cases if other.name != case.name]
-    return own is not None and any(other and other[0] < own[1] and own[0] < other[1] for other in others)
+    if "jobs" in case.content:
+        return case.content["jobs"] > 1
+    start, end = _interval_of(case)
+    others = [_interval_of(other) for other in cases if other.name != case.name]
+    return any(begin < end and start < over for begin, over in others)
 
 
-def _row(case: CaseResult) -> dict[str, Any]:
-    """Return the row of a case in results.csv; its titles are in Spanish."""
-    metric, error = case.monitor, case.state.get("error") or {}
-    row = {"caso": case.name, "configuracion": case.title, "grupo": case.state["group"], "semilla": case.seed}
-    row |= {"estado": STATES[case.state["status"]], "metrica": metric}
-    row |= {"validacion": case.score(metric, "val"), "prueba": case.score(metric)}
-    row |= {"prueba_codificador": case.score(metric, model="encoder")}
-    row |= {"prueba_modelo_simple": case.score(metric, model="linear")}
-    row |= {f"prueba_{head}_f1": case.score(f"{head}_f1") for head in case.heads}
-    if case.is_finished:
-        row |= {f"segundos_{_PARTS[name]}": value for name, value in case.seconds().items()}
-        row |= {"segundos_ahorrados": case.saved_seconds()}
-        row |= {"continuado": _YES[case.is_resumed], "simultaneo": _YES[case.beside]}
-    row |= {f"{_SETTING}{name}": str(value) for name, value in case.settings.items()}
-    row |= {"error": _error_text(error) if _is_error(error) else ""}
-    return row | {"carpeta": f"{CASES}/{case.name}", "comando": case.state["command"]}
+def _interval_of(case: Case) -> tuple[float, float]:
+    """Return when a case started and ended; an empty interval if it has not."""
+    return case.started or 0.0, (case.started or 0.0) + case.content.get("seconds", 0.0)
 
 
-def _error_text(error: dict[str, Any]) -> str:
-    cell = f", celda {error['cell']}" if error["cell"] else ""
-    return f"{error['notebook']}{cell}: {error['line']}" if error["notebook"] else str(error["line"])
+def counted(count: int, noun: str) -> str:
+    """Return a number with a noun or participle in the singular or plural; «en marcha» has no plural."""
+    return f"{count} {noun}" if count == 1 or noun.startswith("en ") else f"{count} {noun}s"
 
 
-def _is_error(error: Any) -> bool:
-    return isinstance(error, dict) and {"notebook", "cell", "line"} <= error.keys()
+def counts(cases: Iterable[Case]) -> str:
+    """Return how many cases have each status, in Spanish."""
+    statuses = [case.status for case in cases]
+    order = (FINISHED, RUNNING, FAILED, INTERRUPTED, PENDING)
+    return ", ".join(counted(statuses.count(status), STATES[status]) for status in order if status in statuses)

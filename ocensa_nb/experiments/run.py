@@ -3,37 +3,59 @@
 import contextlib
 import json
 import logging
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ocensa_nb.errors import UserError
-from ocensa_nb.experiments import experiment_folder
-from ocensa_nb.experiments.case import CaseState, read_cases
-from ocensa_nb.experiments.case_files import FAILED, FINISHED, INTERRUPTED
-from ocensa_nb.experiments.grid import Grid
-from ocensa_nb.experiments.grid_file import read_grid_file
-from ocensa_nb.experiments.progress import counts, describe_error, saved_seconds
-from ocensa_nb.experiments.scheduling import LocalPool, OnChange, Pool, Runner
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.experiments.case import (
+    CASES,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PENDING,
+    RUNNING,
+    STATES,
+    Case,
+    failure,
+    prepare,
+    read_case,
+    read_cases,
+    update,
+)
+from ocensa_nb.experiments.execute import PATIENCE_SECONDS, CaseProcess
+from ocensa_nb.experiments.grid import expand, read_grid
+from ocensa_nb.experiments.results import GRID, Results, counts, read_results
+from ocensa_nb.files.atomic import is_temporary, owner, write_text
 from ocensa_nb.paths import plain_path
+from ocensa_nb.runs import manifest
+from ocensa_nb.runs.resume import lock_folder
+from ocensa_nb.runs.run import LAST, LOCK, make_folder, read_json
+from ocensa_nb.runtime.machine import chosen_recipe, cores, physical_cores
+from ocensa_nb.runtime.process import StopRequest, defer_signals
 from ocensa_nb.runtime.timing import duration
+
+if TYPE_CHECKING:
+    from ocensa_nb.experiments.dask import DaskJob, DaskPool
+
+    Job = CaseProcess | DaskJob
+    Pool = LocalPool | DaskPool  # noqa: F821
 
 logger = logging.getLogger(__name__)
 
 MOST_JOBS = 256
 UNFINISHED = (FAILED, INTERRUPTED)  # interrupted by something else: a stop of the grid raises
+POLL_SECONDS = 0.2
+STOP_SECONDS = PATIENCE_SECONDS + 30  # a case kills its own kernel before
+RECIPE = "recipe.json"
 
 
 def run_grid(
-    grid: str | Path | Mapping[str, Any],
-    out: str | Path,
-    jobs: int = 1,
-    backend: str = "local",
-    scheduler: str = "",
-    on_change: OnChange | None = None,
+    grid: str | Path | Mapping[str, Any], out: str | Path, jobs: int = 1, backend: str = "local", scheduler: str = ""
 ) -> dict[str, Any]:
     """Run the cases of a grid, each as notebooks 03 and 04 in a separate folder, and write the report.
 
@@ -52,8 +74,6 @@ def run_grid(
         `local`, or `dask` for a cluster of dask.distributed, with one case per worker.
     scheduler
         Address of the scheduler of dask, such as `tcp://10.0.0.1:8786`.
-    on_change
-        Called with the states of all cases at each change.
 
     Returns
     -------
@@ -72,55 +92,52 @@ def run_grid(
     started = time.perf_counter()
     if not isinstance(jobs, int) or isinstance(jobs, bool) or not 1 <= jobs <= MOST_JOBS:
         raise UserError(f"jobs = {jobs!r}: debe ser un número entero, de 1 a {MOST_JOBS}.")
-    given = grid if isinstance(grid, Mapping) else read_grid_file(grid)
-    parsed = Grid.parse(given)
-    folder = experiment_folder.check_folder(out)
-    auto = experiment_folder.auto_recipe(folder)
-    cases = parsed.expand(auto)
+    content, text = (grid, "") if isinstance(grid, Mapping) else read_grid(grid)
+    folder = check_folder(out)
+    auto = auto_recipe(folder)
+    specs = expand(content, auto)
     if isinstance(grid, Mapping):
         plain = json.loads(json.dumps(grid, default=str))  # NumPy's numbers are not YAML's
         text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
-    else:
-        text = plain_path(grid).read_text(encoding="utf-8-sig")
-    with _pool(folder, jobs, backend, scheduler) as pool, experiment_folder.opened(folder, text, auto):
-        to_run, dropped = experiment_folder.prepare(folder, cases)
-        _announce(folder, len(cases), to_run, dropped)
+    with _pool(folder, jobs, backend, scheduler) as pool, opened(folder, text, auto):
+        to_run, dropped = prepare(folder, specs)
+        kept = len(specs) - len(to_run)
+        logger.info(f"{len(specs)} casos en «{folder}»: {len(to_run)} por ejecutar, {kept} de antes.")
+        if dropped:
+            names = ", ".join(case.name for case in dropped)
+            logger.warning(
+                f"Ya no están en la cuadrícula, y no cuentan en los resultados (sus carpetas siguen ahí): {names}."
+            )
         try:
-            Runner(folder, [case.name for case in cases], pool, on_change).run(to_run, _features(cases))
+            GridRunner(folder, pool, {spec.name: spec.features for spec in specs}).run(to_run)
         finally:
-            written = _write_report(folder)
-    states = read_cases(folder)
-    saved = saved_seconds(states)
-    if saved >= 1:
-        logger.info(f"Compartir las capas congeladas entre casos ahorró {duration(saved)}.")
-    logger.info(f"{counts(states)}, en {duration(time.perf_counter() - started)}.")
-    failed = [case for case in states if case.status in UNFINISHED]
+            results, written = _write_report(folder)
+    if results.saved_seconds >= 1:
+        logger.info(f"Compartir las capas congeladas entre casos ahorró {duration(results.saved_seconds)}.")
+    logger.info(f"{counts(results.cases)}, en {duration(time.perf_counter() - started)}.")
+    failed = [case for case in results.cases if case.status in UNFINISHED]
     return {
         "out": str(folder),
-        "cases": {status: sum(case.status == status for case in states) for status in (FINISHED, *UNFINISHED)},
-        "failed": [{"name": c.name, "title": c.title, "seed": c.seed, "error": c.error} for c in failed],
+        "cases": {status: sum(case.status == status for case in results.cases) for status in (FINISHED, *UNFINISHED)},
+        "failed": [{"name": c.name, "title": c.title, "seed": c.seed, "error": c.content.get("error")} for c in failed],
         "dropped": [case.name for case in dropped],
         "seconds": time.perf_counter() - started,
-        "saved_seconds": saved,
+        "saved_seconds": results.saved_seconds,
         **written,
     }
 
 
 def failures(result: Mapping[str, Any]) -> str:
     """Return the summary, in Spanish, of the failed cases in the result of `run_grid`; "" if there are none."""
-    failed = [case for case in read_cases(result["out"]) if case.status in UNFINISHED]
+    failed = [case for case in read_cases(Path(result["out"])) if case.status in UNFINISHED]
     if not failed:
         return ""
-    lines = [f"  {case.title} · semilla {case.seed}: {describe_error(case)}" for case in failed]
+    lines = [f"  {case.title} · semilla {case.seed}: {_what_failed(case)}" for case in failed]
     what = "Falló 1 caso; para repetirlo" if len(failed) == 1 else f"Fallaron {len(failed)} casos; para repetirlos"
     return "\n".join([f"{what}, ejecute lo mismo otra vez:", *lines])
 
 
-def _features(cases: list[Any]) -> dict[str, str]:
-    return {case.name: case.features for case in cases}
-
-
-def _pool(folder: Path, jobs: int, backend: str, scheduler: str) -> contextlib.AbstractContextManager[Pool]:
+def _pool(folder: Path, jobs: int, backend: str, scheduler: str) -> contextlib.AbstractContextManager["Pool"]:
     """Return the pool of a backend; raises `UserError` if it is not available."""
     if backend == "dask":
         from ocensa_nb.experiments.dask import dask_pool
@@ -133,26 +150,206 @@ def _pool(folder: Path, jobs: int, backend: str, scheduler: str) -> contextlib.A
     return contextlib.nullcontext(LocalPool(jobs))
 
 
-def _announce(folder: Path, count: int, to_run: list[CaseState], dropped: list[CaseState]) -> None:
-    logger.info(f"{count} casos en «{folder}»: {len(to_run)} por ejecutar, {count - len(to_run)} de antes.")
-    if dropped:
-        names = ", ".join(case.name for case in dropped)
-        logger.warning(
-            f"Ya no están en la cuadrícula, y no cuentan en los resultados (sus carpetas siguen ahí): {names}."
-        )
+def _write_report(folder: Path) -> tuple[Results, dict[str, str]]:
+    """Write results.csv and report.html of what there is; return the results, and the paths."""
+    from ocensa_nb.experiments.report import write_report, write_results
 
-
-def _write_report(folder: Path) -> dict[str, str]:
-    """Write results.csv and report.html of what there is; return their paths."""
-    from ocensa_nb.experiments.report import write_report
-    from ocensa_nb.experiments.results import write_results
-
-    written = {}
+    results, written = read_results(folder), {}
     for name, write in (("results", write_results), ("report", write_report)):
         try:
-            written[name] = str(write(folder))
+            written[name] = str(write(results))
         except UserError as error:  # the cases themselves are done; and a stop has its own message
             logger.warning(f"{error}")
         else:
             logger.info(f"Escrito: {written[name]}")
-    return written
+    return results, written
+
+
+def check_folder(out: str | Path) -> Path:
+    """Return the path of an experiment folder, new or existing; raises `UserError` if it has other content."""
+    path = plain_path(out)
+    if not str(out):
+        raise UserError("Falta out: la carpeta de los experimentos.")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"«{path}» es un archivo, y no se sobrescribe nada. Elija otro nombre en out.")
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    foreign = [name for name in names if not is_temporary(name) and not name.startswith(LOCK)]
+    if foreign and not (path / GRID).exists():
+        raise UserError(
+            f"La carpeta «{path}» no está vacía ni es de experimentos, y no se sobrescribe nada. Elija otro nombre en "
+            "out."
+        )
+    return path.absolute()
+
+
+def auto_recipe(out: Path) -> str:
+    """Return what `recipe: auto` stands for in a folder: as when it was created, on whatever machine that was."""
+    content = read_json(out / RECIPE) if (out / RECIPE).exists() else {}
+    return content.get("auto") or chosen_recipe("auto")
+
+
+@contextlib.contextmanager
+def opened(out: Path, grid: str, auto: str) -> Iterator[None]:
+    """Create and lock an experiment folder inside the block; write the grid and its recipe."""
+    make_folder(out)
+    lock = lock_folder(out)
+    if lock is None:
+        raise UserError(
+            f"Otro proceso está ejecutando los experimentos de «{out}». Espere a que termine, o elija otro nombre en "
+            "out."
+        )
+    try:
+        write_text(out / GRID, grid)
+        write_text(out / RECIPE, json.dumps({"auto": auto}) + "\n")
+        (out / CASES).mkdir(exist_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+class LocalPool:
+    """Processes of this machine, which share its cores and its cache of frozen features."""
+
+    shares_cache = True
+
+    def __init__(self, jobs: int) -> None:
+        self.slots = jobs
+        self._threads = max(1, cores() // jobs) if jobs > 1 else None
+
+    def start(self, case: Case) -> CaseProcess:
+        """Start the process of a case; a training records with how many threads, and beside how many others, it ran."""
+        if case.owns_run and not manifest.is_finished(case.run):
+            update(case.folder, jobs=self.slots, threads=self._threads or physical_cores())
+        return CaseProcess(case.folder, self._threads)
+
+
+class GridRunner:
+    """Start cases as slots become free, follow them, and stop them on request.
+
+    Parameters
+    ----------
+    out
+        The experiment folder.
+    pool
+        Where cases run: its `slots`, `shares_cache` (whether all use the same cache of frozen features) and `start`.
+    features
+        For each case of the grid, the key of the frozen features that it shares with others; "" for none.
+    """
+
+    def __init__(self, out: Path, pool: "Pool", features: Mapping[str, str]) -> None:
+        self._out, self._pool, self._features = out, pool, features
+        self._running: dict[str, Job] = {}
+
+    def run(self, pending: list[Case]) -> None:
+        """Run cases, in order, until all have ended; raises `AskedToStopError` if it was asked to stop."""
+        waiting = list(pending)
+        try:
+            with defer_signals(announce=False) as asked:
+                while waiting or self._running:
+                    self._collect()
+                    while (case := self._next(waiting)) is not None:
+                        waiting.remove(case)
+                        update(case.folder, status=RUNNING, process=owner(), started=None, error=None)
+                        self._running[case.name] = self._pool.start(case)
+                        self._announce(case.name)
+                    if asked.signal:
+                        self._stop(asked)
+                    time.sleep(POLL_SECONDS)
+        finally:  # after an error, such as a second Ctrl+C
+            for job in self._running.values():
+                if not job.is_done():
+                    job.kill()
+
+    def _next(self, waiting: list[Case]) -> Case | None:
+        """Return the first case that can start now.
+
+        A case that evaluates the run of another waits for that one. Of the cases that share frozen features, one
+        computes them and the others wait until it has stored them.
+        """
+        if not waiting or len(self._running) >= self._pool.slots:
+            return None
+        building = {self._features[name] for name in self._running if not self._has_features(name)} - {""}
+        names = {case.name for case in waiting}
+        for case in waiting:
+            trainer = case.content["trainer"]
+            if manifest.is_finished(case.run):
+                return case
+            if case.owns_run:
+                if not (self._pool.shares_cache and self._features[case.name] in building):
+                    return case
+            elif trainer not in names and trainer not in self._running:
+                return case  # the training failed: then this one fails with a message
+        return None
+
+    def _has_features(self, name: str) -> bool:
+        """Return whether a running case has stored its frozen features: the first checkpoint comes after them."""
+        run = self._case(name).run
+        return (run / LAST).exists() or manifest.is_finished(run)
+
+    def _collect(self) -> None:
+        for name, job in list(self._running.items()):
+            if job.is_done():
+                del self._running[name]
+                case = self._case(name)
+                if case.content["status"] == RUNNING:  # it could not say how it ended
+                    update(case.folder, **failure(job.problem()))
+                self._announce(name)
+
+    def _stop(self, asked: StopRequest) -> None:
+        """Stop all running cases and raise `AskedToStopError` when they have ended."""
+        logger.info("Se detiene: cada caso en marcha termina su paso y guarda el avance…")
+        for job in self._running.values():
+            job.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(not job.is_done() for job in self._running.values()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        for name, job in list(self._running.items()):
+            if not job.is_done():
+                job.kill()
+            if self._case(name).content["status"] == RUNNING:
+                update(self._out / CASES / name, status=INTERRUPTED, process=None)
+            del self._running[name]
+            self._announce(name)
+        raise AskedToStopError(
+            f"Detenido. Lo terminado y el avance quedaron en «{self._out}». Para continuar, ejecute lo mismo otra vez.",
+            asked.signal,
+        )
+
+    def _case(self, name: str) -> Case:
+        return read_case(self._out / CASES / name)
+
+    def _announce(self, name: str) -> None:
+        """Log what happened to a case, and how the grid stands."""
+        cases = [self._case(other) for other in self._features]
+        logger.info(progress(self._case(name), cases, self._pool.slots))
+
+
+def progress(case: Case, cases: Sequence[Case], slots: int) -> str:
+    """Return the line that says what happened to a case, and how the grid stands."""
+    done = sum(other.status in (FINISHED, FAILED, INTERRUPTED) for other in cases)
+    what = STATES[case.status]
+    if case.status in (FINISHED, INTERRUPTED):
+        what += f" en {duration(case.took or 0.0)}"
+    elif case.status == FAILED:
+        what += f": {_what_failed(case)}"
+    left = seconds_left(cases, slots)
+    end = f"; faltan unos {duration(left)}" if left and left >= 1 else ""
+    return f"[{done}/{len(cases)}] {case.title} · semilla {case.seed}: {what}. {counts(cases)}{end}."
+
+
+def _what_failed(case: Case) -> str:
+    return STATES[INTERRUPTED] if case.status == INTERRUPTED else case.error.rstrip(".")
+
+
+def seconds_left(cases: Sequence[Case], slots: int) -> float | None:
+    """Return the estimated seconds until all cases have ended; None until one has finished."""
+    took = {True: [], False: []}  # with a training, and without
+    for case in cases:
+        if case.status == FINISHED and case.took:
+            took[case.owns_run].append(case.took)
+    if not any(took.values()):
+        return None
+    left = [case for case in cases if case.status in (PENDING, RUNNING)]
+    expected = [statistics.fmean(took[case.owns_run] or [*took[True], *took[False]]) for case in left]
+    total = sum(max(0.0, mean - (case.took or 0.0)) for case, mean in zip(left, expected, strict=True))
+    return total / max(1, min(slots, len(left)))

@@ -2,8 +2,6 @@
 
 import shlex
 import signal
-import statistics
-from datetime import datetime
 from html import escape
 from pathlib import Path
 
@@ -11,10 +9,21 @@ import ipywidgets as ipw
 from IPython.display import HTML, display
 
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.experiments.case_files import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, STATE, STATES
-from ocensa_nb.experiments.case_result import CaseResult
-from ocensa_nb.experiments.results import Results, case_folders, read_case, read_results, with_results
-from ocensa_nb.experiments.run import run_grid
+from ocensa_nb.experiments.case import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PENDING,
+    RUNNING,
+    STATE,
+    STATES,
+    Case,
+    case_folders,
+    read_case,
+    with_results,
+)
+from ocensa_nb.experiments.results import Results, read_results
+from ocensa_nb.experiments.run import run_grid, seconds_left
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
 from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
@@ -165,8 +174,8 @@ class CaseTable:
 
     def __init__(self, out: Path, jobs: int = 1) -> None:
         self.out, self.jobs = out, jobs
-        self.cases: list[CaseResult] = []
-        self._known: dict[Path, tuple[int, CaseResult]] = {}
+        self.cases: list[Case] = []
+        self._known: dict[Path, tuple[int, Case]] = {}
 
     def update(self) -> None:
         """Read the cases whose case.json has changed; a damaged one is left out until it is written again."""
@@ -175,37 +184,27 @@ class CaseTable:
             try:
                 changed = (folder / STATE).stat().st_mtime_ns
                 known = self._known.get(folder)
-                if known is None or known[0] != changed or known[1].state["status"] == RUNNING:
+                if known is None or known[0] != changed or known[1].status == RUNNING:
                     self._known[folder] = changed, with_results(read_case(folder))
                 cases.append(self._known[folder][1])
             except (OSError, UserError):
                 continue
-        self.cases = [case for case in cases if not case.state.get("dropped")]
+        self.cases = [case for case in cases if not case.content.get("dropped")]
 
     def has(self, status: str) -> bool:
         """Whether a case has a status."""
-        return any(case.state["status"] == status for case in self.cases)
-
-    def seconds_left(self) -> float | None:
-        """Return the estimated seconds until all cases have ended; None until one has finished."""
-        took = [seconds for case in self.cases if case.state["status"] == FINISHED if (seconds := _seconds(case))]
-        left = [case for case in self.cases if case.state["status"] in (PENDING, RUNNING, INTERRUPTED)]
-        if not took:
-            return None
-        mean = statistics.fmean(took)
-        work = sum(max(0.0, mean - (_elapsed(case) or 0.0)) for case in left)
-        return work / max(1, min(self.jobs, len(left)))
+        return any(case.status == status for case in self.cases)
 
     def html(self, sentence: str = "", running: bool = False) -> str:
         """Return the table, a bar, and a sentence in Spanish; its style is `figures.style.PANEL_CSS`."""
-        total, left = len(self.cases), self.seconds_left() if running else None
+        total, left = len(self.cases), seconds_left(self.cases, self.jobs) if running else None
         state = f'<div class="ocensa-state">{escape(sentence)}</div>' if sentence else ""
         if not total:
             return f'<div class="ocensa">{state}</div>'
-        ended = sum(case.state["status"] in (FINISHED, FAILED) for case in self.cases)
+        ended = sum(case.status in (FINISHED, FAILED) for case in self.cases)
         time_left = f" · faltan unos {duration(left)}" if left else ""
         order = [RUNNING, FAILED, INTERRUPTED, FINISHED, PENDING]
-        shown = sorted(self.cases, key=lambda case: (order.index(case.state["status"]), case.name))[:SHOWN]
+        shown = sorted(self.cases, key=lambda case: (order.index(case.status), case.name))[:SHOWN]
         more = f"<p>Y {total - len(shown)} casos más.</p>" if total > len(shown) else ""
         titles = "".join(f'<th scope="col">{title}</th>' for title in ("Caso", "Semilla", "Estado", "Tiempo", "F1"))
         return (
@@ -220,32 +219,12 @@ def _arguments(grid: Path, out: Path, jobs: int) -> list[str]:
     return ["experiments", "--grid", str(grid), "--out", str(out), "--jobs", str(jobs)]
 
 
-def _row(case: CaseResult) -> str:
-    error, seconds, score = case.state.get("error"), _seconds(case), case.score(case.monitor)
-    line = f": {error.get('line', '')}" if isinstance(error, dict) and case.state["status"] == FAILED else ""
+def _row(case: Case) -> str:
+    score = case.score(case.monitor)
     cells = [
         case.seed,
-        STATES[case.state["status"]] + line,
-        "" if seconds is None else duration(seconds),
+        STATES[case.status] + (f": {case.error}" if case.status == FAILED else ""),
+        "" if case.took is None else duration(case.took),
         "" if score is None else f"{score:.3f}",
     ]
     return f'<tr><th scope="row">{escape(case.title)}</th>{"".join(f"<td>{escape(str(c))}</td>" for c in cells)}</tr>'
-
-
-def _seconds(case: CaseResult) -> float | None:
-    """Return the seconds of a case until now; None if it has not started."""
-    if case.state["status"] == RUNNING:
-        return _elapsed(case)
-    seconds = case.state.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _elapsed(case: CaseResult) -> float | None:
-    """Return the seconds since a running case was started; None for any other."""
-    started = case.state.get("started")
-    if case.state["status"] != RUNNING or not isinstance(started, str):
-        return None
-    try:
-        return max(0.0, datetime.now().timestamp() - datetime.fromisoformat(started).timestamp())
-    except ValueError:
-        return None

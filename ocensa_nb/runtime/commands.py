@@ -38,6 +38,11 @@ def arguments(config: TrainConfig, recipe: str) -> list[str]:
     return words
 
 
+def as_text(value: Any) -> str:
+    """Return the value of a setting as one text; a dictionary or a list as JSON."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True) if isinstance(value, dict | list) else str(value)
+
+
 def command_line(config: TrainConfig, recipe: str) -> str:
     """Return the shell command that trains with a config."""
     return _join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])

@@ -60,21 +60,11 @@ def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster,
     assert not list((tmp_path / "out").glob(".ocensa-*"))
 
 
-def test_files_come_back_from_workers_that_do_not_see_the_folder(cluster, csv, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask.DaskPool, "_all_see", lambda pool, path: False)
-    grid = {
-        "base": {**BASE, "epochs": 1, "data": str(csv)},
-        "cases": [{"name": "uno"}, {"name": "simple", "predict_with": "linear"}],
-    }
-    result = run_grid(grid, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
-    assert result["failed"] == []
-    states = {case.title: case for case in read_cases(tmp_path / "out")}
-    assert Run.load(states["uno"].run)
-    assert states["uno"].content["files"]["data"] == str(csv)
-    assert states["simple"].content["evaluation"]["data"] == ""
-    for state in states.values():
-        assert (state.folder / "evaluation/metrics.json").exists()
-        assert (state.folder / "04_evaluate.html").exists()
+def test_folder_that_a_worker_does_not_see_raises_user_error(cluster, csv, tmp_path, monkeypatch):
+    here = os.getpid()
+    monkeypatch.setattr(dask, "_size", lambda path: 0 if os.getpid() == here else None)
+    with pytest.raises(UserError, match=r"no ven la carpeta «.*out».*disco que todas las máquinas vean"):
+        run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "no es una dirección", "http://127.0.0.1:1"])

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.experiments.grid import LONGEST_NAME, Grid
-from ocensa_nb.experiments.grid_file import read_grid_file
+from ocensa_nb.experiments import grid as grids
+from ocensa_nb.experiments.grid import LONGEST_NAME, read_grid
 
 VALUES = {
     "freeze_layers": st.integers(0, 12),
@@ -29,7 +29,7 @@ SEEDS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True)
 
 
 def expand(**content):
-    return Grid.parse(content).expand("cpu")
+    return grids.expand(content, "cpu")
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,7 +65,7 @@ def test_grid_written_as_yaml_and_read_again_gives_the_same_cases(grid, seeds, t
     file = tmp_path_factory.mktemp("grid") / "grid.yaml"
     # PyYAML itself writes 2e-05 in a form that it reads as a number.
     file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    again = Grid.parse(read_grid_file(file)).expand("cpu")
+    again = expand(**read_grid(file)[0])
     assert {case.name for case in again} == {case.name for case in expand(**content)}
 
 
@@ -84,8 +84,8 @@ def test_cases_are_added_to_the_grid_with_their_own_titles():
 
 
 def test_recipe_auto_is_replaced_by_the_given_recipe():
-    case = Grid.parse({"base": {"recipe": "auto"}}).expand("t4")[0]
-    assert case.recipe == case.settings["recipe"] == "t4"
+    case = grids.expand({"base": {"recipe": "auto"}}, "t4")[0]
+    assert case.settings["recipe"] == "t4"
     assert case.config.batch_size == 64
 
 
@@ -138,14 +138,13 @@ WRONG = {
     "cases: [{name: a}, {name: b}]": "«a» y «b».* son el mismo",
     "grid: {freeze_layers: [1, 2]}\ncases: [{freeze_layers: 1}]": "son el mismo",
     "base: {recipe: cpu, freeze_layers: 5}\ngrid: {recipe: [cpu]}\ncases: [{}]": "son el mismo",
-    "base: {learning_rate: 2e-4}": r"learning_rate = 2e-4.*escriba 0\.0002",
-    "base: {learning_rate: 1e-9}": r"learning_rate = 1e-9.*escriba 1\.0e-09",
-    "base: {epochs: 010}": "epochs = 010.*escriba 10",
-    "base: {epochs: 1:30}": "epochs = 1:30: debe ser un número",
+    "base: {learning_rate: 2e+4}": r"learning_rate = 20000\.0: debe ser un número, más de 0 y menos de 1",
+    "base: {epochs: 010}": "epochs = '010': debe ser un número entero",
+    "base: {epochs: 1:30}": "epochs = '1:30': debe ser un número",
     "base: {epochs: true}": "epochs = True",
     "base: {epochs: }": "epochs no tiene valor",
     "base: {epochs: 0}": "epochs = 0: debe ser un número entero, 1 como mínimo",
-    "base: {class_weights: yes}": "class_weights = yes: escriba true o false",
+    "base: {class_weights: yes}": "class_weights = 'yes': debe ser True o False",
     "base: {recipe: cpux}": "«cpux» no existe. ¿Quiso decir «cpu»",
     "base: {recipe: 3}": "recipe = 3: debe ser un texto",
     "base: {predict_with: todo}": "predict_with, el valor «todo» no existe",
@@ -170,7 +169,14 @@ def test_wrong_grid_raises_user_error_that_names_it(text, tmp_path):
     file = tmp_path / "grid.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=WRONG[text]):
-        Grid.parse(read_grid_file(file)).expand("cpu")
+        expand(**read_grid(file)[0])
+
+
+@pytest.mark.parametrize("text", ["2e-4", "2E-4", "2.0e-4", "0.0002", ".2e-3"])
+def test_number_in_any_notation_is_a_number(text, tmp_path):
+    (tmp_path / "grid.yaml").write_text(f"base: {{learning_rate: {text}}}", encoding="utf-8")
+    (case,) = expand(**read_grid(tmp_path / "grid.yaml")[0])
+    assert case.config.learning_rate == 2e-4
 
 
 def test_unreadable_grid_raises_user_error(tmp_path):
@@ -178,6 +184,6 @@ def test_unreadable_grid_raises_user_error(tmp_path):
     (tmp_path / "deep.yaml").write_text("base: " + "[" * 20_000)
     for name, message in (("no.yaml", "no existe"), (".", "No se puede leer"), ("latin.yaml", "UTF-8")):
         with pytest.raises(UserError, match=message):
-            read_grid_file(tmp_path / name)
+            read_grid(tmp_path / name)
     with pytest.raises(UserError, match=r"demasiados niveles|no es YAML"):
-        read_grid_file(tmp_path / "deep.yaml")
+        read_grid(tmp_path / "deep.yaml")

@@ -3,12 +3,19 @@
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
-from ocensa_nb.errors import UserError
-from ocensa_nb.experiments.report import write_report
+from ocensa_nb.experiments.report import (
+    cases_table,
+    effects_table,
+    pareto_figure,
+    quality_table,
+    sentences,
+    write_report,
+    write_results,
+)
 from ocensa_nb.experiments.results import read_results
-from ocensa_nb.experiments.summary import effects_table, pareto_figure, sentences, table
 from tests.helpers.experiments import add_case, add_run
 
 EVIL = '<script>alert(1)</script>"onload="alert(2)'
@@ -37,7 +44,7 @@ class Page(HTMLParser):
 
 
 def report(out):
-    return Page(write_report(out).read_text(encoding="utf-8"))
+    return Page(write_report(read_results(out)).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +74,7 @@ def test_report_has_scores_speedup_verdicts_and_what_is_not_measured(page):
     ):
         assert said in page.text, said
     assert "7 casos: 6 terminados, 1 fallido." in page.text
-    assert "Celda" in page.text
-    assert "9" in page.texts
+    assert "03_train, celda [9]: UserError" in page.text
 
 
 def test_report_is_self_contained(page):
@@ -126,7 +132,7 @@ def test_report_text_contrast_is_sufficient_in_both_schemes(out, scheme):
 
 
 def test_report_twice_has_the_same_bytes(out):
-    assert write_report(out).read_bytes() == write_report(out).read_bytes()
+    assert write_report(read_results(out)).read_bytes() == write_report(read_results(out)).read_bytes()
 
 
 def test_report_of_encoders_no_better_than_the_simple_model_says_so(tmp_path):
@@ -178,18 +184,22 @@ def test_report_of_damaged_metrics_is_written(tmp_path, name, value):
     assert "1 caso" in report(tmp_path).text
 
 
-def test_report_of_an_empty_folder_raises_user_error(tmp_path):
-    with pytest.raises(UserError, match="no tiene ningún caso"):
-        write_report(tmp_path)
-
-
-def test_summary_of_a_notebook_has_the_same_numbers_and_none_without_results(out, tmp_path):
+def test_notebook_csv_and_page_show_the_same_tables(out, page, tmp_path):
     results = read_results(out)
-    assert table(results)["F1 prueba"][0] == "0.520 ± 0.010 (3)"
-    assert effects_table(results)["Lectura"][0] == "empeora"
+    for table in (quality_table(results), effects_table(results)):
+        assert all(str(value) in page.texts for value in table.to_numpy().ravel())
+    csv = pd.read_csv(write_results(results), sep=";", decimal=",", encoding="utf-8-sig")
+    assert list(csv["caso"]) == list(cases_table(results)["caso"])
+    assert all(f"{value:.3f}" in page.texts for value in csv["prueba"].dropna())
+    assert quality_table(results)["F1 de prueba"][0] == "0.520 ± 0.010 (3)"
+    assert list(quality_table(results)["segundos hasta el 95 %"]) == ["100.0 ± 0.0 (3)", "no llega"]
+    assert effects_table(results)["lectura"][0] == "empeora"
     assert pareto_figure(results).axes[0].get_ylabel() == "F1 de prueba (0 a 1)"
+
+
+def test_notebook_without_results_has_empty_tables(tmp_path):
     add_case(tmp_path, {}, 1, "pending")
     empty = read_results(tmp_path)
-    assert len(table(empty)) == len(effects_table(empty)) == 0
+    assert len(quality_table(empty)) == len(effects_table(empty)) == 0
     assert pareto_figure(empty) is None
     assert sentences(empty) == ["1 caso: 1 pendiente. Todavía no hay ningún resultado."]

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,13 @@ import pytest
 import yaml
 
 from ocensa_nb.cli import main as cli
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.experiments import case as cases_on_disk
-from ocensa_nb.experiments.case import read_cases
-from ocensa_nb.experiments.experiment_folder import auto_recipe, check_folder, opened, prepare
-from ocensa_nb.experiments.grid import Grid
-from ocensa_nb.experiments.progress import Progress, saved_seconds
-from ocensa_nb.experiments.run import run_grid
+from ocensa_nb.experiments import run as grids
+from ocensa_nb.experiments.case import Case, prepare, read_case, read_cases
+from ocensa_nb.experiments.grid import expand
+from ocensa_nb.experiments.run import GridRunner, LocalPool, auto_recipe, check_folder, opened, run_grid, seconds_left
+from ocensa_nb.files.atomic import owner
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
 
@@ -67,8 +68,7 @@ def by_title(out):
 def prepared(grid, out):
     """Return the titles of the cases that a run of the folder would execute."""
     content = yaml.safe_load(grid.read_text(encoding="utf-8")) if isinstance(grid, Path) else grid
-    cases = Grid.parse(content).expand("cpu")
-    return [state.title for state in prepare(out, cases)[0]]
+    return [state.title for state in prepare(out, expand(content, "cpu"))[0]]
 
 
 def test_failing_case_is_reported_with_its_cell_and_last_line_and_the_others_finish(executed):
@@ -81,7 +81,7 @@ def test_failing_case_is_reported_with_its_cell_and_last_line_and_the_others_fin
         "malo": "failed",
         "simple": "finished",
     }
-    error = states["malo"].error
+    error = states["malo"].content["error"]
     assert error["notebook"] == "03_train"
     assert error["line"].startswith("UserError: freeze_layers = 99")
     notebook = nbformat.read(states["malo"].folder / "03_train.ipynb", as_version=4)
@@ -116,7 +116,7 @@ def test_folder_of_a_finished_case_has_notebooks_html_and_run(executed):
         assert (state.folder / f"{name}.ipynb").exists()
         assert "<html" in (state.folder / f"{name}.html").read_text(encoding="utf-8")
     assert Run.load(state.run).config.seed == 7
-    assert state.seconds > 0
+    assert state.took > 0
     assert "process" not in state.content
 
 
@@ -131,7 +131,7 @@ def test_command_of_a_case_gives_the_config_of_its_run_and_of_its_notebook(execu
     of_run = Run.load(state.run).config
     assert seen["config"].replace(out=of_run.out).to_dict() == of_run.to_dict()
     assert seen["recipe"] == state.content["settings"]["recipe"]
-    assert cases_on_disk.config_of(state).to_dict() == of_run.to_dict()
+    assert state.train_config().to_dict() == of_run.to_dict()
 
 
 def test_command_of_a_case_reproduces_its_metrics(executed, tmp_path):
@@ -169,7 +169,7 @@ def test_damaged_run_of_a_finished_case_fails_with_a_message(copy):
     prepared(grid, out)
     state = by_title(out)["uno"]
     assert state.status == "failed"
-    assert "heads.safetensors" in state.error["line"]
+    assert "heads.safetensors" in state.error
 
 
 def test_other_data_under_the_same_name_fails_with_a_message(copy, csv, tmp_path):
@@ -188,14 +188,14 @@ def test_other_data_under_the_same_name_fails_with_a_message(copy, csv, tmp_path
     assert prepared(content, out) == []
     state = by_title(out)["uno"]
     assert state.status == "failed"
-    assert "El contenido de data no es el mismo" in state.error["line"]
+    assert "El contenido de data no es el mismo" in state.error
 
 
 def test_recipe_auto_is_kept_when_the_grid_resumes_on_another_machine(tmp_path, monkeypatch):
     out = tmp_path / "out"
     with opened(out, "", "t4"):
         pass
-    monkeypatch.setattr("ocensa_nb.experiments.experiment_folder.chosen_recipe", lambda name: "cpu")
+    monkeypatch.setattr("ocensa_nb.experiments.run.chosen_recipe", lambda name: "cpu")
     assert auto_recipe(out) == "t4"
     assert auto_recipe(tmp_path) == "cpu"
 
@@ -236,7 +236,7 @@ def test_case_whose_process_died_is_interrupted(copy):
     state = by_title(copy[1])["uno"]
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    machine = cases_on_disk.owner().split("-")[0]
+    machine = owner().split("-")[0]
     cases_on_disk.update(state.folder, status="running", process=f"{machine}-{dead.pid}")
     assert by_title(copy[1])["uno"].status == "interrupted"
     cases_on_disk.update(state.folder, status="running", process=f"{machine}-{os.getpid()}")
@@ -250,28 +250,134 @@ def test_damaged_case_file_is_left_out_and_repeated(copy):
     assert prepared(grid, out) == ["malo", "simple"]
 
 
-def test_seconds_saved_by_shared_features_are_those_of_the_case_that_computed_them(executed, monkeypatch):
-    states = [state for state in read_cases(executed[1]) if state.status == "finished"]
-    assert saved_seconds([]) == 0
-    runs = iter(
-        [
-            {"features": {"key": "a", "bytes": 1, "reused": False}, "seconds": {"features": 10.0}},
-            {"features": {"key": "a", "bytes": 1, "reused": True}, "seconds": {"features": 1.0}},
-        ]
-    )
-    monkeypatch.setattr("ocensa_nb.experiments.progress.read_config", lambda run: next(runs))
-    changed = [
-        cases_on_disk.CaseState(state.folder, {**state.content, "run": name})
-        for state, name in zip(states, ("a", "b"), strict=True)
-    ]
-    assert saved_seconds(changed) == 9.0
-
-
 def test_time_left_is_divided_by_the_cases_at_the_same_time(executed):
     state = by_title(executed[1])["uno"]
-    progress = Progress(slots=2)
-    progress._took[True].append(10.0)
-    pending = cases_on_disk.CaseState(state.folder, {**state.content, "status": "pending"})
-    assert progress.seconds_left([pending] * 4) == 20.0
-    assert progress.seconds_left([pending]) == 10.0
-    assert progress.seconds_left([]) == 0.0
+    finished = Case(state.folder, {**state.content, "seconds": 10.0})
+    pending = Case(state.folder, {**state.content, "status": "pending", "seconds": 0.0})
+    resumed = Case(state.folder, {**state.content, "status": "pending", "seconds": 4.0})
+    assert seconds_left([finished, *[pending] * 4], 2) == 20.0
+    assert seconds_left([finished, pending], 2) == 10.0
+    assert seconds_left([finished, resumed], 2) == 6.0
+    assert seconds_left([finished], 2) == 0.0
+    assert seconds_left([pending], 2) is None
+
+
+class FakeJob:
+    """A case that trains for some polls, and can store its features and finish its run before it ends."""
+
+    def __init__(self, pool, case):
+        self.pool, self.case, self.polls, self.stopped = pool, case, 0, False
+
+    def is_done(self):
+        self.polls += 1
+        crashes = self.case.title in self.pool.crash
+        if self.polls == 2 and self.case.owns_run and not crashes:
+            (self.case.run / "last").mkdir(parents=True)
+        done = self.polls >= 6 or self.stopped
+        if done and not crashes:
+            if self.case.owns_run and not self.stopped:
+                (self.case.run / "manifest.json").touch()
+            cases_on_disk.update(self.case.folder, status="interrupted" if self.stopped else "finished", seconds=1.0)
+        if done:
+            self.pool.running.discard(self)
+        return done
+
+    def problem(self):
+        return "murió"
+
+    def stop(self):
+        self.stopped = True
+        self.pool.stops += 1
+
+    def kill(self):
+        raise AssertionError("not needed")
+
+
+class FakePool:
+    def __init__(self, slots, crash=(), shares_cache=True, signal_at=99):
+        self.slots, self.crash, self.shares_cache, self.signal_at = slots, crash, shares_cache, signal_at
+        self.started, self.running, self.most, self.stops = [], set(), 0, 0
+
+    def start(self, case):
+        job = FakeJob(self, case)
+        self.started.append(case.title)
+        self.running.add(job)
+        self.most = max(self.most, len(self.running))
+        if len(self.running) == self.signal_at:
+            signal.raise_signal(signal.SIGTERM)
+        return job
+
+
+@pytest.fixture
+def run_in(tmp_path, monkeypatch):
+    """Return a function that runs cases in a pool, and returns how each one ended."""
+    monkeypatch.setattr(grids, "POLL_SECONDS", 0)
+
+    def run_in(pool, *cases):
+        content = {"base": {"model": "tiny"}, "cases": [{"name": str(n), **case} for n, case in enumerate(cases)]}
+        specs = expand(content, "cpu")
+        with opened(tmp_path / "out", "", "cpu"):
+            pending, _ = prepare(tmp_path / "out", specs)
+            GridRunner(tmp_path / "out", pool, {spec.name: spec.features for spec in specs}).run(pending)
+        return {spec.title: read_case(tmp_path / "out/cases" / spec.name) for spec in specs}
+
+    return run_in
+
+
+SHARED = {"freeze_layers": 2}
+
+
+def test_one_case_computes_the_shared_features_before_the_others_start(run_in):
+    pool = FakePool(slots=3)
+    run_in(pool, SHARED, {**SHARED, "epochs": 3}, {**SHARED, "epochs": 4}, {"freeze_layers": 0})
+    assert pool.started == ["0", "3", "1", "2"]
+    assert pool.most == 3
+
+
+def test_cases_on_other_machines_do_not_wait_for_features_that_they_do_not_see(run_in):
+    pool = FakePool(slots=3, shares_cache=False)
+    run_in(pool, SHARED, {**SHARED, "epochs": 3}, {"freeze_layers": 0})
+    assert pool.started == ["0", "1", "2"]
+
+
+def test_features_whose_computing_case_crashed_are_computed_by_the_next(run_in):
+    pool = FakePool(slots=2, crash=("0",))
+    ended = run_in(pool, SHARED, {**SHARED, "epochs": 3}, {**SHARED, "epochs": 4})
+    assert pool.started == ["0", "1", "2"]
+    assert ended["0"].status == "failed"
+    assert ended["0"].error == "murió"
+    assert [ended[title].status for title in ("1", "2")] == ["finished", "finished"]
+
+
+def test_case_that_shares_a_run_starts_when_the_run_is_finished_and_fails_without_it(run_in):
+    pool = FakePool(slots=3)
+    run_in(pool, {"epochs": 2, "predict_with": "linear"}, {"epochs": 2})
+    assert pool.started == ["1", "0"]
+    crashing = FakePool(slots=3, crash=("1",))
+    run_in(crashing, {"epochs": 5, "predict_with": "linear"}, {"epochs": 5})
+    assert crashing.started == ["1", "0"]  # its process says that there is no run
+
+
+def test_never_more_cases_than_slots(run_in):
+    pool = FakePool(slots=2)
+    run_in(pool, *({"freeze_layers": 0, "epochs": epochs} for epochs in range(1, 7)))
+    assert pool.most == 2
+    assert len(pool.started) == 6
+
+
+def test_stop_ends_the_running_cases_and_leaves_the_others_pending(run_in):
+    pool = FakePool(slots=2, signal_at=2)
+    with pytest.raises(AskedToStopError, match="ejecute lo mismo otra vez"):
+        run_in(pool, *({"freeze_layers": 0, "epochs": epochs} for epochs in range(1, 5)))
+    assert pool.stops == 2
+    assert len(pool.started) == 2
+
+
+def test_local_processes_divide_the_cores(monkeypatch):
+    monkeypatch.setattr(grids, "cores", lambda: 8)
+    started = []
+    monkeypatch.setattr(grids, "CaseProcess", lambda folder, threads: started.append(threads))
+    case = type("Case", (), {"folder": "x", "owns_run": False})()
+    for jobs in (1, 2, 3, 16):
+        LocalPool(jobs).start(case)
+    assert started == [None, 4, 2, 1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.run import CHECKSUM, CONFIG, METRICS, Run
+from ocensa_nb.runs.run import CHECKSUM, CONFIG, HISTORY, METRICS, Run
 
 HEADS = ("modo", "causa", "prioridad")
 
@@ -24,14 +24,15 @@ def add_case(out: Path, changes: Mapping[str, Any], /, seed: int, status: str = 
     folder = out / "cases" / f"{label}_seed-{seed}"
     folder.mkdir(parents=True)
     content = {
-        "name": folder.name,
         "title": title,
         "settings": settings_of(changes) | {"seed": seed},
         "changes": dict(changes),
         "group": label,
         "seed": seed,
         "evaluation": {"predict_with": "auto", "data": ""},
-        "run": "run",
+        "files": {"model": "tiny", "data": "", "corrections": ""},
+        "inputs": {},
+        "trainer": folder.name,
         "status": status,
         "command": f"python -m ocensa_nb train --recipe baseline --seed {seed} --out NUEVA",
     }
@@ -48,6 +49,7 @@ def add_run(
     """Write the config.json and metrics.json of a run with a known F1 and seconds; return the metadata.
 
     The validation F1 is 0.01 higher than the test F1. The blend predicts all labels.
+    The history has two epochs, of the same time; the encoder reaches half of its best F1 in the first.
     """
     state = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     content = {
@@ -79,6 +81,8 @@ def add_run(
     (folder / "run").mkdir()
     write_config(folder / "run", content)
     (folder / "run" / METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+    lines = [{"epoch": epoch, "seconds": took * epoch / 2, "f1": (f1 + 0.01) * epoch / 2} for epoch in (1, 2)]
+    (folder / "run" / HISTORY).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return content
 
 

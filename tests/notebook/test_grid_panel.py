@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.experiments.run import seconds_left
 from ocensa_nb.notebook import grid_panel, process_panel
 from ocensa_nb.notebook.grid_panel import GRIDS, CaseTable, GridInKernel, experiments_panel, grid_path
 from ocensa_nb.notebook.process_panel import ChildProcess
@@ -92,7 +93,7 @@ def test_end_with_failed_cases_says_so_and_escapes_it(panel):
     panel.process.code = 1
     panel.clock.tick()
     assert "en el informe. Falló 1 caso &lt;b&gt;" in text(panel)
-    assert "fallido: &lt;script&gt;" in text(panel)
+    assert "fallido: 03, celda [1]: &lt;script&gt;" in text(panel)
     assert "0.500" in text(panel)
 
 
@@ -143,12 +144,12 @@ def test_widgets_are_those_of_ipywidgets_7_and_8(panel):
 def test_view_estimates_the_time_left_from_the_finished_cases(tmp_path):
     view = CaseTable(tmp_path, jobs=2)
     view.update()
-    assert view.seconds_left() is None
+    assert seconds_left(view.cases, 2) is None
     add_run(add_case(tmp_path, {}, 1, seconds=60), 0.5, 10)
     for seed in (2, 3):
         add_case(tmp_path, {}, seed, "pending")
     view.update()
-    assert view.seconds_left() == 60
+    assert seconds_left(view.cases, 2) == 60
     assert "1 de 3 casos · faltan unos 60 s" in view.html(running=True)
 
 
@@ -162,4 +163,4 @@ def test_view_reads_a_case_again_only_when_its_state_changes(tmp_path, monkeypat
     state = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     (folder / "case.json").write_text(json.dumps(state | {"status": "failed"}), encoding="utf-8")
     view.update()
-    assert view.cases[0].state["status"] == "failed"
+    assert view.cases[0].status == "failed"

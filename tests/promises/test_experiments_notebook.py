@@ -3,10 +3,8 @@
 import nbformat
 import pytest
 
-from ocensa_nb.experiments.grid import Grid
-from ocensa_nb.experiments.grid_file import read_grid_file
-from ocensa_nb.experiments.report import write_report
-from ocensa_nb.experiments.report_text import not_measured
+from ocensa_nb.experiments.grid import expand, read_grid
+from ocensa_nb.experiments.report import not_measured, write_report
 from ocensa_nb.experiments.results import read_results
 from ocensa_nb.notebook import suite
 from ocensa_nb.notebook.grid_panel import GRIDS
@@ -20,7 +18,7 @@ NAMES = sorted(file.stem for file in GRIDS.glob("*.yaml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_grid_of_the_project_expands_to_valid_cases(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    cases = Grid.parse(read_grid_file(GRIDS / f"{name}.yaml")).expand("cpu")
+    cases = expand(read_grid(GRIDS / f"{name}.yaml")[0], "cpu")
     assert len({case.name for case in cases}) == len(cases) >= 4
     assert {case.config.model for case in cases} >= {"minilm"}
 
@@ -29,7 +27,7 @@ def test_grid_of_the_project_expands_to_valid_cases(name, monkeypatch):
 def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     (tmp_path / "grid.yaml").write_text((GRIDS / "guide.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    cases = [case for case in Grid.parse(read_grid_file(GRIDS / "guide.yaml")).expand("cpu") if case.seed == 1]
+    cases = [case for case in expand(read_grid(GRIDS / "guide.yaml")[0], "cpu") if case.seed == 1]
     for case in cases:
         folder = add_case(
             tmp_path,
@@ -44,13 +42,14 @@ def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tm
         )
         frozen = min(case.config.freeze_layers, 3)  # tiny has 4 layers
         fit(case.config.replace(model="tiny", freeze_layers=frozen, epochs=1, out=str(folder / "run")))
-    page = write_report(tmp_path).read_text(encoding="utf-8")
     results = read_results(tmp_path)
+    page = write_report(results).read_text(encoding="utf-8")
     assert len(results.finished) == len(cases) == 8
     assert results.problems == []
     assert {case.predicts_with for case in results.finished} == {"encoder"}
-    assert set(not_measured(tmp_path)) == {"GPU en la nube", "Modelo más pequeño"}
-    assert all(name in page for name in not_measured(tmp_path))
+    named = list(not_measured(tmp_path)["técnica"])
+    assert named == ["GPU en la nube", "Modelo más pequeño"]
+    assert all(name in page for name in named)
     assert "sin baseline" not in page
 
 
