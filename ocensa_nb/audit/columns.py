@@ -25,44 +25,26 @@ def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
     The prediction is the most frequent class of the same value among the rows of the other folds, or the most frequent
     class of all if the value is not among them: a number that never repeats, such as an id, gains nothing. Notices with
     the same text are in the same fold. An empty cell is a value too.
-
-    Parameters
-    ----------
-    data
-        The file.
-    seed
-        Of the folds.
-
-    Returns
-    -------
-    dict
-        Per label, a table with the columns `COLUMNS`, the best F1 (weighted) first. Its `attrs["majority"]` is the F1
-        of always predicting the most frequent class.
     """
-    taken = {data.columns[role] for role in ("descripcion", *data.labels)}  # the description is text, not a code
+    taken = {data.file.columns[role] for role in ("descripcion", *data.labels)}  # the description is text, not a code
     codes = {name: pd.factorize(data.table[name].str.strip())[0] for name in data.table if name not in taken}
     fold_of_text = np.random.default_rng(seed).permutation(data.groups.max() + 1) % FOLDS
     folds = fold_of_text[data.groups]
-    scores = {}
-    for head in progress(data.labels, "Columnas que ya dicen la etiqueta", "etiqueta"):
-        found = data.labels[head]
-        scores[head] = _scores(found, codes, folds, data.text)
-    return scores
+    shown = progress(data.labels, "Columnas que ya dicen la etiqueta", "etiqueta")
+    return {head: _scores(data.labels[head], codes, folds, data.file.text_columns) for head in shown}
 
 
 def _scores(
-    found: LabelRows, codes: Mapping[str, np.ndarray], folds: np.ndarray, text: Collection[str]
+    label: LabelRows, codes: Mapping[str, np.ndarray], folds: np.ndarray, text: Collection[str]
 ) -> pd.DataFrame:
-    labels, size, rows = found.labels, len(found.classes), []
+    labels, size, rows = label.labels, len(label.classes), []
     for name, every in codes.items():
-        values = np.unique(every[found.rows], return_inverse=True)[1]
+        values = np.unique(every[label.rows], return_inverse=True)[1]
         if len(labels) and values.max() > 0:  # a column with one value says nothing
-            flat = flat_metrics({"": labels}, {"": predict_by_value(values, labels, folds[found.rows], size)})
+            flat = flat_metrics({"": labels}, {"": predict_by_value(values, labels, folds[label.rows], size)})
             rows.append((name, "sí" if name in text else "no", values.max() + 1, flat["_f1"], flat["_accuracy"]))
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("F1", ascending=False, kind="stable")
-    table = table.reset_index(drop=True)
-    table.attrs["majority"] = majority_f1(labels)
-    return table
+    return table.reset_index(drop=True)
 
 
 def majority_f1(labels: np.ndarray) -> float:
@@ -83,22 +65,23 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
     return predicted
 
 
-def column_sentence(head: str, scores: pd.DataFrame, linear_f1: float | None) -> str:
+def column_sentence(head: str, scores: pd.DataFrame, majority: float, linear_f1: float) -> str:
     """Return, in Spanish, what the best column says about a label."""
-    majority = scores.attrs["majority"]
     if scores.empty or scores["F1"].iloc[0] < majority + SOME:
         return f"Ninguna columna dice por sí sola {head}."
     best = scores.iloc[0]
     name, f1 = clipped(best["columna"]), best["F1"]
     measure = f"acierta el {100 * best['exactitud']:.0f} % de los avisos; F1 {f1:.2f}"
-    against = "" if linear_f1 is None else f", y el modelo simple, con todo el texto, {linear_f1:.2f}"
+    against = f", y el modelo simple, con todo el texto, {linear_f1:.2f}"
     if f1 >= NEARLY_ALL:
-        said = f"{head} ya está casi por completo en «{name}» ({measure}{against}): ya está en el código."
-    elif f1 >= majority + MUCH and linear_f1 is not None and f1 >= linear_f1 - CLOSE:
-        said = f"{head} ya está en buena parte en «{name}» ({measure}{against}): ya está en el código."
+        sentence = f"{head} ya está casi por completo en «{name}» ({measure}{against}): ya está en el código."
+    elif f1 >= majority + MUCH and f1 >= linear_f1 - CLOSE:
+        sentence = f"{head} ya está en buena parte en «{name}» ({measure}{against}): ya está en el código."
     else:
-        said = f"«{name}» dice algo de {head} por sí sola ({measure}{against}; la clase más frecuente, {majority:.2f})."
-    return said
+        sentence = (
+            f"«{name}» dice algo de {head} por sí sola ({measure}{against}; la clase más frecuente, {majority:.2f})."
+        )
+    return sentence
 
 
 def add_to_text(scores: pd.DataFrame, linear_f1: float, text_fields: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ocensa_nb.audit.columns import majority_f1
 from ocensa_nb.audit.repeats import Repeats
+from ocensa_nb.evaluation.comparison import bootstrap
 from ocensa_nb.evaluation.metrics import flat_metrics
 
 RESAMPLES = 500
@@ -62,13 +63,15 @@ def expect_f1(
 
     The simple model's part is a bootstrap over texts, of as many rows as the test set has (m out of n).
     """
+
+    def resampled(share: float) -> dict[str, np.ndarray]:
+        return bootstrap(labels, {"linear": predicted}, groups, RESAMPLES, seed, share)["linear"]
+
     flat = flat_metrics({"": labels}, {"": predicted})
-    ceiling = 1.0 if repeats.ceiling is None else repeats.ceiling[2]
-    gain = GAIN * max(0.0, (1.0 if repeats.ceiling is None else repeats.ceiling[1]) - flat["_f1"])
-    share = test_rows / len(labels)
-    drawn = resampled(labels, predicted, groups, share, seed)
-    (low, macro_low, _), (high, macro_high, _) = np.quantile(drawn, INTERVAL, axis=0)
-    kappas = resampled(labels, predicted, groups, 1.0, seed)[:, 2]
+    _, best, ceiling = (1.0, 1.0, 1.0) if repeats.ceiling is None else repeats.ceiling
+    gain = GAIN * max(0.0, best - flat["_f1"])
+    test = resampled(test_rows / len(labels))
+    (low, high), (macro_low, macro_high) = (np.quantile(test[name][1:], INTERVAL) for name in ("f1", "f1_macro"))
     return ExpectedF1(
         f1=(float(low), float(min(high + gain, repeats.f1, 1.0))),
         f1_macro=(float(max(macro_low - MACRO_LOSS, 0.0)), float(min(macro_high, repeats.f1_macro))),
@@ -76,28 +79,7 @@ def expect_f1(
         linear_f1_macro=flat["_f1_macro"],
         linear_accuracy=flat["_accuracy"],
         majority=majority_f1(labels),
-        beats_chance=bool(np.quantile(kappas, INTERVAL[0]) > 0),
+        beats_chance=bool(np.quantile(resampled(1.0)["kappa"][1:], INTERVAL[0]) > 0),
         ceiling=ceiling,
         test_rows=test_rows,
     )
-
-
-def resampled(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return weighted F1, macro F1 and Cohen's kappa of bootstrap samples of texts, float64 (`RESAMPLES`, 3)."""
-    rng = np.random.default_rng(seed)
-    texts = np.unique(groups, return_inverse=True)[1]
-    count = int(texts.max()) + 1
-    size = int(max(labels.max(), predicted.max())) + 1
-    drawn = max(1, round(share * count))
-    scores = np.empty((RESAMPLES, 3))
-    for sample in range(RESAMPLES):
-        weights = np.bincount(rng.integers(0, count, drawn), minlength=count)[texts].astype(np.float64)
-        true, guessed = (np.bincount(side, weights, minlength=size) for side in (labels, predicted))
-        hits = np.bincount(labels, weights * (labels == predicted), minlength=size)
-        present = true + guessed > 0  # as scikit-learn: classes that occur on either side
-        f1 = 2 * hits[present] / (true + guessed)[present]
-        rows = true.sum()
-        chance = true @ guessed / rows**2
-        kappa = (hits.sum() / rows - chance) / (1 - chance) if chance < 1 else 0.0
-        scores[sample] = (f1 * true[present]).sum() / rows, f1.mean(), kappa
-    return scores

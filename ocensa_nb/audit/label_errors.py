@@ -1,21 +1,36 @@
-"""Likely label errors, from the simple model's answers for notices that it was not fitted on.
+"""The simple model's answers for notices that it was not fitted on, and the likely label errors among them.
 
-Confident learning (Northcutt, Jiang and Chuang, *Confident learning: estimating uncertainty in dataset labels*, 2021).
-The package `cleanlab` by the same authors is used if it is installed; without it, the first step of the method.
+Each label is split on the rows that have it, together with the labels that have the same rows. The first of the folds
+is the validation and test rows of a training on those rows and labels with the same seed, so the model that answers for
+them has seen what that training would see. The other folds share its training rows. A training of several labels uses
+the rows that have them all: its test rows are those of the audit only if no row lacks a label.
+
+Label errors are found by confident learning (Northcutt, Jiang and Chuang, *Confident learning: estimating uncertainty
+in dataset labels*, 2021). The package `cleanlab` by the same authors is used if it is installed; without it, the first
+step of the method.
 """
 
 import importlib.util
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
-from ocensa_nb.audit.out_of_fold import OutOfFold
 from ocensa_nb.audit.repeats import pairs_agreeing
 from ocensa_nb.audit.rows import AuditRows
+from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
+from ocensa_nb.data.splits import split_rows
 from ocensa_nb.errors import clipped
+from ocensa_nb.evaluation.calibration import fit_temperature
+from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.models.linear import LinearModel, count_ngrams
+from ocensa_nb.runtime.logs import progress
 
+FOLDS = 4  # each further one costs a fit: 4 audit 10,000 notices in 54 s
 MOST_LISTED = 500  # notices of each label in the list for review
 MOST_IDS = 20  # in a cell, which in Excel holds 32,767 characters
 MISSING = (
@@ -38,6 +53,79 @@ REVIEW_COLUMNS = {
 DISAGREES, CONTRADICTS = "el modelo no está de acuerdo", "mismo texto con otra clase"
 
 
+@dataclass(frozen=True)
+class OutOfFold:
+    """Answers of the simple model for every row, each from a fit without the row and without its repeated texts."""
+
+    rows: np.ndarray
+    split: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
+    without: dict[str, dict[str, float]]
+
+    def predicted(self, head: str) -> np.ndarray:
+        """Return the most probable class of each row, int64 (rows,)."""
+        return self.probabilities[head].argmax(axis=1)
+
+    def held_out(self) -> np.ndarray:
+        """Return the positions of the validation and test rows of a training, in order."""
+        return np.sort(np.concatenate([self.split["val"], self.split["test"]]))
+
+
+def fold_rows(
+    groups: np.ndarray, labels: Mapping[str, np.ndarray], config: TrainConfig
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the split of a training, and the fold of each row, int64 (rows,); raises `UserError` for too few texts."""
+    split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
+    folds = np.zeros(len(groups), np.int64)
+    train = split["train"]
+    rng = np.random.default_rng(config.seed)
+    _, first, member = np.unique(groups[train], return_index=True, return_inverse=True)
+    shuffled = rng.permutation(len(first))
+    hardest = max(labels.values(), key=lambda y: int(y.max()))
+    order = shuffled[np.argsort(hardest[train][first[shuffled]], kind="stable")]  # every class in every fold
+    fold_of_text = np.empty(len(first), np.int64)
+    fold_of_text[order] = 1 + np.arange(len(first)) % (FOLDS - 1)
+    folds[train] = fold_of_text[member]
+    return split, folds
+
+
+def predict_out(
+    texts: Sequence[str],
+    rows: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    split: Mapping[str, np.ndarray],
+    folds: np.ndarray,
+    smaller: Mapping[str, np.ndarray],
+) -> OutOfFold:
+    """Fit the simple model once per fold, and once per smaller training set."""
+    sizes = {head: int(y.max()) + 1 for head, y in labels.items()}
+    used = [fold for fold in range(FOLDS) if (folds == fold).any()]
+    jobs = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in used]
+    jobs += [(train, np.flatnonzero(folds == 0)) for train in smaller.values()]
+
+    counts = count_ngrams(texts)
+
+    def answer(job: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        train, asked = job
+        model = LinearModel.fit_counts(counts[train], {head: y[train] for head, y in labels.items()}, sizes)
+        return model.logits_of(counts[asked])
+
+    # One after another: liblinear has one random generator per process, so threads would not be reproducible.
+    answers = [answer(job) for job in progress(jobs, "Modelo simple, por partes", "parte")]
+    held_out = {head: y[folds == 0] for head, y in labels.items()}
+    probabilities = {}
+    for head, y in labels.items():
+        logits = np.empty((len(y), sizes[head]))
+        for (_, asked), part in zip(jobs[: len(used)], answers, strict=False):
+            logits[asked] = part[head]
+        probabilities[head] = softmax(logits / fit_temperature(logits, y), axis=1)
+    without = {
+        name: flat_metrics(held_out, {head: values.argmax(axis=1) for head, values in part.items()})
+        for name, part in zip(smaller, answers[len(used) :], strict=True)
+    }
+    return OutOfFold(rows, dict(split), probabilities, without)
+
+
 def has_cleanlab() -> bool:
     """Return whether the optional package is installed."""
     return importlib.util.find_spec("cleanlab") is not None
@@ -50,8 +138,8 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # classes with few rows, which the table of classes names
-            found = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
-        return np.asarray(found, np.int64)
+            rows = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+        return np.asarray(rows, np.int64)
     return confidently_other(labels, probabilities)
 
 
@@ -62,32 +150,32 @@ def confidently_other(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     the class among the rows labelled so (Northcutt, Jiang and Chuang 2021, equation 2).
     """
     rows = np.arange(len(labels))
-    own = probabilities[rows, labels]
+    of_label = probabilities[rows, labels]
     sizes = np.bincount(labels, minlength=probabilities.shape[1])
-    thresholds = np.bincount(labels, own, minlength=len(sizes)) / np.maximum(sizes, 1)
+    thresholds = np.bincount(labels, of_label, minlength=len(sizes)) / np.maximum(sizes, 1)
     confident = np.where(probabilities >= thresholds, probabilities, -1)
     counted = confident.argmax(axis=1)
     suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (counted != labels))
-    return suspects[np.argsort(own[suspects], kind="stable")]
+    return suspects[np.argsort(of_label[suspects], kind="stable")]
 
 
-def review_list(data: AuditRows, head: str, answers: OutOfFold) -> pd.DataFrame:
-    """Return the notices whose label is worth reviewing, at most `MOST_LISTED`.
+def review_list(data: AuditRows, head: str, answers: OutOfFold) -> tuple[pd.DataFrame, int]:
+    """Return the notices whose label is worth reviewing, at most `MOST_LISTED`, and the number of likely errors.
 
     First those that contradict another notice with the same text and the model too, then the others, by the
     probability of their label.
     """
-    found, probabilities = data.labels[head], answers.probabilities[head]
-    rows, labels, groups = found.rows, found.labels, data.groups[found.rows]
-    classes = np.array(found.classes, dtype=object)
-    own, guess = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
+    label, probabilities = data.labels[head], answers.probabilities[head]
+    rows, labels, groups = label.rows, label.labels, data.groups[label.rows]
+    classes = np.array(label.classes, dtype=object)
+    of_label, guess = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
     disagrees = np.zeros(len(labels), bool)
     disagrees[find_label_errors(labels, probabilities)] = True
     contradicts = (np.bincount(groups)[groups] > 1) & (pairs_agreeing(groups, labels) < 1)
     listed = np.flatnonzero(disagrees | contradicts)
     both = disagrees & contradicts
-    listed = listed[np.lexsort((own[listed], ~both[listed]))][:MOST_LISTED]
-    ids = data.frame[ID].to_numpy()
+    listed = listed[np.lexsort((of_label[listed], ~both[listed]))][:MOST_LISTED]
+    ids = data.file.ids.to_numpy()
     reasons = [[DISAGREES] * bool(disagrees[row]) + [CONTRADICTS] * bool(contradicts[row]) for row in listed]
     table = pd.DataFrame(
         {
@@ -95,16 +183,15 @@ def review_list(data: AuditRows, head: str, answers: OutOfFold) -> pd.DataFrame:
             ID: ids[rows[listed]],
             "actual": classes[labels[listed]],
             "propuesta": classes[guess[listed]],
-            "conf_actual": own[listed],
+            "conf_actual": of_label[listed],
             "conf_propuesta": probabilities.max(axis=1)[listed],
             "motivo": ["; ".join(reason) for reason in reasons],
             "mismo_texto": _others(listed, ids[rows], groups, labels),
             RIGHT + head: "",
-            TEXT: data.frame[TEXT].to_numpy()[rows[listed]],
+            TEXT: data.file.texts.to_numpy()[rows[listed]],
         }
     )
-    table.attrs["suspects"] = int(disagrees.sum())
-    return table
+    return table, int(disagrees.sum())
 
 
 def _others(listed: np.ndarray, ids: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> list[str]:

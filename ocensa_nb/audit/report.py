@@ -1,15 +1,15 @@
 """What an audit found out about each label: its tables, its verdicts and its files."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ocensa_nb.audit.columns import majority_f1
 from ocensa_nb.audit.expected_f1 import ExpectedF1
-from ocensa_nb.audit.label_errors import REVIEW_COLUMNS
-from ocensa_nb.audit.out_of_fold import OutOfFold
+from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.audit.verdict import Verdict
@@ -32,42 +32,25 @@ class NearEffect:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found out about each label of a file.
-
-    Attributes
-    ----------
-    data
-        The rows.
-    repeats
-        Per label, for texts that are `EXACT` and `NORMALISED` repetitions; none for a label without rows.
-    columns, classes
-        Tables per label, from `column_scores` and `class_table`.
-    answers, expected, near
-        Per label that could be measured.
-    doubled
-        F1 that the simple model gained with twice the training rows, per measured label.
-    review
-        Notices worth reviewing, per measured label.
-    verdicts
-        Per label.
-    """
+    """What was measured of each label of a file; a label that could not be measured has classes and a verdict only."""
 
     data: AuditRows
     repeats: dict[str, dict[str, Repeats]]
     columns: dict[str, pd.DataFrame]
-    classes: dict[str, pd.DataFrame]
-    answers: dict[str, OutOfFold]
-    expected: dict[str, ExpectedF1]
-    near: dict[str, NearEffect]
-    doubled: dict[str, float]
-    review: dict[str, pd.DataFrame]
-    verdicts: dict[str, Verdict]
+    classes: dict[str, pd.DataFrame] = field(default_factory=dict)
+    answers: dict[str, OutOfFold] = field(default_factory=dict)
+    expected: dict[str, ExpectedF1] = field(default_factory=dict)
+    near: dict[str, NearEffect] = field(default_factory=dict)
+    doubled: dict[str, float] = field(default_factory=dict)
+    review: dict[str, pd.DataFrame] = field(default_factory=dict)
+    suspects: dict[str, int] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per label: its rows, the simple model's F1, the expected range and the verdict, in Spanish."""
         rows = []
-        for head, found in self.data.labels.items():
-            row = {"etiqueta": head, "avisos": len(found.rows), "clases": len(found.classes)}
+        for head, label in self.data.labels.items():
+            row = {"etiqueta": head, "avisos": len(label.rows), "clases": len(label.classes)}
             if head in self.expected:
                 expected = self.expected[head]
                 row |= {
@@ -83,18 +66,18 @@ class Audit:
         """Return the repeated texts of each label, and the ceiling that they imply, in Spanish."""
         rows = []
         for head, kinds in self.repeats.items():
-            for kind, found in kinds.items():
-                ceiling = found.ceiling
+            for kind, repeats in kinds.items():
+                ceiling = repeats.ceiling
                 rows.append(
                     {
                         "etiqueta": head,
                         "texto": kind,
-                        "avisos que repiten un texto": found.rows,
-                        "de ellos, contradictorios": found.contradictory_rows,
+                        "avisos que repiten un texto": repeats.rows,
+                        "de ellos, contradictorios": repeats.contradictory_rows,
                         "techo en ellos": "–" if ceiling is None else f"{ceiling[1]:.2f} ({_range(ceiling[::2])})",
-                        "techo de exactitud": found.accuracy,
-                        "techo de F1": found.f1,
-                        "techo de F1 macro": found.f1_macro,
+                        "techo de exactitud": repeats.accuracy,
+                        "techo de F1": repeats.f1,
+                        "techo de F1 macro": repeats.f1_macro,
                     }
                 )
         return pd.DataFrame(rows)
@@ -105,16 +88,20 @@ class Audit:
             [
                 {
                     "etiqueta": head,
-                    "avisos de validación y prueba": found.asked,
-                    "casi iguales a uno de entrenamiento": found.close,
-                    "con su misma clase": found.agreement,
-                    "F1": found.f1,
-                    "F1 sin ellos en entrenamiento": found.f1_without,
-                    "inflan": found.f1 - found.f1_without,
+                    "avisos de validación y prueba": near.asked,
+                    "casi iguales a uno de entrenamiento": near.close,
+                    "con su misma clase": near.agreement,
+                    "F1": near.f1,
+                    "F1 sin ellos en entrenamiento": near.f1_without,
+                    "inflan": near.f1 - near.f1_without,
                 }
-                for head, found in self.near.items()
+                for head, near in self.near.items()
             ]
         )
+
+    def majority(self, head: str) -> float:
+        """Return the weighted F1 of always predicting the most frequent class of a label."""
+        return majority_f1(self.data.labels[head].labels)
 
     def linear_f1(self, head: str) -> float | None:
         """Return the simple model's weighted F1 of a label, out of fold; None if it was not measured."""
@@ -123,45 +110,45 @@ class Audit:
     def lines(self) -> list[str]:
         """Return the verdicts in Spanish: per label, the expected F1, why, and what to do."""
         lines = []
-        for found in self.verdicts.values():
-            lines += [found.sentence, *(f"  · {reason}" for reason in found.reasons)]
-            lines += [f"  → {action}" for action in found.actions]
+        for verdict in self.verdicts.values():
+            lines += [verdict.sentence, *(f"  · {reason}" for reason in verdict.reasons)]
+            lines += [f"  → {action}" for action in verdict.actions]
         return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as plain JSON values, without tables and notices."""
         labels = {}
-        for head, found in self.data.labels.items():
+        for head, label in self.data.labels.items():
             columns = self.columns[head].head(10)
             labels[head] = {
-                "rows": len(found.rows),
-                "classes": len(found.classes),
+                "rows": len(label.rows),
+                "classes": len(label.classes),
                 "repeats": {kind: asdict(values) for kind, values in self.repeats.get(head, {}).items()},
                 "columns": dict(zip(columns["columna"], columns["F1"].astype(float), strict=True)),
                 "rare_classes": self.classes[head].query("nota != ''")["clase"].tolist(),
                 "expected": asdict(self.expected[head]) if head in self.expected else None,
                 "near_duplicates": asdict(self.near[head]) if head in self.near else None,
                 "doubled_rows_gain": self.doubled.get(head),
-                "suspects": self.review[head].attrs["suspects"] if head in self.review else None,
+                "suspects": self.suspects.get(head),
                 "verdict": asdict(self.verdicts[head]),
             }
-        return {"source": self.data.source, "rows": len(self.data.frame), "labels": labels}
+        return {"source": str(self.data.file.path), "rows": len(self.data.file.table), "labels": labels}
 
     def write(self, folder: Path) -> None:
         """Write the results, tables, verdicts and lists for review to a folder that has none of them."""
         write_text(folder / "audit.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n")
         write_text(folder / "verdicts.txt", "\n".join(self.lines()) + "\n")
-        form = self.data.csv_format
-        write_table(self.summary(), folder / "summary.csv", form)
-        write_table(self.contradictions(), folder / "contradictions.csv", form)
-        write_table(self.near_duplicates(), folder / "near_duplicates.csv", form)
+        csv_format = self.data.file.csv_format
+        write_table(self.summary(), folder / "summary.csv", csv_format)
+        write_table(self.contradictions(), folder / "contradictions.csv", csv_format)
+        write_table(self.near_duplicates(), folder / "near_duplicates.csv", csv_format)
         for head in self.data.labels:
-            write_table(self.columns[head], folder / f"columns_{head}.csv", form)
-            write_table(self.classes[head], folder / f"classes_{head}.csv", form)
+            write_table(self.columns[head], folder / f"columns_{head}.csv", csv_format)
+            write_table(self.classes[head], folder / f"classes_{head}.csv", csv_format)
         for head, table in self.review.items():
-            write_table(table, folder / f"review_{head}.csv", form)
+            write_table(table, folder / f"review_{head}.csv", csv_format)
             write_table(table, folder / f"review_{head}.xlsx")
-        write_table(review_columns(), folder / "review_columns.csv", form)
+        write_table(review_columns(), folder / "review_columns.csv", csv_format)
 
 
 def review_columns() -> pd.DataFrame:

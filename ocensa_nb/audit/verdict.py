@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 
 from ocensa_nb.audit.columns import NEARLY_ALL, add_to_text, column_sentence
 from ocensa_nb.audit.expected_f1 import ExpectedF1
+from ocensa_nb.audit.label_errors import OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
 from ocensa_nb.data.notices import FEWEST_CLASSES, OTHER
@@ -33,33 +34,28 @@ class Verdict:
     actions: list[str]
 
 
-def class_table(
-    found: LabelRows, groups: np.ndarray, predicted: np.ndarray | None, test: np.ndarray | None
-) -> pd.DataFrame:
+def class_table(label: LabelRows, groups: np.ndarray, answers: OutOfFold | None, head: str) -> pd.DataFrame:
     """Return the rows of each class and whether they are enough, the most frequent class first."""
-    size = len(found.classes)
-    rows = np.bincount(found.labels, minlength=size)
-    texts = np.bincount(np.unique(np.stack([found.labels, groups]), axis=1)[0], minlength=size)
-    tested = np.bincount(found.labels if test is None else found.labels[test], minlength=size)
-    f1 = np.full(size, np.nan)
-    if predicted is not None:
-        f1 = f1_score(found.labels, predicted, labels=np.arange(size), average=None, zero_division=0)
+    labels, size = label.labels, len(label.classes)
+    texts = np.bincount(np.unique(np.stack([labels, groups]), axis=1)[0], minlength=size)
+    tested, f1 = np.zeros(size, np.int64), np.full(size, np.nan)
+    if answers is not None:
+        tested = np.bincount(labels[answers.split["test"]], minlength=size)
+        f1 = f1_score(labels, answers.predicted(head), labels=np.arange(size), average=None, zero_division=0)
     table = pd.DataFrame(
         {
-            "clase": found.classes,
-            "avisos": rows,
+            "clase": label.classes,
+            "avisos": np.bincount(labels, minlength=size),
             "textos distintos": texts,
-            "avisos de prueba": tested if test is not None else np.zeros(size, np.int64),
+            "avisos de prueba": tested,
             "F1": f1,
         }
     )
-    table["nota"] = np.select(
-        [texts < FEWEST_TEXTS, table["avisos de prueba"] < FEWEST_TEST], [NO_LEARNING, NO_MEASURE], ""
-    )
+    table["nota"] = np.select([texts < FEWEST_TEXTS, tested < FEWEST_TEST], [NO_LEARNING, NO_MEASURE], "")
     return table.sort_values("avisos", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def judge(
+def judge_label(
     head: str,
     repeats: Repeats,
     columns: pd.DataFrame,
@@ -69,32 +65,14 @@ def judge(
     suspects: int,
     text_fields: Sequence[str],
 ) -> Verdict:
-    """Return the verdict on a measured label.
-
-    Parameters
-    ----------
-    head
-        The label.
-    repeats
-        Of its normalised texts.
-    columns, classes
-        From `column_scores` and `class_table`.
-    expected
-        Its expected F1.
-    doubled
-        F1 that the simple model gained with twice the training rows; None if it was not measured.
-    suspects
-        Number of likely label errors.
-    text_fields
-        Of the audit.
-    """
+    """Return the verdict on a measured label."""
     low, high = expected.f1
     level = CAN if low >= GOOD else CANNOT if high < POOR or not expected.beats_chance else PARTLY
     sentence = (
         f"{head}: {level}. F1 esperado en prueba, de {low:.2f} a {high:.2f} (macro, de {expected.f1_macro[0]:.2f} a "
         f"{expected.f1_macro[1]:.2f})."
     )
-    reasons, actions = [column_sentence(head, columns, expected.linear_f1)], []
+    reasons, actions = [column_sentence(head, columns, expected.majority, expected.linear_f1)], []
     if not columns.empty and columns["F1"].iloc[0] >= NEARLY_ALL:
         actions.append(
             f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
@@ -133,9 +111,9 @@ def judge(
     return Verdict(level, sentence, reasons, actions)
 
 
-def cannot_measure(head: str, found: LabelRows, reason: str) -> Verdict:
+def cannot_measure(head: str, label: LabelRows, reason: str) -> Verdict:
     """Return the verdict on a label that was not measured, with the reason and what to do."""
-    what = f"{head}: {UNKNOWN}. Tiene {len(found.rows):,} avisos con texto y {len(found.classes):,} clases. {reason}"
+    what = f"{head}: {UNKNOWN}. Tiene {len(label.rows):,} avisos con texto y {len(label.classes):,} clases. {reason}"
     return Verdict(UNKNOWN, what, [reason], ["Reúna más avisos con esta etiqueta, o quítela de heads."])
 
 
@@ -143,7 +121,7 @@ def _about_rare(classes: pd.DataFrame) -> list[str]:
     """Return what to do about classes with too few rows; nothing if there are none."""
     rare = classes[classes["nota"] == NO_LEARNING]
     few = classes[classes["nota"] == NO_MEASURE]
-    said = []
+    sentences = []
     if len(rare):
         advice = (
             f"Una con otras las clases de menos de {FEWEST_TEXTS} textos ({len(rare)}: {listed(rare['clase'])}): son "
@@ -154,7 +132,9 @@ def _about_rare(classes: pd.DataFrame) -> list[str]:
                 f" Al entrenar, --min-class-count {FEWEST_TEXTS} une en «{OTHER}» las de menos de {FEWEST_TEXTS} "
                 "avisos de las etiquetas con seis clases o más."
             )
-        said.append(advice)
+        sentences.append(advice)
     if len(few):
-        said.append(f"No confíe en el F1 de las clases con menos de {FEWEST_TEST} avisos de prueba ({len(few)} más).")
-    return said
+        sentences.append(
+            f"No confíe en el F1 de las clases con menos de {FEWEST_TEST} avisos de prueba ({len(few)} más)."
+        )
+    return sentences

@@ -217,7 +217,11 @@ def audit(
     from ocensa_nb.runs.run import free_folder
 
     path = free_folder(out)  # fail before the work, not after
-    found = auditing.audit(auditing.settings(data, heads, columns, text_fields, min_class_count, seed))
+    found = auditing.audit(
+        auditing.settings(
+            data, heads, columns=columns, text_fields=text_fields, min_class_count=min_class_count, seed=seed
+        )
+    )
     audit_plots.save_audit(found, path)
     logger.info(found.summary().round(3).to_string(index=False))
     logger.info("\n".join(found.lines()))

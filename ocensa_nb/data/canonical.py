@@ -25,18 +25,7 @@ _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d"
 
 
 def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
-    """Replace every way of writing «no value» (`nan`, `N/A`, …) by empty text.
-
-    Parameters
-    ----------
-    table
-        Every cell as text.
-
-    Returns
-    -------
-    DataFrame
-        A new table.
-    """
+    """Replace every way of writing «no value» (`nan`, `N/A`, …) by empty text."""
     return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
 
 
@@ -47,31 +36,7 @@ def compose(
     heads: Sequence[str] = (),
     first_row: int = 2,
 ) -> pd.Series:
-    """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`.
-
-    Parameters
-    ----------
-    table
-        Every cell as text, empty if it has no value.
-    used
-        Column name per role, from `find_columns`.
-    text_fields
-        Roles of the columns that are appended, each followed by the columns with the same title, if used.
-    heads
-        Labels; their columns never enter the text.
-    first_row
-        Number of the first row in a spreadsheet, for messages.
-
-    Returns
-    -------
-    Series of str
-        One per row; empty if the row has no description.
-
-    Raises
-    ------
-    UserError
-        If a description exceeds `MAX_CHARACTERS`; the message names the row.
-    """
+    """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`."""
     text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
     too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
     if len(too_long):
@@ -113,18 +78,7 @@ def group_texts(texts: Iterable[str]) -> np.ndarray:
 
 
 def normalise(text: str) -> str:
-    """Return what notices that repeat a text have in common.
-
-    Parameters
-    ----------
-    text
-        From `compose`.
-
-    Returns
-    -------
-    str
-        The text in lower case, without accents and punctuation; equipment tags and numbers are `0`.
-    """
+    """Return what notices that repeat a text have in common."""
     plain = _WITH_DIGIT.sub("#", without_accents(text.lower()))
     plain = re.sub(rf"\b({_TAG_PREFIXES}) #", "#", plain)
     return re.sub(r"[\W_]+", " ", plain.replace("#", " 0 ")).strip()

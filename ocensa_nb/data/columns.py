@@ -29,38 +29,13 @@ LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
 
 def fold(name: str) -> str:
-    """Return a column name in the form of `ALIASES`.
-
-    Parameters
-    ----------
-    name
-        The name in the file.
-
-    Returns
-    -------
-    str
-        The name in lower case, without accents, punctuation or the number of a repeated title (`.1`); words are
-        separated by `_`.
-    """
+    """Return a column name in the form of `ALIASES`."""
     plain = without_accents(re.sub(r"\.\d+$", "", name)).lower()
     return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callable[[str], bool]:
-    """Return the function that tells `read_table` whether a cell is the title of a column of notices.
-
-    Parameters
-    ----------
-    roles
-        Labels and text fields, besides the roles in `ALIASES`.
-    columns
-        Column name per role, for names that are not in `ALIASES`.
-
-    Returns
-    -------
-    callable
-        True for a title, without spaces around it; False for any other string.
-    """
+    """Return the function that tells `read_table` whether a cell is the title of a column of notices."""
     known = {alias for aliases in (*ALIASES.values(), ID_ALIASES, map(fold, roles)) for alias in aliases if alias}
     names = {name.strip() for name in columns.values() if name.strip()}
     return lambda cell: cell in names or fold(cell) in known
@@ -85,10 +60,8 @@ def find_columns(
     ----------
     table
         Every cell as text, empty if it has no value.
-    heads
-        Labels; their columns are required.
-    text_fields
-        Roles of the columns that are appended to the description, if present.
+    heads, text_fields
+        Labels, whose columns are required, and the roles of the columns that follow the description, if present.
     columns
         Column name per role, for names that are not in `ALIASES`.
     source
@@ -102,11 +75,6 @@ def find_columns(
         Column name per role: the description, then the text fields, then the labels.
     passed_over : dict
         For each other column with a name of a label or text field: its role, and the reason in Spanish.
-
-    Raises
-    ------
-    UserError
-        If the description or a label has no column, or `columns` has an unknown role or column.
     """
     used: dict[str, str] = {}
     passed_over: dict[str, tuple[str, str]] = {}
@@ -125,50 +93,28 @@ def find_columns(
             used[role] = columns[role]
             continue
         taken = {*used.values(), *columns.values()}
-        found = _named(role, [name for name in table.columns if name not in taken])
-        if role in heads and len(found) > 1:
-            reasons = {name: _not_a_label(table[name]) for name in found}
-            found = [name for name in found if not reasons[name]] or found
-            passed_over |= {name: (role, why or f"se prefiere «{found[0]}»") for name, why in reasons.items()}
-        if found:
-            used[role] = found[0]
+        names = _named(role, [name for name in table.columns if name not in taken])
+        if role in heads and len(names) > 1:
+            reasons = {name: _not_a_label(table[name]) for name in names}
+            names = [name for name in names if not reasons[name]] or names
+            passed_over |= {name: (role, why or f"se prefiere «{names[0]}»") for name, why in reasons.items()}
+        if names:
+            used[role] = names[0]
         elif role not in text_fields:
             others = {name for other in roles if other != role for name in _named(other, list(table.columns))}
             raise UserError(f"{source}: {_not_found(table, role, role in heads, taken | others)}")
         if role in fields:
             number = sum(field_of(other) == role for other in repeated) + 1
-            for free, name in enumerate(found[1:LISTED], number):
-                passed_over[name] = role, _how_to_add(f"{role}.{free}", name, found[0])
+            for free, name in enumerate(names[1:LISTED], number):
+                how = f'para añadirla al texto: --columns {role}.{free} "{clipped(name)}"'
+                passed_over[name] = role, f"se usa «{clipped(names[0])}»; {how}"
     return used, {name: why for name, why in passed_over.items() if name not in used.values()}
-
-
-def find_unlabelled_columns(
-    table: pd.DataFrame,
-    heads: Sequence[str],
-    text_fields: Sequence[str],
-    columns: Mapping[str, str],
-    source: str,
-    recorded: Mapping[str, str],
-) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Find the columns of the text, as `find_columns` does, in a file that a trained run predicts.
-
-    Only the fields are used that the run was trained with; a column that it learnt as a label is never text.
-    """
-    labels = [recorded[head] for head in heads]
-    fields = [field for field in text_fields if field not in heads]
-    named = {role: name for role, name in columns.items() if role not in heads and name in table}
-    return find_columns(table.drop(columns=labels, errors="ignore"), (), fields, named, source, recorded)
 
 
 def _named(role: str, names: Sequence[str]) -> list[str]:
     """Return the names that are aliases of a role, in the order of the aliases."""
     folded = {name: fold(name) for name in names}
     return [name for alias in ALIASES.get(role, (fold(role),)) for name in names if folded[name] == alias]
-
-
-def _how_to_add(role: str, name: str, first: str) -> str:
-    """Return, in Spanish, why a second column of a text field is not in the text, and how to add it."""
-    return f'se usa «{clipped(first)}»; para añadirla al texto: --columns {role} "{clipped(name)}"'
 
 
 def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection[str]) -> str:
@@ -187,23 +133,10 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
 
 
 def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:
-    """Return what identifies each notice: the column of its number, or its row in a spreadsheet, as `fila 2`.
-
-    Parameters
-    ----------
-    table
-        Every cell as text.
-    first_row
-        Number of the first row in a spreadsheet: 2 if the titles are in the first row.
-
-    Returns
-    -------
-    Series of str
-        One per row; an empty number is replaced by the row.
-    """
+    """Return what identifies each notice: the column of its number, or its row in a spreadsheet, as `fila 2`."""
     rows = pd.Series([f"fila {number}" for number in range(first_row, first_row + len(table))], table.index)
-    own = next((name for alias in ID_ALIASES for name in table if fold(name) == alias), None)
-    return rows if own is None else table[own].str.strip().where(lambda numbers: numbers != "", rows)
+    column = next((name for alias in ID_ALIASES for name in table if fold(name) == alias), None)
+    return rows if column is None else table[column].str.strip().where(lambda numbers: numbers != "", rows)
 
 
 def _not_a_label(column: pd.Series) -> str:

@@ -27,36 +27,14 @@ CORRECTED = "corregida"  # the column of merged notices: whether a row has a cor
 
 @dataclass(frozen=True)
 class Corrections:
-    """The corrections of a file.
-
-    Attributes
-    ----------
-    source
-        The file.
-    table
-        One row per notice with at least one corrected label: `id_aviso`, `texto` and one column per head, "" if not
-        corrected. The index is the row in a spreadsheet.
-    """
+    """The corrections of a file."""
 
     source: str
     table: pd.DataFrame
 
 
 def read_corrections(path: str | Path, heads: Collection[str]) -> Corrections:
-    """Read the corrections of a review: its CSV, or its workbook with the cells of `SHEET` filled in.
-
-    Parameters
-    ----------
-    path
-        The file.
-    heads
-        Labels; the columns of other labels are ignored.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, has no corrections, or corrects a notice twice in different ways.
-    """
+    """Read the corrections of a review: its CSV, or its workbook with the cells of `SHEET` filled in."""
     wanted = {f"{RIGHT}{head}": head for head in heads}
     file = read_table(path, lambda cell: cell in (ID, TEXT, *wanted), SHEET)
     missing = [name for name in (ID, TEXT) if name not in file.table]
@@ -77,17 +55,7 @@ def read_corrections(path: str | Path, heads: Collection[str]) -> Corrections:
 
 
 def write_corrections(table: pd.DataFrame, heads: Collection[str], path: Path) -> None:
-    """Write corrections as a CSV that `read_corrections` and a spreadsheet read; a file at `path` is replaced.
-
-    Parameters
-    ----------
-    table
-        `Corrections.table`.
-    heads
-        Labels.
-    path
-        The file.
-    """
+    """Write corrections as a CSV that `read_corrections` and a spreadsheet read; a file at `path` is replaced."""
     named = inert(table[[ID, TEXT, *heads]].rename(columns={head: f"{RIGHT}{head}" for head in heads}))
     with atomic_write(path) as temporary:
         named.to_csv(temporary, index=False, sep=SPANISH_EXCEL.separator, encoding=SPANISH_EXCEL.encoding)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.canonical import appended, blank_missing, compose, group_texts
-from ocensa_nb.data.columns import find_columns, find_unlabelled_columns, notice_ids, title_predicate
+from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_rows
@@ -28,16 +28,7 @@ FEWEST_CLASSES = 6  # a label with fewer has no class to spare: a rare priority 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """The rows of a file that have a text and every label.
-
-    Attributes
-    ----------
-    frame
-        Columns `id_aviso`, `texto` and one per label, and `CORRECTED` after corrections. The index is the position of
-        the row in the file; added notices come after it.
-    report
-        What was read and dropped.
-    """
+    """The rows of a file that have a text and every label."""
 
     frame: pd.DataFrame
     report: DataReport
@@ -49,20 +40,12 @@ class Notices:
 
     Attributes
     ----------
-    ids
-        What identifies each row, from `columns.notice_ids`.
-    texts
-        One string per row.
-    labels
-        Class index of each row, int64 (rows,), per head.
-    classes
-        Class names per head, in the order of the indices.
+    labels, classes
+        Class index of each row, int64 (rows,), and class names in the order of the indices, per head.
     split
         Row numbers of `train`, `val` and `test`.
     class_weights
         float64 (classes,), only for the heads that are weighted.
-    report
-        What was read and dropped.
     fingerprint
         SHA-256 of texts, labels and split.
     """
@@ -114,12 +97,13 @@ def read(
     """
     columns = columns or {}
     file = read_table(path, title_predicate((*heads, *text_fields), columns))
-    table = blank_missing(file.table)
-    if labelled:
-        used, passed_over = find_columns(table, heads, text_fields, columns, str(path), recorded)
-    else:
-        used, passed_over = find_unlabelled_columns(table, heads, text_fields, columns, str(path), recorded)
-    labels = [head for head in heads if head in used]
+    table = candidates = blank_missing(file.table)
+    labels = list(heads) if labelled else []
+    if not labelled:  # what the run learnt as a label is never text
+        candidates = table.drop(columns=[recorded[head] for head in heads], errors="ignore")
+        text_fields = [field for field in text_fields if field not in heads]
+        columns = {role: name for role, name in columns.items() if role not in heads and name in table}
+    used, passed_over = find_columns(candidates, labels, text_fields, columns, str(path), recorded)
     texts = compose(table, used, text_fields, labels, file.first_row)
     if labelled and not (texts != "").any():
         raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(table):,} filas.")
@@ -137,13 +121,7 @@ def read(
 
 
 def labelled_rows(file: NoticeFile, corrections: Corrections | None = None) -> LabelledRows:
-    """Return the rows of a file that have a text and every label, after its corrections.
-
-    Raises
-    ------
-    UserError
-        If most rows lack a label, or a correction is not valid.
-    """
+    """Return the rows of a file that have a text and every label, after its corrections."""
     heads = list(file.labels)
     frame, corrected = pd.DataFrame({ID: file.ids, TEXT: file.texts, **file.labels}), None
     if corrections is not None:
@@ -275,9 +253,9 @@ def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, 
     counts = labels.value_counts()
     if len(counts) < FEWEST_CLASSES:
         return labels, OTHER, {}
-    own = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
-    rare = {str(name): int(count) for name, count in counts.items() if count < least and name != own}
-    return labels.where(~labels.isin(rare), own), own, rare
+    other = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
+    rare = {str(name): int(count) for name, count in counts.items() if count < least and name != other}
+    return labels.where(~labels.isin(rare), other), other, rare
 
 
 def _fingerprint(texts: list[str], labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]) -> str:

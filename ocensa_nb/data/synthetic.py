@@ -88,24 +88,6 @@ def ceiling(
            F1_c = sum_z w_z q_z(c) [1 - noise + noise q_z(c)] / sum_z w_z q_z(c)
 
     This is the population value: on a finite test set the score of the best classifier varies around it.
-
-    Parameters
-    ----------
-    evidence
-        Probability that the text states the label, 0 to 1, per head; other heads have the value in `EVIDENCE`.
-    noise
-        Probability that the recorded label is drawn again, in [0, 1/3), per head; other heads have the value in
-        `NOISE`.
-
-    Returns
-    -------
-    dict
-        `modo_f1`, `modo_f1_macro`, `causa_f1`, …; `_f1` is the mean weighted by class frequency.
-
-    Raises
-    ------
-    ValueError
-        If a head is unknown, an evidence is outside [0, 1] or a noise outside [0, 1/3).
     """
     evidence, noise = _settings(evidence, noise)
     scores = {}
@@ -219,13 +201,5 @@ def generate(
 
 
 def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as a UTF-8 CSV file; the bytes are the same on any system.
-
-    Parameters
-    ----------
-    frame
-        The table, without its index.
-    path
-        The file.
-    """
+    """Write a table as a UTF-8 CSV file; the bytes are the same on any system."""
     frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

@@ -72,7 +72,7 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
 
 
 @styled
-def column_scores(scores: "pd.DataFrame", head: str, linear_f1: float | None) -> "Figure":
+def column_scores(scores: "pd.DataFrame", head: str, majority: float, linear_f1: float | None) -> "Figure":
     """Return the weighted F1 of the best columns by themselves.
 
     Parameters
@@ -81,6 +81,8 @@ def column_scores(scores: "pd.DataFrame", head: str, linear_f1: float | None) ->
         From `audit.column_scores`.
     head
         The label.
+    majority
+        F1 of always predicting the most frequent class.
     linear_f1
         F1 of the simple model; None if it was not measured.
 
@@ -99,7 +101,6 @@ def column_scores(scores: "pd.DataFrame", head: str, linear_f1: float | None) ->
     ):
         if mask.any():
             axes.barh(places[mask], shown["F1"].to_numpy()[mask], height=0.7, color=colour, label=label)
-    majority = scores.attrs["majority"]
     axes.axvline(majority, color=GREY, linestyle=":", label=f"siempre la clase más frecuente: {majority:.2f}")
     if linear_f1 is not None:
         axes.axvline(linear_f1, color=INK, linestyle="--", label=f"modelo simple, con todo el texto: {linear_f1:.2f}")
@@ -142,5 +143,7 @@ def save_audit(audit: "Audit", out: str | Path) -> Path:
         if audit.expected:
             save(expected_f1(audit.expected), folder / "expected_f1.png")
         for head, scores in audit.columns.items():
-            save(column_scores(scores, head, audit.linear_f1(head)), folder / f"columns_{head}.png")
+            save(
+                column_scores(scores, head, audit.majority(head), audit.linear_f1(head)), folder / f"columns_{head}.png"
+            )
     return path

@@ -2,6 +2,9 @@
 
 A reader never sees a partial file, and after a power cut the path has either the old content or the new content.
 `atomic_write` replaces files of the program; `create_new` creates files of the user and never replaces anything.
+
+The name of a temporary folder contains the machine and the process that created it. Folders of dead processes are
+removed, and nothing else ever is: a user's file named `.tmp-x` does not match.
 """
 
 import contextlib
@@ -24,19 +27,104 @@ PREFIX = ".ocensa-tmp-"
 STALE_SECONDS = 24 * 3600  # unchanged for this long, a folder of another machine is abandoned
 _OWNER = re.compile(r"([0-9a-f]{8})-(\d{1,10})")
 _NAME = re.compile(rf"{re.escape(PREFIX)}({_OWNER.pattern})-[a-z0-9_]{{8}}")  # tempfile adds the random part
+REPLACE_SECONDS = 1.0  # how long Windows may refuse to replace a file that another process has open
+RETRY_SECONDS = 0.02
+# ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION: "System Error Codes (0-499)", learn.microsoft.com
+IN_USE = (5, 32, 33)
+_UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(_UMASK)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path with the same name; on success fsync it and rename it to `path`.
+
+    Missing parent folders are created. A file at `path` is replaced in one rename. A folder at `path` is removed first.
+
+    Raises
+    ------
+    UserError
+        If the file or folder cannot be written; `path` is unchanged.
+    """
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(path.parent) as folder:
+            temporary = folder / path.name  # the same suffix: some writers choose the format by it
+            yield temporary
+            _settle(temporary)
+            if temporary.is_dir():
+                remove(path)
+            replace(temporary, path)
+            _sync(path.parent)
+
+
+@contextlib.contextmanager
+def create_new(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success fsync it and rename it to `path`, which must not exist.
+
+    If `path` appears while the block runs, it is not replaced either. For a folder, `path` may also be an empty folder,
+    such as a mount point: then its files are moved one by one, otherwise the folder is renamed at once.
+
+    Raises
+    ------
+    UserError
+        If `path` exists or cannot be written; `path` is unchanged.
+    """
+    with _refusals(path):
+        parent = path if path.is_dir() else path.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(parent) as folder:
+            temporary = folder / (path.name or "new")  # the current folder has no name
+            yield temporary
+            _settle(temporary)
+            try:
+                if temporary.is_dir() and parent == path:
+                    _move_entries(temporary, path)
+                else:
+                    _rename_new(temporary, path)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise UserError(TAKEN.format(path=path)) from error
+                raise
+            _sync(parent)
+
+
+@contextlib.contextmanager
+def overwriting(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to overwrite it in place; on success truncate it to the new length and fsync it.
+
+    A new file is written atomically. An existing file is damaged if the block fails or the machine dies, so readers
+    must verify it. Raises `UserError` if the file cannot be written.
+    """
+    if not path.is_file():
+        with _refusals(path):
+            path.parent.mkdir(exist_ok=True)  # not its parents: a deleted run folder must not be created again
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            yield file
+        return
+    try:
+        with open(path, "r+b") as file:
+            yield file
+            file.truncate()
+        _sync(path)
+    except OSError as error:
+        raise UserError(f"No se puede escribir «{path}»: {reason(error)}.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 with `atomic_write`; raises `UserError` if it cannot be written."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file or a folder over another one; on Windows retry for `REPLACE_SECONDS` while it is in use."""
+    _retry(lambda: os.replace(source, target))
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Create a temporary folder in `parent`; remove it and its content at the end.
-
-    Temporary folders of dead processes in `parent` are removed first.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be created.
-    """
+    """Create a temporary folder in `parent`; remove it at the end, and those of dead processes first."""
     remove_abandoned(parent)
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{owner()}-", dir=parent))
     try:
@@ -69,10 +157,10 @@ def is_running(name: str) -> bool | None:
     """Return whether the process of an `owner` identifier exists; None if it is of another machine or container."""
     import psutil
 
-    found = _OWNER.fullmatch(name)
-    if found is None or found[1] != _machine():
+    parts = _OWNER.fullmatch(name)
+    if parts is None or parts[1] != _machine():
         return None
-    return psutil.pid_exists(int(found[2]))
+    return psutil.pid_exists(int(parts[2]))
 
 
 def remove(path: Path) -> None:
@@ -96,100 +184,18 @@ def _empty(path: Path) -> None:
             os.truncate(path, 0)
 
 
-def _in_use(path: Path) -> bool:
-    running = is_running(_NAME.fullmatch(path.name)[1])
-    return time.time() - path.stat().st_mtime < STALE_SECONDS if running is None else running
+def _in_use(folder: Path) -> bool:
+    running = is_running(_NAME.fullmatch(folder.name)[1])
+    return time.time() - folder.stat().st_mtime < STALE_SECONDS if running is None else running
 
 
 def _machine() -> str:
     """Return eight hex digits for this machine and, on Linux, its PID namespace (each container has its own)."""
     try:
-        space = os.readlink("/proc/self/ns/pid")
+        namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
-        space = ""
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
-
-
-REPLACE_SECONDS = 1.0  # how long Windows may refuse to replace a file that another process has open
-RETRY_SECONDS = 0.02
-# ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION: "System Error Codes (0-499)", learn.microsoft.com
-IN_USE = (5, 32, 33)
-_UMASK = os.umask(0o077)  # it can only be read by setting it
-os.umask(_UMASK)
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success fsync it and rename it to `path`.
-
-    Missing parent folders are created. A file at `path` is replaced in one rename. A folder at `path` is removed first.
-
-    Parameters
-    ----------
-    path
-        The final path, of a file or a folder that the program may replace.
-
-    Yields
-    ------
-    Path
-        The path to write to, with the same name as `path`.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written; `path` is unchanged.
-    """
-    with _refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(path.parent) as place:
-            fresh = place / path.name  # the same suffix: some writers choose the format by it
-            yield fresh
-            _settle(fresh)
-            if fresh.is_dir():
-                remove(path)
-            replace(fresh, path)
-            _sync(path.parent)
-
-
-@contextlib.contextmanager
-def create_new(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success fsync it and rename it to `path`, which must not exist.
-
-    If `path` appears while the block runs, it is not replaced either. For a folder, `path` may also be an empty folder,
-    such as a mount point: then its files are moved one by one, otherwise the folder is renamed at once.
-
-    Parameters
-    ----------
-    path
-        The final path, of a file or a folder.
-
-    Yields
-    ------
-    Path
-        The path to write to.
-
-    Raises
-    ------
-    UserError
-        If `path` exists or cannot be written; `path` is unchanged.
-    """
-    with _refusals(path):
-        parent = path if path.is_dir() else path.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(parent) as place:
-            fresh = place / (path.name or "new")  # the current folder has no name
-            yield fresh
-            _settle(fresh)
-            try:
-                if fresh.is_dir() and parent == path:
-                    _fill(path, fresh)
-                else:
-                    _name_new(fresh, path)
-            except OSError as error:
-                if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise UserError(TAKEN.format(path=path)) from error
-                raise
-            _sync(parent)
+        namespace = ""
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
 
 
 @contextlib.contextmanager
@@ -203,15 +209,15 @@ def _refusals(path: Path) -> Iterator[None]:
         raise UserError(f"No se puede escribir «{path}»: {reason(error)}. Lo que ya había sigue intacto.") from error
 
 
-def _fill(folder: Path, fresh: Path) -> None:
+def _move_entries(source: Path, folder: Path) -> None:
     """Move the entries of a folder to another one, which must have nothing but temporary folders in it."""
     if any(not is_temporary(entry.name) for entry in folder.iterdir()):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
-    for entry in sorted(fresh.iterdir()):
-        _name_new(entry, folder / entry.name)
+    for entry in sorted(source.iterdir()):
+        _rename_new(entry, folder / entry.name)
 
 
-def _name_new(fresh: Path, path: Path) -> None:
+def _rename_new(source: Path, path: Path) -> None:
     """Rename a file or a folder to a path that must not exist; raises `FileExistsError` if it does.
 
     On Windows a rename never replaces. On other systems renaming a folder replaces an empty folder at most. A file is
@@ -219,105 +225,52 @@ def _name_new(fresh: Path, path: Path) -> None:
     empty file is created, which fails likewise, and then replaced: a process that dies in between leaves an empty file.
     """
     if os.name == "nt":
-        _retry(lambda: os.rename(fresh, path))
-    elif fresh.is_dir():
+        _retry(lambda: os.rename(source, path))
+    elif source.is_dir():
         if os.path.lexists(path) and not path.is_dir():  # the system would raise NotADirectoryError
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        os.rename(fresh, path)
+        os.rename(source, path)
     else:
         try:
-            os.link(fresh, path)
+            os.link(source, path)
         except FileExistsError:
             raise
         except OSError:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            replace(fresh, path)
+            replace(source, path)
         else:
-            fresh.unlink()
-
-
-@contextlib.contextmanager
-def overwriting(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to overwrite it in place; on success truncate it to the new length and fsync it.
-
-    A new file is written atomically. An existing file is damaged if the block fails or the machine dies, so readers
-    must verify it.
-
-    Parameters
-    ----------
-    path
-        The file. Its folder is created if missing, but not the parents of the folder.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written.
-    """
-    if not path.is_file():
-        with _refusals(path):
-            path.parent.mkdir(exist_ok=True)  # not its parents: a deleted run folder must not be created again
-        with atomic_write(path) as fresh, open(fresh, "wb") as file:
-            yield file
-        return
-    try:
-        with open(path, "r+b") as file:
-            yield file
-            file.truncate()
-        _sync(path)
-    except OSError as error:
-        raise UserError(f"No se puede escribir «{path}»: {reason(error)}.") from error
-
-
-def replace(source: Path, target: Path) -> None:
-    """Rename a file or a folder over another one; on Windows retry for `REPLACE_SECONDS` while it is in use."""
-    _retry(lambda: os.replace(source, target))
+            source.unlink()
 
 
 def _retry(rename: Callable[[], None]) -> None:
-    """Rename; on Windows retry for `REPLACE_SECONDS` while the file is in use.
+    """Rename; on Windows retry for `REPLACE_SECONDS` while an antivirus, a search index or a reader has the file open.
 
-    On Windows a file cannot be renamed while an antivirus, a search index or a reader has it open, usually briefly.
     On other systems a `PermissionError` has no `winerror` and is raised at once.
     """
     deadline = time.monotonic() + REPLACE_SECONDS
     while True:
         try:
-            rename()
-            return
+            return rename()
         except PermissionError as error:
             if getattr(error, "winerror", None) not in IN_USE or time.monotonic() >= deadline:
                 raise
         time.sleep(RETRY_SECONDS)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 with `atomic_write`; raises `UserError` if it cannot be written."""
-    with atomic_write(path) as fresh:
-        fresh.write_text(text, encoding="utf-8")
-
-
 def _settle(path: Path) -> None:
     """Fsync a file, or a folder and all its files, and give them the default permissions."""
-    for file in sorted(path.rglob("*")) if path.is_dir() else []:
-        _settle_one(file)
-    _settle_one(path)
-
-
-def _settle_one(path: Path) -> None:
-    if path.is_file() and path.stat().st_mode & 0o777 == 0o600:  # safetensors creates files with mode 600
-        with contextlib.suppress(OSError):  # a disk without permissions
-            path.chmod(0o666 & ~_UMASK)
-    _sync(path)
+    for file in [*(sorted(path.rglob("*")) if path.is_dir() else []), path]:
+        if file.is_file() and file.stat().st_mode & 0o777 == 0o600:  # safetensors creates files with mode 600
+            with contextlib.suppress(OSError):  # a disk without permissions
+                file.chmod(0o666 & ~_UMASK)
+        _sync(file)
 
 
 def _sync(path: Path) -> None:
     """Fsync a file or a folder; Windows cannot open a folder, and some network disks do not support fsync."""
-    if path.is_dir():
-        if os.name == "nt":
-            return
-        descriptor = os.open(path, os.O_RDONLY)
-    else:
-        descriptor = os.open(path, os.O_RDWR)
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:

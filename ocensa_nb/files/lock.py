@@ -76,11 +76,6 @@ class HeartbeatLock:
     """An exclusive lock on a folder: a file that a daemon thread refreshes every `REFRESH_SECONDS`.
 
     A holder that was suspended can lose the lock. It must call `check` before each write.
-
-    Parameters
-    ----------
-    path
-        The lock file. Its parent folder is the locked one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,15 +84,7 @@ class HeartbeatLock:
         self._released = threading.Event()
 
     def acquire(self) -> None:
-        """Acquire the lock; if its holder is dead, take it over and print a message.
-
-        Raises
-        ------
-        UserError
-            If a live process holds the lock. For a process on another machine the message says how long to wait.
-        OSError
-            If the lock file cannot be read or written.
-        """
+        """Acquire the lock; if its holder is dead, take it over and print a message."""
         for _ in range(ATTEMPTS):
             if self._create(self.path) or self._take_over():
                 threading.Thread(target=self._refresh, name="heartbeat-lock", daemon=True).start()

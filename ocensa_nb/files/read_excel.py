@@ -128,8 +128,8 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
     rows: list[list[str]] = []
     widest = 0
     started = False  # whether a row had any text
-    found = progress(sheet.iter_rows(values_only=True), "Leyendo filas", "fila")
-    for number, row in enumerate(found, 1):
+    shown = progress(sheet.iter_rows(values_only=True), "Leyendo filas", "fila")
+    for number, row in enumerate(shown, 1):
         texts = [_text(value) for value in row]
         while texts and not texts[-1]:
             texts.pop()

@@ -17,35 +17,14 @@ STATE = "state"
 
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Any = None) -> None:
-    """Write tensors and a JSON value to a safetensors file, atomically.
-
-    Parameters
-    ----------
-    path
-        The file; it is replaced if it exists.
-    tensors
-        Tensors by name, on any device.
-    state
-        A JSON value, stored in the metadata of the file.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written.
-    """
-    with atomic_write(path) as fresh:
+    """Write tensors and a JSON value to a safetensors file, atomically."""
+    with atomic_write(path) as temporary:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, fresh, {STATE: json.dumps(state)})
+        save_file(whole, temporary, {STATE: json.dumps(state)})
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
-    """Return the tensors, on the CPU, and the JSON value of a file; the value is None if the file has none.
-
-    Raises
-    ------
-    UserError
-        If the file is missing or damaged.
-    """
+    """Return the tensors, on the CPU, and the JSON value of a file; the value is None if the file has none."""
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,8 @@
-"""Checksums of files: compute size and SHA-256, and find the first file that does not match."""
+"""Read what is in a folder with care: regular files only, and files that match their checksums.
+
+A pipe would block until it has a writer, and `/dev/zero` never ends: opening one raises `OSError`, so that callers
+handle a special file like any other unreadable file.
+"""
 
 import errno
 import hashlib
@@ -11,6 +15,8 @@ from typing import IO, Any
 import numpy as np
 
 LARGEST_JSON = 2**26  # bytes; a labels.json of 10,000 classes has less than one MB
+CHUNK_BYTES = 2**24
+PAGE_BYTES = 4096  # a disk loses or misplaces no less than a sector, an operating system no less than a page
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe blocks; Windows has no named pipes in folders
 
 
@@ -31,55 +37,19 @@ def read_regular(path: Path, most: int) -> bytes:
 
 def require_regular(path: Path) -> None:
     """Raise `OSError` if a path is not a regular file; for libraries that open files by name."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise _not_regular(path)
+    _check_mode(path, path.stat().st_mode)
 
 
 def first_special(folder: Path) -> Path | None:
     """Return the first special file (pipe, device, socket) in a folder or its subfolders, one level deep, or None."""
-    files = sorted([*folder.glob("*"), *folder.glob("*/*")])
-    found = (path for path in files if path.exists() and not path.is_dir() and not path.is_file())
-    return next(found, None)
-
-
-def _open_regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | _NONBLOCK, 0o666)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _not_regular(path)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _not_regular(path: str | Path) -> OSError:
-    return OSError(errno.EINVAL, "no es un archivo normal, sino un dispositivo o una tubería", str(path))
-
-
-CHUNK_BYTES = 2**24
-PAGE_BYTES = 4096  # a disk loses or misplaces no less than a sector, an operating system no less than a page
+    paths = sorted([*folder.glob("*"), *folder.glob("*/*")])
+    return next((path for path in paths if path.exists() and not path.is_dir() and not path.is_file()), None)
 
 
 def compute(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the size and SHA-256 of files of a folder.
+    """Return `{"bytes": size, "sha256": digest}` by POSIX path, for files of a folder and all files of its folders.
 
-    Parameters
-    ----------
-    folder
-        The folder that the names are relative to.
-    names
-        Files, or folders whose files are all included.
-
-    Returns
-    -------
-    dict
-        By relative POSIX path: `{"bytes": size, "sha256": hexadecimal digest}`.
-
-    Raises
-    ------
-    OSError
-        If a name is missing or a file cannot be read.
+    Raises `OSError` if a name is missing or a file cannot be read.
     """
     for name in names:
         (folder / name).stat()  # raises if it is missing
@@ -87,23 +57,10 @@ def compute(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def first_mismatch(folder: Path, names: Sequence[str], expected: Mapping[str, Any]) -> str:
-    """Return the name of the first file that does not match its checksum.
-
-    Parameters
-    ----------
-    folder, names
-        See `compute`.
-    expected
-        What `compute` returned before.
-
-    Returns
-    -------
-    str
-        The first name, sorted, whose file differs, is missing, or has no expected checksum; "" if all match.
-    """
-    found = dict(_files(folder, names))
-    for name in sorted({*found, *expected}):
-        if name not in found or name not in expected or not _matches(found[name], expected[name]):
+    """Return the first name, sorted, that does not have the checksum of `compute` or is missing; "" if all match."""
+    files = dict(_files(folder, names))
+    for name in sorted({*files, *expected}):
+        if name not in files or name not in expected or not _matches(files[name], expected[name]):
             return name
     return ""
 
@@ -123,11 +80,6 @@ def page_digest(path: Path) -> str:
     It detects what disks and interrupted writes do: flipped bits, and pages that are empty, missing, old or misplaced.
     It does not detect tampering, nor words that change places within a page. Its speed is that of the memory, several
     times that of SHA-256 over all bytes.
-
-    Raises
-    ------
-    OSError
-        If it is not a regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
@@ -136,11 +88,6 @@ def page_digest(path: Path) -> str:
             padded = chunk.ljust(-(-len(chunk) // PAGE_BYTES) * PAGE_BYTES, b"\0")
             digest.update(np.frombuffer(padded, np.uint64).reshape(-1, PAGE_BYTES // 8).sum(axis=1))
     return digest.hexdigest()
-
-
-def _is_of_the_system(file: Path) -> bool:
-    """Return whether a file is one that Windows, macOS or a synchronised disk creates in any folder."""
-    return file.name.startswith(".") or file.name.lower() in ("desktop.ini", "thumbs.db")
 
 
 def _matches(file: Path, expected: Any) -> bool:
@@ -159,3 +106,23 @@ def _files(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and not _is_of_the_system(file):
                 yield file.relative_to(folder).as_posix(), file
+
+
+def _is_of_the_system(file: Path) -> bool:
+    """Return whether a file is one that Windows, macOS or a synchronised disk creates in any folder."""
+    return file.name.startswith(".") or file.name.lower() in ("desktop.ini", "thumbs.db")
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | _NONBLOCK, 0o666)
+    try:
+        _check_mode(path, os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_mode(path: str | Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "no es un archivo normal, sino un dispositivo o una tubería", str(path))

@@ -35,7 +35,6 @@ DECIMALS = 4
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
 NARROWEST, WIDEST = 8, 60  # characters of a column in XLSX
 FILTER_ARROW = 3  # characters that it covers in a title
-_ENCODINGS = {"cp1252": "Windows-1252"}
 # A sign at the start of a piece, after spaces. A match that starts with a space starts at the first of them: otherwise
 # a long run of line breaks is searched again from each.
 _FORMULA = re.compile(r"((?:^|[;|])\s*|(?<!\s)[^\S\t\r\n]*[\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
@@ -46,21 +45,7 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
     """Write a table, without its index, to a new CSV or XLSX file, by the suffix.
 
     Floats are rounded to `DECIMALS`. A CSV whose encoding lacks a character is written in UTF-8 instead, and a message
-    names the character.
-
-    Parameters
-    ----------
-    table
-        The table.
-    path
-        A file that does not exist.
-    csv_format
-        Separator, encoding and decimal mark of a CSV; by default `,`, UTF-8 with a byte-order mark, and the point.
-
-    Returns
-    -------
-    Path
-        The path.
+    names the character. Its default format is `,`, UTF-8 with a byte-order mark, and the point.
 
     Raises
     ------
@@ -70,28 +55,13 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
     path = plain_path(path)
     if path.suffix.lower() == ".xlsx":
         return write_book({"Hoja1": [("", table)]}, path)
-    with create_new(path) as fresh:
-        _write_csv(inert(_rounded(table)), path, fresh, csv_format or CsvFormat())
+    with create_new(path) as temporary:
+        _write_csv(inert(_rounded(table)), path, temporary, csv_format or CsvFormat())
     return path
 
 
 def free_table(out: str | Path, kind: str = "auto", like: str = "") -> Path:
-    """Return the path of a new table, with the suffix of its format.
-
-    Parameters
-    ----------
-    out
-        The path. Its suffix, if any, says the format.
-    kind
-        `csv`, `xlsx`, or `auto`: the suffix of the path or, without one, of `like`.
-    like
-        Suffix of the file that the table comes from.
-
-    Raises
-    ------
-    UserError
-        If the file exists, `kind` contradicts the suffix, or the format is unknown or not given.
-    """
+    """Return the path of a new table, with the suffix of its format."""
     path = plain_path(out)
     suffix = path.suffix.lower()
     if suffix in SUFFIXES and kind not in ("auto", suffix[1:]):
@@ -115,13 +85,13 @@ def _inert(value: Any) -> Any:
     return _FORMULA.sub(r"\1'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
 
 
-def _write_csv(table: pd.DataFrame, path: Path, fresh: Path, form: CsvFormat) -> None:
-    settings = {"index": False, "sep": form.separator, "decimal": form.decimal}
+def _write_csv(table: pd.DataFrame, path: Path, temporary: Path, csv_format: CsvFormat) -> None:
+    settings = {"index": False, "sep": csv_format.separator, "decimal": csv_format.decimal}
     try:
-        table.to_csv(fresh, encoding=form.encoding, **settings)
+        table.to_csv(temporary, encoding=csv_format.encoding, **settings)
     except UnicodeEncodeError as error:
-        table.to_csv(fresh, encoding="utf-8-sig", **settings)
-        name = _ENCODINGS.get(form.encoding, form.encoding)
+        table.to_csv(temporary, encoding="utf-8-sig", **settings)
+        name = "Windows-1252" if csv_format.encoding == "cp1252" else csv_format.encoding
         lacking = clipped(error.object[error.start : error.end])
         logger.info(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
 
@@ -143,19 +113,14 @@ def write_book(
     finish
         Called with the workbook before it is saved.
 
-    Returns
-    -------
-    Path
-        The path.
-
     Raises
     ------
     UserError
         If the file exists, cannot be written, or a table does not fit in an Excel sheet.
     """
     path = plain_path(path)
-    with create_new(path) as fresh:
-        fresh.write_bytes(_book(sheets, path, finish))
+    with create_new(path) as temporary:
+        temporary.write_bytes(_book(sheets, path, finish))
     return path
 
 

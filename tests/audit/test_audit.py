@@ -8,8 +8,7 @@ import pytest
 
 from ocensa_nb.audit import label_errors
 from ocensa_nb.audit.audit import audit, named_settings, settings
-from ocensa_nb.audit.label_errors import REVIEW_COLUMNS
-from ocensa_nb.audit.out_of_fold import FOLDS, fold_rows
+from ocensa_nb.audit.label_errors import FOLDS, REVIEW_COLUMNS, fold_rows
 from ocensa_nb.audit.verdict import CAN, CANNOT, NO_LEARNING, UNKNOWN
 from ocensa_nb.cli import main as cli
 from ocensa_nb.config import from_recipe
@@ -142,11 +141,11 @@ def test_rare_classes_of_a_label_with_six_classes_say_which_option_joins_them(fi
     path = file(frame)
     columns = {"seis": "seis", "tres": "tres"}
     assert frame["seis"].nunique() >= 6
-    found = audit(settings(path, columns, columns))
+    found = audit(settings(path, columns, columns=columns))
     for head, said in (("seis", True), ("tres", False)):
         assert "muy pocos para aprenderlas" in " ".join(found.verdicts[head].actions)
         assert ("--min-class-count 10 " in " ".join(found.verdicts[head].actions)) is said
-    joined = audit(settings(path, columns, columns, min_class_count=10))
+    joined = audit(settings(path, columns, columns=columns, min_class_count=10))
     assert "Rara" in joined.data.labels["seis"].merged
     assert "Rara" in joined.data.labels["tres"].classes
 
@@ -155,7 +154,7 @@ def test_label_of_random_classes_cannot_be_learnt_and_a_copy_of_the_text_can(fil
     frame = synthetic.generate(500, seed=1)
     frame["azar"] = np.random.default_rng(0).choice(list("abc"), 500)
     frame["copia"] = frame["familia_equipo"]
-    found = audit(settings(file(frame), ["azar", "copia"], {"azar": "azar", "copia": "copia"}))
+    found = audit(settings(file(frame), ["azar", "copia"], columns={"azar": "azar", "copia": "copia"}))
     assert found.verdicts["azar"].level == CANNOT
     assert found.verdicts["copia"].level == CAN
     assert "ya está casi por completo en «familia_equipo»" in " ".join(found.verdicts["copia"].reasons)
@@ -203,7 +202,7 @@ def test_verb_with_bad_input_exits_1_with_a_message_and_writes_nothing(arguments
 
 def test_form_of_the_notebook_gives_the_settings_of_the_verb():
     found = named_settings("a.csv", "modo, otra", "otra: Mi columna, modo:Modo", 3)
-    assert found == settings("a.csv", ["modo", "otra"], {"otra": "Mi columna", "modo": "Modo"}, seed=3)
+    assert found == settings("a.csv", ["modo", "otra"], columns={"otra": "Mi columna", "modo": "Modo"}, seed=3)
     with pytest.raises(UserError, match="«otra» no es un par"):
         named_settings("a.csv", "otra", "otra", 3)
 

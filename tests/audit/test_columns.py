@@ -7,26 +7,30 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.audit.audit import settings
-from ocensa_nb.audit.columns import add_to_text, column_scores, column_sentence, predict_by_value
+from ocensa_nb.audit.columns import add_to_text, column_scores, column_sentence, majority_f1, predict_by_value
 from ocensa_nb.audit.rows import read_audit_rows
 from ocensa_nb.data import synthetic
 
 
 @pytest.fixture(scope="module")
-def scores(tmp_path_factory):
+def frame():
     frame = synthetic.generate(300, seed=2)
     frame["codigo"] = "C" + frame["modo_falla"].str.len().astype(str) + frame["modo_falla"].str[:9]
-    frame["constante"] = "x"
+    return frame.assign(constante="x")
+
+
+@pytest.fixture(scope="module")
+def scores(frame, tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "avisos.csv"
     synthetic.write_csv(frame, path)
     return column_scores(read_audit_rows(settings(str(path))), seed=1)
 
 
-def test_column_that_is_a_code_of_the_label_wins_and_an_id_gains_nothing(scores):
+def test_column_that_is_a_code_of_the_label_wins_and_an_id_gains_nothing(scores, frame):
     table = scores["modo"].set_index("columna")
     assert table.index[0] == "codigo"
     assert table.at["codigo", "F1"] > 0.9
-    assert table.at["id_aviso", "F1"] == pytest.approx(table.attrs["majority"], abs=0.02)
+    assert table.at["id_aviso", "F1"] == pytest.approx(majority_f1(frame["modo_falla"].factorize()[0]), abs=0.02)
     assert table.at["codigo", "en el texto"] == "no"
     assert table.at["componente", "en el texto"] == "sí"
 
@@ -37,13 +41,11 @@ def test_columns_of_labels_text_and_a_single_value_are_not_scored(scores):
 
 
 def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
-    said = column_sentence("modo", scores["modo"], 0.9)
+    said = column_sentence("modo", scores["modo"], 0.2, 0.9)
     assert "modo ya está casi por completo en «codigo»" in said
     assert "ya está en el código" in said
     assert add_to_text(scores["modo"], 0.999, ()) == ""
-    nothing = scores["modo"].iloc[:0]
-    nothing.attrs["majority"] = 0.5
-    assert column_sentence("modo", nothing, None) == "Ninguna columna dice por sí sola modo."
+    assert column_sentence("modo", scores["modo"].iloc[:0], 0.5, 0.5) == "Ninguna columna dice por sí sola modo."
 
 
 @pytest.mark.parametrize("name", ["Código de daño " + "muy " * 20 + "largo", "Componente.1"])
@@ -58,8 +60,8 @@ def test_suggested_options_add_the_column_to_the_text_of_the_audit(name, fields,
     options = shlex.split(said.partition("texto: ")[2])
     border = options.index("--columns")
     assert (options[0], len(options)) == ("--text-fields", border + 3)
-    added = settings(str(path), ["modo"], {options[-2]: options[-1]}, options[1:border])
-    assert read_audit_rows(added).text == (*data.text, name)
+    added = settings(str(path), ["modo"], columns={options[-2]: options[-1]}, text_fields=options[1:border])
+    assert read_audit_rows(added).file.text_columns == (*data.file.text_columns, name)
 
 
 def test_prediction_by_value_never_uses_the_fold_of_the_row():

@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from ocensa_nb.audit import expected_f1
-from ocensa_nb.audit.expected_f1 import expect_f1, resampled
+from ocensa_nb.audit.expected_f1 import expect_f1
 from ocensa_nb.audit.repeats import find_repeats
+from ocensa_nb.evaluation.comparison import bootstrap
 
 
 def answers(rows, right, seed=0, classes=4):
@@ -16,13 +17,12 @@ def answers(rows, right, seed=0, classes=4):
     return labels, predicted
 
 
-def test_bootstrap_of_texts_is_scikit_learn_on_the_drawn_rows(monkeypatch):
-    monkeypatch.setattr(expected_f1, "RESAMPLES", 5)
+def test_bootstrap_of_fewer_texts_is_scikit_learn_on_the_drawn_rows():
     labels, predicted = answers(60, 0.6)
     groups = np.arange(60) // 3
-    scores = resampled(labels, predicted, groups, 0.5, seed=3)
+    scores = bootstrap(labels, {"linear": predicted}, groups, 5, 3, share=0.5)["linear"]
     rng = np.random.default_rng(3)
-    for weighted, macro, kappa in scores:
+    for weighted, macro, kappa in zip(*(scores[name][1:] for name in ("f1", "f1_macro", "kappa")), strict=True):
         rows = np.concatenate([np.flatnonzero(groups == group) for group in rng.integers(0, 20, 10)])
         for average, value in (("weighted", weighted), ("macro", macro)):
             assert value == pytest.approx(f1_score(labels[rows], predicted[rows], average=average, zero_division=0))

@@ -1,13 +1,15 @@
-"""Likely label errors, with cleanlab and without it."""
+"""Answers for rows that a model was not fitted on, and likely label errors, with cleanlab and without it."""
 
 import importlib.util
+import threading
 
 import numpy as np
 import pytest
 
 from ocensa_nb.audit import label_errors
-from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, confidently_other, find_label_errors
-from ocensa_nb.data import corrections
+from ocensa_nb.audit.audit import settings
+from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, confidently_other, find_label_errors, fold_rows, predict_out
+from ocensa_nb.data import corrections, synthetic
 
 needs_cleanlab = pytest.mark.skipif(not importlib.util.find_spec("cleanlab"), reason="cleanlab is not installed")
 
@@ -55,3 +57,19 @@ def test_right_labels_with_sure_answers_have_no_suspects():
 
 def test_column_for_the_right_class_is_that_of_corrections():
     assert f"{corrections.RIGHT}…" in REVIEW_COLUMNS
+
+
+def test_fits_one_after_another_because_liblinear_shares_its_generator(monkeypatch):
+    threads, fit = [], label_errors.LinearModel.fit_counts
+
+    def recorded(*arguments):
+        threads.append(threading.current_thread())
+        return fit(*arguments)
+
+    monkeypatch.setattr(label_errors.LinearModel, "fit_counts", recorded)
+    texts = synthetic.generate(80, seed=1)["descripcion"].tolist()
+    labels = {"modo": np.arange(80) % 3}
+    split, folds = fold_rows(np.arange(80), labels, settings(""))
+    found = predict_out(texts, np.arange(80), labels, split, folds, {"fewer": split["train"][::2]})
+    assert set(threads) == {threading.main_thread()}
+    assert len(threads) == label_errors.FOLDS + len(found.without)

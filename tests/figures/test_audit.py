@@ -28,8 +28,7 @@ def test_column_scores_draw_the_best_columns_and_read_the_first(rows):
         [(f"col {n}", "sí" if n % 2 else "no", 5, 0.9 - n / 50, 0.9 - n / 50) for n in range(rows)],
         columns=list(COLUMNS),
     )
-    table.attrs["majority"] = 0.3
-    figure = audit.column_scores(table, "modo", 0.7)
+    figure = audit.column_scores(table, "modo", 0.3, 0.7)
     (axes,) = figure.axes
     assert len(axes.patches) == min(rows, audit.MOST_COLUMNS)
     if rows:
