@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from ocensa_nb.config import TrainConfig
     from ocensa_nb.evaluation.evaluate import evaluate
     from ocensa_nb.evaluation.predict import predict
+    from ocensa_nb.evaluation.predictor import Predictor
     from ocensa_nb.experiments.run import run_grid
     from ocensa_nb.runs.run import Run
     from ocensa_nb.training.train import fit, load_notices
 
 __version__ = "0.1.0"
-__all__ = ["Run", "TrainConfig", "evaluate", "fit", "load_notices", "predict", "run_grid"]
+__all__ = ["Predictor", "Run", "TrainConfig", "evaluate", "fit", "load_notices", "predict", "run_grid"]
 
 _MODULES = {
+    "Predictor": "ocensa_nb.evaluation.predictor",
     "Run": "ocensa_nb.runs.run",
     "TrainConfig": "ocensa_nb.config",
     "evaluate": "ocensa_nb.evaluation.evaluate",

@@ -193,7 +193,7 @@ def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | No
     weights = {}
     if config.class_weights and "causa" in labels:
         weights["causa"] = balanced_weights(labels["causa"][split["train"]], len(classes["causa"]))
-    fingerprint = _fingerprint(texts, labels, split)
+    fingerprint = fingerprint_of(texts, labels, split)
     return Notices(frame[ID].tolist(), texts, labels, classes, split, weights, report, fingerprint)
 
 
@@ -258,7 +258,8 @@ def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, 
     return labels.where(~labels.isin(rare), other), other, rare
 
 
-def _fingerprint(texts: list[str], labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]) -> str:
+def fingerprint_of(texts: list[str], labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of texts, class indices and row numbers."""
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
     for name, values in (*labels.items(), *split.items()):
         digest.update(name.encode() + values.tobytes())

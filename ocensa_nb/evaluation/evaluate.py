@@ -11,30 +11,19 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
-from ocensa_nb.data import notices
 from ocensa_nb.data.canonical import group_texts, normalise
-from ocensa_nb.data.corrections import read_corrections
-from ocensa_nb.data.notices import ID, TEXT
+from ocensa_nb.data.notices import ID, TEXT, labelled_rows
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import predictor
-from ocensa_nb.evaluation.blend import (
-    AUTO,
-    ENCODER,
-    LINEAR,
-    SOURCES,
-    apply,
-    describe_sources,
-    read_blends,
-    uncalibrated,
-)
+from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, uncalibrated
 from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import Predictions, metrics_of, predictions_of
+from ocensa_nb.evaluation.predictor import Predictor, require_source
+from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows
 from ocensa_nb.evaluation.verdict import check_predictions
 from ocensa_nb.files.atomic import create_new, write_text
-from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, NoticeFile
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
-from ocensa_nb.paths import SAMPLE_DATA, plain_path
-from ocensa_nb.runs.manifest import CORRECTIONS
+from ocensa_nb.paths import plain_path
 from ocensa_nb.runs.run import Run, free_folder
 from ocensa_nb.runtime import machine
 
@@ -182,7 +171,7 @@ class Evaluation:
 def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     """Evaluate a run on its own test rows, or on every labelled row of another file.
 
-    The test rows are found by preparing the data again and comparing its fingerprint; the file may have another name.
+    The file that the run was trained on is recognised by its content; it may have another name.
 
     Parameters
     ----------
@@ -191,16 +180,16 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     data
         A labelled CSV or XLSX; empty for the file the run was trained on.
     source
-        What predicts: see `inference.class_probabilities`.
+        What predicts: see `Predictor.probabilities`.
 
     Raises
     ------
     UserError
-        If the file the run was trained on is missing or has changed, no row has labels that the run knows, or the run
-        has no such source.
+        If the file the run was trained on is missing or has changed, no row has labels that the run knows, or the
+        source does not exist.
     """
-    config = run.config
-    trained_on = SAMPLE_DATA if not config.data else Path(run.metadata["data"]["path"])
+    require_source(source)
+    trained_on = training_file(run)
     colab = machine.platform() == "colab"  # each notebook has its own disk, so the file is often missing
     how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
     if not data and not plain_path(trained_on).exists():
@@ -208,122 +197,49 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
             f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». Indique el mismo archivo con "
             f"{how}: se reconoce por su contenido, aunque tenga otro nombre, y se evalúan solo sus filas de prueba."
         )
-    file, prepared = read_as_trained(run, data or trained_on)
-    if prepared is not None:
-        rows = prepared.split["test"]
-        labels = {head: y[rows] for head, y in prepared.labels.items()}
-        test = pd.DataFrame({ID: prepared.ids, TEXT: prepared.texts}).iloc[rows]
-        return _score(run, "las filas de prueba", test, labels, file.csv_format, source)
-    if data:
-        known, labels, left_out, unknown = _known_rows(run, notices.labelled_rows(file).frame)
-        found = _score(run, f"todas las filas de {data}", known, labels, file.csv_format, source)
-        notes = [*found.notes, *_seen_note(run, trained_on, found.texts)]
-        return dataclasses.replace(found, left_out=left_out, unknown=unknown, notes=notes)
-    raise UserError(
-        f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
-        f"Recupere el archivo original, o indique otro archivo etiquetado con {how}."
-    )
-
-
-def _seen_note(run: Run, trained_on: Path, texts: Sequence[str]) -> list[str]:
-    """Return a warning, in Spanish, if some texts may be of the training or validation rows of a run."""
-    try:
-        trained = read_as_trained(run, trained_on)[1]
-    except UserError:
-        trained = None
-    if trained is None:
-        return [
-            f"No se encuentra «{trained_on}» como era al entrenar: no se puede comprobar si la corrida conoce ya estos "
-            "avisos. Si los conoce, el resultado es optimista."
-        ]
-    rows = np.concatenate([trained.split[side] for side in ("train", "val")])
-    fitted = {normalise(trained.texts[row]) for row in rows}
-    seen = sum(normalise(text) in fitted for text in texts)
-    if not seen:
-        return []
-    return [
-        f"Atención: {seen:,} de {len(texts):,} avisos repiten el texto de uno con que se entrenó o se validó: el "
-        "resultado, con sus intervalos, es optimista."
-    ]
-
-
-def read_as_trained(run: Run, data: str | Path) -> tuple[NoticeFile, notices.Notices | None]:
-    """Read a labelled file; return also its notices as a run saw them, or None if it was trained on another file.
-
-    The corrections that the run was trained with, if any, are merged into its own file only.
-
-    Parameters
-    ----------
-    run
-        A finished run.
-    data
-        A labelled CSV or XLSX.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read.
-    """
-    config, path = run.config, run.path / CORRECTIONS
-    recorded = run.metadata["data"]["columns"]
-    file = notices.read(data, config.columns, list(run.classes), config.text_fields, recorded)
-    corrections = read_corrections(path, run.classes) if path.exists() else None
-    try:
-        prepared = notices.prepare(file, config, corrections)
-    except UserError:  # another file: too few rows, one class, or not the classes of the corrections
-        return file, None
-    return file, prepared if prepared.fingerprint == run.metadata["data"]["fingerprint"] else None
-
-
-def _known_rows(
-    run: Run, frame: pd.DataFrame
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], int, dict[str, dict[str, int]]]:
-    """Return the rows whose labels the run knows, their class indices, and what was excluded.
-
-    A class that the training merged into another counts as that one.
-    """
-    merged = run.metadata["data"]["merged"]
-    codes, unknown = {}, {}
-    for head, names in run.classes.items():
-        into = merged.get(head, {})
-        labels = frame[head].map(lambda name, into=into: into.get(name, name))
-        codes[head] = pd.Categorical(labels, categories=names).codes.astype(np.int64)
-        if rows := Counter(labels[codes[head] < 0]):
-            unknown[head] = dict(rows.most_common())
-    keep = np.all([values >= 0 for values in codes.values()], axis=0)
-    if not keep.any():
+    file, trained = read_rows(run, data or trained_on)
+    if trained:
+        test = trained.split["test"]
+        frame = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test]
+        labels = {head: indices[test] for head, indices in trained.labels.items()}
+        return _evaluate_rows(run, "las filas de prueba", frame, labels, file.csv_format, source)
+    if not data:
+        raise UserError(
+            f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
+            f"Recupere el archivo original, o indique otro archivo etiquetado con {how}."
+        )
+    frame = labelled_rows(file).frame
+    labels = class_indices(run, frame)
+    known = np.all([indices >= 0 for indices in labels.values()], axis=0)
+    unknown = _unknown_labels(frame, labels)
+    if not known.any():
         raise UserError(
             f"Ninguna de las {len(frame):,} filas tiene etiquetas que esta corrida conozca. No conoce "
             f"{_name_labels(unknown)}."
         )
-    labels = {head: values[keep] for head, values in codes.items()}
-    return frame[keep], labels, int((~keep).sum()), unknown
+    labels = {head: indices[known] for head, indices in labels.items()}
+    evaluation = _evaluate_rows(run, f"todas las filas de {data}", frame[known], labels, file.csv_format, source)
+    notes = [*evaluation.notes, *_repeated_note(run, evaluation.texts)]
+    return dataclasses.replace(evaluation, left_out=int((~known).sum()), unknown=unknown, notes=notes)
 
 
-def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
-    """Return the first of the unknown labels with their rows, and how many more there are."""
-    named = [f"{head} «{name}» ({rows:,})" for head, labels in unknown.items() for name, rows in labels.items()]
-    more = f" y {len(named) - NAMED_LABELS:,} más" if len(named) > NAMED_LABELS else ""
-    return ", ".join(named[:NAMED_LABELS]) + more
-
-
-def _score(
-    run: Run, what: str, rows: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat, source: str
+def _evaluate_rows(
+    run: Run, what: str, frame: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat, source: str
 ) -> Evaluation:
-    predictor.require_source(source)
-    texts, blends = rows[TEXT].tolist(), read_blends(run)
-    logits = predictor.logits_by_model(run, texts, "Evaluando", (ENCODER, LINEAR))
+    """Return the evaluation of rows with `id_aviso` and `texto`, and their class indices per label."""
+    predictor, texts = Predictor.load(run), frame[TEXT].tolist()
+    blends, logits = predictor.blends, predictor.logits(texts, title="Evaluando")
     predictions = predictions_of(apply(blends, logits, source), labels)
     by_source = {name: predictions_of(apply(blends, logits, name), labels) for name in SOURCES}
     comparison = compare(by_source, group_texts(texts))
-    class_rows = {head: np.array(count) for head, count in run.metadata["data"]["class_rows"].items()}
+    class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
     used = {head: blend.source if source == AUTO else source for head, blend in blends.items()}
     return Evaluation(
-        what,
-        texts,
-        rows[ID].tolist(),
-        run.classes,
-        predictions,
+        source=what,
+        texts=texts,
+        ids=frame[ID].tolist(),
+        classes=run.classes,
+        predictions=predictions,
         csv_format=csv_format,
         uncalibrated=predictions_of(apply(uncalibrated(blends), logits, source), labels),
         by_source=by_source,
@@ -333,3 +249,34 @@ def _score(
             *check_predictions(run.classes, class_rows, predictions, comparison, used),
         ],
     )
+
+
+def _repeated_note(run: Run, texts: Sequence[str]) -> list[str]:
+    """Return a warning, in Spanish, if some texts may be of the training or validation rows of a run."""
+    if not (trained := training_rows(run)):
+        return [
+            f"No se encuentra «{training_file(run)}» como era al entrenar: no se puede comprobar si la corrida conoce "
+            "ya estos avisos. Si los conoce, el resultado es optimista."
+        ]
+    rows = np.concatenate([trained.split[side] for side in ("train", "val")])
+    fitted = {normalise(trained.texts[row]) for row in rows}
+    repeated = sum(normalise(text) in fitted for text in texts)
+    if not repeated:
+        return []
+    return [
+        f"Atención: {repeated:,} de {len(texts):,} avisos repiten el texto de uno con que se entrenó o se validó: el "
+        "resultado, con sus intervalos, es optimista."
+    ]
+
+
+def _unknown_labels(frame: pd.DataFrame, labels: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Return the rows of each label that the run does not know, the most frequent first, per head."""
+    counts = {head: Counter(frame.loc[indices < 0, head]) for head, indices in labels.items()}
+    return {head: dict(rows.most_common()) for head, rows in counts.items() if rows}
+
+
+def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the first of the unknown labels with their rows, and how many more there are."""
+    named = [f"{head} «{name}» ({rows:,})" for head, labels in unknown.items() for name, rows in labels.items()]
+    more = f" y {len(named) - NAMED_LABELS:,} más" if len(named) > NAMED_LABELS else ""
+    return ", ".join(named[:NAMED_LABELS]) + more

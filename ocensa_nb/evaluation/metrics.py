@@ -45,6 +45,11 @@ def predictions_of(
     return {head: Predictions.of(shares, labels[head] if labels else None) for head, shares in probabilities.items()}
 
 
+def predicted_classes(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the class with the highest logit or probability of each row, int64 (rows,), per label."""
+    return {head: values.argmax(axis=1) for head, values in scores.items()}
+
+
 def metrics_of(predictions: Mapping[str, Predictions]) -> dict[str, float]:
     """Return `flat_metrics` of predictions with true classes."""
     return flat_metrics(

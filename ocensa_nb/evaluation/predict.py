@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ocensa_nb.data.notices import read
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import predictor
-from ocensa_nb.evaluation.blend import AUTO, describe_sources, read_blends
+from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
+from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
 from ocensa_nb.files.header import skipped_note
 from ocensa_nb.files.notice_file import NoticeFile
@@ -57,7 +58,7 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
     data
         The file, with a description column.
     source
-        What predicts: see `inference.class_probabilities`.
+        What predicts: see `Predictor.probabilities`.
 
     Raises
     ------
@@ -65,33 +66,35 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
         If the file cannot be read, has no description column, or already has one of the new columns, or the run has no
         such source.
     """
+    require_source(source)
     world = distributed.world()
     with world.agreed():
         file = read_unlabelled(run, data)
+        predictor = Predictor.load(run)
     rows = np.flatnonzero(file.texts != "")
     world.require_same(
-        lambda: [_digest(file.texts), run.metadata["fingerprint"]],
+        lambda: [hashlib.sha256("\n".join(file.texts).encode()).hexdigest(), run.metadata["fingerprint"]],
         "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
     )
     if not len(rows):
         return PredictedFile(file, add_predictions(file.table, rows, {}, run.classes))
-    probabilities = _class_probabilities(world, run, file.texts.iloc[rows], source)
+    probabilities = _shared_probabilities(world, predictor, file.texts.iloc[rows], source)
     table = add_predictions(file.table, rows, probabilities, run.classes)
-    return PredictedFile(file, table, _notes(run, probabilities, source))
+    return PredictedFile(file, table, _notes(predictor, probabilities, source))
 
 
-def _digest(texts: pd.Series) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def _class_probabilities(world: World, run: Run, texts: pd.Series, source: str) -> dict[str, np.ndarray]:
-    """Return `inference.class_probabilities` of texts that several processes share."""
-    mine = world.share(np.argsort(texts.str.len().to_numpy(), kind="stable"))
-    found = {head: np.zeros((0, len(names)), np.float32) for head, names in run.classes.items()}
+def _shared_probabilities(world: World, predictor: Predictor, texts: pd.Series, source: str) -> dict[str, np.ndarray]:
+    """Return the probabilities of texts, of which each process computes a share."""
+    own_rows = world.share(np.argsort(texts.str.len().to_numpy(), kind="stable"))
+    probabilities = {
+        head: np.zeros((len(texts), len(names)), np.float32) for head, names in predictor.run.classes.items()
+    }
     with world.agreed():
-        if len(mine):
-            found = predictor.class_probabilities(run, texts.iloc[mine].tolist(), "Prediciendo", source)
-    return predictor.gather_rows(world, found, mine, len(texts))
+        if len(own_rows):
+            for head, shares in predictor.probabilities(texts.iloc[own_rows].tolist(), source).items():
+                probabilities[head][own_rows] = shares
+    world.sum([torch.from_numpy(shares) for shares in probabilities.values()])
+    return probabilities
 
 
 def read_unlabelled(run: Run, data: str | Path) -> NoticeFile:
@@ -147,14 +150,15 @@ def add_predictions(
     return result
 
 
-def _notes(run: Run, found: Mapping[str, np.ndarray], source: str) -> list[str]:
+def _notes(predictor: Predictor, probabilities: Mapping[str, np.ndarray], source: str) -> list[str]:
     """Return, in Spanish, what predicts each label, what it is good for, and what is unusual in the predictions."""
-    notes = [describe_sources(read_blends(run), source)]
+    run, predictions = predictor.run, predictions_of(probabilities)
+    notes = [describe_sources(predictor.blends, source)]
     if source == AUTO:
-        verdict = run.metrics["verdict"]
-        notes += [apply_verdict(head, verdict[head], found[head].max(axis=1)) for head in found]
-    counts = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
-    return notes + check_predictions(run.classes, counts, predictions_of(found))
+        verdicts = run.metrics["verdict"]
+        notes += [apply_verdict(head, verdicts[head], part.confidence) for head, part in predictions.items()]
+    class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
+    return notes + check_predictions(run.classes, class_rows, predictions)
 
 
 def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:

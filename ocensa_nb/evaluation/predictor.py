@@ -1,7 +1,10 @@
-"""Inference: logits of texts, predicted classes and probabilities."""
+"""Predict with a finished run: the probabilities of each label for some texts."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,84 +13,110 @@ from ocensa_nb.engine.frozen_features import SAMPLE
 from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.oom_retry import CLOSE, explained
 from ocensa_nb.errors import UserError, unknown
-from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, apply, read_blends
+from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, apply, read_blends
+from ocensa_nb.models.classifier import MultiHeadClassifier
+from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.save import load_model, read_linear
 from ocensa_nb.models.tokens import encode
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.device import to_device
-from ocensa_nb.runtime.distributed import World
 from ocensa_nb.runtime.precision import replacement_note, scoring_precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-
-def gather_rows(world: World, found: Mapping[str, np.ndarray], mine: np.ndarray, rows: int) -> dict[str, np.ndarray]:
-    """Return the values of all rows, float32 (rows, classes) per head, from the shares of several processes."""
-    whole = {head: np.zeros((rows, values.shape[1]), np.float32) for head, values in found.items()}
-    for head, values in found.items():
-        whole[head][mine] = values
-    world.sum([torch.from_numpy(values) for values in whole.values()])
-    return whole
+EXAMPLES = ("bomba", "Fuga de aceite por el sello mecánico de la bomba principal de la estación.")
 
 
-def score_texts(run: Run, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
-    """Return the fp32 logits (texts, classes) of each head of a finished run; a repeated text is computed once."""
-    model, tokenizer = load_model(run)
-    device = machine.device()
-    torch.set_num_threads(machine.threads())
-    precision = scoring_precision(run.metadata["precision"], device)
-    if note := replacement_note(run.metadata["precision"], precision, device):
-        logger.warning(note)
-    distinct, entry = encode(texts, tokenizer, run.config.max_length).unique()
-    with explained("los pesos del codificador", CLOSE):
-        model.to(device)
-    if run.config.cls_only:
-        with explained(SAMPLE, CLOSE):
-            model.shorten(*to_device(distinct.sample(), device))
-    found = logits(model, distinct, np.arange(len(distinct)), precision, title=title)
-    return {head: values[entry] for head, values in found.items()}
+@dataclass(frozen=True)
+class Predictor:
+    """The models of a finished run, each loaded when it is first needed, and their blend.
 
+        predictor = Predictor.load(Run.load("runs/run-001"))
+        predictor.probabilities(["fuga de aceite en la bomba"])["modo"]
 
-def logits_by_model(
-    run: Run, texts: Sequence[str], title: str, models: Collection[str]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return the logits of the models of a run, float32 (texts, classes) per head; see `score_texts`."""
-    found = {}
-    if ENCODER in models:
-        found[ENCODER] = score_texts(run, texts, title)
-    if LINEAR in models:
-        found[LINEAR] = read_linear(run).logits(texts)
-    return found
-
-
-def class_probabilities(run: Run, texts: Sequence[str], title: str, source: str = AUTO) -> dict[str, np.ndarray]:
-    """Return the calibrated probabilities, float32 (texts, classes), of each head of a finished run.
-
-    Parameters
+    Attributes
     ----------
-    run, texts, title
-        As in `score_texts`.
-    source
-        `encoder`, `linear`, `blend`, or `auto`: for each head, the best of them on the validation rows.
-
-    Raises
-    ------
-    UserError
-        If the source does not exist, or as `score_texts` does.
+    run
+        The run folder.
+    blends
+        Per label, how its probabilities are computed from the models.
     """
-    require_source(source)
-    blends = read_blends(run)
-    models = {model for blend in blends.values() for model in blend.needs(source)}
-    return apply(blends, logits_by_model(run, texts, title, models), source)
+
+    run: Run
+    blends: dict[str, Blend]
+
+    @classmethod
+    def load(cls, run: Run) -> "Predictor":
+        """Return the predictor of a finished run; raises `UserError` if its blend is damaged."""
+        return cls(run, read_blends(run))
+
+    def probabilities(
+        self, texts: Sequence[str], source: str = AUTO, title: str = "Prediciendo"
+    ) -> dict[str, np.ndarray]:
+        """Return the calibrated probabilities, float32 (texts, classes), of each label.
+
+        Parameters
+        ----------
+        texts
+            One per notice. A repeated text is computed once.
+        source
+            `encoder`, `linear`, `blend`, or `auto`: for each label, the best of them on the validation rows.
+        title
+            Title of the progress bar.
+
+        Raises
+        ------
+        UserError
+            If the source does not exist, a model is damaged, or the memory is insufficient.
+        """
+        require_source(source)
+        models = {model for blend in self.blends.values() for model in blend.needs(source)}
+        return apply(self.blends, self.logits(texts, models, title), source)
+
+    def logits(
+        self, texts: Sequence[str], models: Collection[str] = (ENCODER, LINEAR), title: str = "Prediciendo"
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Return the logits of models, float32 (texts, classes), per model and label; see `probabilities`."""
+        by_model = {}
+        if ENCODER in models:
+            by_model[ENCODER] = self._encoder_logits(texts, title)
+        if LINEAR in models:
+            by_model[LINEAR] = self._linear.logits(texts)
+        return by_model
+
+    def _encoder_logits(self, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
+        model, tokenizer, precision = self._encoder
+        distinct, entry = encode(texts, tokenizer, self.run.config.max_length).unique()
+        of_distinct = logits(model, distinct, np.arange(len(distinct)), precision, title=title)
+        return {head: values[entry] for head, values in of_distinct.items()}
+
+    @cached_property
+    def _encoder(self) -> "tuple[MultiHeadClassifier, PreTrainedTokenizerBase, str]":
+        """The classifier on the device, its tokenizer, and the precision."""
+        model, tokenizer = load_model(self.run)
+        device = machine.device()
+        torch.set_num_threads(machine.threads())
+        precision = scoring_precision(self.run.metadata["precision"], device)
+        if note := replacement_note(self.run.metadata["precision"], precision, device):
+            logger.warning(note)
+        with explained("los pesos del codificador", CLOSE):
+            model.to(device)
+        if self.run.config.cls_only:
+            examples = encode(EXAMPLES, tokenizer, self.run.config.max_length)
+            with explained(SAMPLE, CLOSE):
+                model.shorten(*to_device(examples.sample(), device))
+        return model, tokenizer, precision
+
+    @cached_property
+    def _linear(self) -> LinearModel:
+        return read_linear(self.run)
 
 
 def require_source(source: str) -> None:
     """Raise `UserError` if a source does not exist."""
     if source not in (AUTO, *SOURCES):
         raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))
-
-
-def predictions(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the class with the highest logit or probability of each row, int64 (rows,), per head."""
-    return {head: values.argmax(axis=1) for head, values in scores.items()}

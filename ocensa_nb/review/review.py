@@ -21,14 +21,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
-from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import UserError, clipped
-from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
-from ocensa_nb.evaluation.evaluate import read_as_trained
 from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
-from ocensa_nb.paths import SAMPLE_DATA
+from ocensa_nb.evaluation.predictor import Predictor
+from ocensa_nb.evaluation.rows import TrainingRows, training_file, training_rows
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
 
@@ -99,10 +97,14 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     filled = np.flatnonzero(file.texts != "")
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
-    trained = _notices_of(run)
+    if not (trained := training_rows(run)):
+        logger.warning(
+            f"No se encuentra «{training_file(run)}» como era al entrenar: no se puede estimar el error, ni saber qué "
+            "avisos conoce ya la corrida."
+        )
     test = trained.split["test"] if trained else np.zeros(0, np.int64)
     new_texts, test_texts = file.texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
-    probabilities = predictor.class_probabilities(run, [*new_texts, *test_texts], "Prediciendo")
+    probabilities = Predictor.load(run).probabilities([*new_texts, *test_texts])
     new = {head: shares[: len(filled)] for head, shares in probabilities.items()}
     tested = {head: shares[len(filled) :] for head, shares in probabilities.items()}
     labels = {head: trained.labels[head][test] if trained else test for head in run.classes}
@@ -214,21 +216,6 @@ def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Colle
     return chosen[np.argsort(-uncertain[chosen], kind="stable")]
 
 
-def _notices_of(run: Run) -> Notices | None:
-    """Return the notices that a run was trained on; None, with a message, if its file is missing or has changed."""
-    path = SAMPLE_DATA if not run.config.data else Path(run.metadata["data"]["path"])
-    try:
-        trained = read_as_trained(run, path)[1]
-    except UserError:
-        trained = None
-    if trained is None:
-        logger.warning(
-            f"No se encuentra «{path}» como era al entrenar: no se puede estimar el error, ni saber qué avisos conoce "
-            "ya la corrida."
-        )
-    return trained
-
-
 def _doubtful(
     ids: pd.Series, texts: pd.Series, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
 ) -> pd.DataFrame:
@@ -244,7 +231,7 @@ def _doubtful(
 
 
 def _counts(
-    shares: Mapping[str, np.ndarray], trained: Notices | None, classes: Mapping[str, list[str]]
+    shares: Mapping[str, np.ndarray], trained: TrainingRows | None, classes: Mapping[str, list[str]]
 ) -> pd.DataFrame:
     """Return the predicted notices of each class, the most frequent first, beside its share in the training."""
     parts = []

@@ -18,7 +18,8 @@ from ocensa_nb.paths import reason
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
 ENCODER, HEADS, LAST, MANIFEST = "encoder", "heads.safetensors", "last", "manifest.json"
 LINEAR = "linear"  # the linear model and the blend
-RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER, LINEAR)
+SPLITS = "splits.safetensors"
+RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER, LINEAR, SPLITS)
 CORRECTIONS = "corrections.csv"  # only in runs trained with corrections
 
 

@@ -14,8 +14,15 @@ from ocensa_nb.evaluation import blend as blending
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, write_blends
 from ocensa_nb.evaluation.calibration import expected_calibration_error
 from ocensa_nb.evaluation.comparison import compare, sentences
-from ocensa_nb.evaluation.metrics import Predictions, confusion_counts, flat_metrics, metrics_of, predictions_of
-from ocensa_nb.evaluation.predictor import predictions
+from ocensa_nb.evaluation.metrics import (
+    Predictions,
+    confusion_counts,
+    flat_metrics,
+    metrics_of,
+    predicted_classes,
+    predictions_of,
+)
+from ocensa_nb.evaluation.rows import write_splits
 from ocensa_nb.evaluation.verdict import check_predictions, judge
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.save import save_linear, save_model
@@ -34,7 +41,7 @@ def fit_linear(notices: Notices) -> LinearModel:
     train, val = notices.split["train"], notices.split["val"]
     sizes = {head: len(names) for head, names in notices.classes.items()}
     linear = LinearModel.fit(_texts(notices, train), _rows(notices.labels, train), sizes)
-    scores = flat_metrics(_rows(notices.labels, val), predictions(linear.logits(_texts(notices, val))))
+    scores = flat_metrics(_rows(notices.labels, val), predicted_classes(linear.logits(_texts(notices, val))))
     f1 = ", ".join(f"{head} {scores[f'{head}_f1']:.3f}" for head in notices.classes)
     logger.info(f"Modelo simple (TF-IDF): F1 de validación {f1}. Es lo que el codificador tiene que superar.")
     return linear
@@ -42,7 +49,7 @@ def fit_linear(notices: Notices) -> LinearModel:
 
 def validate(config: TrainConfig, notices: Notices, logits: Arrays) -> tuple[dict[str, float], list[list[int]]]:
     """Return the metrics of the validation rows, and the confusion of the monitored head (`confusion_counts`)."""
-    labels, predicted = _rows(notices.labels, notices.split["val"]), predictions(logits)
+    labels, predicted = _rows(notices.labels, notices.split["val"]), predicted_classes(logits)
     head = config.monitored_head
     return flat_metrics(labels, predicted), confusion_counts(labels[head], predicted[head])
 
@@ -69,6 +76,7 @@ def save_models(
     save_model(run, inputs.model, inputs.tokenizer)
     save_linear(run, linear)
     write_blends(run, blends)
+    write_splits(run, notices)
     if corrections := notices.report.corrections:
         write_corrections(corrections.table, notices.classes, run.path / CORRECTIONS)
     return metrics

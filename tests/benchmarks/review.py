@@ -22,8 +22,9 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data import notices
 from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.evaluation import predictor
-from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation import blend
+from ocensa_nb.evaluation.metrics import flat_metrics, predicted_classes
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.review.review import select, uncertainty
@@ -60,7 +61,7 @@ class Encoder:
         with tempfile.TemporaryDirectory() as folder:
             own = dataclasses.replace(data, split={**data.split, "train": rows})
             run = train.fit(config.replace(out=f"{folder}/run"), own)
-            found = predictor.score_texts(run, _texts(data, scored), "Prediciendo")
+            found = Predictor.load(run).logits(_texts(data, scored), (blend.ENCODER,))[blend.ENCODER]
         self._place = {int(row): place for place, row in enumerate(scored)}
         self._scores = found
 
@@ -122,7 +123,7 @@ def _sharpness(logits: np.ndarray, labels: np.ndarray) -> float:
 def _scores(model: Linear | Encoder, data: Notices) -> Mapping[str, float]:
     rows = data.split["test"]
     labels = {head: y[rows] for head, y in data.labels.items()}
-    flat = flat_metrics(labels, predictor.predictions(model.logits(rows)))
+    flat = flat_metrics(labels, predicted_classes(model.logits(rows)))
     chosen = {name: value for name, value in flat.items() if name.endswith(("_f1", "_f1_macro"))}
     means = {kind: float(np.mean([flat[f"{head}_{kind}"] for head in labels])) for kind in ("f1", "f1_macro")}
     return chosen | means

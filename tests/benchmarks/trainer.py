@@ -27,8 +27,7 @@ from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import EpochSampler, step_loader
 from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
-from ocensa_nb.evaluation import predictor
-from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.metrics import flat_metrics, predicted_classes
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.tokens import TokenTable, encode
@@ -219,7 +218,7 @@ def f1(task: Task, options: argparse.Namespace) -> Found:
             model = seeded.model()
             table = side(seeded, model, Clock(task.device))
             logits = inference.logits(model, table, rows, task.config.precision)
-            scores[name] = flat_metrics(truth, predictor.predictions(logits))
+            scores[name] = flat_metrics(truth, predicted_classes(logits))
         scores["difference"] = {key: value - scores["Trainer"][key] for key, value in scores["ours"].items()}
         for key, values in found.items():
             score, name = key.split(", ")

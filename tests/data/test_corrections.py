@@ -14,7 +14,8 @@ from ocensa_nb.data.canonical import blank_missing, normalise
 from ocensa_nb.data.corrections import ID, SHEET, TEXT, Corrections, merge, read_corrections, write_corrections
 from ocensa_nb.data.notices import labelled_rows, prepare, read
 from ocensa_nb.errors import CONTROL, UserError
-from ocensa_nb.evaluation.evaluate import evaluate, read_as_trained
+from ocensa_nb.evaluation.evaluate import evaluate
+from ocensa_nb.evaluation.rows import read_rows
 from ocensa_nb.runs.manifest import CORRECTIONS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
@@ -182,7 +183,10 @@ def test_run_keeps_a_verified_copy_and_is_evaluated_on_its_uncorrected_test_rows
     assert not set(found.ids) & set(frame[ID][:40])
     assert found.metrics["modo_f1"] == pytest.approx(run.metrics["test"]["modo_f1"], abs=1e-6)
     assert json.loads((run.path / "manifest.json").read_text())["files"][CORRECTIONS]
-    assert read_as_trained(run, csv)[1].fingerprint == expected.fingerprint
+    rows = read_rows(run, csv)[1]
+    assert rows.texts == expected.texts
+    for side, numbers in expected.split.items():
+        assert rows.split[side].tolist() == numbers.tolist()
     (run.path / CORRECTIONS).write_text("otra cosa")
     with pytest.raises(UserError, match=r"corrections\.csv"):
         Run.load(run.path)

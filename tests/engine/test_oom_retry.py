@@ -6,7 +6,7 @@ import torch
 
 from ocensa_nb.engine import frozen_features, inference, oom_retry
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import predictor
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.models import save
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
 from ocensa_nb.models.tokens import encode
@@ -95,13 +95,13 @@ def test_early_stopping_copies_best_weights_to_the_cpu_and_restores_them(config,
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_score_texts_without_memory_for_the_weights_raises_user_error(run, notices, monkeypatch):
+def test_predictor_without_memory_for_the_weights_raises_user_error(run, notices, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(MultiHeadClassifier, "to", full)
     with pytest.raises(UserError, match="No hay memoria para los pesos"):
-        predictor.score_texts(run, notices.texts[:3], "")
+        Predictor.load(run).logits(notices.texts[:3])
 
 
 def test_pieces_process_each_row_once_and_keep_the_size_that_fits():

@@ -13,6 +13,7 @@ from scipy.special import softmax
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import blend, predictor
 from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, LINEAR, Blend
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import Run
 
@@ -97,22 +98,32 @@ def test_uncalibrated_blend_of_a_model_is_its_softmax(labels):
 
 def test_run_predicts_with_its_blends(run, notices):
     texts = notices.texts[:5]
-    blends = blend.read_blends(run)
-    logits = predictor.logits_by_model(run, texts, "", (ENCODER, LINEAR))
+    loaded = Predictor.load(run)
+    logits = loaded.logits(texts)
     for source in (AUTO, ENCODER, LINEAR, BLEND):
-        found = predictor.class_probabilities(run, texts, "", source)
-        for head, shares in blend.apply(blends, logits, source).items():
+        found = loaded.probabilities(texts, source)
+        for head, shares in blend.apply(blend.read_blends(run), logits, source).items():
             np.testing.assert_array_equal(found[head], shares)
 
 
+def test_predictor_loads_each_model_once(run, notices, monkeypatch):
+    loaded = []
+    for name in ("load_model", "read_linear"):
+        load = getattr(predictor, name)
+        monkeypatch.setattr(predictor, name, lambda run, load=load, name=name: loaded.append(name) or load(run))
+    predict = Predictor.load(run).probabilities
+    assert np.array_equal(predict(notices.texts[:3], BLEND)["causa"], predict(notices.texts[:3], BLEND)["causa"])
+    assert sorted(loaded) == ["load_model", "read_linear"]
+
+
 def test_linear_predicts_without_loading_the_encoder(run, notices, monkeypatch):
-    monkeypatch.setattr(predictor, "score_texts", None)
-    assert predictor.class_probabilities(run, notices.texts[:3], "", LINEAR)["causa"].shape[0] == 3
+    monkeypatch.setattr(predictor, "load_model", None)
+    assert Predictor.load(run).probabilities(notices.texts[:3], LINEAR)["causa"].shape[0] == 3
 
 
 def test_unknown_source_raises_user_error(run):
     with pytest.raises(UserError, match=r"«liner» no existe.*«linear»"):
-        predictor.class_probabilities(run, ["fuga"], "", "liner")
+        Predictor.load(run).probabilities(["fuga"], "liner")
 
 
 @pytest.mark.parametrize(
@@ -140,5 +151,5 @@ def test_run_whose_linear_was_removed_raises_user_error(copied_run):
     for file in (copied_run / "linear").iterdir():
         file.unlink()
     (copied_run / "linear").rmdir()
-    with pytest.raises(UserError, match=r"linear/.*no es el que se guardó"):
+    with pytest.raises(UserError, match="le falta linear"):
         Run.load(copied_run)

@@ -15,11 +15,10 @@ from pathlib import Path
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine import step
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import predictor
 from ocensa_nb.files import atomic, tensors
 from ocensa_nb.runs import checkpoint, checkpoint_files, manifest
 from ocensa_nb.runs import run as run_folder
-from ocensa_nb.training import train
+from ocensa_nb.training import quality, train
 
 # Points at which to crash: the patched function, and how often a full training calls it.
 POINTS = {
@@ -28,8 +27,8 @@ POINTS = {
     "while a tensor file is written": (tensors, "save_file", 1),
     "before a file is renamed": (atomic.os, "replace", 9),
     "while a history line is written": (run_folder.Run, "append_history", 8),
-    "during validation": (predictor, "predictions", 5),
-    "while the model is saved": (train, "save_model", 1),
+    "during validation": (quality, "confusion_counts", 3),
+    "while the model is saved": (quality, "save_model", 1),
     "between metrics and manifest": (manifest, "compute", 1),
     "after the last file, before cleanup": (run_folder.Run, "tidy", 1),
 }

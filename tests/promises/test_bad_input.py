@@ -134,7 +134,7 @@ def test_train_with_corrections_that_cannot_be_used_prints_one_line_error(tmp_pa
 
 
 def test_review_with_bad_suffix_or_rows_fails_before_predicting(run, csv, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ocensa_nb.evaluation.predictor.score_texts", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr("ocensa_nb.evaluation.predictor.Predictor.load", lambda *_: pytest.fail("worked first"))
     review = ["review", "--run", str(run.path), "--data", str(csv), "--out"]
     assert cli.main([*review, str(tmp_path / "r.csv")]) == 1
     assert "el formato pedido es xlsx" in capsys.readouterr().err

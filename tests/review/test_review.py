@@ -19,7 +19,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.predict import predict
-from ocensa_nb.evaluation.predictor import class_probabilities
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.review import workbook
 from ocensa_nb.review.review import ALL, SIMILAR, THRESHOLDS, automation, review, select, uncertainty
 from ocensa_nb.runs.run import Run
@@ -49,7 +49,7 @@ def test_predictions_are_those_of_predict_and_keep_the_file(found, run, fresh):
 def test_doubtful_notices_have_the_likeliest_classes_in_order(found, run):
     table = found.doubtful
     assert len(table) == 30
-    shares = class_probabilities(run, table["texto"].tolist(), "Prediciendo")
+    shares = Predictor.load(run).probabilities(table["texto"].tolist())
     for head in HEADS:
         for row in range(5):
             best = shares[head][row].argsort()[::-1][:3]

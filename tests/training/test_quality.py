@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.cli import main as cli
-from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.evaluation.evaluate import evaluate
-from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.metrics import metrics_of, predictions_of
 from ocensa_nb.evaluation.predict import predict
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.models.save import read_linear
 from ocensa_nb.notebook.suite import models_table
 from ocensa_nb.paths import ROOT
@@ -25,9 +25,9 @@ def test_recorded_metrics_are_those_of_the_saved_models(run, notices, source):
     recorded = run.metrics if source == AUTO else run.metrics[source]
     for side in ("val", "test"):
         rows = notices.split[side]
-        found = predictor.class_probabilities(run, [notices.texts[row] for row in rows], "", source)
+        found = Predictor.load(run).probabilities([notices.texts[row] for row in rows], source)
         labels = {head: y[rows] for head, y in notices.labels.items()}
-        assert recorded[side] == pytest.approx(flat_metrics(labels, predictor.predictions(found)))
+        assert recorded[side] == pytest.approx(metrics_of(predictions_of(found, labels)))
 
 
 def test_linear_never_sees_a_validation_or_test_row(run, notices):

@@ -15,8 +15,7 @@ from ocensa_nb.engine.batching import step_loader
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation import predictor
-from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.metrics import flat_metrics, predicted_classes
 from ocensa_nb.models import save, tokens
 from ocensa_nb.models.catalogue import load_tokenizer
 from ocensa_nb.runs.run import Run
@@ -176,7 +175,7 @@ def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
     model, tokenizer = save.load_model(Run.load(run.path))
     rows = notices.split["test"]
     table = encode(notices.texts, tokenizer, run.config.max_length)
-    found = predictor.predictions(inference.logits(model, table, rows, "fp32"))
+    found = predicted_classes(inference.logits(model, table, rows, "fp32"))
     flat = flat_metrics({head: y[rows] for head, y in notices.labels.items()}, found)
     assert flat == run.metrics["encoder"]["test"]
 

@@ -1,0 +1,96 @@
+"""Which rows of a file a run was trained, validated and tested on; `RUN/splits.safetensors`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ocensa_nb.data.corrections import ID, TEXT, read_corrections
+from ocensa_nb.data.notices import Notices, fingerprint_of, labelled_rows, read
+from ocensa_nb.errors import UserError
+from ocensa_nb.files import tensors
+from ocensa_nb.files.notice_file import NoticeFile
+from ocensa_nb.paths import SAMPLE_DATA
+from ocensa_nb.runs.manifest import CORRECTIONS, SPLITS
+from ocensa_nb.runs.run import Run
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of the file that a run was trained on.
+
+    Attributes
+    ----------
+    ids, texts
+        One per row.
+    labels
+        Class index of each row, int64 (rows,), per head.
+    split
+        Row numbers of `train`, `val` and `test`, int64.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    labels: dict[str, np.ndarray]
+    split: dict[str, np.ndarray]
+
+
+def write_splits(run: Run, notices: Notices) -> None:
+    """Write the row numbers of the splits to a run folder; raises `UserError` if the disk refuses."""
+    run.check_held()
+    tensors.write(run.path / SPLITS, {side: torch.from_numpy(rows) for side, rows in notices.split.items()})
+
+
+def training_file(run: Run) -> Path:
+    """Return the path of the file that a run was trained on."""
+    return Path(run.metadata["data"]["path"]) if run.config.data else SAMPLE_DATA
+
+
+def training_rows(run: Run) -> TrainingRows | None:
+    """Return the rows that a run was trained on; None if their file is missing or has changed."""
+    try:
+        return read_rows(run, training_file(run))[1]
+    except UserError:
+        return None
+
+
+def read_rows(run: Run, data: str | Path) -> tuple[NoticeFile, TrainingRows | None]:
+    """Read a labelled file; return also its rows if the run was trained on them, and None if on those of another file.
+
+    The file is recognised by its content. The corrections that the run was trained with, if any, are merged into it.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
+    config = run.config
+    file = read(data, config.columns, list(run.classes), config.text_fields, run.metadata["data"]["columns"])
+    path = run.path / CORRECTIONS
+    try:
+        corrections = read_corrections(path, run.classes) if path.exists() else None
+        frame = labelled_rows(file, corrections).frame
+    except UserError:  # another file: it lacks labels, or the classes of the corrections
+        return file, None
+    stored, _ = tensors.read(run.path / SPLITS)
+    split = {side: stored[side].numpy() for side in ("train", "val", "test")}
+    texts, labels = frame[TEXT].tolist(), class_indices(run, frame)
+    if fingerprint_of(texts, labels, split) != run.metadata["data"]["fingerprint"]:
+        return file, None
+    return file, TrainingRows(frame[ID].tolist(), texts, labels, split)
+
+
+def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the class index of each label, int64 (rows,), per head: -1 for a label that the run does not know.
+
+    A class that the training merged into another counts as that one.
+    """
+    merged = run.metadata["data"]["merged"]
+    indices = {}
+    for head, names in run.classes.items():
+        into = merged.get(head, {})
+        labels = [into.get(label, label) for label in frame[head]]
+        indices[head] = pd.Categorical(labels, categories=names).codes.astype(np.int64)
+    return indices
