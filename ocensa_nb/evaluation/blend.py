@@ -59,10 +59,8 @@ class Blend:
 
         Parameters
         ----------
-        logits
-            Of `ENCODER` and of `LINEAR`.
-        labels
-            True class indices, int64 (rows,).
+        logits, labels
+            Logits of `ENCODER` and of `LINEAR`, and true class indices, int64 (rows,).
         """
         temperatures = {model: fit_temperature(logits[model], labels) for model in (ENCODER, LINEAR)}
         encoder, linear = (softmax(logits[model] / temperatures[model], axis=1) for model in (ENCODER, LINEAR))
@@ -77,14 +75,9 @@ class Blend:
         return cls(best if better[best] >= SURE else BLEND, weight, temperatures, curves)
 
     def probabilities(self, logits: Logits, source: str = AUTO) -> np.ndarray:
-        """Return calibrated probabilities, float32 (rows, classes).
+        """Return calibrated probabilities, float32 (rows, classes), from the logits of the models that `needs` names.
 
-        Parameters
-        ----------
-        logits
-            Of the models that `needs` returns.
-        source
-            One of `SOURCES`, or `AUTO` for the best one.
+        The source is one of `SOURCES`, or `AUTO` for the best one.
         """
         source = self.source if source == AUTO else source
         shares = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(source)]

@@ -28,15 +28,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Parameters
     ----------
-    logits
-        Uncalibrated scores, float (rows, classes).
-    labels
-        True class indices, int64 (rows,). Use rows that the model was not fitted on.
-
-    Returns
-    -------
-    float
-        From `COLDEST` to `HOTTEST`; 1 without rows. The predicted classes do not change.
+    logits, labels
+        Uncalibrated scores, float (rows, classes), and true class indices, int64 (rows,), of rows that the model was
+        not fitted on. Without rows, the temperature is 1.
     """
     if not len(labels):
         return 1.0
@@ -101,17 +95,11 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
     Parameters
     ----------
-    confidence
-        Probability of the predicted class, float (rows,).
-    correct
-        Whether the prediction is right, bool (rows,).
+    confidence, correct
+        Probability of the predicted class, float (rows,), and whether the prediction is right, bool (rows,). Without
+        rows, the error is NaN.
     bins
         Maximum number of bins.
-
-    Returns
-    -------
-    float
-        NaN without rows.
     """
     if not len(confidence):
         return float("nan")
@@ -121,18 +109,10 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Return the table of a reliability diagram, with bins of as equal numbers of rows as ties allow.
+    """Return the table of a reliability diagram; the bins are those of `expected_calibration_error`.
 
-    Parameters
-    ----------
-    confidence, correct, bins
-        As in `expected_calibration_error`.
-
-    Returns
-    -------
-    DataFrame
-        One row per bin that has rows, by confidence: `from` and `to` (lowest and highest confidence), `confidence`
-        (mean), `accuracy`, `low` and `high` (its Wilson interval of 95 %), `rows`.
+    Its rows are the bins that have rows, by confidence: `from` and `to` (lowest and highest confidence), `confidence`
+    (mean), `accuracy`, `low` and `high` (its Wilson interval of 95 %), `rows`.
     """
     confidence = np.asarray(confidence, np.float64)
     table = pd.DataFrame({"bin": _equal_mass_bins(confidence, bins), "confidence": confidence, "correct": correct})
@@ -154,16 +134,8 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
 def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     """Return the accuracy of the rows at or above each confidence that occurs.
 
-    Parameters
-    ----------
-    confidence, correct
-        As in `expected_calibration_error`.
-
-    Returns
-    -------
-    DataFrame
-        By descending threshold: `threshold`, `rows` (at or above it), `coverage` (their share of all rows),
-        `accuracy`, and `low`, its lower bound: one-sided Wilson, 95 %.
+    The columns are `threshold`, descending; `rows` (at or above it), `coverage` (their share of all rows), `accuracy`,
+    and `low`, its lower bound: one-sided Wilson, 95 %.
     """
     thresholds, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
     rows = np.bincount(group, minlength=len(thresholds))[::-1].cumsum()
@@ -191,14 +163,9 @@ def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) ->
 
 
 def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.ndarray:
-    """Return the bound of Wilson's interval of a share: the lower one for a negative `z`, else the upper one.
+    """Return the bound of Wilson's interval of the share of right rows; NaN without rows.
 
-    Parameters
-    ----------
-    right, rows
-        Number of right rows and of all rows. Without rows, the bound is NaN.
-    z
-        Standard normal quantile, as `-ONE_SIDED`.
+    It is the lower bound for a negative standard normal quantile `z`, such as `-ONE_SIDED`, and else the upper one.
     """
     rows = np.where(np.asarray(rows) > 0, rows, np.nan)
     share = np.asarray(right, np.float64) / rows

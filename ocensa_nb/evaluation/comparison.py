@@ -36,10 +36,8 @@ def compare(
     groups
         Group of each row, (rows,): rows with almost the same text, which are resampled together, because they tell
         less than as many different rows. None if every row is on its own.
-    resamples
-        Number of bootstrap samples.
-    seed
-        Of the resampling.
+    resamples, seed
+        Number of bootstrap samples, and the seed that draws them.
 
     Returns
     -------
@@ -82,10 +80,8 @@ def bootstrap(
 
     Parameters
     ----------
-    labels
-        True class indices, int64 (rows,).
-    predicted
-        Predicted class indices, int64 (rows,), per model.
+    labels, predicted
+        Class indices, int64 (rows,); the predicted ones per model.
     groups, resamples, seed
         As in `compare`.
     share

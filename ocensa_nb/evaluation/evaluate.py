@@ -76,12 +76,7 @@ class Evaluation:
         present = np.union1d(labels, predicted)
         names = [self.classes[head][i] for i in present]
         report = classification_report(
-            labels,
-            predicted,
-            labels=present,
-            target_names=names,
-            output_dict=True,
-            zero_division=0,
+            labels, predicted, labels=present, target_names=names, output_dict=True, zero_division=0
         )
         table = pd.DataFrame({name: report[name] for name in names}).T
         table = table.rename(
@@ -175,12 +170,10 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
 
     Parameters
     ----------
-    run
-        A finished run.
+    run, source
+        A finished run, and what predicts: see `Predictor.probabilities`.
     data
         A labelled CSV or XLSX; empty for the file the run was trained on.
-    source
-        What predicts: see `Predictor.probabilities`.
 
     Raises
     ------

@@ -29,17 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """The predictions of a file.
-
-    Attributes
-    ----------
-    file
-        What was read.
-    table
-        As `add_predictions` returns it.
-    notes
-        What the user has to know about the predictions, in Spanish.
-    """
+    """The predictions of a file: its table with `add_predictions`, and what the user has to know, in Spanish."""
 
     file: NoticeFile
     table: pd.DataFrame
@@ -53,12 +43,8 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
 
     Parameters
     ----------
-    run
-        A finished run.
-    data
-        The file, with a description column.
-    source
-        What predicts: see `Predictor.probabilities`.
+    run, data, source
+        A finished run; the file, with a description column; what predicts (see `Predictor.probabilities`).
 
     Raises
     ------
@@ -124,22 +110,18 @@ def add_predictions(
 ) -> pd.DataFrame:
     """Return a table with a prediction and its confidence per head.
 
+    `pred_` is the name of a class, and `conf_` its probability, float64; in rows without text they are `""` and NaN.
+
     Parameters
     ----------
     table
-        Of a `NoticeFile`.
+        Of a `NoticeFile`; its rows and columns stay as they are.
     rows
         Positions of the rows with text, int64.
     shares
         Calibrated probabilities, float32 (len(rows), classes), per head.
     classes
         Names of the classes, per head.
-
-    Returns
-    -------
-    DataFrame
-        Every row and column in order, as text. `pred_` is the name of a class, and `conf_` its probability, float64
-        from 0 to 1; in rows without text they are `""` and NaN.
     """
     result = table.copy()
     for head, names in classes.items():
@@ -162,24 +144,17 @@ def _notes(predictor: Predictor, probabilities: Mapping[str, np.ndarray], source
 
 
 def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
-    """Write predictions in the format of the file they were made for.
+    """Write predictions in the format of the file they were made for, and return the path with its suffix.
 
     A CSV keeps the separator, encoding and decimal mark of a CSV; for those of an XLSX it is a CSV that Excel in
     Spanish opens.
 
     Parameters
     ----------
-    predicted
-        From `predict`.
-    out
-        A file that does not exist.
+    predicted, out
+        From `predict`; a file that does not exist.
     kind
         `csv`, `xlsx`, or `auto`: by the suffix of `out` or, without one, the format of the file that was read.
-
-    Returns
-    -------
-    Path
-        `out`, with its suffix.
 
     Raises
     ------

@@ -52,17 +52,13 @@ def judge(
 
     Parameters
     ----------
-    head
-        Name of the label.
-    classes
-        Names of its classes.
+    head, classes
+        Name of the label, and of its classes.
     class_rows
         Training rows of each class, int64 (classes,).
-    val
-        The validation rows, which choose the threshold.
-    test
-        The rows that measure it. None or empty if there are none: then the verdict is that of the validation rows,
-        and its sentence says so.
+    val, test
+        The validation rows choose the threshold, and the test rows measure it. Without test rows, the verdict is that
+        of the validation rows, and its sentence says so.
     target
         Accuracy, from 0 to 1, at which predictions can be used without a review.
 
@@ -197,10 +193,8 @@ def check_predictions(
 
     Parameters
     ----------
-    classes
-        Names of the classes, per label.
-    class_rows
-        Training rows of each class, int64 (classes,), per label.
+    classes, class_rows
+        Names of the classes, and training rows of each, int64 (classes,), per label.
     predictions
         Per label. Those with true classes are also compared with always predicting the most frequent class.
     comparison

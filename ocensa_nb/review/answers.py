@@ -16,10 +16,8 @@ class Answers:
 
     Parameters
     ----------
-    doubtful
-        The notices to review: `Review.doubtful`.
-    classes
-        Names of the classes, per label.
+    doubtful, classes
+        Of a `Review`.
     path
         The CSV, read by `train --corrections`. If it exists, the review continues; its answers about other notices
         stay in it.
@@ -57,17 +55,7 @@ class Answers:
     def answer(self, row: int, right: Mapping[str, str]) -> None:
         """Record the right classes of some labels of a notice, and write the file.
 
-        Parameters
-        ----------
-        row
-            Position of the notice.
-        right
-            Class per label.
-
-        Raises
-        ------
-        UserError
-            If the file cannot be written; the answer is not recorded.
+        Raises `UserError` if the file cannot be written; the answer is then not recorded.
         """
         before = self.given[row]
         self._change(row, {**before, **right})

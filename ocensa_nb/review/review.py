@@ -52,7 +52,7 @@ class Review:
     Attributes
     ----------
     predictions
-        Every row and column of the file, with `pred_` and `conf_` per label.
+        From `predict.add_predictions`.
     doubtful
         One row per notice to review: `id_aviso`, `texto` and, per label, the likeliest classes `pred1_`, `pred2_`, …
         with their probabilities `conf1_`, …, and `correcta_`, empty.
@@ -60,10 +60,8 @@ class Review:
         Names of the classes, per label.
     counts
         One row per label and class: predicted notices, their share, and the share of the class in the training.
-    automation
-        From `automation`.
-    tested_on
-        What the errors were estimated on, in Spanish.
+    automation, tested_on
+        From `automation`, and what its errors were estimated on, in Spanish.
     """
 
     predictions: pd.DataFrame
@@ -79,12 +77,10 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
 
     Parameters
     ----------
-    run
-        A finished run.
+    run, rows
+        A finished run, and how many notices to choose.
     data
         A CSV or XLSX with a description column; its labels, if any, are ignored.
-    rows
-        How many notices to choose.
 
     Raises
     ------
@@ -136,17 +132,13 @@ def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Pred
     The error is that of the tested rows with at least that confidence. It holds for notices like those; the interval is
     Wilson's, of 95 %, for the sampling alone.
 
+    There is a row per label, and for all labels at once, and threshold.
+
     Parameters
     ----------
-    predictions
-        Of the notices, per label.
-    tested
-        Of rows with known labels that were not trained on, per label; without rows, the errors are NaN.
-
-    Returns
-    -------
-    DataFrame
-        One row per label, and for all labels at once, and threshold; columns in Spanish. The error is from 0 to 1.
+    predictions, tested
+        Of the notices, and of rows with known labels that were not trained on, per label. Without tested rows, the
+        errors are NaN.
     """
     confidence = _with_all({head: part.confidence for head, part in predictions.items()})
     tested_confidence = _with_all({head: part.confidence for head, part in tested.items()})
@@ -185,23 +177,19 @@ def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Collection[str] = frozenset()) -> np.ndarray:
-    """Choose the notices to review; the same arguments give the same ones.
+    """Choose `count` notices to review, or fewer; the same arguments give the same ones.
 
     Parameters
     ----------
-    texts
-        One per notice.
-    uncertain : ndarray of shape (rows,)
-        From `uncertainty`.
-    count
-        How many to choose.
+    texts, uncertain
+        One per notice; from `uncertainty`.
     known
         Texts, from `canonical.normalise`, that need no review, such as those the model was trained on.
 
     Returns
     -------
-    ndarray of shape (count,) or fewer, int64
-        Rows, the most uncertain first. No two texts are similar, and none is known.
+    ndarray
+        Row numbers, int64, the most uncertain first. No two texts are similar, and none is known.
     """
     plain = [normalise(text) for text in progress(texts, "Comparando los avisos", "aviso")]
     order = np.argsort(-uncertain, kind="stable")
