@@ -51,7 +51,7 @@ def generate(
 def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
     from ocensa_nb.evaluation.blend import describe_sources, read_blends
-    from ocensa_nb.figures import animation
+    from ocensa_nb.figures.training import training_gif
     from ocensa_nb.runs.resume import reject_finished
     from ocensa_nb.runtime import distributed
     from ocensa_nb.training import train as training
@@ -66,7 +66,7 @@ def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
     run = training.fit(config, notices)
     if not world.is_first:
         return {}
-    animation.training_gif(run)
+    training_gif(run)
     metrics, seconds = run.metrics, run.metadata["seconds"]
     logger.info(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
     logger.info(
@@ -88,7 +88,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluar una corrida: métricas, informe por clase y matrices de confusión."""
     from ocensa_nb.evaluation import evaluate as evaluation
-    from ocensa_nb.figures import training as plots
+    from ocensa_nb.figures import quality, style
     from ocensa_nb.runs.run import Run, free_folder
 
     trained = Run.load(run)
@@ -98,7 +98,7 @@ def evaluate(
         folder.mkdir()
         found.write(folder)
         for head in found.classes:
-            plots.save(plots.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
+            style.save(quality.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
     logger.info(f"Evaluación de {found.source} ({len(found.texts):,}) en {path}.")
     if found.left_out:
         logger.info(found.left_out_note())

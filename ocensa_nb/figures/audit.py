@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, styled
-from ocensa_nb.figures.training import save, short
+from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, save, short, styled
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.runs.run import free_folder
 

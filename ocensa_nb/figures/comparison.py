@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
 from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, styled
-from ocensa_nb.figures.training import save as save_figure
+from ocensa_nb.figures.style import save as save_figure
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.runs.run import free_folder
 

@@ -1,4 +1,4 @@
-"""Draw how far predictions can be trusted: calibration, accuracy against coverage, and F1 per model."""
+"""Draw how good predictions are: confusion, calibration, accuracy against coverage, and F1 per model."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,14 +9,108 @@ from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibratio
 from ocensa_nb.evaluation.comparison import MODEL_NAMES
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.verdict import USEFUL, USEFUL_ABOVE
-from ocensa_nb.figures.style import COLOURS, GREY, INK, line_styles, new_figure, read_as, styled
+from ocensa_nb.figures.style import (
+    COLOURS,
+    ENOUGH_ROWS,
+    GREY,
+    INK,
+    MAX_NAMED_CLASSES,
+    NO_DATA,
+    line_styles,
+    new_figure,
+    read_as,
+    share_colours,
+    short,
+    styled,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 MODEL_COLOURS = {"encoder": COLOURS[0], "linear": COLOURS[4], "blend": COLOURS[2]}
+TOP_CLASSES = 12  # of a confusion matrix, so that it is legible 700 pixels wide
 FEWEST_DRAWN = 20  # rows from which on a curve of accuracy is drawn: with fewer it jumps
+
+
+@styled
+def confusion(counts: "pd.DataFrame", title: str, all_classes: bool = False) -> "Figure":
+    """Return the heat map of a confusion matrix, as percentages of each true class.
+
+    Parameters
+    ----------
+    counts : DataFrame of shape (classes, classes), int64
+        Notices by true class (rows) and predicted class (columns), the most frequent true class first.
+    title
+        Title of the figure.
+    all_classes
+        Whether to draw all classes, and not only the `TOP_CLASSES` most frequent. Without it, the predictions of any
+        other class are one more column.
+
+    Returns
+    -------
+    Figure
+        With class names if at most `MAX_NAMED_CLASSES` are drawn, and percentages in the cells unless `all_classes`.
+    """
+    import seaborn as sns
+
+    sizes = counts.sum(axis=1)
+    drawn = len(counts) if all_classes else min(TOP_CLASSES, len(counts))
+    shares = 100 * counts.div(sizes.where(sizes > 0), axis=0).to_numpy()  # NaN for a class that is only predicted
+    columns = [short(name) for name in counts.columns[:drawn]]
+    matrix = shares[:drawn, :drawn]
+    if rest := len(counts) - drawn:
+        matrix = np.column_stack([matrix, shares[:drawn, drawn:].sum(axis=1)])
+        columns.append(f"otras {rest} clases")
+        title = f"{title}, las {drawn} clases más frecuentes de {len(counts)}"
+    rows = [f"{short(name)} ({size:,})" for name, size in sizes[:drawn].items()]
+    few = drawn <= TOP_CLASSES
+    named = drawn <= MAX_NAMED_CLASSES
+    size = 9 if few else 7
+    below = 1.5 + named * 0.0085 * size * max(map(len, columns))  # inches, of the names under the matrix
+    figure, axes = new_figure(7 if few else 9, below + (max(2.2, 0.32 * drawn) if few else min(7.5, 3 + 0.1 * drawn)))
+    sns.heatmap(
+        matrix,
+        vmin=0,
+        vmax=100,
+        cmap=share_colours(),
+        annot=np.where(matrix >= 0.5, np.nan_to_num(matrix).round().astype(int).astype(str), "") if few else None,
+        fmt="",
+        annot_kws={"fontsize": size},
+        linewidths=0.5 if few else 0,
+        linecolor=NO_DATA,
+        xticklabels=columns if named else False,
+        yticklabels=rows if named else False,
+        cbar_kws={"label": "% de la clase verdadera", "shrink": 0.8},
+        ax=axes,
+    )
+    axes.set_facecolor(NO_DATA)
+    axes.tick_params(length=0, labelsize=size)
+    axes.tick_params("x", rotation=90)
+    axes.tick_params("y", rotation=0)
+    axes.set(xlabel="clase predicha", ylabel="clase verdadera (avisos)", title=title)
+    axes.grid(False)
+    read_as(figure, _weakest_class(counts, drawn))
+    return figure
+
+
+def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
+    """Return a Spanish reading of a confusion matrix: the worst recall of the first classes that have enough rows."""
+    matrix, names = counts.to_numpy()[:drawn], list(counts.index)
+    sizes = matrix.sum(axis=1)
+    if sizes.max() < ENOUGH_ROWS:
+        return f"Ninguna clase llega a {ENOUGH_ROWS} avisos: con tan pocos, estos porcentajes dicen poco."
+    recall = np.divide(matrix.diagonal(), sizes, out=np.full(len(sizes), np.inf), where=sizes >= ENOUGH_ROWS)
+    worst = int(recall.argmin())
+    if recall[worst] == 1:
+        return f"Todas las clases con {ENOUGH_ROWS} avisos o más se reconocen siempre."
+    mistakes = matrix[worst].copy()
+    mistakes[worst] = 0
+    taken = int(mistakes.argmax())
+    return (
+        f"Con {ENOUGH_ROWS} avisos o más, la menos reconocida: «{short(names[worst])}», {100 * recall[worst]:.0f} % "
+        f"de {sizes[worst]:,}; se confunde sobre todo con «{short(names[taken])}» ({mistakes[taken]:,})."
+    )
 
 
 @styled

@@ -7,9 +7,12 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
+
+from ocensa_nb.files.atomic import create_new
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -23,6 +26,9 @@ NO_DATA = "#EBEBEB"
 CAUTION, HARM = ("#FFE3A3", INK), ("#B3261E", CARD)
 SMOOTHING = 0.05  # weight of the newest step in a smoothed loss
 DASHES = ("-", "--", ":")
+MAX_NAMED_CLASSES = 60  # beyond, a figure with all of them names none
+ENOUGH_ROWS = 10  # of a class, for its share of hits to mean anything
+LABEL_LENGTH = 32  # maximum characters of a class name
 STYLE: dict[str, Any] = {
     "figure.dpi": 100,  # figures are at most 9 inches wide; a Colab cell is about 900 pixels wide
     "figure.facecolor": CARD,
@@ -102,6 +108,18 @@ def share_colours() -> "Colormap":
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shares", [CARD, COLOURS[0], "#001F33"]).with_extremes(bad=NO_DATA)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as a new PNG; raise `UserError` if the file exists or cannot be written."""
+    with create_new(path) as temporary, style():
+        figure.savefig(temporary, dpi=110)
+
+
+def short(name: object) -> str:
+    """Return a class name cut to `LABEL_LENGTH`, its dollars escaped: matplotlib reads a formula between two."""
+    text = str(name)
+    return (text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…").replace("$", r"\$")
 
 
 # The panel uses the page's text colour, and a grey for borders that is visible on light and dark pages.

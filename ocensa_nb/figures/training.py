@@ -1,25 +1,44 @@
-"""Draw the figures of the notices and of a run. Each shows its units and a one-line reading, in Spanish."""
+"""Draw the notices, the learning curves of a run, and its training as a GIF, with units and a reading in Spanish."""
 
+import base64
+import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ocensa_nb.figures import style
-from ocensa_nb.figures.animation import draw_losses, draw_scores, epoch_lines, step_lines
-from ocensa_nb.figures.style import CARD, COLOURS, GREY, INK, NO_DATA, new_figure, read_as, share_colours, styled
-from ocensa_nb.files.atomic import create_new
+from ocensa_nb.figures.style import (
+    CARD,
+    COLOURS,
+    ENOUGH_ROWS,
+    GREY,
+    INK,
+    MAX_NAMED_CLASSES,
+    SMOOTHING,
+    line_styles,
+    new_figure,
+    read_as,
+    share_colours,
+    short,
+    style,
+    styled,
+)
+from ocensa_nb.files.atomic import atomic_write
 from ocensa_nb.models.tokens import recommend_max_length
-from ocensa_nb.runs.run import Run
+from ocensa_nb.runs.run import GIF, Run
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-TOP_CLASSES = 12  # of a confusion matrix, so that it is legible 700 pixels wide
-MAX_NAMED_CLASSES = 60  # beyond, a figure with all of them names none
-ENOUGH_ROWS = 10  # of a class, for its share of hits to mean anything
-LABEL_LENGTH = 32  # maximum characters of a class name
+Lines = Sequence[Mapping[str, Any]]  # lines of a history
+GIF_SIZE = (9.0, 3.3)  # inches
+GIF_FRAMES = 80
+GIF_SHARE = 0.04  # maximum fraction of the training time spent on drawing, except for the first and last frames
+FRAME_MS, HELD_MS = 100, 3000
 
 
 @styled
@@ -68,21 +87,6 @@ def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
 
 
 @styled
-def learning_curves(run: Run) -> "Figure":
-    """Return the loss per step, raw and smoothed, beside the validation F1 of each head per epoch."""
-    history = run.history()
-    figure, (left, right) = new_figure(9, 4, columns=2)
-    draw_losses(left, step_lines(history))
-    best = run.metrics["best_epoch"]
-    right.axvline(best, color=GREY, linestyle=":", label=f"mejor época: {best}")
-    draw_scores(right, run.classes, epoch_lines(history))
-    monitor = run.config.monitor
-    value = run.metrics["val"][monitor]
-    read_as(figure, f"Se guardó la época {best}, la de mejor {monitor} en validación: {value:.3f}.")
-    return figure
-
-
-@styled
 def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
     """Return a bar chart of the notices of each class, the most frequent first.
 
@@ -123,92 +127,167 @@ def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
 
 
 @styled
-def confusion(counts: "pd.DataFrame", title: str, all_classes: bool = False) -> "Figure":
-    """Return the heat map of a confusion matrix, as percentages of each true class.
-
-    Parameters
-    ----------
-    counts : DataFrame of shape (classes, classes), int64
-        Notices by true class (rows) and predicted class (columns), the most frequent true class first.
-    title
-        Title of the figure.
-    all_classes
-        Whether to draw all classes, and not only the `TOP_CLASSES` most frequent. Without it, the predictions of any
-        other class are one more column.
-
-    Returns
-    -------
-    Figure
-        With class names if at most `MAX_NAMED_CLASSES` are drawn, and percentages in the cells unless `all_classes`.
-    """
-    import seaborn as sns
-
-    sizes = counts.sum(axis=1)
-    drawn = len(counts) if all_classes else min(TOP_CLASSES, len(counts))
-    shares = 100 * counts.div(sizes.where(sizes > 0), axis=0).to_numpy()  # NaN for a class that is only predicted
-    columns = [short(name) for name in counts.columns[:drawn]]
-    matrix = shares[:drawn, :drawn]
-    if rest := len(counts) - drawn:
-        matrix = np.column_stack([matrix, shares[:drawn, drawn:].sum(axis=1)])
-        columns.append(f"otras {rest} clases")
-        title = f"{title}, las {drawn} clases más frecuentes de {len(counts)}"
-    rows = [f"{short(name)} ({size:,})" for name, size in sizes[:drawn].items()]
-    few = drawn <= TOP_CLASSES
-    named = drawn <= MAX_NAMED_CLASSES
-    size = 9 if few else 7
-    below = 1.5 + named * 0.0085 * size * max(map(len, columns))  # inches, of the names under the matrix
-    figure, axes = new_figure(7 if few else 9, below + (max(2.2, 0.32 * drawn) if few else min(7.5, 3 + 0.1 * drawn)))
-    sns.heatmap(
-        matrix,
-        vmin=0,
-        vmax=100,
-        cmap=share_colours(),
-        annot=np.where(matrix >= 0.5, np.nan_to_num(matrix).round().astype(int).astype(str), "") if few else None,
-        fmt="",
-        annot_kws={"fontsize": size},
-        linewidths=0.5 if few else 0,
-        linecolor=NO_DATA,
-        xticklabels=columns if named else False,
-        yticklabels=rows if named else False,
-        cbar_kws={"label": "% de la clase verdadera", "shrink": 0.8},
-        ax=axes,
-    )
-    axes.set_facecolor(NO_DATA)
-    axes.tick_params(length=0, labelsize=size)
-    axes.tick_params("x", rotation=90)
-    axes.tick_params("y", rotation=0)
-    axes.set(xlabel="clase predicha", ylabel="clase verdadera (avisos)", title=title)
-    axes.grid(False)
-    read_as(figure, _weakest_class(counts, drawn))
+def learning_curves(run: Run) -> "Figure":
+    """Return the loss per step, raw and smoothed, beside the validation F1 of each head per epoch."""
+    history = run.history()
+    figure, (left, right) = new_figure(9, 4, columns=2)
+    draw_losses(left, step_lines(history))
+    best = run.metrics["best_epoch"]
+    right.axvline(best, color=GREY, linestyle=":", label=f"mejor época: {best}")
+    draw_scores(right, run.classes, epoch_lines(history))
+    monitor = run.config.monitor
+    value = run.metrics["val"][monitor]
+    read_as(figure, f"Se guardó la época {best}, la de mejor {monitor} en validación: {value:.3f}.")
     return figure
 
 
-def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
-    """Return a Spanish reading of a confusion matrix: the worst recall of the first classes that have enough rows."""
-    matrix, names = counts.to_numpy()[:drawn], list(counts.index)
-    sizes = matrix.sum(axis=1)
-    if sizes.max() < ENOUGH_ROWS:
-        return f"Ninguna clase llega a {ENOUGH_ROWS} avisos: con tan pocos, estos porcentajes dicen poco."
-    recall = np.divide(matrix.diagonal(), sizes, out=np.full(len(sizes), np.inf), where=sizes >= ENOUGH_ROWS)
-    worst = int(recall.argmin())
-    if recall[worst] == 1:
-        return f"Todas las clases con {ENOUGH_ROWS} avisos o más se reconocen siempre."
-    mistakes = matrix[worst].copy()
-    mistakes[worst] = 0
-    taken = int(mistakes.argmax())
-    return (
-        f"Con {ENOUGH_ROWS} avisos o más, la menos reconocida: «{short(names[worst])}», {100 * recall[worst]:.0f} % "
-        f"de {sizes[worst]:,}; se confunde sobre todo con «{short(names[taken])}» ({mistakes[taken]:,})."
-    )
+class TrainingAnimation:
+    """Frames of a finished training.
+
+    The figure is drawn once; each frame redraws only the artists that change, which is many times faster. Create and
+    use it inside `style.style()`. Older histories have no confusion matrices; the frames then omit the matrix.
+    """
+
+    def __init__(self, run: Run, history: Lines) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.run, self.history, self.epochs = run, history, epoch_lines(history)
+        self.head, self.kept = run.config.monitored_head, run.metrics["best_epoch"]
+        self.figure = Figure(figsize=GIF_SIZE, layout="constrained")
+        self.canvas = FigureCanvasAgg(self.figure)
+        parts = 3 if any("confusion" in line for line in self.epochs) else 2
+        left, middle, *right = self.figure.subplots(1, parts)
+        self.losses = draw_losses(left, step_lines(history))
+        self.scores = draw_scores(middle, run.classes, self.epochs)
+        self.mark = middle.axvline(self.kept, color=GREY, linestyle=":")
+        self.images = [axes.imshow(self._shares({}), cmap=share_colours(), vmin=0, vmax=1) for axes in right]
+        for axes in right:
+            axes.set(xlabel="clase predicha", ylabel="clase verdadera", xticks=[], yticks=[])
+            axes.set_title(f"Confusión: {self.head} (validación)")
+            axes.spines[:].set_visible(True)
+        for image in self.images:
+            self.figure.colorbar(image, label="fracción de la clase verdadera", ticks=[0, 0.5, 1], shrink=0.75)
+        self.caption = self.figure.supxlabel(" ", fontsize=10)
+        edges = [spine for axes in right for spine in axes.spines.values()]  # an image is drawn over its edges
+        self.moving = [*self.losses, *self.scores, self.mark, middle.get_legend(), *self.images, *edges, self.caption]
+        self.whole = {line: line.get_xydata().T for line in (*self.losses, *self.scores)}
+        for artist in self.moving:
+            artist.set_animated(True)
+        self.canvas.draw()
+        self.still = self.canvas.copy_from_bbox(self.figure.bbox)
+
+    def frame(self, known: int) -> np.ndarray:
+        """Return the frame after the first `known` lines of the history."""
+        steps, epochs = step_lines(self.history[:known]), epoch_lines(self.history[:known])
+        ended = known == len(self.history)
+        shown = next((line for line in reversed(epochs) if not ended or line["epoch"] == self.kept), {})
+        caption = f"Época {min(len(epochs) + 1, len(self.epochs))} de {len(self.epochs)}"
+        if ended:
+            caption = (
+                f"Se guardó la época {self.kept}, la de mejor {self.run.config.monitor} en validación: es la que se ve."
+            )
+        self.caption.set_text(caption)
+        self.mark.set_visible(ended)
+        for lines, count in ((self.losses, len(steps)), (self.scores, len(epochs))):
+            for line in lines:
+                line.set_data(self.whole[line][:, :count])
+        for text, head in zip(self.scores[0].axes.get_legend().get_texts(), self.run.classes, strict=True):
+            text.set_text(f"{head} {shown[f'{head}_f1']:.2f}" if shown else head)
+        for image in self.images:
+            image.set_data(self._shares(shown))
+        self.canvas.restore_region(self.still)
+        for artist in self.moving:
+            self.figure.draw_artist(artist)
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+    def _shares(self, epoch: Mapping[str, Any]) -> np.ndarray:
+        """Return an epoch's confusion matrix (classes, classes), normalised by row; NaN for classes without rows."""
+        size = len(self.run.classes[self.head])
+        counts = np.zeros((size, size))
+        for true, predicted, rows in epoch.get("confusion", []):
+            counts[true, predicted] = rows
+        total = counts.sum(axis=1, keepdims=True)
+        return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as a new PNG; raise `UserError` if the file exists or cannot be written."""
-    with create_new(path) as fresh, style.style():
-        figure.savefig(fresh, dpi=110)
+def training_gif(run: Run) -> Path | None:
+    """Write the training GIF of a run: loss, F1 and confusion matrix over time; the last frame lasts longer.
+
+    The number of frames, from 2 to `GIF_FRAMES`, is limited by `GIF_SHARE` of the training time.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+
+    Returns
+    -------
+    Path or None
+        The GIF in the run folder; None if the history has fewer than two steps with a loss or no epoch.
+    """
+    import imageio.v3 as iio
+
+    history = run.history()
+    if len(step_lines(history)) < 2 or not epoch_lines(history):
+        return None
+    deadline = time.perf_counter() + GIF_SHARE * run.metadata["seconds"]["training"]
+    with style():
+        film = TrainingAnimation(run, history)
+        started = time.perf_counter()
+        last = film.frame(len(history))
+        iio.imwrite("<bytes>", last, extension=".gif")  # to time it: a frame is drawn, and then encoded
+        now = time.perf_counter()
+        count = int(np.clip((deadline - now) / (now - started), 2, GIF_FRAMES))
+        frames = [film.frame(known) for known in np.linspace(0, len(history), count).astype(int)[:-1]]
+    with atomic_write(run.path / GIF) as fresh:
+        times = [*[FRAME_MS] * (count - 1), HELD_MS]
+        iio.imwrite(fresh, [*frames, last], extension=".gif", duration=times, loop=0)
+    return run.path / GIF
 
 
-def short(name: object) -> str:
-    """Return a class name cut to `LABEL_LENGTH`, its dollars escaped: matplotlib reads a formula between two."""
-    text = str(name)
-    return (text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…").replace("$", r"\$")
+def embedded(gif: Path) -> str:
+    """Return an HTML image with the GIF as base64; HTML copies of a notebook show no other kind of GIF."""
+    return f'<img src="data:image/gif;base64,{base64.b64encode(gif.read_bytes()).decode()}" alt="El entrenamiento">'
+
+
+def step_lines(history: Lines) -> Lines:
+    """Return the lines of the steps that have a loss; a non-finite loss is stored as None."""
+    return [line for line in history if "step" in line and line["loss"] is not None]
+
+
+def epoch_lines(history: Lines) -> Lines:
+    """Return the lines of the epochs."""
+    return [line for line in history if "step" not in line]
+
+
+def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
+    """Draw the loss per step, raw and smoothed, and return both lines."""
+    numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    smooth, smoothed = losses[0], []
+    for loss in losses:
+        smooth += SMOOTHING * (loss - smooth)
+        smoothed.append(smooth)
+    drawn = [
+        *axes.plot(numbers, losses, color=COLOURS[5], linewidth=0.7, alpha=0.6, label="cada paso"),
+        *axes.plot(numbers, smoothed, color=COLOURS[0], linewidth=1.8, label="suavizada"),
+    ]
+    axes.set(xlabel="paso del optimizador", ylabel="pérdida (nats)", title="Entrenamiento")
+    axes.set(xlim=(0, numbers[-1]), ylim=(0, 1.05 * max(losses)))
+    axes.legend(loc="upper right")
+    return drawn
+
+
+def draw_scores(axes: "Axes", heads: Collection[str], epochs: Lines) -> list["Line2D"]:
+    """Draw the validation F1 of each head per epoch and return one line per head."""
+    numbers = [line["epoch"] for line in epochs]
+    drawn = [
+        axes.plot(numbers, [line[f"{head}_f1"] for line in epochs], marker="o", markersize=4, label=head, **look)[0]
+        for head, look in line_styles(heads).items()
+    ]
+    axes.set(xlabel="época", ylabel="F1 ponderado (0 a 1)", title="Validación")
+    axes.set(xlim=(0.5, numbers[-1] + 0.5), ylim=(0, 1))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    low = min(epochs[-1][f"{head}_f1"] for head in heads) < 0.45  # a curve would end behind the legend
+    axes.legend(loc="upper left" if low else "lower right")
+    return drawn

@@ -16,7 +16,7 @@ import tyro
 
 from ocensa_nb.config import from_recipe
 from ocensa_nb.evaluation.blend import SOURCES
-from ocensa_nb.figures import quality, training
+from ocensa_nb.figures import quality, style
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import train
 
@@ -57,7 +57,7 @@ def main(
         shown = table[table["model"] != "run"].groupby(["label", "model"], sort=False)["f1"]
         shown = shown.agg(mean="mean", sd="std").reset_index()
         figure = quality.f1_by_model(shown, "F1 en avisos que ningún modelo vio", f"{splits} repartos")
-        training.save(figure, Path(picture))
+        style.save(figure, Path(picture))
     if save:
         Path(save).write_text(json.dumps({"scores": scores, "others": others}, ensure_ascii=False, indent=1))
 

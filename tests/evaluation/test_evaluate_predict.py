@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, metrics, predict
-from ocensa_nb.figures import training
+from ocensa_nb.figures import quality, training
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
@@ -296,7 +296,7 @@ def test_figures_of_a_run_are_drawn_with_a_caption(run, evaluation, tmp_path):
     figures = {
         "curves": training.learning_curves(run),
         "lengths": training.token_lengths(lengths, 64),
-        "confusion": training.confusion(evaluation.confusion("causa"), "Confusión"),
+        "confusion": quality.confusion(evaluation.confusion("causa"), "Confusión"),
     }
     for name, figure in figures.items():
         path = tmp_path / f"{name}.png"

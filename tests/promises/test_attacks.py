@@ -21,8 +21,8 @@ from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
-from ocensa_nb.figures import animation
 from ocensa_nb.figures import comparison as speedup_figures
+from ocensa_nb.figures.training import training_gif
 from ocensa_nb.files import atomic
 from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.paths import ROOT
@@ -92,7 +92,7 @@ def save_comparison(results, out):
 
 
 def draw_gif(run):
-    animation.training_gif(Run.load(run))
+    training_gif(Run.load(run))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_training_gif_killed_at_any_file_operation_is_complete_or_absent(run, tm
         if (copy / GIF).exists():
             with Image.open(copy / GIF) as image:
                 image.seek(image.n_frames - 1)
-        animation.training_gif(Run.load(copy))
+        training_gif(Run.load(copy))
         assert not leftovers(copy)
         with Image.open(copy / GIF) as image:
             assert image.n_frames >= 2

@@ -177,8 +177,8 @@ def small(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Draw nothing: what is drawn does not come from the files of a run, and takes longer than the rest."""
-    monkeypatch.setattr("ocensa_nb.figures.training.save", lambda *_: None)
-    monkeypatch.setattr("ocensa_nb.figures.training.confusion", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.style.save", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.quality.confusion", lambda *_: None)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
@@ -219,7 +219,7 @@ TRAIN_ONCE = [*TRAIN, *["--epochs", "1", "--patience", "1", "--min-class-count",
 
 
 def test_train_resumed_from_any_folder_succeeds_or_prints_one_error(interrupted, small, monkeypatch):
-    monkeypatch.setattr("ocensa_nb.figures.animation.training_gif", lambda *_: None)
+    monkeypatch.setattr("ocensa_nb.figures.training.training_gif", lambda *_: None)
     folder = interrupted.with_name("run")
     names = [str(path.relative_to(interrupted)) for path in sorted(interrupted.rglob("*.*")) if path.is_file()]
     names = [name for name in names if not name.startswith(".")]

@@ -24,7 +24,7 @@ from ocensa_nb.data import notices, synthetic
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.evaluation.evaluate import Evaluation
-from ocensa_nb.figures import training
+from ocensa_nb.figures import quality, style
 from ocensa_nb.files import read_excel, write
 from ocensa_nb.models import save as saved_model
 from ocensa_nb.notebook import train_panel as widgets
@@ -377,7 +377,7 @@ def test_escape_sequences_in_labels_titles_and_texts_are_not_printed(tmp_path, c
 
 def test_confusion_with_dollar_signs_in_labels_is_drawn_as_text(tmp_path):
     names = [r"$\frac$", "a$b$c", "$"]
-    training.save(training.confusion(pd.DataFrame(np.eye(3), names, names), "Confusión"), tmp_path / "a.png")
+    style.save(quality.confusion(pd.DataFrame(np.eye(3), names, names), "Confusión"), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5_000
 
 

@@ -10,7 +10,7 @@ from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import step_if_finite
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.errors import DivergedError
-from ocensa_nb.figures import animation, training
+from ocensa_nb.figures import training
 from ocensa_nb.runs.checkpoint_files import CheckpointFiles
 from ocensa_nb.runs.run import LAST
 from ocensa_nb.training import early_stopping, estimate, train
@@ -53,7 +53,7 @@ def test_fit_with_non_finite_steps_skips_reports_and_continues(
     assert [line["step"] for line in lines if line["loss"] is None] == [3, 4]
     assert all(math.isfinite(line["loss"]) for line in run.history() if "step" not in line)
     assert all(0 <= value <= 1 for name, value in run.metrics["test"].items() if name.endswith("_f1"))
-    assert animation.training_gif(run).exists()
+    assert training.training_gif(run).exists()
     training.learning_curves(run)
 
 
