@@ -1,14 +1,11 @@
-"""Options of a command, from the signature of a function or a dataclass: parsing, errors and help in Spanish.
-
-argparse splits the words and lays out the help. Its own messages are English, so it gets no required option, no type
-and no choices: those are checked here. tyro has no supported way to change its messages.
-"""
+"""Options of a command from the signature of a function or dataclass, parsed and explained in Spanish by argparse."""
 
 import argparse
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from typing_extensions import Doc
@@ -17,12 +14,60 @@ from ocensa_nb.errors import UserError, clipped, unknown
 
 REQUIRED = inspect.Parameter.empty
 HELP = "help"
-_METAVARS = {str: "TEXTO", int: "ENTERO", float: "NÚMERO", bool: "{True,False}"}
-_KINDS = {int: "un número entero", float: "un número"}
+
+# argparse sends its messages through gettext; these are the ones that a parser of options can give.
+_SPANISH = {
+    "expected one argument": "falta su valor. Si empieza por «-», escríbalo unido con «=»: OPCIÓN=VALOR.",
+    "ignored explicit argument %r": "no lleva ningún valor, y hay %r.",
+}
+argparse._ = lambda message: _SPANISH.get(message, message)
 
 
 class BadArgumentsError(UserError):
     """The words of the command line are not valid arguments."""
+
+
+def _integer(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"«{clipped(word)}» no es un número entero.") from error
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError as error:
+        point = " Escriba los decimales con punto, p. ej. 0.5." if "," in word else ""
+        raise argparse.ArgumentTypeError(f"«{clipped(word)}» no es un número.{point}") from error
+
+
+def _boolean(word: str) -> bool:
+    if word.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"«{clipped(word)}» no es válido; escriba True o False.")
+    return word.lower() == "true"
+
+
+def _choice(choices: Sequence[str], word: str) -> str:
+    if word not in choices:
+        raise argparse.ArgumentTypeError(unknown("el valor", word, choices))
+    return word
+
+
+class _Pairs(argparse.Action):
+    """The values of `--heads causa 0.6 modo 0.4` as a dictionary; `const` converts each second word."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        if len(values) % 2:
+            raise argparse.ArgumentError(self, f"se esperan pares NOMBRE VALOR, y hay {len(values)} palabras.")
+        try:
+            pairs = {name: self.const(word) for name, word in zip(values[::2], values[1::2], strict=True)}
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+        setattr(namespace, self.dest, pairs)
+
+
+_TYPES = {str: (str, "TEXTO"), int: (_integer, "ENTERO"), float: (_number, "NÚMERO"), bool: (_boolean, "{True,False}")}
 
 
 @dataclass(frozen=True)
@@ -39,54 +84,58 @@ class Option:
         """The option as it is typed: `--batch-size`. A parameter with the name of a keyword ends in `_`: `with_`."""
         return "--" + self.name.rstrip("_").replace("_", "-")
 
-    @property
-    def takes_many(self) -> bool:
-        """Whether the option takes any number of words."""
-        return get_origin(self.kind) in (dict, tuple)
+    def add_to(self, group: Any) -> None:
+        """Add the option to a group of argparse."""
+        origin, arguments = get_origin(self.kind), get_args(self.kind)
+        help_text = f"{self.help} {self._default()}".strip().replace("%", "%%")
+        add = partial(group.add_argument, self.flag, dest=self.name, help=help_text)
+        if origin is Literal:
+            add(type=partial(_choice, arguments), metavar="{" + ",".join(arguments) + "}")
+        elif origin is dict:
+            add(nargs="*", action=_Pairs, const=_TYPES[arguments[1]][0], metavar="NOMBRE VALOR")
+        elif origin is tuple:
+            add(nargs="*", type=_TYPES[arguments[0]][0], metavar=_TYPES[arguments[0]][1])
+        else:
+            add(type=_TYPES[self.kind][0], metavar=_TYPES[self.kind][1])
 
-    @property
-    def metavar(self) -> str:
-        """The placeholder of the value in the help."""
-        if get_origin(self.kind) is dict:
-            return "NOMBRE VALOR"
-        if get_origin(self.kind) is Literal:
-            return "{" + ",".join(get_args(self.kind)) + "}"
-        return _METAVARS[get_args(self.kind)[0] if self.takes_many else self.kind]
+    def _default(self) -> str:
+        if self.default is REQUIRED:
+            return "(obligatoria)"
+        value = self.default
+        if isinstance(value, Mapping):
+            value = [word for pair in value.items() for word in pair]
+        words = value if isinstance(value, list | tuple) else [value]
+        shown = " ".join(f"{word:.6g}" if isinstance(word, float) else str(word) for word in words)
+        return f"(por omisión: {shown})" if shown else ""
 
 
 def options_of(source: Callable[..., Any], defaults: Any = None) -> list[Option]:
-    """Return the options of a function or dataclass, one per parameter."""
+    """Return the options of a function or dataclass, one per parameter; `defaults` has other default values."""
     hints = get_type_hints(source, include_extras=True)
-    found = []
+    options = []
     for name, parameter in inspect.signature(source).parameters.items():
         kind, doc = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name], Doc(""))
         default = parameter.default if defaults is None else getattr(defaults, name)
-        found.append(Option(name, kind, doc.documentation, default))
-    return found
+        options.append(Option(name, kind, doc.documentation, default))
+    return options
 
 
 def split(options: Iterable[Option], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the converted values of the options that are given, and the words that belong to none.
+    """Return the values of the options that are given, and the words that belong to none.
 
-    `-h` and `--help` are always an option; `given["help"]` is then True.
+    `-h` and `--help` are always an option, with the value True.
 
     Raises
     ------
     BadArgumentsError
         If an option has no value, or one of another type.
     """
-    by_name = {option.name: option for option in options}
     try:
-        found, rest = _parser(by_name.values()).parse_known_args([_hyphenated(word) for word in words])
+        values, rest = _parser(options).parse_known_args([_hyphenated(word) for word in words])
     except argparse.ArgumentError as error:
-        flag = (error.argument_name or "").split("/")[-1]
-        raise BadArgumentsError(
-            "--help no lleva ningún valor."
-            if flag == "--help"
-            else f"Falta el valor de {flag}. Si empieza por «-», escríbalo unido con «=»: {flag}=VALOR."
-        ) from error
-    given = vars(found)
-    return {name: value if name == HELP else _convert(by_name[name], value) for name, value in given.items()}, rest
+        raise BadArgumentsError(f"{error.argument_name}: {error.message}") from error
+    lists_as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(values).items()}
+    return lists_as_tuples, rest
 
 
 def parse(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
@@ -97,34 +146,21 @@ def parse(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
     BadArgumentsError
         If a word belongs to no option, a required option is missing, or a value is not valid.
     """
-    given, rest = split(options, words)
+    values, rest = split(options, words)
     for word in rest:
         if word.startswith("-"):
             name = word.partition("=")[0]
             raise BadArgumentsError(unknown("La opción", name, [option.flag for option in options]))
         raise BadArgumentsError(f"«{clipped(word)}» sobra: cada valor va detrás de su opción, p. ej. --out ARCHIVO.")
-    if missing := [option.flag for option in options if option.default is REQUIRED and option.name not in given]:
-        raise BadArgumentsError(
-            f"Falta la opción {missing[0]}." if len(missing) == 1 else f"Faltan las opciones {', '.join(missing)}."
-        )
-    return given
+    # Not argparse's `required`, which would hide that `--uot` does not exist behind the `--out` that is missing.
+    if missing := [option.flag for option in options if option.default is REQUIRED and option.name not in values]:
+        raise BadArgumentsError(f"Faltan opciones obligatorias: {', '.join(missing)}.")
+    return values
 
 
 def help_text(usage: str, about: str, options: Iterable[Option], verbs: Mapping[str, str] | None = None) -> str:
-    """Return the help of a command in Spanish, as wide as the terminal.
-
-    Parameters
-    ----------
-    usage
-        The command line in short.
-    about
-        What the command does.
-    options
-        Its options.
-    verbs
-        Its subcommands and what they do.
-    """
-    return _parser(options, f"Uso: {usage}\n\n{textwrap.fill(about, 78)}", verbs).format_help()
+    """Return the help of a command, as wide as the terminal; verbs: its subcommands and what they do."""
+    return _parser(options, f"Uso: {usage}\n\n{textwrap.fill(about, 78)}", verbs or {}).format_help()
 
 
 def _parser(
@@ -146,21 +182,8 @@ def _parser(
     group = parser.add_argument_group("Opciones")
     group.add_argument("-h", "--help", action="store_true", help="mostrar esta ayuda y salir")
     for option in options:
-        text = f"{option.help} {_default(option)}".strip().replace("%", "%%")
-        nargs = "*" if option.takes_many else None
-        group.add_argument(option.flag, dest=option.name, nargs=nargs, metavar=option.metavar, help=text)
+        option.add_to(group)
     return parser
-
-
-def _default(option: Option) -> str:
-    if option.default is REQUIRED:
-        return "(obligatoria)"
-    value = option.default
-    if isinstance(value, Mapping):
-        value = [word for pair in value.items() for word in pair]
-    words = value if isinstance(value, list | tuple) else [value]
-    shown = " ".join(f"{word:.6g}" if isinstance(word, float) else str(word) for word in words)
-    return f"(por omisión: {shown})" if shown else ""
 
 
 def _hyphenated(word: str) -> str:
@@ -169,30 +192,3 @@ def _hyphenated(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
-
-
-def _convert(option: Option, value: Any) -> Any:
-    if get_origin(option.kind) is tuple:
-        return tuple(value)
-    if get_origin(option.kind) is dict:
-        if len(value) % 2:
-            raise BadArgumentsError(f"{option.flag}: se esperan pares NOMBRE VALOR, y hay {len(value)} palabras.")
-        kind = get_args(option.kind)[1]
-        return {name: _scalar(option.flag, kind, word) for name, word in zip(value[::2], value[1::2], strict=True)}
-    return _scalar(option.flag, option.kind, value)
-
-
-def _scalar(flag: str, kind: Any, word: str) -> Any:
-    if get_origin(kind) is Literal:
-        if word not in get_args(kind):
-            raise BadArgumentsError(unknown(f"En {flag}, el valor", word, get_args(kind)))
-        return word
-    if kind is bool:
-        if word.lower() not in ("true", "false"):
-            raise BadArgumentsError(f"{flag}: «{clipped(word)}» no es válido; escriba True o False.")
-        return word.lower() == "true"
-    try:
-        return kind(word)
-    except ValueError as error:
-        point = " Escriba los decimales con punto, p. ej. 0.5." if kind is float and "," in word else ""
-        raise BadArgumentsError(f"{flag}: «{clipped(word)}» no es {_KINDS[kind]}.{point}") from error

@@ -47,23 +47,23 @@ def test_parse_options_that_are_not_given_are_left_out():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"Falta la opción --out\."),
+        ([], r"Faltan opciones obligatorias: --out\."),
         (["--uot", "a"], r"La opción «--uot» no existe\. ¿Quiso decir «--out»\?"),
         (["--row", "3", "--out", "a"], "La opción «--row» no existe"),
         (["--row=3", "--out", "a"], "La opción «--row» no existe"),
         (["-x", "--out", "a"], "La opción «-x» no existe"),
         (["a.csv", "--out", "a"], r"«a\.csv» sobra"),
         (["--out", "a", "b"], "«b» sobra"),
-        (["--out"], r"Falta el valor de --out\. .*--out=VALOR"),
-        (["--out", "-x.csv"], "Falta el valor de --out"),
+        (["--out"], r"--out: falta su valor\. .*OPCIÓN=VALOR"),
+        (["--out", "-x.csv"], "--out: falta su valor"),
         (["--out", "a", "--rows", "many"], "--rows: «many» no es un número entero"),
         (["--out", "a", "--rows", "1.5"], r"--rows: «1\.5» no es un número entero"),
         (["--out", "a", "--rate", "0,5"], r"«0,5» no es un número\. Escriba los decimales con punto"),
         (["--out", "a", "--exact", "quizás"], "«quizás» no es válido; escriba True o False"),
-        (["--out", "a", "--kind", "xls"], r"En --kind, el valor «xls» no existe\..* Opciones: auto, csv"),
+        (["--out", "a", "--kind", "xls"], r"--kind: el valor «xls» no existe\..* Opciones: auto, csv"),
         (["--out", "a", "--heads", "causa"], "--heads: se esperan pares NOMBRE VALOR, y hay 1 palabras"),
         (["--out", "a", "--heads", "causa", "x"], "--heads: «x» no es un número"),
-        (["--help=3"], "--help no lleva ningún valor"),
+        (["--help=3"], "--help: no lleva ningún valor"),
     ],
 )
 def test_parse_bad_arguments_are_a_spanish_message(words, message):

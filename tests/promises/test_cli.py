@@ -74,18 +74,18 @@ def english_words(text):
     [
         ([], "Falta el comando"),
         (["--json", "-"], "Falta el comando"),
-        (["--json"], "Falta el valor de --json"),
+        (["--json"], "--json: falta su valor"),
         (["fly"], "El comando «fly» no existe"),
         (["trian"], "¿Quiso decir «train»?"),
         (["train", "--epochz", "3"], "¿Quiso decir «--epochs»?"),
         (["train", "--epochs", "many"], "no es un número entero"),
-        (["train", "--epochs"], "Falta el valor de --epochs"),
-        (["train", "--recipe"], "Falta el valor de --recipe"),
+        (["train", "--epochs"], "--epochs: falta su valor"),
+        (["train", "--recipe"], "--recipe: falta su valor"),
         (["train", "--cls-only", "maybe"], "escriba True o False"),
         (["train", "avisos.csv"], "«avisos.csv» sobra"),
         (["train", "--heads", "causa"], "se esperan pares NOMBRE VALOR"),
-        (["evaluate"], "Faltan las opciones --run, --out"),
-        (["predict", "--run", "a", "--data", "b"], "Falta la opción --out"),
+        (["evaluate"], "Faltan opciones obligatorias: --run, --out"),
+        (["predict", "--run", "a", "--data", "b"], "Faltan opciones obligatorias: --out"),
     ],
 )
 def test_bad_arguments_are_exit_code_2_and_a_spanish_message(arguments, message, capsys):

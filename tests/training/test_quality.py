@@ -100,4 +100,4 @@ def test_verbs_with_the_option_with_use_that_model(run, tmp_path):
 def test_option_with_an_unknown_model_is_exit_code_2(run, tmp_path, capsys):
     arguments = ["predict", "--run", str(run.path), "--data", str(SAP), "--out", str(tmp_path / "p.csv")]
     assert cli.main([*arguments, "--with", "svm"]) == 2
-    assert "En --with, el valor «svm» no existe" in capsys.readouterr().err
+    assert "--with: el valor «svm» no existe" in capsys.readouterr().err
