@@ -12,7 +12,7 @@ from ocensa_nb.benchmark.measure import traffic
 from ocensa_nb.engine.batching import MicroBatch
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.runtime import timing
-from ocensa_nb.runtime.device import synchronize
+from ocensa_nb.runtime.machine import synchronize
 from ocensa_nb.runtime.precision import autocast
 
 LOADING, FORWARD, BACKWARD, CLIPPING, UPDATE = PHASES = ("loading", "forward", "backward", "clipping", "update")

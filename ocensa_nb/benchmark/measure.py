@@ -32,7 +32,7 @@ from ocensa_nb.models.layers import layers
 from ocensa_nb.models.tokens import TokenTable, epoch_batches
 from ocensa_nb.runtime import logs, machine, timing
 from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
-from ocensa_nb.runtime.seeding import seed_everything
+from ocensa_nb.runtime.process import seed_everything
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -25,9 +25,9 @@ from ocensa_nb.engine.batching import MicroBatch, StepDataset
 from ocensa_nb.models.catalogue import untrained
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime import machine
-from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.machine import to_device
 from ocensa_nb.runtime.precision import allow_tf32, autocast
-from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.runtime.timing import release_memory, seconds_of
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ocensa_nb.errors import AskedToStopError, IncompleteError, SharedError, Sto
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path, reason
 from ocensa_nb.runtime import logs
-from ocensa_nb.runtime.streams import SafeStream, safe_output
+from ocensa_nb.runtime.process import SafeStream, safe_output
 
 PROGRAM = "python -m ocensa_nb"
 ABOUT = (

@@ -23,9 +23,9 @@ from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.models.layers import NotSupportedError, in_eval_mode, layers, unsupported_as_error
 from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches
 from ocensa_nb.runs import array_cache
-from ocensa_nb.runtime.device import out_of_memory, to_device
 from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.runtime.machine import out_of_memory, to_device
 from ocensa_nb.runtime.precision import autocast, full_fp32
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ def _compute_on_disk(
             with contextlib.suppress(OSError):
                 array = stack.enter_context(array_cache.write(folder, key, shape, dtype))
                 path = str(array.filename)
-        path = world.gather_values(path)[0]
+        path = world.gather(path)[0]
         if not world.is_first:
             array = array_cache.open_shared(path, shape, dtype)
         if world.all(array is not None):

@@ -8,9 +8,9 @@ from ocensa_nb.engine.oom_retry import Pieces
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.layers import in_eval_mode
 from ocensa_nb.models.tokens import TokenTable
-from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.runtime.machine import to_device
 from ocensa_nb.runtime.precision import autocast
 
 SCORING_BATCH = 64

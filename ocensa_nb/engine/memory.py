@@ -22,7 +22,7 @@ from ocensa_nb.engine.frozen_features import MEMORY_SHARE
 from ocensa_nb.models.catalogue import architecture, untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
 from ocensa_nb.models.layers import NOT_SUPPORTED, ClsLayer, layers
-from ocensa_nb.runtime.device import memory_for
+from ocensa_nb.runtime.machine import memory_for
 
 FP32 = 4  # bytes
 USABLE = 0.9  # of a GPU's memory: the rest is for the CUDA context and what the allocator cannot use

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.runtime.device import out_of_memory
-from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.machine import out_of_memory
+from ocensa_nb.runtime.process import random_state, restore_random_state
 
 logger = logging.getLogger(__name__)
 

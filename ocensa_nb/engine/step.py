@@ -22,10 +22,9 @@ from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.models.layers import use_block_dropout
 from ocensa_nb.models.tokens import TokenTable
-from ocensa_nb.runtime.compilation import compiled
-from ocensa_nb.runtime.device import to_device
 from ocensa_nb.runtime.distributed import ALONE, World
-from ocensa_nb.runtime.precision import autocast
+from ocensa_nb.runtime.machine import to_device
+from ocensa_nb.runtime.precision import autocast, compiled
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from ocensa_nb.models.save import load_model, read_linear
 from ocensa_nb.models.tokens import encode
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine
-from ocensa_nb.runtime.device import to_device
+from ocensa_nb.runtime.machine import to_device
 from ocensa_nb.runtime.precision import replacement_note, scoring_precision
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.runtime.device import device_failed
+from ocensa_nb.runtime.machine import device_failed
 
 # What an encoder raises when it is called in a way that its family does not support.
 NOT_SUPPORTED = (UserError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)

@@ -1,56 +1,73 @@
 """`RUN/last`: the checkpoints for resuming a training; on a CPU the result is bit-identical to an uninterrupted run.
 
-Each checkpoint is one file (`checkpoint_files.py`). Frozen weights are not saved: they are loaded from the encoder.
+There are two files, overwritten in turn; the newest valid one is read. At any time at least one of them is complete.
+Overwriting in place leaves nothing in the trash of a synchronised disk (Google Drive counts it against the quota), and
+if the machine dies during an upload, the other file is still valid.
+
+Each is a safetensors file. Its metadata has the format, the number of the checkpoint and the plain values; its last
+tensor is the SHA-256 of all preceding bytes. Frozen weights are not saved: they are loaded from the encoder.
 """
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from ocensa_nb.errors import StoppedError, UserError
-from ocensa_nb.runs.checkpoint_files import CANNOT_RESUME, CheckpointFiles
+from ocensa_nb.files import tensors as tensor_files
+from ocensa_nb.files.atomic import overwriting
+from ocensa_nb.files.verify import CHUNK_BYTES, require_regular
+from ocensa_nb.runs.run import FORMAT
 from ocensa_nb.runtime.distributed import ALONE, World
-from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.process import random_state, restore_random_state
 
 logger = logging.getLogger(__name__)
 
+FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
+CHECKSUM = "sha256"
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+# The dtype names of the safetensors format: "Format", github.com/huggingface/safetensors
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 MARK = "__tensor__"  # replaces a tensor in the tree of plain values
 MIB = 2**20
+CANNOT_RESUME = (
+    "No se puede continuar desde el checkpoint de «{}»: {}. La carpeta se conserva. Para empezar de nuevo, use "
+    "resume = 'never' y otra carpeta en out."
+)
 
 
 @dataclass
 class TrainerState:
-    """The progress of a training.
-
-    Attributes
-    ----------
-    epoch
-        The current epoch, from 1.
-    step
-        Steps completed in the epoch.
-    over
-        Whether the training has ended.
-    epoch_seconds, seconds
-        Seconds spent in the epoch and in total, over all sessions.
-    since
-        `time.perf_counter()` at the last `tick`; not saved.
-    """
+    """The progress of a training; its seconds add up over all sessions."""
 
     epoch: int = 1
-    step: int = 0
+    step: int = 0  # completed in the epoch
     over: bool = False
     epoch_seconds: float = 0.0
     seconds: float = 0.0
-    since: float = field(default_factory=time.perf_counter)
+    since: float = field(default_factory=time.perf_counter)  # the last `tick`; not saved
 
     def tick(self) -> float:
-        """Add the time since the last call; return the seconds of this epoch, over all sessions."""
+        """Add the time since the last call; return the seconds of this epoch."""
         now = time.perf_counter()
         self.epoch_seconds, self.seconds = self.epoch_seconds + now - self.since, self.seconds + now - self.since
         self.since = now
@@ -61,24 +78,12 @@ class TrainerState:
         self.epoch, self.step, self.over, self.epoch_seconds = self.epoch + 1, 0, over, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the progress, without the clock of this session."""
         self.tick()
         return {name: value for name, value in vars(self).items() if name != "since"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the progress of another session and restart the clock."""
         vars(self).update(state)
         self.since = time.perf_counter()
-
-
-class Stateful(Protocol):
-    """An object that can be checkpointed; its state is a tree of dicts, lists, plain values and tensors."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state; it may share memory with the object, because `CheckpointManager` copies it."""
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Restore a state."""
 
 
 class CheckpointManager:
@@ -94,18 +99,19 @@ class CheckpointManager:
     minutes
         Minutes between checkpoints of `save_if_due`.
     parts
-        The objects to save, by name.
+        The objects to save, by name. Each has `state_dict`, which returns a tree of dicts, lists, plain values and
+        tensors, and `load_state_dict`.
     world
         The processes that train together. Their parts are equal, so the first one writes them, with the random state of
         each; a checkpoint of any number of processes can be restored in any other number.
     """
 
-    def __init__(self, folder: Path, minutes: float, parts: Mapping[str, Stateful], world: World = ALONE) -> None:
+    def __init__(self, folder: Path, minutes: float, parts: Mapping[str, Any], world: World = ALONE) -> None:
         self.folder, self.minutes, self.parts, self.world = folder, minutes, parts, world
         self.files = CheckpointFiles(folder)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self._kept_at = time.perf_counter()
+        self._saved_at = time.perf_counter()
         self.bytes = 0
 
     def describe(self, trained: int) -> str:
@@ -127,12 +133,10 @@ class CheckpointManager:
         if not self.world.on_first(lambda: self.files.exist):
             return False
         try:
-            state = unflatten_state(*self._read())
+            state = unflatten_state(*self.world.on_first(self.files.read))
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-            self._restore_random_state(state["chance"], state["others"])
-        except UserError:
-            raise
+            self._restore_random_state(state["random"])
         except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise UserError(CANNOT_RESUME.format(self.folder, "está dañado o es de otro entrenamiento")) from error
         return True
@@ -140,46 +144,23 @@ class CheckpointManager:
     def save(self) -> None:
         """Save a checkpoint in the background; raises `UserError` if the previous one could not be written."""
         self._finish()
-        own, *others = self._random_states()
-        self._kept_at = time.perf_counter()
-        if not self.world.is_first:
-            return
-        state = {name: part.state_dict() for name, part in self.parts.items()} | {"chance": own, "others": others}
-        tensors, tree = flatten_state(state)
-        self.bytes = sum(tensor.nbytes for tensor in tensors.values())
-        self._writing = self._writer.submit(self.files.write, tensors, tree)
+        random_states = self.world.gather(random_state())
+        self._saved_at = time.perf_counter()
+        if self.world.is_first:
+            state = {name: part.state_dict() for name, part in self.parts.items()} | {"random": random_states}
+            tensors, tree = flatten_state(state)
+            self.bytes = sum(tensor.nbytes for tensor in tensors.values())
+            self._writing = self._writer.submit(self.files.write, tensors, tree)
 
     def save_if_due(self) -> None:
         """Save if `minutes` have passed; raises `UserError` if the previous checkpoint could not be written."""
         if self._writing and self._writing.done():
             self._finish()
-        if self.world.largest(time.perf_counter() - self._kept_at >= 60 * self.minutes)[0]:
+        if self.world.largest(time.perf_counter() - self._saved_at >= 60 * self.minutes):
             self.save()
 
-    def _read(self) -> tuple[dict[str, torch.Tensor], Any]:
-        """Return the tensors and the tree of the newest valid checkpoint, in every process."""
-        if self.world.size == 1:
-            return self.files.read()
-        tensors: dict[str, torch.Tensor] = {}
-
-        def read() -> Any:
-            found, tree = self.files.read()
-            tensors.update(found)
-            return tree
-
-        tree = self.world.on_first(read)
-        return self.world.tensors_from_first(tensors), tree
-
-    def _random_states(self) -> list[list[torch.Tensor]]:
-        """Return the random states of all processes, by rank."""
-        if self.world.size == 1:
-            return [random_state()]
-        by_generator = [self.world.gather(one) for one in random_state()]
-        return [list(states) for states in zip(*by_generator, strict=True)]
-
-    def _restore_random_state(self, first: list[torch.Tensor], others: list[list[torch.Tensor]]) -> None:
+    def _restore_random_state(self, states: list[list[torch.Tensor]]) -> None:
         """Restore the state of this process; with another number of processes, later ones keep what they have."""
-        states = [first, *others]
         if len(states) != self.world.size:
             logger.warning(
                 f"Los procesos eran {len(states)} al guardar el entrenamiento, y ahora son {self.world.size}: el "
@@ -233,3 +214,94 @@ def unflatten_state(tensors: Mapping[str, torch.Tensor], tree: Any) -> Any:
             return tensors[tree[MARK]]
         return {key: unflatten_state(tensors, one) for key, one in tree.items()}
     return [unflatten_state(tensors, one) for one in tree] if isinstance(tree, list) else tree
+
+
+class CheckpointFiles:
+    """The two checkpoint files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = [folder / name for name in FILES]
+        self._number, self._next = 0, 0  # the newest checkpoint, and the index of the file to overwrite next
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is a checkpoint, valid or not."""
+        return any(path.exists() for path in self.paths)
+
+    def write(self, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
+        """Overwrite the older checkpoint; the newer one is not touched."""
+        metadata = {tensor_files.STATE: json.dumps(state), "number": str(self._number + 1), "format": str(FORMAT)}
+        _write(self.paths[self._next], tensors, metadata)
+        self._number, self._next = self._number + 1, 1 - self._next
+
+    def read(self) -> tuple[dict[str, torch.Tensor], Any]:
+        """Return the tensors and the state of the newest valid checkpoint; print a warning about a damaged one."""
+        existing = [path for path in self.paths if path.exists()]
+        numbers = {path: number for path in existing if (number := _number(path))}
+        if not numbers:
+            raise UserError(CANNOT_RESUME.format(self.paths[0].parent, "está dañado"))
+        newest = max(numbers, key=numbers.__getitem__)
+        for path in set(existing) - set(numbers):
+            logger.warning(f"El checkpoint «{path}» está incompleto o dañado: se usa «{newest.name}».")
+        self._number, self._next = numbers[newest], 1 - self.paths.index(newest)
+        return tensor_files.read(newest)
+
+
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a file in place; the checksum is last, so that an incomplete file has no valid checksum."""
+    digest = hashlib.sha256()
+    # The widest dtypes first: then all tensors are aligned, as the format requires, and the checksum is last.
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
+    with overwriting(path) as file:
+        for piece in _pieces(ordered, metadata):
+            digest.update(piece)
+            file.write(piece)
+        file.write(digest.digest())
+
+
+def _pieces(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a safetensors file up to the checksum, its last tensor."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    header[CHECKSUM] = {"dtype": "U8", "shape": [CHECKSUM_BYTES], "data_offsets": [end, end + CHECKSUM_BYTES]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for tensor in tensors.values():
+        yield as_bytes(tensor)
+
+
+def as_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a CPU tensor; a contiguous tensor is not copied."""
+    return memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _number(path: Path) -> int | None:
+    """Return the number of a checkpoint, or None if it is damaged; raises `UserError` if it has another format."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        number = int(metadata["number"]) if _is_intact(path) else None
+    except (SafetensorError, OSError, ValueError, LookupError):
+        return None
+    written = metadata.get("format")
+    if number and written != str(FORMAT):
+        why = f"es de otra versión de este programa (formato {written}; aquí se lee el {FORMAT})"
+        raise UserError(CANNOT_RESUME.format(path.parent, why))
+    return number
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a file ends with the SHA-256 of its preceding bytes."""
+    digest, left = hashlib.sha256(), path.stat().st_size - CHECKSUM_BYTES
+    with open(path, "rb") as file:
+        while left > 0:
+            piece = file.read(min(left, CHUNK_BYTES))
+            digest.update(piece)
+            left -= len(piece)
+        return file.read() == digest.digest()

@@ -1,4 +1,4 @@
-"""Lock a run folder; start a new run or resume an interrupted one."""
+"""Lock a run folder; start a new run or resume an interrupted one, in one process or several."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,8 @@ import errno
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from ocensa_nb.runs.run import (
     LOCK,
     Run,
     finished,
+    make_folder,
     next_folder,
     read_config,
 )
-from ocensa_nb.runs.run import make_folder as make
 from ocensa_nb.runtime import machine
+from ocensa_nb.runtime.distributed import World
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +44,69 @@ NO_FALLBACK = {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signa
 Lock = BaseFileLock | HeartbeatLock
 
 
+@dataclass(frozen=True)
+class FollowedRun(Run):
+    """A run that another process writes; here every write does nothing, and the folder may not be visible at all."""
+
+    finished: bool = False
+
+    def is_finished(self) -> bool:
+        return self.finished
+
+    def tidy(self) -> None: ...
+    def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None: ...
+    def cut_history(self, length: int, sha256: str = "") -> None: ...
+    def write_json(self, name: str, value: Any) -> None: ...
+
+    def settle_history(self) -> int:
+        return 0
+
+    def history_sha256(self, length: int) -> str:
+        return ""
+
+
 @contextlib.contextmanager
 def acquire_run(
-    config: TrainConfig, metadata: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path = RUNS
+    world: World, config: TrainConfig, metadata: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path = RUNS
 ) -> Iterator[Run]:
-    """Lock the folder of a run inside the block; yield the run, new or to be resumed.
+    """Lock the folder of a run inside the block, in the first process; yield the run, new or to be resumed.
 
     The folder is `config.out`, or a numbered one in `root`. If `config.resume` is "auto", an interrupted run with the
     same fingerprint is resumed. The operating system releases the lock when the process ends, for any reason.
+
+    Parameters
+    ----------
+    world
+        The processes that train together; all but the first get a `FollowedRun` with the same path and metadata.
+    config
+        The settings of the training.
+    metadata
+        What config.json says of the data, the inputs and the device.
+    classes
+        Class names per head.
+    root
+        The folder of the numbered runs.
+
+    Raises
+    ------
+    UserError
+        In all processes, if the folder cannot be locked or written, or has another run.
     """
+    with contextlib.ExitStack() as stack:
+        runs: list[Run] = []
+
+        def lock() -> tuple[str, dict[str, Any], bool]:
+            runs.append(stack.enter_context(_acquire_run(config, metadata, classes, root)))
+            return str(runs[0].path), runs[0].metadata, runs[0].is_finished()
+
+        path, shared, finished = world.on_first(lock)
+        yield runs[0] if runs else FollowedRun(Path(path), shared, dict(classes), finished=finished)
+
+
+@contextlib.contextmanager
+def _acquire_run(
+    config: TrainConfig, metadata: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path
+) -> Iterator[Run]:
     metadata = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -92,38 +148,26 @@ def reject_finished(config: TrainConfig) -> None:
 def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
     """Return the folder that a training would use, for callers that need it before the training starts.
 
-    Parameters
-    ----------
-    config
-        The config of the training.
-    data_fingerprint
-        The fingerprint of its data.
-    root
-        The folder of the numbered runs.
-
-    Returns
-    -------
-    Path
-        `config.out`, the newest interrupted run of the same config and data in `root`, or the next free number.
+    It is `config.out`, the newest interrupted run of the same config and data in `root`, or the next free number.
     """
     if config.out:
         return Path(config.out)
     interrupted = _interrupted_runs(root) if config.resume == "auto" else []
-    mine = (path for path in interrupted if _is_of(path, config, data_fingerprint))
-    return next(mine, None) or next_folder(root)
+    same = (path for path in interrupted if _is_of(path, config, data_fingerprint))
+    return next(same, None) or next_folder(root)
 
 
 def will_resume(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:
-    """Return whether a training would resume an interrupted run; see `resolve_run_dir` for the parameters."""
+    """Return whether a training would resume an interrupted run."""
     path = resolve_run_dir(config, data_fingerprint, root)
     return config.resume == "auto" and _is_interrupted(path) and _is_of(path, config, data_fingerprint)
 
 
 def find_finished(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path | None:
     """Return the finished run of a config and data: `config.out`, or the newest in `root`; None if there is none."""
-    places = [Path(config.out)] if config.out else list(reversed(finished(root)))
-    mine = (path for path in places if not _is_interrupted(path) and _is_of(path, config, data_fingerprint))
-    return next(mine, None)
+    folders = [Path(config.out)] if config.out else list(reversed(finished(root)))
+    same = (path for path in folders if not _is_interrupted(path) and _is_of(path, config, data_fingerprint))
+    return next(same, None)
 
 
 def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
@@ -161,7 +205,7 @@ def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: di
 
 
 def _hold(path: Path) -> tuple[Path, Lock]:
-    make(path)
+    make_folder(path)
     _refuse_others(path)
     lock = lock_folder(path)
     if lock is None:
@@ -177,35 +221,20 @@ def _hold(path: Path) -> tuple[Path, Lock]:
 
 
 def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
-    """Lock the newest interrupted run of the same training, or the next free number."""
-    if config.resume == "auto":
-        for path in _interrupted_runs(root):
-            if _resumes(path, config, metadata) and (lock := lock_folder(path)):
+    """Lock the newest interrupted run of the same training, or the next free number; skip damaged runs."""
+    for path in _interrupted_runs(root) if config.resume == "auto" else []:
+        with contextlib.suppress(UserError):
+            if not _differences(config, metadata, read_config(path)) and (lock := lock_folder(path)):
                 if _is_interrupted(path):  # another process may have finished it meanwhile
                     return path, lock
                 lock.release()
-    return _hold(make(next_folder(root), new=True))
-
-
-def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bool:
-    """Return whether an interrupted run belongs to the same training; False if it is damaged."""
-    with contextlib.suppress(UserError):
-        return not _differences(config, metadata, read_config(path))
-    return False
+    return _hold(make_folder(next_folder(root), new=True))
 
 
 def _interrupted_runs(root: Path) -> list[Path]:
     """Return the interrupted runs of a folder, newest first."""
     interrupted = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_interrupted(file.parent)]
-    return sorted(interrupted, key=_written, reverse=True)
-
-
-def _written(path: Path) -> float:
-    """Return the modification time of a run's config in seconds; 0 if it cannot be read."""
-    try:
-        return (path / CONFIG).stat().st_mtime
-    except OSError:
-        return 0.0
+    return sorted(interrupted, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True)
 
 
 def _is_interrupted(path: Path) -> bool:
@@ -272,13 +301,14 @@ def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping
         _machine(kept)  # raises if a part is missing, like the lines below
         if kept["precision"] not in PRECISIONS:
             raise TypeError("precision")
-        found = config.differences(kept["config"])
-        if not found and kept["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
+        if different := config.differences(kept["config"]):
+            return different
+        if kept["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
             paths = f"{kept['data']['path']} entonces, {metadata['data']['path']} ahora"
-            found.append(f"los avisos no son los mismos ({paths})")
-        elif not found and kept["inputs"] != metadata["inputs"]:
-            found.append(f"el codificador «{config.model}» o su tokenizador han cambiado")
-        return found
+            return [f"los avisos no son los mismos ({paths})"]
+        if kept["inputs"] != metadata["inputs"]:
+            return [f"el codificador «{config.model}» o su tokenizador han cambiado"]
+        return []
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"La corrida sin terminar de la carpeta está dañada ({CONFIG}). Elija otro nombre en out."

@@ -3,8 +3,8 @@
     torchrun --nproc_per_node=2 -m ocensa_nb train --data avisos.csv --out runs/two
 
 Every process holds the whole model and takes its share of each effective batch; gradients and normalisers are summed.
-Between the GPUs of a machine and of several machines the transport is NCCL, between processors it is gloo. Plain values
-travel as JSON and tensors as bytes, so nothing that arrives is unpickled.
+Between the GPUs of a machine and of several machines the transport is NCCL, between processors it is gloo. Objects are
+pickled by torch on their way between these processes, which trust each other; no file is.
 
 Why not `torch.nn.parallel.DistributedDataParallel`: it reduces during the backward pass of the last micro-batch. A
 process that runs out of memory there could not repeat its step with smaller micro-batches, because the others would
@@ -13,7 +13,6 @@ wait for another collective. Here a step has two collectives, before and after a
 
 import contextlib
 import datetime
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +23,6 @@ import torch.distributed as dist
 
 from ocensa_nb.errors import SharedError, UserError
 from ocensa_nb.runtime import machine
-from ocensa_nb.runtime.device import out_of_memory
 
 # A process waits while the first one fits the simple model, scores or saves. The end of a process is noticed at once
 # all the same: its connections close, and torchrun ends the others.
@@ -39,16 +37,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes that work together; of one process alone, every collective returns what it was given.
+    """The processes that work together: this one's number, how many they are, and how many of them on this machine.
 
-    Attributes
-    ----------
-    rank
-        Number of this process, from 0; the first one, 0, writes files and messages.
-    size
-        Number of processes.
-    local_size
-        Number of those on this machine, which share its memory.
+    Of one process alone, every collective returns what it was given.
     """
 
     rank: int = 0
@@ -93,40 +84,32 @@ class World:
         summed = torch.stack(list(scalars.values())) if scalars else torch.zeros(0)
         self.sum([counted])  # apart: to read a number back from a GPU would wait for it
         self.sum([summed])
-        found = dict(zip(numbers, counted.tolist(), strict=True)) | dict(zip(scalars, summed.unbind(), strict=True))
-        return {name: found[name] for name in values}
+        sums = dict(zip(numbers, counted.tolist(), strict=True)) | dict(zip(scalars, summed.unbind(), strict=True))
+        return {name: sums[name] for name in values}
 
-    def largest(self, *numbers: int) -> list[int]:
-        """Return the largest of each number over the processes."""
+    def largest(self, number: int) -> int:
+        """Return the largest number of the processes."""
         if self.size == 1:
-            return list(numbers)
-        return torch.stack(self.gather(torch.tensor(numbers))).amax(0).tolist()
+            return number
+        largest = torch.tensor(int(number))
+        with _lost_process_as_error():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def all(self, condition: bool) -> bool:
         """Return whether a condition holds in every process."""
-        return not self.largest(not condition)[0]
+        return not self.largest(not condition)
 
-    def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """Return the tensors of all processes, by rank; they are on the CPU and have the same shape and dtype."""
-        if self.size == 1:
-            return [tensor]
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
-        with _lost_process_as_error():
-            dist.all_gather(found, tensor)
-        return found
-
-    def gather_values(self, value: T) -> list[T]:
-        """Return the JSON values of all processes, by rank."""
-        if self.size == 1:
-            return [value]
-        text = json.dumps(value).encode()
-        sizes = [int(size) for size in self.gather(torch.tensor(len(text)))]
-        padded = torch.frombuffer(bytearray(text.ljust(max(sizes))), dtype=torch.uint8)
-        parts = self.gather(padded)
-        return [json.loads(part[:size].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)]
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank."""
+        values = [value] * self.size
+        if self.size > 1:
+            with _lost_process_as_error():
+                dist.all_gather_object(values, value)
+        return values
 
     def on_first(self, work: Callable[[], T]) -> T:
-        """Call a function in the first process only; return its JSON value, or raise its `UserError`, in all."""
+        """Call a function in the first process only; return its value, or raise its `UserError`, in all."""
         if self.size == 1:
             return work()
         value, error = None, None
@@ -135,9 +118,11 @@ class World:
                 value = work()
             except UserError as raised:
                 error = raised
-        value, message = self.gather_values([value, str(error) if error else ""])[0]
-        self._raise(error, message)
-        return value
+        shared = [value, str(error or "")]
+        with _lost_process_as_error():
+            dist.broadcast_object_list(shared, 0, device=torch.device("cpu"))
+        self._raise(error, shared[1])
+        return shared[0]
 
     @contextlib.contextmanager
     def agreed(self) -> Iterator[None]:
@@ -147,33 +132,15 @@ class World:
             yield
         except UserError as raised:
             error = raised
-        if self.size > 1:
-            messages = self.gather_values(str(error) if error else "")
-            self._raise(error if self.is_first or not messages[0] else None, next(filter(None, messages), ""))
-        elif error:
-            raise error
+        messages = self.gather(str(error or ""))
+        self._raise(error if self.is_first or not messages[0] else None, next(filter(None, messages), ""))
 
     def require_same(self, value: Callable[[], Any], message: str) -> None:
-        """Raise `UserError` with a message, in all processes, if their JSON values differ; one alone computes none."""
-        if self.size == 1:
-            return
-        values = self.gather_values(value())
-        if any(other != values[0] for other in values):
-            self._raise(None, message)
-
-    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """Return the tensors of the first process, on the CPU, by name; the others pass None."""
-        if self.size == 1:
-            return dict(tensors or {})
-        kinds = self.on_first(lambda: {name: [str(t.dtype), list(t.shape)] for name, t in (tensors or {}).items()})
-        found = {}
-        for name, (dtype, shape) in kinds.items():
-            kind = getattr(torch, dtype.removeprefix("torch."))
-            found[name] = tensors[name].contiguous() if self.is_first else torch.empty(shape, dtype=kind)
-            if found[name].numel():
-                with _lost_process_as_error():
-                    dist.broadcast(found[name].view(-1).view(torch.uint8), 0)  # bytes: gloo lacks some dtypes
-        return found
+        """Raise `UserError` with a message, in all processes, if their values differ; one alone computes none."""
+        if self.size > 1:
+            values = self.gather(value())
+            if any(other != values[0] for other in values):
+                self._raise(None, message)
 
     def wait(self) -> None:
         """Wait until every process has reached this call."""
@@ -251,6 +218,6 @@ def _lost_process_as_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if out_of_memory(error):
+        if machine.out_of_memory(error):
             raise
         raise UserError(LOST) from error

@@ -1,4 +1,4 @@
-"""Detect the platform and the hardware, and recommend a recipe for them."""
+"""The machine: its platform and hardware, the recipe for them, and what its device holds and says."""
 
 import importlib.metadata
 import os
@@ -17,6 +17,11 @@ from ocensa_nb.runtime import precision
 if TYPE_CHECKING:
     import torch
 
+# What torch's messages contain: of a GPU's driver ("CUDA error: out of memory") and of torch's own allocator, of the
+# system's on Linux and macOS, and on Windows, and of cuBLAS and cuDNN.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+# Of the driver, cuBLAS and cuDNN.
+DEVICE_ERRORS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
 VERSIONED = ("torch", "transformers", "tokenizers", "scikit-learn", "pandas", "numpy")
 
 
@@ -130,13 +135,13 @@ def hardware(folder: str | Path = ".") -> Hardware:
 
 def versions() -> dict[str, str]:
     """Return the installed version of each package that affects a result; `—` if it is not installed."""
-    found = {}
+    installed = {}
     for name in VERSIONED:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "—"
-    return found
+            installed[name] = "—"
+    return installed
 
 
 def device() -> "torch.device":
@@ -186,9 +191,8 @@ def configure(recipe: str, overrides: Mapping[str, Any] | None = None) -> TrainC
     UserError
         If the recipe or a field does not exist, or a value is not valid.
     """
-    recipe = chosen_recipe(recipe)
     chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
-    return from_recipe(recipe, chosen)
+    return from_recipe(chosen_recipe(recipe), chosen)
 
 
 def describe(machine: Hardware) -> dict[str, str]:
@@ -230,3 +234,52 @@ def gpu_advice(machine: Hardware) -> str:
     if menu:
         return f"⚠️ Este entorno no tiene GPU. Actívela: {menu}, y ejecute de nuevo desde el principio."
     return "ℹ️ No hay GPU: se entrena en CPU. Para ir más rápido, abra este cuaderno en Colab y elija una GPU T4."
+
+
+def to_device(value: Any, device: "torch.device") -> Any:
+    """Return a tensor, or nested lists and dicts of tensors, on a device, without waiting for the copy."""
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_device(item, device) for item in value]
+    return value.to(device, non_blocking=True)
+
+
+def synchronize(device: "torch.device") -> None:
+    """Wait until the device has finished its queued work; a CPU has no queue."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_taken(device: "torch.device") -> int:
+    """Return the bytes that torch has reserved on a GPU or, for a CPU, the resident memory of this process."""
+    import psutil
+    import torch
+
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def memory_for(device: "torch.device") -> int:
+    """Return the bytes available to a training: the total memory of a GPU, or the free memory of the machine."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().available
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether torch ran out of memory; on a CPU and in a GPU driver only the message of the error tells."""
+    return _says(error, OUT_OF_MEMORY)
+
+
+def device_failed(error: BaseException) -> bool:
+    """Return whether torch raised an error because of the device, and not of what was computed."""
+    return _says(error, (*OUT_OF_MEMORY, *DEVICE_ERRORS))
+
+
+def _says(error: BaseException, messages: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in messages)

@@ -1,8 +1,8 @@
-"""Choose the precision of a run and return its autocast context."""
+"""How a model is computed: the number format of a run, and `torch.compile`."""
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from ocensa_nb.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 @cache
@@ -149,3 +150,24 @@ def allow_tf32(precision: str) -> None:
     import torch
 
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+def require_compiler(device: "torch.device") -> None:
+    """Raise `UserError` if `torch.compile` does not work on a device: no C++ compiler, no Triton, or another Python."""
+    import torch
+
+    try:
+        torch.compile(lambda x: x * 2.0, dynamic=True)(torch.ones(4, device=device))
+    except Exception as error:  # each missing tool raises a different exception
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"compile = True no es posible en esta máquina: {reason[:200]} En CPU hace falta un compilador de "
+            "C++ (g++ o MSVC), y en GPU, Triton. Use compile = False."
+        ) from error
+
+
+def compiled(model: "nn.Module") -> Callable[["torch.Tensor", "torch.Tensor"], dict[str, "torch.Tensor"]]:
+    """Return the model compiled once for all sequence lengths (dynamic shapes); see `require_compiler`."""
+    import torch
+
+    return torch.compile(model, dynamic=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ocensa_nb.runtime.device import memory_taken, synchronize
+from ocensa_nb.runtime.machine import memory_taken, synchronize
 
 SAMPLE_SECONDS = 0.002
 # Matrix products of a layer at BERT's width, and a large square one; the fastest is the machine's peak.

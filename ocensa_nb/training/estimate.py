@@ -13,7 +13,7 @@ from ocensa_nb.engine.batching import EpochSampler, StepDataset
 from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.models.tokens import TokenTable
-from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.runtime.timing import duration, seconds_of
 
 QUANTILES = (1.0, 0.0, 0.5, 0.25, 0.75, 0.9)  # of an epoch's batches by size, in the order they are measured
@@ -67,7 +67,7 @@ def estimate_time(
         for _ in range(REPEATS):
             for index in chosen:
                 over = time.perf_counter() - first >= BUDGET_SECONDS
-                if len(seconds) < 2 or not engine.world.largest(over)[0]:  # all processes make the same steps
+                if len(seconds) < 2 or not engine.world.largest(over):  # all processes make the same steps
                     seconds.setdefault(index, []).append(_step_seconds(engine, batches, steps[index]))
     measured = sorted(seconds, key=lambda index: sizes[index])
     medians = [float(np.median(seconds[index])) for index in measured]

@@ -20,10 +20,9 @@ from ocensa_nb.models.tokens import TokenTable, encode
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runs import array_cache
 from ocensa_nb.runtime import machine
-from ocensa_nb.runtime.compilation import require_compiler
 from ocensa_nb.runtime.distributed import World
-from ocensa_nb.runtime.precision import allow_tf32, replacement_note, resolve_precision
-from ocensa_nb.runtime.seeding import seed_everything
+from ocensa_nb.runtime.precision import allow_tf32, replacement_note, require_compiler, resolve_precision
+from ocensa_nb.runtime.process import seed_everything
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,8 +15,8 @@ from ocensa_nb.engine.batching import EpochSampler
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.drive import is_on_drive
 from ocensa_nb.runs.run import Run
-from ocensa_nb.runtime.device import memory_taken
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.runtime.machine import memory_taken
 from ocensa_nb.training.early_stopping import NonFiniteGuard, describe
 
 logger = logging.getLogger(__name__)

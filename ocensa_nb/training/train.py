@@ -22,8 +22,8 @@ from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runs.checkpoint import CheckpointManager, TrainerState
+from ocensa_nb.runs.resume import acquire_run
 from ocensa_nb.runs.run import Run
-from ocensa_nb.runs.shared_run import acquire_shared_run
 from ocensa_nb.runtime import distributed, process
 from ocensa_nb.runtime.timing import timed
 from ocensa_nb.training import estimate, inputs, quality
@@ -69,7 +69,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_features: bool
     world = distributed.world()
     loaded = inputs.load_inputs(config, notices, world)
     metadata = inputs.describe_inputs(config, notices, loaded)
-    with process.interrupt_as_error(), acquire_shared_run(world, config, metadata, notices.classes, root) as run:
+    with process.interrupt_as_error(), acquire_run(world, config, metadata, notices.classes, root) as run:
         if run.is_finished():  # interrupted between its last file and the removal of its checkpoints
             run.tidy()
             return Run.load(run.path) if world.is_first else run

@@ -11,7 +11,7 @@ from ocensa_nb.benchmark import throughput
 from ocensa_nb.engine import step
 from ocensa_nb.models import catalogue
 from ocensa_nb.models.layers import layers
-from ocensa_nb.runtime.seeding import random_state
+from ocensa_nb.runtime.process import random_state
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,9 @@ from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.tokens import TokenTable, encode
 from ocensa_nb.runtime import machine
-from ocensa_nb.runtime.device import synchronize
+from ocensa_nb.runtime.machine import synchronize
 from ocensa_nb.runtime.precision import allow_tf32, resolve_precision
-from ocensa_nb.runtime.seeding import seed_everything
+from ocensa_nb.runtime.process import seed_everything
 from ocensa_nb.training import train
 
 WARM_UP = 3  # steps before the timing of `epoch` starts

@@ -16,14 +16,14 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine import step
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import atomic, tensors
-from ocensa_nb.runs import checkpoint, checkpoint_files, manifest
+from ocensa_nb.runs import checkpoint, manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.training import quality, train
 
 # Points at which to crash: the patched function, and how often a full training calls it.
 POINTS = {
     "before an optimiser step": (step, "step_if_finite", 60),
-    "while a checkpoint is written": (checkpoint_files, "as_bytes", 2000),
+    "while a checkpoint is written": (checkpoint, "as_bytes", 2000),
     "while a tensor file is written": (tensors, "save_file", 1),
     "before a file is renamed": (atomic.os, "replace", 9),
     "while a history line is written": (run_folder.Run, "append_history", 8),

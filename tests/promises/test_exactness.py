@@ -13,7 +13,7 @@ from ocensa_nb.engine import oom_retry
 from ocensa_nb.engine.loss import Objective
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.layers import BlockDropout, takes_ready_mask, use_block_dropout
-from ocensa_nb.runtime.compilation import compiled, require_compiler
+from ocensa_nb.runtime.precision import compiled, require_compiler
 from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, gradients, small_model, split_batch
 
 

@@ -12,7 +12,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import process as signals
-from ocensa_nb.training import train
+from ocensa_nb.training import quality, train
 
 SAP_EXAMPLE = ROOT / "data/example_iw69.csv"
 
@@ -98,7 +98,7 @@ def test_fit_with_run_folder_deleted_during_training_reports_the_loss(config, no
     owner, name, number = {
         "before a checkpoint": (train.CheckpointManager, "save", 2),
         "while it is asked to stop": (signals.StopRequest, "check", 3),
-        "while the model is saved": (train, "save_model", 1),
+        "while the model is saved": (quality, "save_model", 1),
     }[when]
     save, calls = train.CheckpointManager.save, 0
 

@@ -21,12 +21,11 @@ from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import resume
 from ocensa_nb.runs import run as run_folder
-from ocensa_nb.runs.checkpoint import CheckpointManager, flatten_state, unflatten_state
-from ocensa_nb.runs.checkpoint_files import FILES, CheckpointFiles
+from ocensa_nb.runs.checkpoint import FILES, CheckpointFiles, CheckpointManager, flatten_state, unflatten_state
 from ocensa_nb.runs.manifest import MANIFEST
 from ocensa_nb.runs.run import LAST, METRICS, Run
 from ocensa_nb.runtime import machine, process
-from ocensa_nb.runtime.seeding import random_state, restore_random_state
+from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.training import inputs, logger, train
 from tests.helpers import crash
 from tests.helpers.stopping import StopAfter

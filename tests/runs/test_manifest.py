@@ -11,7 +11,7 @@ from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.evaluation import evaluate
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs import run as run_folder
-from ocensa_nb.runs.checkpoint_files import FILES, CheckpointFiles
+from ocensa_nb.runs.checkpoint import FILES, CheckpointFiles
 from ocensa_nb.runs.manifest import CONFIG, HEADS, HISTORY, LABELS, LAST, MANIFEST, METRICS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train

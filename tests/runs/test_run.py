@@ -8,7 +8,7 @@ import torch
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import save
-from ocensa_nb.runs import checkpoint_files, manifest
+from ocensa_nb.runs import checkpoint, manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
@@ -51,10 +51,10 @@ def test_run_of_another_format_is_refused_and_says_which(run, stopped, notices, 
 
 def test_checkpoint_of_another_format_is_refused_and_says_which(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "FORMAT", 2)
-        checkpoint_files.CheckpointFiles(tmp_path).write({"/w": torch.zeros(3)}, None)
+        patch.setattr(checkpoint, "FORMAT", 2)
+        checkpoint.CheckpointFiles(tmp_path).write({"/w": torch.zeros(3)}, None)
     with pytest.raises(UserError, match=r"otra versión de este programa \(formato 2; .*resume = 'never'"):
-        checkpoint_files.CheckpointFiles(tmp_path).read()
+        checkpoint.CheckpointFiles(tmp_path).read()
 
 
 def test_load_run_returns_the_saved_config(run):

@@ -20,13 +20,13 @@ def collectives(world):
     counts = world.total({"modo": 1.5 * rank, "causa": torch.tensor(2.0 * rank)})
     state = {"bf16": torch.arange(6, dtype=torch.bfloat16).view(2, 3), "none": torch.zeros(0), "flags": torch.ones(3)}
     state["flags"] = state["flags"].bool()
-    sent = world.tensors_from_first(state if world.is_first else None)
+    sent = world.on_first(lambda: state)
     return {
         "sums": [tensor.numpy() for tensor in tensors],
         "total": {name: (float(value), isinstance(value, torch.Tensor)) for name, value in counts.items()},
-        "largest": world.largest(rank, -rank, rank == 1),
+        "largest": [world.largest(number) for number in (rank, -rank, rank == 1)],
         "all": [world.all(True), world.all(rank < 2)],
-        "values": world.gather_values({"rank": rank, "text": "ñ" * rank}),
+        "values": world.gather({"rank": rank, "text": "ñ" * rank}),
         "first": world.on_first(lambda: f"from {rank}"),
         "sent": {name: (str(tensor.dtype), tensor.float().tolist()) for name, tensor in sent.items()},
         "share": world.share(np.arange(8)).tolist(),
@@ -117,8 +117,8 @@ def test_one_process_alone_returns_what_it_was_given():
     tensor = torch.ones(3)
     ALONE.sum([tensor])
     assert tensor.tolist() == [1, 1, 1]
-    assert ALONE.largest(3, -1) == [3, -1]
-    assert ALONE.gather_values("a") == ["a"]
+    assert ALONE.largest(3) == 3
+    assert ALONE.gather("a") == ["a"]
     assert ALONE.on_first(lambda: 4) == 4
     assert ALONE.share(np.arange(3)).tolist() == [0, 1, 2]
     with pytest.raises(UserError, match="mío"), ALONE.agreed():
@@ -128,7 +128,7 @@ def test_one_process_alone_returns_what_it_was_given():
 
 
 def test_more_processes_than_gpus_raises_user_error(monkeypatch):
-    monkeypatch.setattr(distributed.environment, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(distributed.machine, "device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
         pytest.raises(UserError, match=r"Hay 3 procesos y 2 GPU.*--nproc_per_node=2"),

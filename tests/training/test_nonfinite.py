@@ -11,7 +11,7 @@ from ocensa_nb.engine.optimizer import step_if_finite
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.errors import DivergedError
 from ocensa_nb.figures import training
-from ocensa_nb.runs.checkpoint_files import CheckpointFiles
+from ocensa_nb.runs.checkpoint import CheckpointFiles
 from ocensa_nb.runs.run import LAST
 from ocensa_nb.training import early_stopping, estimate, train
 from ocensa_nb.training.early_stopping import NonFiniteGuard

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs.checkpoint_files import CHECKSUM, DTYPES, FILES, CheckpointFiles
+from ocensa_nb.runs.checkpoint import CHECKSUM, DTYPES, FILES, CheckpointFiles
 from ocensa_nb.runs.run import LAST
 from ocensa_nb.training import train
 from tests.helpers import crash
