@@ -40,10 +40,8 @@ class Blend:
         Which of `SOURCES` predicts by default: the blend, unless one model alone is surely better.
     weight
         Weight of the linear model in the blend, from 0 to 1.
-    temperatures
-        Temperature of the encoder and of the linear model.
-    curves
-        Slope and intercept of the confidence curve of each source; see `calibration.fit_confidence`.
+    temperatures, curves
+        Temperature of each model, and slope and intercept of the confidence curve of each source (`fit_confidence`).
     """
 
     source: str
@@ -53,14 +51,9 @@ class Blend:
 
     @classmethod
     def fit(cls, logits: Logits, labels: np.ndarray) -> "Blend":
-        """Choose weight, temperatures, curves and source on validation rows.
+        """Choose weight, temperatures, curves and source on validation rows, from the logits of both models.
 
         The score is the mean of weighted and macro F1, so that no gain comes from giving up the rare classes.
-
-        Parameters
-        ----------
-        logits, labels
-            Logits of `ENCODER` and of `LINEAR`, and true class indices, int64 (rows,).
         """
         temperatures = {model: fit_temperature(logits[model], labels) for model in (ENCODER, LINEAR)}
         encoder, linear = (softmax(logits[model] / temperatures[model], axis=1) for model in (ENCODER, LINEAR))

@@ -20,17 +20,12 @@ TWO_SIDED, ONE_SIDED = float(norm.ppf(0.975)), float(norm.ppf(0.95))  # z of a 9
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature T for which softmax(logits / T) has the lowest negative log-likelihood.
+    """Return the temperature T for which softmax(logits / T) has the lowest negative log-likelihood; 1 without rows.
 
     The method is temperature scaling (Guo et al., *On calibration of modern neural networks*, ICML 2017), with the
-    penalty (log T)² / 2 on the sum over the rows. The penalty weighs as much as one row: with some hundred rows it has
-    no effect, and with few rows, or rows that are all right, it keeps T near 1 instead of at a bound.
-
-    Parameters
-    ----------
-    logits, labels
-        Uncalibrated scores, float (rows, classes), and true class indices, int64 (rows,), of rows that the model was
-        not fitted on. Without rows, the temperature is 1.
+    penalty (log T)² / 2 on the sum over the rows. It weighs as much as one row: with some hundred rows it has no
+    effect, and with few rows, or rows that are all right, it keeps T near 1 instead of at a bound. Use rows that the
+    model was not fitted on.
     """
     if not len(labels):
         return 1.0
@@ -87,19 +82,11 @@ def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Return the mean distance between confidence and accuracy (Naeini et al., AAAI 2015), from 0 to 1.
+    """Return the mean distance between confidence and accuracy (Naeini et al., AAAI 2015), 0 to 1; NaN without rows.
 
     The bins have as equal numbers of rows as ties allow. Bins of equal width leave most of them nearly empty if a
     model is confident, and their error is more biased (Roelofs et al., *Mitigating bias in calibration error
     estimation*, AISTATS 2022).
-
-    Parameters
-    ----------
-    confidence, correct
-        Probability of the predicted class, float (rows,), and whether the prediction is right, bool (rows,). Without
-        rows, the error is NaN.
-    bins
-        Maximum number of bins.
     """
     if not len(confidence):
         return float("nan")
@@ -109,10 +96,10 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Return the table of a reliability diagram; the bins are those of `expected_calibration_error`.
+    """Return the table of a reliability diagram, with the bins of `expected_calibration_error`.
 
-    Its rows are the bins that have rows, by confidence: `from` and `to` (lowest and highest confidence), `confidence`
-    (mean), `accuracy`, `low` and `high` (its Wilson interval of 95 %), `rows`.
+    Columns: `from` and `to` (lowest and highest confidence of a bin), `confidence` (mean), `accuracy`, `low` and `high`
+    (its Wilson interval of 95 %), `rows`. Bins without rows are left out.
     """
     confidence = np.asarray(confidence, np.float64)
     table = pd.DataFrame({"bin": _equal_mass_bins(confidence, bins), "confidence": confidence, "correct": correct})
@@ -132,10 +119,10 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
 
 
 def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
-    """Return the accuracy of the rows at or above each confidence that occurs.
+    """Return the accuracy of the rows at or above each confidence that occurs, the highest first.
 
-    The columns are `threshold`, descending; `rows` (at or above it), `coverage` (their share of all rows), `accuracy`,
-    and `low`, its lower bound: one-sided Wilson, 95 %.
+    Columns: `threshold`, `rows` (at or above it), `coverage` (their share), `accuracy`, and `low`, its lower bound
+    (one-sided Wilson, 95 %).
     """
     thresholds, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
     rows = np.bincount(group, minlength=len(thresholds))[::-1].cumsum()
@@ -163,9 +150,9 @@ def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) ->
 
 
 def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.ndarray:
-    """Return the bound of Wilson's interval of the share of right rows; NaN without rows.
+    """Return a bound of Wilson's interval of the share of right rows; NaN without rows.
 
-    It is the lower bound for a negative standard normal quantile `z`, such as `-ONE_SIDED`, and else the upper one.
+    A negative standard normal quantile `z`, such as `-ONE_SIDED`, gives the lower bound, and a positive one the upper.
     """
     rows = np.where(np.asarray(rows) > 0, rows, np.nan)
     share = np.asarray(right, np.float64) / rows

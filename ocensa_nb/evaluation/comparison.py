@@ -26,24 +26,22 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Return the differences of F1 between the models, per label, with their 95 % intervals.
+    """Return the differences of F1 between the models, per label, with their 95 % intervals, in Spanish and as JSON.
 
     Parameters
     ----------
     models
-        Predictions per model (`encoder`, `linear`, `blend`; absent models are left out) and label. Use rows that
-        neither fitted nor selected a model.
+        Predictions per model (`encoder`, `linear`, `blend`) and label, of rows that neither fitted nor selected a
+        model.
     groups
-        Group of each row, (rows,): rows with almost the same text, which are resampled together, because they tell
-        less than as many different rows. None if every row is on its own.
-    resamples, seed
-        Number of bootstrap samples, and the seed that draws them.
+        Group of each row, (rows,): rows with almost the same text are resampled together, because they tell less than
+        as many different rows. None if every row is on its own.
 
     Returns
     -------
     dict
         Label → pair, such as `encoder-linear` → `f1` and `f1_macro`, each with `difference` (first minus second),
-        `low` and `high`; `same` (all predictions are equal); `sentence`, in Spanish. It can be written as JSON.
+        `low` and `high`; `same` (all predictions are equal); `sentence`.
     """
     comparison: dict[str, dict[str, Any]] = {}
     pairs = [(first, second) for first, second in PAIRS if first in models and second in models]
@@ -76,22 +74,10 @@ def bootstrap(
     seed: int = 0,
     share: float = 1.0,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the scores of every model on all rows and on the same bootstrap samples of them.
+    """Return the scores of every model on all rows, and on the same bootstrap samples of the groups of `compare`.
 
-    Parameters
-    ----------
-    labels, predicted
-        Class indices, int64 (rows,); the predicted ones per model.
-    groups, resamples, seed
-        As in `compare`.
-    share
-        Size of a sample, as a share of the groups: with less than 1, the m out of n bootstrap.
-
-    Returns
-    -------
-    dict
-        Model → `f1` (weighted), `f1_macro` and Cohen's `kappa`, float64 (1 + resamples,); the first is that of all
-        rows.
+    They are `f1` (weighted), `f1_macro` and Cohen's `kappa`, float64 (1 + resamples,) each; the first is that of all
+    rows. A `share` below 1 makes the samples smaller (m out of n bootstrap).
     """
     size = 1 + max(int(values.max()) for values in (labels, *predicted.values()))
     unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()

@@ -166,20 +166,13 @@ class Evaluation:
 def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     """Evaluate a run on its own test rows, or on every labelled row of another file.
 
-    The file that the run was trained on is recognised by its content; it may have another name.
-
-    Parameters
-    ----------
-    run, source
-        A finished run, and what predicts: see `Predictor.probabilities`.
-    data
-        A labelled CSV or XLSX; empty for the file the run was trained on.
+    The file that the run was trained on, the default, is recognised by its content; it may have another name.
 
     Raises
     ------
     UserError
         If the file the run was trained on is missing or has changed, no row has labels that the run knows, or the
-        source does not exist.
+        source does not exist; see `Predictor.probabilities`.
     """
     require_source(source)
     trained_on = training_file(run)

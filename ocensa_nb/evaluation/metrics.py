@@ -11,16 +11,9 @@ from ocensa_nb.config import MEANS
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one label on some rows.
+    """Predicted classes of one label on some rows, their confidence, and the true classes if they are known.
 
-    Attributes
-    ----------
-    confidence
-        Probability of the predicted class, float (rows,).
-    predicted
-        Predicted class indices, int64 (rows,).
-    labels
-        True class indices, int64 (rows,); None if they are unknown.
+    Class indices are int64 (rows,); a confidence is the probability of the predicted class, float (rows,).
     """
 
     confidence: np.ndarray

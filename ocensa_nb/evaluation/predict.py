@@ -41,16 +41,11 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
 
     Several processes predict a share of the rows each; every process returns the whole table.
 
-    Parameters
-    ----------
-    run, data, source
-        A finished run; the file, with a description column; what predicts (see `Predictor.probabilities`).
-
     Raises
     ------
     UserError
-        If the file cannot be read, has no description column, or already has one of the new columns, or the run has no
-        such source.
+        If the file cannot be read, has no description column, or already has one of the new columns, or the source does
+        not exist; see `Predictor.probabilities`.
     """
     require_source(source)
     world = distributed.world()
@@ -84,14 +79,9 @@ def _shared_probabilities(world: World, predictor: Predictor, texts: pd.Series, 
 
 
 def read_unlabelled(run: Run, data: str | Path) -> NoticeFile:
-    """Read a file of notices whose labels, if any, are ignored; the texts are composed as those of the run.
+    """Read a file of notices without its labels; raises `UserError` if it already has a column of predictions.
 
-    Rows above the titles are left out, which a message says.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, has no description column, or already has a column of predictions.
+    The texts are composed as those of the run. Rows above the titles are left out, which a message says.
     """
     config, recorded = run.config, run.metadata["data"]["columns"]
     file = read(data, config.columns, list(run.classes), config.text_fields, recorded, labelled=False)
@@ -108,20 +98,10 @@ def read_unlabelled(run: Run, data: str | Path) -> NoticeFile:
 def add_predictions(
     table: pd.DataFrame, rows: np.ndarray, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
 ) -> pd.DataFrame:
-    """Return a table with a prediction and its confidence per head.
+    """Return a table with two columns more per head: `pred_`, the name of a class, and `conf_`, its probability.
 
-    `pred_` is the name of a class, and `conf_` its probability, float64; in rows without text they are `""` and NaN.
-
-    Parameters
-    ----------
-    table
-        Of a `NoticeFile`; its rows and columns stay as they are.
-    rows
-        Positions of the rows with text, int64.
-    shares
-        Calibrated probabilities, float32 (len(rows), classes), per head.
-    classes
-        Names of the classes, per head.
+    `rows` are the positions of the rows with text, and `shares` their probabilities (rows, classes) per head. The other
+    rows have `""` and NaN.
     """
     result = table.copy()
     for head, names in classes.items():
@@ -146,20 +126,9 @@ def _notes(predictor: Predictor, probabilities: Mapping[str, np.ndarray], source
 def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
     """Write predictions in the format of the file they were made for, and return the path with its suffix.
 
-    A CSV keeps the separator, encoding and decimal mark of a CSV; for those of an XLSX it is a CSV that Excel in
-    Spanish opens.
-
-    Parameters
-    ----------
-    predicted, out
-        From `predict`; a file that does not exist.
-    kind
-        `csv`, `xlsx`, or `auto`: by the suffix of `out` or, without one, the format of the file that was read.
-
-    Raises
-    ------
-    UserError
-        If the file exists or cannot be written, or `kind` contradicts its suffix.
+    A CSV keeps the separator, encoding and decimal mark of a CSV; that of a workbook is one that Excel in Spanish
+    opens. The kind is `csv`, `xlsx`, or `auto`: by the suffix of `out` or, without one, the format of the file that was
+    read. Raises `UserError` if the file exists or cannot be written, or the kind contradicts its suffix.
     """
     file = predicted.file
     return write_table(predicted.table, free_table(out, kind, table_suffix(file.path)), file.csv_format)

@@ -35,15 +35,7 @@ EXAMPLES = ("bomba", "Fuga de aceite por el sello mecánico de la bomba principa
 class Predictor:
     """The models of a finished run, each loaded when it is first needed, and their blend.
 
-        predictor = Predictor.load(Run.load("runs/run-001"))
-        predictor.probabilities(["fuga de aceite en la bomba"])["modo"]
-
-    Attributes
-    ----------
-    run
-        The run folder.
-    blends
-        Per label, how its probabilities are computed from the models.
+    `Predictor.load(run).probabilities(["fuga de aceite"])["modo"]` is an array of shape (1, classes).
     """
 
     run: Run
@@ -57,16 +49,14 @@ class Predictor:
     def probabilities(
         self, texts: Sequence[str], source: str = AUTO, title: str = "Prediciendo"
     ) -> dict[str, np.ndarray]:
-        """Return the calibrated probabilities, float32 (texts, classes), of each label.
+        """Return the calibrated probabilities, float32 (texts, classes), of each label; a repeated text costs nothing.
 
         Parameters
         ----------
-        texts
-            One per notice. A repeated text is computed once.
+        texts, title
+            One text per notice; the title of the progress bar.
         source
             `encoder`, `linear`, `blend`, or `auto`: for each label, the best of them on the validation rows.
-        title
-            Title of the progress bar.
 
         Raises
         ------

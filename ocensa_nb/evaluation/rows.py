@@ -19,17 +19,7 @@ from ocensa_nb.runs.run import Run
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of the file that a run was trained on.
-
-    Attributes
-    ----------
-    ids, texts
-        One per row.
-    labels
-        Class index of each row, int64 (rows,), per head.
-    split
-        Row numbers of `train`, `val` and `test`, int64.
-    """
+    """The rows of the file that a run was trained on: class indices per label, and row numbers per split."""
 
     ids: list[str]
     texts: list[str]
@@ -57,14 +47,9 @@ def training_rows(run: Run) -> TrainingRows | None:
 
 
 def read_rows(run: Run, data: str | Path) -> tuple[NoticeFile, TrainingRows | None]:
-    """Read a labelled file; return also its rows if the run was trained on them, and None if on those of another file.
+    """Read a labelled file; return also its rows if its content is what the run was trained on, and else None.
 
-    The file is recognised by its content. The corrections that the run was trained with, if any, are merged into it.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read.
+    The corrections that the run was trained with, if any, are merged into its rows.
     """
     config = run.config
     file = read(data, config.columns, list(run.classes), config.text_fields, run.metadata["data"]["columns"])

@@ -52,10 +52,8 @@ def judge(
 
     Parameters
     ----------
-    head, classes
-        Name of the label, and of its classes.
-    class_rows
-        Training rows of each class, int64 (classes,).
+    head, classes, class_rows
+        Name of the label, names of its classes, and training rows of each, int64 (classes,).
     val, test
         The validation rows choose the threshold, and the test rows measure it. Without test rows, the verdict is that
         of the validation rows, and its sentence says so.
@@ -65,11 +63,10 @@ def judge(
     Returns
     -------
     dict
-        `status` (`useful`, `useful_above`, `not_yet`), `target`, `threshold` (float or None: use the predictions whose
-        confidence is equal or higher), `coverage` and `accuracy` (of these, float or None), `measured_on` (`test` or
-        `val`), `rows` (measured, all), `accuracy_all`, `accuracy_all_low` (its lower bound) and `accuracy_top` (of
-        the 10 % with the highest confidence); `sentence` and `advice` (what to try, or ""), in Spanish. It can be
-        written as JSON.
+        `status`, `target`, `threshold` (None, or use the predictions whose confidence is equal or higher), `coverage`
+        and `accuracy` (of these), `measured_on` (`test` or `val`), `rows` (measured), `accuracy_all`,
+        `accuracy_all_low` (its lower bound), `accuracy_top` (of the 10 % with the highest confidence), `sentence` and
+        `advice`, in Spanish.
     """
     side, measured = ("val", val) if test is None or not len(test.labels) else ("test", test)
     rows, correct = len(measured.labels), measured.correct
@@ -189,29 +186,19 @@ def check_predictions(
     comparison: Mapping[str, Mapping[str, Any]] | None = None,
     sources: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Return the warnings about some predictions, in Spanish, by label; none if there is nothing to say.
+    """Return the warnings about predictions, in Spanish, by label.
 
-    Parameters
-    ----------
-    classes, class_rows
-        Names of the classes, and training rows of each, int64 (classes,), per label.
-    predictions
-        Per label. Those with true classes are also compared with always predicting the most frequent class.
-    comparison
-        From `comparison.compare`, if the models of the run were compared.
-    sources
-        Model that the run predicts with, per label; None if it is the encoder.
+    `class_rows` are the training rows of each class; `comparison` is that of the models of the run, if they were
+    compared; `sources` is the model that predicts each label, the encoder by default.
     """
     warnings = []
     for head, names in classes.items():
         source = (sources or {}).get(head, "encoder")
-        predicted, labels = predictions[head].predicted, predictions[head].labels
+        predicted = predictions[head].predicted
         warnings += never_predicted(head, names, class_rows[head], predicted, source)
         warnings += far_shares(head, names, class_rows[head], predicted)
-        if labels is not None:
-            warnings += at_majority(head, names, class_rows[head], labels, predicted, source)
-        if comparison is not None:
-            warnings += below_linear(head, comparison.get(head, {}), source)
+        warnings += at_majority(head, names, class_rows[head], predictions[head], source)
+        warnings += below_linear(head, (comparison or {}).get(head, {}), source)
     return warnings
 
 
@@ -271,21 +258,17 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
 
 
 def at_majority(
-    head: str,
-    classes: Sequence[str],
-    class_rows: np.ndarray,
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    source: str = "encoder",
+    head: str, classes: Sequence[str], class_rows: np.ndarray, predictions: Predictions, source: str = "encoder"
 ) -> list[str]:
     """Return a warning if the weighted F1 is not above that of always predicting the most frequent training class.
 
     It is above if the 95 % interval of the difference, by paired bootstrap, is.
     """
-    if not len(labels):
+    labels = predictions.labels
+    if labels is None or not len(labels):
         return []
     majority = int(np.argmax(class_rows))
-    scores = bootstrap(labels, {"run": predicted, "majority": np.full_like(labels, majority)})
+    scores = bootstrap(labels, {"run": predictions.predicted, "majority": np.full_like(labels, majority)})
     run, constant = scores["run"]["f1"], scores["majority"]["f1"]
     if np.percentile((run - constant)[1:], INTERVAL[0]) > 0:
         return []

@@ -14,18 +14,9 @@ from ocensa_nb.paths import plain_path
 class Answers:
     """The right classes that a person has given, by notice and label; each change is written at once.
 
-    Parameters
-    ----------
-    doubtful, classes
-        Of a `Review`.
-    path
-        The CSV, read by `train --corrections`. If it exists, the review continues; its answers about other notices
-        stay in it.
-
-    Raises
-    ------
-    UserError
-        If the path is not that of a CSV, or the file has other columns: answers would replace them.
+    The CSV can be read by `train --corrections`. If it exists, the review continues; its answers about other notices
+    stay in it. Raises `UserError` if the path is not that of a CSV, or the file has other columns: answers would
+    replace them.
     """
 
     def __init__(self, doubtful: pd.DataFrame, classes: Mapping[str, list[str]], path: str | Path) -> None:
@@ -79,8 +70,8 @@ class Answers:
             raise
 
     def _write(self) -> None:
-        own = self.notices.assign(**{head: [right.get(head, "") for right in self.given] for head in self.classes})
-        table = pd.concat([self._others, own[[bool(right) for right in self.given]]], ignore_index=True)
+        answers = self.notices.assign(**{head: [right.get(head, "") for right in self.given] for head in self.classes})
+        table = pd.concat([self._others, answers[[bool(right) for right in self.given]]], ignore_index=True)
         if table.empty:  # every answer was taken back
             self.path.unlink(missing_ok=True)
         else:

@@ -56,8 +56,6 @@ class Review:
     doubtful
         One row per notice to review: `id_aviso`, `texto` and, per label, the likeliest classes `pred1_`, `pred2_`, …
         with their probabilities `conf1_`, …, and `correcta_`, empty.
-    classes
-        Names of the classes, per label.
     counts
         One row per label and class: predicted notices, their share, and the share of the class in the training.
     automation, tested_on
@@ -73,14 +71,7 @@ class Review:
 
 
 def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
-    """Predict the notices of a file and choose those to review.
-
-    Parameters
-    ----------
-    run, rows
-        A finished run, and how many notices to choose.
-    data
-        A CSV or XLSX with a description column; its labels, if any, are ignored.
+    """Predict the notices of a CSV or XLSX, without its labels, and choose those to review: `rows` or fewer.
 
     Raises
     ------
@@ -127,18 +118,10 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
 
 
 def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Predictions]) -> pd.DataFrame:
-    """Return how many notices have at least each confidence, and the error to expect among them.
+    """Return how many notices have at least each confidence, and the error to expect among them, per label.
 
-    The error is that of the tested rows with at least that confidence. It holds for notices like those; the interval is
-    Wilson's, of 95 %, for the sampling alone.
-
-    There is a row per label, and for all labels at once, and threshold.
-
-    Parameters
-    ----------
-    predictions, tested
-        Of the notices, and of rows with known labels that were not trained on, per label. Without tested rows, the
-        errors are NaN.
+    The error is that of the tested rows, which were not trained on, with at least that confidence; NaN without such
+    rows. It holds for notices like those; the interval is Wilson's, of 95 %, for the sampling alone.
     """
     confidence = _with_all({head: part.confidence for head, part in predictions.items()})
     tested_confidence = _with_all({head: part.confidence for head, part in tested.items()})
@@ -177,19 +160,10 @@ def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Collection[str] = frozenset()) -> np.ndarray:
-    """Choose `count` notices to review, or fewer; the same arguments give the same ones.
+    """Return the row numbers of `count` notices to review, or fewer, the most uncertain first.
 
-    Parameters
-    ----------
-    texts, uncertain
-        One per notice; from `uncertainty`.
-    known
-        Texts, from `canonical.normalise`, that need no review, such as those the model was trained on.
-
-    Returns
-    -------
-    ndarray
-        Row numbers, int64, the most uncertain first. No two texts are similar, and none is known.
+    No two texts are similar, and none is in `known`, which has texts from `canonical.normalise`. The same arguments
+    give the same rows.
     """
     plain = [normalise(text) for text in progress(texts, "Comparando los avisos", "aviso")]
     order = np.argsort(-uncertain, kind="stable")

@@ -23,21 +23,9 @@ def check_name(out: str | Path) -> Path:
 
 
 def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
-    """Write the workbook of a review and return its path.
+    """Write the workbook of a review to a new file and return its path; raises `UserError` as `check_name` does.
 
-    Parameters
-    ----------
-    review
-        From `review.review`.
-    out
-        A file that does not exist.
-    prefill
-        Whether the cells of the right classes start with the predictions. Every row then counts as reviewed.
-
-    Raises
-    ------
-    UserError
-        If the file exists, cannot be written or is not an XLSX.
+    With `prefill`, the cells of the right classes start with the predictions: every row then counts as reviewed.
     """
     doubtful = review.doubtful.copy()
     if prefill:

@@ -238,15 +238,17 @@ def test_homogeneity_rejects_one_of_20_draws_at_5_percent():
 
 def test_at_majority_warns_of_a_constant_prediction_and_names_the_class():
     labels = class_indices(440, 300, 220, 40)
-    (warning,) = verdict.at_majority("prioridad", PRIORITIES, TRAINED, labels, np.zeros_like(labels))
+    constant = Predictions(np.ones(1_000), np.zeros_like(labels), labels)
+    (warning,) = verdict.at_majority("prioridad", PRIORITIES, TRAINED, constant)
     assert "F1 0.27, que no supera el de predecir siempre la clase más frecuente, «1-Critica» (0.27 en" in warning
 
 
 def test_at_majority_is_silent_for_a_label_that_was_learnt():
     labels = class_indices(440, 300, 220, 40)
     predicted = np.where(np.arange(1_000) % 3 == 0, 0, labels)
-    assert verdict.at_majority("prioridad", PRIORITIES, TRAINED, labels, predicted) == []
-    assert verdict.at_majority("prioridad", PRIORITIES, TRAINED, labels[:0], predicted[:0]) == []
+    for rows in (1_000, 0):
+        learnt = Predictions(np.ones(rows), predicted[:rows], labels[:rows])
+        assert verdict.at_majority("prioridad", PRIORITIES, TRAINED, learnt) == []
 
 
 def compared(encoder, linear):
