@@ -21,6 +21,7 @@ PADDINGS = {"dynamic": "al más largo del batch", "max_length": "todos iguales"}
 NOTHING_FROZEN = "Sin capas congeladas no hay nada que guardar."
 CUT_CAUTION, CUT_HARM = 0.2, 0.5  # of the notices
 SMOOTHING_CAUTION = 0.2
+SMOOTHED = "tanto suavizado frena el aprendizaje y baja las confianzas"
 BATCH_CAUTION = 0.25  # of the training rows, in one step
 CAUTION, HARM = "ocensa-caution", "ocensa-harm"  # CSS classes of `figures.style.PANEL_CSS`
 LABEL = {"description_width": "140px"}
@@ -56,7 +57,6 @@ class Choice(ipw.HBox):
             button.observe(lambda change, name=name: self._pressed(name, change["new"]), "value")
 
     def disable(self, reasons: Mapping[str, str]) -> None:
-        """Disable the options in `reasons`, with the reason as tooltip, and enable all others."""
         for name, button in self._buttons.items():
             button.disabled = name in reasons
             button.tooltip = reasons.get(name, self._tooltip)
@@ -140,7 +140,6 @@ class Control:
 
     @property
     def value(self) -> Any:
-        """The value of the setting."""
         return self.widget.value
 
     @value.setter
@@ -148,11 +147,10 @@ class Control:
         self.widget.value = value
 
     def on_change(self, watcher: Callable[[], None]) -> None:
-        """Call `watcher` after each change of the value."""
         self.widget.observe(lambda _: watcher(), "value")
 
     def disable(self, reason: str) -> None:
-        """Disable the control and show `reason` as its tooltip; enable it if `reason` is empty."""
+        """Disable the control, with a reason as its tooltip; enable it if the reason is empty."""
         self.widget.disabled = bool(reason)
         _explain(self.widget, reason or self._tooltip)
 
@@ -177,13 +175,11 @@ def steps(title: str, options: Sequence[int], most: int, tooltip: str) -> Contro
 
 
 def dropdown(title: str, options: Iterable[tuple[str, str]], tooltip: str) -> Control:
-    """Return a drop-down menu of (text, value) pairs."""
     layout = {**WIDE, "width": "760px"}
     return Control(ipw.Dropdown(options=list(options), description=title, style=LABEL, layout=layout), tooltip)
 
 
 def switch(title: str, tooltip: str) -> Control:
-    """Return a check box."""
     layout = {"width": "auto", "margin": "2px 2px 2px 150px"}
     return Control(ipw.Checkbox(description=title, indent=False, layout=layout), tooltip)
 
@@ -224,7 +220,7 @@ def make_controls(config: TrainConfig) -> dict[str, Control]:
 
 def notes(config: TrainConfig, forecast: Forecast) -> dict[str, Note]:
     """Return the note of each setting that has one; the encoder must be here or in the catalogue."""
-    encoder = forecast.encoder(config.model)
+    encoder, never_early = forecast.encoder(config.model), config.patience >= config.epochs > 1
     return {
         "model": Note("" if encoder.here else "No está en esta máquina: se descarga al entrenar."),
         "freeze_layers": _frozen(config, forecast),
@@ -233,8 +229,8 @@ def notes(config: TrainConfig, forecast: Forecast) -> dict[str, Note]:
         "batch_size": Note(),
         "gradient_accumulation_steps": _batch(config, len(forecast.notices.split["train"])),
         "epochs": Note("una sola vuelta: el modelo apenas aprende", CAUTION) if config.epochs == 1 else Note(),
-        "patience": _patience(config),
-        "label_smoothing": _smoothing(config),
+        "patience": Note(f"no para antes: son {config.epochs} épocas como máximo" if never_early else ""),
+        "label_smoothing": Note(SMOOTHED, CAUTION) if config.label_smoothing > SMOOTHING_CAUTION else Note(),
     }
 
 
@@ -263,33 +259,14 @@ def _batch(config: TrainConfig, rows: int) -> Note:
     return Note(f"{text}; da muy pocos pasos por época: {config.steps_an_epoch(rows)}", CAUTION)
 
 
-def _patience(config: TrainConfig) -> Note:
-    never = config.patience >= config.epochs > 1
-    return Note(f"no para antes: son {config.epochs} épocas como máximo" if never else "")
-
-
-def _smoothing(config: TrainConfig) -> Note:
-    if config.label_smoothing <= SMOOTHING_CAUTION:
-        return Note()
-    return Note("tanto suavizado frena el aprendizaje y baja las confianzas", CAUTION)
-
-
 def _millions(count: int) -> str:
     return f"{count / 1e6:.{1 if count >= 1e6 else 3}f}"
 
 
 def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str | None) -> None:
-    """Display something of one label at a time: of all of them without a user, of those that the user chooses with one.
+    """Display what `show` returns for a label: of all `labels` without a user, of those that the user chooses with one.
 
-    Parameters
-    ----------
-    labels
-        All labels.
-    show
-        Returns what to display for a label, e.g. a table or a figure.
-    first
-        Label that is displayed at once. Saved notebooks keep it; they do not include widgets. None if there are no
-        labels: a sentence says so.
+    `first` is displayed at once, because saved notebooks do not include widgets; None if there are no labels.
     """
     if first is None:
         print("No hay ninguna etiqueta que mostrar.")
@@ -312,5 +289,5 @@ def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str | Non
 
 
 def _explain(widget: Any, tooltip: str) -> None:
-    """Set the tooltip of a widget; ipywidgets 7 and 8 name the trait differently."""
+    # ipywidgets 7 and 8 name the trait differently.
     setattr(widget, "tooltip" if widget.has_trait("tooltip") else "description_tooltip", tooltip)

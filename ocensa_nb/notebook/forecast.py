@@ -86,7 +86,6 @@ class ExpectedTime:
 
     @property
     def html(self) -> str:
-        """What is shown."""
         return self._text.value
 
     def show(self, config: TrainConfig, measuring: bool = True) -> None:

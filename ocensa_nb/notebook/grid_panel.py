@@ -63,11 +63,6 @@ def experiments_panel(
         Folder of the runs.
     interactive
         Whether a user can press the buttons; None to detect it.
-
-    Raises
-    ------
-    UserError
-        If the grid does not exist, or `jobs` is less than 1.
     """
     path = grid_path(grid)
     if jobs < 1:
@@ -149,24 +144,22 @@ class GridPanel(ProcessPanel):
     def _where(self) -> str:
         return f"En marcha, en «{self.out}»."
 
-    def _outcome(self) -> Results:
+    def _outcome(self) -> tuple[Results, str]:
         process, words = self.process, self.process.last_words()
         self._update()
         if process.was_asked_to_stop:
             raise AskedToStopError(STOPPED, signal.SIGTERM)
-        if process.exit_code == 0 or (process.was_refused and self._table.has(FAILED)):
-            return read_results(self.out)
+        if process.exit_code == 0:
+            return read_results(self.out), f"✅ Listo. El informe está en «{self.out / 'report.html'}»."
+        if process.was_refused and any(case.status == FAILED for case in self._table.cases):
+            failed = "⚠️ Hay casos fallidos, que se nombran en la tabla y en el informe."
+            return read_results(self.out), f"{failed} {words}"
         if process.was_refused or not self._table.cases:
             raise UserError(words or "El comando terminó sin decir por qué.")
         raise UserError(
             f"Terminó de forma inesperada (código {process.exit_code}): {words} Ejecute otra vez: los casos terminados "
             "se conservan."
         )
-
-    def _success(self, result: Results) -> str:
-        if self.process.exit_code == 0:
-            return f"✅ Listo. El informe está en «{self.out / 'report.html'}»."
-        return "⚠️ Hay casos fallidos, que se nombran en la tabla y en el informe. " + self.process.last_words()
 
 
 class CaseTable:
@@ -190,10 +183,6 @@ class CaseTable:
             except (OSError, UserError):
                 continue
         self.cases = [case for case in cases if not case.content.get("dropped")]
-
-    def has(self, status: str) -> bool:
-        """Whether a case has a status."""
-        return any(case.status == status for case in self.cases)
 
     def html(self, sentence: str = "", running: bool = False) -> str:
         """Return the table, a bar, and a sentence in Spanish; its style is `figures.style.PANEL_CSS`."""

@@ -67,12 +67,10 @@ class ChildProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is running."""
         return self._process.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code; None while running. See `cli` for its meaning."""
         return self._process.poll()
 
     @property
@@ -89,10 +87,6 @@ class ChildProcess:
         """Request a stop with a checkpoint after the current step; do nothing if it has ended."""
         if self.is_running:
             self._process.send_signal(STOP)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended and return its exit code."""
-        return self._process.wait(timeout)
 
     def last_words(self) -> str:
         """Return the last line of its output, including progress bars; empty if there is none."""
@@ -126,28 +120,23 @@ class PageClock:
         self.box.add_class("ocensa-clock")
 
     def start(self) -> None:
-        """Start the clock; call it from an executing cell or a widget callback."""
         self._running = True
         self._set_timer()
 
     def stop(self) -> None:
-        """Stop the clock; a pending tick is ignored."""
-        self._running = False
+        self._running = False  # a pending tick is ignored
         self._timer.value = ""
 
     def tick(self) -> None:
-        """Call the function and set the next timer, unless the clock is stopped."""
         if self._running:
             self._on_tick()
         if self._running:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        """Display an image whose `onload` sets the timer; browsers do not run a script inserted in a widget.
-
-        A page has one timer per clock, even if the clock is displayed several times.
-        """
+        """Display an image whose `onload` sets the timer; browsers do not run a script inserted in a widget."""
         self._ticks += 1  # an unchanged value would not be sent
+        # A page has one timer per clock, even if the clock is displayed several times.
         timer = f"window['ocensa-clock-{self._timer.model_id}']"
         press = "this.closest('.ocensa-clock')?.querySelector('button').click()"
         self._timer.value = (
@@ -188,12 +177,8 @@ class ProcessPanel(abc.ABC):
         """Return the live view with a sentence above it."""
 
     @abc.abstractmethod
-    def _outcome(self) -> Any:
-        """Return the result of the process, which has ended; raise `UserError` if there is none."""
-
-    @abc.abstractmethod
-    def _success(self, result: Any) -> str:
-        """Return a sentence about a result."""
+    def _outcome(self) -> tuple[Any, str]:
+        """Return the result of the process, which has ended, and a sentence about it; `UserError` if there is none."""
 
     @abc.abstractmethod
     def _where(self) -> str:
@@ -212,22 +197,10 @@ class ProcessPanel(abc.ABC):
         self.clock.start()
 
     def follow_in_cell(self, process: ChildProcess | None) -> Any:
-        """Follow a process in the executing cell until it ends, and return its result.
+        """Follow a process, or a new one, in the executing cell until it ends, and return its result.
 
-        Interrupting the cell stops the process, with a checkpoint. A second interruption leaves the cell at once, and
-        the panel follows the process while it stops.
-
-        Parameters
-        ----------
-        process
-            A running process; None to start one.
-
-        Raises
-        ------
-        AskedToStopError
-            If the process was stopped.
-        UserError
-            If it ended with an error message for the user, or crashed.
+        Interrupting the cell stops the process, with a checkpoint, and raises `AskedToStopError`. A second interruption
+        leaves the cell at once, and the panel follows the process while it stops.
         """
         cell = DisplayHandle()
         try:
@@ -273,14 +246,14 @@ class ProcessPanel(abc.ABC):
         self.view.value = self._draw()
         if ended:
             self.clock.stop()
-            result = self._end()
-            self.say(f"{self._success(result)} Siga con las celdas de abajo.")
+            result, sentence = self._end()
+            self.say(f"{sentence} Siga con las celdas de abajo.")
             self._show_below(result)
         elif self._update() and not self.stop.disabled:
             on_colab = " Ejecute la celda de abajo: Colab puede cerrar una sesión que no ejecuta ninguna celda."
             self.say(self._where() + (on_colab if platform() == "colab" else ""))
 
-    def _end(self) -> Any:
+    def _end(self) -> tuple[Any, str]:
         try:
             return self._outcome()
         finally:
@@ -301,13 +274,13 @@ class ProcessPanel(abc.ABC):
 
     def _end_in(self, cell: DisplayHandle) -> Any:
         try:
-            result = self._end()
+            result, sentence = self._end()
         except UserError as error:
             self.say(describe(error))
             cell.update(self._page() if self._update() else HTML())  # the error is shown below
             raise
-        self.say(self._success(result))
-        cell.update(self._page(self._success(result)))
+        self.say(sentence)
+        cell.update(self._page(sentence))
         return result
 
     def _page(self, sentence: str = "") -> HTML:

@@ -37,19 +37,12 @@ def review_form(review: Review, run: Run, corrections: str = "", out: str = "") 
 
     Parameters
     ----------
-    review
-        From `review.review`.
-    run
-        The run.
+    review, run
+        From `review.review`, and the run that predicted.
     corrections
         Path of the CSV of answers; empty for one beside the run. If it exists, the review continues.
     out
         Path of a new workbook; empty for none with a user, and for one beside the run without one.
-
-    Raises
-    ------
-    UserError
-        If `out` exists, or `corrections` is another file.
     """
     with_user = session.is_interactive()
     if out or not with_user:

@@ -22,13 +22,12 @@ logger = logging.getLogger(__name__)
 
 RECIPE = "cpu"  # the one recommended without a GPU, the same on every machine
 STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
+# Not 05, which measures the optimisations for minutes.
 SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate", "06_label_audit", "07_review")
 
 
 def suite(out: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Execute all notebooks but 05 into `out`, with an HTML copy and progress lines for each.
-
-    Notebook 05 measures the optimisations for minutes, which is not needed to see that everything works.
+    """Execute the notebooks of `SUITE` into `out`, with an HTML copy and progress lines for each.
 
     A suite that was interrupted, or stopped by an error in a notebook, resumes at that notebook.
 
@@ -43,14 +42,10 @@ def suite(out: str | Path, settings: Mapping[str, Any] | None = None) -> dict[st
     -------
     dict
         `out`, `run`, `seconds` of each notebook, `best_epoch`, and the `val` and `test` metrics of the run.
-
-    Raises
-    ------
-    UserError
-        If `out` has other contents, another process is executing it, or a notebook stops with an error.
     """
-    folder, seconds = _open(out, dict(settings or {}))
-    parameters = suite_parameters(folder, settings or {})
+    settings = dict(settings or {})
+    folder, seconds = _open(out, settings)
+    parameters = suite_parameters(folder, settings)
     for number, name in enumerate(SUITE, 1):
         if name in seconds:
             logger.info(f"[{number}/{len(SUITE)}] {name}: ya estaba ejecutado")
@@ -61,18 +56,12 @@ def suite(out: str | Path, settings: Mapping[str, Any] | None = None) -> dict[st
         started = time.perf_counter()
         execute(NOTEBOOKS / f"{name}.ipynb", folder, parameters[name])
         seconds[name] = time.perf_counter() - started
-        _keep(folder, dict(settings or {}), seconds)
+        _keep(folder, settings, seconds)
         logger.info(f"[{number}/{len(SUITE)}] {name}: listo en {seconds[name]:.0f} s")
     run = Run.load(folder / "run")
     remove(folder / STATE)
-    scores = {side: run.metrics[side] for side in ("val", "test")}
-    return {
-        "out": str(folder),
-        "run": str(run.path),
-        "seconds": seconds,
-        "best_epoch": run.metrics["best_epoch"],
-        **scores,
-    }
+    metrics = {name: run.metrics[name] for name in ("best_epoch", "val", "test")}
+    return {"out": str(folder), "run": str(run.path), "seconds": seconds, **metrics}
 
 
 def suite_parameters(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -107,13 +96,7 @@ def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the test F1 of each model of a run, one row per label, and which of them predicts; columns in Spanish.
-
-    Parameters
-    ----------
-    metrics
-        The content of metrics.json.
-    """
+    """Return the test F1 of each model in a metrics.json, one row per label, and which of them predicts."""
     used = metrics["sources"]
     columns = {
         f"{what} {MODEL_NAMES[model]}": [metrics[model]["test"][f"{head}_{name}"] for head in used]
@@ -152,6 +135,5 @@ def _remove_unrecorded(result: Path) -> None:
 
 
 def _keep(folder: Path, parameters: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
-    """Write the state of a suite."""
     state = {"parameters": parameters, "process": owner(), "seconds": seconds}
     write_text(folder / STATE, json.dumps(state, ensure_ascii=False, indent=2) + "\n")

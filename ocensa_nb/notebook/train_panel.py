@@ -42,26 +42,19 @@ def control_panel(
     recipe: str = "auto",
     root: Path = RUNS,
     interactive: bool | None = None,
-) -> "TrainPanel | SettingsTable":
+) -> "SettingsTable":
     """Return the panel of a config; display it in a notebook and train with its `run`.
 
     Parameters
     ----------
-    config
-        Initial settings.
+    config, recipe
+        Initial settings, and the recipe that they came from.
     notices
         Data of the config; read from `config.data` if None.
-    recipe
-        Recipe that the config came from.
     root
         Folder of the numbered runs.
     interactive
         Whether a user can move the controls; None to detect it.
-
-    Raises
-    ------
-    UserError
-        If the data is invalid.
     """
     if interactive is None:
         interactive = session.is_interactive()
@@ -70,7 +63,7 @@ def control_panel(
 
 
 class SettingsTable:
-    """Display the settings as a table, and train with them in the kernel."""
+    """The settings as a table; they train in the kernel."""
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
         self.config, self.notices, self.recipe, self.root = config, notices, recipe, root
@@ -81,7 +74,8 @@ class SettingsTable:
 
     def repeat(self, run: Run | None = None) -> str:
         """Return two shell commands, one per line, that train with the current config or that of `run`."""
-        return _repeat(self.config, self.recipe, run)
+        config = run.config.replace(out=self.config.out) if run else self.config
+        return "\n".join(line(config, self.recipe) for line in (commands.command_line, commands.papermill_line))
 
     def _ipython_display_(self) -> None:
         display(pd.Series(self.config.to_dict(), name=f"receta {self.recipe}").to_frame())
@@ -117,12 +111,12 @@ class Training(ChildProcess):
         return Run.load(self.folder)
 
 
-class TrainPanel(ProcessPanel):
-    """Controls with notes about their effect on these notices and this machine, and the training with them."""
+class TrainPanel(SettingsTable, ProcessPanel):
+    """The settings as controls, with notes about their effect on these notices; they train in another process."""
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
-        super().__init__("Entrenar", "Entrena con estos ajustes")
-        self.config, self.notices, self.recipe, self.root = config, notices, recipe, root
+        SettingsTable.__init__(self, config, notices, recipe, root)
+        ProcessPanel.__init__(self, "Entrenar", "Entrena con estos ajustes")
         self._initial = config, recipe
         self._forecast = Forecast(notices)
         self._moving = False  # True while the code, not the user, sets the widgets
@@ -154,10 +148,6 @@ class TrainPanel(ProcessPanel):
             self.expected.note_taken(run)
             return run
         return self.follow_in_cell(training)
-
-    def repeat(self, run: Run | None = None) -> str:
-        """Return two shell commands, one per line, that train with the current config or that of `run`."""
-        return _repeat(self.config, self.recipe, run)
 
     def _finished(self) -> Run | None:
         """Return the finished run of the current settings, from this panel or another session; None if missing."""
@@ -225,15 +215,12 @@ class TrainPanel(ProcessPanel):
         gpus = f", en {self.process.processes} GPU" if self.process.processes > 1 else ""
         return f"Entrenando en «{_short(self.process.folder)}»{gpus}."
 
-    def _outcome(self) -> Run:
+    def _outcome(self) -> tuple[Run, str]:
         run = self.process.outcome(self.notices.fingerprint, self.root)
         self.expected.note_taken(run)
-        return run
-
-    def _success(self, run: Run) -> str:
         scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
         best, epochs = run.metrics["best_epoch"], run.metrics["epochs"]
-        return f"✅ Listo, en «{_short(run.path)}». Mejor época: {best} de {epochs}. F1 de prueba: {scores}."
+        return run, f"✅ Listo, en «{_short(run.path)}». Mejor época: {best} de {epochs}. F1 de prueba: {scores}."
 
     def _show_below(self, run: Run) -> None:
         if self._picture:
@@ -338,11 +325,6 @@ class TrainPanel(ProcessPanel):
         c["cache_features"].disable("" if frozen else controls.NOTHING_FROZEN)
         fixed = {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"}
         c["padding"].widget.disable(fixed if frozen and self.config.cache_features else {})
-
-
-def _repeat(config: TrainConfig, recipe: str, run: Run | None) -> str:
-    config = run.config.replace(out=config.out) if run else config
-    return "\n".join([commands.command_line(config, recipe), commands.papermill_line(config, recipe)])
 
 
 def _short(path: Path) -> Path:

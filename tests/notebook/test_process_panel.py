@@ -42,9 +42,6 @@ class Panel(ProcessPanel):
     def _outcome(self):
         raise AskedToStopError("Detenido.", signal.SIGTERM)
 
-    def _success(self, result):
-        return "✅ Listo."
-
     def _where(self):
         return "En marcha."
 
