@@ -84,7 +84,7 @@ class ChildProcess:
         return self.exit_code in (1, 2) and TRACEBACK not in self._tail()
 
     def stop(self) -> None:
-        """Request a stop with a checkpoint after the current step; do nothing if it has ended."""
+        """Request a stop with a checkpoint after the current step."""
         if self.is_running:
             self._process.send_signal(STOP)
 
@@ -188,7 +188,6 @@ class ProcessPanel(abc.ABC):
         """Show more of a result below the panel."""
 
     def say(self, sentence: str) -> None:
-        """Show a message under the buttons."""
         self.status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
 
     def watch(self, process: ChildProcess) -> None:

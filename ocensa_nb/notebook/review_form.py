@@ -109,9 +109,8 @@ class ReviewForm:
         example = "".join("121"[number % 3] for number in range(len(review.classes)))
         self.keys = ipw.Text(placeholder=example, continuous_update=False, layout={"width": "120px"})
         self.keys.observe(lambda change: guarded(partial(self._type, change["new"]), self._say), "value")
-        self.accept = self._button(
-            "Aceptar lo más probable", self._accept, "La primera clase de cada etiqueta sin responder"
-        )
+        likeliest = "La primera clase de cada etiqueta sin responder"
+        self.accept = self._button("Aceptar lo más probable", self._accept, likeliest)
         self.back = self._button("Anterior", lambda: self._go(self.row - 1), "El aviso anterior de la lista")
         self.skip = self._button("Saltar", lambda: self._go(self.row + 1), "Al aviso siguiente, sin responder este")
         self.undo = self._button("Deshacer", self._take_back, "Quita la última respuesta de esta sesión")
