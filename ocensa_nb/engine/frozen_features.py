@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 import torch
 
-from ocensa_nb.engine.oom_retry import Pieces, explained
+from ocensa_nb.engine.oom_retry import explained, run_in_pieces
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
-from ocensa_nb.models.layers import NotSupportedError, in_eval_mode, layers, unsupported_as_error
+from ocensa_nb.models.layers import if_supported, in_eval_mode, layers
 from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches
 from ocensa_nb.runs import array_cache
 from ocensa_nb.runtime.distributed import ALONE, World
@@ -42,28 +42,14 @@ FP32 = (torch.float32, np.float32)
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """Hidden states after the frozen layers, without padding; rows with the same text share an entry.
+    """Hidden states after the frozen layers, without padding; rows with the same text share an entry."""
 
-    Attributes
-    ----------
-    hidden : Tensor of shape (tokens, width)
-        In the precision of the run; in memory, memory-mapped from a file, or on the GPU.
-    offsets : ndarray of shape (entries + 1,), int64
-        The first token of each entry.
-    entry, lengths : ndarray of shape (rows,), int64
-        The entry of each row, and the number of tokens of its text.
-    key
-        Runs with the same key share them; empty if they are in memory only.
-    reused
-        Whether an earlier run computed them.
-    """
-
-    hidden: torch.Tensor
-    offsets: np.ndarray
-    entry: np.ndarray
-    lengths: np.ndarray
-    key: str = ""
-    reused: bool = False
+    hidden: torch.Tensor  # (tokens, width), in the precision of the run; in memory, in a mapped file, or on the GPU
+    offsets: np.ndarray  # int64 (entries + 1,): the first token of each entry
+    entry: np.ndarray  # int64 (rows,): the entry of each row
+    lengths: np.ndarray  # int64 (rows,): the tokens of each row's text
+    key: str = ""  # runs with the same key share them; empty if they are in memory only
+    reused: bool = False  # an earlier run computed them
 
     def __len__(self) -> int:
         return len(self.entry)
@@ -91,25 +77,8 @@ def build(
 ) -> FrozenFeatures | TokenTable:
     """Compute the first k layers of every distinct text, and let the model start after them.
 
-    Parameters
-    ----------
-    model
-        The classifier; it is changed to accept the features.
-    tokens
-        Token ids of all rows.
-    k
-        Number of frozen layers, at least 1.
-    precision
-        A resolved precision, not `auto`.
-    folder
-        Where they are kept for other runs; None for memory only.
-    world
-        The processes that compute them together.
-
-    Returns
-    -------
-    FrozenFeatures or TokenTable
-        `tokens`, with the reason logged, if the encoder cannot be split or they fit neither on disk nor in memory.
+    Returns `tokens`, with the reason logged, if the encoder cannot be split or the frozen features fit neither on disk
+    nor in memory. `folder` keeps them for other runs; without one they are in memory only.
     """
     device = next(model.parameters()).device
     texts, entry = tokens.unique()
@@ -204,11 +173,9 @@ def compute(
         index, inside = padded_index(offsets, rows)
         hidden[torch.from_numpy(index[inside])] = states
 
-    fill_in_pieces = Pieces(fill)
     batches = list(sorted_batches(texts.lengths, BUILD_BATCH))[world.rank :: world.size]
     with in_eval_mode(model), torch.inference_mode(), autocast(precision, device):
-        for rows in progress(batches, "Capas congeladas, una sola vez", "batch"):
-            fill_in_pieces(rows)
+        run_in_pieces(fill, progress(batches, "Capas congeladas, una sola vez", "batch"))
 
 
 def _place(hidden: torch.Tensor, device: torch.device, world: World) -> torch.Tensor:
@@ -231,16 +198,15 @@ def _try_features_from(model: MultiHeadClassifier, tokens: TokenTable, k: int) -
     """Make the model accept features from layer k; return whether the function is the same (families differ)."""
     device = next(model.parameters()).device
     ids, mask = to_device(tokens.sample(), device)
+
+    def in_parts() -> dict[str, torch.Tensor]:
+        model.accept_features_from(k)
+        hidden = model.frozen_forward(k)(ids, mask)
+        return model(hidden, mask[:, : hidden.shape[1]])
+
     with in_eval_mode(model), torch.inference_mode(), full_fp32(), explained(SAMPLE):
-        whole = model(ids, mask)
-        try:
-            with unsupported_as_error():
-                model.accept_features_from(k)
-                hidden = model.frozen_forward(k)(ids, mask)
-                parts = model(hidden, mask[:, : hidden.shape[1]])
-        except NotSupportedError:
-            return False
-    return all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
+        whole, parts = model(ids, mask), if_supported(in_parts)
+        return parts is not None and all(torch.allclose(whole[head], parts[head], atol=1e-4) for head in whole)
 
 
 def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, device: torch.device) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ocensa_nb.engine.frozen_features import FrozenFeatures
-from ocensa_nb.engine.oom_retry import Pieces
+from ocensa_nb.engine.oom_retry import run_in_pieces
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.layers import in_eval_mode
 from ocensa_nb.models.tokens import TokenTable
@@ -29,16 +29,10 @@ def logits(
 
     Parameters
     ----------
-    model
-        The classifier; its mode, training or eval, is restored.
-    table
-        Its inputs: token ids or frozen features.
     rows
         The rows of the table to score, int64 (rows,).
     precision
         A resolved precision, not `auto`.
-    padding
-        `dynamic` or `max_length`.
     title
         Title of the progress bar; None for no bar.
     world
@@ -61,10 +55,8 @@ def logits(
         for head, values in model(inputs, mask).items():
             scores[head].index_copy_(0, positions, values)
 
-    score_in_pieces = Pieces(score)
     with in_eval_mode(model), torch.inference_mode(), autocast(precision, device):
-        for batch in batches if title is None else progress(batches, title, "batch"):
-            score_in_pieces(batch)
+        run_in_pieces(score, batches if title is None else progress(batches, title, "batch"))
     on_cpu = {head: values.cpu() for head, values in scores.items()}  # one wait for the device, at the end
     world.sum(list(on_cpu.values()))  # the other processes have zeros in the rows of this one
     return {head: values.numpy() for head, values in on_cpu.items()}

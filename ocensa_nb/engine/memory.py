@@ -21,7 +21,7 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.engine.frozen_features import MEMORY_SHARE
 from ocensa_nb.models.catalogue import architecture, untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
-from ocensa_nb.models.layers import NOT_SUPPORTED, ClsLayer, layers
+from ocensa_nb.models.layers import ClsLayer, if_supported, layers
 from ocensa_nb.runtime.machine import memory_for
 
 FP32 = 4  # bytes
@@ -91,23 +91,11 @@ def memory_note(
 ) -> str:
     """Return, in Spanish, the memory that a training takes on a device and, if it does not fit, what to change.
 
-    Parameters
-    ----------
-    config, model
-        The settings and the classifier, which may be on the device `meta`.
-    lengths
-        Tokens of each text, or of a sample of the texts, int64.
-    precision
-        A resolved precision, not `auto`.
-    device
-        The device to train on.
-    texts
-        The number of texts, if `lengths` is a sample.
+    The model may be on the device `meta`; `texts` is the number of texts, if `lengths` is a sample of theirs.
     """
     on_cpu, memory = device.type == "cpu", memory_for(device)
-    try:
-        needed = estimate_memory(config, model, lengths, precision, on_cpu, texts)
-    except NOT_SUPPORTED:
+    needed = if_supported(lambda: estimate_memory(config, model, lengths, precision, on_cpu, texts))
+    if needed is None:
         return "Memoria: no se puede calcular para este codificador."
     if needed.features > MEMORY_SHARE * memory:  # they stay in a file then
         needed = dataclasses.replace(needed, features=0)
@@ -172,7 +160,7 @@ def _bytes_per_token(
     if on_cpu:  # attention is in fp32: query, key, value; the softmax, its dropout mask, and what is left of it
         layer += 3 * (FP32 - size) + 3 * FP32 * encoder.config.num_attention_heads * texts_width / hidden
     kept = 0.0  # vectors of width H, in bytes
-    if trained and config.cls_only and _can_be_short(stack[-1]):
+    if trained and config.cls_only and if_supported(lambda: ClsLayer(stack[-1])):
         trained -= 1
         kept += 2 * size if half else size  # its input, cast for the scores and for the mixture
     kept += trained * layer
@@ -180,14 +168,6 @@ def _bytes_per_token(
         kept += FP32 + (FP32 if on_cpu else 1)
     working = (2 * ratio + 2) * size + FP32
     return hidden * (kept + working)
-
-
-def _can_be_short(layer: nn.Module) -> bool:
-    try:
-        ClsLayer(layer)
-    except AttributeError:
-        return False
-    return True
 
 
 def _count(model: nn.Module, trained: bool = False) -> int:

@@ -3,7 +3,8 @@
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +37,16 @@ class MicroBatches:
         micro_batches: list[dict[str, Any]],
         model: nn.Module,
     ) -> torch.Tensor:
-        """Return `accumulate(micro_batches)`, with smaller micro-batches if they do not fit in memory.
-
-        A retry starts without gradients and from the same random state; a warning is logged.
-        """
+        """Return `accumulate(micro_batches)`; a retry starts without gradients and from the same random state."""
         while True:
             before = random_state()
+            pieces = self._cut(micro_batches)
             try:
-                return accumulate(self._cut(micro_batches))
+                return accumulate(pieces)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            largest = max(len(piece["inputs"]) for piece in self._cut(micro_batches))
+            largest = max(len(piece["inputs"]) for piece in pieces)
             if largest == 1:
                 raise UserError(f"No hay memoria ni siquiera para un aviso a la vez. {SMALLER}")
             self.pieces *= 2
@@ -60,37 +59,41 @@ class MicroBatches:
             )
 
     def _cut(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [piece for micro in micro_batches for piece in _pieces(micro, self.pieces)]
+        """Split each micro-batch into parts of about the same size, or into single rows."""
+        cut = []
+        for micro in micro_batches:
+            rows = len(micro["inputs"])
+            size = -(-rows // self.pieces)
+            for part in (slice(start, start + size) for start in range(0, rows, size)):
+                labels = {head: y[part] for head, y in micro["labels"].items()}
+                cut.append({key: micro[key][part] for key in ("inputs", "attention_mask")} | {"labels": labels})
+        return cut
 
 
-class Pieces:
-    """Call a function on row numbers, int64 (rows,), in smaller pieces if they do not fit in memory."""
-
-    def __init__(self, work: Callable[[np.ndarray], None]) -> None:
-        self._work = work
-        self._most: int | None = None  # rows that fit, once some did not
-
-    def __call__(self, rows: np.ndarray) -> None:
-        """Process all the rows; raises `UserError` if a single one does not fit."""
+def run_in_pieces(work: Callable[[np.ndarray], None], batches: Iterable[np.ndarray]) -> None:
+    """Call a function on each batch of row numbers, and on smaller pieces once a batch does not fit in memory."""
+    most = sys.maxsize  # rows that may fit
+    for rows in batches:
         done = 0
         while done < len(rows):
-            part = rows[done : done + (self._most or len(rows))]
-            if self._fits(part):
-                done += len(part)
-            elif len(part) == 1:
+            piece = rows[done : done + most]
+            if _fits(work, piece):
+                done += len(piece)
+            elif len(piece) == 1:
                 raise UserError(f"No hay memoria ni siquiera para un aviso a la vez. {CLOSE}")
             else:
-                self._most = len(part) // 2
+                most = len(piece) // 2
                 release()
 
-    def _fits(self, rows: np.ndarray) -> bool:
-        try:
-            self._work(rows)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            return False
-        return True
+
+def _fits(work: Callable[[np.ndarray], None], rows: np.ndarray) -> bool:
+    try:
+        work(rows)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -105,20 +108,5 @@ def explained(what: str, advice: str = SMALLER) -> Iterator[None]:
 
 
 def release() -> None:
-    """Release the memory that torch has cached."""
     gc.collect()
     torch.cuda.empty_cache()
-
-
-def _pieces(micro: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Split a micro-batch into `count` parts of about the same size, or into single rows."""
-    rows = len(micro["inputs"])
-    size = -(-rows // count)
-    return [
-        {
-            "inputs": micro["inputs"][start : start + size],
-            "attention_mask": micro["attention_mask"][start : start + size],
-            "labels": {head: y[start : start + size] for head, y in micro["labels"].items()},
-        }
-        for start in range(0, rows, size)
-    ]

@@ -43,35 +43,19 @@ class Fast(enum.Flag):
 
 @dataclass
 class Engine:
-    """Everything that one optimizer step needs; `build` creates it.
-
-    Attributes
-    ----------
-    table
-        The inputs of the model: token ids or frozen features.
-    optimizer, scaler
-        AdamW, and the loss scaling of fp16 (disabled in other precisions).
-    precision
-        A resolved precision, not `auto`.
-    forward
-        The model, or its compiled form.
-    micro_batches
-        Splits the micro-batches further if the memory is insufficient.
-    world
-        The processes that share each effective batch.
-    """
+    """Everything that one optimizer step needs; `build` creates it."""
 
     model: MultiHeadClassifier
     table: TokenTable | FrozenFeatures
     objective: Objective
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    scaler: torch.amp.GradScaler  # disabled unless the precision is fp16
     precision: str
     max_grad_norm: float
     device: torch.device
     forward: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
-    world: World = ALONE
+    world: World = ALONE  # the processes that share each effective batch
 
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one optimizer step over the micro-batches of an effective batch.
@@ -180,22 +164,14 @@ def build(
 
     Parameters
     ----------
-    config
-        The settings of the training.
-    notices
-        They determine the class weights.
     table
         Token ids of all rows.
     model
         The classifier; it is moved to the device, and its dropout may be replaced.
     precision
         A resolved precision, not `auto`.
-    device
-        The device to train on.
     folder
         Where frozen features are kept for later runs; None keeps them in memory only.
-    fast
-        The implementations that replace torch's defaults.
     world
         The processes that train together; each computes its share of the frozen features.
 

@@ -81,17 +81,8 @@ def vocabulary_note(name: str) -> str:
 def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     """Return the fast tokenizer of an encoder, with the case and the accents that its vocabulary has.
 
-    Parameters
-    ----------
-    name
-        An encoder of the catalogue, a folder or a hub id.
-    texts
-        Texts that the tokenizer of `tiny` is made from.
-
-    Raises
-    ------
-    UserError
-        If the encoder is unavailable.
+    `name` is an encoder of the catalogue, a folder or a hub id; the tokenizer of `tiny` is made from `texts`. Raises
+    `UserError` if the encoder is unavailable.
     """
     if name == "tiny":
         return _tiny_tokenizer(texts)

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,11 @@ def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
             f"Los pesos de «{folder}» tienen más capas que su config.json: sobran {len(names)} tensores "
             f"({listed(names)}). Corrija num_hidden_layers en config.json, o copie la carpeta completa otra vez."
         )
-    _require_finite(model, folder)
+    if names := [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]:
+        raise UserError(
+            f"Los pesos de «{folder}» tienen valores que no son números en {len(names)} tensores ({listed(names)}): el "
+            "archivo está dañado. Copie la carpeta otra vez."
+        )
     return model
 
 
@@ -211,20 +216,7 @@ def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
 
 def _common_prefix(unused: Iterable[str], missing: Iterable[str]) -> str:
     """Return the prefix under which most of the missing names are among the unused ones, or ""."""
-    counts: dict[str, int] = {}
     suffixes = {f".{name}" for name in missing}
-    for name in unused:
-        for cut, character in enumerate(name):
-            if character == "." and name[cut:] in suffixes:
-                prefix = name[: cut + 1]
-                counts[prefix] = counts.get(prefix, 0) + 1
+    dots = ((name, cut) for name in unused for cut, character in enumerate(name) if character == ".")
+    counts = Counter(name[: cut + 1] for name, cut in dots if name[cut:] in suffixes)
     return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")
-
-
-def _require_finite(model: nn.Module, folder: Path) -> None:
-    wrong = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
-    if wrong:
-        raise UserError(
-            f"Los pesos de «{folder}» tienen valores que no son números en {len(wrong)} tensores ({listed(wrong)}): el "
-            "archivo está dañado. Copie la carpeta otra vez."
-        )

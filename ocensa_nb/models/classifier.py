@@ -9,15 +9,7 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.models.layers import (
-    ClsLayer,
-    NotSupportedError,
-    Slice,
-    in_eval_mode,
-    layers,
-    takes_ready_mask,
-    unsupported_as_error,
-)
+from ocensa_nb.models.layers import ClsLayer, Slice, if_supported, in_eval_mode, layers, takes_ready_mask
 from ocensa_nb.runtime.precision import full_fp32
 
 if TYPE_CHECKING:
@@ -72,18 +64,21 @@ class MultiHeadClassifier(nn.Module):
         compared on the given ids and mask, int64 (rows, tokens). On the device `meta` nothing can be compared: there
         the names decide.
         """
+
+        def shortened() -> tuple[ForwardPath, torch.Tensor]:
+            stack = layers(self.encoder)
+            path = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
+            return path, path(ids, attention_mask)
+
         with in_eval_mode(self), torch.inference_mode(), full_fp32():
             whole = self._from_ids(ids, attention_mask)
-            try:
-                with unsupported_as_error():
-                    stack = layers(self.encoder)
-                    short = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
-                    first = short(ids, attention_mask)
-            except NotSupportedError:
-                return False
+            attempt = if_supported(shortened)
+        if attempt is None:
+            return False
+        path, first = attempt
         same = whole.shape == first.shape and (ids.is_meta or torch.allclose(whole, first, atol=1e-4))
         if same:
-            self._from_ids = short
+            self._from_ids = path
         return same
 
     def accept_features_from(self, k: int) -> None:
@@ -140,17 +135,22 @@ def _feeding(encoder: nn.Module, k: int) -> list[torch.Tensor]:
     ids = torch.arange(8, device=next(encoder.parameters()).device)[None] % encoder.config.vocab_size
     outputs: list[torch.Tensor | tuple[torch.Tensor, ...]] = []
     hook = stack[k - 1].register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+
+    def states() -> torch.Tensor:
+        whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
+        after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
+        return whole if k == len(stack) else after_k
+
     try:
-        with in_eval_mode(encoder), torch.enable_grad(), unsupported_as_error():
-            whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
-            after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
-    except NotSupportedError as error:
-        raise UserError(
-            f"No se pueden congelar las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
-        ) from error
+        with in_eval_mode(encoder), torch.enable_grad():
+            computed = if_supported(states)
     finally:
         hook.remove()
-    return _leaves(whole if k == len(stack) else after_k)
+    if computed is None:
+        raise UserError(
+            f"No se pueden congelar las capas de este codificador ({type(encoder).__name__}); use freeze_layers = 0."
+        )
+    return _leaves(computed)
 
 
 def _leaves(output: torch.Tensor) -> list[torch.Tensor]:

@@ -5,7 +5,8 @@ A `Slice` runs some of the layers, `ClsLayer` the last one for `[CLS]` only, and
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,24 +17,20 @@ from ocensa_nb.runtime.machine import device_failed
 # What an encoder raises when it is called in a way that its family does not support.
 NOT_SUPPORTED = (UserError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
 LEVELS = 1 << 16  # each value of a dropout mask is decided by 16 random bits
+T = TypeVar("T")
 
 
-class NotSupportedError(Exception):
-    """The family of an encoder does not support a call."""
-
-
-@contextlib.contextmanager
-def unsupported_as_error() -> Iterator[None]:
-    """Raise `NotSupportedError` for what an encoder raises in the block if its family does not support a call.
+def if_supported(call: Callable[[], T]) -> T | None:
+    """Return the result of a call, or None if the family of the encoder does not support it.
 
     Insufficient memory and a failing device are no property of the family: those errors are raised as they are.
     """
     try:
-        yield
+        return call()
     except NOT_SUPPORTED as error:
         if device_failed(error):
             raise
-        raise NotSupportedError from error
+        return None
 
 
 @contextlib.contextmanager
@@ -82,13 +79,14 @@ def takes_ready_mask(encoder: nn.Module) -> bool:
         return False
     ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=device)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=device)
-    try:
-        with in_eval_mode(encoder), torch.inference_mode(), unsupported_as_error():
-            plain = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            ready = encoder(input_ids=ids, attention_mask=_ready(mask)).last_hidden_state
-            return torch.allclose(plain[mask.bool()], ready[mask.bool()], atol=1e-5)
-    except NotSupportedError:
-        return False
+
+    def same() -> bool:
+        plain = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        ready = encoder(input_ids=ids, attention_mask=_ready(mask)).last_hidden_state
+        return torch.allclose(plain[mask.bool()], ready[mask.bool()], atol=1e-5)
+
+    with in_eval_mode(encoder), torch.inference_mode():
+        return if_supported(same) or False
 
 
 class Slice:

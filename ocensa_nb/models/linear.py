@@ -30,35 +30,19 @@ FIT_SEED = 0  # order of the coordinate descent; the solution hardly depends on 
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A linear classifier over hashed n-grams, for all labels.
+    """A linear classifier over hashed n-grams, for all labels."""
 
-    Attributes
-    ----------
-    columns : ndarray of shape (features,), int32
-        The hashed columns in use, in order; those of the second analyser start at `HASHES`.
-    idf : ndarray of shape (features,), float32
-        Inverse document frequency of each column.
-    weights, biases
-        float32 (features, classes) and (classes,), per label.
-    """
-
-    columns: np.ndarray
-    idf: np.ndarray
-    weights: dict[str, np.ndarray]
-    biases: dict[str, np.ndarray]
+    columns: np.ndarray  # int32 (features,): the hashed columns in use; those of the second analyser start at `HASHES`
+    idf: np.ndarray  # float32 (features,): inverse document frequency of each column
+    weights: dict[str, np.ndarray]  # float32 (features, classes), per label
+    biases: dict[str, np.ndarray]  # float32 (classes,), per label
 
     @classmethod
     def fit(cls, texts: Sequence[str], labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> "LinearModel":
-        """Fit the model; classes are weighted by the inverse of their rows, so that rare ones are predicted too.
+        """Fit the model to texts, the class index of each, int64 (rows,), per label, and the number of classes.
 
-        Parameters
-        ----------
-        texts
-            The training texts.
-        labels
-            Class index of each text, int64 (rows,), per label. A class without rows is never predicted.
-        sizes
-            Number of classes, per label.
+        Classes are weighted by the inverse of their rows, so that rare ones are predicted too; a class without rows is
+        never predicted.
         """
         return cls.fit_counts(count_ngrams(texts), labels, sizes)
 

@@ -22,13 +22,7 @@ WEIGHTS = "linear.safetensors"
 
 
 def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the classifier and its tokenizer to a run folder.
-
-    Raises
-    ------
-    UserError
-        If the disk refuses, or the run folder was deleted or taken over.
-    """
+    """Write the classifier and its tokenizer; raises `UserError` if the disk refuses, or the folder is not held."""
     run.check_held()
     with atomic_write(run.path / ENCODER) as folder, quiet():
         model.encoder.save_pretrained(folder)
@@ -39,11 +33,7 @@ def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokeni
 def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
     """Return the trained classifier, in eval mode on the CPU, and its tokenizer.
 
-    Raises
-    ------
-    UserError
-        If weights are missing or not finite, with the names of the tensors, or the encoder does not match its
-        tokenizer.
+    Raises `UserError` if weights are missing or not finite, or the encoder does not match its tokenizer.
     """
     source = str(run.path / ENCODER)
     tokenizer = load_tokenizer(source)
@@ -56,7 +46,7 @@ def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
 
 
 def save_linear(run: Run, linear: LinearModel) -> None:
-    """Write the linear model to a run folder; raises `UserError` as `save_model` does."""
+    """Write the linear model; raises `UserError` as `save_model` does."""
     run.check_held()
     with atomic_write(run.path / LINEAR) as folder:
         folder.mkdir()

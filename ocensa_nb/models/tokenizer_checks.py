@@ -8,7 +8,7 @@ import contextlib
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,10 +42,11 @@ def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
     if normalizer is None:
         return {}
     pieces = [piece for piece in tokenizer.get_vocab() if not piece.startswith("[")]
+    enough = COMMON * max(1, len(pieces))
     options = {}
-    if normalizer.normalize_str("A") == "a" and _share(pieces, lambda piece: piece != piece.lower()) >= COMMON:
+    if normalizer.normalize_str("A") == "a" and sum(piece != piece.lower() for piece in pieces) >= enough:
         options["do_lower_case"] = False
-    if normalizer.normalize_str("á") == "a" and _share(pieces, _has_accent) >= COMMON:
+    if normalizer.normalize_str("á") == "a" and sum(map(_has_accent, pieces)) >= enough:
         options["strip_accents"] = False
     return options
 
@@ -135,10 +136,6 @@ def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
     shown = (tokenizer.decode([i]).removeprefix("##").strip() for i in ids)
     return "·".join(piece for piece in shown if piece)
-
-
-def _share(pieces: Sequence[str], has: Callable[[str], bool]) -> float:
-    return sum(map(has, pieces)) / max(1, len(pieces))
 
 
 def _has_accent(piece: str) -> bool:

@@ -21,24 +21,12 @@ POOL_BATCHES = 32  # batches shuffled together before they are sorted by length
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Token ids of every text, stored without padding.
+    """Token ids of every text, stored without padding."""
 
-    Attributes
-    ----------
-    ids : ndarray of shape (tokens,), int32
-        The rows, concatenated.
-    offsets : ndarray of shape (rows + 1,), int64
-        The first token of each row.
-    pad_id
-        The id that pads a batch.
-    max_length
-        The most tokens per row, and the width of a batch with `max_length` padding.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
+    ids: np.ndarray  # int32 (tokens,): the rows, concatenated
+    offsets: np.ndarray  # int64 (rows + 1,): the first token of each row
     pad_id: int
-    max_length: int
+    max_length: int  # the most tokens per row, and the width of a batch with `max_length` padding
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -93,12 +93,12 @@ def test_estimated_activations_match_the_tensors_autograd_saves(family, k, cls_o
         autocast(precision, torch.device("cpu")),
     ):
         logits = model(IDS, MASK)["causa"]
-    measured = sum(size for place, size in saved.items() if place not in parameters)
-    found = estimate_memory(config, model, np.full(ROWS, WIDTH), precision, on_cpu=True)
+    measured = sum(size for pointer, size in saved.items() if pointer not in parameters)
+    estimate = estimate_memory(config, model, np.full(ROWS, WIDTH), precision, on_cpu=True)
     half = precision != "fp32"
     copies = half * 2 * memory._trained_matrices(model)
     working = ROWS * WIDTH * HIDDEN * ((2 * 4 + 2) * (2 if half else 4) + 4)
-    assert found.activations - working + copies == pytest.approx(measured, rel=0.06)
+    assert estimate.activations - working + copies == pytest.approx(measured, rel=0.06)
     assert logits.requires_grad
 
 
@@ -121,9 +121,11 @@ def test_estimated_total_is_just_above_the_measured_peak_of_a_step(family, k, cl
         for _ in range(2):  # AdamW allocates its moments in the first step
             engine.step([micro])
     weights = sum(p.nbytes for p in model.parameters())
-    found = estimate_memory(config.replace(cache_features=False), model, np.full(ROWS, WIDTH), precision, on_cpu=True)
-    assert 0.95 * found.total <= 1.25 * (live.peak + weights)
-    assert live.peak + weights <= 1.03 * found.total
+    estimate = estimate_memory(
+        config.replace(cache_features=False), model, np.full(ROWS, WIDTH), precision, on_cpu=True
+    )
+    assert 0.95 * estimate.total <= 1.25 * (live.peak + weights)
+    assert live.peak + weights <= 1.03 * estimate.total
 
 
 def test_estimate_of_model_on_meta_device_equals_that_of_the_real_model():
@@ -142,11 +144,11 @@ def test_estimate_uses_longest_text_if_padding_is_dynamic_else_max_length():
 
 def test_describe_estimate_over_memory_suggests_smaller_micro_batches():
     config = from_recipe("t4")
-    found = MemoryEstimate(weights=10**9, optimizer=10**9, activations=8 * 10**9)
-    assert "No cabe" not in memory.describe(found, config, 15e9, on_cpu=False)
-    note = memory.describe(found, config, 5e9, on_cpu=False)
+    estimate = MemoryEstimate(weights=10**9, optimizer=10**9, activations=8 * 10**9)
+    assert "No cabe" not in memory.describe(estimate, config, 15e9, on_cpu=False)
+    note = memory.describe(estimate, config, 5e9, on_cpu=False)
     assert "batch_size = 16 y gradient_accumulation_steps = 4" in note
-    assert "freeze_layers" in memory.describe(found, config, 1e9, on_cpu=False)
+    assert "freeze_layers" in memory.describe(estimate, config, 1e9, on_cpu=False)
 
 
 def test_recipes_t4_for_beto_and_minilm_fit_in_a_t4(monkeypatch):
@@ -160,15 +162,15 @@ def test_recipes_t4_for_beto_and_minilm_fit_in_a_t4(monkeypatch):
 
 
 def test_forecast_reports_memory_of_config_and_free_memory(notices, config):
-    said = forecast.Forecast(notices).memory(config)
-    assert "Memoria del entrenamiento: hasta" in said
-    assert "GiB libres en esta máquina" in said
+    output = forecast.Forecast(notices).memory(config)
+    assert "Memoria del entrenamiento: hasta" in output
+    assert "GiB libres en esta máquina" in output
 
 
 def test_fit_prints_memory_estimate_before_expected_time(config, notices, tmp_path, capsys):
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
-    said = capsys.readouterr().out
-    assert said.index("Memoria del entrenamiento: hasta") < said.index("Tiempo previsto")
+    output = capsys.readouterr().out
+    assert output.index("Memoria del entrenamiento: hasta") < output.index("Tiempo previsto")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -50,9 +50,9 @@ def test_logits_out_of_memory_are_retried_in_halves_with_the_same_values(loaded,
     model, table = loaded
     expected = inference.logits(model, table, np.arange(40), "fp32")
     monkeypatch.setattr(model, "forward", failing(model.forward, most))
-    found = inference.logits(model, table, np.arange(40), "fp32")
+    logits = inference.logits(model, table, np.arange(40), "fp32")
     for head, values in expected.items():
-        np.testing.assert_allclose(found[head], values, atol=1e-5)
+        np.testing.assert_allclose(logits[head], values, atol=1e-5)
 
 
 def test_logits_without_memory_for_one_row_raises_user_error(loaded, monkeypatch):
@@ -113,8 +113,7 @@ def test_pieces_process_each_row_once_and_keep_the_size_that_fits():
             raise RuntimeError("CUDA error: out of memory")
         done.extend(rows)
 
-    pieces = oom_retry.Pieces(work)
-    pieces(np.arange(10)), pieces(np.arange(10, 17))
+    oom_retry.run_in_pieces(work, [np.arange(10), np.arange(10, 17)])
     assert done == list(range(17))
     assert calls == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 1]
 
@@ -124,6 +123,6 @@ def test_other_runtime_errors_are_raised_unchanged():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        oom_retry.Pieces(wrong)(np.arange(4))
+        oom_retry.run_in_pieces(wrong, [np.arange(4)])
     with pytest.raises(RuntimeError, match="mat1"), oom_retry.explained("nada"):
         wrong(None)

@@ -2,10 +2,10 @@
 
 import torch
 
+from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine.optimizer import build_optimizer
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.models.classifier import MultiHeadClassifier
-from ocensa_nb.training import train
 
 HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
 SIZES = {"modo": 5, "causa": 9, "prioridad": 4}
@@ -41,7 +41,7 @@ def split_batch(whole, size):
 
 
 def engine(model, objective, scaler=NO_SCALING, precision="fp32", optimizer=None, max_grad_norm=1.0):
-    optimizer = optimizer or build_optimizer(model, train.TrainConfig())
+    optimizer = optimizer or build_optimizer(model, TrainConfig())
     cpu = torch.device("cpu")
     return Engine(model, None, objective, optimizer, scaler, precision, max_grad_norm, cpu, model)
 

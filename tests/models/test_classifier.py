@@ -121,8 +121,8 @@ def test_cls_only_last_layer_gives_the_outputs_and_gradients_of_the_full_layer(f
             assert short[name] is None
         else:
             # The key bias of the last layer does not affect the output: its gradient is zero up to rounding.
-            found = torch.zeros_like(gradient) if short[name] is None else short[name]
-            torch.testing.assert_close(found, gradient, atol=1e-5 * largest.item(), rtol=1e-5, msg=name)
+            actual = torch.zeros_like(gradient) if short[name] is None else short[name]
+            torch.testing.assert_close(actual, gradient, atol=1e-5 * largest.item(), rtol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("family", CLS_FAMILIES)

@@ -1,4 +1,4 @@
-"""The simple model against scikit-learn's own pipeline, its file, and labels that are hard to fit."""
+"""The linear model against scikit-learn's own pipeline, its file, and labels that are hard to fit."""
 
 import numpy as np
 import pytest
@@ -29,25 +29,25 @@ def model(rows):
 
 def test_logits_equal_those_of_scikit_learns_pipeline(rows, model):
     texts, labels = rows
-    own = {"sublinear_tf": True, "min_df": 2, "strip_accents": "unicode"}
+    options = {"sublinear_tf": True, "min_df": 2, "strip_accents": "unicode"}
     pipeline = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **own),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **own),
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **options),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options),
     )
     features = pipeline.fit_transform(texts[:200])
     fitted = LinearSVC(C=0.3, class_weight="balanced", random_state=0, tol=1e-8).fit(features, labels[:200])
     expected = fitted.decision_function(pipeline.transform(texts[200:]))
-    found = model.logits(texts[200:])["prioridad"]
+    logits = model.logits(texts[200:])["prioridad"]
     # Some dozens of ten thousand n-grams share one of the 2**20 hashes.
-    assert np.abs(found - expected).mean() < 0.005
-    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.99
+    assert np.abs(logits - expected).mean() < 0.005
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.99
 
 
 def test_fit_predicts_new_texts_better_than_the_majority(rows, model):
     texts, labels = rows
-    found = model.logits(texts[200:])["prioridad"].argmax(axis=1)
+    predicted = model.logits(texts[200:])["prioridad"].argmax(axis=1)
     majority = np.bincount(labels[:200]).argmax()
-    assert (found == labels[200:]).mean() > (labels[200:] == majority).mean() + 0.1
+    assert (predicted == labels[200:]).mean() > (labels[200:] == majority).mean() + 0.1
 
 
 def test_fit_twice_gives_the_same_bits(rows, model):
@@ -58,8 +58,8 @@ def test_fit_twice_gives_the_same_bits(rows, model):
 
 def test_model_read_from_its_file_has_the_same_logits(rows, model, tmp_path):
     model.write(tmp_path / "linear.safetensors")
-    found = LinearModel.read(tmp_path / "linear.safetensors", {"prioridad": 4})
-    np.testing.assert_array_equal(found.logits(rows[0])["prioridad"], model.logits(rows[0])["prioridad"])
+    restored = LinearModel.read(tmp_path / "linear.safetensors", {"prioridad": 4})
+    np.testing.assert_array_equal(restored.logits(rows[0])["prioridad"], model.logits(rows[0])["prioridad"])
 
 
 @pytest.mark.parametrize("sizes", [{"prioridad": 5}, {"causa": 4}, {"prioridad": 4, "causa": 4}])
@@ -75,14 +75,14 @@ def test_file_of_many_classes_stays_under_the_largest_size(rows, tmp_path, monke
     small = LinearModel.fit(texts, {"prioridad": labels}, {"prioridad": 4})
     small.write(tmp_path / "linear.safetensors")
     assert 150_000 < (tmp_path / "linear.safetensors").stat().st_size < 202_000
-    found = small.logits(texts)["prioridad"].argmax(axis=1)
-    assert (found == labels).mean() > 0.8
+    predicted = small.logits(texts)["prioridad"].argmax(axis=1)
+    assert (predicted == labels).mean() > 0.8
 
 
 def test_fit_class_without_rows_is_never_predicted(rows):
     texts, labels = rows
-    found = LinearModel.fit(texts, {"x": np.where(labels == 2, 1, labels)}, {"x": 4}).logits(texts)["x"]
-    assert (found.argmax(axis=1) != 2).all()
+    logits = LinearModel.fit(texts, {"x": np.where(labels == 2, 1, labels)}, {"x": 4}).logits(texts)["x"]
+    assert (logits.argmax(axis=1) != 2).all()
 
 
 @settings(deadline=None, max_examples=25)
@@ -90,6 +90,6 @@ def test_fit_class_without_rows_is_never_predicted(rows):
 def test_fit_any_texts_and_labels_gives_finite_logits_of_every_class(data):
     texts = data.draw(st.lists(st.text(max_size=12), min_size=1, max_size=12))
     labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts))))
-    found = LinearModel.fit(texts, {"x": labels}, {"x": 3}).logits([*texts, "otro", ""])["x"]
-    assert found.shape == (len(texts) + 2, 3)
-    assert np.isfinite(found).all()
+    logits = LinearModel.fit(texts, {"x": labels}, {"x": 3}).logits([*texts, "otro", ""])["x"]
+    assert logits.shape == (len(texts) + 2, 3)
+    assert np.isfinite(logits).all()

@@ -22,22 +22,22 @@ from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, gradien
 def test_block_dropout_with_any_rate_keeps_the_mean_and_drops_the_rate(p, odd):
     torch.manual_seed(0)
     inputs = torch.ones(odd, 40_001)
-    found = BlockDropout(p)(inputs)
-    kept = found != 0
-    sigma = (p * (1 - p) / found.numel()) ** 0.5
+    dropped_out = BlockDropout(p)(inputs)
+    kept = dropped_out != 0
+    sigma = (p * (1 - p) / dropped_out.numel()) ** 0.5
     assert abs(kept.float().mean().item() - (1 - p)) < 5 * sigma + 1e-5
     if kept.any():
-        assert torch.allclose(found[kept], found[kept][0])
-        assert found[kept][0].item() * (1 - round(p * 65536) / 65536) == pytest.approx(1, rel=1e-4)
+        assert torch.allclose(dropped_out[kept], dropped_out[kept][0])
+        assert dropped_out[kept][0].item() * (1 - round(p * 65536) / 65536) == pytest.approx(1, rel=1e-4)
 
 
 def test_block_dropout_is_independent_per_element_and_its_gradient_has_the_mask():
     torch.manual_seed(0)
     inputs = torch.ones(400_000, requires_grad=True)
-    found = BlockDropout(0.5)(inputs)
-    found.sum().backward()
-    assert torch.equal(inputs.grad, found.detach())
-    dropped = (found == 0).float()
+    dropped_out = BlockDropout(0.5)(inputs)
+    dropped_out.sum().backward()
+    assert torch.equal(inputs.grad, dropped_out.detach())
+    dropped = (dropped_out == 0).float()
     for apart in (1, 2, 3, 4):  # four elements share one random draw
         both = (dropped[apart:] * dropped[:-apart]).mean().item()
         assert both == pytest.approx(0.25, abs=0.005)
@@ -72,21 +72,21 @@ class TestStepOutOfMemory:
             loss, norm = made.step(split_batch(batch(16), rows))
             results.append((loss, norm, {name: p.detach().clone() for name, p in model.named_parameters()}))
         torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
-        said = capsys.readouterr().out
-        assert "Sin memoria con micro-batches de 16 filas: se repite el paso con 8" in said
-        assert "Sin memoria con micro-batches de 8 filas: se repite el paso con 4" in said
+        output = capsys.readouterr().out
+        assert "Sin memoria con micro-batches de 16 filas: se repite el paso con 8" in output
+        assert "Sin memoria con micro-batches de 8 filas: se repite el paso con 4" in output
 
     def test_retry_keeps_the_smaller_size_and_clears_gradients(self):
         model = small_model().eval()
         made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
         made.forward = self.failing(model, 4)
         made.micro_batches.run(made.accumulate, [batch(13)], model)
-        found = gradients(model)
+        retried = gradients(model)
         assert made.micro_batches.pieces == 4
         model.zero_grad()
         engine(model, Objective(HEADS, {}, 0.0), NO_SCALING).accumulate([batch(13)])
         for name, gradient in gradients(model).items():
-            torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=0)
+            torch.testing.assert_close(retried[name], gradient, atol=1e-6, rtol=0)
 
     def test_step_without_memory_for_one_row_raises_user_error(self):
         model = small_model()
