@@ -79,7 +79,8 @@ class Engine:
         """
         micro_batches = to_device(micro_batches, self.device)
         normalisers = self.world.total(self.objective.normalisers(micro["labels"] for micro in micro_batches))
-        losses = self.micro_batches.run(partial(self._accumulate, normalisers), micro_batches, self.model)
+        accumulate = partial(self.accumulate, normalisers=normalisers)
+        losses = self.micro_batches.run(accumulate, micro_batches, self.model)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._sum_gradients(trained, losses)
         self.scaler.unscale_(self.optimizer)
@@ -93,16 +94,11 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         return losses, norm
 
-    def accumulate(self, micro_batches: list[MicroBatch]) -> torch.Tensor:
-        """Accumulate the gradients of an effective batch and return its losses, (heads,).
-
-        The gradients do not depend on how the batch is split into micro-batches.
-        """
-        return self._accumulate(self.objective.normalisers(micro["labels"] for micro in micro_batches), micro_batches)
-
-    def _accumulate(
-        self, normalisers: dict[str, torch.Tensor | float], micro_batches: list[MicroBatch]
+    def accumulate(
+        self, micro_batches: list[MicroBatch], normalisers: dict[str, torch.Tensor | float] | None = None
     ) -> torch.Tensor:
+        """Accumulate the gradients of an effective batch, however it is split, and return its losses, (heads,)."""
+        normalisers = normalisers or self.objective.normalisers(micro["labels"] for micro in micro_batches)
         total = torch.zeros(len(self.objective.head_weights), device=self.device)
         for micro in micro_batches:
             with autocast(self.precision, self.device):

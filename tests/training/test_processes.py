@@ -62,11 +62,11 @@ def predict_all(world, run, data):
 
 def skip_and_stop(world, config):
     """Spoil the loss of one step in the second process; then ask only that process to stop, and resume alone."""
-    accumulate = Engine._accumulate
+    accumulate = Engine.accumulate
     check, calls, made = process.StopRequest.check, 0, []
 
-    def spoilt(engine, normalisers, micro_batches):
-        losses = accumulate(engine, normalisers, micro_batches)
+    def spoilt(engine, micro_batches, normalisers):
+        losses = accumulate(engine, micro_batches, normalisers)
         made.append(1)
         if world.rank == 1 and len(made) == 30:
             for parameter in engine.model.parameters():
@@ -82,7 +82,7 @@ def skip_and_stop(world, config):
         check(asked, folder, world)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "_accumulate", spoilt)
+        patch.setattr(Engine, "accumulate", spoilt)
         patch.setattr(process.StopRequest, "check", stop_the_second)
         try:
             train.fit(config)
