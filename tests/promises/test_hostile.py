@@ -24,6 +24,7 @@ from ocensa_nb.data import notices, synthetic
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.evaluation.evaluate import Evaluation
+from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.figures import quality, style
 from ocensa_nb.files import read_excel, write
 from ocensa_nb.models import save as saved_model
@@ -323,11 +324,10 @@ class TestPaths:
 
     def test_save_evaluation_with_hostile_class_names_creates_only_expected_files(self, run, tmp_path):
         names = ["../fuera", "a\0b", "a\nb", "=cmd|x"]
-        zeros = np.array([0, 1, 2, 3])
-        found = Evaluation(
-            "x", ["t"] * 4, ["1"] * 4, {"modo": names}, {"modo": zeros}, {"modo": zeros[::-1].copy()}, {"modo": zeros}
-        )
-        folder = found.save(tmp_path / "inside" / "out")
+        labels = np.arange(4)
+        predictions = {"modo": Predictions(np.ones(4), labels[::-1].copy(), labels)}
+        evaluation = Evaluation("x", ["t"] * 4, ["1"] * 4, {"modo": names}, predictions)
+        folder = evaluation.save(tmp_path / "inside" / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["inside"]
         assert [path.name for path in (tmp_path / "inside").iterdir()] == ["out"]
         assert {path.name for path in folder.iterdir()} == {
