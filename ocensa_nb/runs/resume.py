@@ -58,11 +58,8 @@ class FollowedRun(Run):
     def cut_history(self, length: int, sha256: str = "") -> None: ...
     def write_json(self, name: str, value: Any) -> None: ...
 
-    def settle_history(self) -> int:
-        return 0
-
-    def history_sha256(self, length: int) -> str:
-        return ""
+    def settle_history(self) -> tuple[int, str]:
+        return 0, ""
 
 
 @contextlib.contextmanager

@@ -26,6 +26,20 @@ HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file lock
 FORMAT = 3  # of runs and checkpoints; another one is refused
 CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
+# What the package reads of the JSON files of a run; see `_fits`.
+_DATA = {
+    "path": str,
+    "fingerprint": str,
+    "columns": {str: str},
+    "merged": {str: {str: str}},
+    "class_rows": {str: [int]},
+}
+METADATA = {"config": dict, "precision": str, "data": _DATA}
+_VERDICT = {"status": str, "target": float, "sentence": str, "advice": str}
+METRICS_SHAPE = {
+    **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
+    **{"sources": {str: str}, "comparison": dict, "verdict": {str: _VERDICT}, "warnings": [str]},
+}
 
 
 def _always_held() -> None:
@@ -58,15 +72,11 @@ class Run:
     def load(cls, path: str | Path) -> "Run":
         """Open and verify a finished run.
 
-        Parameters
-        ----------
-        path
-            The run folder.
-
         Raises
         ------
         UserError
-            If the folder does not exist, the run is not finished, or a file does not match the manifest.
+            If the folder does not exist, the run is not finished, another version wrote it, or a file does not match
+            the manifest.
         """
         path = plain_path(path)
         if not path.is_dir():
@@ -82,7 +92,7 @@ class Run:
         _require_format(path, read_json(path / CONFIG))
         manifest.verify(path)
         metadata, classes = read_config(path), read_json(path / LABELS)
-        if not (_are_classes(classes) and _are_metadata(metadata, classes) and _are_metrics(read_json(path / METRICS))):
+        if not _is_intact(metadata, classes, read_json(path / METRICS)):
             raise UserError(f"Alguno de {CONFIG}, {LABELS} y {METRICS} de «{path}» está dañado. Vuelva a entrenar.")
         run = cls(path, metadata, classes)
         if list(run.config.heads) != list(classes):
@@ -138,28 +148,18 @@ class Run:
                 file.truncate(whole)
                 raise
 
-    def settle_history(self) -> int:
-        """Fsync the history and return its length in bytes; raises `UserError` if that fails."""
-        with self._history_on_disk(), open_regular(self.path / HISTORY, "ab") as file:
+    def settle_history(self) -> tuple[int, str]:
+        """Fsync the history; return its length in bytes and its SHA-256. Raises `UserError` if that fails."""
+        with self._history_on_disk(), open_regular(self.path / HISTORY, "ab+") as file:
             os.fsync(file.fileno())
-            return file.tell()
-
-    def history_sha256(self, length: int) -> str:
-        """Return the SHA-256 of the first `length` bytes of the history."""
-        with self._history_on_disk(), open_regular(self.path / HISTORY, "rb") as file:
-            return hashlib.sha256(file.read(length)).hexdigest()
+            file.seek(0)
+            content = file.read()
+        return len(content), hashlib.sha256(content).hexdigest()
 
     def cut_history(self, length: int, sha256: str = "") -> None:
-        """Truncate the history to a length, and to its last complete line.
+        """Truncate the history to a length in bytes, and to its last complete line.
 
-        If the SHA-256 does not match, the lines stay and a warning is printed: no weight or metric depends on them.
-
-        Parameters
-        ----------
-        length
-            The length in bytes; a shorter history is only truncated to its last complete line.
-        sha256
-            The expected SHA-256 of the first `length` bytes; "" to skip the check.
+        If another SHA-256 is expected, the lines stay and a note is printed: no weight or metric depends on them.
         """
         self.check_held()
         if (self.path / HISTORY).exists():
@@ -183,20 +183,12 @@ class Run:
             ) from error
 
     def is_finished(self) -> bool:
-        """Return whether the run is finished; see `manifest.is_finished`."""
         return manifest.is_finished(self.path)
 
     def finish(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Write config, metrics and manifest of a finished training, then remove its checkpoints.
 
         A run that is interrupted before its manifest resumes from its last checkpoint and writes these files again.
-
-        Parameters
-        ----------
-        metadata
-            Entries to add to config.json.
-        metrics
-            The content of metrics.json.
         """
         self.metadata.update(metadata)
         self.write_config()
@@ -222,19 +214,10 @@ class Run:
 
 
 def free_folder(out: str | Path) -> Path:
-    """Return a folder path for results: a path that does not exist or an empty folder, for `atomic.create_new`.
+    """Return a folder for results, new or empty; if `out` is empty, the next free one of `runs/run-001`, …
 
-    Temporary folders of a dead process do not count as content.
-
-    Parameters
-    ----------
-    out
-        The folder; if empty, the next free one of `runs/run-001`, `runs/run-002`, ...
-
-    Raises
-    ------
-    UserError
-        If the path is a file or a folder with content, or cannot be written.
+    Temporary folders of a dead process do not count as content. Raises `UserError` if the path is a file or a folder
+    with content, or cannot be written.
     """
     if not str(out):
         return make_folder(next_folder(RUNS), new=True)
@@ -248,24 +231,9 @@ def free_folder(out: str | Path) -> Path:
 
 
 def make_folder(path: Path, new: bool = False) -> Path:
-    """Create a folder and check that it is writable.
+    """Create a folder with its parents and return it; raises `UserError` if it cannot be written.
 
-    Parameters
-    ----------
-    path
-        The folder; its parents are created too.
-    new
-        Whether it must not exist. If it does, the next free number in the same parent is used.
-
-    Returns
-    -------
-    Path
-        The folder that was created.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be created or written.
+    A `new` folder must not exist: if it does, the next free number in the same parent is used.
     """
     try:
         while True:
@@ -340,46 +308,29 @@ def _require_format(path: Path, metadata: Any) -> None:
         )
 
 
-def _are_metadata(metadata: Any, classes: Mapping[str, Any]) -> bool:
-    """Return whether the content of config.json has the entries that the package reads."""
-    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(k), dict) for k in ("config", "data")):
+def _is_intact(metadata: Any, classes: Any, metrics: Any) -> bool:
+    """Return whether config.json, labels.json and metrics.json have the entries that the package reads."""
+    if not (_fits(metadata, METADATA) and _fits(classes, {str: [str]}) and _fits(metrics, METRICS_SHAPE)):
         return False
     data = metadata["data"]
-    columns = data.get("columns")
-    texts = [metadata.get("precision"), data.get("path"), data.get("fingerprint")]
-    if not isinstance(columns, dict) or not {"descripcion", *classes} <= set(columns):
-        return False
-    merged, rows = data.get("merged"), data.get("class_rows")
-    if not isinstance(merged, dict) or not all(isinstance(into, dict) for into in merged.values()):
-        return False
-    if not isinstance(rows, dict) or not all(_are_counts(rows.get(head), names) for head, names in classes.items()):
-        return False
-    texts += [name for into in merged.values() for name in into.values()]
-    return all(isinstance(text, str) for text in (*texts, *columns.values()))
-
-
-def _are_counts(rows: Any, names: list[str]) -> bool:
-    whole = isinstance(rows, list) and all(isinstance(count, int) and 0 <= count < 2**31 for count in rows)
-    return whole and len(rows) == len(names)
-
-
-def _are_metrics(metrics: Any) -> bool:
-    """Return whether the content of metrics.json has the entries that the package reads."""
-    return (
-        isinstance(metrics, dict)
-        and all(isinstance(metrics.get(name), int) for name in ("best_epoch", "epochs"))
-        and all(isinstance(metrics.get(side), dict) for side in ("val", "test"))
-        and all(isinstance(value, float) for side in ("val", "test") for value in metrics[side].values())
-    )
-
-
-def _are_classes(classes: Any) -> bool:
-    """Return whether the content of labels.json is valid; head names are restricted because they become file names."""
-    return isinstance(classes, dict) and all(
-        re.fullmatch(r"[a-z][a-z0-9_]*", head)
-        and isinstance(names, list)
+    return {"descripcion", *classes} <= set(data["columns"]) and all(
+        re.fullmatch(r"[a-z][a-z0-9_]*", head)  # the names of heads become file names
         and len(names) > 1
-        and all(isinstance(name, str) and not re.search(CONTROL, name) for name in names)
-        and len(set(names)) == len(names)
+        and len(set(names)) == len(names) == len(data["class_rows"].get(head, []))
+        and all(0 <= count < 2**31 for count in data["class_rows"][head])
+        and not any(re.search(CONTROL, name) for name in names)
         for head, names in classes.items()
     )
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    """Return whether a JSON value has a shape: a type, a list of a shape, shapes by key, or one for all text keys."""
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_fits(item, shape[0]) for item in value)
+    if not isinstance(shape, dict):
+        return isinstance(value, shape)
+    if not isinstance(value, dict):
+        return False
+    if str in shape:
+        return all(_fits(item, shape[str]) for item in value.values())
+    return all(key in value and _fits(value[key], inner) for key, inner in shape.items())

@@ -113,13 +113,13 @@ class TrainingLogger:
     def state_dict(self) -> dict[str, Any]:
         """Return the position, and the length and SHA-256 of the history, which is written first."""
         self.write()
-        length = self.run.settle_history()
+        length, sha256 = self.run.settle_history()
         return {
             "step": self._step,
             "losses": list(self._losses),
             "watch": self.watch.state_dict(),
             "bytes": length,
-            "sha256": self.run.history_sha256(length),
+            "sha256": sha256,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

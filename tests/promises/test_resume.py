@@ -1,8 +1,6 @@
-"""Resume of interrupted training: bit-identical results, rejected changes, history, locks and signals."""
+"""Resume of interrupted training: bit-identical results, history and signals."""
 
 import concurrent.futures
-import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -17,18 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.errors import UserError
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import resume
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.checkpoint import FILES, CheckpointFiles, CheckpointManager, flatten_state, unflatten_state
 from ocensa_nb.runs.manifest import MANIFEST
 from ocensa_nb.runs.run import LAST, METRICS, Run
-from ocensa_nb.runtime import machine, process
+from ocensa_nb.runtime import process
 from ocensa_nb.runtime.process import random_state, restore_random_state
-from ocensa_nb.training import inputs, logger, train
+from ocensa_nb.training import logger, train
 from tests.helpers import crash
-from tests.helpers.stopping import StopAfter
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
 
@@ -41,17 +37,6 @@ TRAININGS = {
 
 def steps(run):
     return [(line["step"], line["epoch"], line["loss"], line["lr"]) for line in run.history() if "step" in line]
-
-
-@pytest.fixture
-def interrupted(config, notices, tmp_path, monkeypatch):
-    """Return the config of a training interrupted in its first epoch."""
-    settings = config.replace(out=str(tmp_path / "run"))
-    with monkeypatch.context() as patch:
-        StopAfter(patch, 4)
-        with pytest.raises(AskedToStopError, match="ejecute lo mismo otra vez"):
-            train.fit(settings, notices)
-    return settings
 
 
 @needs_kill
@@ -158,76 +143,22 @@ def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, 
     assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_resume_after_stop_is_bit_identical(interrupted, config, notices, tmp_path, capsys):
+def test_resume_after_stop_is_bit_identical(stopped, config, notices, tmp_path, capsys):
     _, kept = CheckpointFiles(tmp_path / "run" / LAST).read()
     assert kept["state"]["step"] == 4
-    run = train.fit(interrupted, notices)
+    run = train.fit(stopped, notices)
     assert f"Continúa «{run.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
     whole = train.fit(config.replace(out=str(tmp_path / "whole")), notices)
     assert crash.run_content(run.path) == crash.run_content(whole.path)
     assert steps(run) == steps(whole)
 
 
-def test_checkpoint_contains_only_trainable_weights(interrupted, tmp_path):
+def test_checkpoint_contains_only_trainable_weights(stopped, tmp_path):
     with safe_open(tmp_path / "run" / LAST / FILES[0], framework="pt") as file:
         weights = [name for name in file.keys() if name.startswith("/engine/weights/")]  # noqa: SIM118
     names = {name.removeprefix("/engine/weights/") for name in weights}
     assert any(name.startswith("encoder.encoder.layer.3.") for name in names)
     assert not any(".embeddings." in name or ".layer.0." in name for name in names)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"epochs": 3, "seed": 1}, ["epochs: 2 → 3", "seed: 42 → 1"]),
-        ({"learning_rate": 1e-5}, ["learning_rate: 0.0002 → 1e-05"]),
-        ({"resume": "never"}, ["tiene una corrida sin terminar", "resume = 'auto'"]),
-    ],
-)
-def test_resume_with_other_config_raises_user_error_naming_the_fields(interrupted, notices, changes, words):
-    with pytest.raises(UserError) as refused:
-        train.fit(interrupted.replace(**changes), notices)
-    for word in words:
-        assert word in str(refused.value)
-
-
-def test_resume_with_other_notices_raises_user_error(interrupted, notices):
-    other = dataclasses.replace(notices, fingerprint="otra")
-    with pytest.raises(UserError, match="los avisos no son los mismos"):
-        train.fit(interrupted, other)
-
-
-def test_resume_with_other_checkpoint_interval_or_workers_succeeds(interrupted, notices):
-    assert train.fit(interrupted.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
-
-
-def test_resume_with_changed_encoder_raises_user_error(interrupted, notices, monkeypatch):
-    load = inputs.load_encoder
-    monkeypatch.setattr(inputs, "load_encoder", lambda name, tokenizer, seed: load(name, tokenizer, seed + 1))
-    with pytest.raises(UserError, match="el codificador «tiny» o su tokenizador han cambiado"):
-        train.fit(interrupted, notices)
-
-
-def test_resume_on_other_hardware_continues_and_reports_it(interrupted, notices, monkeypatch, capsys):
-    here = machine.hardware()
-    monkeypatch.setattr(machine, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
-    train.fit(interrupted, notices)
-    assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): puede continuar" in capsys.readouterr().out
-
-
-def test_resume_on_same_device_keeps_the_precision(config, notices, tmp_path):
-    metadata = {
-        "device": "cpu",
-        "precision": "bf16",
-        "hardware": {"gpu": "", "system": "x", "cores": 2},
-        "versions": {},
-    }
-    now = metadata | {"precision": "fp32"}
-    resume._keep_precision(now, metadata)
-    assert now["precision"] == "bf16"
-    other = metadata | {"precision": "fp16", "hardware": metadata["hardware"] | {"gpu": "T4"}}
-    resume._keep_precision(other, metadata)
-    assert other["precision"] == "fp16"
 
 
 def test_restore_random_state_of_more_gpus_restores_the_cpu_state():
@@ -237,62 +168,10 @@ def test_restore_random_state_of_more_gpus_restores_the_cpu_state():
     assert torch.equal(torch.rand(3), drawn)
 
 
-def test_resume_with_other_versions_continues_and_warns(interrupted, notices, monkeypatch, capsys):
-    monkeypatch.setattr(machine, "versions", lambda: {"torch": "9.9"})
-    train.fit(interrupted, notices)
-    assert "(ahora 9.9): puede continuar, pero el resultado no será idéntico bit a bit" in capsys.readouterr().out
-
-
-def test_fit_without_out_resumes_the_same_config_or_creates_a_numbered_run(config, notices, tmp_path, monkeypatch):
-    root = tmp_path / "runs"
-    with monkeypatch.context() as patch:
-        StopAfter(patch, 4)
-        with pytest.raises(AskedToStopError):
-            train.fit(config, notices, root=root)
-    other = config.replace(epochs=1)
-    assert train.fit(other, notices, root=root).path == root / "run-002"
-    assert train.fit(config.replace(resume="never", epochs=1), notices, root=root).path == root / "run-003"
-    assert train.fit(config, notices, root=root).path == root / "run-001"
-    assert train.fit(other, notices, root=root).path == root / "run-004"  # all of them are finished
-
-
-def test_fit_of_run_killed_during_cleanup_returns_the_finished_run(run, config, notices, tmp_path):
-    out = shutil.copytree(run.path, tmp_path / "run")
-    (out / LAST).mkdir()
-    again = train.fit(config.replace(out=str(out)), notices)
-    assert again.metadata == run.metadata
-    assert not (out / LAST).exists()
-
-
-def test_resume_without_checkpoint_restarts_without_duplicate_history_lines(interrupted, notices, tmp_path):
+def test_resume_without_checkpoint_restarts_without_duplicate_history_lines(stopped, notices, tmp_path):
     shutil.rmtree(tmp_path / "run" / LAST)
     assert [line[0] for line in steps(Run(tmp_path / "run", {}, {}))] == [1, 2, 3, 4]
-    assert [line[0] for line in steps(train.fit(interrupted, notices))] == list(range(1, 21))
-
-
-def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
-    interrupted, config, notices, tmp_path, monkeypatch
-):
-    shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
-    lock = resume.lock_folder
-
-    def finished_first(path):
-        if path.name == "run-001":
-            (path / MANIFEST).write_text("{}")
-            shutil.rmtree(path / LAST)
-        return lock(path)
-
-    monkeypatch.setattr(resume, "lock_folder", finished_first)
-    assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
-
-
-@pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
-def test_resume_with_incomplete_config_raises_user_error(interrupted, notices, tmp_path, part):
-    metadata = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
-    del metadata[part], metadata[run_folder.CHECKSUM]
-    Run(tmp_path / "run", metadata, {}).write_config()
-    with pytest.raises(UserError, match="dañada"):
-        train.fit(interrupted, notices)
+    assert [line[0] for line in steps(train.fit(stopped, notices))] == list(range(1, 21))
 
 
 def test_history_after_failed_writes_has_every_line(config, notices, tmp_path, monkeypatch):
@@ -314,74 +193,25 @@ def test_history_after_failed_writes_has_every_line(config, notices, tmp_path, m
 def test_cut_history_removes_incomplete_line_and_lines_after_the_checkpoint(tmp_path):
     run = Run(tmp_path, {}, {})
     run.append_history([{"step": 1}, {"step": 2}])
-    kept = run.settle_history()
+    kept, _ = run.settle_history()
     run.append_history([{"step": 3}])
     run.cut_history(kept)
     assert run.history() == [{"step": 1}, {"step": 2}]
     with open(tmp_path / run_folder.HISTORY, "a") as file:
         file.write('{"step":')
     run.cut_history(10_000)
-    assert run.settle_history() == kept
+    assert run.settle_history()[0] == kept
     run.cut_history(0)
     assert run.history() == []
 
 
-def test_fit_with_out_of_finished_run_raises_user_error(run, config, notices):
-    with pytest.raises(UserError, match="ya contiene otra corrida"):
-        train.fit(config.replace(out=str(run.path)), notices)
-
-
-def test_resume_with_damaged_checkpoints_raises_user_error(interrupted, notices, tmp_path):
+def test_resume_with_damaged_checkpoints_raises_user_error(stopped, notices, tmp_path):
     for content in (b"", b"no", None):
         for name in FILES:
             kept = tmp_path / "run" / LAST / name
             kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2] if content is None else content)
         with pytest.raises(UserError, match="dañado"):
-            train.fit(interrupted, notices)
-
-
-def test_fit_in_locked_folder_raises_and_after_kill_of_the_holder_succeeds(config, notices, tmp_path):
-    out = tmp_path / "run"
-    program = (
-        "import sys, time; from pathlib import Path; from ocensa_nb.runs import resume\n"
-        f"held = resume._hold(Path({str(out)!r})); print('held', flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="Otro proceso está entrenando en la carpeta"):
-            train.fit(config.replace(out=str(out)), notices)
-    finally:
-        holder.kill()
-        holder.wait()
-    assert train.fit(config.replace(out=str(out), epochs=1), notices).is_finished()
-    assert not (out / run_folder.LOCK).exists()
-
-
-def test_lock_on_disk_without_locks_warns_and_on_failing_disk_raises(tmp_path, monkeypatch, capsys):
-    def fails(number):
-        def acquire(self, timeout):
-            raise OSError(number, "in English")
-
-        monkeypatch.setattr(resume.FileLock, "acquire", acquire)
-
-    fails(errno.ENOLCK)
-    assert resume.lock_folder(tmp_path) is not None
-    assert "no admite bloqueos" in capsys.readouterr().out
-    fails(errno.EIO)
-    with pytest.raises(UserError, match="el disco falla"):
-        resume.lock_folder(tmp_path)
-    fails(errno.EACCES)
-    assert resume.lock_folder(tmp_path) is None
-
-
-def test_fit_without_out_skips_a_locked_run_of_the_same_config(interrupted, config, notices, tmp_path):
-    shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
-    lock = resume.lock_folder(tmp_path / "runs/run-001")
-    try:
-        assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
-    finally:
-        lock.release()
+            train.fit(stopped, notices)
 
 
 def test_defer_signals_second_sigint_raises_keyboard_interrupt():
