@@ -146,15 +146,7 @@ class TrainConfig:
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Return the fields of the fingerprint that differ from another config.
 
-        Parameters
-        ----------
-        other
-            The other config's `to_dict`.
-
-        Returns
-        -------
-        list of str
-            One `field: other → own` per difference.
+        Each is `field: other → own`; `other` is the other config's `to_dict`.
         """
         return [
             f"{name}: {other.get(name)!r} → {value!r}"
@@ -286,18 +278,6 @@ def with_recipe(config: TrainConfig, name: str) -> TrainConfig:
     """Return the config of another recipe with the task, paths and resume settings of a config.
 
     If both have the same heads, the loss weights of the recipe are used.
-
-    Parameters
-    ----------
-    config
-        The config whose task fields are copied.
-    name
-        A name in `RECIPES`.
-
-    Raises
-    ------
-    UserError
-        If the recipe does not exist.
     """
     kept = {name: getattr(config, name) for name in dict.fromkeys((*_TASK, *_NOT_IN_FINGERPRINT))}
     if kept["heads"].keys() == from_recipe(name).heads.keys():

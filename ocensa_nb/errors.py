@@ -69,14 +69,7 @@ def listed(names: Iterable[object]) -> str:
 def unknown(what: str, value: object, known: Iterable[str]) -> str:
     """Return the error message, in Spanish, for an unknown name: the closest known name and the first known names.
 
-    Parameters
-    ----------
-    what
-        Start of the message, such as `La opción`.
-    value
-        The unknown name.
-    known
-        The valid names.
+    `what` is the start of the message, such as `La opción`; `known` are the valid names.
     """
     names, value = [clipped(name) for name in known], clipped(value)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)

@@ -24,25 +24,13 @@ def default_folder() -> Path:
 def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.ndarray | None:
     """Return a cached array, memory-mapped copy-on-write.
 
-    Parameters
-    ----------
-    folder
-        The cache folder.
-    key
-        The file name of the array, without suffix.
-    shape, dtype
-        The expected shape and dtype.
-
-    Returns
-    -------
-    numpy.memmap or None
-        None if there is no such array, its shape or size differs, or it is damaged.
+    None if there is no array of this key (its file name), its shape or size differs, or it is damaged.
     """
     data, record = folder / f"{key}.bin", folder / f"{key}.json"
     try:
-        kept = json.loads(read_regular(record, LARGEST_JSON))
+        saved = json.loads(read_regular(record, LARGEST_JSON))
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if kept["shape"] != list(shape) or data.stat().st_size != size or kept["pages"] != page_digest(data):
+        if saved["shape"] != list(shape) or data.stat().st_size != size or saved["pages"] != page_digest(data):
             return None
         os.utime(record)  # marks it as the most recently used
         return np.memmap(data, dtype, "c", shape=shape)
@@ -54,46 +42,29 @@ def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]
 def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> Iterator[np.ndarray]:
     """Yield a memory-mapped array to fill; on success add it to the cache, on an error remove it.
 
-    Parameters
-    ----------
-    folder
-        The cache folder; created if missing.
-    key
-        The file name of the array, without suffix.
-    shape, dtype
-        Shape and dtype of the array.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written or does not fit on the disk.
+    Raises `OSError` if the file cannot be written or does not fit on the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(folder) as place:
-        fresh, record = place / f"{key}.bin", place / f"{key}.json"
+    with temporary_folder(folder) as temporary:
+        data, record = temporary / f"{key}.bin", temporary / f"{key}.json"
         try:
-            with open(fresh, "wb") as file:  # reserved now: a mapped file that outgrows the disk is a crash
+            with open(data, "wb") as file:  # reserved now: a mapped file that outgrows the disk is a crash
                 _reserve(file.fileno(), int(np.prod(shape)) * np.dtype(dtype).itemsize)
-            array = np.memmap(fresh, dtype, "r+", shape=shape)
+            array = np.memmap(data, dtype, "r+", shape=shape)
             yield array
             array.flush()
             del array
-            record.write_text(json.dumps({"shape": list(shape), "pages": page_digest(fresh)}), encoding="utf-8")
-            replace(fresh, folder / fresh.name)
+            record.write_text(json.dumps({"shape": list(shape), "pages": page_digest(data)}), encoding="utf-8")
+            replace(data, folder / data.name)
             replace(record, folder / record.name)
         finally:
-            fresh.unlink(missing_ok=True)  # before its folder, whose removal truncates files: it may still be mapped
+            data.unlink(missing_ok=True)  # before its folder, whose removal truncates files: it may still be mapped
 
 
 def open_shared(path: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.memmap | None:
     """Return the array that another process is writing, to fill a part of it; None if this one does not see it.
 
-    Parameters
-    ----------
-    path
-        The `filename` of the array that `write` yields there; may be empty.
-    shape, dtype
-        Shape and dtype of the array.
+    `path` is the `filename` of the array that `write` yields there; it may be empty.
     """
     try:
         return np.memmap(path, dtype, "r+", shape=shape) if path else None
@@ -104,17 +75,7 @@ def open_shared(path: str, shape: tuple[int, int], dtype: type[np.generic]) -> n
 def make_room(folder: Path, needed: int) -> bool:
     """Remove the least recently used arrays until a new one fits; return whether it does.
 
-    Parameters
-    ----------
-    folder
-        The cache folder; created if missing.
-    needed
-        Size of the new array in bytes.
-
-    Returns
-    -------
-    bool
-        Whether the cache stays below `KEPT_BYTES` and `SPARE_BYTES` stay free; False too if the disk raises an error.
+    Then the cache stays below `KEPT_BYTES` and `SPARE_BYTES` stay free; False too if the disk raises an error.
     """
     if needed > KEPT_BYTES:
         return False

@@ -27,14 +27,14 @@ FORMAT = 3  # of runs and checkpoints; another one is refused
 CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 # What the package reads of the JSON files of a run; see `_fits`.
-_DATA = {
-    "path": str,
-    "fingerprint": str,
-    "columns": {str: str},
-    "merged": {str: {str: str}},
-    "class_rows": {str: [int]},
+METADATA = {
+    "config": dict,
+    "precision": str,
+    "data": {
+        **{"path": str, "fingerprint": str, "columns": {str: str}},
+        **{"merged": {str: {str: str}}, "class_rows": {str: [int]}},
+    },
 }
-METADATA = {"config": dict, "precision": str, "data": _DATA}
 _VERDICT = {"status": str, "target": float, "sentence": str, "advice": str}
 METRICS_SHAPE = {
     **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
@@ -50,17 +50,9 @@ def _always_held() -> None:
 class Run:
     """A run folder.
 
-    Parameters
-    ----------
-    path
-        The folder.
-    metadata
-        The content of config.json: config, fingerprints, versions, hardware, seconds.
-    classes
-        Class names per head.
-    check_held
-        Called before each write; raises `UserError` if another process has taken the folder over, or it was deleted.
-        Checkpoints are covered too: the history is part of their state, and is written before them.
+    `metadata` is the content of config.json, and `classes` has the class names per head. `check_held` is called before
+    each write; it raises `UserError` if another process has taken the folder over, or it was deleted. Checkpoints are
+    covered too: the history is part of their state, and is written before them.
     """
 
     path: Path
@@ -214,7 +206,7 @@ class Run:
 
 
 def free_folder(out: str | Path) -> Path:
-    """Return a folder for results, new or empty; if `out` is empty, the next free one of `runs/run-001`, …
+    """Return a folder for results, new or empty; if `out` is empty, the next free one in `runs`.
 
     Temporary folders of a dead process do not count as content. Raises `UserError` if the path is a file or a folder
     with content, or cannot be written.

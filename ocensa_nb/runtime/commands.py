@@ -87,30 +87,14 @@ def _join(words: list[str]) -> str:
 
 
 def parse_settings(text: str) -> Mapping[str, Any]:
-    """Return the settings in a JSON object.
-
-    Parameters
-    ----------
-    text
-        A JSON object, or an empty string for no settings.
-
-    Returns
-    -------
-    Mapping
-        Field names and values, not validated.
-
-    Raises
-    ------
-    UserError
-        If `text` is not a JSON object.
-    """
+    """Return the settings, not validated, in a JSON object; raises `UserError` if the text is not one."""
     try:
-        found = json.loads(text or "{}")
+        settings = json.loads(text or "{}")
     except ValueError as error:
-        found = error
-    if not isinstance(found, dict):
+        settings = error
+    if not isinstance(settings, dict):
         raise UserError(
             f"more_settings = {text!r}: se espera un objeto JSON, p. ej. "
             """'{"columns": {"causa": "Mi columna"}}', con comillas dobles dentro."""
         )
-    return found
+    return settings

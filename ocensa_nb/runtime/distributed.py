@@ -164,22 +164,10 @@ def world() -> World:
 
 @contextlib.contextmanager
 def join(environ: Mapping[str, str]) -> Iterator[World]:
-    """Join the processes that torchrun has started, inside the block.
+    """Join the processes that torchrun has started, inside the block; `environ` says how many there are, and where.
 
-    Parameters
-    ----------
-    environ
-        The environment variables of this process; those of torchrun say how many processes there are, and where.
-
-    Yields
-    ------
-    World
-        This process alone if torchrun did not start it, or started no other.
-
-    Raises
-    ------
-    UserError
-        If there are more processes than usable GPUs on this machine, or the processes do not find each other.
+    Yields this process alone if torchrun did not start it, or started no other. Raises `UserError` if there are more
+    processes than usable GPUs on this machine, or the processes do not find each other.
     """
     global _joined
     size, local_size = (int(environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))

@@ -23,15 +23,7 @@ T = TypeVar("T")
 
 
 def configure(rank: int = 0, line_seconds: float = LINE_SECONDS) -> None:
-    """Write the messages of the package to standard output.
-
-    Parameters
-    ----------
-    rank
-        Number of this process among those that work together; all but the first write only errors, and no progress.
-    line_seconds
-        Seconds between two progress lines.
-    """
+    """Write the messages of the package to standard output; all processes but the first write only errors."""
     package = logging.getLogger(__name__.partition(".")[0])
     handler = _Handler()
     handler.setFormatter(_Formatter())
@@ -66,20 +58,8 @@ def progress(
 ) -> "tqdm[T]":
     """Return a tqdm progress bar, or one that writes log lines if nobody sees a bar.
 
-    Parameters
-    ----------
-    items
-        What to iterate over; None if the caller updates the bar.
-    title, unit
-        Shown before the bar, and after the count, in Spanish.
-    total
-        Number of items, if `items` has no length.
-    initial
-        Number of items done before.
-    delay
-        Seconds before the bar appears.
-    leave
-        Whether the bar stays after the end.
+    `items` is None if the caller updates the bar; `title` and `unit` are in Spanish. It appears after `delay` seconds,
+    and stays after the end if `leave`.
     """
     in_notebook = tqdm.display is not terminal_tqdm.display  # tqdm.auto has chosen widgets
     options: dict[str, Any] = {"desc": title, "unit": unit, "total": total, "initial": initial}

@@ -101,13 +101,7 @@ def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
 
 
 def hardware(folder: str | Path = ".") -> Hardware:
-    """Return the hardware of this machine.
-
-    Parameters
-    ----------
-    folder
-        A folder on the disk of the runs; its free space is reported.
-    """
+    """Return the hardware of this machine, with the free space of the disk of a folder."""
     import psutil
     import torch
 

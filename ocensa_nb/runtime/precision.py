@@ -51,22 +51,7 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
     On CUDA, `auto` is bf16 from compute capability 8.0, else fp16; on a CPU it is measured. A GPU below 8.0 emulates
     bf16 at the speed of fp32 or slower, so bf16 becomes fp16 there.
 
-    Parameters
-    ----------
-    precision
-        One of `config.PRECISIONS`.
-    device
-        The device to train on.
-
-    Returns
-    -------
-    str
-        `fp32`, `tf32`, `bf16` or `fp16`.
-
-    Raises
-    ------
-    UserError
-        If `tf32` is requested without a GPU of compute capability 8.0 or higher.
+    Raises `UserError` if `tf32` is requested without a GPU of compute capability 8.0 or higher.
     """
     if precision == "auto" and device.type != "cuda":
         return fastest_on_cpu()
@@ -109,13 +94,6 @@ def scoring_precision(trained: str, device: "torch.device") -> str:
 
     A run from a GPU may be opened on a CPU, which has slow fp16, no tf32, and possibly emulated bf16. A model trained
     in bf16 is scored in fp32 on a GPU without bf16, because its values may exceed the range of fp16.
-
-    Parameters
-    ----------
-    trained
-        The resolved precision of the training.
-    device
-        The device to score on.
     """
     if device.type == "cpu" and trained != "fp32":
         return fastest_on_cpu()

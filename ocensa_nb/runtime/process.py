@@ -61,13 +61,8 @@ def defer_signals(announce: bool = True, insist: bool = True) -> Iterator[StopRe
     main thread can handle signals: in another thread nothing changes. A signal that the process was started to ignore
     stays ignored.
 
-    Parameters
-    ----------
-    announce
-        Whether to print a message when a signal arrives.
-    insist
-        Whether a second SIGINT raises. Not in processes that train together: torchrun repeats the first one, and they
-        have to stop at the same step.
+    Without `insist` a second SIGINT does not raise: torchrun repeats the first one, and processes that train together
+    have to stop at the same step.
     """
     request = StopRequest()
 

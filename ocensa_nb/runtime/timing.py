@@ -51,13 +51,6 @@ def peak_flops(precision: str, device: torch.device) -> float:
     """Return the highest FLOP/s of a matrix product on a device; the measurement takes about a second.
 
     Each shape of `PEAK_SHAPES` runs 15 times; the median of the last 10 counts.
-
-    Parameters
-    ----------
-    precision
-        `bf16` or `fp16`; any other value is measured in fp32.
-    device
-        The device to measure.
     """
     dtype = DTYPES.get(precision, torch.float32)
     best = 0.0

@@ -46,7 +46,6 @@ class EarlyStopping:
         model.load_state_dict(self._weights, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best scores, the counters and the stored weights."""
         return {
             "best_epoch": self.best_epoch,
             "best": self._best,
@@ -56,7 +55,6 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state returned by `state_dict`."""
         self.best_epoch, self._best = state["best_epoch"], state["best"]
         self._to_beat, self._waited, self._weights = state["to_beat"], state["waited"], state["weights"]
 
@@ -91,7 +89,6 @@ class NonFiniteGuard:
         return self.last
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counters."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row, "last": self.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -44,10 +44,7 @@ class Inputs:
 def load_inputs(config: TrainConfig, notices: Notices, world: World) -> Inputs:
     """Tokenise the notices and load the encoder, the same in all processes.
 
-    Raises
-    ------
-    UserError
-        If the encoder or its tokenizer is not valid or does not suit the texts, or the processes have other inputs.
+    Raises `UserError` if the encoder or its tokenizer is not valid or does not suit the texts, or the inputs differ.
     """
     device = machine.device()
     torch.set_num_threads(machine.threads())

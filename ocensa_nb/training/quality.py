@@ -59,18 +59,8 @@ def save_models(
 ) -> dict[str, Any]:
     """Save the encoder with its heads, the linear model and the blend of both; return the content of metrics.json.
 
-    Parameters
-    ----------
-    run
-        The run folder, locked by this process.
-    notices
-        The notices of the training. Its corrections are copied: the run depends on them and the file may get lost.
-    inputs
-        The trained classifier and its tokenizer.
-    linear
-        Fitted on the training rows.
-    logits
-        Of the classifier, float32 (rows, classes), per side (`val`, `test`) and head.
+    The corrections, if any, are copied: the run depends on them and their file may get lost. `logits` are the
+    classifier's, float32 (rows, classes), per side (`val`, `test`) and head.
     """
     blends, metrics = measure_quality(notices, linear, logits)
     save_model(run, inputs.model, inputs.tokenizer)

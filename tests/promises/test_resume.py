@@ -40,6 +40,7 @@ def steps(run):
 
 
 @needs_kill
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_resume_after_sigkill_is_bit_identical(kind, config, tmp_path):
     often = {"epochs": 3, "batch_size": 16, "class_weights": True, "checkpoint_minutes": 0.1 / 60}
@@ -69,7 +70,7 @@ def test_resume_after_sigkill_is_bit_identical(kind, config, tmp_path):
 
 
 @needs_kill
-@pytest.mark.parametrize("save", [2, 4])
+@pytest.mark.parametrize("save", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_fit_on_full_disk_prints_an_error_and_resumes_bit_identical(config, tmp_path, save):
     whole, out = (config.replace(out=str(tmp_path / name), epochs=3) for name in ("whole", "full"))
     assert crash.train_in_process(whole) == 0
