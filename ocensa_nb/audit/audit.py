@@ -96,7 +96,6 @@ def audit(config: TrainConfig) -> Audit:
 
 
 def _by_rows(data: AuditRows, reasons: Mapping[str, str]) -> list[list[str]]:
-    """Return the labels that can be measured, those with the same rows together, for one model."""
     together: dict[bytes, list[str]] = {}
     for head, label in data.labels.items():
         if not reasons[head]:
@@ -127,7 +126,7 @@ def _measure(data: AuditRows, heads: list[str], config: TrainConfig) -> tuple[Ou
     if len(duplicates.repeated):
         smaller[WITHOUT_NEAR] = np.setdiff1d(train, duplicates.repeated)
     smaller = {name: fewer for name, fewer in smaller.items() if len(fewer)}
-    return predict_out(texts, rows, labels, split, folds, smaller), duplicates
+    return predict_out(texts, labels, split, folds, smaller), duplicates
 
 
 def _effects(

@@ -24,35 +24,19 @@ MACRO_LOSS = 0.05  # macro F1 that the blend lost at most on splits 1 to 3, for 
 
 @dataclass(frozen=True)
 class ExpectedF1:
-    """Expected scores of one label on the test rows of a training.
+    """Expected scores of one label on the test rows of a training."""
 
-    Attributes
-    ----------
-    f1, f1_macro
-        Range: (lowest, highest). The lowest is the simple model's on an unlucky test set; the highest of the weighted
-        F1 includes what an encoder has added, and the lowest of the macro F1 what the blend has lost.
-    linear_f1, linear_f1_macro, linear_accuracy
-        Of the simple model on every row, out of fold.
-    majority
-        Weighted F1 of always predicting the most frequent class.
-    beats_chance
-        Whether the simple model's kappa is positive in at least 97.5 % of the resamples of the whole file: it agrees
-        with the labels more often than its predictions, shuffled, would (Cohen, *A coefficient of agreement for nominal
-        scales*, 1960). A constant answer has kappa 0.
-    ceiling
-        Highest accuracy that notices with the same text allow, upper end of its interval; 1 if it is unknown.
-    test_rows
-        Rows of the test set.
-    """
-
-    f1: tuple[float, float]
-    f1_macro: tuple[float, float]
-    linear_f1: float
+    f1: tuple[float, float]  # from the simple model's on an unlucky test set to what an encoder has added
+    f1_macro: tuple[float, float]  # the lowest includes what the blend has lost
+    linear_f1: float  # of the simple model on every row, out of fold
     linear_f1_macro: float
     linear_accuracy: float
-    majority: float
+    majority: float  # weighted F1 of always predicting the most frequent class
+    # Whether the simple model's kappa is positive in at least 97.5 % of the resamples of the whole file: it agrees with
+    # the labels more often than its predictions, shuffled, would (Cohen, *A coefficient of agreement for nominal
+    # scales*, 1960). A constant answer has kappa 0.
     beats_chance: bool
-    ceiling: float
+    ceiling: float  # highest accuracy that notices with the same text allow, upper end of its interval; 1 if unknown
     test_rows: int
 
 

@@ -57,7 +57,6 @@ DISAGREES, CONTRADICTS = "el modelo no está de acuerdo", "mismo texto con otra 
 class OutOfFold:
     """Answers of the simple model for every row, each from a fit without the row and without its repeated texts."""
 
-    rows: np.ndarray
     split: dict[str, np.ndarray]
     probabilities: dict[str, np.ndarray]
     without: dict[str, dict[str, float]]
@@ -91,7 +90,6 @@ def fold_rows(
 
 def predict_out(
     texts: Sequence[str],
-    rows: np.ndarray,
     labels: Mapping[str, np.ndarray],
     split: Mapping[str, np.ndarray],
     folds: np.ndarray,
@@ -123,7 +121,7 @@ def predict_out(
         name: flat_metrics(held_out, {head: values.argmax(axis=1) for head, values in part.items()})
         for name, part in zip(smaller, answers[len(used) :], strict=True)
     }
-    return OutOfFold(rows, dict(split), probabilities, without)
+    return OutOfFold(dict(split), probabilities, without)
 
 
 def has_cleanlab() -> bool:

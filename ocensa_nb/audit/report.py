@@ -138,17 +138,18 @@ class Audit:
         """Write the results, tables, verdicts and lists for review to a folder that has none of them."""
         write_text(folder / "audit.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n")
         write_text(folder / "verdicts.txt", "\n".join(self.lines()) + "\n")
-        csv_format = self.data.file.csv_format
-        write_table(self.summary(), folder / "summary.csv", csv_format)
-        write_table(self.contradictions(), folder / "contradictions.csv", csv_format)
-        write_table(self.near_duplicates(), folder / "near_duplicates.csv", csv_format)
-        for head in self.data.labels:
-            write_table(self.columns[head], folder / f"columns_{head}.csv", csv_format)
-            write_table(self.classes[head], folder / f"classes_{head}.csv", csv_format)
+        tables = {
+            "summary": self.summary(),
+            "contradictions": self.contradictions(),
+            "near_duplicates": self.near_duplicates(),
+            "review_columns": review_columns(),
+        }
+        for kind, by_label in (("columns", self.columns), ("classes", self.classes), ("review", self.review)):
+            tables |= {f"{kind}_{head}": table for head, table in by_label.items()}
+        for name, table in tables.items():
+            write_table(table, folder / f"{name}.csv", self.data.file.csv_format)
         for head, table in self.review.items():
-            write_table(table, folder / f"review_{head}.csv", csv_format)
             write_table(table, folder / f"review_{head}.xlsx")
-        write_table(review_columns(), folder / "review_columns.csv", csv_format)
 
 
 def review_columns() -> pd.DataFrame:

@@ -16,12 +16,11 @@ from ocensa_nb.runtime.logs import progress
 
 @dataclass(frozen=True)
 class LabelRows:
-    """The rows with a text and one label: their positions, class indices and class names, and the merged classes."""
+    """The rows with a text and one label: their positions, class indices and class names."""
 
     rows: np.ndarray
     labels: np.ndarray
     classes: list[str]
-    merged: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,6 @@ def read_audit_rows(config: TrainConfig) -> AuditRows:
 
 def _label_rows(file: NoticeFile, head: str, least: int) -> LabelRows:
     rows = np.flatnonzero((file.texts != "") & (file.labels[head] != ""))
-    names, _, merged = join_rare(file.labels[head].iloc[rows], least)
+    names, _, _ = join_rare(file.labels[head].iloc[rows], least)
     labels, classes = pd.factorize(names, sort=True)
-    return LabelRows(rows, labels.astype(np.int64), [str(name) for name in classes], merged)
+    return LabelRows(rows, labels.astype(np.int64), [str(name) for name in classes])

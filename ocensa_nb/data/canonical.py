@@ -29,6 +29,11 @@ def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
 
 
+def clean(column: pd.Series) -> pd.Series:
+    """Return a column of text without control characters and spaces around it."""
+    return column.str.replace(CONTROL, " ", regex=True).str.strip()
+
+
 def compose(
     table: pd.DataFrame,
     used: Mapping[str, str],
@@ -48,7 +53,7 @@ def compose(
         )
     composed = text.copy()
     for role in appended(used, text_fields, heads):
-        value = table[used[role]].str.replace(CONTROL, " ", regex=True).str.strip()
+        value = clean(table[used[role]])
         composed += (". " + _title(role) + ": " + value).where(value != "", "")
     return composed.where(text != "", "")
 

@@ -49,32 +49,15 @@ def find_columns(
     source: str,
     recorded: Collection[str] | None = None,
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Find the column of each role.
+    """Find the column of each role: the description, the text fields, the labels.
 
     A label may occur in several columns, such as a normalised one and SAP's free text: the first of its `ALIASES` that
     is filled in most rows and repeats its values is used. A column has one role only, so a label never enters the
     text. If the title of a text field repeats, the first column is used; `columns` may add the second, as the role
-    `denominacion.1`.
+    `denominacion.1`. Only roles in `recorded`, those of a trained run, are used in the text.
 
-    Parameters
-    ----------
-    table
-        Every cell as text, empty if it has no value.
-    heads, text_fields
-        Labels, whose columns are required, and the roles of the columns that follow the description, if present.
-    columns
-        Column name per role, for names that are not in `ALIASES`.
-    source
-        Name of the file, for messages.
-    recorded
-        Roles of a trained run: no other column is used in the text. None for a new run.
-
-    Returns
-    -------
-    used : dict
-        Column name per role: the description, then the text fields, then the labels.
-    passed_over : dict
-        For each other column with a name of a label or text field: its role, and the reason in Spanish.
+    Return the column name per role and, for each other column with a name of a label or text field, its role and the
+    reason in Spanish. Raises `UserError` if a column is missing, or `columns` has an unknown role or column.
     """
     used: dict[str, str] = {}
     passed_over: dict[str, tuple[str, str]] = {}
@@ -112,7 +95,6 @@ def find_columns(
 
 
 def _named(role: str, names: Sequence[str]) -> list[str]:
-    """Return the names that are aliases of a role, in the order of the aliases."""
     folded = {name: fold(name) for name in names}
     return [name for alias in ALIASES.get(role, (fold(role),)) for name in names if folded[name] == alias]
 
@@ -199,5 +181,4 @@ def _filled(column: pd.Series) -> pd.Series:
 
 
 def _likeness(name: str, wanted: str) -> float:
-    """Return the similarity of two names, 0 to 1, without regard to case and accents; a long name is cut."""
     return difflib.SequenceMatcher(None, without_accents(name[:100]).lower(), wanted).ratio()

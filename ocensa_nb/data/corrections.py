@@ -1,4 +1,4 @@
-"""Corrections of a review: read them, merge them into the notices, and undo that.
+"""Corrections of a review: read them, write them, and merge them into the notices.
 
 A correction says the right class of one label of a notice. It wins over the label of the file, and no row with one is
 ever in the test set (`splits.split_corrected_rows`).
@@ -30,7 +30,7 @@ class Corrections:
     """The corrections of a file."""
 
     source: str
-    table: pd.DataFrame
+    table: pd.DataFrame  # `id_aviso`, `texto` and one column per head, "" if not corrected; indexed by spreadsheet row
 
 
 def read_corrections(path: str | Path, heads: Collection[str]) -> Corrections:
@@ -66,28 +66,8 @@ def merge(
 ) -> tuple[pd.DataFrame, CorrectionsReport]:
     """Merge corrections into notices; a notice is recognised by its id and its text.
 
-    Parameters
-    ----------
-    frame
-        Notices: `id_aviso`, `texto` and one column per head, "" if it has no label.
-    corrections
-        From `read_corrections`.
-    heads
-        Labels.
-    also
-        Names of classes that are accepted although no notice has them.
-
-    Returns
-    -------
-    merged : DataFrame
-        The rows of `frame`, then the added ones, with their labels and `CORRECTED`.
-    report : CorrectionsReport
-        What changed.
-
-    Raises
-    ------
-    UserError
-        If a class is not one of the notices'.
+    Return the rows of `frame`, with `id_aviso`, `texto` and one column per head, then the added ones, with `CORRECTED`;
+    and what changed. Raises `UserError` if a class is neither one of the notices' nor in `also`.
     """
     table = _with_known_classes(corrections, frame, heads, also)
     row_of_key = dict(zip(find_keys(table), table.index, strict=True))

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.canonical import appended, blank_missing, compose, group_texts
+from ocensa_nb.data.canonical import appended, blank_missing, clean, compose, group_texts
 from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_rows
-from ocensa_nb.errors import CONTROL, UserError
+from ocensa_nb.errors import UserError
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.files.read_csv import read_table
 from ocensa_nb.paths import SAMPLE_DATA
@@ -36,28 +36,16 @@ class LabelledRows:
 
 @dataclass(frozen=True)
 class Notices:
-    """Texts, labels and split, ready to be tokenised.
-
-    Attributes
-    ----------
-    labels, classes
-        Class index of each row, int64 (rows,), and class names in the order of the indices, per head.
-    split
-        Row numbers of `train`, `val` and `test`.
-    class_weights
-        float64 (classes,), only for the heads that are weighted.
-    fingerprint
-        SHA-256 of texts, labels and split.
-    """
+    """Texts, labels and split, ready to be tokenised."""
 
     ids: list[str]
     texts: list[str]
-    labels: dict[str, np.ndarray]
-    classes: dict[str, list[str]]
-    split: dict[str, np.ndarray]
-    class_weights: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]  # class index of each row, int64 (rows,), per head
+    classes: dict[str, list[str]]  # class names in the order of the indices, per head
+    split: dict[str, np.ndarray]  # row numbers of `train`, `val` and `test`
+    class_weights: dict[str, np.ndarray]  # float64 (classes,), only for the heads that are weighted
     report: DataReport
-    fingerprint: str
+    fingerprint: str  # SHA-256 of texts, labels and split
 
     def class_rows(self) -> dict[str, np.ndarray]:
         """Return the training rows of each class, int64 (classes,), per head."""
@@ -77,14 +65,8 @@ def read(
 
     Parameters
     ----------
-    path
-        The file.
     columns
         Column name per role, for names that are not in `ALIASES`, e.g. `{"causa": "Mi columna"}`.
-    heads
-        Labels.
-    text_fields
-        Columns appended to the description, if present.
     recorded
         Column name per role of a trained run: no other role is used in the text. None for a new run.
     labelled
@@ -114,9 +96,7 @@ def read(
         passed_over=passed_over,
         ids=notice_ids(table, file.first_row),
         texts=texts,
-        labels=pd.DataFrame(
-            {head: table[used[head]].str.replace(CONTROL, " ", regex=True).str.strip() for head in labels}
-        ),
+        labels=pd.DataFrame({head: clean(table[used[head]]) for head in labels}),
     )
 
 
@@ -153,19 +133,10 @@ def load_notices(config: TrainConfig) -> Notices:
 
 
 def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | None = None) -> Notices:
-    """Encode the labels of a file and split its rows.
+    """Encode the labels of a file and split its rows; no corrected row is in the test set.
 
     Classes with fewer than `min_class_count` rows are merged into `Other`. Rows whose texts are equal after
     `normalise` stay on one side of the split, so that no test text is in the training set.
-
-    Parameters
-    ----------
-    file
-        From `read`, with the labels of the config.
-    config
-        Sizes of the split, `min_class_count`, `class_weights` and seed.
-    corrections
-        Corrected labels; no corrected row is in the test set.
 
     Raises
     ------
@@ -200,7 +171,7 @@ def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | No
 def _encode(
     names: pd.DataFrame, least: int, source: str
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]], dict[str, tuple[str, dict[str, int]]]]:
-    """Return the class indices and class names of each label, and its rare classes with what they were merged into."""
+    """Return the class indices, the class names and the merged classes of each label."""
     if len(names) < MIN_ROWS:
         raise UserError(
             f"{source}: quedan {len(names)} filas con texto y etiquetas, y hacen falta al menos {MIN_ROWS} "
@@ -224,7 +195,7 @@ def _encode(
 def _uncorrected_split(
     file: NoticeFile, kept: pd.Index, groups: np.ndarray, config: TrainConfig
 ) -> dict[str, np.ndarray]:
-    """Return the split of a file without its corrections, as positions among the rows that are kept with them."""
+    """Return the split of a file without its corrections, as positions among the kept rows."""
     useful = np.flatnonzero((file.texts != "") & (file.labels != "").all(axis=1))
     positions = kept.get_indexer(useful)
     labels, _, _ = _encode(file.labels.iloc[useful], config.min_class_count, str(file.path))

@@ -10,32 +10,13 @@ from ocensa_nb.errors import UserError
 def split_rows(
     groups: np.ndarray, labels: Mapping[str, np.ndarray], val_size: float, test_size: float, seed: int
 ) -> dict[str, np.ndarray]:
-    """Split rows into train, val and test by groups, stratified by all labels.
+    """Split rows into train, val and test by groups, stratified by all labels; return the row numbers of each side.
 
     Systematic sampling (Cochran, *Sampling Techniques*, ch. 8): the groups are sorted by their labels, the rarest
     first, in random order within equal labels, and every 1/size-th group is taken. scikit-learn's StratifiedGroupKFold
     does the same in a time that grows with rows times classes: 11 s for 50,000 rows, against 0.1 s here.
 
-    Parameters
-    ----------
-    groups : ndarray of shape (rows,), int64
-        Rows of the same group stay on the same side.
-    labels
-        Class indices, int64 (rows,), per head.
-    val_size, test_size
-        Fractions of the groups.
-    seed
-        The same seed gives the same split.
-
-    Returns
-    -------
-    dict
-        Row numbers, int64, of `train`, `val` and `test`. The groups of a class without training rows go to training.
-
-    Raises
-    ------
-    UserError
-        If a side has no rows.
+    The groups of a class without training rows go to training. Raises `UserError` if a side has no rows.
     """
     rng = np.random.default_rng(seed)
     _, first = np.unique(groups, return_index=True)

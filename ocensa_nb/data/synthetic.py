@@ -59,7 +59,7 @@ def _contexts() -> tuple[tuple[float, str, Component, dict[str, _Choice]], ...]:
 
 
 def _by_rank(labels: tuple[str, ...]) -> tuple[float, ...]:
-    """Return shares that fall with the rank: 1/2, 1/3, 1/4, ... normalised."""
+    """Return 1/2, 1/3, 1/4, ... normalised."""
     weights = [1 / (rank + 2) for rank in range(len(labels))]
     return tuple(weight / sum(weights) for weight in weights)
 
@@ -137,10 +137,6 @@ def generate(
 
     Parameters
     ----------
-    rows
-        Number of notices.
-    seed
-        Seed of the random numbers.
     evidence, noise
         As for `ceiling`, which computes the best possible score for the same settings.
     short_tries
@@ -148,17 +144,6 @@ def generate(
         short.
     with_rule
         Whether to add `regla_modo`, `regla_causa`, `regla_prioridad`: the predictions of the best classifier.
-
-    Returns
-    -------
-    DataFrame
-        One row per notice; columns `id_aviso, fecha_aviso, ubicacion_tecnica, familia_equipo, componente, descripcion,
-        modo_falla, causa_falla, prioridad`, all text except `id_aviso`.
-
-    Raises
-    ------
-    ValueError
-        If `rows` is negative, or `ceiling` rejects the settings.
     """
     if rows < 0:
         raise ValueError(f"rows = {rows}: debe ser cero o más.")

@@ -115,7 +115,6 @@ def _short_notice(stated: Mapping[str, str | None], part: Component, tag: str, d
 
 
 def _long_notice(stated: Mapping[str, str | None], family: Family, part: Component, tag: str, draw: Draw) -> str:
-    """Write a full sentence: an opening, what happens, the location, a remark, and the priority."""
     words = vocabulary()
     says = {head: pick(words.phrases[head][label], draw) for head, label in stated.items() if label}
     tag = tag if draw() < 0.7 else tag.lower().replace("-", " ")
@@ -137,7 +136,6 @@ def _long_notice(stated: Mapping[str, str | None], family: Family, part: Compone
 
 
 def _stated_key(says: Mapping[str, str]) -> str:
-    """Return the key of the sentence shapes for the labels that are stated."""
     return " and ".join(head for head in ("modo", "causa") if head in says) or "neither"
 
 

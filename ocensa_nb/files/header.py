@@ -1,8 +1,6 @@
 """Find the row of the titles in a table that has other rows above them.
 
-A report has lines such as «Reporte de avisos 2024», a list of parameters or merged cells over its titles. The row with
-the most known titles is the header; without known titles, it is the first full row of names under rows that are mostly
-empty.
+A report has lines such as «Reporte de avisos 2024», a list of parameters or merged cells over its titles.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,10 +33,10 @@ class Header(NamedTuple):
 
 
 def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
-    """Find the row of the titles.
+    """Find the row of the titles: the first, unless there is evidence against it.
 
-    The first row is the header unless there is evidence against it: another row has known titles, and the first has
-    none or far fewer; or no row has any, and the first full row of names is under rows that are mostly empty.
+    Another row has known titles, and the first has none or far fewer; or no row has any, and the first full row of
+    names is under rows that are mostly empty.
     """
     cells = [tuple(text for cell in row if (text := cell.strip())) for row in rows[:SCANNED_ROWS]]
     if not cells:
@@ -101,7 +99,6 @@ def _header_by_shape(cells: Sequence[tuple[str, ...]]) -> int:
 
 
 def _typical_width(rows: Sequence[tuple[str, ...]]) -> float:
-    """Return the median number of cells of the rows that are not empty; 0 if all are."""
     return median([len(row) for row in rows if row] or [0])
 
 

@@ -109,7 +109,6 @@ class HeartbeatLock:
                 self.path.unlink(missing_ok=True)
 
     def _create(self, path: Path) -> bool:
-        """Create a file that names this process; return False if the file exists."""
         try:
             with open(path, "x", encoding="utf-8") as file:
                 json.dump(asdict(self._holder), file)
@@ -175,7 +174,6 @@ class HeartbeatLock:
 
 
 def _read(path: Path) -> tuple[Holder | None, float]:
-    """Return the holder that a file names, and the seconds since the file was refreshed."""
     holder = Holder.parse(read_regular(path, LARGEST_JSON).decode(errors="replace"))
     return holder, max(0.0, time.time() - path.stat().st_mtime)
 

@@ -25,63 +25,32 @@ SPANISH_EXCEL = CsvFormat(";", "utf-8-sig", ",")  # what Excel opens with a doub
 
 @dataclass(frozen=True)
 class TableFile:
-    """A CSV or XLSX file, every cell as text.
-
-    Attributes
-    ----------
-    path
-        The file.
-    table
-        The rows below the titles, as they came.
-    first_row
-        Number of the first of them in a spreadsheet; 2 if the titles are in the first row.
-    csv_format
-        In which tables about the file are written: that of a CSV, and `SPANISH_EXCEL` for a workbook.
-    notes
-        How the file was read, in Spanish.
-    """
+    """A CSV or XLSX file."""
 
     path: Path
-    table: pd.DataFrame
-    first_row: int
-    csv_format: CsvFormat
-    notes: str
+    table: pd.DataFrame  # the rows below the titles, as they came, every cell as text
+    first_row: int  # number of the first of them in a spreadsheet; 2 if the titles are in the first row
+    csv_format: CsvFormat  # in which tables about the file are written; `SPANISH_EXCEL` for those of a workbook
+    notes: str  # how the file was read, in Spanish
 
 
 @dataclass(frozen=True)
 class NoticeFile(TableFile):
-    """A file of notices, from `data.notices.read`.
+    """A file of notices, from `data.notices.read`."""
 
-    Attributes
-    ----------
-    columns
-        Column name per role: the description, the text fields, the labels.
-    text_columns
-        The columns of which the texts are composed.
-    passed_over
-        For each other column with a name of a label or text field: its role, and the reason in Spanish.
-    ids
-        What identifies each row: the number of the notice, or the row in a spreadsheet.
-    texts
-        The text of each row, "" if it has none.
-    labels
-        One column per label, "" where it is missing; no column if the file was read without labels.
-    """
-
-    columns: dict[str, str]
-    text_columns: tuple[str, ...]
-    passed_over: dict[str, tuple[str, str]]
-    ids: pd.Series
-    texts: pd.Series
-    labels: pd.DataFrame
+    columns: dict[str, str]  # column name per role: the description, the text fields, the labels
+    text_columns: tuple[str, ...]  # of which the texts are composed
+    passed_over: dict[str, tuple[str, str]]  # other columns with such a name: their role, and the reason in Spanish
+    ids: pd.Series  # the number of each notice, or its row in a spreadsheet
+    texts: pd.Series  # "" for a row without a description
+    labels: pd.DataFrame  # one column per label, "" where it is missing; none if the labels were not read
 
 
 def detect_format(table: pd.DataFrame, separator: str, encoding: str) -> CsvFormat:
     """Return the format in which a table of a CSV is written back.
 
     UTF-8 gets a byte-order mark even if the file had none: without it, Excel takes the text for Windows-1252 and shows
-    `vÃ¡lvula`. The decimal mark is that of most numbers of the table; if it has none, the point with the separator `,`
-    and the comma with any other, as Excel pairs them.
+    `vÃ¡lvula`. Without numbers, the decimal mark is the point with the separator `,` and the comma with any other.
     """
     sample = table.head(max(1, SAMPLED_CELLS // max(1, table.shape[1])))
     commas, points = (

@@ -36,16 +36,7 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
 
     No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
     control characters in titles are replaced. Repeated titles are numbered as by pandas (`Denominación`,
-    `Denominación.1`).
-
-    Parameters
-    ----------
-    path
-        The file.
-    is_title
-        Whether a cell is a known title, as evidence of the row of the titles.
-    sheet
-        The sheet of an XLSX; the first if it has none of that name.
+    `Denominación.1`). Known titles are evidence of their row; a sheet of an XLSX is the first if none has the name.
 
     Raises
     ------
@@ -180,7 +171,6 @@ def _first_rows(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
 
 
 def _header_length(path: Path, text: str, separator: str) -> int:
-    """Return the number of titles; raises `UserError` if one is longer than the csv module reads."""
     try:
         return len(next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator)))
     except csv.Error as error:
@@ -191,6 +181,5 @@ def _header_length(path: Path, text: str, separator: str) -> int:
 
 
 def _separator(text: str) -> str:
-    """Return the separator that cuts the header into most names."""
     header = next(line for line in text.splitlines() if line.strip())[:LONGEST_HEADER]
     return max(SEPARATORS, key=lambda sep: len(next(csv.reader([header], delimiter=sep))))

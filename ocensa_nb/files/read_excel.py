@@ -60,7 +60,7 @@ def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = 
 
 
 def _refuse_bombs(archive: zipfile.ZipFile) -> None:
-    """Raise `UserError` if a book would not fit in memory; a member is never longer than the size the ZIP declares."""
+    """Raise `UserError` if a book would not fit in memory, by the sizes that the ZIP declares."""
     sizes = [(member.filename, member.file_size) for member in archive.infolist()]
     unpacked = sum(size for _, size in sizes)
     if unpacked > MAX_UNPACKED:
@@ -86,7 +86,6 @@ class _GuardedZip(zipfile.ZipFile):
     """A book whose parts raise `UserError` while they are read, before they cost too much time or memory."""
 
     def open(self, name: str | zipfile.ZipInfo, *args: Any, **options: Any) -> IO[bytes]:
-        """Open a part of the book."""
         file = super().open(name, *args, **options)
         file.read = _Guard(file.read, f"«{name}» de «{self.filename}»")
         return file
@@ -105,7 +104,6 @@ class _Guard:
         self._token = 0  # bytes since the last end of a tag
 
     def __call__(self, size: int = -1) -> bytes:
-        """Return the next bytes; raises `UserError` in the middle of a row or a token that is too long."""
         chunk = self._read(size)
         if len(chunk) > MAX_TOKEN:
             return chunk  # read at once, and parsed in linear time

@@ -91,7 +91,6 @@ def page_digest(path: Path) -> str:
 
 
 def _matches(file: Path, expected: Any) -> bool:
-    """Return whether a file has the expected size and SHA-256; the file is only read if the size matches."""
     size = expected.get("bytes") if isinstance(expected, dict) else None
     return file.stat().st_size == size and _checksum(file) == expected
 

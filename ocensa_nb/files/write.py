@@ -45,12 +45,7 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
     """Write a table, without its index, to a new CSV or XLSX file, by the suffix.
 
     Floats are rounded to `DECIMALS`. A CSV whose encoding lacks a character is written in UTF-8 instead, and a message
-    names the character. Its default format is `,`, UTF-8 with a byte-order mark, and the point.
-
-    Raises
-    ------
-    UserError
-        If the file exists, cannot be written, or does not fit in an Excel sheet.
+    names the character. Raises `UserError` if the file exists, cannot be written, or does not fit in an Excel sheet.
     """
     path = plain_path(path)
     if path.suffix.lower() == ".xlsx":
@@ -101,22 +96,10 @@ def write_book(
     path: str | Path,
     finish: Callable[[Workbook], None] = lambda book: None,
 ) -> Path:
-    """Write a new XLSX file of several sheets, complete or not at all, without formulas.
+    """Write a new XLSX file: the tables of each sheet one below the other, each under its title; "" for no title.
 
-    Parameters
-    ----------
-    sheets
-        The tables of each sheet, by its name, one below the other, each under its title; "" for no title. A table that
-        is alone in its sheet has a frozen header and a filter. Floats are rounded to `DECIMALS`.
-    path
-        A file that does not exist.
-    finish
-        Called with the workbook before it is saved.
-
-    Raises
-    ------
-    UserError
-        If the file exists, cannot be written, or a table does not fit in an Excel sheet.
+    A table that is alone in its sheet has a frozen header and a filter. `finish` is called with the workbook before it
+    is saved. Raises `UserError` if the file exists, cannot be written, or a table does not fit in an Excel sheet.
     """
     path = plain_path(path)
     with create_new(path) as temporary:
@@ -127,7 +110,6 @@ def write_book(
 def _book(
     sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]], path: Path, finish: Callable[[Workbook], None]
 ) -> bytes:
-    """Return the bytes of a workbook; raises `UserError` if a table does not fit in an Excel sheet."""
     elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
     writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
     try:
@@ -140,7 +122,6 @@ def _book(
 
 
 def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.DataFrame]], elsewhere: str) -> None:
-    """Add a sheet with its tables; raises `UserError` with the message `elsewhere` if a cell is too long."""
     widths: dict[int, int] = {}
     row = 0
     for title, table in tables:

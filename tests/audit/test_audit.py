@@ -35,9 +35,9 @@ def found(csv):
 
 def test_audit_splits_the_rows_as_a_training_with_the_same_seed(found, csv):
     split = load_notices(from_recipe("cpu", {"data": str(csv), "model": "tiny"})).split
-    for answers in found.answers.values():
+    for head, answers in found.answers.items():
         for side in ("train", "val", "test"):
-            np.testing.assert_array_equal(answers.rows[answers.split[side]], split[side])
+            np.testing.assert_array_equal(found.data.labels[head].rows[answers.split[side]], split[side])
 
 
 def test_every_label_has_a_verdict_a_range_and_a_list_for_review(found):
@@ -103,7 +103,8 @@ def test_label_missing_in_most_rows_is_audited_on_those_that_have_it(file):
     assert len(found.data.labels["causa"].rows) == 60
     assert len(found.data.labels["modo"].rows) == 300
     assert "causa" in found.expected
-    tested = {head: answers.rows[answers.split["test"]].tolist() for head, answers in found.answers.items()}
+    rows = {head: label.rows for head, label in found.data.labels.items()}
+    tested = {head: rows[head][answers.split["test"]].tolist() for head, answers in found.answers.items()}
     assert tested["modo"] == tested["prioridad"] != tested["causa"]  # so not the test rows of one training
     assert any("usa los que las tienen todas: 60" in line for line in found.data.lines())
 
@@ -146,7 +147,7 @@ def test_rare_classes_of_a_label_with_six_classes_say_which_option_joins_them(fi
         assert "muy pocos para aprenderlas" in " ".join(found.verdicts[head].actions)
         assert ("--min-class-count 10 " in " ".join(found.verdicts[head].actions)) is said
     joined = audit(settings(path, columns, columns=columns, min_class_count=10))
-    assert "Rara" in joined.data.labels["seis"].merged
+    assert "Rara" not in joined.data.labels["seis"].classes
     assert "Rara" in joined.data.labels["tres"].classes
 
 

@@ -70,6 +70,6 @@ def test_fits_one_after_another_because_liblinear_shares_its_generator(monkeypat
     texts = synthetic.generate(80, seed=1)["descripcion"].tolist()
     labels = {"modo": np.arange(80) % 3}
     split, folds = fold_rows(np.arange(80), labels, settings(""))
-    found = predict_out(texts, np.arange(80), labels, split, folds, {"fewer": split["train"][::2]})
+    found = predict_out(texts, labels, split, folds, {"fewer": split["train"][::2]})
     assert set(threads) == {threading.main_thread()}
     assert len(threads) == label_errors.FOLDS + len(found.without)
