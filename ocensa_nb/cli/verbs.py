@@ -127,7 +127,7 @@ def predict(
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
     from ocensa_nb.evaluation import predict as prediction
-    from ocensa_nb.files.read_csv import table_suffix
+    from ocensa_nb.files.notice_file import table_suffix
     from ocensa_nb.files.write import free_table
     from ocensa_nb.runs.run import Run
     from ocensa_nb.runtime import distributed

@@ -15,8 +15,7 @@ from ocensa_nb.data.canonical import blank_missing, without_accents
 from ocensa_nb.data.report import CorrectionsReport
 from ocensa_nb.errors import CONTROL, UserError, listed, unknown
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.files.notice_file import SPANISH_EXCEL
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, read_table
 from ocensa_nb.files.write import inert
 
 ID, TEXT = "id_aviso", "texto"

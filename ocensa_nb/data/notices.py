@@ -16,8 +16,7 @@ from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, 
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_rows
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.notice_file import NoticeFile
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import NoticeFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
 

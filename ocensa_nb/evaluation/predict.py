@@ -17,8 +17,7 @@ from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
 from ocensa_nb.files.header import skipped_note
-from ocensa_nb.files.notice_file import NoticeFile
-from ocensa_nb.files.read_csv import table_suffix
+from ocensa_nb.files.notice_file import NoticeFile, table_suffix
 from ocensa_nb.files.write import DECIMALS, free_table, write_table
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed

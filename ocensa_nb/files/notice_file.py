@@ -1,9 +1,24 @@
-"""What a file of notices contains: its table as it came, the text of each row, and how its CSV is written."""
+"""Read a file: its table as it came, the text of each notice, and the format in which its CSV is written."""
 
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+
+from ocensa_nb.errors import CONTROL, UserError, clipped, listed
+from ocensa_nb.files.header import IsTitle, skipped_note
+from ocensa_nb.files.read_csv import EMPTY, read_csv
+from ocensa_nb.files.read_excel import read_excel
+from ocensa_nb.files.verify import read_regular
+from ocensa_nb.paths import plain_path, reason
+
+logger = logging.getLogger(__name__)
+
+LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
+LARGEST = 2**31  # bytes: some ten million notices
+EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 
 SAMPLED_CELLS = 100_000
 # Numbers with decimals. Three decimals after a whole number, as in 1.234, may be thousands: they do not count.
@@ -44,6 +59,56 @@ class NoticeFile(TableFile):
     ids: pd.Series  # the number of each notice, or its row in a spreadsheet
     texts: pd.Series  # "" for a row without a description
     labels: pd.DataFrame  # one column per label, "" where it is missing; none if the labels were not read
+
+
+def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> TableFile:
+    """Read a CSV or XLSX file with every cell as text.
+
+    No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
+    control characters in titles are replaced. Repeated titles are numbered as by pandas (`Denominación`,
+    `Denominación.1`). Known titles are evidence of their row; a sheet of an XLSX is the first if none has the name.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, empty, damaged or not a table, or it is not certain which row has the titles.
+    """
+    path = plain_path(path)
+    if not path.exists():
+        raise UserError(f"No existe el archivo «{path}». Revise la ruta; la carpeta actual es {Path.cwd()}.")
+    if path.is_dir():
+        raise UserError(f"«{path}» es una carpeta. Indique el archivo CSV o XLSX que está dentro.")
+    try:
+        content = read_regular(path, LARGEST)
+    except OSError as error:
+        raise UserError(
+            f"No se puede leer «{path}»: {reason(error)}. Si otro programa lo tiene abierto, ciérrelo."
+        ) from error
+    if not content:
+        raise UserError(EMPTY.format(path=path))
+    if len(content) > LARGE:
+        logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
+    if table_suffix(path) == ".xlsx":
+        table, skipped, notes = read_excel(path, content, is_title, sheet)
+        csv_format = SPANISH_EXCEL
+    else:
+        table, skipped, separator, encoding = read_csv(path, content, is_title)
+        name = "tabulador" if separator == "\t" else f"«{separator}»"
+        notes, csv_format = f"CSV, separador {name}, codificación {encoding}", detect_format(table, separator, encoding)
+    if note := skipped_note(skipped):
+        notes += f"; {note}"
+    table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
+    if not table.columns.is_unique:
+        twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
+        raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
+    if table.empty:
+        raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
+    return TableFile(path, table, skipped + 2, csv_format, notes)
+
+
+def table_suffix(path: str | Path) -> str:
+    """Return the suffix of a table in the format of a file, `.xlsx` or `.csv`."""
+    return ".xlsx" if Path(path).suffix.lower() in EXCEL_SUFFIXES else ".csv"
 
 
 def detect_format(table: pd.DataFrame, separator: str, encoding: str) -> CsvFormat:

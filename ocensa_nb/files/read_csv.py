@@ -1,86 +1,28 @@
-"""Read CSV and XLSX files as plant systems export them: encoding, separator and header row are detected."""
+"""Read CSV files as plant systems export them: encoding, separator and header row are detected."""
 
 import codecs
 import contextlib
 import csv
 import io
-import logging
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.errors import CONTROL, UserError, clipped, listed
-from ocensa_nb.files.header import SCANNED_ROWS, Header, IsTitle, check_certain, check_width, find_header, skipped_note
-from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, TableFile, detect_format
-from ocensa_nb.files.read_excel import read_excel
-from ocensa_nb.files.verify import read_regular
-from ocensa_nb.paths import plain_path, reason
-
-logger = logging.getLogger(__name__)
+from ocensa_nb.errors import UserError
+from ocensa_nb.files.header import SCANNED_ROWS, Header, IsTitle, check_certain, check_width, find_header
 
 SEPARATORS = ",;\t|"
-LARGE = 5 * 2**20  # bytes that take more than a moment to read, in either format
-LARGEST = 2**31  # bytes: some ten million notices
 LONGEST_HEADER = 100_000  # characters; the csv module takes no field of over 131,072
 SCANNED_CHARACTERS = 1_000_000  # of a CSV, in which its header is looked for
-EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
 _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
 
 
-def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> TableFile:
-    """Read a CSV or XLSX file with every cell as text.
-
-    No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
-    control characters in titles are replaced. Repeated titles are numbered as by pandas (`Denominación`,
-    `Denominación.1`). Known titles are evidence of their row; a sheet of an XLSX is the first if none has the name.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, empty, damaged or not a table, or it is not certain which row has the titles.
-    """
-    path = plain_path(path)
-    if not path.exists():
-        raise UserError(f"No existe el archivo «{path}». Revise la ruta; la carpeta actual es {Path.cwd()}.")
-    if path.is_dir():
-        raise UserError(f"«{path}» es una carpeta. Indique el archivo CSV o XLSX que está dentro.")
-    try:
-        content = read_regular(path, LARGEST)
-    except OSError as error:
-        raise UserError(
-            f"No se puede leer «{path}»: {reason(error)}. Si otro programa lo tiene abierto, ciérrelo."
-        ) from error
-    if not content:
-        raise UserError(EMPTY.format(path=path))
-    if len(content) > LARGE:
-        logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
-    if table_suffix(path) == ".xlsx":
-        table, skipped, notes = read_excel(path, content, is_title, sheet)
-        csv_format = SPANISH_EXCEL
-    else:
-        table, skipped, notes, csv_format = _read_csv(path, content, is_title)
-    if note := skipped_note(skipped):
-        notes += f"; {note}"
-    table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
-    if not table.columns.is_unique:
-        twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
-        raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
-    if table.empty:
-        raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
-    return TableFile(path, table, skipped + 2, csv_format, notes)
-
-
-def table_suffix(path: str | Path) -> str:
-    """Return the suffix of a table in the format of a file, `.xlsx` or `.csv`."""
-    return ".xlsx" if Path(path).suffix.lower() in EXCEL_SUFFIXES else ".csv"
-
-
-def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, int, str, CsvFormat]:
-    """Return the table of a CSV, the number of rows above its titles, how it was read, and its format."""
+def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, int, str, str]:
+    """Return the table of a CSV, the number of rows above its titles, its separator and its encoding."""
     if content.startswith(_ZIP):
         raise UserError(f"«{path}» es en realidad un libro de Excel (o un ZIP). Cámbiele la extensión a .xlsx.")
     if content.startswith(_OLE):
@@ -111,10 +53,8 @@ def _read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFra
             f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). Si encima de los títulos hay "
             f"otras filas, bórrelas. {_HOW_TO_EXPORT}"
         )
-    table = table.fillna("")  # a row shorter than the header leaves NaN even so
-    name = {"\t": "tabulador"}.get(separator, f"«{separator}»")
-    notes = f"CSV, separador {name}, codificación {encoding}"
-    return table, blank + header.row, notes, detect_format(table, separator, encoding)
+    # A row shorter than the header leaves NaN even so.
+    return table.fillna(""), blank + header.row, separator, encoding
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT, find_class, find_keys, read_corrections, write_corrections
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import read_table
 from ocensa_nb.paths import plain_path
 
 

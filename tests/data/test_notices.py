@@ -13,7 +13,7 @@ from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.notices import labelled_rows
 from ocensa_nb.data.splits import split_rows
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import read_table
 from ocensa_nb.paths import ROOT
 
 TABLE = pd.DataFrame(

@@ -6,7 +6,7 @@ import pytest
 from ocensa_nb.data import notices
 from ocensa_nb.data.columns import title_predicate
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import read_table
 
 ABOVE = [["OLEODUCTO DEL NORTE"], ["Equipo", "BOMBA"], []]
 TABLE = pd.DataFrame(

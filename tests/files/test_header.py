@@ -8,7 +8,7 @@ from openpyxl import Workbook
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.header import SCANNED_ROWS, find_header
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import read_table
 
 TITLES = ["Aviso", "Texto breve", "Modo de falla", "Prioridad"]
 ROWS = [["10", "fuga, en válvula", "Wear", "2-Alta"], ["11", "ruido; motor", "Vibration", "3-Media"]] * 3

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, detect_format
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat, detect_format, read_table
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from ocensa_nb.evaluation import evaluate, predict
 from ocensa_nb.figures import comparison as speedup_figures
 from ocensa_nb.figures.training import training_gif
 from ocensa_nb.files import atomic
-from ocensa_nb.files.read_csv import read_table
+from ocensa_nb.files.notice_file import read_table
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import array_cache
 from ocensa_nb.runs.run import GIF, Run

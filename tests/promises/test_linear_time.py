@@ -130,7 +130,7 @@ def test_read_table_with_too_many_columns_raises_after_reading_the_header(tmp_pa
     else:
         path.write_text(",".join(titles) + "\n1\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"{count:,} columnas") as raised:
-        read_csv.read_table(path)
+        notice_file.read_table(path)
     assert len(str(raised.value)) < 500
 
 
@@ -147,4 +147,4 @@ def test_read_xlsx_with_stray_cell_at_column_2000_succeeds(tmp_path):
     with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as book:
         table.to_excel(book, index=False)
         book.book.active.cell(1, workbooks_column := 2_000).value = "nota"
-    assert read_csv.read_table(tmp_path / "a.xlsx").table.shape == (1, workbooks_column)
+    assert notice_file.read_table(tmp_path / "a.xlsx").table.shape == (1, workbooks_column)
