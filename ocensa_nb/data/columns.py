@@ -161,7 +161,8 @@ def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection
     sample = table.head(SAMPLED_ROWS)
     score = label_score if label else text_score
     scores = {name: 0.0 if name in taken else score(sample[name]) for name in sample}
-    likeness = {name: _likeness(name, wanted) for name in sample}
+    plain = {name: without_accents(name[:100]).lower() for name in sample}
+    likeness = {name: difflib.SequenceMatcher(None, plain[name], wanted).ratio() for name in sample}
     # Many columns repeat their values about as much as a label does: among those, the name decides.
     digits = 1 if label else 6
 
@@ -178,7 +179,3 @@ def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection
 def _filled(column: pd.Series) -> pd.Series:
     values = column.str.strip()
     return values[values != ""]
-
-
-def _likeness(name: str, wanted: str) -> float:
-    return difflib.SequenceMatcher(None, without_accents(name[:100]).lower(), wanted).ratio()

@@ -100,9 +100,11 @@ def merge(
 
 def find_class(answer: str, names: Sequence[str]) -> str | None:
     """Return the first of some names that is an answer, regardless of case and accents; None if there is none."""
-    if answer in names:
-        return answer
-    return next((name for name in names if _folded(name) == _folded(answer)), None)
+
+    def fold(name: str) -> str:
+        return " ".join(without_accents(name.lstrip("'")).casefold().split())  # the apostrophe of `inert`
+
+    return answer if answer in names else next((name for name in names if fold(name) == fold(answer)), None)
 
 
 def _one_line(text: str) -> str:
@@ -145,7 +147,3 @@ def _with_known_classes(
                 raise UserError(unknown(f"{corrections.source}, fila {row}: en {RIGHT}{head}, la clase", answer, names))
             table[head] = table[head].replace(answer, name)
     return table
-
-
-def _folded(name: str) -> str:
-    return " ".join(without_accents(name.lstrip("'")).casefold().split())  # the apostrophe of `inert`

@@ -14,7 +14,7 @@ from ocensa_nb.data.canonical import appended, blank_missing, clean, compose, gr
 from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
 from ocensa_nb.data.report import DataReport
-from ocensa_nb.data.splits import balanced_weights, split_corrected_rows, split_rows
+from ocensa_nb.data.splits import split_corrected_rows, split_rows
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.notice_file import NoticeFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
@@ -162,7 +162,8 @@ def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | No
     )
     weights = {}
     if config.class_weights and "causa" in labels:
-        weights["causa"] = balanced_weights(labels["causa"][split["train"]], len(classes["causa"]))
+        counts = np.bincount(labels["causa"][split["train"]])  # every class has a training row
+        weights["causa"] = counts.sum() / (len(counts) * counts)  # scikit-learn's "balanced"
     fingerprint = fingerprint_of(texts, labels, split)
     return Notices(frame[ID].tolist(), texts, labels, classes, split, weights, report, fingerprint)
 

@@ -86,10 +86,3 @@ def _every(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
     if not mask.any() and count:
         mask[rng.integers(count)] = True
     return mask
-
-
-def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return scikit-learn's balanced weights, float64 (classes,); every class has a training row."""
-    from sklearn.utils.class_weight import compute_class_weight
-
-    return compute_class_weight("balanced", classes=np.arange(classes), y=labels)

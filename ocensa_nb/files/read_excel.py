@@ -68,18 +68,15 @@ def _refuse_bombs(archive: zipfile.ZipFile) -> None:
             f"«{archive.filename}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, demasiado para un libro de "
             f"avisos. {_AS_CSV}"
         )
-    metadata = sum(size for name, size in sizes if _is_metadata(name))
+    # openpyxl parses a member as a whole, except the texts of the cells.
+    cells = ("xl/worksheets/sheet", "xl/sharedStrings")
+    whole = [size for name, size in sizes if name.endswith((".xml", ".rels")) and not name.startswith(cells)]
     workbook = max((size for name, size in sizes if name == "xl/workbook.xml"), default=0)
-    if metadata > MAX_METADATA or workbook > MAX_WORKBOOK_PART:
+    if sum(whole) > MAX_METADATA or workbook > MAX_WORKBOOK_PART:
         raise UserError(
-            f"«{archive.filename}» tiene {metadata / 2**20:,.0f} MiB de estilos, hojas y nombres definidos, "
+            f"«{archive.filename}» tiene {sum(whole) / 2**20:,.0f} MiB de estilos, hojas y nombres definidos, "
             f"demasiado para un libro de avisos. {_AS_CSV}"
         )
-
-
-def _is_metadata(name: str) -> bool:
-    """Return whether openpyxl parses a member of a book as a whole, other than the texts of its cells."""
-    return name.endswith((".xml", ".rels")) and not name.startswith(("xl/worksheets/sheet", "xl/sharedStrings"))
 
 
 class _GuardedZip(zipfile.ZipFile):

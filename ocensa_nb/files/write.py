@@ -102,23 +102,18 @@ def write_book(
     is saved. Raises `UserError` if the file exists, cannot be written, or a table does not fit in an Excel sheet.
     """
     path = plain_path(path)
-    with create_new(path) as temporary:
-        temporary.write_bytes(_book(sheets, path, finish))
-    return path
-
-
-def _book(
-    sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]], path: Path, finish: Callable[[Workbook], None]
-) -> bytes:
     elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
     writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
-    try:
-        for name, tables in sheets.items():
-            _fill(writer, name, tables, elsewhere)
-        finish(writer.book)
-        return _packed(writer.book)
-    except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
-        raise UserError(elsewhere) from error
+    with create_new(path) as temporary:
+        try:
+            for name, tables in sheets.items():
+                _fill(writer, name, tables, elsewhere)
+            finish(writer.book)
+            content = _packed(writer.book)
+        except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
+            raise UserError(elsewhere) from error
+        temporary.write_bytes(content)
+    return path
 
 
 def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.DataFrame]], elsewhere: str) -> None:
