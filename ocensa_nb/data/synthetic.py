@@ -113,8 +113,8 @@ def _ruled_shares(choice: _Choice, evidence: float) -> dict[str, float]:
 
 def _settings(evidence: Mapping[str, float], noise: Mapping[str, float]) -> tuple[dict[str, float], ...]:
     """Return the settings with defaults; raises `ValueError` for values that the proof in `ceiling` excludes."""
-    for name, given in (("evidence", evidence), ("noise", noise)):
-        for head, value in given.items():
+    for name, shares in (("evidence", evidence), ("noise", noise)):
+        for head, value in shares.items():
             if head not in COLUMNS:
                 raise ValueError(f"{name}: no existe la etiqueta {head!r}; use {', '.join(COLUMNS)}.")
             if name == "evidence" and not 0 <= value <= 1:

@@ -146,11 +146,11 @@ def _misspell(text: str, draw: Draw) -> str:
     if not long_words:
         return text
     i = pick(long_words, draw)
-    word, at, slip = tokens[i], 1 + int(draw() * (len(tokens[i]) - 3)), draw()
+    word, position, slip = tokens[i], 1 + int(draw() * (len(tokens[i]) - 3)), draw()
     if slip < 0.3:
-        tokens[i] = word[:at] + word[at + 1 :]
+        tokens[i] = word[:position] + word[position + 1 :]
     elif slip < 0.5:
-        tokens[i] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        tokens[i] = word[:position] + word[position + 1] + word[position] + word[position + 2 :]
     else:
         for right, wrong in (("h", ""), ("v", "b"), ("z", "s"), ("b", "v"), ("s", "z")):
             if right in word:
