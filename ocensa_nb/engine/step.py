@@ -72,10 +72,6 @@ class Engine:
             The gradient norm before clipping. If it is not finite, the step was skipped: weights and moments are
             unchanged.
 
-        Raises
-        ------
-        UserError
-            If the memory is insufficient even for one row at a time.
         """
         micro_batches = to_device(micro_batches, self.device)
         normalisers = self.world.total(self.objective.normalisers(micro["labels"] for micro in micro_batches))
@@ -158,23 +154,10 @@ def build(
 ) -> Engine:
     """Create the engine of a config, ready for its first step.
 
-    Parameters
-    ----------
-    table
-        Token ids of all rows.
-    model
-        The classifier; it is moved to the device, and its dropout may be replaced.
-    precision
-        A resolved precision, not `auto`.
-    folder
-        Where frozen features are kept for later runs; None keeps them in memory only.
-    world
-        The processes that train together; each computes its share of the frozen features.
+    The model is moved to the device, and its dropout may be replaced; the precision is resolved, not `auto`. `folder`
+    keeps frozen features for later runs; without one they are in memory only.
 
-    Raises
-    ------
-    UserError
-        If the weights do not fit in memory.
+    Raises `UserError` if the weights do not fit in memory.
     """
     with explained("los pesos del codificador"):
         model.to(device)

@@ -46,12 +46,7 @@ class MultiHeadClassifier(nn.Module):
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the fp32 logits (rows, classes) of every head.
 
-        Parameters
-        ----------
-        inputs
-            Token ids, int64 (rows, tokens), or the hidden states set by `accept_features_from`, floating point.
-        attention_mask
-            int64 (rows, tokens).
+        `inputs` are token ids, int64 (rows, tokens), or the hidden states that `accept_features_from` expects.
         """
         path = self._from_hidden if inputs.is_floating_point() else self._from_ids
         shared = self.shared(path(inputs, attention_mask))
@@ -90,10 +85,7 @@ class MultiHeadClassifier(nn.Module):
             self._from_hidden = ForwardPath(self._slice(k, depth - 1 if last else depth), last)
 
     def frozen_forward(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Return a function from ids and mask to the hidden states that `accept_features_from(k)` expects.
-
-        They are (rows, tokens, width), or (rows, 1, width) if k is the number of layers.
-        """
+        """Return a function from ids and mask to hidden states after layer k; of `[CLS]` only after the last layer."""
         if k == len(layers(self.encoder)):
             return lambda ids, attention_mask: self._from_ids(ids, attention_mask)[:, None]
         return self._slice(0, k)

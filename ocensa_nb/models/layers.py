@@ -63,7 +63,6 @@ def layer_stack(encoder: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def layers(encoder: nn.Module) -> nn.ModuleList:
-    """Return the stack of transformer layers; see `layer_stack`."""
     return layer_stack(encoder)[1]
 
 
@@ -90,10 +89,7 @@ def takes_ready_mask(encoder: nn.Module) -> bool:
 
 
 class Slice:
-    """Layers `start` to `stop` of an encoder, over its own weights; from 0, its embeddings come first.
-
-    Without bounds it is the encoder itself, whatever its family. ready_mask: see `takes_ready_mask`.
-    """
+    """Layers `start` to `stop` of an encoder; from 0, its embeddings come first, and without bounds it is all of it."""
 
     def __init__(self, encoder: nn.Module, ready_mask: bool, start: int = 0, stop: int | None = None) -> None:
         self.nothing = start == stop and start > 0
@@ -107,10 +103,7 @@ class Slice:
                     self.view._modules[name] = _PassThrough()
 
     def __call__(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Take ids, int64 (rows, tokens), or from a later layer on hidden states (rows, tokens, width), and a mask.
-
-        Returns hidden states (rows, tokens, width).
-        """
+        """Return hidden states (rows, tokens, width) for ids, int64 (rows, tokens), or hidden states of a layer."""
         if self.nothing:
             return inputs
         kind = "inputs_embeds" if inputs.is_floating_point() else "input_ids"

@@ -1,7 +1,4 @@
-"""The trained models of a run folder: encoder, heads and linear model.
-
-Any Hugging Face tool reads the encoder; the shared layer and the heads are in a file beside it.
-"""
+"""The trained models of a run folder: the encoder as any Hugging Face tool reads it, the heads, the linear model."""
 
 from pathlib import Path
 
