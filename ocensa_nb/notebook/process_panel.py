@@ -246,8 +246,8 @@ class ProcessPanel(abc.ABC):
         if ended:
             self.clock.stop()
             result, sentence = self._end()
-            self.say(f"{sentence} Siga con las celdas de abajo.")
             self._show_below(result)
+            self.say(f"{sentence} Siga con las celdas de abajo.")
         elif self._update() and not self.stop.disabled:
             on_colab = " Ejecute la celda de abajo: Colab puede cerrar una sesión que no ejecuta ninguna celda."
             self.say(self._where() + (on_colab if platform() == "colab" else ""))

@@ -145,10 +145,6 @@ class Notebook:
         self.page.keyboard.type(str(value))
         self.page.keyboard.press("Enter")
 
-    def choose(self, label: str, option: str) -> None:
-        """Choose an option in the drop-down with a label."""
-        self.page.get_by_label(label, exact=True).select_option(option)
-
     def button(self, text: str) -> "Locator":
         """Return the widget button with a text."""
         return self.page.locator("button.jupyter-button").filter(has_text=re.compile(rf"^\s*{re.escape(text)}\s*$"))
