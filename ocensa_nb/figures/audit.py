@@ -21,28 +21,17 @@ MOST_COLUMNS = 12  # bars of a figure
 
 @styled
 def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
-    """Return the expected range of weighted F1 of each label, with the simple model and the most frequent class.
-
-    Parameters
-    ----------
-    expected
-        Per label; at least one.
-
-    Returns
-    -------
-    Figure
-        One row per label.
-    """
+    """Return the expected range of weighted F1 of each label, with the simple model and the most frequent class."""
     figure, axes = new_figure(8, 1.9 + 0.55 * len(expected))
     places = np.arange(len(expected))
-    found = list(expected.values())
-    low, high = (np.array([one.f1[end] for one in found]) for end in (0, 1))
-    ceilings = [(place, one.ceiling) for place, one in zip(places, found, strict=True) if one.ceiling < 1]
+    ranges = list(expected.values())
+    low, high = (np.array([one.f1[end] for one in ranges]) for end in (0, 1))
+    ceilings = [(place, one.ceiling) for place, one in zip(places, ranges, strict=True) if one.ceiling < 1]
     axes.barh(places, high - low, left=low, height=0.45, color=COLOURS[0], alpha=0.45, label="F1 esperado en prueba")
     marks = {"s": 34, "zorder": 3}
-    axes.scatter([one.linear_f1 for one in found], places, color=INK, label="modelo simple", **marks)
+    axes.scatter([one.linear_f1 for one in ranges], places, color=INK, label="modelo simple", **marks)
     axes.scatter(
-        [one.majority for one in found], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
+        [one.majority for one in ranges], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
     )
     if ceilings:
         axes.scatter(
@@ -72,24 +61,7 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
 
 @styled
 def column_scores(scores: "pd.DataFrame", head: str, majority: float, linear_f1: float | None) -> "Figure":
-    """Return the weighted F1 of the best columns by themselves.
-
-    Parameters
-    ----------
-    scores
-        From `audit.column_scores`.
-    head
-        The label.
-    majority
-        F1 of always predicting the most frequent class.
-    linear_f1
-        F1 of the simple model; None if it was not measured.
-
-    Returns
-    -------
-    Figure
-        One bar per column, blue if the text has it and grey if not.
-    """
+    """Return the weighted F1 of the best columns by themselves; dark blue if the text has them."""
     shown = scores.head(MOST_COLUMNS)
     figure, axes = new_figure(8, 2 + 0.24 * len(shown))
     places = np.arange(len(shown))
@@ -116,25 +88,7 @@ def column_scores(scores: "pd.DataFrame", head: str, majority: float, linear_f1:
 
 
 def save_audit(audit: "Audit", out: str | Path) -> Path:
-    """Write the tables, lists for review and figures of an audit to a new folder, which appears complete.
-
-    Parameters
-    ----------
-    audit
-        The audit.
-    out
-        A folder that is new or empty.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    UserError
-        If the folder is not empty, or cannot be written.
-    """
+    """Write the tables, lists for review and figures of an audit to a new folder, which appears complete."""
     path = free_folder(out)
     with create_new(path) as folder:
         folder.mkdir()

@@ -18,19 +18,9 @@ if TYPE_CHECKING:
 
 @styled
 def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
-    """Return a bar chart of the speedup of each technique over the baseline, on a logarithmic axis.
+    """Return the speedup of each technique over the baseline, with error bars from the slowest to the fastest round.
 
-    Parameters
-    ----------
-    results
-        From `compare.compare`.
-    which
-        `ladder` (cumulative, in order) or `alone` (individual, sorted by speedup).
-
-    Returns
-    -------
-    Figure
-        Error bars span the minimum and maximum over the rounds.
+    `which` is `ladder` (cumulative, in order) or `alone` (individual, sorted by speedup).
     """
     import pandas as pd
     import seaborn as sns
@@ -95,13 +85,7 @@ def count_logarithmically(axes: "Axes") -> None:
 
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:
-    """Write the results of `compare.compare`, their tables and their figures to a new folder, atomically.
-
-    Raises
-    ------
-    UserError
-        If the folder is not empty, or cannot be written.
-    """
+    """Write the results of `compare.compare`, their tables and their figures to a new folder, which appears complete."""
     path = free_folder(out)
     with create_new(path) as folder:
         folder.mkdir()

@@ -41,16 +41,8 @@ def confusion(counts: "pd.DataFrame", title: str, all_classes: bool = False) -> 
     ----------
     counts : DataFrame of shape (classes, classes), int64
         Notices by true class (rows) and predicted class (columns), the most frequent true class first.
-    title
-        Title of the figure.
     all_classes
-        Whether to draw all classes, and not only the `TOP_CLASSES` most frequent. Without it, the predictions of any
-        other class are one more column.
-
-    Returns
-    -------
-    Figure
-        With class names if at most `MAX_NAMED_CLASSES` are drawn, and percentages in the cells unless `all_classes`.
+        Whether to draw all classes, and not only the `TOP_CLASSES` most frequent and one column for the others.
     """
     import seaborn as sns
 
@@ -117,17 +109,8 @@ def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
 def reliability_diagram(before: Mapping[str, Predictions], after: Mapping[str, Predictions]) -> "Figure":
     """Return the accuracy against the confidence of each label, before and after the calibration.
 
-    Parameters
-    ----------
-    before, after
-        Predictions with uncalibrated and calibrated confidence, per label, one row or more, on rows that were not used
-        for the calibration.
-
-    Returns
-    -------
-    Figure
-        One plot per label, side by side; bins of equal numbers of rows, with Wilson intervals of 95 %. The title has
-        the calibration error.
+    `before` and `after` have the predictions of each label, on rows that were not used for the calibration. One plot
+    per label; bins of equal numbers of rows, with Wilson intervals of 95 %.
     """
     figure, grid = new_figure(9, 3.7, columns=len(after))
     errors = {}
@@ -164,17 +147,8 @@ def reliability_diagram(before: Mapping[str, Predictions], after: Mapping[str, P
 def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """Return the accuracy of the most confident notices against their share, one curve per label.
 
-    Parameters
-    ----------
-    test
-        Calibrated predictions of the test rows, per label.
-    verdicts
-        From `verdict.judge`, per label, for the target and the marked thresholds.
-
-    Returns
-    -------
-    Figure
-        A marker on the curve of each label that is useful above a threshold, and the target as a horizontal line.
+    `test` has the calibrated predictions of each label, and `verdicts` (`verdict.judge`) the target, a horizontal line,
+    and the threshold above which a label is useful, a marker.
     """
     figure, axes = new_figure(7.5, 4.2)
     marked = []
@@ -215,17 +189,9 @@ def f1_by_model(table: "pd.DataFrame", title: str, repeats: str = "") -> "Figure
     Parameters
     ----------
     table : DataFrame
-        Columns `label`, `model` (`encoder`, `linear`, `blend`), `mean` and `sd` (standard deviation; NaN or 0 draws no
-        error bar).
-    title
-        Title of the figure.
+        Columns `label`, `model` (`encoder`, `linear`, `blend`), `mean` and `sd` (standard deviation; may be NaN).
     repeats
         What the mean and the standard deviation are over, such as `5 repartos`; empty for a single run.
-
-    Returns
-    -------
-    Figure
-        One group of bars per label, in the order of the table.
     """
     figure, axes = new_figure(7.5, 4)
     heads, models = list(dict.fromkeys(table["label"])), [m for m in MODEL_NAMES if m in set(table["model"])]

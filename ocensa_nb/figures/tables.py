@@ -18,19 +18,7 @@ _CELLS = {
 
 
 def readable(table: "pd.DataFrame") -> "Styler":
-    """Return a table that a notebook shows in full.
-
-    Parameters
-    ----------
-    table
-        Its index is hidden if it only numbers the rows.
-
-    Returns
-    -------
-    Styler
-        Text on the left and wrapped at spaces; fractions with three decimals, larger numbers with one; thousands with a
-        comma. What looks like HTML in a cell or a title is shown as it is written.
-    """
+    """Return a table that a notebook shows in full, without an index that only numbers the rows."""
     import pandas as pd
 
     numbers = table.select_dtypes("number")

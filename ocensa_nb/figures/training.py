@@ -43,20 +43,7 @@ FRAME_MS, HELD_MS = 100, 3000
 
 @styled
 def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
-    """Return the histogram of token counts with p95, p99 and the recommended `max_length`.
-
-    Parameters
-    ----------
-    lengths : ndarray of shape (texts,), int64
-        Tokens of each text, untruncated.
-    max_length
-        Current limit in tokens; the reading gives the percentage of texts above it.
-
-    Returns
-    -------
-    Figure
-        Counts of texts in bins of two tokens.
-    """
+    """Return the histogram of the tokens of each text, untruncated, with p95, p99 and the recommended `max_length`."""
     import seaborn as sns
 
     figure, axes = new_figure(8, 4)
@@ -88,20 +75,7 @@ def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
 
 @styled
 def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
-    """Return a bar chart of the notices of each class, the most frequent first.
-
-    Parameters
-    ----------
-    sizes : Series of int
-        Notices per class, the class names in the index.
-    label
-        Name of the label.
-
-    Returns
-    -------
-    Figure
-        One bar per class; those beyond `MAX_NAMED_CLASSES` are one bar together.
-    """
+    """Return a bar chart of the notices of each class; those beyond `MAX_NAMED_CLASSES` are one bar together."""
     import pandas as pd
     import seaborn as sns
 
@@ -132,20 +106,18 @@ def learning_curves(run: Run) -> "Figure":
     history = run.history()
     figure, (left, right) = new_figure(9, 4, columns=2)
     draw_losses(left, step_lines(history))
-    best = run.metrics["best_epoch"]
+    best, monitor = run.metrics["best_epoch"], run.config.monitor
     right.axvline(best, color=GREY, linestyle=":", label=f"mejor época: {best}")
     draw_scores(right, run.classes, epoch_lines(history))
-    monitor = run.config.monitor
     value = run.metrics["val"][monitor]
     read_as(figure, f"Se guardó la época {best}, la de mejor {monitor} en validación: {value:.3f}.")
     return figure
 
 
 class TrainingAnimation:
-    """Frames of a finished training.
+    """Frames of a finished training; to be used inside `style()`.
 
-    The figure is drawn once; each frame redraws only the artists that change, which is many times faster. Create and
-    use it inside `style.style()`. Older histories have no confusion matrices; the frames then omit the matrix.
+    The figure is drawn once; each frame redraws only the artists that change, which is many times faster.
     """
 
     def __init__(self, run: Run, history: Lines) -> None:
@@ -156,21 +128,18 @@ class TrainingAnimation:
         self.head, self.kept = run.config.monitored_head, run.metrics["best_epoch"]
         self.figure = Figure(figsize=GIF_SIZE, layout="constrained")
         self.canvas = FigureCanvasAgg(self.figure)
-        parts = 3 if any("confusion" in line for line in self.epochs) else 2
-        left, middle, *right = self.figure.subplots(1, parts)
+        left, middle, right = self.figure.subplots(1, 3)
         self.losses = draw_losses(left, step_lines(history))
         self.scores = draw_scores(middle, run.classes, self.epochs)
         self.mark = middle.axvline(self.kept, color=GREY, linestyle=":")
-        self.images = [axes.imshow(self._shares({}), cmap=share_colours(), vmin=0, vmax=1) for axes in right]
-        for axes in right:
-            axes.set(xlabel="clase predicha", ylabel="clase verdadera", xticks=[], yticks=[])
-            axes.set_title(f"Confusión: {self.head} (validación)")
-            axes.spines[:].set_visible(True)
-        for image in self.images:
-            self.figure.colorbar(image, label="fracción de la clase verdadera", ticks=[0, 0.5, 1], shrink=0.75)
+        self.image = right.imshow(self._shares({}), cmap=share_colours(), vmin=0, vmax=1)
+        right.set(xlabel="clase predicha", ylabel="clase verdadera", xticks=[], yticks=[])
+        right.set_title(f"Confusión: {self.head} (validación)")
+        right.spines[:].set_visible(True)
+        self.figure.colorbar(self.image, label="fracción de la clase verdadera", ticks=[0, 0.5, 1], shrink=0.75)
         self.caption = self.figure.supxlabel(" ", fontsize=10)
-        edges = [spine for axes in right for spine in axes.spines.values()]  # an image is drawn over its edges
-        self.moving = [*self.losses, *self.scores, self.mark, middle.get_legend(), *self.images, *edges, self.caption]
+        edges = right.spines.values()  # an image is drawn over its edges
+        self.moving = [*self.losses, *self.scores, self.mark, middle.get_legend(), self.image, *edges, self.caption]
         self.whole = {line: line.get_xydata().T for line in (*self.losses, *self.scores)}
         for artist in self.moving:
             artist.set_animated(True)
@@ -194,8 +163,7 @@ class TrainingAnimation:
                 line.set_data(self.whole[line][:, :count])
         for text, head in zip(self.scores[0].axes.get_legend().get_texts(), self.run.classes, strict=True):
             text.set_text(f"{head} {shown[f'{head}_f1']:.2f}" if shown else head)
-        for image in self.images:
-            image.set_data(self._shares(shown))
+        self.image.set_data(self._shares(shown))
         self.canvas.restore_region(self.still)
         for artist in self.moving:
             self.figure.draw_artist(artist)
@@ -212,19 +180,10 @@ class TrainingAnimation:
 
 
 def training_gif(run: Run) -> Path | None:
-    """Write the training GIF of a run: loss, F1 and confusion matrix over time; the last frame lasts longer.
+    """Write the GIF of a finished run into its folder; None if it has fewer than two steps with a loss or no epoch.
 
-    The number of frames, from 2 to `GIF_FRAMES`, is limited by `GIF_SHARE` of the training time.
-
-    Parameters
-    ----------
-    run
-        A finished run.
-
-    Returns
-    -------
-    Path or None
-        The GIF in the run folder; None if the history has fewer than two steps with a loss or no epoch.
+    It shows loss, F1 and confusion matrix over time. The number of frames, from 2 to `GIF_FRAMES`, is limited by
+    `GIF_SHARE` of the training time.
     """
     import imageio.v3 as iio
 
@@ -240,9 +199,9 @@ def training_gif(run: Run) -> Path | None:
         now = time.perf_counter()
         count = int(np.clip((deadline - now) / (now - started), 2, GIF_FRAMES))
         frames = [film.frame(known) for known in np.linspace(0, len(history), count).astype(int)[:-1]]
-    with atomic_write(run.path / GIF) as fresh:
+    with atomic_write(run.path / GIF) as temporary:
         times = [*[FRAME_MS] * (count - 1), HELD_MS]
-        iio.imwrite(fresh, [*frames, last], extension=".gif", duration=times, loop=0)
+        iio.imwrite(temporary, [*frames, last], extension=".gif", duration=times, loop=0)
     return run.path / GIF
 
 

@@ -88,7 +88,7 @@ def test_training_gif_last_frame_shows_the_best_epoch_and_its_scores(copy):
     assert f"Se guardó la época {best}" in drawn.caption.get_text()
     legend = [text.get_text() for text in drawn.scores[0].axes.get_legend().get_texts()]
     assert legend == [f"{head} {kept[f'{head}_f1']:.2f}" for head in copy.classes]
-    hits = np.ma.filled(drawn.images[0].get_array(), np.nan)
+    hits = np.ma.filled(drawn.image.get_array(), np.nan)
     truth = np.zeros(len(copy.classes[copy.config.monitored_head]))
     for true, predicted, rows in kept["confusion"]:
         truth[true] += rows * (true == predicted)
@@ -102,22 +102,15 @@ def test_training_gif_confusion_is_blank_before_epoch_1_and_updated_every_epoch(
     with style.style():
         drawn = training.TrainingAnimation(copy, history)
         drawn.frame(ends[0] - 1)
-        assert drawn.images[0].get_array().mask.all()
+        assert drawn.image.get_array().mask.all()
         shares = []
         for known in (ends[0], ends[0] + 1, ends[1]):
             drawn.frame(known)
-            shares.append(np.ma.filled(drawn.images[0].get_array(), -1))
+            shares.append(np.ma.filled(drawn.image.get_array(), -1))
     np.testing.assert_array_equal(shares[0], shares[1])
     assert not np.array_equal(shares[1], shares[2])
     assert (shares[2][0, 2], shares[2][0, 0], shares[2][0].sum()) == (0.75, 0.25, 1)
     assert (shares[2][1:] == -1).all()  # the classes without rows
-
-
-def test_training_gif_of_history_without_confusion_is_drawn(copy):
-    rewrite(copy, lambda line: {name: value for name, value in line.items() if name != "confusion"})
-    drawn = frames(training.training_gif(copy))
-    assert len(drawn) > 2
-    assert not np.array_equal(drawn[0][0], drawn[-1][0])
 
 
 def test_training_gif_of_one_step_is_none(copy):
