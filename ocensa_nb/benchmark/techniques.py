@@ -66,25 +66,12 @@ def ladder(setting: Setting) -> list[Technique]:
 
 
 def cumulative(base: TrainConfig, setting: Setting) -> list[tuple[Technique, TrainConfig, Fast]]:
-    """Return each technique of `ladder` with a config and implementations that apply it and all previous ones.
-
-    Parameters
-    ----------
-    base
-        Config of the baseline.
-    setting
-        Decides which techniques apply.
-
-    Returns
-    -------
-    list of (Technique, TrainConfig, Fast)
-        In the order of `ladder`.
-    """
-    found, fast = [], Fast.NONE
+    """Return each technique of `ladder` with a config and implementations that apply it and all previous ones."""
+    rungs, fast = [], Fast.NONE
     for technique in ladder(setting):
         base, fast = base.replace(**technique.changes), fast | technique.fast
-        found.append((technique, base, fast))
-    return found
+        rungs.append((technique, base, fast))
+    return rungs
 
 
 def individual(setting: Setting, batch_size: int) -> list[Technique]:

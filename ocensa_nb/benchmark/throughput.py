@@ -78,16 +78,8 @@ def count(
     Source: `torch.utils.flop_counter`, which counts matrix products and convolutions. Attention must be computed by
     separate products ("eager"): the fused kernel of a CPU is not in its registry.
 
-    Parameters
-    ----------
-    model
-        Takes inputs and a mask, (rows, tokens), and returns logits per head; on the device `meta`.
-    features
-        Size of the hidden states if the inputs are cached features, 0 if they are token ids.
-    backward
-        Whether to count the backward pass too.
-    forward
-        A part of the model to count instead, with the same inputs; without a backward pass.
+    `features` is the size of the hidden states if the inputs are cached features, 0 if they are token ids; `forward` is
+    a part of the model to count instead, without a backward pass.
     """
     counts = np.array([_count_once(model, forward or model, width, features, backward) for width in WIDTHS])
     powers = np.array(WIDTHS, np.float64)[:, None] ** np.arange(3)
@@ -157,25 +149,8 @@ def measure(
 ) -> Throughput | None:
     """Measure training steps and forward passes of a shallow encoder; the random state is restored afterwards.
 
-    Parameters
-    ----------
-    shape
-        Configuration of the encoder.
-    precision
-        Resolved precision, not `auto`.
-    config
-        Base settings; those that change the shape of a step are overridden.
-    notices
-        Determine the heads and classes of the model.
-    on_progress
-        Called with the share that is done, from 0 to 1.
-    cancelled
-        Asked before each step; the measurement is abandoned once it returns True.
-
-    Returns
-    -------
-    Throughput or None
-        None if it was cancelled.
+    `on_progress` is called with the share that is done, from 0 to 1, and `cancelled` is asked before each step; the
+    result is None once it returns True.
     """
     started = time.perf_counter()
     device = machine.device()

@@ -31,7 +31,7 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
     marks = {"s": 34, "zorder": 3}
     axes.scatter([one.linear_f1 for one in ranges], places, color=INK, label="modelo simple", **marks)
     axes.scatter(
-        [one.majority for one in ranges], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
+        [f1.majority for f1 in ranges], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
     )
     if ceilings:
         axes.scatter(

@@ -85,7 +85,7 @@ def count_logarithmically(axes: "Axes") -> None:
 
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:
-    """Write the results of `compare.compare`, their tables and their figures to a new folder, which appears complete."""
+    """Write the results of `compare.compare`, their tables and their figures to a new folder, atomically."""
     path = free_folder(out)
     with create_new(path) as folder:
         folder.mkdir()
