@@ -81,25 +81,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], screen: SafeStream) -> int:
     """Run one verb and write its result, or print the help; return the exit code."""
-    own, words = split([JSON], arguments)
+    options, words = split([JSON], arguments)
     verb = words[0] if words else ""
-    if own.get(HELP):
+    if options.get(HELP):
         print(_help(verb, words), end="")
         return 0
     if not verb or verb.startswith("-"):
         raise BadArgumentsError(f"Falta el comando, que es la primera palabra. Comandos: {', '.join(VERBS)}.")
     if verb not in VERBS:
         raise BadArgumentsError(unknown("El comando", verb, VERBS))
-    given = parse(_options(verb), words[1:])
-    if (processes := given.pop(PROCESSES.name, PROCESSES.default)) != 1:
+    values = parse(_options(verb), words[1:])
+    if (processes := values.pop(PROCESSES.name, PROCESSES.default)) != 1:
         return launch(split([PROCESSES], arguments)[1], processes)
-    target = own.get(JSON.name, JSON.default)
+    target = options.get(JSON.name, JSON.default)
     if target not in ("", "-"):
         free_path(target)  # fail before the work, not after
     # With the JSON result on stdout, messages to the user go to stderr.
     with contextlib.redirect_stdout(sys.stderr) if target == "-" else contextlib.nullcontext():
         try:
-            result, failure = _call(verb, given), None
+            result, failure = _call(verb, values), None
         except IncompleteError as error:
             result, failure = error.result, error
     if result is not None:
@@ -109,17 +109,17 @@ def _run(arguments: list[str], screen: SafeStream) -> int:
     return 0
 
 
-def _call(verb: str, given: dict[str, Any]) -> dict[str, Any] | None:
+def _call(verb: str, values: dict[str, Any]) -> dict[str, Any] | None:
     """Call a verb; return its result, or None in the processes of torchrun other than the first."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return VERBS[verb](**(_configure(given) if verb == "train" else given))
+        return VERBS[verb](**(_configure(values) if verb == "train" else values))
     from ocensa_nb.runtime import distributed
 
     with distributed.join(os.environ) as world:
         with world.agreed():
             if verb not in SHARED_VERBS:
                 raise UserError(f"{verb} no se reparte entre procesos: ejecútelo sin torchrun.")
-            arguments = _configure(given) if verb == "train" else given
+            arguments = _configure(values) if verb == "train" else values
         result = VERBS[verb](**arguments)
     return result if world.is_first else None
 
@@ -139,11 +139,11 @@ def _options(verb: str, config: TrainConfig | None = None) -> list[Option]:
     return [*options_of(VERBS[verb]), *shared]
 
 
-def _configure(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `train`: the recipe, and its config with the given fields."""
+def _configure(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `train`: the recipe, and its config with the fields of the options."""
     from ocensa_nb.runtime.machine import configure
 
-    fields = dict(given)
+    fields = dict(values)
     recipe = fields.pop(RECIPE.name, RECIPE.default)
     return {"config": configure(recipe, fields), "recipe": recipe}
 
@@ -164,5 +164,5 @@ def _write_json(result: dict[str, Any], target: str, screen: SafeStream) -> None
         if screen.failure:
             raise UserError(f"No se puede escribir el resultado en la salida: {reason(screen.failure)}.")
     elif target:
-        with create_new(Path(target)) as fresh:
-            fresh.write_text(text, encoding="utf-8")
+        with create_new(Path(target)) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -41,8 +41,8 @@ def generate(
     if not 1 <= rows <= MOST_ROWS or seed < 0:
         raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser de 1 a {MOST_ROWS:,}, y seed 0 como mínimo.")
     path = free_path(out)
-    with create_new(path) as fresh:
-        synthetic.write_csv(synthetic.generate(rows, seed), fresh)
+    with create_new(path) as temporary:
+        synthetic.write_csv(synthetic.generate(rows, seed), temporary)
     ceiling = _scores(synthetic.ceiling())
     logger.info(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede superar: {ceiling}.")
     return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
@@ -93,26 +93,27 @@ def evaluate(
 
     trained = Run.load(run)
     path = free_folder(out)  # fail before the work, not after
-    found = evaluation.evaluate(trained, data, with_)
+    result = evaluation.evaluate(trained, data, with_)
     with create_new(path) as folder:
         folder.mkdir()
-        found.write(folder)
-        for head in found.classes:
-            style.save(quality.confusion(found.confusion(head), f"Confusión: {head}"), folder / f"confusion_{head}.png")
-    logger.info(f"Evaluación de {found.source} ({len(found.texts):,}) en {path}.")
-    if found.left_out:
-        logger.info(found.left_out_note())
-    logger.info(found.summary().round(3).to_string())
-    for note in found.notes:
+        result.write(folder)
+        for head in result.classes:
+            figure = quality.confusion(result.confusion(head), f"Confusión: {head}")
+            style.save(figure, folder / f"confusion_{head}.png")
+    logger.info(f"Evaluación de {result.source} ({len(result.texts):,}) en {path}.")
+    if result.left_out:
+        logger.info(result.left_out_note())
+    logger.info(result.summary().round(3).to_string())
+    for note in result.notes:
         logger.info(note)
     return {
         "out": str(path),
-        "rows": len(found.texts),
-        "left_out": found.left_out,
-        "unknown_labels": found.unknown,
-        "metrics": found.metrics,
-        "models": found.metrics_by_source(),
-        "notes": found.notes,
+        "rows": len(result.texts),
+        "left_out": result.left_out,
+        "unknown_labels": result.unknown,
+        "metrics": result.metrics,
+        "models": result.metrics_by_source(),
+        "notes": result.notes,
     }
 
 
@@ -165,19 +166,19 @@ def review(
 
     trained = Run.load(run)
     path = workbook.check_name(out)  # fail before the work, not after
-    found = reviewing.review(trained, data, rows)
-    workbook.write(found, path, prefill)
+    chosen = reviewing.review(trained, data, rows)
+    workbook.write(chosen, path, prefill)
     logger.info(
-        f"{len(found.doubtful):,} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
+        f"{len(chosen.doubtful):,} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
         f"cada etiqueta y entrene otra vez, con los mismos ajustes y --corrections {path}."
     )
     return {
         "out": str(path),
-        "rows": len(found.predictions),
-        "selected": len(found.doubtful),
-        "tested_on": found.tested_on,
-        "automation": _records(found.automation),
-        "counts": _records(found.counts),
+        "rows": len(chosen.predictions),
+        "selected": len(chosen.doubtful),
+        "tested_on": chosen.tested_on,
+        "automation": _records(chosen.automation),
+        "counts": _records(chosen.counts),
     }
 
 
@@ -217,16 +218,16 @@ def audit(
     from ocensa_nb.runs.run import free_folder
 
     path = free_folder(out)  # fail before the work, not after
-    found = auditing.audit(
+    result = auditing.audit(
         auditing.settings(
             data, heads, columns=columns, text_fields=text_fields, min_class_count=min_class_count, seed=seed
         )
     )
-    audit_plots.save_audit(found, path)
-    logger.info(found.summary().round(3).to_string(index=False))
-    logger.info("\n".join(found.lines()))
+    audit_plots.save_audit(result, path)
+    logger.info(result.summary().round(3).to_string(index=False))
+    logger.info("\n".join(result.lines()))
     logger.info(f"Tablas, figuras y listas para revisar en {path}.")
-    return {"out": str(path), **found.to_dict()}
+    return {"out": str(path), **result.to_dict()}
 
 
 def suite(out: Out) -> dict[str, Any]:
@@ -258,17 +259,8 @@ def experiments(
     return result
 
 
-VERBS: dict[str, Callable[..., dict[str, Any]]] = {
-    "generate": generate,
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "review": review,
-    "compare": compare,
-    "audit": audit,
-    "suite": suite,
-    "experiments": experiments,
-}
+_ALL = (generate, train, evaluate, predict, review, compare, audit, suite, experiments)
+VERBS: dict[str, Callable[..., dict[str, Any]]] = {verb.__name__: verb for verb in _ALL}
 
 
 def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError, clipped, unknown
 from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.files.verify import read_regular
-from ocensa_nb.paths import SAMPLE_DATA, plain_path, reason
+from ocensa_nb.paths import SAMPLE_DATA, SAMPLES, plain_path, reason
 from ocensa_nb.runtime.commands import as_text, command_line
 from ocensa_nb.runtime.machine import configure
 
@@ -265,6 +265,8 @@ def _absolute(name: str, value: Any) -> str:
     A name of an encoder is not a path.
     """
     path = plain_path(_checked_text(name, value))
+    if path.parent == Path("data") and not path.exists():
+        path = SAMPLES / path.name  # a grid of the installed package names an included file
     if value and name != "model" and not path.is_file():
         raise UserError(f"{name} = {value}: no existe ese archivo (se buscó en «{path.absolute()}»).")
     return str(path.absolute()) if value and path.exists() and (name != "model" or path.is_dir()) else value

@@ -25,7 +25,7 @@ INSTEAD_OF = {
     "clase más / menos frecuente": r"(filas|avisos) de la (mayor|menor)\b|clases? (mayor|menor|mayoritari|minoritari)",
     "entrenamiento, validación, prueba": r"\b(train|val|test)\b",
     "corrida": r"\b(el|los|un|cada) runs?\b",
-    "receta": r"\brecipes?\b|\bpresets?\b",
+    "receta": r"\brecipes?\b(?!:)|\bpresets?\b",
     "codificador": r"\b(encoders?|backbones?)\b",
     "batch": r"\blotes?\b|mini-?batch",
     "época": r"\bepochs?\b",
