@@ -4,8 +4,8 @@
     run = fit(TrainConfig(data="avisos.csv"))
 
 Importing the package loads nothing heavy: each public name is imported when it is first used (PEP 562). Data flows one
-way: `data` reads a file, `encoders` and `models` build the classifier, `engine` makes one optimizer step, `training`
-repeats it, `evaluation` scores, `storage` keeps the result, `figures` draws it.
+way: `data` reads a file, `models` builds the classifier, `engine` makes one optimizer step, `training`
+repeats it, `evaluation` scores, `runs` keeps the result, `figures` draws it.
 """
 
 import importlib

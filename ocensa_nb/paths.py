@@ -51,8 +51,8 @@ def error_number(error: Exception) -> int | None:
     """Return the errno of an error, or None; safetensors and tokenizers give it only in their message."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found.group(1)) if found else None
+    number = re.search(r"os error (\d+)", str(error))
+    return int(number.group(1)) if number else None
 
 
 def plain_path(value: str | Path) -> Path:

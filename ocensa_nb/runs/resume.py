@@ -170,8 +170,8 @@ def find_finished(config: TrainConfig, data_fingerprint: str, root: Path = RUNS)
 def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
     """Return whether the run of a folder has this config and data; False if it is damaged."""
     with contextlib.suppress(UserError, LookupError, TypeError):
-        kept = read_config(path)
-        return (kept["fingerprint"], kept["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
+        saved = read_config(path)
+        return (saved["fingerprint"], saved["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
     return False
 
 
@@ -183,14 +183,14 @@ def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: di
                 f"La carpeta «{path}» tiene una corrida sin terminar. Con resume = 'auto' continúa; para empezar otra, "
                 "elija otro nombre en out."
             )
-        kept = read_config(path)
-        if different := _differences(config, metadata, kept):
+        saved = read_config(path)
+        if different := _differences(config, metadata, saved):
             raise UserError(
                 f"La carpeta «{path}» tiene una corrida sin terminar que no es esta: {'; '.join(different)}. Para "
                 "continuarla use lo mismo que entonces; para empezar otra, elija otro nombre en out."
             )
-        _keep_precision(metadata, kept)
-        if moved := _moves(metadata, kept):
+        _keep_precision(metadata, saved)
+        if moved := _moves(metadata, saved):
             logger.warning(
                 f"La corrida empezó con {moved}: puede continuar, pero el resultado no será idéntico bit a bit."
             )
@@ -292,18 +292,18 @@ def lock_folder(path: Path) -> Lock | None:
     return heartbeat
 
 
-def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
+def _differences(config: TrainConfig, metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     """Return, in Spanish, how this training differs from the saved one; raises `UserError` if that is damaged."""
     try:
-        _machine(kept)  # raises if a part is missing, like the lines below
-        if kept["precision"] not in PRECISIONS:
+        _machine(saved)  # raises if a part is missing, like the lines below
+        if saved["precision"] not in PRECISIONS:
             raise TypeError("precision")
-        if different := config.differences(kept["config"]):
+        if different := config.differences(saved["config"]):
             return different
-        if kept["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
-            paths = f"{kept['data']['path']} entonces, {metadata['data']['path']} ahora"
+        if saved["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
+            paths = f"{saved['data']['path']} entonces, {metadata['data']['path']} ahora"
             return [f"los avisos no son los mismos ({paths})"]
-        if kept["inputs"] != metadata["inputs"]:
+        if saved["inputs"] != metadata["inputs"]:
             return [f"el codificador «{config.model}» o su tokenizador han cambiado"]
         return []
     except (KeyError, TypeError, AttributeError) as error:
@@ -312,10 +312,10 @@ def _differences(config: TrainConfig, metadata: Mapping[str, Any], kept: Mapping
         ) from error
 
 
-def _keep_precision(metadata: dict[str, Any], kept: Mapping[str, Any]) -> None:
+def _keep_precision(metadata: dict[str, Any], saved: Mapping[str, Any]) -> None:
     """Reuse the saved precision if the device is the same: `auto` measures, and might choose another one now."""
-    if all(_machine(metadata)[name] == _machine(kept)[name] for name in ("dispositivo", "GPU")):
-        metadata["precision"] = kept["precision"]
+    if all(_machine(metadata)[name] == _machine(saved)[name] for name in ("dispositivo", "GPU")):
+        metadata["precision"] = saved["precision"]
 
 
 def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,9 +331,9 @@ def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _moves(metadata: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
+def _moves(metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
     """Return, in Spanish, what changed on the machine since the run started; "" if nothing did."""
-    before, now = _machine(kept), _machine(metadata)
+    before, now = _machine(saved), _machine(metadata)
     return ", ".join(
         f"{name} {before.get(name)} (ahora {value})" for name, value in now.items() if before.get(name) != value
     )
