@@ -66,7 +66,7 @@ def test_load_run_without_manifest_and_special_config_raises_user_error(kind, co
     (copy / manifest.MANIFEST).unlink()
     (copy / run_folder.CONFIG).unlink()
     SPECIAL[kind](copy / run_folder.CONFIG)
-    with pytest.raises(UserError, match=manifest.MANIFEST):
+    with pytest.raises(UserError, match=run_folder.CONFIG):
         Run.load(copy)
 
 
