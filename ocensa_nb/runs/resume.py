@@ -218,20 +218,29 @@ def _hold(path: Path) -> tuple[Path, Lock]:
 
 
 def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
-    """Lock the newest interrupted run of the same training, or the next free number; skip damaged runs."""
+    """Lock the newest interrupted run of the same training, or the next free number."""
     for path in _interrupted_runs(root) if config.resume == "auto" else []:
-        with contextlib.suppress(UserError):
-            if not _differences(config, metadata, read_config(path)) and (lock := lock_folder(path)):
-                if _is_interrupted(path):  # another process may have finished it meanwhile
-                    return path, lock
-                lock.release()
+        if _resumes(path, config, metadata) and (lock := lock_folder(path)):
+            if _is_interrupted(path):  # another process may have finished it meanwhile
+                return path, lock
+            lock.release()
     return _hold(make_folder(next_folder(root), new=True))
+
+
+def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bool:
+    """Return whether an interrupted run belongs to the same training; False if it is damaged."""
+    with contextlib.suppress(UserError):
+        return not _differences(config, metadata, read_config(path))
+    return False
 
 
 def _interrupted_runs(root: Path) -> list[Path]:
     """Return the interrupted runs of a folder, newest first."""
-    interrupted = [file.parent for file in root.glob(f"*/{CONFIG}") if _is_interrupted(file.parent)]
-    return sorted(interrupted, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True)
+    times = {}
+    for file in root.glob(f"*/{CONFIG}"):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            times[file.parent] = file.stat().st_mtime
+    return sorted(filter(_is_interrupted, times), key=times.__getitem__, reverse=True)
 
 
 def _is_interrupted(path: Path) -> bool:
