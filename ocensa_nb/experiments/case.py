@@ -47,35 +47,17 @@ _MACHINE = ("platform", "system", "cores", "ram_gib", "gpu", "gpu_gib")
 
 @dataclass(frozen=True)
 class Case:
-    """A case as its files say.
-
-    Attributes
-    ----------
-    folder
-        The folder of the case.
-    content
-        The content of case.json.
-    metadata, metrics
-        The content of the run's config.json and metrics.json; empty before `with_results`.
-    evaluation
-        The metrics that notebook 04 wrote; empty if they are those of the run.
-    beside
-        Whether other cases ran at the same time.
-    building
-        Seconds to compute the frozen features that this case found in the cache; None if it computed its own.
-    """
+    """A case as its files say."""
 
     folder: Path
-    content: dict[str, Any]
-    metadata: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    beside: bool = False
-    building: float | None = None
+    content: dict[str, Any]  # case.json
+    metadata: dict[str, Any] = field(default_factory=dict)  # config.json of the run; empty before `with_results`
+    metrics: dict[str, Any] = field(default_factory=dict)  # metrics.json of the run
+    evaluation: dict[str, Any] = field(default_factory=dict)  # what notebook 04 wrote; empty if the run has the same
+    building: float | None = None  # seconds that another case took to compute the frozen features that this one found
 
     @property
     def name(self) -> str:
-        """The name of the folder."""
         return self.folder.name
 
     @property
@@ -85,7 +67,6 @@ class Case:
 
     @property
     def seed(self) -> int:
-        """The seed."""
         return self.content["seed"]
 
     @property
@@ -161,7 +142,6 @@ class Case:
 
     @property
     def monitor(self) -> str:
-        """The monitored metric."""
         return str(self.config.get("monitor", TrainConfig.monitor))
 
     @property
@@ -170,21 +150,19 @@ class Case:
         return list(self.metadata["config"]["heads"]) if self.is_finished else []
 
     @property
+    def beside(self) -> bool:
+        """Whether other cases ran at the same time as its training."""
+        return self.content.get("jobs", 1) > 1
+
+    @property
     def is_resumed(self) -> bool:
         """Whether its training was interrupted and resumed."""
         return self._seconds("earlier") > 0
 
     def score(self, metric: str, side: str = "test", model: str = "") -> float | None:
-        """Return a metric; None if it is unknown.
+        """Return a metric of validation or test (or of the evaluation data); None if it is unknown.
 
-        Parameters
-        ----------
-        metric
-            Such as `f1` or `causa_f1`.
-        side
-            `val` or `test`. For a case with its own evaluation data, `test` is that data.
-        model
-            `encoder`, `linear` or `blend`; "" for what the case predicts with.
+        `model` is `encoder`, `linear` or `blend`; "" for what the case predicts with.
         """
         if side == "test" and self.evaluation:
             scores = nested(self.evaluation, "models", model) if model else self.evaluation["metrics"]
@@ -220,7 +198,7 @@ class Case:
         """Return what must be equal for the seconds of two cases to be compared."""
         hardware, versions = self.metadata["hardware"], self.metadata.get("versions", {})
         threads = self.content.get("threads") or self.metadata.get("threads")
-        process = (self.metadata.get("device"), versions.get("torch"), threads, self.content.get("jobs"), self.beside)
+        process = (self.metadata.get("device"), versions.get("torch"), threads, self.content.get("jobs"))
         return (*(hardware.get(name) for name in _MACHINE), *process)
 
     def _seconds(self, name: str) -> float:
@@ -283,30 +261,19 @@ def failure(line: str, notebook: str = "", cell: int | None = None) -> dict[str,
     return {"status": FAILED, "process": None, "error": {"notebook": notebook, "cell": cell, "line": line}}
 
 
-def is_complete(case: Case) -> bool:
-    """Return whether the files of a finished case are all there; raises `UserError` if those of its run are damaged."""
+def _is_complete(case: Case) -> bool:
+    """Return whether a finished case has all its files; raises `UserError` if those of its run are damaged."""
     written = [f"{EVALUATION}/{METRICS}", f"{EVALUATE}.ipynb", f"{EVALUATE}.html"]
-    there = all((case.folder / name).is_file() for name in written) and manifest.is_finished(case.run)
-    if not (case.status == FINISHED and there):
-        return False
-    manifest.verify(case.run)
-    return True
+    complete = case.status == FINISHED and all((case.folder / name).is_file() for name in written)
+    if complete := complete and manifest.is_finished(case.run):
+        manifest.verify(case.run)
+    return complete
 
 
 def prepare(out: Path, specs: Sequence[CaseSpec]) -> tuple[list[Case], list[Case]]:
     """Write the case.json of each case that is new or unfinished; keep the others.
 
-    Parameters
-    ----------
-    out
-        A locked experiment folder.
-    specs
-        The cases of the grid.
-
-    Returns
-    -------
-    tuple
-        The cases that are to run, in order; and those in the folder that are no longer in the grid.
+    Return the cases that are to run, in order; and those in the folder that are no longer in the grid.
     """
     known = {}
     for spec in specs:
@@ -340,7 +307,7 @@ def _changes_if_kept(case: Case, content: Mapping[str, Any]) -> dict[str, Any] |
         what = f"El contenido de {', '.join(changed)} no es el mismo con que se ejecutó el caso."
         return kept | failure(f"{what} Devuelva el archivo de entonces, o use otra carpeta en out.")
     try:
-        return kept if is_complete(case) and not changed else None
+        return kept if _is_complete(case) and not changed else None
     except UserError as error:
         return kept | failure(f"{error} Para repetir el caso, borre su carpeta.")
 

@@ -92,6 +92,7 @@ class DaskPool:
         marker = self._out / self._token
         marker.touch()
         files = case.content["files"]
+        update(case.folder, jobs=self.slots)
         self._require_seen(str(marker), files["data"], files["corrections"], case.content["evaluation"]["data"])
         self._asked_at = float("-inf")  # what was submitted just now counts
         future = self._call(

@@ -78,19 +78,10 @@ def execute(
 
     Parameters
     ----------
-    notebook
-        Path of the notebook.
-    folder
-        An existing folder for the executed notebook and its HTML copy.
     parameters
         Values for the notebook's parameters; names that it does not define are ignored.
     before_cell
         Called before each cell; an exception that it raises ends the execution.
-
-    Returns
-    -------
-    Path
-        The executed notebook.
 
     Raises
     ------

@@ -62,7 +62,6 @@ class CaseSpec:
 
     @property
     def seed(self) -> int:
-        """The seed."""
         return self.config.seed
 
     @cached_property
@@ -111,14 +110,9 @@ class CaseSpec:
 
 
 def read_grid(path: str | Path) -> tuple[dict[str, Any], str]:
-    """Read a YAML file, and return its content and its text.
+    """Read a YAML file, and return its content and its text; raises `UserError` if it is not a mapping in YAML.
 
     A repeated key is an error, and values are those of YAML 1.2: `yes` and `no` are text, `2e-4` is a number.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read, or is not a mapping in YAML.
     """
     file = plain_path(path)
     try:
@@ -138,19 +132,9 @@ def read_grid(path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def expand(content: Mapping[str, Any], auto: str) -> list[CaseSpec]:
-    """Return the cases of a grid, seed by seed.
+    """Return the cases of a grid, seed by seed; `auto` is the recipe that `recipe: auto` stands for.
 
-    Parameters
-    ----------
-    content
-        As in the YAML file.
-    auto
-        The recipe that `recipe: auto` stands for.
-
-    Raises
-    ------
-    UserError
-        If the form of the grid or a value is not valid, or two cases are the same.
+    Raises `UserError` if the form of the grid or a value is not valid, or two cases are the same.
     """
     _check_form(content)
     base, crossed, named = content.get("base", {}), content.get("grid", {}), content.get("cases", [])

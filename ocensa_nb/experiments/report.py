@@ -113,10 +113,11 @@ def settings_table(results: Results) -> pd.DataFrame:
 def effects_table(results: Results) -> pd.DataFrame:
     """Return one row per change of a setting; empty without two cases that differ in one setting."""
     columns = ["ajuste", "de", "a", "pares (semillas)", "diferencia de F1", "lectura", "segundos: veces"]
-    rows = [
-        (e.field, e.before, e.after, f"{e.pairs} ({e.seeds})", _difference(e.mean, e.score), e.verdict, _ratio(e.time))
-        for e in effects(results)
-    ]
+    rows = []
+    for e in effects(results):
+        difference = _with_ends(e.score, "+.3f") if e.score else f"{e.mean:+.3f}"
+        ratio = _with_ends(e.time, ".3g") if e.time else EMPTY
+        rows.append((e.field, e.before, e.after, f"{e.pairs} ({e.seeds})", difference, e.verdict, ratio))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -371,12 +372,9 @@ def _until_target(seconds: Sequence[float | None]) -> str:
     return _mean_sd(spread(seconds), 1) + (f"; {missed} sin llegar" if missed else "")
 
 
-def _difference(mean: float, score: Interval | None) -> str:
-    return f"{mean:+.3f}" if score is None else f"{score.mean:+.3f} ({score.low:+.3f} a {score.high:+.3f})"
-
-
-def _ratio(time: Interval | None) -> str:
-    return EMPTY if time is None else f"{time.mean:.3g} ({time.low:.3g} a {time.high:.3g})"
+def _with_ends(interval: Interval, form: str) -> str:
+    mean, low, high = (format(value, form) for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} ({low} a {high})"
 
 
 def _marks(cases: Sequence[Case]) -> str:

@@ -55,7 +55,6 @@ class Results:
 
     @property
     def finished(self) -> list[Case]:
-        """The cases with results."""
         return [case for case in self.cases if case.is_finished]
 
     @property
@@ -90,7 +89,6 @@ class Group:
 
     @property
     def title(self) -> str:
-        """What the user calls the group."""
         return self.cases[0].title
 
     @property
@@ -152,18 +150,7 @@ class Effect:
 
 
 def read_results(out: str | Path) -> Results:
-    """Read the cases of an experiment; those that are not finished have only their state.
-
-    Parameters
-    ----------
-    out
-        The folder of the experiment.
-
-    Raises
-    ------
-    UserError
-        If the folder does not exist or has no case.
-    """
+    """Read the cases of an experiment folder; raises `UserError` if it does not exist or has no case."""
     path = plain_path(out)
     folders = case_folders(path)
     if not folders:
@@ -355,7 +342,7 @@ def _are_comparable(case: Case, other: Case) -> bool:
 
 
 def _with_context(cases: list[Case]) -> list[Case]:
-    """Add what a case does not know alone: what ran at the same time, and who computed the features that it reused."""
+    """Add what a case does not know alone: how its run was trained, and who computed the features that it reused."""
     trained = {case.name: case for case in cases if case.owns_run}
     built = {}
     for case in trained.values():
@@ -366,22 +353,9 @@ def _with_context(cases: list[Case]) -> list[Case]:
         trainer = trained.get(case.content["trainer"], case)
         features = nested(trainer.metadata, "features")
         building = built.get(features.get("key")) if features.get("reused") else None
-        complete.append(dataclasses.replace(case, beside=_ran_beside(trainer, cases), building=building))
+        of_training = {name: trainer.content[name] for name in ("jobs", "threads") if name in trainer.content}
+        complete.append(dataclasses.replace(case, content=case.content | of_training, building=building))
     return complete
-
-
-def _ran_beside(case: Case, cases: list[Case]) -> bool:
-    """Return whether another case ran while this one was trained."""
-    if "jobs" in case.content:
-        return case.content["jobs"] > 1
-    start, end = _interval_of(case)
-    others = [_interval_of(other) for other in cases if other.name != case.name]
-    return any(begin < end and start < over for begin, over in others)
-
-
-def _interval_of(case: Case) -> tuple[float, float]:
-    """Return when a case started and ended; an empty interval if it has not."""
-    return case.started or 0.0, (case.started or 0.0) + case.content.get("seconds", 0.0)
 
 
 def counted(count: int, noun: str) -> str:

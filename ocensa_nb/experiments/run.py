@@ -70,10 +70,8 @@ def run_grid(
         A new folder, or one of an earlier call.
     jobs
         Cases at the same time on this machine, which divide its cores.
-    backend
-        `local`, or `dask` for a cluster of dask.distributed, with one case per worker.
-    scheduler
-        Address of the scheduler of dask, such as `tcp://10.0.0.1:8786`.
+    backend, scheduler
+        `local`; or `dask` for one case per worker of the cluster at an address such as `tcp://10.0.0.1:8786`.
 
     Returns
     -------
@@ -226,14 +224,7 @@ class LocalPool:
 class GridRunner:
     """Start cases as slots become free, follow them, and stop them on request.
 
-    Parameters
-    ----------
-    out
-        The experiment folder.
-    pool
-        Where cases run: its `slots`, `shares_cache` (whether all use the same cache of frozen features) and `start`.
-    features
-        For each case of the grid, the key of the frozen features that it shares with others; "" for none.
+    `features` has, for each case of the grid, the key of the frozen features that it shares with others; "" for none.
     """
 
     def __init__(self, out: Path, pool: "Pool", features: Mapping[str, str]) -> None:

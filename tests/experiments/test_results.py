@@ -72,13 +72,6 @@ def test_speedup_with_other_threads_or_jobs_is_not_given(tmp_path, state):
     assert speedup(group_of(tmp_path, "epochs=3"), group_of(tmp_path, "baseline")) is None
 
 
-def test_cases_that_overlap_in_time_are_marked_and_not_compared_with_one_that_ran_alone(tmp_path):
-    times = {1: "2026-01-01T00:00:00+00:00", 2: "2026-01-01T00:00:30+00:00", 3: "2026-01-01T01:00:00+00:00"}
-    for seed, started in times.items():
-        add_run(add_case(tmp_path, {"epochs": 3}, seed, started=started, seconds=60.0), 0.5, 50)
-    assert [case.beside for case in read_results(tmp_path).cases] == [True, True, False]
-
-
 def test_reused_frozen_layers_count_with_the_seconds_of_the_case_that_computed_them(tmp_path):
     for seed, reused, took in ((1, False, 30.0), (2, True, 1.0)):
         features = {"key": "k", "bytes": 1, "reused": reused}
