@@ -264,10 +264,11 @@ def failure(line: str, notebook: str = "", cell: int | None = None) -> dict[str,
 def _is_complete(case: Case) -> bool:
     """Return whether a finished case has all its files; raises `UserError` if those of its run are damaged."""
     written = [f"{EVALUATION}/{METRICS}", f"{EVALUATE}.ipynb", f"{EVALUATE}.html"]
-    complete = case.status == FINISHED and all((case.folder / name).is_file() for name in written)
-    if complete := complete and manifest.is_finished(case.run):
-        manifest.verify(case.run)
-    return complete
+    there = all((case.folder / name).is_file() for name in written) and manifest.is_finished(case.run)
+    if case.status != FINISHED or not there:
+        return False
+    manifest.verify(case.run)
+    return True
 
 
 def prepare(out: Path, specs: Sequence[CaseSpec]) -> tuple[list[Case], list[Case]]:
