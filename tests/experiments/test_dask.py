@@ -44,6 +44,7 @@ def kill_worker_of(history, epoch, killed):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster, csv, tmp_path):
     killed = []
     base = {**BASE, "data": str(csv), "epochs": 25, "patience": 25, "checkpoint_minutes": 0.01}
@@ -60,6 +61,7 @@ def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster,
     assert not list((tmp_path / "out").glob(".ocensa-*"))
 
 
+@pytest.mark.slow
 def test_folder_that_a_worker_does_not_see_raises_user_error(cluster, csv, tmp_path, monkeypatch):
     here = os.getpid()
     monkeypatch.setattr(dask, "_size", lambda path: 0 if os.getpid() == here else None)

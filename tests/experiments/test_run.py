@@ -71,6 +71,7 @@ def prepared(grid, out):
     return [state.title for state in prepare(out, expand(content, "cpu"))[0]]
 
 
+@pytest.mark.slow
 def test_failing_case_is_reported_with_its_cell_and_last_line_and_the_others_finish(executed):
     _, out, done, result = executed
     assert done.returncode == 1
@@ -91,6 +92,7 @@ def test_failing_case_is_reported_with_its_cell_and_last_line_and_the_others_fin
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_progress_has_one_line_per_change_and_no_output_of_the_notebooks(executed):
     _, out, done, _ = executed
     lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
@@ -101,6 +103,7 @@ def test_progress_has_one_line_per_change_and_no_output_of_the_notebooks(execute
     assert "Época 1" in (by_title(out)["uno"].folder / "log.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_case_that_differs_only_in_evaluation_uses_the_run_of_the_other(executed):
     states = by_title(executed[1])
     assert states["uno"].owns_run
@@ -110,6 +113,7 @@ def test_case_that_differs_only_in_evaluation_uses_the_run_of_the_other(executed
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test_folder_of_a_finished_case_has_notebooks_html_and_run(executed):
     state = by_title(executed[1])["uno"]
     for name in ("03_train", "04_evaluate"):
@@ -120,6 +124,7 @@ def test_folder_of_a_finished_case_has_notebooks_html_and_run(executed):
     assert "process" not in state.content
 
 
+@pytest.mark.slow
 def test_command_of_a_case_gives_the_config_of_its_run_and_of_its_notebook(executed):
     state = by_title(executed[1])["uno"]
     words = shlex.split(state.content["command"])
@@ -134,6 +139,7 @@ def test_command_of_a_case_gives_the_config_of_its_run_and_of_its_notebook(execu
     assert state.train_config().to_dict() == of_run.to_dict()
 
 
+@pytest.mark.slow
 def test_command_of_a_case_reproduces_its_metrics(executed, tmp_path):
     state = by_title(executed[1])["uno"]
     words = shlex.split(state.content["command"].replace("NEW", str(tmp_path / "again")))
@@ -144,10 +150,12 @@ def test_command_of_a_case_reproduces_its_metrics(executed, tmp_path):
         assert again[name] == original[name], name
 
 
+@pytest.mark.slow
 def test_same_grid_again_repeats_only_the_failed_case(copy):
     assert prepared(*copy) == ["malo"]
 
 
+@pytest.mark.slow
 def test_changed_grid_keeps_what_is_still_in_it_and_leaves_the_rest_out(copy):
     grid, out = copy
     content = yaml.safe_load(grid.read_text(encoding="utf-8"))
@@ -162,6 +170,7 @@ def test_changed_grid_keeps_what_is_still_in_it_and_leaves_the_rest_out(copy):
     assert (states["mezcla"].run / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_damaged_run_of_a_finished_case_fails_with_a_message(copy):
     grid, out = copy
     weights = by_title(out)["uno"].run / "heads.safetensors"
@@ -172,6 +181,7 @@ def test_damaged_run_of_a_finished_case_fails_with_a_message(copy):
     assert "heads.safetensors" in state.error
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_name_fails_with_a_message(copy, csv, tmp_path):
     grid, out = copy
     data = tmp_path / "avisos.csv"
@@ -232,6 +242,7 @@ def test_wrong_argument_raises_user_error_and_writes_nothing(arguments, message,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_case_whose_process_died_is_interrupted(copy):
     state = by_title(copy[1])["uno"]
     dead = subprocess.Popen([sys.executable, "-c", ""])
@@ -243,6 +254,7 @@ def test_case_whose_process_died_is_interrupted(copy):
     assert by_title(copy[1])["uno"].status == "running"
 
 
+@pytest.mark.slow
 def test_damaged_case_file_is_left_out_and_repeated(copy):
     grid, out = copy
     (by_title(out)["simple"].folder / "case.json").write_text("{")
@@ -250,6 +262,7 @@ def test_damaged_case_file_is_left_out_and_repeated(copy):
     assert prepared(grid, out) == ["malo", "simple"]
 
 
+@pytest.mark.slow
 def test_time_left_is_divided_by_the_cases_at_the_same_time(executed):
     state = by_title(executed[1])["uno"]
     finished = Case(state.folder, {**state.content, "seconds": 10.0})

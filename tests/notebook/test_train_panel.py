@@ -289,6 +289,7 @@ def test_panel_shown_again_follows_the_running_training(config, notices, tmp_pat
     assert [folder.name for folder in tmp_path.iterdir()] == ["run-001"]
 
 
+@pytest.mark.slow
 def test_run_cell_interrupted_saves_a_checkpoint_and_resumes_when_run_again(
     config, notices, tmp_path, cell, monkeypatch
 ):

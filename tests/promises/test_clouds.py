@@ -317,6 +317,7 @@ def train(project, cwd, parameters):
     )
 
 
+@pytest.mark.slow
 def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(kaggle, monkeypatch, csv, tmp_path):
     read_only = ("os.access(ROOT, os.W_OK)", "False")
     attached = copy_project(tmp_path / "input/ocensa-nb", [("/kaggle/", f"{tmp_path}/"), read_only])
@@ -331,6 +332,7 @@ def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(
     assert Run.load(tmp_path / "working/runs/run-001").is_finished()
 
 
+@pytest.mark.slow
 def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(monkeypatch, csv, tmp_path):
     project = copy_project(tmp_path / "content/ocensa-nb", [("/content/", f"{tmp_path}/content/")])
     google = tmp_path / "site/google/colab"

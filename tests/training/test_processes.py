@@ -18,6 +18,8 @@ from ocensa_nb.runtime import distributed, process
 from ocensa_nb.training import inputs, train
 from tests.helpers.ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 # Rows of an epoch: 320 in 400. Without dropout, because the masks of several processes are others.
 STILL = {"dropout": 0.0, "epochs": 2, "class_weights": True, "label_smoothing": 0.1, "precision": "fp32"}
 CASES = {

@@ -180,7 +180,9 @@ def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
     assert flat == run.metrics["encoder"]["test"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow), pytest.param("fp16", marks=pytest.mark.slow)]
+)
 def test_fit_twice_and_in_another_process_is_bit_identical(config, tmp_path, precision):
     settings = config.replace(epochs=1, precision=precision)
     first, second, elsewhere = (settings.replace(out=str(tmp_path / name)) for name in "abc")
