@@ -1,1 +1,1 @@
-"""One optimizer step, fast: batches, loss, optimizer, dropout, cached frozen features, memory."""
+"""One optimizer step: batches, loss, optimizer, cached frozen features, memory."""

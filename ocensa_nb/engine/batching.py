@@ -1,4 +1,4 @@
-"""Datasets and samplers: one item of the loader holds the micro-batches of one optimizer step."""
+"""Dataset and sampler: one item of the loader is the list of micro-batches of one optimizer step."""
 
 import signal
 from collections.abc import Iterator
@@ -23,11 +23,7 @@ MicroBatch = dict[str, Any]
 
 @dataclass(frozen=True)
 class StepDataset(Dataset):
-    """Map the rows of an optimizer step to its micro-batches; texts are already tokenized, so it only pads.
-
-    Of several processes, each gets the micro-batches of its share of the rows: none if there are fewer rows than
-    processes.
-    """
+    """Map the rows of an optimizer step to the micro-batches of this process; there may be none."""
 
     table: TokenTable | FrozenFeatures
     labels: dict[str, np.ndarray]
@@ -80,10 +76,7 @@ def step_loader(
     device: torch.device,
     world: World = ALONE,
 ) -> tuple[DataLoader, EpochSampler]:
-    """Return a loader with one item per optimizer step, and the sampler that chooses the rows.
-
-    The sampler is the same in every process; the loader has this process's share of each step.
-    """
+    """Return a loader with this process's share of each step, and the sampler, which is equal in all processes."""
     sampler = EpochSampler(notices.split["train"], table.lengths, config.effective_batch_size, config.seed)
     on_gpu = isinstance(table, FrozenFeatures) and table.hidden.is_cuda
     workers = 0 if on_gpu else config.num_workers  # a worker process cannot read the GPU's memory

@@ -1,10 +1,7 @@
 """Frozen features, the output of the frozen layers: computed once per text, stored without padding, read every epoch.
 
-Several processes compute a share of the texts each: into one file that all of them read, if they are on one machine;
-between machines the shares are exchanged.
-
-Exact given the freezing: frozen layers run without dropout, so every epoch would compute the same values. In bf16 and
-fp16 they are stored in that precision, which rounds the residual stream into the first trained layer.
+Frozen layers run without dropout, so every epoch would compute the same values. In bf16 and fp16 they are stored in
+that precision, which rounds the residual stream into the first trained layer.
 """
 
 import contextlib
@@ -77,8 +74,8 @@ def build(
 ) -> FrozenFeatures | TokenTable:
     """Compute the first k layers of every distinct text, and let the model start after them.
 
-    Returns `tokens`, with the reason logged, if the encoder cannot be split or the frozen features fit neither on disk
-    nor in memory. `folder` keeps them for other runs; without one they are in memory only.
+    Returns `tokens`, with the reason logged, if the encoder cannot be split or there is no room for the features.
+    `folder` keeps them for other runs; without one they are in memory only.
     """
     device = next(model.parameters()).device
     texts, entry = tokens.unique()
@@ -162,7 +159,7 @@ def compute(
     hidden: torch.Tensor,
     world: World = ALONE,
 ) -> None:
-    """Fill `hidden`, (tokens, width), with the output of the first k layers for every text of this process's share."""
+    """Fill `hidden`, (tokens, width), with the output of the first k layers for this process's share of the texts."""
     device = next(model.parameters()).device
     frozen_forward = model.frozen_forward(k)
 
@@ -210,7 +207,6 @@ def _try_features_from(model: MultiHeadClassifier, tokens: TokenTable, k: int) -
 
 
 def _key(model: MultiHeadClassifier, texts: TokenTable, k: int, precision: str, device: torch.device) -> str:
-    """Return the SHA-256 of all that determines the states: weights, shape, depth, texts, precision."""
     shape = {n: v for n, v in model.encoder.config.to_dict().items() if n not in ("_name_or_path", "architectures")}
     weights = sha256((name, p) for name, p in model.encoder.named_parameters() if not p.requires_grad)
     parts = (LAYOUT, sorted(shape.items(), key=str), k, precision, device.type, weights, texts.sha256())

@@ -25,23 +25,10 @@ def logits(
     title: str | None = None,
     world: World = ALONE,
 ) -> dict[str, np.ndarray]:
-    """Return the fp32 logits (rows, classes) of each head, in the order of `rows`.
+    """Return the fp32 logits (rows, classes) of each head, in the order of `rows`, int64 (rows,).
 
-    Parameters
-    ----------
-    rows
-        The rows of the table to score, int64 (rows,).
-    precision
-        A resolved precision, not `auto`.
-    title
-        Title of the progress bar; None for no bar.
-    world
-        The processes that score together: each computes a share of the rows, and all get the logits of all rows.
-
-    Raises
-    ------
-    UserError
-        If the memory is insufficient even for one row at a time.
+    `precision` is resolved, not `auto`. Each process of `world` computes a share; all get the logits of all rows.
+    Raises `UserError` if the memory is insufficient even for one row at a time.
     """
     device = next(model.parameters()).device
     by_length = world.share(np.argsort(table.lengths[rows], kind="stable"))

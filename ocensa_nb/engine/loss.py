@@ -11,10 +11,9 @@ from torch.nn import functional
 class Objective:
     """Weighted sum over heads of the mean cross-entropy of an effective batch.
 
-    For one head PyTorch's weighted mean is sum_i(w[y_i] * loss_i) / sum_i(w[y_i]). The denominator belongs to the
-    effective batch, so it is summed over all its micro-batches first, in all processes, and each micro-batch adds
-    its numerator over it. The usual average per micro-batch gives a row a weight that depends on the other rows of its
-    micro-batch.
+    For one head PyTorch's weighted mean is sum_i(w[y_i] * loss_i) / sum_i(w[y_i]). The denominator is summed over all
+    micro-batches and processes first, and each micro-batch adds its numerator over it. The usual average per
+    micro-batch gives a row a weight that depends on the other rows of its micro-batch.
     """
 
     head_weights: Mapping[str, float]
@@ -22,10 +21,7 @@ class Objective:
     label_smoothing: float
 
     def normalisers(self, labels: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor | float]:
-        """Return, per head, the sum of class weights over the labels of micro-batches; there may be none.
-
-        The normalisers of a step are those of all its micro-batches, summed over the processes.
-        """
+        """Return, per head, the sum of class weights over the labels of the micro-batches; there may be none."""
         batches = list(labels)
         return {
             head: sum((weights[batch[head]].sum() for batch in batches), start=weights.new_zeros(()))
@@ -40,7 +36,7 @@ class Objective:
         labels: Mapping[str, torch.Tensor],
         normalisers: Mapping[str, torch.Tensor | float],
     ) -> torch.Tensor:
-        """Return the contribution of a micro-batch to the loss of its step, (heads,); they add up to the loss."""
+        """Return the contribution of a micro-batch to the loss of its step, (heads,)."""
         shares = []
         for head, weight in self.head_weights.items():
             class_weights = self.class_weights.get(head)

@@ -1,11 +1,4 @@
-"""How much memory a training takes, computed from the shapes of the model and the batches before anything is allocated.
-
-Per token and trained layer of width H, with a feed-forward part r times as wide, backpropagation keeps 8 + 2r vectors
-of width H. In fp32 they are the layer's input, query, key, value and their mixture, the inputs of both layer norms and
-of the feed-forward part, and both sides of its GELU. Under autocast query, key and value keep a cast of the input each,
-and the inputs of the layer norms, which stay in fp32, come on top; so does a half-precision copy of each trained
-matrix. Dropout adds two masks.
-"""
+"""Estimate the memory of a training from the shapes of model and batches, before anything is allocated."""
 
 import dataclasses
 import itertools
@@ -32,7 +25,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a training step takes on the device where it computes, besides the program, the notices and CUDA."""
+    """Bytes that a training step takes on its device, besides the program, the notices and CUDA."""
 
     weights: int  # parameters, and their copies in half precision
     optimizer: int  # gradients and the two moments of AdamW
@@ -44,7 +37,6 @@ class MemoryEstimate:
         return self.weights + self.optimizer + self.activations + self.features
 
     def fits(self, memory: float) -> bool:
-        """Return whether it fits in a GPU with so many bytes."""
         return self.total <= USABLE * memory
 
     def __str__(self) -> str:
@@ -63,7 +55,7 @@ def estimate_memory(
     on_cpu: bool,
     texts: int | None = None,
 ) -> MemoryEstimate:
-    """Return the memory that one optimiser step takes at most."""
+    """Return the most memory that one optimizer step takes; `lengths` may be a sample of `texts` texts."""
     half = precision in ("bf16", "fp16")
     width = config.max_length if config.padding == "max_length" else int(lengths.max())
     tokens = config.batch_size * width
@@ -89,10 +81,7 @@ def memory_note(
     device: torch.device,
     texts: int | None = None,
 ) -> str:
-    """Return, in Spanish, the memory that a training takes on a device and, if it does not fit, what to change.
-
-    The model may be on the device `meta`; `texts` is the number of texts, if `lengths` is a sample of theirs.
-    """
+    """Return, in Spanish, the memory that a training takes on a device and, if it does not fit, what to change."""
     on_cpu, memory = device.type == "cpu", memory_for(device)
     needed = if_supported(lambda: estimate_memory(config, model, lengths, precision, on_cpu, texts))
     if needed is None:
@@ -103,7 +92,6 @@ def memory_note(
 
 
 def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: bool) -> str:
-    """Return, in Spanish, what a training takes of so many bytes and, if it does not fit, what to change."""
     whole = f"de los {memory / GIB:.1f} GiB {'libres en esta máquina' if on_cpu else 'de la GPU'}"
     takes = f"Memoria del entrenamiento: hasta {needed}, {whole}."
     if needed.fits(memory):
@@ -123,10 +111,10 @@ def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: b
 
 
 def memory_by_recipe(models: Sequence[str], recipes: Sequence[str], memory: float) -> pd.DataFrame:
-    """Return what each recipe takes on a GPU for each encoder of the catalogue, with texts as long as the recipe cuts.
+    """Return what each recipe takes on a GPU for each encoder, with texts as long as the recipe cuts.
 
-    Nothing is downloaded. A row per pair; columns in Spanish: GiB in all and of each part, and whether it fits in so
-    many bytes.
+    Nothing is downloaded. A row per pair; columns in Spanish: GiB in all and of each part, and whether it fits in
+    `memory` bytes.
     """
     rows = {}
     for model, recipe in itertools.product(models, recipes):
@@ -156,6 +144,9 @@ def _bytes_per_token(
     size = 2 if half else FP32
     ratio = max(module.out_features for module in stack[0].modules() if isinstance(module, nn.Linear)) / hidden
     mask = size if on_cpu else 1
+    # In vectors of width H: the layer's input, query, key, value and their mixture, the inputs of both layer norms and
+    # of the feed-forward part, and both sides of its GELU, each `ratio` times as wide. Under autocast query, key and
+    # value keep a cast of the input each, and the inputs of the layer norms stay in fp32. Dropout adds two masks.
     layer = (8 + 2 * ratio) * size + half * 2 * FP32 + 2 * mask
     if on_cpu:  # attention is in fp32: query, key, value; the softmax, its dropout mask, and what is left of it
         layer += 3 * (FP32 - size) + 3 * FP32 * encoder.config.num_attention_heads * texts_width / hidden

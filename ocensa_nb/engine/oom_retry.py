@@ -59,7 +59,6 @@ class MicroBatches:
             )
 
     def _cut(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Split each micro-batch into parts of about the same size, or into single rows."""
         cut = []
         for micro in micro_batches:
             rows = len(micro["inputs"])

@@ -24,21 +24,17 @@ def build_optimizer(model: MultiHeadClassifier, config: TrainConfig, fused: bool
 
 
 def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
-    """Make a step unless the gradient norm is not finite; decided on the device, without waiting for it.
-
-    A fused optimizer leaves weights and moments unchanged if its attribute `found_inf` is 1: this is how
-    `torch.amp.GradScaler` skips an overflow. Other optimizers have no such attribute and always step.
-    """
+    """Make a step unless the gradient norm is not finite; decided on the device, without waiting for it."""
     if not optimizer.defaults.get("fused"):
         optimizer.step()
         return
+    # A fused optimizer makes no step if `found_inf` is 1: this is how `torch.amp.GradScaler` skips an overflow.
     optimizer.grad_scale, optimizer.found_inf = None, (~norm.isfinite()).float()
     optimizer.step()
     del optimizer.grad_scale, optimizer.found_inf
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the moments of every parameter, by its number; the schedule stores the rates."""
     return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
 
 
@@ -53,20 +49,18 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
 
 
 class LinearSchedule:
-    """A linear warm-up to each group's own rate and a linear decay to zero over `total_steps`.
-
-    `position` counts the optimizer steps; it is a number of the host, so a step does not wait for the device.
-    """
+    """A linear warm-up to each group's rate and a linear decay to zero; `position` counts the optimizer steps."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, warmup_ratio: float, total_steps: int) -> None:
         self.optimizer, self.total_steps = optimizer, total_steps
         self.warmup = int(warmup_ratio * total_steps)
         self.rates = [group["lr"] for group in optimizer.param_groups]
+        # a number of the host, so a step does not wait for the device
         self.position = 0
         self.move(0)
 
     def move(self, steps: int) -> None:
-        """Advance by a number of steps, negative for skipped steps, and set the rates of the next step."""
+        """Advance by some steps, negative for skipped ones, and set the rates of the next step."""
         self.position += steps
         if self.position < self.warmup:
             factor = (self.position + 1) / (self.warmup + 1)

@@ -60,18 +60,15 @@ class Engine:
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one optimizer step over the micro-batches of an effective batch.
 
-        Several processes make it together, each with its micro-batches, possibly none: normalisers and gradients are
-        summed once each, so the weights stay the same in all of them. It does not wait for the device, unless the
-        encoder accepts no prepared attention mask (see `layers.takes_ready_mask`).
+        Several processes make it together, each with its micro-batches, possibly none. It does not wait for the device,
+        unless the encoder accepts no prepared attention mask (see `layers.takes_ready_mask`).
 
         Returns
         -------
         losses : Tensor of shape (heads,), float32
             The weighted loss of each head, over the whole effective batch.
         norm : Tensor, scalar
-            The gradient norm before clipping. If it is not finite, the step was skipped: weights and moments are
-            unchanged.
-
+            The gradient norm before clipping. If it is not finite, weights and moments are unchanged.
         """
         micro_batches = to_device(micro_batches, self.device)
         normalisers = self.world.total(self.objective.normalisers(micro["labels"] for micro in micro_batches))
@@ -105,7 +102,6 @@ class Engine:
         return total
 
     def _sum_gradients(self, trained: list[nn.Parameter], losses: torch.Tensor) -> None:
-        """Sum the gradients and the losses over the processes; one without rows adds zeros."""
         if self.world.size > 1:
             self.scaler.scale(losses)  # its scale is created on first use, and there may have been no micro-batch
             for parameter in trained:
@@ -114,7 +110,6 @@ class Engine:
             self.world.sum([losses, *(parameter.grad for parameter in trained)])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what steps change: trained weights, moments, loss scale, and the split of the micro-batches."""
         return {
             "weights": trained_weights(self.model),
             "optimizer": optimizer_state(self.optimizer),
@@ -154,10 +149,8 @@ def build(
 ) -> Engine:
     """Create the engine of a config, ready for its first step.
 
-    The model is moved to the device, and its dropout may be replaced; the precision is resolved, not `auto`. `folder`
-    keeps frozen features for later runs; without one they are in memory only.
-
-    Raises `UserError` if the weights do not fit in memory.
+    The model is moved to the device, and its dropout may be replaced. `precision` is resolved, not `auto`. `folder`
+    keeps frozen features for later runs. Raises `UserError` if the weights do not fit in memory.
     """
     with explained("los pesos del codificador"):
         model.to(device)

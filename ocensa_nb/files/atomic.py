@@ -1,10 +1,6 @@
 """Atomic writes: write to a temporary path, fsync it, then rename it to the final path.
 
-A reader never sees a partial file, and after a power cut the path has either the old content or the new content.
 `atomic_write` replaces files of the program; `create_new` creates files of the user and never replaces anything.
-
-The name of a temporary folder contains the machine and the process that created it. Folders of dead processes are
-removed, and nothing else ever is: a user's file named `.tmp-x` does not match.
 """
 
 import contextlib
@@ -25,6 +21,8 @@ from ocensa_nb.paths import TAKEN, error_number, reason
 
 PREFIX = ".ocensa-tmp-"
 STALE_SECONDS = 24 * 3600  # unchanged for this long, a folder of another machine is abandoned
+# The name of a temporary folder has the machine and the process. Only folders of dead processes are removed: a user's
+# file named `.tmp-x` does not match.
 _OWNER = re.compile(r"([0-9a-f]{8})-(\d{1,10})")
 _NAME = re.compile(rf"{re.escape(PREFIX)}({_OWNER.pattern})-[a-z0-9_]{{8}}")  # tempfile adds the random part
 REPLACE_SECONDS = 1.0  # how long Windows may refuse to replace a file that another process has open
@@ -40,11 +38,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path with the same name; on success fsync it and rename it to `path`.
 
     Missing parent folders are created. A file at `path` is replaced in one rename. A folder at `path` is removed first.
-
-    Raises
-    ------
-    UserError
-        If the file or folder cannot be written; `path` is unchanged.
+    Raises `UserError` if it cannot be written; `path` is unchanged.
     """
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +56,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def create_new(path: Path) -> Iterator[Path]:
     """Yield a temporary path; on success fsync it and rename it to `path`, which must not exist.
 
-    If `path` appears while the block runs, it is not replaced either. For a folder, `path` may also be an empty folder,
-    such as a mount point: then its files are moved one by one, otherwise the folder is renamed at once.
-
-    Raises
-    ------
-    UserError
-        If `path` exists or cannot be written; `path` is unchanged.
+    `path` may be an empty folder, such as a mount point, if a folder is written. Raises `UserError` if `path` exists,
+    also if it appears while the block runs, or cannot be written; `path` is unchanged.
     """
     with _refusals(path):
         parent = path if path.is_dir() else path.parent
@@ -93,8 +82,8 @@ def create_new(path: Path) -> Iterator[Path]:
 def overwriting(path: Path) -> Iterator[BinaryIO]:
     """Open a file to overwrite it in place; on success truncate it to the new length and fsync it.
 
-    A new file is written atomically. An existing file is damaged if the block fails or the machine dies, so readers
-    must verify it. Raises `UserError` if the file cannot be written.
+    An existing file is damaged if the block fails or the machine dies, so readers must verify it. A new file is written
+    atomically. Raises `UserError` if the file cannot be written.
     """
     if not path.is_file():
         with _refusals(path):
@@ -112,7 +101,6 @@ def overwriting(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 with `atomic_write`; raises `UserError` if it cannot be written."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -135,7 +123,6 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the temporary folders in `parent` whose process no longer exists."""
     with contextlib.suppress(OSError):
         for path in list(parent.iterdir()):
             if is_temporary(path.name) and not _in_use(path):
@@ -144,17 +131,15 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a name has the format of `temporary_folder`."""
     return _NAME.fullmatch(name) is not None
 
 
 def owner() -> str:
-    """Return an identifier of this process for `is_running`."""
     return f"{_machine()}-{os.getpid()}"
 
 
 def is_running(name: str) -> bool | None:
-    """Return whether the process of an `owner` identifier exists; None if it is of another machine or container."""
+    """Return whether the process of an `owner()` exists; None if it is of another machine or container."""
     import psutil
 
     parts = _OWNER.fullmatch(name)
@@ -164,11 +149,9 @@ def is_running(name: str) -> bool | None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all its files, after truncating each file to zero bytes.
-
-    A synchronised disk moves deleted files to its trash, where their bytes count against the quota.
-    """
+    """Remove a file or a folder, after truncating each file to zero bytes."""
     if path.is_dir() and not path.is_symlink():
+        # A synchronised disk moves deleted files to its trash, where their bytes count against the quota.
         for file in path.rglob("*"):
             _empty(file)
         shutil.rmtree(path)
@@ -210,7 +193,7 @@ def _refusals(path: Path) -> Iterator[None]:
 
 
 def _move_entries(source: Path, folder: Path) -> None:
-    """Move the entries of a folder to another one, which must have nothing but temporary folders in it."""
+    """Move the entries of a folder to another one, which must be empty but for temporary folders."""
     if any(not is_temporary(entry.name) for entry in folder.iterdir()):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
     for entry in sorted(source.iterdir()):
@@ -218,15 +201,11 @@ def _move_entries(source: Path, folder: Path) -> None:
 
 
 def _rename_new(source: Path, path: Path) -> None:
-    """Rename a file or a folder to a path that must not exist; raises `FileExistsError` if it does.
-
-    On Windows a rename never replaces. On other systems renaming a folder replaces an empty folder at most. A file is
-    hard-linked to the new path, which fails if the path exists. On a disk without hard links (exFAT, Google Drive) an
-    empty file is created, which fails likewise, and then replaced: a process that dies in between leaves an empty file.
-    """
+    """Rename a file or a folder to a path that must not exist; raises `FileExistsError` if it does."""
     if os.name == "nt":
         _retry(lambda: os.rename(source, path))
     elif source.is_dir():
+        # Renaming a folder replaces an empty folder at most.
         if os.path.lexists(path) and not path.is_dir():  # the system would raise NotADirectoryError
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         os.rename(source, path)
@@ -236,6 +215,7 @@ def _rename_new(source: Path, path: Path) -> None:
         except FileExistsError:
             raise
         except OSError:
+            # A disk without hard links (exFAT, Google Drive): a process that dies here leaves an empty file.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             replace(source, path)
         else:
@@ -243,22 +223,19 @@ def _rename_new(source: Path, path: Path) -> None:
 
 
 def _retry(rename: Callable[[], None]) -> None:
-    """Rename; on Windows retry for `REPLACE_SECONDS` while an antivirus, a search index or a reader has the file open.
-
-    On other systems a `PermissionError` has no `winerror` and is raised at once.
-    """
+    """Rename; on Windows retry for `REPLACE_SECONDS` while another process has the file open, such as an antivirus."""
     deadline = time.monotonic() + REPLACE_SECONDS
     while True:
         try:
             return rename()
         except PermissionError as error:
+            # on other systems there is no `winerror`: raised at once
             if getattr(error, "winerror", None) not in IN_USE or time.monotonic() >= deadline:
                 raise
         time.sleep(RETRY_SECONDS)
 
 
 def _settle(path: Path) -> None:
-    """Fsync a file, or a folder and all its files, and give them the default permissions."""
     for file in [*(sorted(path.rglob("*")) if path.is_dir() else []), path]:
         if file.is_file() and file.stat().st_mode & 0o777 == 0o600:  # safetensors creates files with mode 600
             with contextlib.suppress(OSError):  # a disk without permissions
@@ -267,7 +244,7 @@ def _settle(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Fsync a file or a folder; Windows cannot open a folder, and some network disks do not support fsync."""
+    # Windows cannot open a folder, and some network disks do not support fsync.
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -8,13 +8,11 @@ FILE_SYSTEM = "fuse.drive"  # google.colab.drive looks for this type to tell whe
 
 
 def is_on_drive(path: Path) -> bool:
-    """Return whether a file or folder, after resolving links, is on a mounted Google Drive."""
     path = path.resolve()
     return any(path.is_relative_to(mount) for mount in (DRIVE.resolve(), *_mounts()))
 
 
 def _mounts() -> list[Path]:
-    """Return the mount points of type `FILE_SYSTEM`; none on a system without `/proc`."""
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,4 @@
-"""Find the row of the titles in a table that has other rows above them.
-
-A report has lines such as «Reporte de avisos 2024», a list of parameters or merged cells over its titles.
-"""
+"""Find the row of the titles in a table that has other rows above them, such as «Reporte de avisos 2024»."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,16 +25,12 @@ class Header(NamedTuple):
     certain: bool = True
 
     def outweighs(self, first: "Header") -> bool:
-        """Return whether this is the header although the first row has known titles, of groups of columns perhaps."""
+        """Return whether this is the header although the first row has known titles, such as names of column groups."""
         return self.known >= max(FEWEST_TITLES, 2 * first.known) and len(self.titles) >= 2 * len(first.titles)
 
 
 def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
-    """Find the row of the titles: the first, unless there is evidence against it.
-
-    Another row has known titles, and the first has none or far fewer; or no row has any, and the first full row of
-    names is under rows that are mostly empty.
-    """
+    """Find the row of the titles: the first, unless a lower one has far more known titles or the shape of a header."""
     cells = [tuple(text for cell in row if (text := cell.strip())) for row in rows[:SCANNED_ROWS]]
     if not cells:
         return Header()
@@ -61,7 +54,7 @@ def find_header(rows: Sequence[Sequence[str]], is_title: IsTitle) -> Header:
 
 
 def check_certain(path: Path, header: Header, above: int) -> None:
-    """Raise `UserError` if a row may be one of the data."""
+    """Raise `UserError` if the row found may be a row of data."""
     if not header.certain:
         raise UserError(
             f"«{path}»: los títulos parecen estar en la fila {above + header.row + 1} ({listed(header.titles)}), "
@@ -71,7 +64,6 @@ def check_certain(path: Path, header: Header, above: int) -> None:
 
 
 def skipped_note(skipped: int) -> str:
-    """Return, in Spanish, in which row the titles are; empty if it is the first."""
     if not skipped:
         return ""
     rows = "se saltó 1 fila" if skipped == 1 else f"se saltaron {skipped:,} filas"
@@ -103,7 +95,6 @@ def _typical_width(rows: Sequence[tuple[str, ...]]) -> float:
 
 
 def _are_sparse(above: Sequence[tuple[str, ...]], titles: int) -> bool:
-    """Return whether each row has at most half as many cells as there are titles, or a single one."""
     return all(len(row) <= max(1, titles // 2) for row in above)
 
 
@@ -111,7 +102,6 @@ MAX_COLUMNS = 1_000  # an export of SAP has 30 to 200; pandas takes a millisecon
 
 
 def check_width(path: Path, columns: int) -> None:
-    """Raise `UserError` if a table has more than `MAX_COLUMNS` columns."""
     if columns > MAX_COLUMNS:
         raise UserError(
             f"«{path}» tiene {columns:,} columnas, y se leen {MAX_COLUMNS:,} como máximo. Deje las de los avisos "

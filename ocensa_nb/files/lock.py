@@ -1,7 +1,7 @@
 """A lock for disks without file locks: a small file that names its holder and is refreshed every minute.
 
-The operating system releases a file lock when its process ends. A lock file remains, so another process must check
-whether its holder is alive: on the same machine by its process id, on another machine by the time of the last refresh.
+A lock file outlives its process, so another process must check whether the holder is alive: on the same machine by its
+process id, on another machine by the time of the last refresh.
 """
 
 import contextlib
@@ -41,12 +41,11 @@ class Holder:
 
     @classmethod
     def here(cls) -> "Holder":
-        """Return this process as a holder."""
         return cls(platform.node(), os.getpid(), psutil.Process().create_time(), uuid.uuid4().hex)
 
     @classmethod
     def parse(cls, text: str) -> "Holder | None":
-        """Return the holder named in the text of a lock file; None if the text is damaged or still empty."""
+        """Return the holder in the text of a lock file; None if the text is damaged or still empty."""
         try:
             holder = cls(**json.loads(text))
             valid = re.fullmatch("[0-9a-f]{32}", holder.id) and holder.pid > 0 and holder.started > 0
@@ -56,14 +55,13 @@ class Holder:
 
     @property
     def is_local(self) -> bool:
-        """Whether the process ran on this machine."""
         return self.host == platform.node()
 
     @property
     def is_running(self) -> bool:
-        """Whether the process still runs on this machine; the start time excludes a later process with the same pid."""
         try:
             process = psutil.Process(self.pid)
+            # a later process may have the same pid
             same = abs(process.create_time() - self.started) < START_TOLERANCE
             return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
@@ -73,10 +71,7 @@ class Holder:
 
 
 class HeartbeatLock:
-    """An exclusive lock on a folder: a file that a daemon thread refreshes every `REFRESH_SECONDS`.
-
-    A holder that was suspended can lose the lock. It must call `check` before each write.
-    """
+    """An exclusive lock on a folder; a suspended holder can lose it, so it must call `check` before each write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,7 +96,6 @@ class HeartbeatLock:
             )
 
     def release(self) -> None:
-        """Release the lock, unless another process has taken it over."""
         ours = self._is_ours()
         self._released.set()
         if ours:
@@ -117,14 +111,11 @@ class HeartbeatLock:
         return True
 
     def _take_over(self) -> bool:
-        """Take the lock from a dead holder; return False if it was released meanwhile.
-
-        The new lock is first written to a second file, named after the id of the dead holder, that only one process
-        can create. It is valid only while the lock still names that holder. It then replaces the lock in one rename.
-        """
+        """Take the lock from a dead holder; return False if it was released meanwhile."""
         try:
             dead, age = _read(self.path)
             self._refuse_live(dead, age)
+            # Only one process can create the claim. It is valid only while the lock still names the dead holder.
             claim = self.path.with_name(f"{self.path.name}-{dead.id if dead else 'unknown'}")
             if not self._create(claim):
                 rival, since = _read(claim)
@@ -157,11 +148,11 @@ class HeartbeatLock:
             )
 
     def _is_ours(self) -> bool:
-        """Return whether the lock file names this acquisition; a temporary disk error counts as yes."""
         try:
             return _read(self.path)[0] == self._holder
         except FileNotFoundError:
             return False
+        # a temporary disk error
         except OSError:
             return True
 

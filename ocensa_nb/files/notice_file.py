@@ -1,4 +1,4 @@
-"""Read a file: its table as it came, the text of each notice, and the format in which its CSV is written."""
+"""Read a file: its table as text, the notices in it, and the format of its CSV."""
 
 import logging
 import re
@@ -62,16 +62,11 @@ class NoticeFile(TableFile):
 
 
 def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> TableFile:
-    """Read a CSV or XLSX file with every cell as text.
+    """Read a CSV or XLSX file with every cell as text: no cell becomes a number, a date or a missing value.
 
-    No cell is converted to a number, a date or a missing value, so writing the table back gives the same cells; only
-    control characters in titles are replaced. Repeated titles are numbered as by pandas (`Denominación`,
-    `Denominación.1`). Known titles are evidence of their row; a sheet of an XLSX is the first if none has the name.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, empty, damaged or not a table, or it is not certain which row has the titles.
+    Repeated titles are numbered as by pandas (`Denominación.1`). Titles that `is_title` knows are evidence of their
+    row. Without a sheet of that name in an XLSX, the first is read. Raises `UserError` if the file is missing, empty,
+    damaged or not a table, or it is not certain which row has the titles.
     """
     path = plain_path(path)
     if not path.exists():
@@ -107,16 +102,11 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
 
 
 def table_suffix(path: str | Path) -> str:
-    """Return the suffix of a table in the format of a file, `.xlsx` or `.csv`."""
     return ".xlsx" if Path(path).suffix.lower() in EXCEL_SUFFIXES else ".csv"
 
 
 def detect_format(table: pd.DataFrame, separator: str, encoding: str) -> CsvFormat:
-    """Return the format in which a table of a CSV is written back.
-
-    UTF-8 gets a byte-order mark even if the file had none: without it, Excel takes the text for Windows-1252 and shows
-    `vÃ¡lvula`. Without numbers, the decimal mark is the point with the separator `,` and the comma with any other.
-    """
+    """Return the format to write the table of a CSV in; UTF-8 gets a byte-order mark, which Excel needs."""
     sample = table.head(max(1, SAMPLED_CELLS // max(1, table.shape[1])))
     commas, points = (
         sum(int(sample[name].str.fullmatch(pattern).sum()) for name in sample) for pattern in (_WITH_COMMA, _WITH_POINT)

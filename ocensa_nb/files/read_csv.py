@@ -71,11 +71,8 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
 
 
 def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
-    """Return the separator of a CSV, its header, and the position in the text where the line of the header starts.
-
-    The separator is that of the first line, unless another one shows a header further down: a line above the titles,
-    such as «Reporte de avisos, 2024», says nothing about it.
-    """
+    """Return the separator of a CSV, its header, and the position in the text where the line of the header starts."""
+    # A line above the titles, such as «Reporte de avisos, 2024», says nothing about the separator.
     usual = _separator(text)
     rows, starts = _first_rows(text, usual)
     best = find_header(rows, is_title)
@@ -92,7 +89,6 @@ def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
 
 
 def _is_regular(rows: list[list[str]]) -> bool:
-    """Return whether a header has several cells, and most of the rows below it have as many."""
     widths = [len(row) for row in rows if row]
     return bool(widths) and widths[0] > 1 and widths.count(widths[0]) > len(widths) / 2
 

@@ -1,4 +1,4 @@
-"""Read XLSX files, with limits on what a ZIP of untrusted XML may take in time and memory."""
+"""Read XLSX files, with limits on the time and the memory that a ZIP of untrusted XML may take."""
 
 import csv
 import io
@@ -60,7 +60,6 @@ def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = 
 
 
 def _refuse_bombs(archive: zipfile.ZipFile) -> None:
-    """Raise `UserError` if a book would not fit in memory, by the sizes that the ZIP declares."""
     sizes = [(member.filename, member.file_size) for member in archive.infolist()]
     unpacked = sum(size for _, size in sizes)
     if unpacked > MAX_UNPACKED:
@@ -80,7 +79,7 @@ def _refuse_bombs(archive: zipfile.ZipFile) -> None:
 
 
 class _GuardedZip(zipfile.ZipFile):
-    """A book whose parts raise `UserError` while they are read, before they cost too much time or memory."""
+    """An archive that raises `UserError` while a part is read, before it costs too much time or memory."""
 
     def open(self, name: str | zipfile.ZipInfo, *args: Any, **options: Any) -> IO[bytes]:
         file = super().open(name, *args, **options)
@@ -89,17 +88,15 @@ class _GuardedZip(zipfile.ZipFile):
 
 
 class _Guard:
-    """The `read` of a part of a book, which stops within a long row or a long token.
-
-    openpyxl parses a whole row before it returns the first cell of it, and expat before 2.6 takes quadratic time for a
-    comment or an attribute that arrives in pieces (CVE-2023-52425).
-    """
+    """The `read` of a part of a book, which stops within a long row or a long token."""
 
     def __init__(self, read: Callable[[int], bytes], name: str) -> None:
         self._read, self._name = read, name
         self._tags = 0  # since the last row
         self._token = 0  # bytes since the last end of a tag
 
+    # openpyxl parses a whole row before it returns a cell; expat before 2.6 takes quadratic time for a comment or an
+    # attribute that arrives in pieces (CVE-2023-52425).
     def __call__(self, size: int = -1) -> bytes:
         chunk = self._read(size)
         if len(chunk) > MAX_TOKEN:
@@ -113,12 +110,8 @@ class _Guard:
 
 
 def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
-    """Return the rows of a sheet as text, to the last that has any, each up to its last cell.
-
-    Raises `UserError` if they would make too large a table: of two cells, at XFD1 and at A1048576, it is one of 17
-    thousand million.
-    """
-    sheet.reset_dimensions()  # what a sheet says of its own size may be wrong
+    """Return the rows of a sheet as text, without empty cells and rows at the end; `UserError` if too many."""
+    sheet.reset_dimensions()  # the size that a sheet declares may be wrong
     characters = 0
     rows: list[list[str]] = []
     widest = 0
@@ -157,7 +150,7 @@ def _text(value: Any) -> str:
 
 
 def _frame(rows: list[list[str]]) -> pd.DataFrame:
-    """Return rows as a table, with the names of columns that repeat or are missing as pandas gives them to a CSV."""
+    """Return rows as a table; pandas names repeated and missing titles as in a CSV."""
     widest = max(map(len, rows))
     text = io.StringIO()
     csv.writer(text).writerows(row + [""] * (widest - len(row)) for row in rows)

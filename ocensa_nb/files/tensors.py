@@ -17,14 +17,13 @@ STATE = "state"
 
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Any = None) -> None:
-    """Write tensors and a JSON value to a safetensors file, atomically."""
     with atomic_write(path) as temporary:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(whole, temporary, {STATE: json.dumps(state)})
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
-    """Return the tensors, on the CPU, and the JSON value of a file; the value is None if the file has none."""
+    """Return the tensors, on the CPU, and the JSON value of a file, or None; `UserError` if it is damaged."""
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:

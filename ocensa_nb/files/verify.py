@@ -1,8 +1,4 @@
-"""Read what is in a folder with care: regular files only, and files that match their checksums.
-
-A pipe would block until it has a writer, and `/dev/zero` never ends: opening one raises `OSError`, so that callers
-handle a special file like any other unreadable file.
-"""
+"""Read regular files only (a pipe blocks, `/dev/zero` never ends), and verify checksums."""
 
 import errno
 import hashlib
@@ -41,23 +37,20 @@ def require_regular(path: Path) -> None:
 
 
 def first_special(folder: Path) -> Path | None:
-    """Return the first special file (pipe, device, socket) in a folder or its subfolders, one level deep, or None."""
+    """Return the first pipe, device or socket in a folder or its subfolders, one level deep, or None."""
     paths = sorted([*folder.glob("*"), *folder.glob("*/*")])
     return next((path for path in paths if path.exists() and not path.is_dir() and not path.is_file()), None)
 
 
 def compute(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return `{"bytes": size, "sha256": digest}` by POSIX path, for files of a folder and all files of its folders.
-
-    Raises `OSError` if a name is missing or a file cannot be read.
-    """
+    """Return `{"bytes": size, "sha256": digest}` by POSIX path, for files of a folder and all files of its folders."""
     for name in names:
         (folder / name).stat()  # raises if it is missing
     return {name: _checksum(file) for name, file in _files(folder, names)}
 
 
 def first_mismatch(folder: Path, names: Sequence[str], expected: Mapping[str, Any]) -> str:
-    """Return the first name, sorted, that does not have the checksum of `compute` or is missing; "" if all match."""
+    """Return the first name that is missing or has another checksum than that of `compute`; "" if all match."""
     files = dict(_files(folder, names))
     for name in sorted({*files, *expected}):
         if name not in files or name not in expected or not _matches(files[name], expected[name]):
@@ -66,7 +59,6 @@ def first_mismatch(folder: Path, names: Sequence[str], expected: Mapping[str, An
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read in chunks; raises `OSError` if it is not a regular file."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -77,9 +69,8 @@ def sha256(path: Path) -> str:
 def page_digest(path: Path) -> str:
     """Return the SHA-256 of the sums, modulo 2**64, of the 64-bit words of each page of a file.
 
-    It detects what disks and interrupted writes do: flipped bits, and pages that are empty, missing, old or misplaced.
-    It does not detect tampering, nor words that change places within a page. Its speed is that of the memory, several
-    times that of SHA-256 over all bytes.
+    It detects flipped bits, and pages that are empty, missing, old or misplaced, but no tampering. It is several times
+    as fast as SHA-256 over all bytes.
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
@@ -108,7 +99,6 @@ def _files(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _is_of_the_system(file: Path) -> bool:
-    """Return whether a file is one that Windows, macOS or a synchronised disk creates in any folder."""
     return file.name.startswith(".") or file.name.lower() in ("desktop.ini", "thumbs.db")
 
 

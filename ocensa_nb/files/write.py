@@ -1,9 +1,4 @@
-"""Write tables for a spreadsheet, complete or not at all, without formulas.
-
-A cell that begins with `=`, `+`, `-` or `@` is a formula to Excel and LibreOffice. If they split a
-CSV at another separator than its own, as Excel in Spanish does at `;`, any piece of a cell can be a formula (OWASP,
-"CSV Injection"). In a CSV such a sign gets an apostrophe before it; in an XLSX the cell is marked as text, unchanged.
-"""
+"""Write CSV and XLSX tables, complete or not at all, and without formulas (OWASP, "CSV Injection")."""
 
 import io
 import logging
@@ -35,6 +30,8 @@ DECIMALS = 4
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
 NARROWEST, WIDEST = 8, 60  # characters of a column in XLSX
 FILTER_ARROW = 3  # characters that it covers in a title
+# A cell that begins with a sign is a formula to Excel and LibreOffice. So is any piece of a cell if they split a CSV at
+# another separator. In a CSV the sign gets an apostrophe before it; in an XLSX the cell is marked as text.
 # A sign at the start of a piece, after spaces. A match that starts with a space starts at the first of them: otherwise
 # a long run of line breaks is searched again from each.
 _FORMULA = re.compile(r"((?:^|[;|])\s*|(?<!\s)[^\S\t\r\n]*[\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
@@ -42,10 +39,10 @@ _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dash
 
 
 def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | None = None) -> Path:
-    """Write a table, without its index, to a new CSV or XLSX file, by the suffix.
+    """Write a table, without its index, to a new CSV or XLSX file, by the suffix; floats are rounded to `DECIMALS`.
 
-    Floats are rounded to `DECIMALS`. A CSV whose encoding lacks a character is written in UTF-8 instead, and a message
-    names the character. Raises `UserError` if the file exists, cannot be written, or does not fit in an Excel sheet.
+    A CSV in an encoding that lacks a character is written in UTF-8 instead, with a message. Raises `UserError` if the
+    file exists, cannot be written, or does not fit in an Excel sheet.
     """
     path = plain_path(path)
     if path.suffix.lower() == ".xlsx":
@@ -56,7 +53,6 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
 
 
 def free_table(out: str | Path, kind: str = "auto", like: str = "") -> Path:
-    """Return the path of a new table, with the suffix of its format."""
     path = plain_path(out)
     suffix = path.suffix.lower()
     if suffix in SUFFIXES and kind not in ("auto", suffix[1:]):
@@ -96,10 +92,9 @@ def write_book(
     path: str | Path,
     finish: Callable[[Workbook], None] = lambda book: None,
 ) -> Path:
-    """Write a new XLSX file: the tables of each sheet one below the other, each under its title; "" for no title.
+    """Write a new XLSX file: the tables of each sheet one below the other, each under its title, if it has one.
 
-    A table that is alone in its sheet has a frozen header and a filter. `finish` is called with the workbook before it
-    is saved. Raises `UserError` if the file exists, cannot be written, or a table does not fit in an Excel sheet.
+    `finish` is called with the workbook before it is saved. Raises `UserError` as `write_table` does.
     """
     path = plain_path(path)
     elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
@@ -148,10 +143,9 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class _MemoryWriter(ExcelWriter):
-    """openpyxl's writer without the temporary file per sheet, which is on a disk that may be full."""
+    """openpyxl's writer without a temporary file per sheet: its disk may be full."""
 
     def write_worksheet(self, ws: Worksheet) -> None:
-        """Add a sheet to the archive."""
         ws._drawing = SpreadsheetDrawing()
         sheet = WorksheetWriter(ws, out=io.BytesIO())
         sheet.write()
@@ -161,7 +155,7 @@ class _MemoryWriter(ExcelWriter):
 
 
 def _packed(book: Workbook) -> bytes:
-    """Return the bytes of a workbook. A ZIP that is open when a disk is full raises again when Python closes it."""
+    # in memory: a ZIP that is open when a disk is full raises again when Python closes it
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         _MemoryWriter(book, archive).write_data()

@@ -1,4 +1,4 @@
-"""The catalogue of pretrained encoders, and how each is found: an installed package, a folder, or the hub."""
+"""The catalogue of pretrained encoders, found in an installed package, a folder, or the hub."""
 
 import contextlib
 import hashlib
@@ -81,8 +81,8 @@ def vocabulary_note(name: str) -> str:
 def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     """Return the fast tokenizer of an encoder, with the case and the accents that its vocabulary has.
 
-    `name` is an encoder of the catalogue, a folder or a hub id; the tokenizer of `tiny` is made from `texts`. Raises
-    `UserError` if the encoder is unavailable.
+    `name` is an encoder of the catalogue, a folder or a hub id. The tokenizer of `tiny` is made from `texts`.
+    Raises `UserError` if the encoder is unavailable.
     """
     if name == "tiny":
         return _tiny_tokenizer(texts)
@@ -101,10 +101,9 @@ def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizer
 
 
 def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> "PreTrainedModel":
-    """Return the encoder in fp32, without its pooling layer; `tiny` and `beto-random` are made from `seed`.
+    """Return the encoder in fp32, without its pooling layer; `tiny` and `beto-random` are drawn from `seed`.
 
-    Raises `UserError` if the encoder is unavailable, its weights are not those of its config, or the tokenizer is
-    another one's.
+    Raises `UserError` if the encoder is unavailable, or its weights or its tokenizer do not match its config.
     """
     import torch
     from transformers import BertModel
@@ -119,10 +118,9 @@ def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0)
 
 
 def architecture(name: str, tokenizer: "PreTrainedTokenizerBase | None" = None) -> "PretrainedConfig":
-    """Return the shape of an encoder: the one it comes with, or the catalogue's if it is not on this machine.
+    """Return the config of an encoder, from its folder or the catalogue; nothing is downloaded.
 
-    Nothing is downloaded. Only `tiny` needs its tokenizer. Raises `UserError` for an encoder that is neither here nor
-    in the catalogue.
+    Only `tiny` needs its tokenizer. Raises `UserError` for an encoder that is neither here nor in the catalogue.
     """
     from transformers import AutoConfig
 
@@ -164,12 +162,10 @@ def locate(name: str) -> str:
 
 
 def is_here(name: str) -> bool:
-    """Return whether an encoder is on this machine and needs no download."""
     return name in BUILT_HERE or Path(name).is_dir() or _kept_here(name) is not None
 
 
 def _kept_here(name: str) -> str | None:
-    """Return the folder of an encoder that an installed package or an earlier download left on this machine."""
     if name == "minilm" and (folder := _packaged_minilm()):
         return str(folder)
     return _cached_snapshot(_hub_id(name))
@@ -180,13 +176,11 @@ def _hub_id(name: str) -> str:
 
 
 def _tiny_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerBase":
-    """Return a small WordPiece tokenizer of the texts: their characters and commonest words.
-
-    The vocabulary is counted here because the trainer of `tokenizers` gives another one at each call.
-    """
+    """Return a small WordPiece tokenizer: the characters and the commonest words of the texts."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
+    # Counted here, because the trainer of `tokenizers` gives another vocabulary at each call.
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     normalizer, words = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     counts = Counter(word for text in texts for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text)))
@@ -201,7 +195,6 @@ def _tiny_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerBase":
 
 
 def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Return what a loader makes of the encoder's folder; its settings are checked first, because they may run code."""
     source = Path(locate(name))
     with (
         as_user_error(
@@ -210,13 +203,12 @@ def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
         ),
         quiet(),
     ):
-        check_settings(source)
+        check_settings(source)  # before loading: settings may run code
         return loader(source, **ONLY_HERE, **options)
 
 
 @cache
 def _packaged_minilm() -> Path | None:
-    """Return the folder of the embedded encoder, its weights checked; None if the package is not installed."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the files and imports none of the package's code
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -234,13 +226,12 @@ def _packaged_minilm() -> Path | None:
 
 
 def _cached_snapshot(hub_id: str) -> str | None:
-    """Return the folder of a complete earlier download, so that a known encoder needs no network."""
     weights = _cached_weights(hub_id)
     return str(weights.parent) if weights and not missing_file(weights.parent) else None
 
 
 def _cached_weights(hub_id: str) -> Path | None:
-    """Return the weights file that an earlier download left, whether or not the rest is there."""
+    """Return the weights file that an earlier download left, even if other files are missing."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -252,7 +243,6 @@ def _cached_weights(hub_id: str) -> Path | None:
 
 
 def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
-    """Return the files of a hub repository; a name server that never answers is bounded too, hence the thread."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
@@ -265,6 +255,7 @@ def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
         except Exception as error:
             answer.append(error)
 
+    # In a thread, because the timeout of the hub does not cover a name server that never answers.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
@@ -287,10 +278,7 @@ def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
 
 
 def _download(name: str, hub_id: str, files: list[str]) -> str:
-    """Download tokenizer, config and one file of weights, with the hub's own progress bars; return the folder.
-
-    Files that an earlier download left are not fetched again, and its weights file is preferred.
-    """
+    """Download tokenizer, config and one file of weights, except files that an earlier download left."""
     from huggingface_hub import snapshot_download
 
     cached = _cached_weights(hub_id)
@@ -306,7 +294,7 @@ def _download(name: str, hub_id: str, files: list[str]) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from printing, while it loads, tables about weights that are not used here."""
+    """Silence what transformers prints while it loads, such as tables of unused weights."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,9 +1,4 @@
-"""The folder of a pretrained encoder: complete, with the weights of its config, and free of settings that run code.
-
-transformers accepts a tokenizer without its vocabulary and draws missing weights at random, with a warning only. And
-`trust_remote_code=False` is not enough: a kernel named in `attn_implementation` is downloaded from the hub and imported
-without it. The rejected settings were found in the sources of transformers 4.53.3 and 5.23.0.
-"""
+"""Check the folder of a pretrained encoder: complete, with the weights of its config, and no settings that run code."""
 
 import contextlib
 import json
@@ -31,6 +26,8 @@ CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_co
 # For every `from_pretrained`. Without the first, transformers asks on the terminal whether to execute a model's code.
 ONLY_HERE = {"trust_remote_code": False, "local_files_only": True}
 
+# The rejected settings were found in the sources of transformers 4.53.3 and 5.23.0. `trust_remote_code=False` is not
+# enough: a kernel named in `attn_implementation` is downloaded from the hub and imported without it.
 IMPLEMENTATION = re.compile(r"\w+_implementation(_internal)?")  # of attention, experts, …, at any depth
 BUILT_IN = ("eager", "sdpa")
 REJECTED = {
@@ -56,7 +53,7 @@ HARMLESS_BYTES = 2**26  # a model that takes less than this may be built and com
 
 @contextlib.contextmanager
 def as_user_error(fault: str, advice: str) -> Iterator[None]:
-    """Raise any exception of the block as a `UserError`; damaged files raise as many kinds as there are damages."""
+    """Raise any exception of the block as a `UserError`: damaged files raise exceptions of many kinds."""
     try:
         yield
     except UserError:
@@ -67,11 +64,7 @@ def as_user_error(fault: str, advice: str) -> Iterator[None]:
 
 
 def check_settings(folder: Path) -> None:
-    """Raise `UserError`, naming the file and the key, if loading a folder would run code or read other files.
-
-    A family without masked-language models is rejected too: some of them read the hub, and in a decoder the first
-    position, which the heads read, sees no other token.
-    """
+    """Raise `UserError`, naming the file and the key, if loading a folder would run code or read other files."""
     if (folder / ADAPTER).exists():
         raise UserError(
             f"La carpeta «{folder}» tiene un adaptador ({ADAPTER}), que se carga con otro paquete y puede traer pesos "
@@ -93,6 +86,7 @@ def _check(path: Path) -> None:
                 f"«{path}»: {key} = {value!r} haría que se descargue y se ejecute código. Solo se admite "
                 f"{' o '.join(BUILT_IN)}. {ADVICE}."
             )
+        # Some other families read the hub. In a decoder the first position, which the heads read, sees no other token.
         if key == "model_type" and path.name == CONFIG and value not in _families():
             raise UserError(
                 f"«{path}»: {key} = {value!r} no es un codificador de la familia de BERT (los que se preentrenan con "
@@ -103,7 +97,6 @@ def _check(path: Path) -> None:
 
 
 def _items(content: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key and value of the objects in a JSON value, at any depth."""
     if isinstance(content, dict):
         yield from content.items()
         content = list(content.values())
@@ -112,7 +105,6 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Yield the scalars in a JSON value, as text if they are not None."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _leaves(item)
@@ -128,7 +120,7 @@ def _families() -> set[str]:
 
 
 def missing_file(folder: Path) -> str:
-    """Return, in Spanish, which file of an encoder folder is missing or no regular file; "" if none is."""
+    """Return, in Spanish, which file of an encoder folder is missing or not a regular file; "" if none is."""
 
     def has_any(names: Iterable[str]) -> bool:
         return any((folder / name).is_file() for name in names)
@@ -148,10 +140,7 @@ def missing_file(folder: Path) -> str:
 
 
 def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
-    """Return the encoder of a complete folder, with every parameter read from its weights file.
-
-    Names with a common prefix, as in the `state_dict` of a model that contains the encoder, are matched without it.
-    """
+    """Return the encoder of a complete folder; names with a common prefix in the weights file match without it."""
     from transformers import AutoModel
 
     _require_size(folder)
@@ -206,7 +195,6 @@ def _needed(names: Iterable[str]) -> list[str]:
 
 
 def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
-    """Return the tensor names that belong to the layer stack of an encoder, if it has one."""
     try:
         stack, _ = layer_stack(model)
     except UserError:
@@ -215,7 +203,6 @@ def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
 
 
 def _common_prefix(unused: Iterable[str], missing: Iterable[str]) -> str:
-    """Return the prefix under which most of the missing names are among the unused ones, or ""."""
     suffixes = {f".{name}" for name in missing}
     dots = ((name, cut) for name in unused for cut, character in enumerate(name) if character == ".")
     counts = Counter(name[: cut + 1] for name, cut in dots if name[cut:] in suffixes)

@@ -31,7 +31,7 @@ class ForwardPath:
 class MultiHeadClassifier(nn.Module):
     """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head per label.
 
-    `classes` is the number of classes per head, and `dropout` the probability in the shared layer and the heads.
+    `classes` is the number of classes per head. `dropout` applies in the shared layer and the heads.
     """
 
     def __init__(self, encoder: "PreTrainedModel", classes: Mapping[str, int], dropout: float) -> None:
@@ -44,21 +44,13 @@ class MultiHeadClassifier(nn.Module):
         self._from_ids = self._from_hidden = ForwardPath(self._slice())
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the fp32 logits (rows, classes) of every head.
-
-        `inputs` are token ids, int64 (rows, tokens), or the hidden states that `accept_features_from` expects.
-        """
+        """Return the fp32 logits (rows, classes) per head, from token ids, int64 (rows, tokens), or hidden states."""
         path = self._from_hidden if inputs.is_floating_point() else self._from_ids
         shared = self.shared(path(inputs, attention_mask))
         return {name: head(shared).float() for name, head in self.heads.items()}
 
     def shorten(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> bool:
-        """Compute the last layer for `[CLS]` only from now on; return whether the encoder supports it.
-
-        An encoder of another family may use the same module names for a different computation, so both outputs are
-        compared on the given ids and mask, int64 (rows, tokens). On the device `meta` nothing can be compared: there
-        the names decide.
-        """
+        """Compute the last layer for `[CLS]` only from now on; return whether the encoder supports it."""
 
         def shortened() -> tuple[ForwardPath, torch.Tensor]:
             stack = layers(self.encoder)
@@ -71,13 +63,14 @@ class MultiHeadClassifier(nn.Module):
         if attempt is None:
             return False
         path, first = attempt
+        # Another family may use the same names for another computation. On `meta` there are no values to compare.
         same = whole.shape == first.shape and (ids.is_meta or torch.allclose(whole, first, atol=1e-4))
         if same:
             self._from_ids = path
         return same
 
     def accept_features_from(self, k: int) -> None:
-        """Accept the hidden states after layer k as input too; after the last layer, those of `[CLS]` only."""
+        """Accept the hidden states after layer k as input too; of `[CLS]` only after the last layer."""
         depth, last = len(layers(self.encoder)), self._from_ids.last
         if k == depth:
             self._from_hidden = ForwardPath(self._slice(depth, depth))
@@ -102,33 +95,27 @@ class MultiHeadClassifier(nn.Module):
 
 
 def freeze(model: MultiHeadClassifier, k: int) -> None:
-    """Freeze the first k layers and every other parameter that their output depends on; k = 0 trains everything.
-
-    Besides the embeddings, these may include a table of relative positions shared by all layers (DeBERTa, MPNet).
-    Raises `UserError` if k exceeds the number of layers, or the layers of the encoder cannot be frozen.
-    """
+    """Freeze the first k layers and all that their output depends on; `UserError` if that is impossible."""
     model.requires_grad_(True)
     if k:
         stack = layers(model.encoder)
         if not 0 <= k <= len(stack):
             raise UserError(f"freeze_layers = {k}: este codificador tiene {len(stack)} capas; use de 0 a {len(stack)}.")
+        # Besides the embeddings there may be a table of relative positions for all layers (DeBERTa, MPNet).
         for parameter in [*_feeding(model.encoder, k), *stack[:k].parameters()]:
             parameter.requires_grad_(False)
     model.train(model.training)
 
 
 def _feeding(encoder: nn.Module, k: int) -> list[torch.Tensor]:
-    """Return the parameters that the hidden states after layer k depend on; after the last, the encoder's output.
-
-    They are the leaves of the autograd graph of those states, for a few tokens. These are given as embeddings and
-    without a mask, which no version of transformers reads, so it works on the device `meta` too.
-    """
+    """Return the parameters that the hidden states after layer k depend on; after the last, the encoder's output."""
     stack = layers(encoder)
     ids = torch.arange(8, device=next(encoder.parameters()).device)[None] % encoder.config.vocab_size
     outputs: list[torch.Tensor | tuple[torch.Tensor, ...]] = []
     hook = stack[k - 1].register_forward_hook(lambda layer, inputs, output: outputs.append(output))
 
     def states() -> torch.Tensor:
+        # Embeddings without a mask: no version of transformers reads their values, so it works on `meta` too.
         whole = encoder(inputs_embeds=encoder.get_input_embeddings()(ids)).last_hidden_state
         after_k = outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
         return whole if k == len(stack) else after_k
@@ -146,7 +133,6 @@ def _feeding(encoder: nn.Module, k: int) -> list[torch.Tensor]:
 
 
 def _leaves(output: torch.Tensor) -> list[torch.Tensor]:
-    """Return the tensors that require a gradient and that an output was computed from."""
     leaves, seen, pending = [], set(), [output.grad_fn]
     while pending:
         node = pending.pop()
@@ -160,12 +146,11 @@ def _leaves(output: torch.Tensor) -> list[torch.Tensor]:
 
 
 def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the trainable parameters by name, detached; they share memory with the model."""
+    """Return the trainable parameters by name; they share memory with the model."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def sha256(parameters: Iterable[tuple[str, nn.Parameter]]) -> str:
-    """Return the SHA-256 of named weights."""
     digest = hashlib.sha256()
     for name, parameter in parameters:
         digest.update(name.encode())
@@ -180,7 +165,6 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def describe_parameters(model: nn.Module) -> str:
-    """Return the parameter count as the guide prints it, in Spanish."""
     trainable, total = count_parameters(model)
     return f"Parámetros: {trainable:,} entrenables de {total:,} totales ({100 * trainable / total:.1f}%)"
 
@@ -191,7 +175,6 @@ def _head(hidden: int, classes: int, dropout: float) -> nn.Sequential:
 
 
 def _freeze_mode(module: nn.Module) -> None:
-    """Put every module whose weights are all frozen in eval mode, from the top down."""
     parameters = list(module.parameters())
     if parameters and not any(p.requires_grad for p in parameters):
         module.eval()

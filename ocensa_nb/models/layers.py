@@ -1,7 +1,4 @@
-"""The layers of an encoder, computed in parts and faster, over the very same weights.
-
-A `Slice` runs some of the layers, `ClsLayer` the last one for `[CLS]` only, and `BlockDropout` draws its masks faster.
-"""
+"""Run the layers of an encoder in parts: a `Slice`, the last one for `[CLS]` only, and a faster dropout."""
 
 import contextlib
 import copy
@@ -21,10 +18,7 @@ T = TypeVar("T")
 
 
 def if_supported(call: Callable[[], T]) -> T | None:
-    """Return the result of a call, or None if the family of the encoder does not support it.
-
-    Insufficient memory and a failing device are no property of the family: those errors are raised as they are.
-    """
+    """Return the result of a call, or None if the encoder's family does not support it; device errors are raised."""
     try:
         return call()
     except NOT_SUPPORTED as error:
@@ -35,7 +29,7 @@ def if_supported(call: Callable[[], T]) -> T | None:
 
 @contextlib.contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode inside the block, so that it draws no random number; restore its mode afterwards."""
+    """Put a model in eval mode inside the block; restore its mode afterwards."""
     training = model.training
     model.eval()
     try:
@@ -67,12 +61,9 @@ def layers(encoder: nn.Module) -> nn.ModuleList:
 
 
 def takes_ready_mask(encoder: nn.Module) -> bool:
-    """Return whether an encoder gives the same outputs for a mask that is ready for attention, (rows, 1, 1, tokens).
-
-    transformers turns a mask (rows, tokens) into such a one, for which it asks the device whether anything is masked
-    and waits for the answer, once per forward. Since version 5 BERT-like families take a ready mask as it is; others
-    reject it or read it differently, so both are compared. On the device `meta` there are no values to compare: False.
-    """
+    """Return whether an encoder gives the same outputs for a prepared attention mask, bool (rows, 1, 1, tokens)."""
+    # From a mask (rows, tokens) transformers prepares one, and waits for the device once per forward. Since version 5
+    # BERT-like families take a prepared mask as it is; others reject it or read it differently.
     device = next(encoder.parameters()).device
     if device.type == "meta":
         return False
@@ -89,7 +80,7 @@ def takes_ready_mask(encoder: nn.Module) -> bool:
 
 
 class Slice:
-    """Layers `start` to `stop` of an encoder; from 0, its embeddings come first, and without bounds it is all of it."""
+    """Layers `start` to `stop` of an encoder. From 0, the embeddings come first; without bounds it is all of it."""
 
     def __init__(self, encoder: nn.Module, ready_mask: bool, start: int = 0, stop: int | None = None) -> None:
         self.nothing = start == stop and start > 0
@@ -118,7 +109,7 @@ class Slice:
 
 
 class _PassThrough(nn.Module):
-    """Stands where the embeddings stood, and gives back the hidden states it is given."""
+    """Replaces the embeddings; returns the hidden states that it gets."""
 
     def forward(self, *inputs: object, **named: object) -> torch.Tensor:
         candidates = (*inputs, *named.values())
@@ -130,7 +121,6 @@ def _ready(attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 def _with_layers(encoder: nn.Module, kept: list[nn.Module]) -> nn.Module:
-    """Return a view of the encoder with other layers; only the modules on the way to them are new."""
     path = layer_stack(encoder)[0].split(".")
     view = node = _shallow(encoder)
     for name in path[:-1]:
@@ -149,12 +139,9 @@ def _shallow(module: nn.Module) -> nn.Module:
 class ClsLayer:
     """The output of a BERT or DistilBERT layer at the first position, without keys and values of the tokens.
 
-    With one query q, the score of token j is q·(K x_j) = (Kᵀq)·x_j, and the context Σ p_j (V x_j) = V (Σ p_j x_j):
-    both projections move from every token to the one query. The key's bias adds the same to every score, so the
-    softmax cancels it; the value's bias is multiplied by Σ p_j, which is not 1 after dropout.
-
-    Uses the layer's own modules, so weights, dropout and training mode are the layer's. Raises `AttributeError` for
-    a layer of another family.
+    With one query q, the score of token j is q·(K x_j) = (Kᵀq)·x_j, and the context Σ p_j (V x_j) = V (Σ p_j x_j).
+    The key's bias adds the same to every score, so the softmax cancels it. The value's bias is multiplied by Σ p_j,
+    which is not 1 after dropout. Raises `AttributeError` for a layer of another family.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -215,7 +202,6 @@ class BlockDropout(nn.Dropout):
 
 
 def use_block_dropout(model: nn.Module) -> None:
-    """Replace every `nn.Dropout` of the model by `BlockDropout`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:

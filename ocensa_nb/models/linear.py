@@ -1,7 +1,7 @@
 """The linear model: TF-IDF of words and characters with one linear SVM per label. Its file is `RUN/linear`.
 
-It is the model that a trained encoder has to exceed: it takes seconds, and on short technical texts it is hard to beat
-(Joachims, *Text categorization with support vector machines*, 1998). N-grams are hashed, so no vocabulary is stored.
+It is hard to beat on short technical texts (Joachims, *Text categorization with support vector machines*, 1998).
+N-grams are hashed, so no vocabulary is stored.
 """
 
 import warnings
@@ -41,8 +41,7 @@ class LinearModel:
     def fit(cls, texts: Sequence[str], labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> "LinearModel":
         """Fit the model to texts, the class index of each, int64 (rows,), per label, and the number of classes.
 
-        Classes are weighted by the inverse of their rows, so that rare ones are predicted too; a class without rows is
-        never predicted.
+        Classes are weighted by the inverse of their rows; a class without rows is never predicted.
         """
         return cls.fit_counts(count_ngrams(texts), labels, sizes)
 
@@ -50,7 +49,6 @@ class LinearModel:
     def fit_counts(
         cls, counts: sparse.csr_matrix, labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]
     ) -> "LinearModel":
-        """Fit the model to `count_ngrams` of the training texts; see `fit`."""
         rows_of = np.asarray((counts > 0).sum(axis=0)).ravel()
         columns = _select(rows_of, sum(sizes.values()))
         idf = np.log((1 + counts.shape[0]) / (1 + rows_of[columns])) + 1  # as scikit-learn's TfidfTransformer
@@ -63,17 +61,15 @@ class LinearModel:
         return cls(columns.astype(np.int32), idf.astype(np.float32), weights, biases)
 
     def logits(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the decision values of the texts, float32 (texts, classes), per label; a repeated text counts once."""
+        """Return the decision values, float32 (texts, classes), per label; a repeated text is computed once."""
         distinct, entry = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
         return {head: values[entry] for head, values in self.logits_of(count_ngrams(distinct.tolist())).items()}
 
     def logits_of(self, counts: sparse.csr_matrix) -> dict[str, np.ndarray]:
-        """Return the decision values of `count_ngrams` of some texts; see `logits`."""
         features = _weigh(counts[:, self.columns], self.columns, self.idf).astype(np.float32)
         return {head: features @ self.weights[head] + self.biases[head] for head in self.weights}
 
     def write(self, path: Path) -> None:
-        """Write the model to a safetensors file; raises `UserError` if the disk refuses."""
         arrays = {"columns": self.columns, "idf": self.idf}
         for head in self.weights:
             arrays |= {f"{head}.weights": self.weights[head], f"{head}.biases": self.biases[head]}
@@ -96,7 +92,7 @@ class LinearModel:
 
 
 def count_ngrams(texts: Sequence[str]) -> sparse.csr_matrix:
-    """Return how often each hashed n-gram occurs in each text, float32 (texts, 2 * HASHES)."""
+    """Return the count of each hashed n-gram in each text, float32 (texts, 2 * HASHES)."""
     return sparse.hstack(
         [
             HashingVectorizer(
@@ -116,7 +112,7 @@ def count_ngrams(texts: Sequence[str]) -> sparse.csr_matrix:
 
 
 def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
-    """Return the columns to use, in order: those of several rows, the most frequent if the file would be too large."""
+    """Return the columns to use, in order: those in several rows, the most frequent if the file would be too large."""
     if not rows_of.any():
         return np.zeros(1, np.int64)  # texts without a single n-gram: one feature, which is always 0
     columns = np.flatnonzero(rows_of >= min(LEAST_ROWS, rows_of.max()))
@@ -127,7 +123,6 @@ def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _weigh(counts: sparse.csr_matrix, columns: np.ndarray, idf: np.ndarray) -> sparse.csr_matrix:
-    """Return the TF-IDF features: sublinear counts, and each analyser's part scaled to length 1."""
     counts = counts.astype(np.float64)
     counts.data = 1 + np.log(counts.data)
     weighted = counts @ sparse.diags(idf.astype(np.float64))
@@ -137,7 +132,7 @@ def _weigh(counts: sparse.csr_matrix, columns: np.ndarray, idf: np.ndarray) -> s
 
 
 def _fit_linear(features: sparse.csr_matrix, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights (features, classes) and biases (classes,) of a linear SVM; absent classes get a low bias."""
+    """Return weights (features, classes) and biases (classes,) of a linear SVM; absent classes get a low bias."""
     present = np.unique(labels)
     weights, biases = np.zeros((features.shape[1], size), np.float32), np.full(size, -10, np.float32)
     if len(present) == 1:

@@ -1,4 +1,4 @@
-"""The trained models of a run folder: the encoder as any Hugging Face tool reads it, the heads, the linear model."""
+"""Save and load the models of a run folder: the encoder in Hugging Face's format, the heads, the linear model."""
 
 from pathlib import Path
 
@@ -43,7 +43,6 @@ def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
 
 
 def save_linear(run: Run, linear: LinearModel) -> None:
-    """Write the linear model; raises `UserError` as `save_model` does."""
     run.check_held()
     with atomic_write(run.path / LINEAR) as folder:
         folder.mkdir()
@@ -51,7 +50,6 @@ def save_linear(run: Run, linear: LinearModel) -> None:
 
 
 def read_linear(run: Run) -> LinearModel:
-    """Return the linear model of a run; raises `UserError` if its file is missing, damaged or of other labels."""
     return LinearModel.read(run.path / LINEAR / WEIGHTS, _sizes(run))
 
 
@@ -60,7 +58,6 @@ def _sizes(run: Run) -> dict[str, int]:
 
 
 def _head_weights(model: MultiHeadClassifier) -> dict[str, torch.Tensor]:
-    """Return the weights of the shared layer and the heads, by name."""
     return {name: values for name, values in model.state_dict().items() if not name.startswith("encoder.")}
 
 

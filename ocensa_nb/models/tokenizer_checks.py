@@ -1,8 +1,4 @@
-"""Whether a tokenizer suits its encoder and the texts.
-
-What it may do silently: drop case and accents, miss most of its vocabulary, turn words into `[UNK]`, and give ids that
-the encoder has no embedding for.
-"""
+"""Check that a tokenizer suits its encoder and the texts: case, accents, vocabulary, unknown tokens, ids."""
 
 import contextlib
 import sys
@@ -33,16 +29,13 @@ LONGEST_SHOWN = 50  # letters; longer is no word, and BPE takes quadratic time f
 
 
 def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
-    """Return the loading options with which a tokenizer keeps the case and the accents that its vocabulary has.
-
-    Without `do_lower_case` in `tokenizer_config.json`, transformers lowercases a BERT vocabulary and strips its
-    accents, so that the words of a cased Spanish model are never found (dccuchile/beto#7).
-    """
+    """Return the loading options that keep the case and the accents of the vocabulary (dccuchile/beto#7)."""
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     if normalizer is None:
         return {}
     pieces = [piece for piece in tokenizer.get_vocab() if not piece.startswith("[")]
     enough = COMMON * max(1, len(pieces))
+    # Without `do_lower_case` in tokenizer_config.json, transformers lowercases BERT's texts and strips their accents.
     options = {}
     if normalizer.normalize_str("A") == "a" and sum(piece != piece.lower() for piece in pieces) >= enough:
         options["do_lower_case"] = False
@@ -52,7 +45,6 @@ def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
 
 
 def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int, source: str) -> None:
-    """Raise `UserError` if the tokenizer cannot be that of an encoder with `vocab_size` embeddings."""
     if not SMALLEST * vocab_size <= len(tokenizer) <= vocab_size:
         raise UserError(
             f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens, y el codificador espera {vocab_size}: no es "
@@ -70,24 +62,22 @@ def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int,
 
 
 def positions(shape: "PretrainedConfig") -> int:
-    """Return the most tokens an encoder takes; those of RoBERTa begin after its padding id."""
+    """Return the most tokens an encoder takes."""
+    # The positions of RoBERTa begin after its padding id.
     most = getattr(shape, "max_position_embeddings", sys.maxsize)
     return most - shape.pad_token_id - 1 if shape.model_type in ("roberta", "xlm-roberta", "camembert") else most
 
 
 def check_length(encoder: "PreTrainedModel", max_length: int) -> None:
-    """Raise `UserError` for more tokens than the encoder has positions for."""
     if max_length > (most := positions(encoder.config)):
         raise UserError(f"max_length = {max_length}: este codificador admite {most} tokens como máximo.")
 
 
 def probe(encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int, source: str) -> None:
-    """Run an encoder once on the extreme ids of its tokenizer; raise `UserError`, naming `source`, if it cannot.
-
-    `tokenizer.json` may contain any id; one beyond the embeddings would raise `IndexError` during the training.
-    """
+    """Run an encoder once on the extreme ids of its tokenizer; raise `UserError`, naming `source`, if it cannot."""
     check_length(encoder, max_length)
     with encoder_errors(source):
+        # `tokenizer.json` may contain any id; one beyond the embeddings would raise `IndexError` in the training.
         vocabulary = tokenizer.get_vocab().values()
         ids = [*tokenizer("")["input_ids"], min(vocabulary), max(vocabulary), tokenizer.pad_token_id or 0]
         length = min(max_length, LONGEST_PROBE)
@@ -97,7 +87,6 @@ def probe(encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_
 
 
 def encoder_errors(source: str) -> contextlib.AbstractContextManager[None]:
-    """Return a context that raises any exception as a `UserError` that names the encoder."""
     return as_user_error(
         f"El codificador de «{source}» no funciona con su config.json y su tokenizador",
         "Copie otra vez la carpeta completa.",
@@ -105,7 +94,7 @@ def encoder_errors(source: str) -> contextlib.AbstractContextManager[None]:
 
 
 def unknown_share(table: TokenTable, tokenizer: "PreTrainedTokenizerBase") -> float:
-    """Return the share of unknown tokens among all tokens that are not special, from 0 to 1."""
+    """Return the share of unknown tokens among the tokens that are not special, from 0 to 1."""
     if tokenizer.unk_token_id is None:
         return 0.0
     special = np.isin(table.ids, [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id])
@@ -113,7 +102,6 @@ def unknown_share(table: TokenTable, tokenizer: "PreTrainedTokenizerBase") -> fl
 
 
 def check_unknown_share(share: float, source: str) -> None:
-    """Raise `UserError` if too many tokens of the texts are unknown to the tokenizer."""
     if share > UNKNOWN:
         raise UserError(
             f"El {100 * share:.0f} % de los tokens de sus avisos son desconocidos ([UNK]) para el tokenizador de "
@@ -132,7 +120,6 @@ def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizer
 
 
 def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return how a word inside a text is split, as the tokenizer reads it: without accents, if it strips them."""
     ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
     shown = (tokenizer.decode([i]).removeprefix("##").strip() for i in ids)
     return "·".join(piece for piece in shown if piece)

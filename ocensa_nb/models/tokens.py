@@ -33,7 +33,6 @@ class TokenTable:
 
     @property
     def lengths(self) -> np.ndarray:
-        """The number of tokens of each row, int64 (rows,)."""
         return np.diff(self.offsets)
 
     def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple["torch.Tensor", "torch.Tensor"]:
@@ -50,14 +49,12 @@ class TokenTable:
         return list(self.batch(np.unique([0, shortest, longest, len(self) - 1])))
 
     def sha256(self) -> str:
-        """Return the SHA-256 of ids, offsets and padding id."""
         digest = hashlib.sha256(repr(self.pad_id).encode())
         digest.update(self.ids)
         digest.update(self.offsets)
         return digest.hexdigest()
 
     def take(self, rows: np.ndarray) -> "TokenTable":
-        """Return a table of some rows, in their order."""
         ids = np.concatenate([self.ids[:0], *(self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows)])
         offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
         return TokenTable(ids, offsets, self.pad_id, self.max_length)
@@ -73,7 +70,7 @@ class TokenTable:
 
 
 def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the tokens of a padded batch are in the flat array, int64 (rows, width), and their mask, bool.
+    """Return the indices of a padded batch in the flat array, int64 (rows, width), and their mask, bool.
 
     Padding repeats the last position of a row; width 0 is that of the longest row.
     """
@@ -105,11 +102,10 @@ def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_lengt
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Yield the row numbers of each batch of one epoch: every row once, rows of similar length together.
+    """Yield the row numbers of each *effective* batch of one epoch, rows of similar length together.
 
     Rows are shuffled, sorted by length inside pools of `POOL_BATCHES` batches, split into batches, and the batches are
-    shuffled; all random choices depend on (seed, epoch) only. Each batch is an *effective* batch; the last one may be
-    smaller.
+    shuffled; all random choices depend on (seed, epoch) only. The last batch may be smaller.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))

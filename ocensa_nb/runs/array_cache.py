@@ -17,15 +17,11 @@ SPARE_BYTES = 2**30  # free disk space to leave to the user
 
 
 def default_folder() -> Path:
-    """Return the default cache folder of the user."""
     return Path.home() / ".cache" / "ocensa-nb"
 
 
 def read(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.ndarray | None:
-    """Return a cached array, memory-mapped copy-on-write.
-
-    None if there is no array of this key (its file name), its shape or size differs, or it is damaged.
-    """
+    """Return a cached array, memory-mapped copy-on-write; None if it is missing, damaged or of another shape."""
     data, record = folder / f"{key}.bin", folder / f"{key}.json"
     try:
         saved = json.loads(read_regular(record, LARGEST_JSON))
@@ -58,14 +54,11 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
             replace(data, folder / data.name)
             replace(record, folder / record.name)
         finally:
-            data.unlink(missing_ok=True)  # before its folder, whose removal truncates files: it may still be mapped
+            data.unlink(missing_ok=True)  # removing the folder would truncate it, and it may still be mapped
 
 
 def open_shared(path: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.memmap | None:
-    """Return the array that another process is writing, to fill a part of it; None if this one does not see it.
-
-    `path` is the `filename` of the array that `write` yields there; it may be empty.
-    """
+    """Return the array that another process fills at `path`; None if this process does not see the file."""
     try:
         return np.memmap(path, dtype, "r+", shape=shape) if path else None
     except (OSError, ValueError):
@@ -73,10 +66,7 @@ def open_shared(path: str, shape: tuple[int, int], dtype: type[np.generic]) -> n
 
 
 def make_room(folder: Path, needed: int) -> bool:
-    """Remove the least recently used arrays until a new one fits; return whether it does.
-
-    Then the cache stays below `KEPT_BYTES` and `SPARE_BYTES` stay free; False too if the disk raises an error.
-    """
+    """Remove the least recently used arrays until a new one fits; return whether it does."""
     if needed > KEPT_BYTES:
         return False
     try:

@@ -1,11 +1,6 @@
 """`RUN/last`: the checkpoints for resuming a training; on a CPU the result is bit-identical to an uninterrupted run.
 
-There are two files, overwritten in turn; the newest valid one is read. At any time at least one of them is complete.
-Overwriting in place leaves nothing in the trash of a synchronised disk (Google Drive counts it against the quota), and
-if the machine dies during an upload, the other file is still valid.
-
-Each is a safetensors file. Its metadata has the format, the number of the checkpoint and the plain values; its last
-tensor is the SHA-256 of all preceding bytes. Frozen weights are not saved: they are loaded from the encoder.
+Two safetensors files are overwritten in turn, so that one of them is always complete; the newest valid one is read.
 """
 
 import hashlib
@@ -31,6 +26,7 @@ from ocensa_nb.runtime.process import random_state, restore_random_state
 
 logger = logging.getLogger(__name__)
 
+# Overwriting in place leaves nothing in the trash of a synchronised disk (Google Drive counts it against the quota).
 FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
 CHECKSUM = "sha256"
 CHECKSUM_BYTES = hashlib.sha256().digest_size
@@ -74,7 +70,6 @@ class TrainerState:
         return self.epoch_seconds
 
     def next_epoch(self, over: bool) -> None:
-        """Advance to the next epoch; `over` marks the end of the training."""
         self.epoch, self.step, self.over, self.epoch_seconds = self.epoch + 1, 0, over, 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,23 +82,11 @@ class TrainerState:
 
 
 class CheckpointManager:
-    """Save checkpoints of a training in a background thread.
+    """Save checkpoints of a training: the state is copied in memory, then a background thread writes it.
 
-    The training waits while the state is copied in memory; a thread then writes it. As a context manager, it waits for
-    the last write, and saves one more checkpoint if a `StoppedError` ends the training.
-
-    Parameters
-    ----------
-    folder
-        The folder of the checkpoint files, `RUN/last`.
-    minutes
-        Minutes between checkpoints of `save_if_due`.
-    parts
-        The objects to save, by name. Each has `state_dict`, which returns a tree of dicts, lists, plain values and
-        tensors, and `load_state_dict`.
-    world
-        The processes that train together. Their parts are equal, so the first one writes them, with the random state of
-        each; a checkpoint of any number of processes can be restored in any other number.
+    On exit it waits for the last write; after a `StoppedError` it saves once more. Each of `parts` has `state_dict`,
+    which returns a tree of dicts, lists, plain values and tensors, and `load_state_dict`. The first process writes,
+    with the random state of each; any number of processes can restore.
     """
 
     def __init__(self, folder: Path, minutes: float, parts: Mapping[str, Any], world: World = ALONE) -> None:
@@ -115,7 +98,7 @@ class CheckpointManager:
         self.bytes = 0
 
     def describe(self, trained: int) -> str:
-        """Return the location, interval and size of the checkpoints of so many trained weights, in Spanish."""
+        """Return, in Spanish, the location, interval and size of the checkpoints; `trained` is a number of weights."""
         size = f"{4 * 4 * trained / MIB:,.0f}"  # weights, best weights and two moments, in fp32
         return (
             f"Checkpoints: dos archivos de hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en "
@@ -125,10 +108,7 @@ class CheckpointManager:
     def restore(self) -> bool:
         """Restore the parts and the random state from the newest valid checkpoint; return whether there was one.
 
-        Raises
-        ------
-        UserError
-            If the checkpoint is damaged, belongs to another model, or another version of this program wrote it.
+        Raises `UserError` if it is damaged, or belongs to another model or another version of this program.
         """
         if not self.world.on_first(lambda: self.files.exist):
             return False
@@ -160,7 +140,6 @@ class CheckpointManager:
             self.save()
 
     def _restore_random_state(self, states: list[list[torch.Tensor]]) -> None:
-        """Restore the state of this process; with another number of processes, later ones keep what they have."""
         if len(states) != self.world.size:
             logger.warning(
                 f"Los procesos eran {len(states)} al guardar el entrenamiento, y ahora son {self.world.size}: el "
@@ -189,7 +168,6 @@ class CheckpointManager:
 
 
 def flatten_state(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
-    """Separate the tensors of a state from its plain values."""
     tensors: dict[str, torch.Tensor] = {}
 
     def take(value: Any, name: str) -> Any:
@@ -208,7 +186,7 @@ def flatten_state(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
 
 
 def unflatten_state(tensors: Mapping[str, torch.Tensor], tree: Any) -> Any:
-    """Return the state that `flatten_state` separated, with text keys; raises `KeyError` if a tensor is missing."""
+    """Invert `flatten_state`, with text keys; raises `KeyError` if a tensor is missing."""
     if isinstance(tree, dict):
         if MARK in tree:
             return tensors[tree[MARK]]
@@ -225,17 +203,15 @@ class CheckpointFiles:
 
     @property
     def exist(self) -> bool:
-        """Whether there is a checkpoint, valid or not."""
         return any(path.exists() for path in self.paths)
 
     def write(self, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
-        """Overwrite the older checkpoint; the newer one is not touched."""
         metadata = {tensor_files.STATE: json.dumps(state), "number": str(self._number + 1), "format": str(FORMAT)}
         _write(self.paths[self._next], tensors, metadata)
         self._number, self._next = self._number + 1, 1 - self._next
 
     def read(self) -> tuple[dict[str, torch.Tensor], Any]:
-        """Return the tensors and the state of the newest valid checkpoint; print a warning about a damaged one."""
+        """Return the tensors and the state of the newest valid checkpoint; warn about a damaged one."""
         existing = [path for path in self.paths if path.exists()]
         numbers = {path: number for path in existing if (number := _number(path))}
         if not numbers:
@@ -248,7 +224,6 @@ class CheckpointFiles:
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a file in place; the checksum is last, so that an incomplete file has no valid checksum."""
     digest = hashlib.sha256()
     # The widest dtypes first: then all tensors are aligned, as the format requires, and the checksum is last.
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
@@ -297,7 +272,6 @@ def _number(path: Path) -> int | None:
 
 
 def _is_intact(path: Path) -> bool:
-    """Return whether a file ends with the SHA-256 of its preceding bytes."""
     digest, left = hashlib.sha256(), path.stat().st_size - CHECKSUM_BYTES
     with open(path, "rb") as file:
         while left > 0:

@@ -1,8 +1,4 @@
-"""`RUN/manifest.json`: the size and SHA-256 of every file of a run that affects a result.
-
-It is the last file of a run to be written: a run is finished if it has one. It includes a checksum of its own, so that
-a damaged manifest is not reported as a damaged file of the run.
-"""
+"""`RUN/manifest.json`: the size and SHA-256 of every file that affects a result; a run that has one is finished."""
 
 import hashlib
 import json
@@ -24,7 +20,6 @@ CORRECTIONS = "corrections.csv"  # only in runs trained with corrections
 
 
 def write(run: Path) -> None:
-    """Write the manifest of a run; raises `UserError` if a file cannot be read or written."""
     try:
         text = _render(compute(run, _results(run)))
     except OSError as error:
@@ -33,13 +28,7 @@ def write(run: Path) -> None:
 
 
 def verify(run: Path) -> None:
-    """Verify the files of a finished run against its manifest.
-
-    Raises
-    ------
-    UserError
-        If a file was changed, is missing or cannot be read; the message names the file.
-    """
+    """Verify the files of a finished run; raises `UserError`, which names the file that changed or is missing."""
     if not is_finished(run):
         raise UserError(
             f"A «{run}» le falta {MANIFEST}, con el que se comprueba que sus archivos son los que se guardaron. "
@@ -58,7 +47,6 @@ def verify(run: Path) -> None:
 
 
 def is_finished(run: Path) -> bool:
-    """Return whether a run has a manifest."""
     return (run / MANIFEST).exists()
 
 
@@ -68,11 +56,11 @@ def checksum(value: Any) -> str:
 
 
 def _results(run: Path) -> tuple[str, ...]:
-    """Return the names of the files that the manifest of a run covers."""
     return (*RESULTS, CORRECTIONS) if (run / CORRECTIONS).exists() else RESULTS
 
 
 def _render(checksums: Mapping[str, Any]) -> str:
+    # The checksum of itself, so that a damaged manifest is not reported as a damaged file of the run.
     return json.dumps({"files": checksums, "sha256": checksum(checksums)}, indent=2) + "\n"
 
 

@@ -46,7 +46,7 @@ Lock = BaseFileLock | HeartbeatLock
 
 @dataclass(frozen=True)
 class FollowedRun(Run):
-    """A run that another process writes; here every write does nothing, and the folder may not be visible at all."""
+    """A run that another process writes, perhaps on a disk that is not visible here: every write does nothing."""
 
     finished: bool = False
 
@@ -69,20 +69,16 @@ def acquire_run(
     """Lock the folder of a run inside the block, in the first process; yield the run, new or to be resumed.
 
     The folder is `config.out`, or a numbered one in `root`. If `config.resume` is "auto", an interrupted run with the
-    same fingerprint is resumed. The operating system releases the lock when the process ends, for any reason.
+    same fingerprint is resumed. The lock is released when the process ends, for any reason.
 
     Parameters
     ----------
     world
         The processes that train together; all but the first get a `FollowedRun` with the same path and metadata.
-    config
-        The settings of the training.
     metadata
         What config.json says of the data, the inputs and the device.
     classes
         Class names per head.
-    root
-        The folder of the numbered runs.
 
     Raises
     ------
@@ -143,10 +139,7 @@ def reject_finished(config: TrainConfig) -> None:
 
 
 def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path:
-    """Return the folder that a training would use, for callers that need it before the training starts.
-
-    It is `config.out`, the newest interrupted run of the same config and data in `root`, or the next free number.
-    """
+    """Return the folder that a training would use, for callers that need it before the training starts."""
     if config.out:
         return Path(config.out)
     interrupted = _interrupted_runs(root) if config.resume == "auto" else []
@@ -155,20 +148,18 @@ def resolve_run_dir(config: TrainConfig, data_fingerprint: str, root: Path = RUN
 
 
 def will_resume(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> bool:
-    """Return whether a training would resume an interrupted run."""
     path = resolve_run_dir(config, data_fingerprint, root)
     return config.resume == "auto" and _is_interrupted(path) and _is_of(path, config, data_fingerprint)
 
 
 def find_finished(config: TrainConfig, data_fingerprint: str, root: Path = RUNS) -> Path | None:
-    """Return the finished run of a config and data: `config.out`, or the newest in `root`; None if there is none."""
+    """Return the finished run of a config and data: `config.out`, or the newest in `root`."""
     folders = [Path(config.out)] if config.out else list(reversed(finished(root)))
     same = (path for path in folders if not _is_interrupted(path) and _is_of(path, config, data_fingerprint))
     return next(same, None)
 
 
 def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
-    """Return whether the run of a folder has this config and data; False if it is damaged."""
     with contextlib.suppress(UserError, LookupError, TypeError):
         saved = read_config(path)
         return (saved["fingerprint"], saved["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
@@ -176,7 +167,6 @@ def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
 
 
 def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: dict[str, list[str]]) -> Run:
-    """Return the run of a locked folder: a new one, or the interrupted one to resume."""
     if (path / CONFIG).exists():
         if config.resume == "never":
             raise UserError(
@@ -218,7 +208,6 @@ def _hold(path: Path) -> tuple[Path, Lock]:
 
 
 def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path) -> tuple[Path, Lock]:
-    """Lock the newest interrupted run of the same training, or the next free number."""
     for path in _interrupted_runs(root) if config.resume == "auto" else []:
         if _resumes(path, config, metadata) and (lock := lock_folder(path)):
             if _is_interrupted(path):  # another process may have finished it meanwhile
@@ -228,14 +217,12 @@ def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path)
 
 
 def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bool:
-    """Return whether an interrupted run belongs to the same training; False if it is damaged."""
     with contextlib.suppress(UserError):
         return not _differences(config, metadata, read_config(path))
     return False
 
 
 def _interrupted_runs(root: Path) -> list[Path]:
-    """Return the interrupted runs of a folder, newest first."""
     times = {}
     for file in root.glob(f"*/{CONFIG}"):
         with contextlib.suppress(OSError):  # deleted meanwhile
@@ -248,7 +235,6 @@ def _is_interrupted(path: Path) -> bool:
 
 
 def _refuse_others(path: Path) -> None:
-    """Raise `UserError` if a folder has other content than an interrupted run."""
     try:
         names = {entry.name for entry in path.iterdir() if not _is_left_by_acquire(entry)}
     except OSError as error:
@@ -272,10 +258,7 @@ def _is_left_by_acquire(entry: Path) -> bool:
 def lock_folder(path: Path) -> Lock | None:
     """Return the held lock of a folder, or None if another process holds it.
 
-    Raises
-    ------
-    UserError
-        If the disk cannot be written, or has no file locks and a live process holds the folder.
+    Raises `UserError` if the disk cannot be written, or has no file locks and a live process holds the folder.
     """
     lock = FileLock(path / LOCK, **NO_FALLBACK)
     heartbeat = HeartbeatLock(path / HEARTBEAT)
@@ -341,7 +324,6 @@ def _machine(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moves(metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
-    """Return, in Spanish, what changed on the machine since the run started; "" if nothing did."""
     before, now = _machine(saved), _machine(metadata)
     return ", ".join(
         f"{name} {before.get(name)} (ahora {value})" for name, value in now.items() if before.get(name) != value

@@ -51,8 +51,7 @@ class Run:
     """A run folder.
 
     `metadata` is the content of config.json, and `classes` has the class names per head. `check_held` is called before
-    each write; it raises `UserError` if another process has taken the folder over, or it was deleted. Checkpoints are
-    covered too: the history is part of their state, and is written before them.
+    each write; it raises `UserError` if another process has taken the folder over, or it was deleted.
     """
 
     path: Path
@@ -67,8 +66,7 @@ class Run:
         Raises
         ------
         UserError
-            If the folder does not exist, the run is not finished, another version wrote it, or a file does not match
-            the manifest.
+            If the run does not exist, is not finished, is of another version, or does not match its manifest.
         """
         path = plain_path(path)
         if not path.is_dir():
@@ -149,10 +147,7 @@ class Run:
         return len(content), hashlib.sha256(content).hexdigest()
 
     def cut_history(self, length: int, sha256: str = "") -> None:
-        """Truncate the history to a length in bytes, and to its last complete line.
-
-        If another SHA-256 is expected, the lines stay and a note is printed: no weight or metric depends on them.
-        """
+        """Truncate the history to a length in bytes and a complete line; only print a note if its SHA-256 differs."""
         self.check_held()
         if (self.path / HISTORY).exists():
             with self._history_on_disk(), open_regular(self.path / HISTORY, "rb+") as file:
@@ -178,10 +173,7 @@ class Run:
         return manifest.is_finished(self.path)
 
     def finish(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Write config, metrics and manifest of a finished training, then remove its checkpoints.
-
-        A run that is interrupted before its manifest resumes from its last checkpoint and writes these files again.
-        """
+        """Write config, metrics and manifest of a finished training, then remove its checkpoints."""
         self.metadata.update(metadata)
         self.write_config()
         self.write_json(METRICS, metrics)
@@ -190,27 +182,20 @@ class Run:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove the checkpoints and the lock file, which a finished run does not need."""
         for name in (LAST, LOCK):
             with contextlib.suppress(OSError):  # Windows cannot remove an open file
                 remove(self.path / name)
 
     def write_config(self) -> None:
-        """Write the metadata and its checksum to config.json."""
         self.write_json(CONFIG, self.metadata | {CHECKSUM: manifest.checksum(self.metadata)})
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file of the run, atomically."""
         self.check_held()
         write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def free_folder(out: str | Path) -> Path:
-    """Return a folder for results, new or empty; if `out` is empty, the next free one in `runs`.
-
-    Temporary folders of a dead process do not count as content. Raises `UserError` if the path is a file or a folder
-    with content, or cannot be written.
-    """
+    """Return a new or empty folder; without `out`, the next free one in `runs`. `UserError` if it has content."""
     if not str(out):
         return make_folder(next_folder(RUNS), new=True)
     path = plain_path(out)
@@ -223,10 +208,7 @@ def free_folder(out: str | Path) -> Path:
 
 
 def make_folder(path: Path, new: bool = False) -> Path:
-    """Create a folder with its parents and return it; raises `UserError` if it cannot be written.
-
-    A `new` folder must not exist: if it does, the next free number in the same parent is used.
-    """
+    """Create a folder and its parents; a `new` one takes the next free number. `UserError` if it cannot be written."""
     try:
         while True:
             try:
@@ -252,7 +234,6 @@ def next_folder(root: str | Path) -> Path:
 
 
 def finished(root: str | Path = RUNS) -> list[Path]:
-    """Return the finished runs of a folder, oldest first."""
     manifests = Path(root).glob(f"*/{MANIFEST}")
     return [file.parent for file in sorted(manifests, key=lambda file: file.stat().st_mtime)]
 
@@ -291,7 +272,6 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _require_format(path: Path, metadata: Any) -> None:
-    """Raise `UserError` if another version of this program wrote a config.json."""
     written = metadata.get("format", FORMAT) if isinstance(metadata, dict) else FORMAT
     if written != FORMAT:
         raise UserError(

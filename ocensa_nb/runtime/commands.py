@@ -29,7 +29,6 @@ def changes(config: TrainConfig, recipe: str) -> dict[str, Any]:
 
 
 def arguments(config: TrainConfig, recipe: str) -> list[str]:
-    """Return the arguments of `python -m ocensa_nb` that train with a config."""
     words = ["train", "--recipe", recipe]
     for name, value in changes(config, recipe).items():
         if isinstance(value, dict):
@@ -39,17 +38,15 @@ def arguments(config: TrainConfig, recipe: str) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """Return the value of a setting as one text; a dictionary or a list as JSON."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True) if isinstance(value, dict | list) else str(value)
 
 
 def command_line(config: TrainConfig, recipe: str) -> str:
-    """Return the shell command that trains with a config."""
     return _join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])
 
 
 def training_parameters(config: TrainConfig, recipe: str) -> dict[str, Any]:
-    """Return every parameter of notebook 03, so that it trains with a config whatever is saved in its form."""
+    """Return every parameter of notebook 03, so that the values saved in its form do not matter."""
     more = {name: value for name, value in changes(config, recipe).items() if name not in PARAMETERS}
     return {
         "recipe": recipe,
@@ -61,7 +58,6 @@ def training_parameters(config: TrainConfig, recipe: str) -> dict[str, Any]:
 
 
 def evaluation_parameters(run: str, out: str, data: str = "", predict_with: str = "auto") -> dict[str, Any]:
-    """Return every parameter of notebook 04."""
     return {
         "run": run,
         "out": out,
@@ -74,7 +70,6 @@ def evaluation_parameters(run: str, out: str, data: str = "", predict_with: str 
 
 
 def papermill_line(config: TrainConfig, recipe: str) -> str:
-    """Return the shell command that executes notebook 03 with a config through papermill."""
     parameters = training_parameters(config, recipe)
     # Not JSON: PyYAML reads its 5e-05 as a string.
     written = yaml.safe_dump(parameters, default_flow_style=True, allow_unicode=True, width=float("inf"))
@@ -82,7 +77,6 @@ def papermill_line(config: TrainConfig, recipe: str) -> str:
 
 
 def _join(words: list[str]) -> str:
-    """Return words quoted as one line for the shell of this operating system."""
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 

@@ -3,12 +3,8 @@
     torchrun --nproc_per_node=2 -m ocensa_nb train --data avisos.csv --out runs/two
 
 Every process holds the whole model and takes its share of each effective batch; gradients and normalisers are summed.
-Between the GPUs of a machine and of several machines the transport is NCCL, between processors it is gloo. Objects are
-pickled by torch on their way between these processes, which trust each other; no file is.
-
-Why not `torch.nn.parallel.DistributedDataParallel`: it reduces during the backward pass of the last micro-batch. A
-process that runs out of memory there could not repeat its step with smaller micro-batches, because the others would
-wait for another collective. Here a step has two collectives, before and after all of its micro-batches.
+Unlike `DistributedDataParallel`, no collective runs within a backward pass, so a process can repeat it after running
+out of memory.
 """
 
 import contextlib
@@ -37,9 +33,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes that work together: this one's number, how many they are, and how many of them on this machine.
+    """The processes that work together, the rank of this one, and how many run on this machine.
 
-    Of one process alone, every collective returns what it was given.
+    In a single process every collective returns what it was given.
     """
 
     rank: int = 0
@@ -52,7 +48,6 @@ class World:
         return self.rank == 0
 
     def describe(self) -> str:
-        """Return the number of processes as part of a Spanish sentence; empty if there is only one."""
         return f", {self.size} procesos" if self.size > 1 else ""
 
     def share(self, rows: np.ndarray) -> np.ndarray:
@@ -88,7 +83,6 @@ class World:
         return {name: sums[name] for name in values}
 
     def largest(self, number: int) -> int:
-        """Return the largest number of the processes."""
         if self.size == 1:
             return number
         largest = torch.tensor(int(number))
@@ -97,14 +91,13 @@ class World:
         return int(largest)
 
     def all(self, condition: bool) -> bool:
-        """Return whether a condition holds in every process."""
         return not self.largest(not condition)
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, by rank."""
         values = [value] * self.size
         if self.size > 1:
             with _lost_process_as_error():
+                # pickled by torch; these processes trust each other
                 dist.all_gather_object(values, value)
         return values
 
@@ -136,18 +129,16 @@ class World:
         self._raise(error if self.is_first or not messages[0] else None, next(filter(None, messages), ""))
 
     def require_same(self, value: Callable[[], Any], message: str) -> None:
-        """Raise `UserError` with a message, in all processes, if their values differ; one alone computes none."""
+        """Raise `UserError` with a message, in all processes, if their values differ."""
         if self.size > 1:
             values = self.gather(value())
             if any(other != values[0] for other in values):
                 self._raise(None, message)
 
     def wait(self) -> None:
-        """Wait until every process has reached this call."""
         self.largest(0)
 
     def _raise(self, error: UserError | None, message: str) -> None:
-        """Raise the error of this process, or that of another one, which only the first prints."""
         if error:
             raise error
         if message:
@@ -158,16 +149,15 @@ ALONE = World()
 
 
 def world() -> World:
-    """Return the processes that this one has joined, or itself alone."""
     return _joined or ALONE
 
 
 @contextlib.contextmanager
 def join(environ: Mapping[str, str]) -> Iterator[World]:
-    """Join the processes that torchrun has started, inside the block; `environ` says how many there are, and where.
+    """Join the processes that torchrun has started, inside the block; without them, yield `ALONE`.
 
-    Yields this process alone if torchrun did not start it, or started no other. Raises `UserError` if there are more
-    processes than usable GPUs on this machine, or the processes do not find each other.
+    `environ` has torchrun's variables. Raises `UserError` if there are more processes than usable GPUs on this machine,
+    or the processes do not find each other.
     """
     global _joined
     size, local_size = (int(environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -202,7 +192,6 @@ _joined: World | None = None
 
 @contextlib.contextmanager
 def _lost_process_as_error() -> Iterator[None]:
-    """Raise `UserError` if a collective fails, which happens when another process has ended."""
     try:
         yield
     except RuntimeError as error:

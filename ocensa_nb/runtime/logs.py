@@ -1,7 +1,6 @@
 """Messages and progress for the user: one format in a terminal, in a notebook, and in a log file.
 
-Modules log to `logging.getLogger(__name__)`; the user interfaces call `configure` once. Progress bars are tqdm's in a
-terminal and in a notebook. Anywhere else (CI, `> log`) they become a log line from time to time.
+Modules log to `logging.getLogger(__name__)`; the user interfaces call `configure` once.
 """
 
 import contextlib
@@ -36,7 +35,7 @@ def configure(rank: int = 0, line_seconds: float = LINE_SECONDS) -> None:
 
 @contextlib.contextmanager
 def only_errors() -> Iterator[None]:
-    """Write no message but errors inside the block, which repeats work that was reported before."""
+    """Write no message but errors inside the block, for work that was reported before."""
     package = logging.getLogger(__name__.partition(".")[0])
     level = package.level
     package.setLevel(logging.ERROR)
@@ -58,8 +57,7 @@ def progress(
 ) -> "tqdm[T]":
     """Return a tqdm progress bar, or one that writes log lines if nobody sees a bar.
 
-    `items` is None if the caller updates the bar; `title` and `unit` are in Spanish. It appears after `delay` seconds,
-    and stays after the end if `leave`.
+    `items` is None if the caller updates the bar; `title` and `unit` are in Spanish. It appears after `delay` seconds.
     """
     in_notebook = tqdm.display is not terminal_tqdm.display  # tqdm.auto has chosen widgets
     options: dict[str, Any] = {"desc": title, "unit": unit, "total": total, "initial": initial}
@@ -71,8 +69,6 @@ def progress(
 
 
 class _LineProgress(terminal_tqdm):
-    """A progress bar that logs one line every `seconds`."""
-
     seconds = LINE_SECONDS
     hidden = False
 
@@ -90,13 +86,12 @@ class _LineProgress(terminal_tqdm):
         )
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Log the state; tqdm passes an empty message to clear a bar."""
         if msg is None:
             logger.info(str(self))
 
 
 class _Handler(logging.Handler):
-    """Write to the present `sys.stdout`, which notebooks and tests replace, above the progress bars."""
+    """Write to the current `sys.stdout`, which notebooks and tests replace, above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The machine: its platform and hardware, the recipe for them, and what its device holds and says."""
+"""The machine: its platform and hardware, the recipe for them, and the memory and errors of its device."""
 
 import importlib.metadata
 import os
@@ -43,7 +43,6 @@ class Hardware:
     bf16: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
         return asdict(self)
 
 
@@ -61,11 +60,9 @@ def cores() -> int:
 
 
 def _quota(limit: Path) -> int:
-    """Return the CPU limit of a cgroup in cores, rounded down; `sys.maxsize` if there is no limit.
-
-    Source: Linux kernel documentation, "Control Group v2", cpu.max: `$MAX $PERIOD` in microseconds, or `max`.
-    """
+    """Return the CPU limit of a cgroup in cores, rounded down; `sys.maxsize` if there is no limit."""
     try:
+        # Linux kernel documentation, "Control Group v2", cpu.max: `$MAX $PERIOD` in microseconds, or `max`
         quota, period = limit.read_text(encoding="ascii").split()
         return max(1, int(quota) // int(period))
     except (OSError, ValueError):
@@ -73,7 +70,6 @@ def _quota(limit: Path) -> int:
 
 
 def physical_cores() -> int:
-    """Return the number of physical cores available to this process; two threads share a core's arithmetic units."""
     import psutil
 
     return min(cores(), psutil.cpu_count(logical=False) or sys.maxsize)
@@ -87,12 +83,9 @@ def threads() -> int:
 
 
 def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Return whether a torch build has kernels for a GPU.
-
-    A compiled kernel (`sm_75`) runs on GPUs of the same major version and the same or a newer minor version. PTX
-    (`compute_75`) is compiled at run time for any newer GPU. Source: CUDA C++ Programming Guide, "Binary
-    Compatibility" and "PTX Compatibility".
-    """
+    """Return whether a torch build has kernels for a GPU."""
+    # `sm_75` runs on the same major version with the same or a newer minor one; `compute_75` is compiled at run time
+    # for any newer GPU: CUDA C++ Programming Guide, "Binary Compatibility" and "PTX Compatibility".
     for kind, digits in (m.groups() for a in architectures if (m := re.match(r"(sm|compute)_(\d+)", a))):
         built = (int(digits[:-1]), int(digits[-1]))
         if built <= capability and (kind == "compute" or built[0] == capability[0]):
@@ -101,7 +94,7 @@ def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
 
 
 def hardware(folder: str | Path = ".") -> Hardware:
-    """Return the hardware of this machine, with the free space of the disk of a folder."""
+    """Return the hardware of this machine; the free disk space is that of a folder."""
     import psutil
     import torch
 
@@ -147,7 +140,6 @@ def device() -> "torch.device":
 
 
 def processes() -> int:
-    """Return how many processes train together on this machine: one per GPU that this torch build has kernels for."""
     import torch
 
     return torch.cuda.device_count() if device().type == "cuda" else 1
@@ -166,24 +158,14 @@ def recommend(machine: Hardware) -> tuple[str, str]:
 
 
 def chosen_recipe(recipe: str) -> str:
-    """Return the name of a recipe; `auto` becomes the recommended recipe for this machine."""
     return recommend(hardware())[0] if recipe == "auto" else recipe
 
 
 def configure(recipe: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Return the validated config of a recipe, updated with the user's values.
+    """Return the validated config of a recipe; `auto` is the recommended one for this machine.
 
-    Parameters
-    ----------
-    recipe
-        A name in `config.RECIPES`, or `auto` for the recommended recipe of this machine.
-    overrides
-        Values by field name; None keeps the value of the recipe.
-
-    Raises
-    ------
-    UserError
-        If the recipe or a field does not exist, or a value is not valid.
+    `overrides` replaces values by field name; None keeps the value of the recipe. Raises `UserError` for an unknown
+    recipe or field, or a value that is not valid.
     """
     chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
     return from_recipe(chosen_recipe(recipe), chosen)
@@ -240,7 +222,6 @@ def to_device(value: Any, device: "torch.device") -> Any:
 
 
 def synchronize(device: "torch.device") -> None:
-    """Wait until the device has finished its queued work; a CPU has no queue."""
     import torch
 
     if device.type == "cuda":
@@ -271,7 +252,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def device_failed(error: BaseException) -> bool:
-    """Return whether torch raised an error because of the device, and not of what was computed."""
+    """Return whether the device caused an error of torch, and not the computation."""
     return _says(error, (*OUT_OF_MEMORY, *DEVICE_ERRORS))
 
 

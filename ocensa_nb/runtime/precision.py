@@ -15,18 +15,13 @@ if TYPE_CHECKING:
 
 @cache
 def fastest_on_cpu() -> str:
-    """Return `bf16` if matrix products of a layer's size run faster in bf16 than in fp32, else `fp32`.
-
-    The measurement takes a fraction of a second, once per process. It compares the medians of interleaved repeats.
-    bf16 must be at least 10% faster, because it is less accurate.
-    """
+    """Return `bf16` if a layer's matrix products run at least 10 % faster in bf16 than in fp32, else `fp32`."""
     import torch
 
     draw = torch.Generator().manual_seed(0)  # not the global one: measuring must not change the training's state
     rows, weights = (torch.randn(shape, generator=draw) for shape in ((512, 768), (768, 768)))
 
     def seconds(count: int, repeats: int) -> tuple[list[float], list[float]]:
-        """Return the sorted times of products of `count` rows in fp32 and in bf16."""
         times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
         products = {dtype: (rows[:count].to(dtype), weights.to(dtype)) for dtype in times}
         for _ in range(repeats):
@@ -48,14 +43,13 @@ def fastest_on_cpu() -> str:
 def resolve_precision(precision: str, device: "torch.device") -> str:
     """Return the precision that a device uses for a requested one.
 
-    On CUDA, `auto` is bf16 from compute capability 8.0, else fp16; on a CPU it is measured. A GPU below 8.0 emulates
-    bf16 at the speed of fp32 or slower, so bf16 becomes fp16 there.
-
-    Raises `UserError` if `tf32` is requested without a GPU of compute capability 8.0 or higher.
+    On CUDA, `auto` is bf16 from compute capability 8.0, else fp16; on a CPU it is measured. Raises `UserError` if
+    `tf32` is requested without a GPU of compute capability 8.0 or higher.
     """
     if precision == "auto" and device.type != "cuda":
         return fastest_on_cpu()
     if precision in ("auto", "bf16") and device.type == "cuda":
+        # an older GPU emulates bf16 at the speed of fp32 or slower
         return "bf16" if _is_ampere(device) else "fp16"
     if precision == "tf32" and not _is_ampere(device):
         raise UserError("precision = 'tf32' necesita una GPU NVIDIA Ampere o más nueva; use 'auto' o 'fp32'.")
@@ -63,7 +57,6 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
 
 
 def _is_ampere(device: "torch.device") -> bool:
-    """Return whether a device is a GPU with bf16 and TF32 units: compute capability 8.0 or higher."""
     import torch
 
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -90,13 +83,10 @@ def unavailable(device: "torch.device") -> dict[str, str]:
 
 
 def scoring_precision(trained: str, device: "torch.device") -> str:
-    """Return the precision for inference: the training precision if this device supports it, else a replacement.
-
-    A run from a GPU may be opened on a CPU, which has slow fp16, no tf32, and possibly emulated bf16. A model trained
-    in bf16 is scored in fp32 on a GPU without bf16, because its values may exceed the range of fp16.
-    """
+    """Return the training precision if this device supports it for inference, else a replacement."""
     if device.type == "cpu" and trained != "fp32":
         return fastest_on_cpu()
+    # its values may exceed the range of fp16
     if device.type == "cuda" and trained == "bf16" and not _is_ampere(device):
         return "fp32"
     return trained if trained != "tf32" else "fp32"
@@ -112,7 +102,7 @@ def autocast(precision: str, device: "torch.device") -> contextlib.AbstractConte
 
 @contextlib.contextmanager
 def full_fp32() -> Iterator[None]:
-    """Disable TF32 inside the block, so that two implementations of a computation can be compared in full fp32."""
+    """Disable TF32 inside the block, to compare two implementations of a computation."""
     import torch
 
     before = torch.get_float32_matmul_precision()
@@ -145,7 +135,6 @@ def require_compiler(device: "torch.device") -> None:
 
 
 def compiled(model: "nn.Module") -> Callable[["torch.Tensor", "torch.Tensor"], dict[str, "torch.Tensor"]]:
-    """Return the model compiled once for all sequence lengths (dynamic shapes); see `require_compiler`."""
     import torch
 
     return torch.compile(model, dynamic=True)

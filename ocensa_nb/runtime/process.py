@@ -1,4 +1,4 @@
-"""What a process has one of: its signals, its standard streams and its random generators."""
+"""The signals, the standard streams and the random generators of a process."""
 
 import contextlib
 import logging
@@ -44,7 +44,6 @@ class StopRequest:
 
 @contextlib.contextmanager
 def interrupt_as_error() -> Iterator[None]:
-    """Turn a `KeyboardInterrupt` in the block into an `AskedToStopError` with a message for the user."""
     try:
         yield
     except KeyboardInterrupt:
@@ -55,14 +54,10 @@ def interrupt_as_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_signals(announce: bool = True, insist: bool = True) -> Iterator[StopRequest]:
-    """Record `SIGNALS` inside the block instead of ending the process; a second SIGINT raises at once.
+    """Record `SIGNALS` inside the block instead of ending the process, in the main thread only.
 
-    Interrupting a training step loses its work, so the training loop calls `StopRequest.check` between steps. Only the
-    main thread can handle signals: in another thread nothing changes. A signal that the process was started to ignore
-    stays ignored.
-
-    Without `insist` a second SIGINT does not raise: torchrun repeats the first one, and processes that train together
-    have to stop at the same step.
+    A second SIGINT raises at once, unless `insist` is False: torchrun repeats the first one, and processes that train
+    together have to stop at the same step.
     """
     request = StopRequest()
 
@@ -86,23 +81,17 @@ def defer_signals(announce: bool = True, insist: bool = True) -> Iterator[StopRe
 
 
 class SafeStream:
-    """A text stream whose writes never raise: after a closed pipe or a full disk its output is discarded.
-
-    After the first `OSError`, which `failure` keeps, its file descriptor is redirected to the null device, so that
-    flushing the buffer, now or at exit, does not raise either.
-    """
+    """A text stream that never raises: after a closed pipe or a full disk its output is discarded."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write text; discard it on an error."""
         self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream; ignore an error."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, operation: Callable[[], object]) -> None:
@@ -115,6 +104,7 @@ class SafeStream:
                 self._redirect()
 
     def _redirect(self) -> None:
+        # So that flushing the buffer, now or at exit, does not raise either.
         with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor has nothing to redirect
             target = self._stream.fileno()
             null = os.open(os.devnull, os.O_WRONLY)
@@ -127,10 +117,8 @@ class SafeStream:
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[SafeStream]:
-    """Replace standard output and error by `SafeStream`s inside the block; yield the output.
-
-    If a descriptor was closed before Python started, its stream is None; the null device replaces it.
-    """
+    """Replace standard output and error by `SafeStream`s inside the block; yield the output."""
+    # A stream is None if its descriptor was closed before Python started.
     out, error = SafeStream(sys.stdout or _null()), SafeStream(sys.stderr or _null())
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         try:
@@ -145,7 +133,6 @@ def _null() -> TextIO:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the random generators of Python, NumPy and torch."""
     import numpy as np
     import torch
 

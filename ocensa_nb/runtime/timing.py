@@ -23,7 +23,6 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds that a function takes on the device, synchronizing before and after."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -33,7 +32,6 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Store the seconds that the block takes."""
     started = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - started
@@ -48,10 +46,7 @@ def flops_of(work: Callable[[], object]) -> int:
 
 @cache
 def peak_flops(precision: str, device: torch.device) -> float:
-    """Return the highest FLOP/s of a matrix product on a device; the measurement takes about a second.
-
-    Each shape of `PEAK_SHAPES` runs 15 times; the median of the last 10 counts.
-    """
+    """Return the highest FLOP/s of a matrix product on a device; the measurement takes about a second."""
     dtype = DTYPES.get(precision, torch.float32)
     best = 0.0
     for rows, inner, columns in PEAK_SHAPES:
@@ -64,14 +59,10 @@ def peak_flops(precision: str, device: torch.device) -> float:
 
 @cache
 def memory_bandwidth(device: torch.device) -> float:
-    """Return the highest bytes/s between the device and its memory; the measurement takes about a second.
-
-    The arrays are larger than a processor's caches. Three kernels run 15 times each; the median of the last 10 counts,
-    and the fastest kernel is the machine's peak. They write only where they have read, because a write elsewhere makes
-    a processor read first.
-    """
+    """Return the highest bytes/s between the device and its memory; the measurement takes about a second."""
     a, b = (torch.ones(BANDWIDTH_BYTES // 4, device=device) for _ in range(2))
     size = a.nbytes
+    # They write only where they have read: a write elsewhere makes a processor read first.
     kernels = ((size, a.sum), (2 * size, lambda: a.mul_(1.0)), (3 * size, lambda: a.add_(b)))
     best = 0.0
     for moved, kernel in kernels:
@@ -81,13 +72,7 @@ def memory_bandwidth(device: torch.device) -> float:
 
 
 class PeakMemory:
-    """The peak memory during `watch`, in bytes, relative to the memory in use at construction.
-
-    Attributes
-    ----------
-    bytes
-        The result of the last `watch`.
-    """
+    """The peak memory during `watch`, in `bytes`, relative to the memory in use at construction."""
 
     def __init__(self, device: torch.device) -> None:
         release_memory()
@@ -124,7 +109,6 @@ class PeakMemory:
 
 
 def release_memory() -> None:
-    """Free unused memory, so that each measurement starts from the same level."""
     gc.collect()
     torch.cuda.empty_cache()
     if sys.platform == "linux":
@@ -133,7 +117,6 @@ def release_memory() -> None:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as text, in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
