@@ -34,6 +34,7 @@ def compared(csv, tmp_path_factory):
     return json.loads(done.stdout), folder, done.stderr
 
 
+@pytest.mark.slow
 def test_ladder_orders_baseline_then_exact_then_trade_offs_then_feature_cache(compared):
     results, _, _ = compared
     names = [rung["name"] for rung in results["ladder"]]
@@ -44,6 +45,7 @@ def test_ladder_orders_baseline_then_exact_then_trade_offs_then_feature_cache(co
     assert names == [technique.name for technique in ladder(Setting(4, results["cuts"], results["halves"], "cpu"))]
 
 
+@pytest.mark.slow
 def test_compare_reports_time_speedup_flops_and_utilisation_of_each_technique(compared):
     results, _, _ = compared
     for rung in results["ladder"] + results["alone"]:
@@ -60,6 +62,7 @@ def test_compare_reports_time_speedup_flops_and_utilisation_of_each_technique(co
     assert results["machine"]["threads"] >= 1
 
 
+@pytest.mark.slow
 def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(compared):
     cumulative = {rung["name"]: rung for rung in compared[0]["ladder"]}
     halves = compared[0]["halves"]
@@ -72,6 +75,7 @@ def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(com
     assert cumulative["feature_cache"]["build_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_compare_writes_all_files_and_a_verdict_for_every_technique(compared):
     results, folder, said = compared
     for words in ("max_length = 128", "Congelar", "Acumular", "mitad de las capas", "GPU", "workers"):

@@ -43,6 +43,7 @@ def test_flops_of_training_pass_are_three_times_those_of_a_forward_pass(model):
 
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(1, 40), width=st.integers(2, 60))
+@pytest.mark.slow
 def test_flops_of_any_batch_equal_its_own_count(model, rows, width):
     ids = torch.empty((rows, width), dtype=torch.int64, device="meta")
     with FlopCounterMode(display=False) as counter:

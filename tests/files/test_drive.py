@@ -112,7 +112,7 @@ def uploads(config, notices, tmp_path_factory):
 
 @pytest.mark.parametrize("history", ["new", "old"])
 @pytest.mark.parametrize("arrived", ["old", "half", "empty"])
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_resume_after_interrupted_upload_is_bit_identical(config, notices, tmp_path, uploads, number, arrived, history):
     folder, expected = uploads
     before, after = folder / str(number - 1), folder / str(number)

@@ -129,6 +129,7 @@ def test_evaluate_or_compare_killed_at_any_file_operation_can_be_run_again(verb,
 
 
 @needs_kill
+@pytest.mark.slow
 def test_predict_killed_at_any_file_operation_leaves_a_complete_file_or_none(run, csv, tmp_path):
     run_predict(run.path, csv, tmp_path / "whole.csv")
     for operation in sampled_operations(9):
@@ -178,6 +179,7 @@ def fill_cache(folder, number, barrier):
         barrier.wait(60)
 
 
+@pytest.mark.slow
 def test_array_cache_written_by_two_processes_is_valid_or_absent(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
@@ -267,7 +269,9 @@ def without_privileges(home, arguments):
 
 
 @needs_permissions
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "verb", ["generate", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("evaluate", "train"))]
+)
 def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_works(run, csv, tmp_path, verb):
     closed, opened = tmp_path / "closed", tmp_path / "open"
     closed.mkdir(mode=0o555)

@@ -18,6 +18,7 @@ def ocensa(*arguments):
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, check=False)
 
 
+@pytest.mark.slow
 def test_generate_train_evaluate_and_predict_in_sequence_succeed(tmp_path):
     data, run = tmp_path / "avisos.csv", tmp_path / "run"
     assert ocensa("generate", "--rows", 300, "--seed", 5, "--out", data).returncode == 0

@@ -62,7 +62,7 @@ def closed_pipe():
 
 
 class TestBrokenOutput:
-    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    @pytest.mark.parametrize("stream", ["stdout", pytest.param("stderr", marks=slow)])
     def test_train_with_closed_output_pipe_finishes(self, stream, csv, tmp_path):
         pipe = closed_pipe()
         train = [*TRAIN, "--data", csv, "--epochs", 1, "--out", tmp_path / "run"]
@@ -73,6 +73,7 @@ class TestBrokenOutput:
         assert "Exception" not in (done.stderr or "")
         assert Run.load(tmp_path / "run")
 
+    @pytest.mark.slow
     def test_train_with_output_to_full_device_finishes(self, full, csv, tmp_path):
         train = [*TRAIN, "--data", csv, "--epochs", 1, "--out", tmp_path / "run"]
         assert ocensa(*train, stdout=full, stderr=full).returncode == 0
@@ -142,6 +143,7 @@ class TestPathEncoding:
         assert (tmp_path / "ñandú.csv").exists()
         assert "ñandú" in done.stdout
 
+    @pytest.mark.slow
     def test_train_to_folder_with_accents_in_locale_c_succeeds(self, csv, tmp_path):
         train = [*TRAIN, "--data", csv, "--epochs", 1, "--out", tmp_path / "ñandú"]
         done = ocensa(*train, env=ASCII)

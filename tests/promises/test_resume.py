@@ -25,6 +25,7 @@ from ocensa_nb.runtime import process
 from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.training import logger, train
 from tests.helpers import crash
+from tests.helpers.words import TRAIN
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
 
@@ -100,24 +101,13 @@ def test_fit_on_full_tmpfs_raises_user_error(config, notices, tmp_path):
 
 
 @needs_kill
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)]
+)
 def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, tmp_path, number, code):
     def train_process(out):
-        command = [
-            sys.executable,
-            "-m",
-            "ocensa_nb",
-            "train",
-            "--data",
-            csv,
-            "--model",
-            "tiny",
-            "--freeze-layers",
-            "1",
-            "--epochs",
-            "60",
-        ]
-        command += ["--patience", "60", "--precision", "fp32", "--recipe", "cpu", "--out", out]
+        settings = ["--epochs", "20", "--patience", "20", "--precision", "fp32", "--recipe", "cpu", "--out"]
+        command = [sys.executable, "-m", "ocensa_nb", *TRAIN, "--data", csv, *settings, out]
         return subprocess.Popen(
             list(map(str, command)),
             cwd=ROOT,
