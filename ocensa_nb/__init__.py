@@ -3,9 +3,7 @@
     from ocensa_nb import TrainConfig, evaluate, fit, predict
     run = fit(TrainConfig(data="avisos.csv"))
 
-Importing the package loads nothing heavy: each public name is imported when it is first used (PEP 562). Data flows one
-way: `data` reads a file, `models` builds the classifier, `engine` makes one optimizer step, `training`
-repeats it, `evaluation` scores, `runs` keeps the result, `figures` draws it.
+Each public name is imported when it is first used (PEP 562), so importing the package is quick.
 """
 
 import importlib

@@ -6,7 +6,6 @@ from ocensa_nb.cli import launch
 
 
 def main() -> NoReturn:
-    """Run the verb of the command line and end the process."""
     launch.handle_interrupts()
     launch.require_utf8()
     from ocensa_nb.cli.main import main as run_verb  # an interrupt is handled from here on

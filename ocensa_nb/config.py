@@ -119,11 +119,10 @@ class TrainConfig:
 
     @property
     def effective_batch_size(self) -> int:
-        """Rows per optimiser step."""
         return self.batch_size * self.gradient_accumulation_steps
 
     def steps_an_epoch(self, rows: int) -> int:
-        """Return the optimiser steps per epoch for a number of training rows; the last step may have fewer rows."""
+        """Return the optimiser steps per epoch; the last may have fewer rows."""
         return -(-rows // self.effective_batch_size)
 
     def replace(self, **changes: Any) -> "TrainConfig":
@@ -135,7 +134,6 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def fingerprint(self) -> str:
@@ -144,10 +142,7 @@ class TrainConfig:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Return the fields of the fingerprint that differ from another config.
-
-        Each is `field: other → own`; `other` is the other config's `to_dict`.
-        """
+        """Return the fingerprint's fields that differ from another config's `to_dict`, each as `field: other → own`."""
         return [
             f"{name}: {other.get(name)!r} → {value!r}"
             for name, value in self.to_dict().items()
@@ -250,20 +245,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def from_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Return the validated config of a recipe, updated with the user's values.
-
-    Parameters
-    ----------
-    name
-        A name in `RECIPES`.
-    overrides
-        Values by field name.
-
-    Raises
-    ------
-    UserError
-        If the recipe or a field does not exist, or a value is not valid.
-    """
+    """Return the config of a recipe with the user's values; raises `UserError` for a wrong name, field or value."""
     if name not in RECIPES:
         raise UserError(unknown("La receta", name, ["auto", *RECIPES]))
     return TrainConfig().replace(**RECIPES[name]).replace(**(overrides or {})).validate()
@@ -275,10 +257,7 @@ def baseline_of(config: TrainConfig) -> TrainConfig:
 
 
 def with_recipe(config: TrainConfig, name: str) -> TrainConfig:
-    """Return the config of another recipe with the task, paths and resume settings of a config.
-
-    If both have the same heads, the loss weights of the recipe are used.
-    """
+    """Return a recipe with the task, paths and resume settings of a config; other heads keep their loss weights."""
     kept = {name: getattr(config, name) for name in dict.fromkeys((*_TASK, *_NOT_IN_FINGERPRINT))}
     if kept["heads"].keys() == from_recipe(name).heads.keys():
         del kept["heads"]

@@ -1,4 +1,4 @@
-"""Exceptions whose messages are shown to the user, and helpers to format those messages."""
+"""Exceptions with messages for the user, and helpers to format those messages."""
 
 import difflib
 import re
@@ -12,16 +12,13 @@ CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 class UserError(Exception):
-    """An error that the user can fix. The message, in Spanish, says what is wrong, where, and what to do.
-
-    The command line prints the message alone and exits with 1; a notebook shows the message without a traceback.
-    """
+    """An error that the user can fix: its message, in Spanish, is shown without a traceback, and the exit code is 1."""
 
     def __init__(self, message: str) -> None:
         super().__init__(re.sub(CONTROL, "�", message))
 
     def _render_traceback_(self) -> list[str]:
-        """Return the message in place of a traceback (IPython's documented hook for custom rendering)."""
+        """Return the message in place of a traceback (IPython's hook for custom rendering)."""
         return [f"⛔ {self}"]
 
 
@@ -54,7 +51,6 @@ class SharedError(UserError):
 
 
 def clipped(name: object) -> str:
-    """Return a name for a message, shortened if it is longer than `LONGEST_NAME`."""
     text = str(name)
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
@@ -67,10 +63,7 @@ def listed(names: Iterable[object]) -> str:
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:
-    """Return the error message, in Spanish, for an unknown name: the closest known name and the first known names.
-
-    `what` is the start of the message, such as `La opción`; `known` are the valid names.
-    """
+    """Return the error message, in Spanish, for an unknown name, with the closest name; `what`: such as `La opción`."""
     names, value = [clipped(name) for name in known], clipped(value)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" ¿Quiso decir «{near[0]}»?" if near else ""

@@ -43,7 +43,6 @@ def working_folder() -> Path:
 
 
 def reason(error: Exception) -> str:
-    """Return the reason of an error of the system, in Spanish."""
     return _REASONS.get(error_number(error)) or getattr(error, "strerror", None) or str(error)
 
 

@@ -25,7 +25,7 @@ WITHOUT_NEAR, HALF = "without near-duplicates", "half of the rows"  # smaller tr
 
 
 def settings(data: str, heads: Iterable[str] = ("modo", "causa", "prioridad"), **fields: Any) -> TrainConfig:
-    """Return the config of an audit, from fields of `TrainConfig`; raises `UserError` if a value is not valid."""
+    """Return the config of an audit; raises `UserError` if a value is not valid."""
     labels = list(heads)
     if not labels:
         raise UserError("heads está vacío: indique al menos una etiqueta, p. ej. causa.")
@@ -34,7 +34,6 @@ def settings(data: str, heads: Iterable[str] = ("modo", "causa", "prioridad"), *
 
 
 def named_settings(data: str, heads: str, columns: str, seed: int) -> TrainConfig:
-    """Return the config of an audit from the texts of a form."""
     for name, value, example in (("heads", heads, "modo, causa"), ("columns", columns, "causa: Mi columna")):
         if not isinstance(value, str):
             raise UserError(f'{name} = {clipped(repr(value))}: debe ser un texto entre comillas, como "{example}".')
@@ -104,7 +103,6 @@ def _by_rows(data: AuditRows, reasons: Mapping[str, str]) -> list[list[str]]:
 
 
 def _too_few(label: LabelRows) -> str:
-    """Return, in Spanish, why a label cannot be measured; empty if it can."""
     if len(label.rows) < MIN_ROWS:
         return f"Hacen falta al menos {MIN_ROWS} avisos con texto y etiqueta, y unos cientos para que sirva de algo."
     if len(label.classes) < 2:

@@ -22,9 +22,8 @@ CLOSE = 0.05  # F1 below the simple model's that still counts as as good
 def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
     """Score every column that is neither a label nor the description, for each label.
 
-    The prediction is the most frequent class of the same value among the rows of the other folds, or the most frequent
-    class of all if the value is not among them: a number that never repeats, such as an id, gains nothing. Notices with
-    the same text are in the same fold. An empty cell is a value too.
+    A value, which may be empty, predicts its most frequent class in the other folds: an id, which never repeats, gains
+    nothing.
     """
     taken = {data.file.columns[role] for role in ("descripcion", *data.labels)}  # the description is text, not a code
     codes = {name: pd.factorize(data.table[name].str.strip())[0] for name in data.table if name not in taken}
@@ -48,13 +47,12 @@ def _scores(
 
 
 def majority_f1(labels: np.ndarray) -> float:
-    """Return the weighted F1 of always predicting the most frequent class."""
     share = np.bincount(labels).max() / len(labels) if len(labels) else 0.0
     return float(share * 2 * share / (1 + share))
 
 
 def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, size: int) -> np.ndarray:
-    """Return the most frequent class of each value in the other folds, int64 (rows,)."""
+    """Return the most frequent class of each value in the other folds, of all for a new value, int64 (rows,)."""
     predicted = np.zeros(len(labels), np.int64)
     for part in np.unique(folds):
         seen = folds != part
@@ -66,7 +64,6 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
 
 
 def column_sentence(head: str, scores: pd.DataFrame, majority: float, linear_f1: float) -> str:
-    """Return, in Spanish, what the best column says about a label."""
     if scores.empty or scores["F1"].iloc[0] < majority + SOME:
         return f"Ninguna columna dice por sí sola {head}."
     best = scores.iloc[0]

@@ -1,7 +1,6 @@
 """The F1 that a training will reach on its test rows, before it is trained.
 
-A run predicts each label with the better of encoder and simple model, or with their blend, so it starts where the
-simple model ends. What remains is chance (which notices are in the test set) and what the encoder adds.
+A run predicts with the better of encoder and simple model, or their blend: it starts where the simple model ends.
 """
 
 from dataclasses import dataclass
@@ -43,10 +42,7 @@ class ExpectedF1:
 def expect_f1(
     labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, test_rows: int, repeats: Repeats, seed: int
 ) -> ExpectedF1:
-    """Return the expected range of F1 of one label.
-
-    The simple model's part is a bootstrap over texts, of as many rows as the test set has (m out of n).
-    """
+    """Return the expected range of F1: a bootstrap over texts, of as many rows as the test set (m out of n)."""
 
     def resampled(share: float) -> dict[str, np.ndarray]:
         return bootstrap(labels, {"linear": predicted}, groups, RESAMPLES, seed, share)["linear"]

@@ -1,13 +1,7 @@
-"""The simple model's answers for notices that it was not fitted on, and the likely label errors among them.
+"""Out-of-fold answers of the simple model, and the label errors that confident learning finds with them.
 
-Each label is split on the rows that have it, together with the labels that have the same rows. The first of the folds
-is the validation and test rows of a training on those rows and labels with the same seed, so the model that answers for
-them has seen what that training would see. The other folds share its training rows. A training of several labels uses
-the rows that have them all: its test rows are those of the audit only if no row lacks a label.
-
-Label errors are found by confident learning (Northcutt, Jiang and Chuang, *Confident learning: estimating uncertainty
-in dataset labels*, 2021). The package `cleanlab` by the same authors is used if it is installed; without it, the first
-step of the method.
+Source: Northcutt, Jiang and Chuang, *Confident learning: estimating uncertainty in dataset labels*, 2021. The authors'
+package `cleanlab` is used if it is installed; without it, the first step of the method.
 """
 
 import importlib.util
@@ -62,18 +56,19 @@ class OutOfFold:
     without: dict[str, dict[str, float]]
 
     def predicted(self, head: str) -> np.ndarray:
-        """Return the most probable class of each row, int64 (rows,)."""
         return self.probabilities[head].argmax(axis=1)
 
     def held_out(self) -> np.ndarray:
-        """Return the positions of the validation and test rows of a training, in order."""
         return np.sort(np.concatenate([self.split["val"], self.split["test"]]))
 
 
 def fold_rows(
     groups: np.ndarray, labels: Mapping[str, np.ndarray], config: TrainConfig
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the split of a training, and the fold of each row, int64 (rows,); raises `UserError` for too few texts."""
+    """Return the split of a training, and the fold of each row, int64 (rows,); raises `UserError` for too few texts.
+
+    Fold 0 is the validation and test rows of a training with the same seed, if no row lacks a label.
+    """
     split = split_rows(groups, labels, config.val_size, config.test_size, config.seed)
     folds = np.zeros(len(groups), np.int64)
     train = split["train"]
@@ -125,12 +120,11 @@ def predict_out(
 
 
 def has_cleanlab() -> bool:
-    """Return whether the optional package is installed."""
     return importlib.util.find_spec("cleanlab") is not None
 
 
 def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the rows whose label is likely wrong, the least probable label first, int64."""
+    """Return the rows with a likely wrong label, the least probable label first, int64."""
     if has_cleanlab():
         from cleanlab.filter import find_label_issues
 
@@ -142,14 +136,11 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 
 def confidently_other(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the rows that the confident joint counts as another class, the least probable label first, int64.
-
-    A row counts as the most probable of the classes whose probability reaches their threshold: the mean probability of
-    the class among the rows labelled so (Northcutt, Jiang and Chuang 2021, equation 2).
-    """
+    """Return the rows that the confident joint counts as another class, the least probable label first, int64."""
     rows = np.arange(len(labels))
     of_label = probabilities[rows, labels]
     sizes = np.bincount(labels, minlength=probabilities.shape[1])
+    # The mean probability of a class among the rows labelled so (equation 2 of the paper).
     thresholds = np.bincount(labels, of_label, minlength=len(sizes)) / np.maximum(sizes, 1)
     confident = np.where(probabilities >= thresholds, probabilities, -1)
     counted = confident.argmax(axis=1)
@@ -158,11 +149,7 @@ def confidently_other(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 
 def review_list(data: AuditRows, head: str, answers: OutOfFold) -> tuple[pd.DataFrame, int]:
-    """Return the notices whose label is worth reviewing, at most `MOST_LISTED`, and the number of likely errors.
-
-    First those that contradict another notice with the same text and the model too, then the others, by the
-    probability of their label.
-    """
+    """Return at most `MOST_LISTED` notices to review, contradictions first, and the number of likely errors."""
     label, probabilities = data.labels[head], answers.probabilities[head]
     rows, labels, groups = label.rows, label.labels, data.groups[label.rows]
     classes = np.array(label.classes, dtype=object)

@@ -1,9 +1,4 @@
-"""Texts that occur more than once, and what that means for the labels and for the score.
-
-The same text with different labels bounds the score. A split keeps notices together whose texts are equal after
-`normalise`; a word more or less separates them, and a test notice that is almost a training notice is easier than a new
-one.
-"""
+"""Repeated and almost repeated texts: different labels bound the score, near-duplicates of training rows inflate it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +33,6 @@ class Repeats:
 
 
 def find_repeats(labels: np.ndarray, groups: np.ndarray, seed: int) -> Repeats:
-    """Compare the labels of the notices with the same text."""
     groups = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(groups)
     pairs, counts = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)

@@ -100,7 +100,6 @@ class Audit:
         )
 
     def majority(self, head: str) -> float:
-        """Return the weighted F1 of always predicting the most frequent class of a label."""
         return majority_f1(self.data.labels[head].labels)
 
     def linear_f1(self, head: str) -> float | None:
@@ -116,7 +115,6 @@ class Audit:
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the results as plain JSON values, without tables and notices."""
         labels = {}
         for head, label in self.data.labels.items():
             columns = self.columns[head].head(10)

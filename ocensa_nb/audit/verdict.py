@@ -65,7 +65,6 @@ def judge_label(
     suspects: int,
     text_fields: Sequence[str],
 ) -> Verdict:
-    """Return the verdict on a measured label."""
     low, high = expected.f1
     level = CAN if low >= GOOD else CANNOT if high < POOR or not expected.beats_chance else PARTLY
     sentence = (
@@ -112,13 +111,11 @@ def judge_label(
 
 
 def cannot_measure(head: str, label: LabelRows, reason: str) -> Verdict:
-    """Return the verdict on a label that was not measured, with the reason and what to do."""
     what = f"{head}: {UNKNOWN}. Tiene {len(label.rows):,} avisos con texto y {len(label.classes):,} clases. {reason}"
     return Verdict(UNKNOWN, what, [reason], ["Reúna más avisos con esta etiqueta, o quítela de heads."])
 
 
 def _about_rare(classes: pd.DataFrame) -> list[str]:
-    """Return what to do about classes with too few rows; nothing if there are none."""
     rare = classes[classes["nota"] == NO_LEARNING]
     few = classes[classes["nota"] == NO_MEASURE]
     sentences = []

@@ -24,7 +24,7 @@ argparse._ = lambda message: _SPANISH.get(message, message)
 
 
 class BadArgumentsError(UserError):
-    """The words of the command line are not valid arguments."""
+    """The command line cannot be parsed."""
 
 
 def _integer(word: str) -> int:
@@ -85,7 +85,6 @@ class Option:
         return "--" + self.name.rstrip("_").replace("_", "-")
 
     def add_to(self, group: Any) -> None:
-        """Add the option to a group of argparse."""
         origin, arguments = get_origin(self.kind), get_args(self.kind)
         help_text = f"{self.help} {self._default()}".strip().replace("%", "%%")
         add = partial(group.add_argument, self.flag, dest=self.name, help=help_text)
@@ -121,15 +120,7 @@ def options_of(source: Callable[..., Any], defaults: Any = None) -> list[Option]
 
 
 def split(options: Iterable[Option], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of the options that are given, and the words that belong to none.
-
-    `-h` and `--help` are always an option, with the value True.
-
-    Raises
-    ------
-    BadArgumentsError
-        If an option has no value, or one of another type.
-    """
+    """Return the values of the options that are given, and the other words; raises `BadArgumentsError`."""
     try:
         values, rest = _parser(options).parse_known_args([_hyphenated(word) for word in words])
     except argparse.ArgumentError as error:
@@ -139,13 +130,7 @@ def split(options: Iterable[Option], words: Sequence[str]) -> tuple[dict[str, An
 
 
 def parse(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
-    """Return the values of the options that are given.
-
-    Raises
-    ------
-    BadArgumentsError
-        If a word belongs to no option, a required option is missing, or a value is not valid.
-    """
+    """Return the values of the options; raises `BadArgumentsError` for a bad value or a wrong or missing option."""
     values, rest = split(options, words)
     for word in rest:
         if word.startswith("-"):
@@ -187,7 +172,6 @@ def _parser(
 
 
 def _hyphenated(word: str) -> str:
-    """Return an option with hyphens in place of underscores: `--batch_size` is `--batch-size`."""
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")

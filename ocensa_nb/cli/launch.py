@@ -1,7 +1,4 @@
-"""Start the process of a verb, or several by torchrun's launcher: Ctrl+C without a traceback, and UTF-8 file names.
-
-It imports little: until `handle_interrupts` has run, an interrupt prints a traceback.
-"""
+"""Start the process of a verb, or several; it imports little, because an early Ctrl+C prints a traceback."""
 
 import codecs
 import logging
@@ -22,11 +19,7 @@ STOP_SECONDS = 300  # for the last checkpoint; torchrun kills the processes afte
 
 
 class _Interrupts:
-    """The handler of SIGINT: raise `KeyboardInterrupt` once while a verb runs; otherwise end the process at once.
-
-    Before a verb runs there is nothing to clean up. During an import there is nothing either, and a `KeyboardInterrupt`
-    could be caught by the module or leave it half imported.
-    """
+    """The handler of SIGINT: raise `KeyboardInterrupt` once while a verb runs; otherwise end the process at once."""
 
     working = False
     raised_at: float | None = None
@@ -35,19 +28,19 @@ class _Interrupts:
         now = time.monotonic()
         if self.raised_at is not None and now - self.raised_at < GRACE_SECONDS:
             return
+        # A module that is being imported could catch it, or stay half imported.
         if self.working and self.raised_at is None and not _is_importing(frame):
             self.raised_at = now
             raise KeyboardInterrupt
         self.leave()
 
     def unraisable(self, args: Any) -> None:
-        """End the process if a `KeyboardInterrupt` was raised in a finaliser, which Python reports and ignores."""
+        """End the process if a `KeyboardInterrupt` was raised in a finaliser: Python reports and ignores it."""
         if args.exc_type is KeyboardInterrupt:
             self.leave()
         sys.__unraisablehook__(args)
 
     def leave(self) -> None:
-        """End the process at once and print one line."""
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -70,11 +63,7 @@ def handle_interrupts() -> None:
 
 
 def run(main: Callable[[], int]) -> int:
-    """Run a function and return its exit code, or `INTERRUPTED` after a `KeyboardInterrupt`.
-
-    SIGINT is ignored afterwards: Python restores its default action when it finalises, and another SIGINT would then
-    kill the process.
-    """
+    """Return the exit code of a function, or `INTERRUPTED`; another SIGINT while Python finalises is ignored."""
     try:
         _interrupts.working = True
         code = main()
@@ -87,10 +76,7 @@ def run(main: Callable[[], int]) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with an exit code; of torchrun's processes, without the finalisation of the interpreter.
-
-    Now and then a thread of gloo is still running then, and aborts a process that has finished its work.
-    """
+    """End the process; under torchrun without finalisation, during which a thread of gloo may abort it."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -115,10 +101,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def launch(words: Sequence[str], processes: int) -> int:
-    """Run `python -m ocensa_nb` in several processes of this machine; return the first exit code that is not 0, or 0.
-
-    torchrun itself would end with its own report and 1. For several machines use torchrun, which finds them.
-    """
+    """Run the command in several processes of this machine; return the first exit code that is not 0, or 0."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

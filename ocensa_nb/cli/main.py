@@ -1,8 +1,4 @@
-"""The command line: parse the arguments of a verb, run it, and return the exit code.
-
-Exit codes: 0; 1 for a `UserError`, with only its message on stderr; 2 for arguments that cannot be parsed; 128 plus the
-number of the signal that stopped the process.
-"""
+"""The command line. Exit codes: 0; 1 for a `UserError`; 2 for bad arguments; 128 + signal for a stopped process."""
 
 import contextlib
 import inspect
@@ -80,7 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], screen: SafeStream) -> int:
-    """Run one verb and write its result, or print the help; return the exit code."""
     options, words = split([JSON], arguments)
     verb = words[0] if words else ""
     if options.get(HELP):
@@ -125,7 +120,6 @@ def _call(verb: str, values: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _help(verb: str, words: list[str]) -> str:
-    """Return the help of a verb; of `train`, with the values of its recipe."""
     if verb not in VERBS:
         return help_text(f"{PROGRAM} COMANDO [OPCIONES]", ABOUT, [JSON], {name: _about(name) for name in VERBS})
     options = _options(verb, _configure(split([RECIPE], words)[0])["config"] if verb == "train" else None)
@@ -140,7 +134,6 @@ def _options(verb: str, config: TrainConfig | None = None) -> list[Option]:
 
 
 def _configure(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `train`: the recipe, and its config with the fields of the options."""
     from ocensa_nb.runtime.machine import configure
 
     fields = dict(values)

@@ -1,7 +1,4 @@
-"""The verbs of the command line, one function each: parameters are options, and the docstring is the help.
-
-A verb logs what the user reads and returns what `--json` writes.
-"""
+"""The verbs: parameters are options, the docstring is the help, the result is what `--json` writes."""
 
 import json
 import logging

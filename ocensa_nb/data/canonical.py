@@ -9,7 +9,7 @@ import pandas as pd
 
 from ocensa_nb.errors import CONTROL, UserError
 
-# The role of a column whose title repeats, as SAP writes `Denominación` for a place and for its component. Such columns
+# The role of a column with a repeated title, as SAP writes `Denominación` for a place and its component. Such columns
 # are not in the text by default: on 7,100 real notices (TF-IDF and a linear SVM, 3 splits) the weighted F1, mean of the
 # three labels, was 0.518 ± 0.004 with the first alone and 0.514 ± 0.007 with both; the paired difference is -0.0039
 # with a standard error of 0.0023.
@@ -30,7 +30,6 @@ def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean(column: pd.Series) -> pd.Series:
-    """Return a column of text without control characters and spaces around it."""
     return column.str.replace(CONTROL, " ", regex=True).str.strip()
 
 
@@ -71,7 +70,6 @@ def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequenc
 
 
 def _title(role: str) -> str:
-    """Return the title of a field in the text; `denominacion.1` is `Denominación 2`."""
     field = field_of(role)
     title = TITLES.get(field, field.replace("_", " ").capitalize())
     return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"

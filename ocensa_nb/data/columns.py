@@ -49,15 +49,14 @@ def find_columns(
     source: str,
     recorded: Collection[str] | None = None,
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Find the column of each role: the description, the text fields, the labels.
+    """Find the column of the description, each text field and each label.
 
-    A label may occur in several columns, such as a normalised one and SAP's free text: the first of its `ALIASES` that
-    is filled in most rows and repeats its values is used. A column has one role only, so a label never enters the
-    text. If the title of a text field repeats, the first column is used; `columns` may add the second, as the role
-    `denominacion.1`. Only roles in `recorded`, those of a trained run, are used in the text.
+    Of several columns for a label, the first of its `ALIASES` that is filled in most rows and repeats its values is
+    used. A column has one role, so a label never enters the text. Of repeated titles, the first is used; `columns` may
+    add the second, as `denominacion.1`. Only roles in `recorded`, those of a trained run, are used in the text.
 
-    Return the column name per role and, for each other column with a name of a label or text field, its role and the
-    reason in Spanish. Raises `UserError` if a column is missing, or `columns` has an unknown role or column.
+    Return the column name per role and, for each other column with such a name, its role and the reason in Spanish.
+    Raises `UserError` if a column is missing, or `columns` has an unknown role or column.
     """
     used: dict[str, str] = {}
     passed_over: dict[str, tuple[str, str]] = {}
@@ -122,7 +121,6 @@ def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:
 
 
 def _not_a_label(column: pd.Series) -> str:
-    """Return, in Spanish, why a column does not look like a label; empty if it does."""
     values = column[column.str.strip() != ""].str.strip()
     if len(values) < len(column) / 2:
         return f"vacía en {len(column) - len(values):,} de {len(column):,} filas"
@@ -139,7 +137,6 @@ TYPO = 0.85  # similarity of names, from 0 to 1, that suggests a spelling error:
 
 
 def text_score(column: pd.Series) -> float:
-    """Return how much a column looks like free text."""
     values = _filled(column)
     if values.empty:
         return 0.0
@@ -149,7 +146,6 @@ def text_score(column: pd.Series) -> float:
 
 
 def label_score(column: pd.Series) -> float:
-    """Return how much a column looks like a label."""
     values = _filled(column)
     if values.nunique() < 2 or values.str.contains(r"[^\W\d_]").mean() < 0.5:
         return 0.0
@@ -157,7 +153,6 @@ def label_score(column: pd.Series) -> float:
 
 
 def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection[str]) -> tuple[list[str], str]:
-    """Return the columns of a table, those that suit a role best first."""
     sample = table.head(SAMPLED_ROWS)
     score = label_score if label else text_score
     scores = {name: 0.0 if name in taken else score(sample[name]) for name in sample}

@@ -1,8 +1,4 @@
-"""Corrections of a review: read them, write them, and merge them into the notices.
-
-A correction says the right class of one label of a notice. It wins over the label of the file, and no row with one is
-ever in the test set (`splits.split_corrected_rows`).
-"""
+"""Read, write and merge corrections: the right class of a label of a notice, which wins over that of the file."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -63,11 +59,7 @@ def write_corrections(table: pd.DataFrame, heads: Collection[str], path: Path) -
 def merge(
     frame: pd.DataFrame, corrections: Corrections, heads: Sequence[str], also: Collection[str] = ()
 ) -> tuple[pd.DataFrame, CorrectionsReport]:
-    """Merge corrections into notices; a notice is recognised by its id and its text.
-
-    Return the rows of `frame`, with `id_aviso`, `texto` and one column per head, then the added ones, with `CORRECTED`;
-    and what changed. Raises `UserError` if a class is neither one of the notices' nor in `also`.
-    """
+    """Return the corrected notices, added rows last, and what changed; raises `UserError` for an unknown class."""
     table = _with_known_classes(corrections, frame, heads, also)
     row_of_key = dict(zip(find_keys(table), table.index, strict=True))
     keys = find_keys(frame)
@@ -99,8 +91,6 @@ def merge(
 
 
 def find_class(answer: str, names: Sequence[str]) -> str | None:
-    """Return the first of some names that is an answer, regardless of case and accents; None if there is none."""
-
     def fold(name: str) -> str:
         return " ".join(without_accents(name.lstrip("'")).casefold().split())  # the apostrophe of `inert`
 

@@ -100,7 +100,6 @@ def read(
 
 
 def labelled_rows(file: NoticeFile, corrections: Corrections | None = None) -> LabelledRows:
-    """Return the rows of a file that have a text and every label, after its corrections."""
     heads = list(file.labels)
     frame, corrected = pd.DataFrame({ID: file.ids, TEXT: file.texts, **file.labels}), None
     if corrections is not None:
@@ -134,13 +133,8 @@ def load_notices(config: TrainConfig) -> Notices:
 def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | None = None) -> Notices:
     """Encode the labels of a file and split its rows; no corrected row is in the test set.
 
-    Classes with fewer than `min_class_count` rows are merged into `Other`. Rows whose texts are equal after
-    `normalise` stay on one side of the split, so that no test text is in the training set.
-
-    Raises
-    ------
-    UserError
-        If a label has a single class or is mostly empty, or there are too few rows or distinct texts.
+    Rows with texts that are equal after `normalise` stay on one side. Raises `UserError` if a label has a single class
+    or is mostly empty, or there are too few rows or distinct texts.
     """
     rows = labelled_rows(file, corrections)
     frame, report = rows.frame, rows.report
@@ -171,7 +165,6 @@ def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | No
 def _encode(
     names: pd.DataFrame, least: int, source: str
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]], dict[str, tuple[str, dict[str, int]]]]:
-    """Return the class indices, the class names and the merged classes of each label."""
     if len(names) < MIN_ROWS:
         raise UserError(
             f"{source}: quedan {len(names)} filas con texto y etiquetas, y hacen falta al menos {MIN_ROWS} "
@@ -195,7 +188,6 @@ def _encode(
 def _uncorrected_split(
     file: NoticeFile, kept: pd.Index, groups: np.ndarray, config: TrainConfig
 ) -> dict[str, np.ndarray]:
-    """Return the split of a file without its corrections, as positions among the kept rows."""
     useful = np.flatnonzero((file.texts != "") & (file.labels != "").all(axis=1))
     positions = kept.get_indexer(useful)
     labels, _, _ = _encode(file.labels.iloc[useful], config.min_class_count, str(file.path))
@@ -217,10 +209,7 @@ def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
 
 
 def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
-    """Merge classes with fewer than `least` rows into the file's «Other» class, or a new one; return both.
-
-    The classes of a label with fewer than `FEWEST_CLASSES` are never merged.
-    """
+    """Merge classes with fewer than `least` rows into «Other» if the label has `FEWEST_CLASSES`; return both."""
     counts = labels.value_counts()
     if len(counts) < FEWEST_CLASSES:
         return labels, OTHER, {}
@@ -230,7 +219,6 @@ def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, 
 
 
 def fingerprint_of(texts: list[str], labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of texts, class indices and row numbers."""
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
     for name, values in (*labels.items(), *split.items()):
         digest.update(name.encode() + values.tobytes())

@@ -25,7 +25,6 @@ class CorrectionsReport:
     left_test: int = 0
 
     def lines(self) -> list[str]:
-        """Return the report as Spanish sentences, one per line."""
         changed = ", ".join(f"{head} {count:,}" for head, count in self.changed.items())
         lines = [
             f"Correcciones: {self.source}, {self.rows:,} avisos. Cambian de clase: {changed}. Avisos que no tenían "
@@ -73,7 +72,6 @@ class DataReport:
         return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
 
     def lines(self) -> list[str]:
-        """Return the report as Spanish sentences, one per line."""
         lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
         lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
         if self.text:

@@ -1,11 +1,10 @@
-"""Synthetic maintenance notices whose best possible score is known.
+"""Synthetic maintenance notices with a known best possible score.
 
     frame = generate(8000, seed=42)    # the training CSV
     ceiling()                          # {"modo_f1": ..., ...}: no text classifier can exceed it
 
-A notice starts as a state: the component, and per head either a label that the text states or none. The text depends
-on the state alone; the recorded label follows a rule on the state, with noise. The best possible classifier is
-therefore known, and `ceiling` computes its score.
+The text depends on a state alone: the component, and the labels that it states. The recorded label follows a rule on
+the state, with noise, so the best possible classifier is known.
 """
 
 import random
@@ -59,7 +58,6 @@ def _contexts() -> tuple[tuple[float, str, Component, dict[str, _Choice]], ...]:
 
 
 def _by_rank(labels: tuple[str, ...]) -> tuple[float, ...]:
-    """Return 1/2, 1/3, 1/4, ... normalised."""
     weights = [1 / (rank + 2) for rank in range(len(labels))]
     return tuple(weight / sum(weights) for weight in weights)
 
@@ -75,15 +73,13 @@ def ceiling(
     z: q_z(c) = evidence * p_z(c) + (1 - evidence) * [c is the default]. The recorded label is r, or with probability
     `noise` a new draw from q_z; its class frequencies are therefore those of r.
 
-    1. The text depends on the labels only through the state (z and the stated labels), so no classifier of the text
-       beats the best classifier of the state.
+    1. The text depends on the labels only through the state: no classifier of the text beats the best one of the state.
     2. F1 of one class c is greatest if exactly the states with a posterior above F*_c / 2 are predicted as c, where
        F*_c is that greatest value (Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to
        maximize F1 measure").
     3. In every state the label of the rule has the posterior 1 - noise + noise * q_z(r) > 1/2 >= F*_c / 2, any other
        noise * q_z(c) <= noise. Predicting r gives F1_c >= 1 - noise, so F*_c / 2 >= (1 - noise) / 2, which exceeds
-       `noise` if noise < 1/3. Hence the single classifier "predict r" is optimal for every class at once, and so for
-       any weighted mean of the F1 of the classes:
+       `noise` if noise < 1/3. "Predict r" is thus optimal for every class, and so for any weighted mean of their F1:
 
            F1_c = sum_z w_z q_z(c) [1 - noise + noise q_z(c)] / sum_z w_z q_z(c)
 
@@ -140,8 +136,7 @@ def generate(
     evidence, noise
         As for `ceiling`, which computes the best possible score for the same settings.
     short_tries
-        Share of rows, 0 to 1, for which the short style is tried first. Two of five fit, so a third of the notices are
-        short.
+        Share of rows, 0 to 1, for which the short style is tried first; two of five fit.
     with_rule
         Whether to add `regla_modo`, `regla_causa`, `regla_prioridad`: the predictions of the best classifier.
     """

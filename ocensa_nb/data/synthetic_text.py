@@ -1,8 +1,4 @@
-"""The words and sentences of the synthetic notices.
-
-The vocabulary is data: `synthetic_vocabulary.yaml`, read on first use. A notice is written from what it states alone,
-in one of two styles: a long sentence, or a short text as SAP stores it.
-"""
+"""The text of a synthetic notice, in one of two styles: a long sentence, or a short text as SAP stores it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -53,7 +49,6 @@ class Vocabulary(NamedTuple):
 
 @cache
 def vocabulary() -> Vocabulary:
-    """Return the vocabulary; the file is read once."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if there, takes 5 ms instead of 40
     data = yaml.load(Path(__file__).with_name("synthetic_vocabulary.yaml").read_bytes(), loader)
     mode_of_code = {mode.split("(")[-1].rstrip(")"): mode for mode in data["phrases"]["modo"]}
@@ -68,7 +63,6 @@ def vocabulary() -> Vocabulary:
 
 
 def pick(options: Sequence[T], draw: Draw) -> T:
-    """Return one of the options, with equal probability."""
     return options[int(draw() * len(options))]
 
 
@@ -80,7 +74,6 @@ def compose_notice(
     short_tries: float,
     draw: Draw,
 ) -> str:
-    """Write the text of a notice."""
     text = _short_notice(stated, part, tag, draw) if draw() < short_tries else None
     short = text is not None
     text = text if text is not None else _long_notice(stated, family, part, tag, draw)

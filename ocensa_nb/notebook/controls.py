@@ -74,11 +74,7 @@ class Choice(ipw.HBox):
 
 
 class Number(ipw.HBox):
-    """A slider with the number beside it, which can be typed; a valid number beyond the slider extends it.
-
-    The readouts of ipywidgets are not used: that of a `SelectionSlider` cannot be typed into, and that of an
-    `IntSlider` replaces a number beyond its range without a word.
-    """
+    """A slider with the number beside it, which can be typed; a valid number beyond the slider extends it."""
 
     value = traitlets.Any()  # setting it extends the range of the slider and of what can be typed
 
@@ -88,6 +84,7 @@ class Number(ipw.HBox):
         self.on_invalid: Callable[[str], None] = lambda _: None
         kind = ipw.IntText if isinstance(slider.value, int) else ipw.FloatText
         self.text = kind(slider.value, step=getattr(slider, "step", 1), layout=TYPED)
+        # ipywidgets' readout of a list cannot be typed into; that of an `IntSlider` clips a number without a word.
         slider.readout = False
         super().__init__([slider, self.text], layout={"align_items": "center", "max_width": WIDE["max_width"]})
         self.value = slider.value
@@ -127,7 +124,7 @@ class Number(ipw.HBox):
 
 
 class Control:
-    """One setting: a widget and an HTML note beside it that explains the effect of its value."""
+    """One setting: a widget, and an HTML note beside it."""
 
     def __init__(self, widget: Any, tooltip: str = "") -> None:
         self.widget, self._tooltip = widget, tooltip
@@ -150,12 +147,11 @@ class Control:
         self.widget.observe(lambda _: watcher(), "value")
 
     def disable(self, reason: str) -> None:
-        """Disable the control, with a reason as its tooltip; enable it if the reason is empty."""
+        """Disable the control with a reason as its tooltip; enable it if the reason is empty."""
         self.widget.disabled = bool(reason)
         _explain(self.widget, reason or self._tooltip)
 
     def say(self, note: Note) -> None:
-        """Show a note; HTML in its text is escaped."""
         sign = "⚠ " if note.level else ""
         self.note.value = f'<span class="ocensa-note {note.level}">{sign}{escape(note.text)}</span>'
 
@@ -191,7 +187,6 @@ def recipes() -> list[tuple[str, str]]:
 
 
 def make_controls(config: TrainConfig) -> dict[str, Control]:
-    """Return the control of each field that the panel shows."""
     names = [n for n in catalogue.CATALOGUE if n not in catalogue.BUILT_HERE or n == config.model]
     where = {True: "en esta máquina", False: "se descarga"}
     encoders = [
@@ -264,10 +259,7 @@ def _millions(count: int) -> str:
 
 
 def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str | None) -> None:
-    """Display what `show` returns for a label: of all `labels` without a user, of those that the user chooses with one.
-
-    `first` is displayed at once, because saved notebooks do not include widgets; None if there are no labels.
-    """
+    """Display `show(label)`: for every label without a user, otherwise for the chosen one, at the start `first`."""
     if first is None:
         print("No hay ninguna etiqueta que mostrar.")
         return

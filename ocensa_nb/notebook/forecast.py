@@ -1,8 +1,4 @@
-"""Show the predicted time of the settings: measured in the background, corrected by the training, compared with it.
-
-A thread measures, because a callback that measures for seconds would freeze the panel; the work of torch leaves the
-kernel free to answer. The page clock shows its progress, because a thread cannot update a widget on Colab.
-"""
+"""Show the predicted time of the settings: measured in a thread, which leaves the kernel free to answer."""
 
 import atexit
 import threading
@@ -23,11 +19,7 @@ UNRELIABLE = 1.0  # a larger spread says nothing about the time
 
 
 class Measurement(threading.Thread):
-    """Measure in the background what the predictions of some configs need.
-
-    There is one at a time in the process, because two would slow each other down: a new one cancels the one before and
-    waits for it.
-    """
+    """Measure in the background; a new one cancels the one before, because two would slow each other down."""
 
     _newest: ClassVar["Measurement | None"] = None
 
@@ -43,7 +35,6 @@ class Measurement(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Measure each config until cancelled; keep an exception in `error`."""
         if self._before:
             self._before.join()
             self._before = None
@@ -62,7 +53,6 @@ class Measurement(threading.Thread):
 
 
 def stop_measuring() -> None:
-    """Cancel the measurement in progress, if any, and wait until it has ended."""
     if newest := Measurement._newest:
         newest.cancelled.set()
         newest.join()
@@ -72,7 +62,7 @@ atexit.register(stop_measuring)  # torch aborts the process if a thread computes
 
 
 class ExpectedTime:
-    """The time of the panel's settings: predicted, at the pace of the running training, and what it took."""
+    """The predicted time of the panel's settings, corrected by the running training, and what it took."""
 
     def __init__(self, forecast: Forecast, report: Callable[[str], None]) -> None:
         self._forecast = forecast
@@ -89,7 +79,6 @@ class ExpectedTime:
         return self._text.value
 
     def show(self, config: TrainConfig, measuring: bool = True) -> None:
-        """Show the prediction of a config."""
         self._config, self._prediction = config, None
         self._abandon()
         missing = [each for each in (config, baseline_of(config)) if not self._forecast.is_measured(each)]
@@ -105,7 +94,6 @@ class ExpectedTime:
             self._say(f"{self._taken_by(config)}Tiempo previsto: se mide al mover un control.")
 
     def show_unknown(self, reason: str) -> None:
-        """Show a sentence, in Spanish, in place of a time that cannot be predicted."""
         self._abandon()
         self._config = None
         self._say(f"Tiempo previsto: {escape(reason)}")
@@ -130,7 +118,7 @@ class ExpectedTime:
         self._text.value = f'<div class="ocensa ocensa-expected">{html}</div>'
 
     def _abandon(self) -> None:
-        """Cancel the measurement in progress, without waiting for it."""
+        """Cancel the measurement without waiting for it."""
         if self._measurement:
             self._measurement.cancelled.set()
             self._measurement = None
@@ -140,7 +128,6 @@ class ExpectedTime:
         return self._taken.get(config.fingerprint(), "")
 
     def _follow(self) -> None:
-        """Show the progress of the measurement, and the prediction once it has ended."""
         if self._measurement.is_alive():
             share = f"{100 * self._measurement.share:.0f} %"
             self._say(f"Tiempo previsto: midiendo unos pasos en esta máquina… {share}")

@@ -38,7 +38,6 @@ STOPPED = (
 
 
 def grid_path(grid: str) -> Path:
-    """Return the file of a grid: a path, or the name of one in `notebooks/grids`."""
     for path in (plain_path(grid), GRIDS / f"{grid}.yaml"):
         if grid and path.is_file():
             return path
@@ -49,20 +48,16 @@ def grid_path(grid: str) -> Path:
 def experiments_panel(
     grid: str, out: str | Path = "", jobs: int = 1, root: Path = Path("runs"), interactive: bool | None = None
 ) -> "GridPanel | GridInKernel":
-    """Return the panel of a grid; display it in a notebook and run the grid with its `run`.
+    """Return the panel of a grid; display it and run the grid with its `run`.
 
     Parameters
     ----------
     grid
         A path, or a name in `notebooks/grids`.
     out
-        Folder of the results; empty for `experiments-NAME` in `root`. If it has results of the grid, they are kept.
+        Folder of the results, kept if there are any; empty for `experiments-NAME` in `root`.
     jobs
         How many cases run at the same time, each with a part of the threads.
-    root
-        Folder of the runs.
-    interactive
-        Whether a user can press the buttons; None to detect it.
     """
     path = grid_path(grid)
     if jobs < 1:
@@ -79,7 +74,6 @@ class GridInKernel:
         self.grid, self.out, self.jobs = grid, out, jobs
 
     def run(self) -> Results:
-        """Run the grid and return its results; the table and the report name the failed cases."""
         run_grid(self.grid, self.out, self.jobs)
         table = CaseTable(self.out)
         table.update()
@@ -115,11 +109,7 @@ class GridPanel(ProcessPanel):
         self.box.add_class("ocensa-panel")
 
     def run(self) -> Results:
-        """Run the grid in this cell, or follow it if it is running, and return its results.
-
-        See `follow_in_cell` for the effect of interrupting the cell; executing it again continues. Failed cases do not
-        stop the others: the table and the report name them.
-        """
+        """Run the grid in this cell, or follow it (see `follow_in_cell`); failed cases do not stop it."""
         return self.follow_in_cell(self.process if self.process and self.process.is_running else None)
 
     def _ipython_display_(self) -> None:
@@ -163,7 +153,7 @@ class GridPanel(ProcessPanel):
 
 
 class CaseTable:
-    """The cases of an experiment folder as an HTML table: state, seconds and F1; read again as their files change."""
+    """The cases of an experiment folder as an HTML table: state, seconds and F1."""
 
     def __init__(self, out: Path, jobs: int = 1) -> None:
         self.out, self.jobs = out, jobs
@@ -171,7 +161,7 @@ class CaseTable:
         self._known: dict[Path, tuple[int, Case]] = {}
 
     def update(self) -> None:
-        """Read the cases whose case.json has changed; a damaged one is left out until it is written again."""
+        """Read the cases with a changed case.json; a damaged one is left out until it is written again."""
         cases = []
         for folder in case_folders(self.out):
             try:
@@ -185,7 +175,7 @@ class CaseTable:
         self.cases = [case for case in cases if not case.content.get("dropped")]
 
     def html(self, sentence: str = "", running: bool = False) -> str:
-        """Return the table, a bar, and a sentence in Spanish; its style is `figures.style.PANEL_CSS`."""
+        """Return the table, a bar and a Spanish sentence; its style is `figures.style.PANEL_CSS`."""
         total, left = len(self.cases), seconds_left(self.cases, self.jobs) if running else None
         state = f'<div class="ocensa-state">{escape(sentence)}</div>' if sentence else ""
         if not total:

@@ -1,7 +1,4 @@
-"""Draw the progress of a running training as HTML and SVG, from its history file.
-
-The training runs in another process and is only read: its history is a file that grows.
-"""
+"""Draw the progress of a training in another process as HTML and SVG, from its history file."""
 
 import json
 import time
@@ -34,7 +31,7 @@ class History:
         self._pace: deque[tuple[float, int]] = deque()
 
     def update(self) -> bool:
-        """Read the complete lines added since the last call and return whether there were any."""
+        """Read the complete lines added since the last call; return whether there were any."""
         try:
             with open_regular(self.path) as file:
                 if file.seek(0, 2) < self._read:  # truncated to the checkpoint that is resumed
@@ -58,7 +55,6 @@ class History:
         return bool(whole)
 
     def seconds_left(self, total_steps: int) -> float | None:
-        """Return the estimated remaining seconds at the recent pace; None until progress is observed."""
         pace = self.seconds_per_step()
         return None if pace is None else (total_steps - self.step) * pace
 
@@ -88,10 +84,7 @@ class History:
 
 
 def view(history: History, total_steps: int, epochs: int, state: str, over: bool = False) -> str:
-    """Return progress bars, numbers and two charts as HTML; its style is `figures.style.PANEL_CSS`.
-
-    `total_steps` and `epochs` are those of a training without early stopping; `over`: it has ended, maybe before them.
-    """
+    """Return progress bars, numbers and two charts as HTML; a training that is `over` may have stopped early."""
     steps_an_epoch = max(1, total_steps // epochs)
     in_epoch = history.step - history.epoch * steps_an_epoch if history.epoch < epochs else steps_an_epoch
     left = None if over else history.seconds_left(total_steps)
@@ -113,7 +106,6 @@ def view(history: History, total_steps: int, epochs: int, state: str, over: bool
 
 
 def loss_chart(history: History, total_steps: int) -> str:
-    """Return the chart of the loss per step, raw and smoothed, as HTML with an SVG and its legend."""
     chart = _Chart("Pérdida (nats) por paso", total_steps, max((loss for _, loss, _ in history.losses), default=1.0))
     chart.line([(step, loss) for step, loss, _ in history.losses], COLOURS[5], 0.8)
     chart.line([(step, smooth) for step, _, smooth in history.losses], COLOURS[0], 2)
@@ -121,7 +113,6 @@ def loss_chart(history: History, total_steps: int) -> str:
 
 
 def score_chart(history: History, epochs: int) -> str:
-    """Return the chart of the validation F1 of each head per epoch, as HTML with an SVG and its legend."""
     chart = _Chart("F1 de validación (0 a 1) por época", epochs, 1.0)
     names = {}
     for number, (head, scores) in enumerate(history.scores.items()):
@@ -155,7 +146,6 @@ class _Chart:
             self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in pixels]
 
     def html(self, legend: dict[str, str]) -> str:
-        """Return the chart with a legend of names and colours that wraps on narrow screens."""
         names = "".join(f'<span><b style="color:{c}">●</b> {escape(name)}</span>' for name, c in legend.items())
         return (
             f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'

@@ -1,8 +1,4 @@
-"""Run a command of the package in another process and follow it from a notebook.
-
-Other computations of the notebook change neither the random state nor the pace of a process, and its memory is
-released when it ends. Works with ipywidgets 7.7 (Colab's) and 8.
-"""
+"""Run a command of the package in another process and follow it, with ipywidgets 7.7 (Colab's) or 8."""
 
 import abc
 import contextlib
@@ -84,7 +80,6 @@ class ChildProcess:
         return self.exit_code in (1, 2) and TRACEBACK not in self._tail()
 
     def stop(self) -> None:
-        """Request a stop with a checkpoint after the current step."""
         if self.is_running:
             self._process.send_signal(STOP)
 
@@ -100,15 +95,12 @@ class ChildProcess:
 
 
 class PageClock:
-    """Call a function every few seconds while running, each time from a message of the front end.
+    """Call a function every few seconds while running, each time from a message of the front end; display its `box`.
 
     Colab delivers a widget update only while the request that caused it is being executed
-    (googlecolab/colabtools#3373), so a thread or a timer in the kernel cannot redraw. A hidden `Play` widget does not
-    work either: ipywidgets 7 starts it only from its own button, and ipywidgets 8 only once it is drawn. Here each tick
-    sets the timer of the next tick, so ticks do not accumulate while a cell is executing, and a reloaded page resumes
-    by itself.
-
-    Display `box`, which is invisible, for the clock to work.
+    (googlecolab/colabtools#3373), so a thread or a timer in the kernel cannot redraw. In ipywidgets 7 and 8 a hidden
+    `Play` widget does not start by itself. Here each tick sets the timer of the next, so ticks do not accumulate, and a
+    reloaded page resumes by itself.
     """
 
     def __init__(self, on_tick: Callable[[], None], seconds: float) -> None:
@@ -134,7 +126,7 @@ class PageClock:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        """Display an image whose `onload` sets the timer; browsers do not run a script inserted in a widget."""
+        """Display an image that sets the timer in `onload`; browsers do not run a script inserted in a widget."""
         self._ticks += 1  # an unchanged value would not be sent
         # A page has one timer per clock, even if the clock is displayed several times.
         timer = f"window['ocensa-clock-{self._timer.model_id}']"
@@ -146,11 +138,7 @@ class PageClock:
 
 
 class ProcessPanel(abc.ABC):
-    """Start and stop buttons, and the live view of a process.
-
-    The view is redrawn from one of two places only, because of Colab's limit (`PageClock`): the panel, at each tick of
-    the page clock, after its button is pressed; or a cell, while that cell is executing.
-    """
+    """Start and stop buttons and a live view, redrawn only by the page clock or an executing cell (`PageClock`)."""
 
     process: Any = None  # the `ChildProcess` that is followed
 
@@ -178,7 +166,7 @@ class ProcessPanel(abc.ABC):
 
     @abc.abstractmethod
     def _outcome(self) -> tuple[Any, str]:
-        """Return the result of the process, which has ended, and a sentence about it; `UserError` if there is none."""
+        """Return the result of the ended process and a sentence about it; raises `UserError` if there is no result."""
 
     @abc.abstractmethod
     def _where(self) -> str:
@@ -191,16 +179,11 @@ class ProcessPanel(abc.ABC):
         self.status.value = f'<div class="ocensa ocensa-state">{escape(sentence)}</div>'
 
     def watch(self, process: ChildProcess) -> None:
-        """Follow a process in the panel until it ends."""
         self._attend(process)
         self.clock.start()
 
     def follow_in_cell(self, process: ChildProcess | None) -> Any:
-        """Follow a process, or a new one, in the executing cell until it ends, and return its result.
-
-        Interrupting the cell stops the process, with a checkpoint, and raises `AskedToStopError`. A second interruption
-        leaves the cell at once, and the panel follows the process while it stops.
-        """
+        """Follow a process, or a new one, and return its result; an interruption stops it: `AskedToStopError`."""
         cell = DisplayHandle()
         try:
             with defer_signals(announce=False) as asked:
@@ -216,6 +199,7 @@ class ProcessPanel(abc.ABC):
         except KeyboardInterrupt:
             if not (self.process and self.process.is_running):
                 raise AskedToStopError("Interrumpido antes de empezar.", signal.SIGINT) from None
+            # A second interruption: the panel follows the process while it stops.
             self.clock.start()
             raise AskedToStopError(
                 f"{STOPPING} Para continuar desde ahí, ejecute esta celda otra vez cuando el panel diga «Detenido».",
@@ -240,7 +224,6 @@ class ProcessPanel(abc.ABC):
         self.start.disabled, self.stop.disabled = running, not running
 
     def _redraw(self) -> None:
-        """Redraw the panel; if the process has ended, say how."""
         ended = not self.process.is_running  # asked first: it may write until it ends
         self.view.value = self._draw()
         if ended:
@@ -259,7 +242,6 @@ class ProcessPanel(abc.ABC):
             self._show_running(False)
 
     def _redraw_until_end(self, cell: DisplayHandle, asked: StopRequest) -> None:
-        """Redraw the output of the executing cell until the process has ended; stop it on request."""
         hint, redraw_at = f"{self._where()} Para detenerlo, pulse el ■ de esta celda.", 0.0
         while self.process.is_running:
             if asked.signal and hint != STOPPING:
@@ -283,17 +265,16 @@ class ProcessPanel(abc.ABC):
         return result
 
     def _page(self, sentence: str = "") -> HTML:
-        """Return the live view with its style; on Colab styles are not shared between cells."""
         return HTML(f"<style>{PANEL_CSS}</style>{self._draw(sentence)}")
 
     def _draw(self, sentence: str = "") -> str:
-        """Return the live view; while there is nothing to show, with the last line that the process printed."""
+        """Return the live view, or the last printed line while there is nothing to show."""
         words = sentence if self._update() else f"{sentence} {self.process.last_words()}".strip()
         return self._html(words)
 
 
 def guarded(work: Callable[[], Any], say: Callable[[str], None]) -> None:
-    """Run the work of a widget callback and report its exceptions, which the notebook would not show."""
+    """Run a widget callback and report its exceptions, which the notebook would not show."""
     try:
         work()
     except UserError as error:
@@ -303,15 +284,11 @@ def guarded(work: Callable[[], Any], say: Callable[[str], None]) -> None:
 
 
 def describe(error: UserError) -> str:
-    """Return the message of an error, marked as an error unless the user requested the stop."""
     return str(error) if isinstance(error, AskedToStopError) else f"⛔ {error}"
 
 
 def print_stops_plainly() -> None:
-    """Print the message of a requested stop as plain text, not as a red error: it ends the cells, but nothing failed.
-
-    For interactive use only: papermill finds a failed cell by its red error.
-    """
+    """Print a requested stop as plain text; not for papermill, which finds a failed cell by its red error."""
     if shell := get_ipython():
         shell.set_custom_exc((AskedToStopError,), lambda shell, kind, error, trace, tb_offset=None: print(error))
 

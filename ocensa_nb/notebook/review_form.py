@@ -1,8 +1,4 @@
-"""Review one notice at a time in a notebook: a button per likely class, a drop-down for the others, and the keyboard.
-
-A front end gives the focus to buttons with the tab key, but ipywidgets has no shortcuts. The text field takes one digit
-per label instead, and keeps the focus. Works with ipywidgets 7.7 (Colab's) and 8.
-"""
+"""Review one notice at a time; ipywidgets has no shortcuts, so a text field takes one digit per label."""
 
 import json
 from collections.abc import Callable
@@ -37,8 +33,6 @@ def review_form(review: Review, run: Run, corrections: str = "", out: str = "") 
 
     Parameters
     ----------
-    review, run
-        From `review.review`, and the run that predicted.
     corrections
         Path of the CSV of answers; empty for one beside the run. If it exists, the review continues.
     out
@@ -54,7 +48,7 @@ def review_form(review: Review, run: Run, corrections: str = "", out: str = "") 
 
 
 def next_steps(run: Run, corrections: str = "", out: str = "") -> str:
-    """Return, in Spanish, how to train with the answers of `review_form`: a command, a parameter of notebook 03."""
+    """Return, in Spanish, how to train with the answers of `review_form`."""
     path = corrections or str(_corrections_path(run))
     if not session.is_interactive():
         saved = run.path.parent.glob(f"{run.path.name}-revision-*.xlsx")
@@ -73,12 +67,10 @@ def next_steps(run: Run, corrections: str = "", out: str = "") -> str:
 
 
 def _corrections_path(run: Run) -> Path:
-    """Return the path of the answers beside the folder of a run: a new session finds it."""
     return run.path.with_name(f"{run.path.name}-correcciones.csv")
 
 
 def _workbook_path(run: Run) -> Path:
-    """Return the first free path of a workbook beside the folder of a run."""
     number = 1
     while (path := run.path.with_name(f"{run.path.name}-revision-{number}.xlsx")).exists():
         number += 1
@@ -86,7 +78,6 @@ def _workbook_path(run: Run) -> Path:
 
 
 def _summary(review: Review) -> pd.DataFrame:
-    """Return the notices to review in a narrow table: the likeliest classes of a label in one cell."""
     table = review.doubtful[[ID, TEXT]].copy()
     for head in review.classes:
         options = [_options(review.doubtful, row, head) for row in range(len(table))]
@@ -137,7 +128,6 @@ class ReviewForm:
         return button
 
     def _line(self, head: str, names: list[str]) -> ipw.HBox:
-        """Return the row of a label: its name, a button per likely class, and the drop-down of all classes."""
         self.buttons[head] = [
             self._button("", partial(self._choose, head, rank), f"Clase {rank + 1} de {head}")
             for rank in range(min(LIKELIEST, len(names)))
@@ -180,7 +170,6 @@ class ReviewForm:
         self._answer({head: self._options(head)[rank - 1][0] for head, rank in chosen.items()})
 
     def _answer(self, right: dict[str, str]) -> None:
-        """Record answers; with all labels answered, go to the next open notice."""
         if right:
             self.answers.answer(self.row, right)
         if self.answers.is_done(self.row):
@@ -223,7 +212,6 @@ class ReviewForm:
 
 
 def _options(doubtful: pd.DataFrame, row: int, head: str) -> list[tuple[str, float]]:
-    """Return the likeliest classes of a label of a notice, with their probabilities."""
     notice = doubtful.iloc[row]
     ranks = [rank for rank in range(1, LIKELIEST + 1) if f"pred{rank}_{head}" in doubtful]
     return [(notice[f"pred{rank}_{head}"], float(notice[f"conf{rank}_{head}"])) for rank in ranks]

@@ -1,7 +1,4 @@
-"""Prepare a notebook session: install what is missing, choose the folder of the runs, upload the user's file.
-
-It runs before any package is installed, so importing it needs only the standard library.
-"""
+"""Prepare a notebook session; imports only the standard library, because it runs before anything is installed."""
 
 import filecmp
 import importlib.metadata
@@ -25,13 +22,7 @@ KAGGLE_WORKING = Path("/kaggle/working")  # saved by Kaggle after the session
 
 
 def set_up() -> None:
-    """Change to the folder where the session writes, and install what a checkout needs and the session lacks.
-
-    Raises
-    ------
-    UserError
-        See `install_missing`.
-    """
+    """Change to the folder where the session writes, and install what a checkout lacks (see `install_missing`)."""
     os.chdir(working_folder())
     installed = install_missing() if IS_CHECKOUT else []  # pip has installed what an installed package needs
     from ocensa_nb.runtime import logs
@@ -60,11 +51,7 @@ def missing_requirements(requirements: Path) -> list[str]:
 
 
 def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
-    """Install the missing requirements without changing torch.
-
-    Colab and Kaggle ship a torch built for their GPUs, so its version is pinned during the installation. If there is a
-    folder `wheels` beside the requirements, packages are installed only from it, without internet.
-    """
+    """Install what is missing, from `wheels` beside the file if it is there; raises `UserError` if that fails."""
     if importlib.util.find_spec("torch") is None:
         raise UserError(
             "Falta PyTorch. Los cuadernos no lo instalan, porque cada máquina necesita el suyo. En una terminal, desde "
@@ -74,6 +61,7 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             pin = Path(folder) / "torch.txt"
+            # Colab and Kaggle ship a torch built for their GPUs.
             pin.write_text(f"torch=={importlib.metadata.version('torch')}\n", encoding="utf-8")
             wheels = requirements.parent / WHEELS
             source = ["--no-index", "--find-links", str(wheels)] if wheels.is_dir() else []
@@ -91,13 +79,7 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
 
 
 def mount_drive(folder: str = "ocensa-runs") -> Path:
-    """Mount Google Drive and return a folder in My Drive, which is created if it is missing.
-
-    Raises
-    ------
-    UserError
-        Outside Colab, if the user denies permission, or if the folder cannot be created.
-    """
+    """Mount Google Drive and return a folder in My Drive; raises `UserError` outside Colab or if it is not possible."""
     from ocensa_nb.runtime.machine import platform
 
     if platform() != "colab":
@@ -121,13 +103,7 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
 
 
 def runs_folder(on_drive: bool) -> Path:
-    """Return the folder of the runs, which may not exist: on Google Drive, in the folder that Kaggle saves, or `runs`.
-
-    Raises
-    ------
-    UserError
-        If Drive is requested but unavailable.
-    """
+    """Return the folder of the runs: on Drive, Kaggle's, or `runs`; raises `UserError` if Drive is unavailable."""
     from ocensa_nb.runtime.machine import platform
 
     if on_drive:
@@ -136,13 +112,7 @@ def runs_folder(on_drive: bool) -> Path:
 
 
 def placed(path: str, on_drive: bool) -> str:
-    """Return a path of the user; with Drive, a relative one is in the folder there.
-
-    Raises
-    ------
-    UserError
-        If Drive is requested but unavailable.
-    """
+    """Return a user's path, with Drive relative to the folder there; raises `UserError` if Drive is unavailable."""
     return str(mount_drive() / path) if path and on_drive else path
 
 
@@ -162,15 +132,9 @@ def cautions(on_drive: bool) -> list[str]:
 
 
 def upload(on_drive: bool = False) -> str:
-    """Show Colab's upload button, wait for the user, and return the path of the file.
+    """Show Colab's upload button, wait for the user, and return the path of the file: temporary, or on Drive.
 
-    With Drive the file is copied next to the runs, so that a notebook in another runtime finds it. Otherwise it stays
-    in a new temporary folder of this runtime.
-
-    Raises
-    ------
-    UserError
-        Outside Colab, if Drive cannot be mounted or written to, or if the user did not choose exactly one CSV or XLSX.
+    Raises `UserError` outside Colab, if Drive is unavailable, or if the user did not choose exactly one CSV or XLSX.
     """
     from ocensa_nb.runtime.machine import platform
 
@@ -197,10 +161,7 @@ def upload(on_drive: bool = False) -> str:
 
 
 def _keep(file: Path, folder: Path) -> Path:
-    """Copy a file to a folder and return the copy; never overwrite a different file with the same name.
-
-    An existing copy with the same content is reused, so uploading the same file again gives the same path.
-    """
+    """Copy a file to a folder and return the copy; an equal copy is reused, a different file is not overwritten."""
     copy, number = folder / file.name, 1
     while copy.exists() and not filecmp.cmp(file, copy, shallow=False):
         number += 1
@@ -212,13 +173,11 @@ def _keep(file: Path, folder: Path) -> Path:
 
 
 def is_interactive() -> bool:
-    """Return whether this cell is executed by an interactive user, not by papermill or nbconvert.
-
-    The front end sends `allow_stdin` with each cell. Source: "Messaging in Jupyter", execute_request.
-    """
+    """Return whether an interactive user executes this cell, not papermill or nbconvert."""
     try:
         from IPython import get_ipython
 
+        # The front end sends it with each cell ("Messaging in Jupyter", execute_request).
         return bool(get_ipython().get_parent()["content"].get("allow_stdin"))
     except (ImportError, AttributeError, KeyError, TypeError):  # not in a notebook
         return False

@@ -27,16 +27,14 @@ SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evalu
 
 
 def suite(out: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Execute the notebooks of `SUITE` into `out`, with an HTML copy and progress lines for each.
-
-    A suite that was interrupted, or stopped by an error in a notebook, resumes at that notebook.
+    """Execute the notebooks of `SUITE` into `out`, with an HTML copy of each; an unfinished suite is resumed.
 
     Parameters
     ----------
     out
         A new folder, or that of an unfinished suite with the same settings; if empty, the next free number.
     settings
-        Fields of the config that differ from the recipe `cpu` (model, data, epochs, …).
+        Fields of the config that differ from the recipe `cpu`.
 
     Returns
     -------
@@ -84,7 +82,7 @@ def suite_parameters(folder: Path, settings: Mapping[str, Any]) -> dict[str, dic
 
 
 def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the validation and test metrics in the results of `suite` as a table, one row per label."""
+    """Return the validation and test metrics in the results of `suite`, one row per label."""
     heads = [key.removesuffix("_f1") for key in results["test"] if key.endswith("_f1")]
     columns = {
         "F1 validación (eligió la mezcla)": [results["val"][f"{head}_f1"] for head in heads],
@@ -109,7 +107,6 @@ def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _open(out: str | Path, parameters: dict[str, Any]) -> tuple[Path, dict[str, float]]:
-    """Return the folder of a new or unfinished suite, and the seconds of the notebooks already executed."""
     path = plain_path(out)
     seconds: dict[str, float] = {}
     if str(out) and (path / STATE).exists():

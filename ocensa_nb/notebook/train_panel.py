@@ -1,8 +1,4 @@
-"""The panel of notebook 03: a control for each optimisation, its predicted effect on this machine, and the training.
-
-The panel trains in another process, with the command that it shows. Without a user there are no widgets: a table shows
-the settings, and the training runs in the kernel.
-"""
+"""The panel of notebook 03: a control for each optimisation, its predicted effect here, and the training."""
 
 import contextlib
 import logging
@@ -43,16 +39,14 @@ def control_panel(
     root: Path = RUNS,
     interactive: bool | None = None,
 ) -> "SettingsTable":
-    """Return the panel of a config; display it in a notebook and train with its `run`.
+    """Return the panel of a config, without a user a table; display it in a notebook and train with its `run`.
 
     Parameters
     ----------
-    config, recipe
-        Initial settings, and the recipe that they came from.
     notices
         Data of the config; read from `config.data` if None.
-    root
-        Folder of the numbered runs.
+    recipe
+        The recipe that the initial settings came from.
     interactive
         Whether a user can move the controls; None to detect it.
     """
@@ -69,7 +63,6 @@ class SettingsTable:
         self.config, self.notices, self.recipe, self.root = config, notices, recipe, root
 
     def run(self) -> Run:
-        """Train with the config and return the finished run."""
         return train.fit(self.config, self.notices, root=self.root)
 
     def repeat(self, run: Run | None = None) -> str:
@@ -82,7 +75,7 @@ class SettingsTable:
 
 
 class Training(ChildProcess):
-    """A training in a background process, started on construction; with several GPUs, in one process per GPU."""
+    """A training in a background process; with several GPUs, in one process per GPU."""
 
     def __init__(self, config: TrainConfig, recipe: str, folder: Path) -> None:
         self.config, self.recipe = config, recipe
@@ -91,7 +84,6 @@ class Training(ChildProcess):
         super().__init__([*commands.arguments(config.replace(out=str(folder)), recipe), *together], folder)
 
     def outcome(self, data_fingerprint: str, root: Path = RUNS) -> Run:
-        """Return the finished run of a training that has ended."""
         if self.was_refused:
             raise UserError(self.last_words())
         if resume.find_finished(self.config.replace(out=str(self.folder)), data_fingerprint):
@@ -112,7 +104,7 @@ class Training(ChildProcess):
 
 
 class TrainPanel(SettingsTable, ProcessPanel):
-    """The settings as controls, with notes about their effect on these notices; they train in another process."""
+    """The settings as controls, with notes on their effect; the shown command trains in another process."""
 
     def __init__(self, config: TrainConfig, notices: Notices, recipe: str, root: Path) -> None:
         SettingsTable.__init__(self, config, notices, recipe, root)
@@ -135,11 +127,7 @@ class TrainPanel(SettingsTable, ProcessPanel):
         self.reset.on_click(lambda _: guarded(self._restore, self.say))
 
     def run(self) -> Run:
-        """Return a finished run of the panel's settings; train in this cell if there is none.
-
-        A running training of this session is followed, and an interrupted one is resumed. See `follow_in_cell` for the
-        effect of interrupting the cell, and for the errors.
-        """
+        """Return a finished run of the settings; otherwise train, resume or follow one (see `follow_in_cell`)."""
         stop_measuring()  # the cells below compute too
         training = next(iter(Training.running()), None)
         if training:
@@ -150,7 +138,6 @@ class TrainPanel(SettingsTable, ProcessPanel):
         return self.follow_in_cell(training)
 
     def _finished(self) -> Run | None:
-        """Return the finished run of the current settings, from this panel or another session; None if missing."""
         if self.process and self.process.exit_code == 0 and self.process.config == self.config:
             return Run.load(self.process.folder)
         if self.config.resume == "never":
@@ -161,7 +148,6 @@ class TrainPanel(SettingsTable, ProcessPanel):
         return None
 
     def _adopt(self, training: Training) -> None:
-        """Set the panel to the settings of a running training."""
         self.recipe = training.recipe
         self._put(training.config)
 
@@ -243,7 +229,6 @@ class TrainPanel(SettingsTable, ProcessPanel):
         return box
 
     def _take(self, name: str) -> None:
-        """Update the config from a control that the user has moved."""
         if not self._moving:
             self.config = self.config.replace(**{name: self.controls[name].value})
             self.say("")
@@ -270,7 +255,6 @@ class TrainPanel(SettingsTable, ProcessPanel):
             self._moving = False
 
     def _put(self, config: TrainConfig) -> None:
-        """Set every control from a config."""
         self.config = config
         with self._setting_widgets():
             for name, control in self.controls.items():
@@ -278,10 +262,7 @@ class TrainPanel(SettingsTable, ProcessPanel):
         self._name_recipe()
 
     def _name_recipe(self) -> None:
-        """Select the recipe, or an additional option `(modificada)` if the settings differ from it.
-
-        The encoder and the data are not part of a recipe.
-        """
+        """Select the recipe, or `(modificada)` if the settings differ from it; encoder and data are not part of one."""
         name, options = self.recipe, self._recipes
         if self.config != with_recipe(self.config, self.recipe):
             name = f"{self.recipe} (modificada)"
@@ -315,7 +296,6 @@ class TrainPanel(SettingsTable, ProcessPanel):
         )
 
     def _limit(self, encoder: Encoder) -> None:
-        """Limit the controls to what the encoder has, and disable those without effect."""
         c = self.controls
         with self._setting_widgets():
             c["freeze_layers"].widget.limit(encoder.depth, shown=encoder.depth)
@@ -328,5 +308,4 @@ class TrainPanel(SettingsTable, ProcessPanel):
 
 
 def _short(path: Path) -> Path:
-    """Return a path relative to the working directory if it is inside it, otherwise unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -42,7 +42,6 @@ class EarlyStopping:
         return self._waited >= self.patience
 
     def restore(self, model: nn.Module) -> None:
-        """Restore the weights of the best epoch."""
         model.load_state_dict(self._weights, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class NonFiniteGuard:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row, "last": self.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the counters; a training that was stopped by this guard may skip `limit` steps again."""
+        """Restore the counters; a training that this guard stopped may skip `limit` steps again."""
         self.skipped, self.last = state["skipped"], state["last"]
         self.in_a_row = state["in_a_row"] % self.limit
 

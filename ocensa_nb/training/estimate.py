@@ -31,7 +31,6 @@ class Estimate:
     measured: float
 
     def after(self, epochs: float) -> "Estimate":
-        """Return the estimate that remains after a number of epochs, which may be fractional."""
         return dataclasses.replace(self, training=self.training - epochs * self.epoch)
 
     def __str__(self) -> str:
@@ -48,10 +47,7 @@ def estimate_time(
     split: dict[str, np.ndarray],
     config: TrainConfig,
 ) -> Estimate:
-    """Measure a few steps and evaluations, restore the state, and return the expected training time.
-
-    The time of each step of an epoch is interpolated, by the size of its batch, between the measured ones.
-    """
+    """Return the expected time; a step is interpolated by the size of its batch between a few measured ones."""
     started = time.perf_counter()
     sampler.epoch = 1
     steps = list(sampler)

@@ -42,10 +42,7 @@ class Inputs:
 
 
 def load_inputs(config: TrainConfig, notices: Notices, world: World) -> Inputs:
-    """Tokenise the notices and load the encoder, the same in all processes.
-
-    Raises `UserError` if the encoder or its tokenizer is not valid or does not suit the texts, or the inputs differ.
-    """
+    """Tokenise the notices and load the encoder, the same in all processes; raises `UserError` if they do not suit."""
     device = machine.device()
     torch.set_num_threads(machine.threads())
     with world.agreed():
@@ -70,7 +67,6 @@ def load_inputs(config: TrainConfig, notices: Notices, world: World) -> Inputs:
 
 
 def describe_inputs(config: TrainConfig, notices: Notices, inputs: Inputs) -> dict[str, Any]:
-    """Return what config.json says of the inputs: data, hashes, device, precision and parameters."""
     trainable, total = count_parameters(inputs.model)
     return {
         "data": {
@@ -105,7 +101,6 @@ def build_engine(
 
 
 def describe_features(engine: Engine) -> dict[str, Any] | None:
-    """Return the size of the frozen features for config.json and whether an earlier run computed them, if any."""
     table = engine.table
     if not isinstance(table, FrozenFeatures):
         return None

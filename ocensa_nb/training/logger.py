@@ -28,7 +28,7 @@ DRIVE_WRITE_SECONDS = 30.0  # on Google Drive, where each write uploads the whol
 
 @dataclass(frozen=True)
 class Step:
-    """A step whose values are still on the device: the loss of each head, then the gradient norm, (heads + 1,)."""
+    """A step with its values still on the device, (heads + 1,): the loss of each head, then the gradient norm."""
 
     epoch: int
     number: int
@@ -38,11 +38,7 @@ class Step:
 
 
 class TrainingLogger:
-    """Collect the steps of a training, check them with a guard, write them to the history, update the bar.
-
-    Values are read from the device after a fixed number of steps, never by the clock: the schedule goes back by the
-    steps that a read finds skipped, and that must happen at the same step in every run.
-    """
+    """Collect the steps of a training, check them with a guard, write them to the history, update the bar."""
 
     def __init__(
         self, run: Run, sampler: EpochSampler, watch: NonFiniteGuard, total_steps: int, device: torch.device
@@ -59,7 +55,6 @@ class TrainingLogger:
 
     @functools.cached_property
     def bar(self) -> tqdm:
-        """The progress bar, which begins at the step of the training when it is first used."""
         return progress(None, "Entrenando", "paso", total=self.total_steps, initial=self._step, delay=0, leave=True)
 
     @property
@@ -70,6 +65,7 @@ class TrainingLogger:
     def step(self, epoch: int, number: int, losses: torch.Tensor, norm: torch.Tensor, lr: float, rows: int) -> int:
         """Record one optimizer step; return the number of steps found skipped, 0 between reads."""
         self._pending.append(Step(epoch, number, lr, rows, torch.cat([losses, norm.to(losses)[None]])))
+        # Not by the clock: the schedule goes back by the skipped steps, in every run at the same step.
         return self.read() if len(self._pending) == self.every else 0
 
     def read(self) -> int:
@@ -93,13 +89,12 @@ class TrainingLogger:
         return self.watch.skipped - before
 
     def write(self) -> None:
-        """Append the pending lines to the history."""
         self._written_at = time.perf_counter()
         self.run.append_history(self._lines)
         self._lines.clear()
 
     def epoch(self, epoch: int, seconds: float, scores: dict[str, float], confusion: list[list[int]]) -> None:
-        """Write the line of a finished epoch, and print its mean loss of the finite steps and its monitored metric."""
+        """Write the line of a finished epoch and print its mean loss and its monitored metric."""
         loss = sum(self._losses) / max(1, len(self._losses))
         self._lines.append({"epoch": epoch, "loss": loss, "seconds": seconds, **scores, "confusion": confusion})
         self._try_to_write()

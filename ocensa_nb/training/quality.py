@@ -57,17 +57,14 @@ def validate(config: TrainConfig, notices: Notices, logits: Arrays) -> tuple[dic
 def save_models(
     run: Run, notices: Notices, inputs: Inputs, linear: LinearModel, logits: Mapping[str, Arrays]
 ) -> dict[str, Any]:
-    """Save the encoder with its heads, the linear model and the blend of both; return the content of metrics.json.
-
-    The corrections, if any, are copied: the run depends on them and their file may get lost. `logits` are the
-    classifier's, float32 (rows, classes), per side (`val`, `test`) and head.
-    """
+    """Save the models; `logits`: float32 (rows, classes) per side and head; return the content of metrics.json."""
     blends, metrics = measure_quality(notices, linear, logits)
     save_model(run, inputs.model, inputs.tokenizer)
     save_linear(run, linear)
     write_blends(run, blends)
     write_splits(run, notices)
     if corrections := notices.report.corrections:
+        # The run depends on them, and their file may get lost.
         write_corrections(corrections.table, notices.classes, run.path / CORRECTIONS)
     return metrics
 

@@ -3,9 +3,7 @@
     from ocensa_nb import config, fit
     run = fit(config.from_recipe("cpu", {"data": "avisos.csv"}))
 
-An optimizer step draws its whole effective batch. The losses of its micro-batches therefore add up to the loss of the
-batch, with class weights, label smoothing and a ragged last batch (`engine/loss.py`). `engine/step.py` makes one step;
-this module repeats it, evaluates each epoch, saves checkpoints and stops early.
+`engine/step.py` makes one step; this module repeats it, evaluates each epoch, saves checkpoints and stops early.
 """
 
 import logging
@@ -42,19 +40,12 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_features: bool
 
     Parameters
     ----------
-    config
-        The settings of the training.
     notices
         The labelled notices; if None, they are read from `config.data`.
     keep_features
         Whether the cached features of frozen layers are shared with other runs, on disk.
     root
         The folder of the numbered runs, used if `config.out` is empty.
-
-    Returns
-    -------
-    Run
-        The run folder, with model, metrics and history.
 
     Raises
     ------
@@ -91,11 +82,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_features: bool
 def _train(
     run: Run, config: TrainConfig, notices: Notices, engine: Engine, seconds: dict[str, float]
 ) -> tuple[dict[str, int], dict[str, int], dict[str, Logits]]:
-    """Repeat the step from the last checkpoint, if any, and restore the weights of the best epoch.
-
-    Returns what was counted for config.json, the epochs for metrics.json, and the logits of the best epoch per side
-    (`val`, `test`) and head; adds the times to `seconds`.
-    """
+    """Train from the last checkpoint, if any; return counts, epochs, and the best epoch's logits per side and head."""
     world, model = engine.world, engine.model
     loader, sampler = step_loader(engine.table, notices, config, engine.device, world)
     total_steps = config.epochs * len(sampler)
