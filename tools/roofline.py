@@ -113,5 +113,5 @@ class _Clock:
 
 
 def _forward(engine: Engine, micro: MicroBatch) -> None:
-    with autocast(engine.precision, engine.device), engine.attention:
+    with autocast(engine.precision, engine.device):
         engine.forward(micro["inputs"], micro["attention_mask"])

@@ -18,7 +18,7 @@ def packages(monkeypatch):
     from setuptools import Distribution
 
     monkeypatch.chdir(ROOT)
-    distribution = Distribution()
+    distribution = Distribution({"script_name": "setup.py"})
     distribution.parse_config_files(["pyproject.toml"])
     distribution.include_package_data = False  # it would write beside the package
     build = distribution.get_command_obj("build_py")
