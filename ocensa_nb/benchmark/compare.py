@@ -1,8 +1,4 @@
-"""Measure the speedup of each optimisation on this machine and data, individually and cumulatively.
-
-Every variant runs the training step (`engine/step.py`) on the same rows. Rounds are interleaved: each round runs every
-variant once, so a machine that slows down affects all variants, and ratios are computed within a round.
-"""
+"""Measure the speedup of each optimisation on this machine and data, individually and cumulatively."""
 
 import json
 from collections.abc import Mapping
@@ -31,7 +27,7 @@ from ocensa_nb.training.train import load_notices
 
 
 def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
-    """Measure every technique on the config's data and encoder.
+    """Measure every technique on the config's data and encoder, each with the training step on the same rows.
 
     Parameters
     ----------
@@ -43,8 +39,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     Returns
     -------
     dict
-        `{"ladder": [...], "alone": [...], "machine": {...}, …}`, JSON-serializable. `ladder` has the cumulative
-        measurements and `alone` the individual ones; see `Bench.summary` for their fields.
+        JSON-serializable: `ladder` has the cumulative measurements, `alone` the individual ones (`Bench.summary`).
 
     Raises
     ------
@@ -56,6 +51,7 @@ def compare(config: TrainConfig, steps: int = 3) -> dict[str, Any]:
     bench, setting, stacked, single = prepare(config)
     variants = stacked + single
     with progress(None, "Midiendo", "paso", total=steps * len(variants), delay=0, leave=True) as bar:
+        # Each round runs every variant once, so a machine that slows down affects all of them.
         for number in range(steps):
             for variant in variants:
                 bar.set_postfix_str(variant.technique.name)
@@ -140,7 +136,6 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
 
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
-    """Write the results, their tables and their summaries to an existing folder."""
     write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     for which in ("ladder", "alone"):
         write_table(table(results, which), folder / f"{which}.csv")

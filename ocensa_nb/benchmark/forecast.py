@@ -117,20 +117,9 @@ class Forecast:
         on_progress: Callable[[float], None] = lambda share: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Measure the throughput and count the FLOPs that `expected` needs.
+        """Measure the throughput and count the FLOPs that `expected` needs, in some seconds; False if it was cancelled.
 
-        It takes some seconds per encoder and precision, and a second at most per number of frozen layers. Call it from
-        one thread at a time. `on_progress` and `cancelled` are those of `throughput.measure`.
-
-        Returns
-        -------
-        bool
-            False if it was cancelled.
-
-        Raises
-        ------
-        UserError
-            If the encoder or the precision is unavailable.
+        Call it from one thread at a time. Raises `UserError` if the encoder or the precision is unavailable.
         """
         encoder, key = self.encoder(config.model), self._key(config)
         if key not in self._measured:
@@ -144,15 +133,7 @@ class Forecast:
     def expected(self, config: TrainConfig) -> TimeEstimate:
         """Return the predicted time of a training: all epochs, and the frozen layers once if they are cached.
 
-        The work of every pass, counted on the encoder's structure without weights, is multiplied by the seconds that
-        `measure` found.
-
-        Raises
-        ------
-        UserError
-            If the encoder or the precision is unavailable.
-        KeyError
-            If `measure` has not been called for the encoder and the precision.
+        Raises `KeyError` before `measure`, and `UserError` if the encoder or the precision is unavailable.
         """
         encoder, rates = self.encoder(config.model), self._measured[self._key(config)]
         lengths = np.minimum(encoder.table.lengths, config.max_length)
@@ -212,7 +193,6 @@ class Forecast:
 
 
 def _structure(config: TrainConfig) -> tuple[str, int, bool, bool]:
-    """Return what the FLOPs of a pass depend on."""
     return config.model, config.freeze_layers, config.cls_only, _cached(config)
 
 

@@ -1,13 +1,8 @@
 """Measure the time, memory and arithmetic of the training step of each technique.
 
-The limit of a step is the seconds that the machine's peaks allow: FLOPs over the measured peak of matrix products, plus
-bytes over the measured memory bandwidth. Counted are the FLOPs of matrix products and the bytes of weights, gradients,
-moments and inputs; activations and the operators on them are not, so a step takes longer. The bandwidth is that of
-arrays larger than the caches, and on a shared machine it varies between processes: data that is still in a cache may
-exceed it.
-
-Source: Williams, Waterman & Patterson, "Roofline", CACM 52(4), 2009. There compute and traffic overlap; here they add
-up, because a step's products and its updates follow each other.
+The limit of a step is its FLOPs over the machine's peak plus its bytes over the bandwidth (Williams, Waterman &
+Patterson, "Roofline", CACM 52(4), 2009; its products and updates follow each other). Only matrix products, weights,
+gradients, moments and inputs count. Data that is still in a cache may exceed the bandwidth.
 """
 
 import copy
@@ -113,10 +108,7 @@ class Bench:
         variant.padded.append(1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks))
 
     def _seconds(self, engine: engines.Engine, batches: StepDataset, rounds: list[np.ndarray]) -> float:
-        """Return the seconds of a step: the mean over the batches of each one's median over the repeats.
-
-        Short steps are repeated, and the first pass is left out: in it memory is still being reserved.
-        """
+        """Return the seconds of a step: the mean over the batches of each one's median over the repeats."""
         passes: list[list[float]] = []
         started = time.perf_counter()
         while not passes or (len(passes) < PASSES and time.perf_counter() - started < PASSES_SECONDS):
@@ -204,14 +196,11 @@ class Bench:
 
 
 def traffic(engine: engines.Engine, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
-    """Return the bytes that each phase of a step must move, the phases in their order.
-
-    In half precision autocast converts the weights of linear layers once per micro-batch, and the gradients of the
-    trained ones back.
-    """
+    """Return the bytes that each phase of a step must move, the phases in their order."""
     trained = sum(p.numel() for p in engine.model.parameters() if p.requires_grad)
     cached = isinstance(engine.table, FrozenFeatures)  # the frozen layers do not run
     linear = [p for m in engine.model.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
+    # Autocast converts weights once per micro-batch, and the gradients of the trained ones back.
     casts = CAST * len(micro_batches) * (engine.precision in HALF)
     inputs = sum(micro["inputs"].nbytes + micro["attention_mask"].nbytes for micro in micro_batches)
     return {

@@ -75,7 +75,6 @@ def cumulative(base: TrainConfig, setting: Setting) -> list[tuple[Technique, Tra
 
 
 def individual(setting: Setting, batch_size: int) -> list[Technique]:
-    """Return the techniques that are measured individually against the baseline."""
     micro = next(size for size in range(max(1, batch_size // 4), 0, -1) if batch_size % size == 0)
     return [
         *(technique for technique in ladder(setting)[1:] if technique.name != "feature_cache"),

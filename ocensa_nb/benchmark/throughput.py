@@ -1,8 +1,4 @@
-"""Count the work of a pass through a model, and measure how fast this machine does it.
-
-The work of any batch is counted once, on a model without weights; the seconds per unit of work are measured on a few
-steps of a shallow encoder with random weights. Both together predict the time of a training (`forecast`).
-"""
+"""Count the work of a pass on a model without weights; measure the seconds per unit of work on a shallow encoder."""
 
 import itertools
 import time
@@ -50,17 +46,10 @@ EXTRAPOLATION = 0.25
 
 @dataclass(frozen=True)
 class PassFlops:
-    """Work of one pass over a batch.
+    """Work of one pass over a batch."""
 
-    Attributes
-    ----------
-    operators
-        Number of operators, the same for every batch.
-    per_row : ndarray of shape (2, 3), float64
-        FLOPs of a row, with weights and between activations, as polynomials of the tokens.
-    """
-
-    operators: int
+    operators: int  # the same for every batch
+    # float64 (2, 3): FLOPs of a row, with weights and between activations, as polynomials of the tokens
     per_row: np.ndarray
 
     def work(self, shapes: np.ndarray) -> np.ndarray:
@@ -73,13 +62,10 @@ class PassFlops:
 def count(
     model: nn.Module, features: int = 0, backward: bool = True, forward: Callable[..., Any] | None = None
 ) -> PassFlops:
-    """Count the work of one pass through a model on the device `meta`.
+    """Count the work of one pass through a model, or through `forward`, a part of it, on the device `meta`.
 
-    Source: `torch.utils.flop_counter`, which counts matrix products and convolutions. Attention must be computed by
-    separate products ("eager"): the fused kernel of a CPU is not in its registry.
-
-    `features` is the size of the hidden states if the inputs are cached features, 0 if they are token ids; `forward` is
-    a part of the model to count instead, without a backward pass.
+    `features` is the size of cached hidden states, 0 for token ids. Attention must be computed by separate products
+    ("eager"): the fused kernel of a CPU is not in the registry of `torch.utils.flop_counter`.
     """
     counts = np.array([_count_once(model, forward or model, width, features, backward) for width in WIDTHS])
     powers = np.array(WIDTHS, np.float64)[:, None] ** np.arange(3)
@@ -118,25 +104,13 @@ def _count_once(
 
 @dataclass(frozen=True)
 class Throughput:
-    """Speed of this machine in one precision.
+    """Speed of this machine in one precision."""
 
-    Attributes
-    ----------
-    training, scoring : ndarray of shape (3,), float64
-        Seconds per operator, per FLOP with weights and per FLOP between activations.
-    update
-        Seconds of an optimiser update per trained parameter.
-    spread
-        Relative uncertainty of a predicted time.
-    measured
-        Seconds that the measurement took.
-    """
-
-    training: np.ndarray
-    scoring: np.ndarray
-    update: float
-    spread: float
-    measured: float
+    training: np.ndarray  # float64 (3,): seconds per operator, per FLOP with weights and per FLOP between activations
+    scoring: np.ndarray  # the same of a forward pass
+    update: float  # seconds of an optimiser update per trained parameter
+    spread: float  # relative uncertainty of a predicted time
+    measured: float  # seconds that the measurement took
 
 
 def measure(
@@ -147,11 +121,7 @@ def measure(
     on_progress: Callable[[float], None] = lambda share: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Throughput | None:
-    """Measure training steps and forward passes of a shallow encoder; the random state is restored afterwards.
-
-    `on_progress` is called with the share that is done, from 0 to 1, and `cancelled` is asked before each step; the
-    result is None once it returns True.
-    """
+    """Measure training steps and forward passes of a shallow encoder; None once `cancelled` returns True."""
     started = time.perf_counter()
     device = machine.device()
     torch.set_num_threads(machine.threads())
@@ -190,10 +160,7 @@ def measure(
 
 
 def _table(sizes: np.ndarray) -> TokenTable:
-    """Return texts of random ids for each size (rows, tokens); every second row is one token shorter.
-
-    The shorter rows give each batch padding and a mask, as real batches have.
-    """
+    """Return texts of random ids for each size (rows, tokens); every second is one token shorter, to have padding."""
     lengths = np.concatenate([width - np.arange(rows) % 2 for rows, width in sizes])
     ids = np.random.default_rng(0).integers(1, VOCABULARY, int(lengths.sum()), np.int32)
     return TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)]), 0, int(sizes[:, 1].max()))
@@ -202,7 +169,6 @@ def _table(sizes: np.ndarray) -> TokenTable:
 def _batches(
     engine: engines.Engine, config: TrainConfig, notices: Notices, sizes: np.ndarray
 ) -> list[list[MicroBatch]]:
-    """Return the micro-batches of a step of each size, on the engine's device."""
     labels = {head: np.zeros(len(engine.table), np.int64) for head in notices.classes}
     dataset = StepDataset(engine.table, labels, config.batch_size, config.padding)
     bounds = np.concatenate([[0], np.cumsum(sizes[:, 0])])
@@ -245,22 +211,18 @@ def _rounds(
 
 
 def _fit(work: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return the seconds per unit of each kind of work, none negative, that fit with the least relative error.
-
-    Source: Lawson & Hanson, "Solving Least Squares Problems", 1974.
-    """
+    """Return the seconds per unit of each kind of work, none negative, that fit with the least relative error."""
+    # Lawson & Hanson, "Solving Least Squares Problems", 1974.
     relative = work / seconds[:, None]
     scale = np.maximum(relative.max(axis=0), np.finfo(np.float64).tiny)
     return nnls(relative / scale, np.ones(len(seconds)))[0] / scale
 
 
 def _busy_seconds() -> tuple[float, float]:
-    """Return the mean seconds that the cores of this process have been busy, and its own processor seconds per core.
-
-    In a container with a quota, or that hides cores, the counters are those of other programs too: both are zero.
-    """
+    """Return the mean busy seconds of the cores of this process, and its processor seconds per core."""
     process, every = psutil.Process(), psutil.cpu_times(percpu=True)
     allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(len(every)))
+    # In a container with a quota, or that hides cores, the counters are those of other programs too.
     if len(allowed) > machine.cores() or max(allowed) >= len(every):
         return 0.0, 0.0
     used = process.cpu_times()

@@ -1,9 +1,4 @@
-"""Blend the probabilities of the encoder and the linear model, per label; `RUN/linear/blend.json`.
-
-The blend is a mean of calibrated probabilities. Its weight is the mean of the best weights of bootstrap resamples of
-the validation rows: with some hundreds of them the F1 hardly changes over a wide range of weights, and the maximum of
-one sample may fall anywhere in it.
-"""
+"""Blend the calibrated probabilities of the encoder and the linear model, per label; `RUN/linear/blend.json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -32,32 +27,21 @@ Logits = Mapping[str, np.ndarray]  # float32 (rows, classes), per model or per l
 
 @dataclass(frozen=True)
 class Blend:
-    """How the probabilities of one label are computed from the logits of the encoder and of the linear model.
+    """How the probabilities of one label are computed from the logits of the encoder and of the linear model."""
 
-    Attributes
-    ----------
-    source
-        Which of `SOURCES` predicts by default: the blend, unless one model alone is surely better.
-    weight
-        Weight of the linear model in the blend, from 0 to 1.
-    temperatures, curves
-        Temperature of each model, and slope and intercept of the confidence curve of each source (`fit_confidence`).
-    """
-
-    source: str
-    weight: float
-    temperatures: dict[str, float]
-    curves: dict[str, tuple[float, float]]
+    source: str  # of `SOURCES`: predicts by default; the blend, unless one model alone is surely better
+    weight: float  # of the linear model in the blend, 0 to 1
+    temperatures: dict[str, float]  # per model
+    curves: dict[str, tuple[float, float]]  # per source, from `fit_confidence`
 
     @classmethod
     def fit(cls, logits: Logits, labels: np.ndarray) -> "Blend":
-        """Choose weight, temperatures, curves and source on validation rows, from the logits of both models.
-
-        The score is the mean of weighted and macro F1, so that no gain comes from giving up the rare classes.
-        """
+        """Choose weight, temperatures, curves and source on validation rows, from the logits of both models."""
         temperatures = {model: fit_temperature(logits[model], labels) for model in (ENCODER, LINEAR)}
         encoder, linear = (softmax(logits[model] / temperatures[model], axis=1) for model in (ENCODER, LINEAR))
         mixed = {share: _mix(encoder, linear, share).argmax(axis=1) for share in WEIGHTS}
+        # A mean over resamples: the F1 hardly changes over a wide range of weights, and the maximum of one sample may
+        # fall anywhere in it.
         weight = float(WEIGHTS[np.argmax(list(_scores(labels, mixed).values()), axis=0)].mean())
         probabilities = {ENCODER: encoder, LINEAR: linear, BLEND: _mix(encoder, linear, weight)}
         predictions = predictions_of(probabilities, dict.fromkeys(probabilities, labels))
@@ -68,17 +52,14 @@ class Blend:
         return cls(best if better[best] >= SURE else BLEND, weight, temperatures, curves)
 
     def probabilities(self, logits: Logits, source: str = AUTO) -> np.ndarray:
-        """Return calibrated probabilities, float32 (rows, classes), from the logits of the models that `needs` names.
-
-        The source is one of `SOURCES`, or `AUTO` for the best one.
-        """
+        """Return calibrated probabilities, float32 (rows, classes), from the logits of the models of `needs`."""
         source = self.source if source == AUTO else source
         shares = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(source)]
         mixed = _mix(*shares, self.weight) if source == BLEND else shares[0]
         return recalibrate(mixed, *self.curves[source])
 
     def needs(self, source: str = AUTO) -> tuple[str, ...]:
-        """Return the models whose logits a source is computed from; see `probabilities`."""
+        """Return the models that a source, one of `SOURCES` or `AUTO` for the best, is computed from."""
         source = self.source if source == AUTO else source
         return (ENCODER, LINEAR) if source == BLEND else (source,)
 
@@ -89,7 +70,6 @@ def apply(blends: Mapping[str, Blend], logits: Mapping[str, Logits], source: str
 
 
 def fit(logits: Mapping[str, Logits], labels: Mapping[str, np.ndarray]) -> dict[str, Blend]:
-    """Return the blend of each label, from logits per model and label and the true classes; see `Blend.fit`."""
     return {head: Blend.fit(_of(logits, head), truth) for head, truth in labels.items()}
 
 
@@ -100,7 +80,6 @@ def uncalibrated(blends: Mapping[str, Blend]) -> dict[str, Blend]:
 
 
 def write_blends(run: Run, blends: Mapping[str, Blend]) -> None:
-    """Write the blend of each label to a run folder, with the linear model; raises `UserError` if the disk refuses."""
     run.write_json(FILE, {head: asdict(blend) for head, blend in blends.items()})
 
 
@@ -135,7 +114,6 @@ def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
 
 
 def _of(logits: Mapping[str, Logits], head: str) -> dict[str, np.ndarray]:
-    """Return the logits of one label, per model."""
     return {model: values[head] for model, values in logits.items()}
 
 
@@ -145,5 +123,6 @@ def _mix(encoder: np.ndarray, linear: np.ndarray, weight: float) -> np.ndarray:
 
 def _scores(labels: np.ndarray, predicted: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
     """Return the mean of weighted and macro F1 of each model on bootstrap resamples, float64 (RESAMPLES,)."""
+    # With the macro F1, no gain comes from giving up the rare classes.
     models = bootstrap(labels, predicted, resamples=RESAMPLES)
     return {model: (scores["f1"] + scores["f1_macro"])[1:] / 2 for model, scores in models.items()}

@@ -1,9 +1,4 @@
-"""Calibration of confidences: temperature, calibration error, accuracy against coverage, and thresholds.
-
-The confidence of a row is the probability of its predicted class. Rows with equal confidence are never separated, so
-that no result depends on the order of the rows. Intervals of shares are Wilson's (*Probable inference, the law of
-succession, and statistical inference*, JASA 22, 1927): they hold for few rows and for shares near 1.
-"""
+"""Calibration of confidences, the probabilities of the predicted classes; rows with equal confidence stay together."""
 
 import numpy as np
 import pandas as pd
@@ -22,10 +17,8 @@ TWO_SIDED, ONE_SIDED = float(norm.ppf(0.975)), float(norm.ppf(0.95))  # z of a 9
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature T for which softmax(logits / T) has the lowest negative log-likelihood; 1 without rows.
 
-    The method is temperature scaling (Guo et al., *On calibration of modern neural networks*, ICML 2017), with the
-    penalty (log T)² / 2 on the sum over the rows. It weighs as much as one row: with some hundred rows it has no
-    effect, and with few rows, or rows that are all right, it keeps T near 1 instead of at a bound. Use rows that the
-    model was not fitted on.
+    Temperature scaling (Guo et al., *On calibration of modern neural networks*, ICML 2017), on rows that the model was
+    not fitted on, with a penalty (log T)² / 2 of the weight of one row: it keeps T moderate if there are few.
     """
     if not len(labels):
         return 1.0
@@ -44,10 +37,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def fit_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
     """Return slope and intercept of the logistic curve from the logit of a confidence to the chance of being right.
 
-    A temperature cannot calibrate a model whose scores are not log-probabilities, such as one-against-rest SVMs with
-    class weights, or a mixture: they promise too little at low confidence and too much at high confidence. This curve
-    corrects both (Platt, *Probabilistic outputs for support vector machines*, 1999, on the predicted class only).
-    A penalty of the weight of one row pulls it to the identity, (1, 0).
+    It calibrates scores that are not log-probabilities, or are a mixture, which a temperature cannot (Platt,
+    *Probabilistic outputs for support vector machines*, 1999). A penalty of one row's weight pulls it to (1, 0).
     """
     logits = logit(np.clip(np.asarray(confidence, np.float64), SMALLEST, 1 - SMALLEST))
 
@@ -62,10 +53,7 @@ def fit_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, 
 
 
 def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Return probabilities whose largest is on a confidence curve; the others of its row share the rest as before.
-
-    The order of the classes of a row never changes: its confidence stays at least the share of the second class.
-    """
+    """Move the largest probability of each row to a confidence curve; the order of the classes of a row stays."""
     rows, top = np.arange(len(probabilities)), probabilities.argmax(axis=1)
     others = probabilities.astype(np.float64)
     confidence = np.clip(others[rows, top], SMALLEST, 1 - SMALLEST)
@@ -82,24 +70,20 @@ def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Return the mean distance between confidence and accuracy (Naeini et al., AAAI 2015), 0 to 1; NaN without rows.
-
-    The bins have as equal numbers of rows as ties allow. Bins of equal width leave most of them nearly empty if a
-    model is confident, and their error is more biased (Roelofs et al., *Mitigating bias in calibration error
-    estimation*, AISTATS 2022).
-    """
+    """Return the mean distance of confidence and accuracy (Naeini et al., AAAI 2015), 0 to 1; NaN without rows."""
     if not len(confidence):
         return float("nan")
+    # Bins of equal width are nearly empty for a confident model, and more biased (Roelofs et al., *Mitigating bias in
+    # calibration error estimation*, AISTATS 2022).
     bin_of_row = _equal_mass_bins(confidence, bins)
     gap = np.bincount(bin_of_row, correct, bins) - np.bincount(bin_of_row, confidence, bins)
     return float(np.abs(gap).sum() / len(confidence))
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Return the table of a reliability diagram, with the bins of `expected_calibration_error`.
+    """Return the table of a reliability diagram, with the bins of `expected_calibration_error` that have rows.
 
-    Columns: `from` and `to` (lowest and highest confidence of a bin), `confidence` (mean), `accuracy`, `low` and `high`
-    (its Wilson interval of 95 %), `rows`. Bins without rows are left out.
+    Columns: `from` and `to` (confidence), `confidence` (mean), `accuracy`, its interval `low` and `high`, `rows`.
     """
     confidence = np.asarray(confidence, np.float64)
     table = pd.DataFrame({"bin": _equal_mass_bins(confidence, bins), "confidence": confidence, "correct": correct})
@@ -121,8 +105,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
 def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     """Return the accuracy of the rows at or above each confidence that occurs, the highest first.
 
-    Columns: `threshold`, `rows` (at or above it), `coverage` (their share), `accuracy`, and `low`, its lower bound
-    (one-sided Wilson, 95 %).
+    Columns: `threshold`, `rows`, `coverage`, `accuracy`, and `low` (one-sided Wilson bound, 95 %).
     """
     thresholds, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
     rows = np.bincount(group, minlength=len(thresholds))[::-1].cumsum()
@@ -139,20 +122,18 @@ def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
 
 
 def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) -> float | None:
-    """Return the lowest confidence from which on the lower bound of the accuracy reaches a target.
-
-    The bound is Wilson's, one-sided, 95 %: with the target 0.9, at least 25 rows must be confident and right. The
-    threshold is the best of many, so the rows it was chosen on flatter it: measure its accuracy on other rows.
-    """
+    """Return the lowest confidence from which on the lower bound of the accuracy reaches a target."""
+    # The best of many thresholds: the rows that it is chosen on flatter it. Measure its accuracy on other rows.
     curve = coverage_curve(confidence, correct)
     reached = curve.loc[curve["low"] >= target, "threshold"]
     return float(reached.iloc[-1]) if len(reached) else None
 
 
 def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.ndarray:
-    """Return a bound of Wilson's interval of the share of right rows; NaN without rows.
+    """Return a bound of Wilson's interval of the share of right rows, for the normal quantile `z`; NaN without rows.
 
-    A negative standard normal quantile `z`, such as `-ONE_SIDED`, gives the lower bound, and a positive one the upper.
+    A negative `z`, such as `-ONE_SIDED`, gives the lower bound. Source: *Probable inference, the law of succession, and
+    statistical inference*, JASA 22, 1927; it holds for few rows and for shares near 1.
     """
     rows = np.where(np.asarray(rows) > 0, rows, np.nan)
     share = np.asarray(right, np.float64) / rows

@@ -1,7 +1,6 @@
 """Bootstrap of F1, and which model of a run is better on the test rows.
 
-The differences of F1 are computed on the same resampled test rows for every model (Efron & Tibshirani, *An
-introduction to the bootstrap*, 1993, chapter 16), through the counts that F1 is made of; nothing is predicted again.
+Every model has the same resampled rows (Efron & Tibshirani, *An introduction to the bootstrap*, 1993, chapter 16).
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,20 +27,9 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Return the differences of F1 between the models, per label, with their 95 % intervals, in Spanish and as JSON.
 
-    Parameters
-    ----------
-    models
-        Predictions per model (`encoder`, `linear`, `blend`) and label, of rows that neither fitted nor selected a
-        model.
-    groups
-        Group of each row, (rows,): rows with almost the same text are resampled together, because they tell less than
-        as many different rows. None if every row is on its own.
-
-    Returns
-    -------
-    dict
-        Label → pair, such as `encoder-linear` → `f1` and `f1_macro`, each with `difference` (first minus second),
-        `low` and `high`; `same` (all predictions are equal); `sentence`.
+    The rows must neither have fitted nor selected a model. Rows of a group, (rows,), have almost the same text and are
+    resampled together. Label → pair, such as `encoder-linear` → `f1` and `f1_macro` (`difference`, first minus second,
+    `low`, `high`), `same` (all predictions are equal) and `sentence`.
     """
     comparison: dict[str, dict[str, Any]] = {}
     pairs = [(first, second) for first, second in PAIRS if first in models and second in models]
@@ -62,7 +50,6 @@ def compare(
 
 
 def sentences(comparison: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the Spanish sentences of a comparison, by label and pair."""
     return [entry["sentence"] for pairs in comparison.values() for entry in pairs.values()]
 
 
@@ -72,13 +59,9 @@ def bootstrap(
     groups: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    share: float = 1.0,
+    share: float = 1.0,  # below 1, the samples are smaller (m out of n bootstrap)
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the scores of every model on all rows, and on the same bootstrap samples of the groups of `compare`.
-
-    They are `f1` (weighted), `f1_macro` and Cohen's `kappa`, float64 (1 + resamples,) each; the first is that of all
-    rows. A `share` below 1 makes the samples smaller (m out of n bootstrap).
-    """
+    """Return `f1`, `f1_macro` and Cohen's `kappa` per model, (1 + resamples,): of all rows, then of each sample."""
     size = 1 + max(int(values.max()) for values in (labels, *predicted.values()))
     unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
     units = int(unit.max()) + 1
@@ -128,7 +111,6 @@ def _interval(differences: np.ndarray) -> dict[str, float]:
 
 
 def _sentence(head: str, first: str, second: str, entry: Mapping[str, Any]) -> str:
-    """Return which of two models has the better weighted F1, by how much, and the interval."""
     f1, pair = entry["f1"], f"{MODEL_TITLES[first]} y {MODEL_TITLES[second]}"
     if entry["same"]:
         return f"En {head}, {pair} responden lo mismo en todos los avisos."

@@ -55,11 +55,9 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The flat metrics of every head."""
         return metrics_of(self.predictions)
 
     def metrics_by_source(self) -> dict[str, dict[str, float]]:
-        """Return the flat metrics of each model of the run."""
         return {name: metrics_of(predictions) for name, predictions in self.by_source.items()}
 
     def summary(self) -> pd.DataFrame:
@@ -158,15 +156,12 @@ class Evaluation:
         write_table(rows, folder / "predictions.csv", self.csv_format)
 
     def _names(self, head: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the names of the true and the predicted classes."""
         names, predictions = np.array(self.classes[head]), self.predictions[head]
         return names[predictions.labels], names[predictions.predicted]
 
 
 def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
-    """Evaluate a run on its own test rows, or on every labelled row of another file.
-
-    The file that the run was trained on, the default, is recognised by its content; it may have another name.
+    """Evaluate a run on its own test rows, recognised by content, or on every labelled row of another file.
 
     Raises
     ------
@@ -212,7 +207,6 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
 def _evaluate_rows(
     run: Run, what: str, frame: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat, source: str
 ) -> Evaluation:
-    """Return the evaluation of rows with `id_aviso` and `texto`, and their class indices per label."""
     predictor, texts = Predictor.load(run), frame[TEXT].tolist()
     blends, logits = predictor.blends, predictor.logits(texts, title="Evaluando")
     predictions = predictions_of(apply(blends, logits, source), labels)
@@ -262,7 +256,6 @@ def _unknown_labels(frame: pd.DataFrame, labels: Mapping[str, np.ndarray]) -> di
 
 
 def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
-    """Return the first of the unknown labels with their rows, and how many more there are."""
     named = [f"{head} «{name}» ({rows:,})" for head, labels in unknown.items() for name, rows in labels.items()]
     more = f" y {len(named) - NAMED_LABELS:,} más" if len(named) > NAMED_LABELS else ""
     return ", ".join(named[:NAMED_LABELS]) + more

@@ -11,14 +11,11 @@ from ocensa_nb.config import MEANS
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted classes of one label on some rows, their confidence, and the true classes if they are known.
+    """Predicted classes of one label on some rows, their confidence, and the true classes if they are known."""
 
-    Class indices are int64 (rows,); a confidence is the probability of the predicted class, float (rows,).
-    """
-
-    confidence: np.ndarray
-    predicted: np.ndarray
-    labels: np.ndarray | None = None
+    confidence: np.ndarray  # float (rows,): the probability of the predicted class
+    predicted: np.ndarray  # class indices, int64 (rows,)
+    labels: np.ndarray | None = None  # class indices, int64 (rows,)
 
     @classmethod
     def of(cls, probabilities: np.ndarray, labels: np.ndarray | None = None) -> "Predictions":
@@ -27,7 +24,6 @@ class Predictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether each prediction is right, bool (rows,)."""
         return self.predicted == self.labels
 
 
@@ -44,7 +40,6 @@ def predicted_classes(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def metrics_of(predictions: Mapping[str, Predictions]) -> dict[str, float]:
-    """Return `flat_metrics` of predictions with true classes."""
     return flat_metrics(
         {head: part.labels for head, part in predictions.items()},
         {head: part.predicted for head, part in predictions.items()},
@@ -54,8 +49,7 @@ def metrics_of(predictions: Mapping[str, Predictions]) -> dict[str, float]:
 def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the flat metrics of every head: `causa_f1` (weighted), `causa_f1_macro`, `causa_accuracy` and so on.
 
-    Averages are scikit-learn's; a class that is never predicted has precision 0. `f1` and `f1_macro` are the means over
-    the heads.
+    A class that is never predicted has precision 0. `f1` and `f1_macro` are the means over the heads.
     """
     flat = {}
     for head, truth in labels.items():
@@ -70,9 +64,6 @@ def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.nd
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
-    """Return the confusion counts of one head as sparse triples [true, predicted, rows], in order of class.
-
-    Pairs that do not occur are omitted; with about 40 classes most do not.
-    """
+    """Return the confusion counts of one head as triples [true, predicted, rows], without pairs that do not occur."""
     pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
     return np.column_stack([pairs, counts]).tolist()

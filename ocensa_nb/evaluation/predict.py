@@ -38,8 +38,6 @@ class PredictedFile:
 def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
     """Predict the labels of a CSV or XLSX file: its table with two columns more per head, `pred_` and `conf_`.
 
-    Several processes predict a share of the rows each; every process returns the whole table.
-
     Raises
     ------
     UserError
@@ -64,7 +62,7 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
 
 
 def _shared_probabilities(world: World, predictor: Predictor, texts: pd.Series, source: str) -> dict[str, np.ndarray]:
-    """Return the probabilities of texts, of which each process computes a share."""
+    """Return the probabilities of texts; each process computes a share and returns all."""
     own_rows = world.share(np.argsort(texts.str.len().to_numpy(), kind="stable"))
     probabilities = {
         head: np.zeros((len(texts), len(names)), np.float32) for head, names in predictor.run.classes.items()
@@ -78,10 +76,7 @@ def _shared_probabilities(world: World, predictor: Predictor, texts: pd.Series, 
 
 
 def read_unlabelled(run: Run, data: str | Path) -> NoticeFile:
-    """Read a file of notices without its labels; raises `UserError` if it already has a column of predictions.
-
-    The texts are composed as those of the run. Rows above the titles are left out, which a message says.
-    """
+    """Read a file of notices without its labels; raises `UserError` if it already has a column of predictions."""
     config, recorded = run.config, run.metadata["data"]["columns"]
     file = read(data, config.columns, list(run.classes), config.text_fields, recorded, labelled=False)
     if note := skipped_note(file.first_row - 2):
@@ -99,8 +94,7 @@ def add_predictions(
 ) -> pd.DataFrame:
     """Return a table with two columns more per head: `pred_`, the name of a class, and `conf_`, its probability.
 
-    `rows` are the positions of the rows with text, and `shares` their probabilities (rows, classes) per head. The other
-    rows have `""` and NaN.
+    `rows` are the positions of the rows with text, and `shares` their probabilities (rows, classes); others have NaN.
     """
     result = table.copy()
     for head, names in classes.items():
@@ -123,11 +117,10 @@ def _notes(predictor: Predictor, probabilities: Mapping[str, np.ndarray], source
 
 
 def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
-    """Write predictions in the format of the file they were made for, and return the path with its suffix.
+    """Write predictions as `csv`, `xlsx`, or `auto`: by the suffix of `out`, else in the format of the file read.
 
-    A CSV keeps the separator, encoding and decimal mark of a CSV; that of a workbook is one that Excel in Spanish
-    opens. The kind is `csv`, `xlsx`, or `auto`: by the suffix of `out` or, without one, the format of the file that was
-    read. Raises `UserError` if the file exists or cannot be written, or the kind contradicts its suffix.
+    A CSV keeps the separator, encoding and decimal mark of a CSV. Returns the path with its suffix; raises `UserError`
+    if the file exists or cannot be written, or the kind contradicts its suffix.
     """
     file = predicted.file
     return write_table(predicted.table, free_table(out, kind, table_suffix(file.path)), file.csv_format)

@@ -53,8 +53,6 @@ class Predictor:
 
         Parameters
         ----------
-        texts, title
-            One text per notice; the title of the progress bar.
         source
             `encoder`, `linear`, `blend`, or `auto`: for each label, the best of them on the validation rows.
 
@@ -86,7 +84,6 @@ class Predictor:
 
     @cached_property
     def _encoder(self) -> "tuple[MultiHeadClassifier, PreTrainedTokenizerBase, str]":
-        """The classifier on the device, its tokenizer, and the precision."""
         model, tokenizer = load_model(self.run)
         device = machine.device()
         torch.set_num_threads(machine.threads())
@@ -107,6 +104,5 @@ class Predictor:
 
 
 def require_source(source: str) -> None:
-    """Raise `UserError` if a source does not exist."""
     if source not in (AUTO, *SOURCES):
         raise UserError(unknown("El modelo", source, (AUTO, *SOURCES)))

@@ -28,13 +28,11 @@ class TrainingRows:
 
 
 def write_splits(run: Run, notices: Notices) -> None:
-    """Write the row numbers of the splits to a run folder; raises `UserError` if the disk refuses."""
     run.check_held()
     tensors.write(run.path / SPLITS, {side: torch.from_numpy(rows) for side, rows in notices.split.items()})
 
 
 def training_file(run: Run) -> Path:
-    """Return the path of the file that a run was trained on."""
     return Path(run.metadata["data"]["path"]) if run.config.data else SAMPLE_DATA
 
 
@@ -47,10 +45,7 @@ def training_rows(run: Run) -> TrainingRows | None:
 
 
 def read_rows(run: Run, data: str | Path) -> tuple[NoticeFile, TrainingRows | None]:
-    """Read a labelled file; return also its rows if its content is what the run was trained on, and else None.
-
-    The corrections that the run was trained with, if any, are merged into its rows.
-    """
+    """Read a labelled file, and its rows, with the corrections, if the run was trained on its content; else None."""
     config = run.config
     file = read(data, config.columns, list(run.classes), config.text_fields, run.metadata["data"]["columns"])
     path = run.path / CORRECTIONS
@@ -68,10 +63,7 @@ def read_rows(run: Run, data: str | Path) -> tuple[NoticeFile, TrainingRows | No
 
 
 def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return the class index of each label, int64 (rows,), per head: -1 for a label that the run does not know.
-
-    A class that the training merged into another counts as that one.
-    """
+    """Return the class index of each label, int64 (rows,), per head, after merging; -1 if the run does not know it."""
     merged = run.metadata["data"]["merged"]
     indices = {}
     for head, names in run.classes.items():

@@ -7,8 +7,7 @@ The rule of the verdict, for a target accuracy of 90 %:
    reaches the target, and on the test rows the measured accuracy does too, with at least 20 rows and 10 % of all rows.
 3. `not_yet` otherwise, with the reason and what to try.
 
-The threshold is chosen on validation rows, and its coverage and accuracy are those of the test rows, which chose
-nothing. Validation has chosen the epoch and the temperature too, so only the test rows are evidence.
+Validation has chosen the threshold, the epoch and the temperature, so only the test rows are evidence.
 """
 
 import math
@@ -48,25 +47,11 @@ def judge(
     test: Predictions | None = None,
     target: float = TARGET,
 ) -> dict[str, Any]:
-    """Return the verdict on a label.
+    """Return the verdict on a label, from its training rows per class, int64 (classes,), validation and test rows.
 
-    Parameters
-    ----------
-    head, classes, class_rows
-        Name of the label, names of its classes, and training rows of each, int64 (classes,).
-    val, test
-        The validation rows choose the threshold, and the test rows measure it. Without test rows, the verdict is that
-        of the validation rows, and its sentence says so.
-    target
-        Accuracy, from 0 to 1, at which predictions can be used without a review.
-
-    Returns
-    -------
-    dict
-        `status`, `target`, `threshold` (None, or use the predictions whose confidence is equal or higher), `coverage`
-        and `accuracy` (of these), `measured_on` (`test` or `val`), `rows` (measured), `accuracy_all`,
-        `accuracy_all_low` (its lower bound), `accuracy_top` (of the 10 % with the highest confidence), `sentence` and
-        `advice`, in Spanish.
+    Its entries are `status`, `threshold` (None, or the lowest confidence to use), `coverage` and `accuracy` above it,
+    `measured_on` (`val` only without test rows), `rows` (measured), `accuracy_all` and its bound `accuracy_all_low`,
+    `accuracy_top` (of the 10 % with the highest confidence), and `sentence` and `advice`, in Spanish.
     """
     side, measured = ("val", val) if test is None or not len(test.labels) else ("test", test)
     rows, correct = len(measured.labels), measured.correct
@@ -125,7 +110,6 @@ def _rounded_up(threshold: float) -> float:
 
 
 def _sentence(head: str, verdict: Mapping[str, Any]) -> str:
-    """Return the verdict in Spanish: what can be used, or why not."""
     side = "prueba" if verdict["measured_on"] == "test" else "validación, sin comprobar en otros avisos"
     rows, threshold = verdict["rows"], verdict["threshold"]
     if not rows:
@@ -151,7 +135,6 @@ def _sentence(head: str, verdict: Mapping[str, Any]) -> str:
 
 
 def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Predictions) -> str:
-    """Return what to try, by the classes whose notices are predicted wrong most often."""
     wrong = ~measured.correct
     pairs = Counter(zip(measured.labels[wrong].tolist(), measured.predicted[wrong].tolist(), strict=True))
     named = {pair: count for pair, count in pairs.items() if OTHER not in (classes[pair[0]], classes[pair[1]])}
@@ -186,11 +169,7 @@ def check_predictions(
     comparison: Mapping[str, Mapping[str, Any]] | None = None,
     sources: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Return the warnings about predictions, in Spanish, by label.
-
-    `class_rows` are the training rows of each class; `comparison` is that of the models of the run, if they were
-    compared; `sources` is the model that predicts each label, the encoder by default.
-    """
+    """Return the warnings about predictions, in Spanish, by label; `sources` is what predicts each label."""
     warnings = []
     for head, names in classes.items():
         source = (sources or {}).get(head, "encoder")
@@ -205,10 +184,7 @@ def check_predictions(
 def never_predicted(
     head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray, source: str = "encoder"
 ) -> list[str]:
-    """Return a warning if classes are never predicted although their training share makes 5 rows or more expected.
-
-    The chance that a class with 5 expected rows is absent from as many random rows is under 1 %.
-    """
+    """Return a warning if classes are never predicted although their training share makes 5 rows or more expected."""
     rows = len(predicted)
     expected = class_rows * rows / max(class_rows.sum(), 1)
     absent = np.flatnonzero((expected >= EXPECTED_ROWS) & (np.bincount(predicted, minlength=len(classes)) == 0))
@@ -229,9 +205,8 @@ def never_predicted(
 def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray) -> list[str]:
     """Return a warning if the shares of the predicted classes are far from those of the training rows.
 
-    The test is the chi-square test of homogeneity of the two sets of rows, classes with fewer than 5 expected rows
-    merged. With many rows it rejects differences that do not matter, so the total variation distance (half of the
-    sum of the absolute differences of the shares: the part of the rows that would have to change class) counts too.
+    The tests are chi-square (homogeneity; classes with fewer than 5 expected rows merged) and the total variation
+    distance, the part of the rows that would have to change class: with many rows, chi-square finds any difference.
     """
     rows, known = len(predicted), int(class_rows.sum())
     if not rows or not known:
@@ -260,10 +235,7 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
 def at_majority(
     head: str, classes: Sequence[str], class_rows: np.ndarray, predictions: Predictions, source: str = "encoder"
 ) -> list[str]:
-    """Return a warning if the weighted F1 is not above that of always predicting the most frequent training class.
-
-    It is above if the 95 % interval of the difference, by paired bootstrap, is.
-    """
+    """Return a warning if the weighted F1 is not clearly above that of the most frequent class (paired bootstrap)."""
     labels = predictions.labels
     if labels is None or not len(labels):
         return []

@@ -1,10 +1,4 @@
-"""The cases in an experiment folder: case.json says what each one does and how it stands, and its run what came out.
-
-OUT/cases/NAME/case.json                  settings, state, error, command
-OUT/cases/NAME/run/                       the run; a case that only evaluates uses that of its `trainer`
-OUT/cases/NAME/evaluation/                what notebook 04 wrote
-OUT/cases/NAME/03_train.ipynb, .html, …   the executed notebooks
-"""
+"""The cases of an experiment, OUT/cases/NAME: case.json, run/, evaluation/ and the executed notebooks."""
 
 import contextlib
 import dataclasses
@@ -86,17 +80,15 @@ class Case:
 
     @property
     def owns_run(self) -> bool:
-        """Whether the case trains."""
         return self.content["trainer"] == self.name
 
     @property
     def run(self) -> Path:
-        """The run folder, which may be another case's."""
+        """The run folder, which is that of another case, the `trainer`, if this one only evaluates."""
         return self.folder.parent / self.content["trainer"] / RUN
 
     @property
     def is_finished(self) -> bool:
-        """Whether the case has results."""
         return self.status == FINISHED and bool(self.metrics)
 
     @property
@@ -129,7 +121,6 @@ class Case:
         return settings
 
     def train_config(self) -> TrainConfig:
-        """Return the config that the case trains with."""
         settings = {**self.content["settings"], **self.content["files"]}
         if "text_fields" in settings:
             settings["text_fields"] = tuple(settings["text_fields"])
@@ -146,7 +137,6 @@ class Case:
 
     @property
     def heads(self) -> list[str]:
-        """Names of the labels; none if the case is not finished."""
         return list(self.metadata["config"]["heads"]) if self.is_finished else []
 
     @property
@@ -156,14 +146,10 @@ class Case:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether its training was interrupted and resumed."""
         return self._seconds("earlier") > 0
 
     def score(self, metric: str, side: str = "test", model: str = "") -> float | None:
-        """Return a metric of validation or test (or of the evaluation data); None if it is unknown.
-
-        `model` is `encoder`, `linear` or `blend`; "" for what the case predicts with.
-        """
+        """Return a metric, or None; `model` is `encoder`, `linear`, `blend`, or "" for what the case predicts with."""
         if side == "test" and self.evaluation:
             scores = nested(self.evaluation, "models", model) if model else self.evaluation["metrics"]
         else:
@@ -181,21 +167,16 @@ class Case:
         return isinstance(low, int | float) and low > 0
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of the training, its frozen layers, the simple model, and their sum as `total`.
-
-        Frozen layers found in the cache count with the seconds that computing them took, so that the order of the cases
-        does not change the comparison.
-        """
+        """Return the seconds of the training, its frozen layers, the simple model, and their sum as `total`."""
+        # As computed, also if found in the cache: the order of the cases must not change the comparison.
         frozen = max(self.building or 0.0, self._seconds("features"))
         parts = {"training": self._seconds("training"), "frozen": frozen, "linear": self._seconds("linear")}
         return parts | {"total": sum(parts.values())}
 
     def saved_seconds(self) -> float:
-        """Return the seconds saved because another case had computed the frozen layers."""
         return max(0.0, self.building - self._seconds("features")) if self.building and self.owns_run else 0.0
 
     def machine(self) -> tuple[Any, ...]:
-        """Return what must be equal for the seconds of two cases to be compared."""
         hardware, versions = self.metadata["hardware"], self.metadata.get("versions", {})
         threads = self.content.get("threads") or self.metadata.get("threads")
         process = (self.metadata.get("device"), versions.get("torch"), threads, self.content.get("jobs"))
@@ -207,7 +188,6 @@ class Case:
 
 
 def case_folders(out: Path) -> list[Path]:
-    """Return the folders of the cases of an experiment, by name; none if there is no experiment."""
     return sorted(file.parent for file in out.glob(f"{CASES}/*/{STATE}"))
 
 
@@ -246,7 +226,6 @@ def with_results(case: Case) -> Case:
 
 
 def write_case(folder: Path, content: dict[str, Any]) -> None:
-    """Write a case.json; an entry that is None is left out."""
     kept = {name: value for name, value in content.items() if value is not None}
     write_text(folder / STATE, json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
 
@@ -257,12 +236,10 @@ def update(folder: Path, **changes: Any) -> None:
 
 
 def failure(line: str, notebook: str = "", cell: int | None = None) -> dict[str, Any]:
-    """Return the changes of a case.json that say how the case failed."""
     return {"status": FAILED, "process": None, "error": {"notebook": notebook, "cell": cell, "line": line}}
 
 
 def _is_complete(case: Case) -> bool:
-    """Return whether a finished case has all its files; raises `UserError` if those of its run are damaged."""
     written = [f"{EVALUATION}/{METRICS}", f"{EVALUATE}.ipynb", f"{EVALUATE}.html"]
     there = all((case.folder / name).is_file() for name in written) and manifest.is_finished(case.run)
     if case.status != FINISHED or not there:
@@ -272,10 +249,7 @@ def _is_complete(case: Case) -> bool:
 
 
 def prepare(out: Path, specs: Sequence[CaseSpec]) -> tuple[list[Case], list[Case]]:
-    """Write the case.json of each case that is new or unfinished; keep the others.
-
-    Return the cases that are to run, in order; and those in the folder that are no longer in the grid.
-    """
+    """Write case.json of new and unfinished cases; return those to run, and those that are no longer in the grid."""
     known = {}
     for spec in specs:
         with contextlib.suppress(UserError):  # no case.json, or a damaged one: it is written again
@@ -314,11 +288,7 @@ def _changes_if_kept(case: Case, content: Mapping[str, Any]) -> dict[str, Any] |
 
 
 def _trainers(specs: Sequence[CaseSpec], known: Mapping[str, Case]) -> dict[str, str]:
-    """Return, for each case, the name of the one whose run it uses: cases that train the same share one.
-
-    A run that exists is used, also of a case that is no longer in the grid; otherwise the case with the usual
-    evaluation trains.
-    """
+    """Return, for each case, the one that trains for it: one with a run, or else the one with the usual evaluation."""
     together: dict[str, list[CaseSpec]] = {}
     for spec in specs:
         together.setdefault(spec.training, []).append(spec)
@@ -334,7 +304,6 @@ def _trainers(specs: Sequence[CaseSpec], known: Mapping[str, Case]) -> dict[str,
 
 
 def _drop_others(out: Path, names: set[str]) -> list[Case]:
-    """Mark the cases that are not in the grid as dropped, and return them."""
     dropped = []
     for folder in case_folders(out):
         if folder.name not in names:
@@ -345,7 +314,6 @@ def _drop_others(out: Path, names: set[str]) -> list[Case]:
 
 
 def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file of the user; raises `UserError` if it cannot be read."""
     try:
         require_regular(path)
         return compute(path.parent, [path.name])[path.name]["sha256"]

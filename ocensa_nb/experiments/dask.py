@@ -1,11 +1,7 @@
 """Run the cases of a grid on a cluster of dask.distributed: one task per case, one case per worker at a time.
 
-    dask scheduler                                         on one machine
-    dask worker tcp://SCHEDULER:8786                       on each machine, with PYTHONPATH = this project
-    python -m ocensa_nb experiments --grid GRID.yaml --out DIR --backend dask --scheduler tcp://SCHEDULER:8786
-
-All machines must see DIR and the files of the grid, by the same paths. A task starts the same process as a local case.
-If a worker dies, dask runs its task on another one, where it resumes from the checkpoint.
+All machines must see the experiment folder and the files of the grid by the same paths. If a worker dies, dask runs
+its task on another one, where it resumes from the checkpoint.
 """
 
 import contextlib
@@ -80,7 +76,6 @@ class DaskPool:
         return max(1, len(self.workers()))
 
     def wait_for_workers(self, scheduler: str) -> None:
-        """Wait for the first worker; raises `UserError` if there is none in time."""
         deadline = time.monotonic() + WORKER_SECONDS
         while not self._call(self._client.nthreads):
             if time.monotonic() > deadline:
@@ -116,7 +111,6 @@ class DaskPool:
         return self._processing
 
     def stop(self) -> None:
-        """Request all tasks to stop with a checkpoint."""
         from distributed import Event
 
         self._call(Event(self._token, client=self._client).set)
@@ -161,7 +155,7 @@ class DaskJob:
         self._worker = ""
 
     def is_done(self) -> bool:
-        """Return whether the task has ended; if its worker was lost, say where it goes on."""
+        """Return whether the task has ended; log where it resumes if its worker was lost."""
         if self._future.done():
             return True
         workers = self._pool.workers()
@@ -173,14 +167,12 @@ class DaskJob:
         return False
 
     def problem(self) -> str:
-        """Return, in Spanish, why the task ended without a result."""
         error = self._future.exception() if self._future.status == "error" else None
         if type(error).__name__ == "KilledWorker":
             return "Los workers de dask que ejecutaban el caso murieron una y otra vez; suele ser falta de memoria."
         return f"La tarea de dask terminó mal ({self._future.status}): {type(error).__name__}: {error}"
 
     def stop(self) -> None:
-        """Request a stop with a checkpoint."""
         self._pool.stop()
 
     def kill(self) -> None:
@@ -208,5 +200,4 @@ def run_task(folder: str, token: str) -> None:
 
 
 def _size(path: str) -> int | None:
-    """Return the size of a file; None if this machine does not see it."""
     return Path(path).stat().st_size if Path(path).is_file() else None

@@ -1,11 +1,7 @@
-"""Execute notebooks; run a case, which is notebooks 03 and 04, in a separate process that ends cleanly.
+"""Execute notebooks; run a case, which is notebooks 03 and 04, in a separate process.
 
-Usage, by the runner only: `python -m ocensa_nb.experiments.execute FOLDER PARENT_PID`. The process knows only the
-folder: case.json has the settings.
-
-The kernel of a notebook is a child of this process, in a separate session. On a stop it gets SIGINT, as from the stop
-button of a notebook: the training saves a checkpoint. If this process is killed, the kernel ends by itself within a
-second (ipykernel's `ParentPoller`). A crash, or lack of memory, of one case does not affect the others.
+On a stop the kernel, a child of this process, gets SIGINT, as from the stop button of a notebook: the training saves
+a checkpoint. If this process is killed, the kernel ends by itself within a second (ipykernel's `ParentPoller`).
 """
 
 import contextlib
@@ -72,23 +68,10 @@ class NotebookError(UserError):
 def execute(
     notebook: Path, folder: Path, parameters: Mapping[str, Any], before_cell: Callable[..., None] | None = None
 ) -> Path:
-    """Execute one notebook into `folder` and write an HTML copy beside it.
+    """Execute one notebook into `folder` and write an HTML copy beside it; its output is printed while it runs.
 
-    The output of the cells is printed while they run.
-
-    Parameters
-    ----------
-    parameters
-        Values for the notebook's parameters; names that it does not define are ignored.
-    before_cell
-        Called before each cell; an exception that it raises ends the execution.
-
-    Raises
-    ------
-    NotebookError
-        If a cell raises, with the notebook's error message, or if the kernel dies.
-    UserError
-        If the kernel is missing or does not start.
+    Parameters that the notebook does not define are ignored. An exception from `before_cell` ends the execution. Raises
+    `NotebookError` if a cell raises or the kernel dies, and `UserError` if the kernel does not start.
     """
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
@@ -132,7 +115,6 @@ def execute(
 
 
 def _cell_error(error: Any, target: Path) -> NotebookError:
-    """Return the error of a cell that raised a `PapermillExecutionError`."""
     line = f"{error.ename}: {error.evalue}"
     what = error.evalue if hasattr(errors, error.ename) else line
     message = f"El cuaderno {target.stem} se detuvo. {what} (Ejecutado hasta ahí en «{target}».)"
@@ -162,8 +144,7 @@ def _write_html(notebook: Path) -> None:
 def run_case(folder: Path, stop: Callable[[], bool]) -> str:
     """Execute the notebooks of a case that are not executed yet; record in case.json how it ended, and return it.
 
-    An interrupted training resumes from its checkpoint. A training that is finished is not repeated. If `stop` returns
-    True, the case becomes `interrupted` instead of `failed`.
+    A training resumes from its checkpoint. If `stop` returns True, the case becomes `interrupted` instead of `failed`.
     """
     case = read_case(folder)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -222,7 +203,6 @@ class CaseProcess:
             )
 
     def is_done(self) -> bool:
-        """Return whether it has ended."""
         return self._process.poll() is not None
 
     def problem(self) -> str:
@@ -258,7 +238,6 @@ class StopWatch:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self) -> bool:
-        """Return whether a stop was requested."""
         return self._asked.is_set()
 
     def _note(self, number: int, frame: FrameType | None) -> None:

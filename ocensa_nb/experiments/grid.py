@@ -1,12 +1,4 @@
-"""A grid of experiments: read a GRID.yaml and return its cases, each with a validated config.
-
-base: {recipe: cpu, model: minilm}       settings of every case; `recipe` is a field like any other
-grid: {freeze_layers: [2, 4, 5]}         crossed
-cases: [{name: guía, recipe: baseline}]  additional cases; `name` is what the report calls them
-seeds: [1, 2, 3]                         every case with each of them
-
-The name of a case does not depend on the order of the file.
-"""
+"""Read a GRID.yaml and return its cases: `base` settings, `grid` values crossed, additional `cases`, and `seeds`."""
 
 import dataclasses
 import hashlib
@@ -48,17 +40,13 @@ FIELDS = ["recipe", *_TRAINING_FIELDS, *_EVALUATION_FIELDS]
 
 @dataclass(frozen=True)
 class CaseSpec:
-    """A case of a grid: what it trains and evaluates, and what it is called.
-
-    `settings` has the paths as the user wrote them, and `config` absolute ones; `changes` are the settings and the
-    fields of the evaluation that differ from `base`.
-    """
+    """A case of a grid: what it trains and evaluates, and what it is called."""
 
     title: str
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # with the paths as the user wrote them
     evaluation: dict[str, str]
-    changes: dict[str, Any]
-    config: TrainConfig = field(repr=False)
+    changes: dict[str, Any]  # settings and fields of the evaluation that differ from `base`
+    config: TrainConfig = field(repr=False)  # with absolute paths
 
     @property
     def seed(self) -> int:
@@ -92,13 +80,11 @@ class CaseSpec:
         return _hash(c.model, texts, c.freeze_layers, c.precision)
 
     def input_files(self) -> dict[str, Path]:
-        """Return the files that the case reads, by field."""
         named = {"data": self.config.data or str(SAMPLE_DATA), "corrections": self.config.corrections}
         named["evaluation_data"] = self.evaluation["data"]
         return {name: Path(path) for name, path in named.items() if path}
 
     def content(self) -> dict[str, Any]:
-        """Return what case.json says of it, with the command that does the same."""
         command = command_line(self.config.replace(out=NEW), self.settings["recipe"])
         words = ["--with", self.evaluation["predict_with"]] if self.evaluation["predict_with"] != AUTO else []
         words += ["--data", self.evaluation["data"]] if self.evaluation["data"] else []
@@ -110,10 +96,7 @@ class CaseSpec:
 
 
 def read_grid(path: str | Path) -> tuple[dict[str, Any], str]:
-    """Read a YAML file, and return its content and its text; raises `UserError` if it is not a mapping in YAML.
-
-    A repeated key is an error, and values are those of YAML 1.2: `yes` and `no` are text, `2e-4` is a number.
-    """
+    """Return content and text of a YAML 1.2 file; raises `UserError` if it is not a mapping, or a key is repeated."""
     file = plain_path(path)
     try:
         text = read_regular(file, LARGEST_GRID).decode("utf-8-sig")
@@ -132,10 +115,7 @@ def read_grid(path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def expand(content: Mapping[str, Any], auto: str) -> list[CaseSpec]:
-    """Return the cases of a grid, seed by seed; `auto` is the recipe that `recipe: auto` stands for.
-
-    Raises `UserError` if the form of the grid or a value is not valid, or two cases are the same.
-    """
+    """Return the cases of a grid, seed by seed; raises `UserError` if it is not valid, or two cases are the same."""
     _check_form(content)
     base, crossed, named = content.get("base", {}), content.get("grid", {}), content.get("cases", [])
     seeds = [{"seed": seed} for seed in content.get("seeds", [])] or [{}]
@@ -244,10 +224,7 @@ def _checked_text(name: str, value: Any) -> str:
 
 
 def _absolute(name: str, value: Any) -> str:
-    """Return a path of the user, relative to the working directory as in the command line, as an absolute path.
-
-    A name of an encoder is not a path.
-    """
+    """Return a path of the user as an absolute path; the name of an encoder stays as it is."""
     path = plain_path(_checked_text(name, value))
     if path.parent == Path("data") and not path.exists():
         path = SAMPLES / path.name  # a grid of the installed package names an included file

@@ -1,7 +1,4 @@
-"""The report of an experiment: tables that notebook 08, results.csv and report.html share, and what they say.
-
-report.html is one file that needs no network; its template is `report.html.j2`.
-"""
+"""The report of an experiment: the tables of notebook 08, results.csv and report.html, and what they say."""
 
 import base64
 import hashlib
@@ -88,7 +85,6 @@ def quality_table(results: Results) -> pd.DataFrame:
 
 
 def labels_table(results: Results) -> pd.DataFrame:
-    """Return the test F1 of each label and group."""
     heads = list(dict.fromkeys(head for case in results.finished for head in case.heads))
     metrics = {**{head: f"{head}_f1" for head in heads}, "F1 macro medio": "f1_macro"}
     return pd.DataFrame(
@@ -99,7 +95,6 @@ def labels_table(results: Results) -> pd.DataFrame:
 
 
 def settings_table(results: Results) -> pd.DataFrame:
-    """Return the settings that differ between the groups, one column each."""
     groups = grouped(results)
     settings = [{**group.cases[0].config, **group.cases[0].settings} for group in groups]
     table = pd.DataFrame([{name: as_text(value) for name, value in group.items()} for group in settings])
@@ -129,7 +124,6 @@ def cases_table(results: Results) -> pd.DataFrame:
 
 
 def _case_row(case: Case) -> dict[str, Any]:
-    """Return the row of a case in results.csv; a case without results has only its state."""
     metric = case.monitor
     row = {"caso": case.name, "configuracion": case.title, "grupo": case.content["group"], "semilla": case.seed}
     row |= {"estado": STATES[case.status], "metrica": metric}
@@ -147,7 +141,6 @@ def _case_row(case: Case) -> dict[str, Any]:
 
 
 def summary(results: Results) -> str:
-    """Return how many cases there are, in which state, and the time that the cache saved."""
     said = f"{counted(len(results.cases), 'caso')}: {counts(results.cases)}."
     if not results.finished:
         return f"{said} Todavía no hay ningún resultado."
@@ -221,10 +214,7 @@ def sentences(results: Results) -> list[str]:
 
 
 def not_measured(out: Path) -> pd.DataFrame:
-    """Return what the grid of an experiment says that it does not measure, and why.
-
-    A grid says so in comments such as `# sin medir: GPU en la nube: aquí no hay GPU.`
-    """
+    """Return what a grid says that it does not measure, in comments such as `# sin medir: GPU en la nube: por qué`."""
     try:
         text = read_regular(out / GRID, LARGEST_JSON).decode("utf-8-sig", "replace")
     except OSError:
@@ -277,14 +267,12 @@ def write_results(results: Results) -> Path:
 
 
 def write_report(results: Results) -> Path:
-    """Write report.html of an experiment, finished or not, and return its path."""
     path = results.path / REPORT
     write_text(path, render(results))
     return path
 
 
 def render(results: Results) -> str:
-    """Return the report as an HTML page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
@@ -318,7 +306,6 @@ def render(results: Results) -> str:
 
 
 def _shown(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> pd.DataFrame:
-    """Return some columns of a table with their titles, and numbers as text."""
     shown = {}
     for name, (title, form) in columns.items():
         shown[title] = [EMPTY if pd.isna(value) or value == "" else form.format(value) for value in table[name]]
@@ -346,7 +333,6 @@ def _addresses(draw: Callable[[Results, float], "Figure | None"], results: Resul
 
 
 def _mean_sd(values: Spread | None, decimals: int = 3) -> str:
-    """Return a mean, its standard deviation and the number of values; a single value has no deviation."""
     if values is None:
         return EMPTY
     deviation = "" if values.sd is None else f" ± {values.sd:.{decimals}f}"
@@ -354,7 +340,6 @@ def _mean_sd(values: Spread | None, decimals: int = 3) -> str:
 
 
 def _times_faster(group: Group, baseline: Group | None) -> str:
-    """Return the speed-up over the baseline with its smallest and largest value."""
     if baseline is None:
         return "sin baseline"
     if (times := speedup(group, baseline)) is None:
@@ -365,7 +350,6 @@ def _times_faster(group: Group, baseline: Group | None) -> str:
 
 
 def _until_target(seconds: Sequence[float | None]) -> str:
-    """Return the seconds until the target over the seeds, and how many did not reach it."""
     missed = seconds.count(None)
     if missed == len(seconds):
         return "no llega"
@@ -378,7 +362,6 @@ def _with_ends(interval: Interval, form: str) -> str:
 
 
 def _marks(cases: Sequence[Case]) -> str:
-    """Return the marks of the seconds of some cases; they are explained below the table."""
     return (" ↻" if any(case.is_resumed for case in cases) else "") + (
         " ∥" if any(case.beside for case in cases) else ""
     )

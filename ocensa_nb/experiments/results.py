@@ -1,11 +1,4 @@
-"""What an experiment measured: its cases, their groups over the seeds, and what each setting changes.
-
-Reading never fails because of one case: a case whose files are damaged becomes a problem, in Spanish, for the report.
-
-A pair is two finished cases with the same seed and the same settings but one. The mean difference has Student's t
-interval. Cases with the same seed share their split, so their differences are not independent: with three seeds or
-more, the differences of a seed are averaged first, and the interval is that of the seeds.
-"""
+"""What an experiment measured: its cases, their groups over the seeds, and what each setting changes."""
 
 import contextlib
 import dataclasses
@@ -59,7 +52,6 @@ class Results:
 
     @property
     def saved_seconds(self) -> float:
-        """The seconds saved because cases shared the features of their frozen layers."""
         return sum(case.saved_seconds() for case in self.finished)
 
     @property
@@ -99,11 +91,9 @@ class Group:
         return case.title == BASELINE or is_recipe
 
     def score(self, metric: str, side: str = "test", model: str = "") -> Spread | None:
-        """Return the spread of a metric over the seeds; None if no case has it. See `Case.score`."""
         return spread(case.score(metric, side, model) for case in self.cases)
 
     def seconds(self) -> Spread:
-        """Return the spread of the total seconds of the cases."""
         return spread(case.seconds()["total"] for case in self.cases)
 
 
@@ -119,7 +109,6 @@ class Interval:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval does not contain 0."""
         return not self.low <= 0 <= self.high
 
 
@@ -138,7 +127,6 @@ class Effect:
 
     @property
     def verdict(self) -> str:
-        """What can be said of the difference of the metric, in Spanish."""
         if self.score is None:
             return f"no se puede saber: hacen falta {FEWEST} pares y hay {self.pairs}"
         if not self.score.is_clear:
@@ -150,7 +138,7 @@ class Effect:
 
 
 def read_results(out: str | Path) -> Results:
-    """Read the cases of an experiment folder; raises `UserError` if it does not exist or has no case."""
+    """Read an experiment; a damaged case becomes a problem of the results. Raises `UserError` if there is no case."""
     path = plain_path(out)
     folders = case_folders(path)
     if not folders:
@@ -190,7 +178,6 @@ def grouped(results: Results) -> list[Group]:
 
 
 def baseline_of(groups: Sequence[Group]) -> Group | None:
-    """Return the group of the baseline, or None."""
     return next((group for group in groups if group.is_baseline), None)
 
 
@@ -200,10 +187,7 @@ def chosen(groups: Sequence[Group], metric: str) -> Group:
 
 
 def speedup(group: Group, baseline: Group) -> Spread | None:
-    """Return how many times faster than the baseline the cases of a group are, seed by seed.
-
-    Only cases with the same seed and the same machine, threads and jobs are compared; None if there is none.
-    """
+    """Return the speed-up over the baseline, of cases with equal seed, machine, threads and jobs; None without any."""
     by_seed = {case.seed: case for case in baseline.cases}
     pairs = [(case, by_seed[case.seed]) for case in group.cases if case.seed in by_seed]
     return spread(_total(other) / _total(case) for case, other in pairs if _are_comparable(case, other))
@@ -223,11 +207,7 @@ def pareto_front(groups: Sequence[Group], metric: str) -> set[int]:
 
 
 def seconds_to_target(results: Results) -> dict[str, float | None]:
-    """Return, by name of the case, the seconds until its encoder reached the target; None if it never did.
-
-    The target is `SHARE` of the best validation score of the monitored metric, of any case and epoch. The seconds are
-    those of the training, and of its frozen layers.
-    """
+    """Return the seconds until the encoder of each case reached `SHARE` of the best validation score; None if never."""
     curves = {}
     for case in results.finished:
         lines = []
@@ -244,7 +224,6 @@ def seconds_to_target(results: Results) -> dict[str, float | None]:
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """Return the spread of the values that are not None; None if there is none."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -274,7 +253,7 @@ def interval(values: Sequence[float], comparisons: int = 1) -> Interval:
 
 
 def _pairs(cases: Sequence[Case], metric: str) -> Iterator[tuple[_Change, Case, Case]]:
-    """Yield the changes of one setting from its reference value, with the two cases."""
+    """Yield each change of one setting from its reference value, with two cases that differ in nothing else."""
     scored = [case for case in cases if case.score(metric) is not None]
     fields = sorted({name for case in scored for name in case.settings})
     values = {case.name: {name: _value(case, name) for name in fields} for case in scored}
@@ -310,10 +289,11 @@ def _effect(change: _Change, pairs: Sequence[tuple[Case, Case]], metric: str, co
 
 
 def _interval(differences: Sequence[tuple[int, float]], comparisons: int) -> Interval | None:
-    """Return the interval of (seed, difference) pairs, averaged by seed if there are enough seeds; None if too few."""
+    """Return the interval of (seed, difference) pairs; None if there are too few."""
     by_seed: dict[int, list[float]] = {}
     for seed, value in differences:
         by_seed.setdefault(seed, []).append(value)
+    # Cases with the same seed share their split, so their differences are not independent.
     averages = [statistics.fmean(values) for values in by_seed.values()]
     values = averages if len(averages) >= FEWEST else [value for _, value in differences]
     return interval(values, comparisons) if len(values) >= FEWEST else None
@@ -325,7 +305,6 @@ def _value(case: Case, name: str) -> str:
 
 
 def _in_order(value: str) -> tuple[int, float, str]:
-    """Return a key that sorts numbers by size, before texts."""
     try:
         return 0, float(value), value
     except ValueError:
@@ -337,7 +316,6 @@ def _total(case: Case) -> float:
 
 
 def _are_comparable(case: Case, other: Case) -> bool:
-    """Return whether the seconds of two cases can be compared: same machine, threads and jobs."""
     return case.machine() == other.machine() and min(_total(case), _total(other)) > 0
 
 
@@ -364,7 +342,6 @@ def counted(count: int, noun: str) -> str:
 
 
 def counts(cases: Iterable[Case]) -> str:
-    """Return how many cases have each status, in Spanish."""
     statuses = [case.status for case in cases]
     order = (FINISHED, RUNNING, FAILED, INTERRUPTED, PENDING)
     return ", ".join(counted(statuses.count(status), STATES[status]) for status in order if status in statuses)

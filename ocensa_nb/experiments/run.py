@@ -76,9 +76,8 @@ def run_grid(
     Returns
     -------
     dict
-        `out`, `cases` (number per status), `failed` (name, title, seed and error of each; also of a case that something
-        else interrupted), `dropped` (names of the cases in the folder that are not in the grid), `seconds`,
-        `saved_seconds`, `results` and `report`.
+        `out`, `cases` (number per status), `failed` (name, title, seed and error of each failed or interrupted case),
+        `dropped` (names of the cases that are not in the grid), `seconds`, `saved_seconds`, `results` and `report`.
 
     Raises
     ------
@@ -136,7 +135,6 @@ def failures(result: Mapping[str, Any]) -> str:
 
 
 def _pool(folder: Path, jobs: int, backend: str, scheduler: str) -> contextlib.AbstractContextManager["Pool"]:
-    """Return the pool of a backend; raises `UserError` if it is not available."""
     if backend == "dask":
         from ocensa_nb.experiments.dask import dask_pool
 
@@ -149,7 +147,6 @@ def _pool(folder: Path, jobs: int, backend: str, scheduler: str) -> contextlib.A
 
 
 def _write_report(folder: Path) -> tuple[Results, dict[str, str]]:
-    """Write results.csv and report.html of what there is; return the results, and the paths."""
     from ocensa_nb.experiments.report import write_report, write_results
 
     results, written = read_results(folder), {}
@@ -215,19 +212,16 @@ class LocalPool:
         self._threads = max(1, cores() // jobs) if jobs > 1 else None
 
     def start(self, case: Case) -> CaseProcess:
-        """Start the process of a case; a training records with how many threads, and beside how many others, it ran."""
         if case.owns_run and not manifest.is_finished(case.run):
             update(case.folder, jobs=self.slots, threads=self._threads or physical_cores())
         return CaseProcess(case.folder, self._threads)
 
 
 class GridRunner:
-    """Start cases as slots become free, follow them, and stop them on request.
-
-    `features` has, for each case of the grid, the key of the frozen features that it shares with others; "" for none.
-    """
+    """Start cases as slots become free, follow them, and stop them on request."""
 
     def __init__(self, out: Path, pool: "Pool", features: Mapping[str, str]) -> None:
+        # `features` has, per case, the key of the frozen features that it shares with others; "" for none.
         self._out, self._pool, self._features = out, pool, features
         self._running: dict[str, Job] = {}
 
@@ -252,11 +246,7 @@ class GridRunner:
                     job.kill()
 
     def _next(self, waiting: list[Case]) -> Case | None:
-        """Return the first case that can start now.
-
-        A case that evaluates the run of another waits for that one. Of the cases that share frozen features, one
-        computes them and the others wait until it has stored them.
-        """
+        """Return the first case that need not wait for its trainer, or for features that another case computes."""
         if not waiting or len(self._running) >= self._pool.slots:
             return None
         building = {self._features[name] for name in self._running if not self._has_features(name)} - {""}
@@ -287,7 +277,6 @@ class GridRunner:
                 self._announce(name)
 
     def _stop(self, asked: StopRequest) -> None:
-        """Stop all running cases and raise `AskedToStopError` when they have ended."""
         logger.info("Se detiene: cada caso en marcha termina su paso y guarda el avance…")
         for job in self._running.values():
             job.stop()
@@ -310,13 +299,11 @@ class GridRunner:
         return read_case(self._out / CASES / name)
 
     def _announce(self, name: str) -> None:
-        """Log what happened to a case, and how the grid stands."""
         cases = [self._case(other) for other in self._features]
         logger.info(progress(self._case(name), cases, self._pool.slots))
 
 
 def progress(case: Case, cases: Sequence[Case], slots: int) -> str:
-    """Return the line that says what happened to a case, and how the grid stands."""
     done = sum(other.status in (FINISHED, FAILED, INTERRUPTED) for other in cases)
     what = STATES[case.status]
     if case.status in (FINISHED, INTERRUPTED):

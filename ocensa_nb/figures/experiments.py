@@ -1,7 +1,4 @@
-"""Draw the results of an experiment: F1 against seconds, F1 of each model, and what each setting changes.
-
-The groups are named by their number in the report's table, which fits in a narrow figure.
-"""
+"""Draw the results of an experiment; groups are named by their number in the report's table, which is short."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,22 +42,7 @@ class Bar:
 
 @styled
 def f1_against_seconds(points: Sequence[Point], linear: float | None, width: float = WIDE) -> "Figure":
-    """Return the test F1 of each group against its seconds, with the Pareto front.
-
-    Parameters
-    ----------
-    points
-        The groups, one or more.
-    linear
-        Mean F1 of the simple model, drawn as a line; None for none.
-    width
-        In inches.
-
-    Returns
-    -------
-    Figure
-        Error bars are standard deviations over the seeds. The axis of the seconds is logarithmic if they differ much.
-    """
+    """Return test F1 against seconds, with the Pareto front and the standard deviations; `width` is in inches."""
     figure, axes = new_figure(width, 4.2 if width > PHONE else 3.6)
     front = sorted((point for point in points if point.on_front), key=lambda point: point.seconds)
     for point in points:
@@ -97,20 +79,7 @@ def f1_against_seconds(points: Sequence[Point], linear: float | None, width: flo
 
 @styled
 def f1_by_model(scores: Sequence[tuple[int, dict[str, float]]], width: float = WIDE) -> "Figure":
-    """Return the mean test F1 of the encoder, the simple model and the blend of each group, side by side.
-
-    Parameters
-    ----------
-    scores
-        Number of each group, and its F1 by model (`encoder`, `linear`, `blend`); from top to bottom.
-    width
-        In inches.
-
-    Returns
-    -------
-    Figure
-        One line per group, a marker per model.
-    """
+    """Return the mean test F1 of the encoder, the simple model and the blend of each group, a line per group."""
     figure, axes = new_figure(width, 1.3 + 0.32 * len(scores))
     for model, marker in MARKERS.items():
         known = [(place, found[model]) for place, (_, found) in enumerate(scores) if model in found]
@@ -129,20 +98,7 @@ def f1_by_model(scores: Sequence[tuple[int, dict[str, float]]], width: float = W
 
 @styled
 def differences(bars: Sequence[Bar], width: float = WIDE) -> "Figure":
-    """Return the difference of F1 of each change of a setting, with its interval of 95 %.
-
-    Parameters
-    ----------
-    bars
-        The changes, one or more; from top to bottom.
-    width
-        In inches; in a narrow figure the titles are above the bars.
-
-    Returns
-    -------
-    Figure
-        What cannot be distinguished from noise is grey.
-    """
+    """Return the difference of F1 of each change of a setting, with its interval of 95 %; grey if it may be noise."""
     is_narrow = width <= PHONE
     figure, axes = new_figure(width, 1.1 + (0.55 if is_narrow else 0.38) * len(bars))
     for place, bar in enumerate(bars):

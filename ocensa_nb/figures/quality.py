@@ -109,8 +109,7 @@ def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
 def reliability_diagram(before: Mapping[str, Predictions], after: Mapping[str, Predictions]) -> "Figure":
     """Return the accuracy against the confidence of each label, before and after the calibration.
 
-    `before` and `after` have the predictions of each label, on rows that were not used for the calibration. One plot
-    per label; bins of equal numbers of rows, with Wilson intervals of 95 %.
+    The predictions are of rows that were not used for it. Bins of equal numbers of rows, with 95 % Wilson intervals.
     """
     figure, grid = new_figure(9, 3.7, columns=len(after))
     errors = {}
@@ -147,8 +146,7 @@ def reliability_diagram(before: Mapping[str, Predictions], after: Mapping[str, P
 def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """Return the accuracy of the most confident notices against their share, one curve per label.
 
-    `test` has the calibrated predictions of each label, and `verdicts` (`verdict.judge`) the target, a horizontal line,
-    and the threshold above which a label is useful, a marker.
+    The target is a horizontal line, and the threshold of each label (`verdict.judge`) a marker.
     """
     figure, axes = new_figure(7.5, 4.2)
     marked = []
@@ -184,15 +182,7 @@ def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str,
 
 @styled
 def f1_by_model(table: "pd.DataFrame", title: str, repeats: str = "") -> "Figure":
-    """Return a bar chart of the F1 of each label and model, with error bars.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns `label`, `model` (`encoder`, `linear`, `blend`), `mean` and `sd` (standard deviation; may be NaN).
-    repeats
-        What the mean and the standard deviation are over, such as `5 repartos`; empty for a single run.
-    """
+    """Return the F1 of each `label` and `model` as bars, `mean` and `sd`; `repeats` says what the mean is over."""
     figure, axes = new_figure(7.5, 4)
     heads, models = list(dict.fromkeys(table["label"])), [m for m in MODEL_NAMES if m in set(table["model"])]
     width = 0.8 / len(models)

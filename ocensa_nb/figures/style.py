@@ -1,7 +1,4 @@
-"""Define the palette and the style of all figures, the GIF and the panel.
-
-Figures have a white background, so they are legible on light and dark pages, independently of the user's style.
-"""
+"""Define the palette and the style of all figures; their white background is legible on light and dark pages."""
 
 import contextlib
 import functools
@@ -66,7 +63,7 @@ def style() -> Iterator[None]:
 
 
 def styled(draw: "Callable[Given, Figure]") -> "Callable[Given, Figure]":
-    """Decorate a function that returns a figure so that the figure is drawn in our style."""
+    """Decorate a function so that the figure that it returns is drawn in our style."""
 
     @functools.wraps(draw)
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> "Figure":
@@ -90,7 +87,6 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure",
 
 
 def read_as(figure: "Figure", text: str) -> None:
-    """Write a one-line reading below a figure."""
     figure.supxlabel(text, fontsize=9, color=GREY, wrap=True)
 
 

@@ -115,10 +115,7 @@ def learning_curves(run: Run) -> "Figure":
 
 
 class TrainingAnimation:
-    """Frames of a finished training; to be used inside `style()`.
-
-    The figure is drawn once; each frame redraws only the artists that change, which is many times faster.
-    """
+    """Frames of a finished training, used inside `style()`; each redraws only the artists that change."""
 
     def __init__(self, run: Run, history: Lines) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -147,7 +144,6 @@ class TrainingAnimation:
         self.still = self.canvas.copy_from_bbox(self.figure.bbox)
 
     def frame(self, known: int) -> np.ndarray:
-        """Return the frame after the first `known` lines of the history."""
         steps, epochs = step_lines(self.history[:known]), epoch_lines(self.history[:known])
         ended = known == len(self.history)
         shown = next((line for line in reversed(epochs) if not ended or line["epoch"] == self.kept), {})
@@ -182,8 +178,7 @@ class TrainingAnimation:
 def training_gif(run: Run) -> Path | None:
     """Write the GIF of a finished run into its folder; None if it has fewer than two steps with a loss or no epoch.
 
-    It shows loss, F1 and confusion matrix over time. The number of frames, from 2 to `GIF_FRAMES`, is limited by
-    `GIF_SHARE` of the training time.
+    The number of frames, from 2 to `GIF_FRAMES`, is limited by `GIF_SHARE` of the training time.
     """
     import imageio.v3 as iio
 
@@ -216,12 +211,10 @@ def step_lines(history: Lines) -> Lines:
 
 
 def epoch_lines(history: Lines) -> Lines:
-    """Return the lines of the epochs."""
     return [line for line in history if "step" not in line]
 
 
 def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
-    """Draw the loss per step, raw and smoothed, and return both lines."""
     numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
     smooth, smoothed = losses[0], []
     for loss in losses:
@@ -238,7 +231,6 @@ def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
 
 
 def draw_scores(axes: "Axes", heads: Collection[str], epochs: Lines) -> list["Line2D"]:
-    """Draw the validation F1 of each head per epoch and return one line per head."""
     numbers = [line["epoch"] for line in epochs]
     drawn = [
         axes.plot(numbers, [line[f"{head}_f1"] for line in epochs], marker="o", markersize=4, label=head, **look)[0]

@@ -12,11 +12,10 @@ from ocensa_nb.paths import plain_path
 
 
 class Answers:
-    """The right classes that a person has given, by notice and label; each change is written at once.
+    """The right classes that a person has given, in a CSV for `train --corrections` that is written at each change.
 
-    The CSV can be read by `train --corrections`. If it exists, the review continues; its answers about other notices
-    stay in it. Raises `UserError` if the path is not that of a CSV, or the file has other columns: answers would
-    replace them.
+    If the file exists, the review continues, and its answers about other notices stay. Raises `UserError` if the path
+    is not that of a CSV, or the file has other columns.
     """
 
     def __init__(self, doubtful: pd.DataFrame, classes: Mapping[str, list[str]], path: str | Path) -> None:
@@ -31,11 +30,9 @@ class Answers:
 
     @property
     def done(self) -> int:
-        """Number of notices with an answer for every label."""
         return sum(self.is_done(row) for row in range(len(self.given)))
 
     def is_done(self, row: int) -> bool:
-        """Return whether a notice has an answer for every label."""
         return len(self.given[row]) == len(self.classes)
 
     def next_open(self, start: int = 0) -> int | None:
@@ -44,10 +41,7 @@ class Answers:
         return next((row for row in order if not self.is_done(row)), None)
 
     def answer(self, row: int, right: Mapping[str, str]) -> None:
-        """Record the right classes of some labels of a notice, and write the file.
-
-        Raises `UserError` if the file cannot be written; the answer is then not recorded.
-        """
+        """Record the right classes of a notice; none if the file cannot be written, which raises `UserError`."""
         before = self.given[row]
         self._change(row, {**before, **right})
         self._undo.append((row, before))
@@ -78,7 +72,6 @@ class Answers:
             write_corrections(table, self.classes, self.path)
 
     def _take(self, earlier: pd.DataFrame) -> None:
-        """Continue with the answers of a file."""
         rows = {key: row for row, key in enumerate(find_keys(self.notices))}
         others = []
         for number, key in zip(earlier.index, find_keys(earlier), strict=True):
@@ -92,7 +85,6 @@ class Answers:
 
 
 def _require_answers_file(path: Path, heads: Collection[str]) -> None:
-    """Raise `UserError` if answers must not be written to a path."""
     if path.suffix.lower() != ".csv":
         raise UserError(
             f"«{path}» no es un CSV: las respuestas se guardan en uno. Elija en corrections un nombre que termine en "

@@ -1,10 +1,8 @@
 """Review the predictions of a file: which notices a person should look at, and what can be left to the model.
 
-Diverse batches by clustering (Zhdanov, *Diverse mini-batch active learning*, 2019): the least certain notices, by the
-margin between their two likeliest classes (Settles, *Active learning literature survey*, 2009, sec. 3.1), are clustered
-with k-means weighted by that uncertainty, and the notice nearest to each centre is chosen. Uncertainty alone chooses
-the same notice many times over; the density of a notice, the other usual way, chooses what the model already knows.
-`python -m tests.benchmarks.review` compares them.
+The least certain notices by margin (Settles, *Active learning literature survey*, 2009, sec. 3.1) are clustered, and
+the nearest to each centre are chosen (Zhdanov, *Diverse mini-batch active learning*, 2019): uncertainty alone chooses
+the same notice many times. `python -m tests.benchmarks.review` compares them.
 """
 
 import logging
@@ -47,27 +45,15 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Review:
-    """The predictions of a file, the notices to review, and a summary.
+    """The predictions of a file, the notices to review, and a summary."""
 
-    Attributes
-    ----------
-    predictions
-        From `predict.add_predictions`.
-    doubtful
-        One row per notice to review: `id_aviso`, `texto` and, per label, the likeliest classes `pred1_`, `pred2_`, …
-        with their probabilities `conf1_`, …, and `correcta_`, empty.
-    counts
-        One row per label and class: predicted notices, their share, and the share of the class in the training.
-    automation, tested_on
-        From `automation`, and what its errors were estimated on, in Spanish.
-    """
-
-    predictions: pd.DataFrame
+    predictions: pd.DataFrame  # from `predict.add_predictions`
+    # id_aviso, texto; per label, the likeliest classes pred1_, …, their probabilities conf1_, …, and correcta_, empty
     doubtful: pd.DataFrame
     classes: dict[str, list[str]]
-    counts: pd.DataFrame
-    automation: pd.DataFrame
-    tested_on: str
+    counts: pd.DataFrame  # per label and class: predicted notices, their share, and that in the training
+    automation: pd.DataFrame  # from `automation`
+    tested_on: str  # what the errors of `automation` were estimated on, in Spanish
 
 
 def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
@@ -120,8 +106,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
 def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Predictions]) -> pd.DataFrame:
     """Return how many notices have at least each confidence, and the error to expect among them, per label.
 
-    The error is that of the tested rows, which were not trained on, with at least that confidence; NaN without such
-    rows. It holds for notices like those; the interval is Wilson's, of 95 %, for the sampling alone.
+    The error is that of the tested rows, which were not trained on; NaN without any. It holds for notices like those.
     """
     confidence = _with_all({head: part.confidence for head, part in predictions.items()})
     tested_confidence = _with_all({head: part.confidence for head, part in tested.items()})
@@ -160,10 +145,9 @@ def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Collection[str] = frozenset()) -> np.ndarray:
-    """Return the row numbers of `count` notices to review, or fewer, the most uncertain first.
+    """Return the row numbers of `count` notices to review, or fewer, the most uncertain first; the same every time.
 
-    No two texts are similar, and none is in `known`, which has texts from `canonical.normalise`. The same arguments
-    give the same rows.
+    No two texts are similar, and none is in `known`, which has texts from `canonical.normalise`.
     """
     plain = [normalise(text) for text in progress(texts, "Comparando los avisos", "aviso")]
     order = np.argsort(-uncertain, kind="stable")
@@ -181,7 +165,6 @@ def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Colle
 def _doubtful(
     ids: pd.Series, texts: pd.Series, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
 ) -> pd.DataFrame:
-    """Return the table of the notices to review."""
     columns = {ID: ids.to_numpy(), TEXT: texts.to_numpy()}
     for head, names in classes.items():
         likeliest = np.argsort(-shares[head], axis=1, kind="stable")[:, :LIKELIEST]

@@ -47,7 +47,6 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
 
 
 def _finish(book: Workbook, classes: dict[str, list[str]], rows: int) -> None:
-    """Add the drop-downs, mark the cells to fill in, and open the book at the sheet to fill in."""
     sheet = book[SHEET]
     titles = {cell.value: cell.column for cell in sheet[1]}
     for number, (head, names) in enumerate(classes.items(), 1):
