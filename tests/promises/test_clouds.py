@@ -37,7 +37,7 @@ COLAB = {
     "filelock": "3.29.0", "numpy": "2.1.3", "pandas": "2.2.3", "openpyxl": "3.1.5", "scikit-learn": "1.6.1",
     "scipy": "1.16.3", "matplotlib": "3.10.0", "pillow": "11.3.0", "tqdm": "4.67.3", "pyyaml": "6.0.3",
     "nbconvert": "7.17.1", "ipykernel": "6.17.1", "ipywidgets": "7.7.1", "psutil": "5.9.5", "packaging": "26.2",
-    "typing-extensions": "4.15.0", "seaborn": "0.13.2", "imageio": "2.37.3",
+    "typing-extensions": "4.15.0", "seaborn": "0.13.2", "imageio": "2.37.3", "jinja2": "3.1.2",
 }  # fmt: skip
 KAGGLE = COLAB | {
     "transformers": "5.0.0", "pandas": "2.2.2", "matplotlib": "3.7.5", "nbconvert": "6.4.5", "ipywidgets": "8.1.5",
