@@ -1,4 +1,4 @@
-"""The text of a notice: composed of the columns of its row, and normalised to find repeated notices."""
+"""The text of a notice, composed of the columns of its row; its canonical form, for every comparison."""
 
 import re
 import unicodedata

@@ -209,7 +209,10 @@ def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
 
 
 def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
-    """Merge classes with fewer than `least` rows into «Other» if the label has `FEWEST_CLASSES`; return both."""
+    """Merge classes with fewer than `least` rows into «Other», or keep them if the label has few classes.
+
+    Returns the labels, the name of «Other», and the rows of each merged class.
+    """
     counts = labels.value_counts()
     if len(counts) < FEWEST_CLASSES:
         return labels, OTHER, {}

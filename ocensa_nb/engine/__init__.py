@@ -1,1 +1,1 @@
-"""One optimizer step: batches, loss, optimizer, cached frozen features, memory."""
+"""One optimizer step, and the logits of rows."""

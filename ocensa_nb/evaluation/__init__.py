@@ -1,1 +1,1 @@
-"""Inference, metrics, evaluation of a run, and predictions for a file."""
+"""Predictions of a run: metrics, blend, calibration, verdict."""

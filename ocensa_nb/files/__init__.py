@@ -1,1 +1,1 @@
-"""Atomic writes, reads of regular files only, checksums, locks and temporary folders."""
+"""Files on disk: tables are read and written, writes are atomic, folders are locked."""

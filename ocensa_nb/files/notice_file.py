@@ -1,4 +1,4 @@
-"""Read a file: its table as text, the notices in it, and the format of its CSV."""
+"""Read a file of notices as a table of text; what is known of the file."""
 
 import logging
 import re

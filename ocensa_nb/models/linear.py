@@ -1,4 +1,4 @@
-"""The linear model: TF-IDF of words and characters with one linear SVM per label. Its file is `RUN/linear`.
+"""The linear model: TF-IDF of words and characters with one linear SVM per label. In `RUN/linear`.
 
 It is hard to beat on short technical texts (Joachims, *Text categorization with support vector machines*, 1998).
 N-grams are hashed, so no vocabulary is stored.
