@@ -380,7 +380,7 @@ def test_unfinished_run_is_reported_by_the_exit_code(run, notices, tmp_path, cod
 def test_training_with_two_gpus_trains_in_two_processes(config, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "processes", lambda: 2)
     training = Training(config.replace(epochs=1), "cpu", tmp_path / "run")
-    assert training.wait(timeout=240) == 0, training.last_words()
+    assert training._process.wait(timeout=240) == 0, training.last_words()
     assert "Receta cpu, codificador tiny, 2 procesos." in training._tail()
     assert Run.load(tmp_path / "run").metrics["epochs"] == 1
 
