@@ -67,6 +67,9 @@ def traps(monkeypatch):
             if hasattr(import_module(f"transformers.{module}"), name):
                 monkeypatch.setattr(f"transformers.{module}.{name}", lambda *_, **__: True)
     monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel.load_adapter", trap("load_adapter"))
+    # transformers 4 imports it into this module only where peft is installed
+    find = import_module("transformers.utils").find_adapter_config_file
+    monkeypatch.setattr("transformers.modeling_utils.find_adapter_config_file", find, raising=False)
     monkeypatch.setattr("transformers.models.yoso.modeling_yoso.load_cuda_kernels", trap("load_cuda_kernels"))
     monkeypatch.setattr("transformers.models.yoso.modeling_yoso.is_torch_cuda_available", lambda: True)
     monkeypatch.setattr("transformers.models.yoso.modeling_yoso.is_ninja_available", lambda: True)
