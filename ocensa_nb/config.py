@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from typing_extensions import Doc
 
@@ -18,8 +18,7 @@ from ocensa_nb.paths import plain_path
 # from 0.478 to 0.526 (7,100 real notices, `LinearModel`, 5 splits; standard errors of the differences 0.001 and 0.006).
 TEXT_FIELDS = ("equipo", "familia_equipo", "denominacion", "problema", "componente", "parada")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
-PADDINGS = ("dynamic", "max_length")
-RESUMES = ("auto", "never")
+CHOICES = {"precision": PRECISIONS, "padding": ("dynamic", "max_length"), "resume": ("auto", "never")}
 METRIC_NAMES = ("f1", "f1_macro", "accuracy", "precision", "recall")
 MEANS = ("f1", "f1_macro")  # over the labels
 
@@ -31,35 +30,39 @@ _TASK = (
     *("seed", "monitor"),
 )
 
-# Integer fields and their minimum.
-_WHOLE = {
-    "max_length": 4,
-    "batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "epochs": 1,
-    "freeze_layers": 0,
-    "num_workers": 0,
-    "patience": 1,
-    "min_class_count": 1,
-    "seed": 0,
-}
-# Maximum of each integer field: numpy seeds have at most 32 bits, and each worker is a process.
-_MOST = dict.fromkeys(_WHOLE, 1_000_000) | {"seed": 2**32 - 1, "num_workers": 256}
-_ENDLESS = 1e30  # practically no limit, but finite: an integer of hundreds of digits does not fit in a float
-# Float fields: minimum, exclusive maximum, and whether the minimum itself is allowed.
-_REAL = {
-    "learning_rate": (0.0, 1.0, False),
-    "head_learning_rate": (0.0, 1.0, False),
-    "weight_decay": (0.0, 1.0, True),
-    "warmup_ratio": (0.0, 1.0, True),
-    "label_smoothing": (0.0, 1.0, True),
-    "max_grad_norm": (0.0, _ENDLESS, False),
-    "dropout": (0.0, 1.0, True),
-    "min_delta": (0.0, 1.0, True),
-    "val_size": (0.0, 0.5, False),
-    "test_size": (0.0, 0.5, False),
-    "checkpoint_minutes": (0.0, _ENDLESS, False),
-}
+
+@dataclass(frozen=True)
+class _Whole:
+    """The integers from `least` to `most`."""
+
+    least: int
+    most: int = 1_000_000
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return f"un número entero, de {self.least} a {self.most:,}"
+
+
+@dataclass(frozen=True)
+class _Real:
+    """The numbers from 0, without 0 itself if `positive`, to `below`, which is excluded."""
+
+    below: float
+    positive: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and 0 <= value < self.below and (value > 0 or not self.positive)
+
+    def __str__(self) -> str:
+        return f"un número, {'más de 0' if self.positive else '0 o más'} y menos de {self.below:g}"
+
+
+_SHARE, _RATE, _PART = _Real(1), _Real(1, positive=True), _Real(0.5, positive=True)
+_POSITIVE = _Real(1e30, positive=True)  # limited, because an integer of hundreds of digits does not fit in a float
+_KINDS = {str: "un texto", bool: "True o False"}
 
 
 @dataclass(frozen=True)
@@ -79,41 +82,42 @@ class TrainConfig:
     columns: Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. causa "Mi columna"')] = field(
         default_factory=dict
     )
-    max_length: Annotated[int, Doc("tokens por aviso como máximo; el resto se recorta")] = 128
+    max_length: Annotated[int, Doc("tokens por aviso como máximo; el resto se recorta"), _Whole(4)] = 128
     padding: Annotated[
         str, Doc("relleno: dynamic (hasta el texto más largo del batch) o max_length (todos iguales)")
     ] = "dynamic"
-    batch_size: Annotated[int, Doc("filas por micro-batch en memoria")] = 32
-    gradient_accumulation_steps: Annotated[int, Doc("micro-batches por paso del optimizador")] = 1
-    epochs: Annotated[int, Doc("épocas como máximo")] = 10
-    learning_rate: Annotated[float, Doc("tasa de aprendizaje del codificador")] = 2e-4
-    head_learning_rate: Annotated[float, Doc("tasa de aprendizaje de las cabezas")] = 1e-3
-    weight_decay: Annotated[float, Doc("decaimiento de pesos de AdamW")] = 0.01
-    warmup_ratio: Annotated[float, Doc("fracción de los pasos en que la tasa sube hasta su valor")] = 0.1
-    label_smoothing: Annotated[float, Doc("suavizado de etiquetas, de 0 a 1")] = 0.05
+    batch_size: Annotated[int, Doc("filas por micro-batch en memoria"), _Whole(1)] = 32
+    gradient_accumulation_steps: Annotated[int, Doc("micro-batches por paso del optimizador"), _Whole(1)] = 1
+    epochs: Annotated[int, Doc("épocas como máximo"), _Whole(1)] = 10
+    learning_rate: Annotated[float, Doc("tasa de aprendizaje del codificador"), _RATE] = 2e-4
+    head_learning_rate: Annotated[float, Doc("tasa de aprendizaje de las cabezas"), _RATE] = 1e-3
+    weight_decay: Annotated[float, Doc("decaimiento de pesos de AdamW"), _SHARE] = 0.01
+    warmup_ratio: Annotated[float, Doc("fracción de los pasos en que la tasa sube hasta su valor"), _SHARE] = 0.1
+    label_smoothing: Annotated[float, Doc("suavizado de etiquetas, de 0 a 1"), _SHARE] = 0.05
     class_weights: Annotated[bool, Doc("dar más peso a las clases raras de la causa (regla balanced)")] = False
-    max_grad_norm: Annotated[float, Doc("norma máxima del gradiente")] = 1.0
-    dropout: Annotated[float, Doc("dropout de la capa compartida y de las cabezas")] = 0.1
+    max_grad_norm: Annotated[float, Doc("norma máxima del gradiente"), _POSITIVE] = 1.0
+    dropout: Annotated[float, Doc("dropout de la capa compartida y de las cabezas"), _SHARE] = 0.1
     precision: Annotated[str, Doc("formato numérico: auto, fp32, tf32, bf16 o fp16")] = "auto"
-    freeze_layers: Annotated[int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna")] = 0
+    freeze_layers: Annotated[int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna"), _Whole(0)] = 0
     cache_features: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar su salida")] = True
     cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], el único que se usa (exacto)")] = True
     compile: Annotated[bool, Doc("compilar el modelo con torch.compile; tarda en arrancar")] = False
-    num_workers: Annotated[int, Doc("procesos que preparan los batches; 0 suele bastar")] = 0
-    patience: Annotated[int, Doc("épocas sin mejora antes de parar")] = 3
-    min_delta: Annotated[float, Doc("diferencia mínima que cuenta como mejora")] = 0.001
+    num_workers: Annotated[int, Doc("procesos que preparan los batches; 0 suele bastar"), _Whole(0, 256)] = 0
+    patience: Annotated[int, Doc("épocas sin mejora antes de parar"), _Whole(1)] = 3
+    min_delta: Annotated[float, Doc("diferencia mínima que cuenta como mejora"), _SHARE] = 0.001
     monitor: Annotated[str, Doc("métrica de validación que decide la mejor época; f1 = media de las etiquetas")] = "f1"
-    min_class_count: Annotated[int, Doc("con 6 clases o más, las de menos filas se unen en «Other»")] = 2
-    val_size: Annotated[float, Doc("fracción de las filas para validación")] = 0.1
-    test_size: Annotated[float, Doc("fracción de las filas para prueba")] = 0.1
-    seed: Annotated[int, Doc("semilla de todo lo aleatorio")] = 42
+    min_class_count: Annotated[int, Doc("con 6 clases o más, las de menos filas se unen en «Other»"), _Whole(1)] = 2
+    val_size: Annotated[float, Doc("fracción de las filas para validación"), _PART] = 0.1
+    test_size: Annotated[float, Doc("fracción de las filas para prueba"), _PART] = 0.1
+    seed: Annotated[int, Doc("semilla de todo lo aleatorio"), _Whole(0, 2**32 - 1)] = 42
     resume: Annotated[str, Doc("auto (continúa una corrida igual que se interrumpió) o never (empieza otra)")] = "auto"
-    checkpoint_minutes: Annotated[float, Doc("minutos entre checkpoints; además, uno por época")] = 5.0
+    checkpoint_minutes: Annotated[float, Doc("minutos entre checkpoints; además, uno por época"), _POSITIVE] = 5.0
 
     def __post_init__(self) -> None:
         """Convert integers in float fields: 0 and 0.0 are the same setting and must have the same fingerprint."""
-        for name in _REAL:
-            object.__setattr__(self, name, _real(getattr(self, name)))
+        for setting in dataclasses.fields(self):
+            if get_args(setting.type)[0] is float:
+                object.__setattr__(self, setting.name, _real(getattr(self, setting.name)))
         if isinstance(self.heads, Mapping):
             object.__setattr__(self, "heads", {head: _real(weight) for head, weight in self.heads.items()})
 
@@ -158,23 +162,22 @@ class TrainConfig:
 
     def validate(self) -> "TrainConfig":
         """Return the config itself; raises `UserError` naming the first field and value that are not valid."""
-        self._validate_numbers()
-        for name in ("model", "data", "corrections", "out"):
-            if not isinstance(getattr(self, name), str):
-                raise UserError(f"{name} = {getattr(self, name)!r}: debe ser un texto.")
-            plain_path(getattr(self, name))
-        for name in ("class_weights", "cache_features", "cls_only", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} = {getattr(self, name)!r}: debe ser True o False.")
-        pairs = isinstance(self.columns, Mapping) and [*self.columns, *self.columns.values()]
-        if pairs is False or not isinstance(self.text_fields, tuple | list) or not _all_text(*pairs, *self.text_fields):
+        for setting in dataclasses.fields(self):
+            kind, _, *limits = get_args(setting.type)
+            value = getattr(self, setting.name)
+            if kind in _KINDS and not isinstance(value, kind):
+                raise UserError(f"{setting.name} = {clipped(repr(value))}: debe ser {_KINDS[kind]}.")
+            if limits and value not in limits[0]:
+                raise UserError(f"{setting.name} = {clipped(repr(value))}: debe ser {limits[0]}.")
+        for path in (self.model, self.data, self.corrections, self.out):
+            plain_path(path)
+        are_lists = isinstance(self.columns, Mapping) and isinstance(self.text_fields, tuple | list)
+        names = (*self.columns, *self.columns.values(), *self.text_fields) if are_lists else (None,)
+        if not all(isinstance(name, str) for name in names):
             raise UserError("columns debe ser un diccionario {papel: columna}, y text_fields una lista de nombres.")
-        if self.precision not in PRECISIONS:
-            raise UserError(unknown("En precision, el valor", self.precision, PRECISIONS))
-        if self.padding not in PADDINGS:
-            raise UserError(unknown("En padding, el valor", self.padding, PADDINGS))
-        if self.resume not in RESUMES:
-            raise UserError(unknown("En resume, el valor", self.resume, RESUMES))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(unknown(f"En {name}, el valor", getattr(self, name), choices))
         self._validate_heads()
         monitors = [*MEANS, *(f"{head}_{metric}" for head in self.heads for metric in METRIC_NAMES)]
         if self.monitor not in monitors:
@@ -187,35 +190,14 @@ class TrainConfig:
         for head, weight in self.heads.items():
             if not isinstance(head, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", head):
                 raise UserError(f"heads: «{head}» no sirve de etiqueta; use minúsculas sin acentos, dígitos y _.")
-            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < _ENDLESS:
-                raise UserError(
-                    f"heads: el peso de «{head}» es {clipped(weight)}; debe ser un número mayor que 0 y menor que "
-                    f"{_ENDLESS:g}."
-                )
-
-    def _validate_numbers(self) -> None:
-        for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"{name} = {clipped(repr(value))}: debe ser un número entero, {least} como mínimo.")
-            if value > _MOST[name]:
-                raise UserError(f"{name} = {clipped(repr(value))}: debe ser {_MOST[name]:,} como máximo.")
-        for name, (least, below, closed) in _REAL.items():
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not least <= value < below or (value == least and not closed):
-                lowest = f"{least:g} o más" if closed else f"más de {least:g}"
-                raise UserError(f"{name} = {clipped(repr(value))}: debe ser un número, {lowest} y menos de {below:g}.")
+            if weight not in _POSITIVE:
+                raise UserError(f"heads: el peso de «{head}» es {clipped(weight)}; debe ser {_POSITIVE}.")
 
 
 def _real(value: Any) -> Any:
     with contextlib.suppress(OverflowError):
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return value
-
-
-def _all_text(*values: object) -> bool:
-    return all(isinstance(value, str) for value in values)
 
 
 # A recipe sets fields; the user's values override it. `baseline` is the guide's starting point, for measurements, and

@@ -143,7 +143,7 @@ WRONG = {
     "base: {epochs: 1:30}": "epochs = '1:30': debe ser un número",
     "base: {epochs: true}": "epochs = True",
     "base: {epochs: }": "epochs no tiene valor",
-    "base: {epochs: 0}": "epochs = 0: debe ser un número entero, 1 como mínimo",
+    "base: {epochs: 0}": "epochs = 0: debe ser un número entero, de 1 a 1,000,000",
     "base: {class_weights: yes}": "class_weights = 'yes': debe ser True o False",
     "base: {recipe: cpux}": "«cpux» no existe. ¿Quiso decir «cpu»",
     "base: {recipe: 3}": "recipe = 3: debe ser un texto",

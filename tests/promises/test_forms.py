@@ -111,9 +111,9 @@ def test_choices_of_notebook_03_are_all_those_of_the_config():
     fields = form(NOTEBOOKS[2])
     assert fields["recipe"].options[0] == "auto"
     assert set(fields["recipe"].options[1:]) == set(config.RECIPES)
-    assert fields["precision"].choices() == [None, *config.PRECISIONS]
-    assert fields["padding"].choices() == [None, *config.PADDINGS]
-    assert fields["resume"].choices() == [*config.RESUMES]
+    assert fields["precision"].choices() == [None, *config.CHOICES["precision"]]
+    assert fields["padding"].choices() == [None, *config.CHOICES["padding"]]
+    assert fields["resume"].choices() == [*config.CHOICES["resume"]]
 
 
 def test_every_choice_of_notebook_03_is_a_valid_setting():
