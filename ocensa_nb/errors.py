@@ -12,7 +12,9 @@ CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 class UserError(Exception):
-    """An error that the user can fix: its message, in Spanish, is shown without a traceback, and the exit code is 1."""
+    """An error that the user can fix: its message, in Spanish, is shown without a traceback."""
+
+    exit_code = 1
 
     def __init__(self, message: str) -> None:
         super().__init__(re.sub(CONTROL, "�", message))
@@ -31,7 +33,7 @@ class AskedToStopError(StoppedError):
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
-        self.signal = signal
+        self.exit_code = 128 + signal  # the convention of shells
 
 
 class IncompleteError(UserError):

@@ -1,24 +1,27 @@
-"""Options of a command from the signature of a function or dataclass, parsed and explained in Spanish by argparse."""
+"""A parser of options made from the signature of a function or dataclass: argparse, in Spanish."""
 
 import argparse
 import inspect
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from typing_extensions import Doc
 
 from ocensa_nb.errors import UserError, clipped, unknown
 
 REQUIRED = inspect.Parameter.empty
-HELP = "help"
 
-# argparse sends its messages through gettext; these are the ones that a parser of options can give.
+# argparse sends its texts through gettext; these are the ones that `Parser` can show.
 _SPANISH = {
+    "usage: ": "Uso: ",
+    "options": "Opciones",
+    "positional arguments": "Comandos",
+    "argument %(argument_name)s: %(message)s": "%(argument_name)s: %(message)s",
     "expected one argument": "falta su valor. Si empieza por «-», escríbalo unido con «=»: OPCIÓN=VALOR.",
     "ignored explicit argument %r": "no lleva ningún valor, y hay %r.",
+    "invalid choice: %(value)r (choose from %(choices)s)": "el valor «%(value)s» no existe. Opciones: %(choices)s.",
+    "the following arguments are required: %s": "Faltan opciones obligatorias: %s.",
+    "unrecognized arguments: %s": "«%s» sobra: cada valor va detrás de su opción, p. ej. --out ARCHIVO.",
 }
 argparse._ = lambda message: _SPANISH.get(message, message)
 
@@ -26,32 +29,28 @@ argparse._ = lambda message: _SPANISH.get(message, message)
 class BadArgumentsError(UserError):
     """The command line cannot be parsed."""
 
-
-def _integer(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"«{clipped(word)}» no es un número entero.") from error
+    exit_code = 2
 
 
-def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError as error:
-        point = " Escriba los decimales con punto, p. ej. 0.5." if "," in word else ""
-        raise argparse.ArgumentTypeError(f"«{clipped(word)}» no es un número.{point}") from error
+def _type(convert: Callable[[str], Any], complaint: str) -> Callable[[str], Any]:
+    """Return a type for argparse that complains in Spanish about a word that it cannot convert."""
+
+    def converted(word: str) -> Any:
+        try:
+            return convert(word)
+        except (ValueError, KeyError) as error:
+            raise argparse.ArgumentTypeError(f"«{clipped(word)}» {complaint}") from error
+
+    return converted
 
 
-def _boolean(word: str) -> bool:
-    if word.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"«{clipped(word)}» no es válido; escriba True o False.")
-    return word.lower() == "true"
-
-
-def _choice(choices: Sequence[str], word: str) -> str:
-    if word not in choices:
-        raise argparse.ArgumentTypeError(unknown("el valor", word, choices))
-    return word
+_BOOLEANS = {"true": True, "false": False}
+_TYPES = {
+    str: (str, "TEXTO"),
+    int: (_type(int, "no es un número entero."), "ENTERO"),
+    float: (_type(float, "no es un número. Escriba los decimales con punto, p. ej. 0.5."), "NÚMERO"),
+    bool: (_type(lambda word: _BOOLEANS[word.lower()], "no es válido; escriba True o False."), "{True,False}"),
+}
 
 
 class _Pairs(argparse.Action):
@@ -67,112 +66,66 @@ class _Pairs(argparse.Action):
         setattr(namespace, self.dest, pairs)
 
 
-_TYPES = {str: (str, "TEXTO"), int: (_integer, "ENTERO"), float: (_number, "NÚMERO"), bool: (_boolean, "{True,False}")}
+class Parser(argparse.ArgumentParser):
+    """The options of a command; one that is not given has no value."""
 
+    def __init__(self, program: str, about: str) -> None:
+        usage, unset = f"{program} [OPCIONES]", argparse.SUPPRESS
+        super().__init__(program, usage, about, argument_default=unset, add_help=False, allow_abbrev=False)
+        self.add_argument("-h", "--help", action="store_true", help="mostrar esta ayuda y salir")
+        self._flags = ["--help"]
 
-@dataclass(frozen=True)
-class Option:
-    """One `--name` of a command: its type, help text and default value, or `REQUIRED`."""
-
-    name: str
-    kind: Any
-    help: str
-    default: Any = REQUIRED
-
-    @property
-    def flag(self) -> str:
-        """The option as it is typed: `--batch-size`. A parameter with the name of a keyword ends in `_`: `with_`."""
-        return "--" + self.name.rstrip("_").replace("_", "-")
-
-    def add_to(self, group: Any) -> None:
-        origin, arguments = get_origin(self.kind), get_args(self.kind)
-        help_text = f"{self.help} {self._default()}".strip().replace("%", "%%")
-        add = partial(group.add_argument, self.flag, dest=self.name, help=help_text)
+    def add_option(self, name: str, kind: Any, about: str, default: Any = REQUIRED) -> None:
+        """Add `--batch-size` for the name `batch_size`; a name that is a keyword of Python ends in `_`: `with_`."""
+        flag = "--" + name.rstrip("_").replace("_", "-")
+        self._flags.append(flag)
+        about = f"{about} {_shown(default)}".strip().replace("%", "%%")
+        common = {"dest": name, "required": default is REQUIRED, "help": about}
+        origin, inner = get_origin(kind), get_args(kind)
         if origin is Literal:
-            add(type=partial(_choice, arguments), metavar="{" + ",".join(arguments) + "}")
+            self.add_argument(flag, choices=inner, **common)
         elif origin is dict:
-            add(nargs="*", action=_Pairs, const=_TYPES[arguments[1]][0], metavar="NOMBRE VALOR")
-        elif origin is tuple:
-            add(nargs="*", type=_TYPES[arguments[0]][0], metavar=_TYPES[arguments[0]][1])
+            convert, _ = _TYPES[inner[1]]
+            self.add_argument(flag, nargs="*", action=_Pairs, const=convert, metavar="NOMBRE VALOR", **common)
         else:
-            add(type=_TYPES[self.kind][0], metavar=_TYPES[self.kind][1])
+            convert, metavar = _TYPES[inner[0] if origin is tuple else kind]
+            count = "*" if origin is tuple else None
+            self.add_argument(flag, nargs=count, type=convert, metavar=metavar, **common)
 
-    def _default(self) -> str:
-        if self.default is REQUIRED:
-            return "(obligatoria)"
-        value = self.default
-        if isinstance(value, Mapping):
-            value = [word for pair in value.items() for word in pair]
-        words = value if isinstance(value, list | tuple) else [value]
-        shown = " ".join(f"{word:.6g}" if isinstance(word, float) else str(word) for word in words)
-        return f"(por omisión: {shown})" if shown else ""
+    def add_options(self, source: Callable[..., Any], defaults: Any = None) -> None:
+        """Add an option per parameter of a function or dataclass; `defaults` has other default values."""
+        hints = get_type_hints(source, include_extras=True)
+        for name, parameter in inspect.signature(source).parameters.items():
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                hint = hints[name]
+                kind, doc, *_ = get_args(hint) if get_origin(hint) is Annotated else (hint, Doc(""))
+                default = parameter.default if defaults is None else getattr(defaults, name)
+                self.add_option(name, kind, doc.documentation, default)
 
+    def values(self, words: Sequence[str]) -> dict[str, Any]:
+        """Return the values of the options that are given; raises `BadArgumentsError`."""
+        words = [_hyphenated(word) for word in words]
+        for flag in [word.partition("=")[0] for word in words if word.startswith("--")]:
+            if flag not in self._flags:  # argparse would name it after the options that are missing
+                self.error(unknown("La opción", flag, self._flags))
+        values = vars(self.parse_args(words))
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
-def options_of(source: Callable[..., Any], defaults: Any = None) -> list[Option]:
-    """Return the options of a function or dataclass, one per parameter; `defaults` has other default values."""
-    hints = get_type_hints(source, include_extras=True)
-    options = []
-    for name, parameter in inspect.signature(source).parameters.items():
-        kind, doc = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name], Doc(""))
-        default = parameter.default if defaults is None else getattr(defaults, name)
-        options.append(Option(name, kind, doc.documentation, default))
-    return options
-
-
-def split(options: Iterable[Option], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of the options that are given, and the other words; raises `BadArgumentsError`."""
-    try:
-        values, rest = _parser(options).parse_known_args([_hyphenated(word) for word in words])
-    except argparse.ArgumentError as error:
-        raise BadArgumentsError(f"{error.argument_name}: {error.message}") from error
-    lists_as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(values).items()}
-    return lists_as_tuples, rest
+    def error(self, message: str) -> NoReturn:
+        raise BadArgumentsError(f"{message}\nAyuda: {self.prog} --help")
 
 
-def parse(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
-    """Return the values of the options; raises `BadArgumentsError` for a bad value or a wrong or missing option."""
-    values, rest = split(options, words)
-    for word in rest:
-        if word.startswith("-"):
-            name = word.partition("=")[0]
-            raise BadArgumentsError(unknown("La opción", name, [option.flag for option in options]))
-        raise BadArgumentsError(f"«{clipped(word)}» sobra: cada valor va detrás de su opción, p. ej. --out ARCHIVO.")
-    # Not argparse's `required`, which would hide that `--uot` does not exist behind the `--out` that is missing.
-    if missing := [option.flag for option in options if option.default is REQUIRED and option.name not in values]:
-        raise BadArgumentsError(f"Faltan opciones obligatorias: {', '.join(missing)}.")
-    return values
-
-
-def help_text(usage: str, about: str, options: Iterable[Option], verbs: Mapping[str, str] | None = None) -> str:
-    """Return the help of a command, as wide as the terminal; verbs: its subcommands and what they do."""
-    return _parser(options, f"Uso: {usage}\n\n{textwrap.fill(about, 78)}", verbs or {}).format_help()
-
-
-def _parser(
-    options: Iterable[Option], description: str = "", verbs: Mapping[str, str] | None = None
-) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-        add_help=False,
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    if verbs:
-        commands = parser.add_argument_group("Comandos")
-        for verb, about in verbs.items():
-            commands.add_argument(verb, nargs="?", metavar=verb, help=about.replace("%", "%%"))
-    group = parser.add_argument_group("Opciones")
-    group.add_argument("-h", "--help", action="store_true", help="mostrar esta ayuda y salir")
-    for option in options:
-        option.add_to(group)
-    return parser
+def _shown(default: Any) -> str:
+    """Return what the help says about a default value."""
+    if default is REQUIRED:
+        return "(obligatoria)"
+    if isinstance(default, Mapping):
+        default = [word for pair in default.items() for word in pair]
+    words = default if isinstance(default, list | tuple) else [default]
+    shown = " ".join(f"{word:.6g}" if isinstance(word, float) else str(word) for word in words)
+    return f"(por omisión: {shown})" if shown else ""
 
 
 def _hyphenated(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
+    flag, equals, value = word.partition("=")
+    return (flag.replace("_", "-") if flag.startswith("--") else flag) + equals + value

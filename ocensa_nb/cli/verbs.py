@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from ocensa_nb.config import TEXT_FIELDS, TrainConfig
+from ocensa_nb.config import RECIPES, TEXT_FIELDS, TrainConfig
 from ocensa_nb.errors import IncompleteError, UserError
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path
@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 Out = Annotated[str, Doc("dónde se escribe el resultado; no se sobrescribe nada")]
 Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
+Recipe = Annotated[
+    str,
+    Doc(f"receta: auto (según la máquina), {', '.join(RECIPES)}; los demás parámetros tienen prioridad sobre ella"),
+]
 MOST_ROWS = 5_000_000  # all rows are in memory at once
 RunFolder = Annotated[str, Doc("carpeta de una corrida terminada")]
 Source = Annotated[
@@ -45,18 +49,20 @@ def generate(
     return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
 
 
-def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
+def train(recipe: Recipe = "auto", **fields: Any) -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
     from ocensa_nb.evaluation.blend import describe_sources, read_blends
     from ocensa_nb.figures.training import training_gif
     from ocensa_nb.runs.resume import reject_finished
     from ocensa_nb.runtime import distributed
+    from ocensa_nb.runtime.machine import configure
     from ocensa_nb.training import train as training
     from ocensa_nb.training.quality import report
 
     world = distributed.world()
     with world.agreed():
-        reject_finished(config.validate())
+        config = configure(recipe, fields)
+        reject_finished(config)
         notices = training.load_notices(config)
     logger.info(notices.report)
     logger.info(f"Receta {recipe}, codificador {config.model}{world.describe()}.")
@@ -72,8 +78,7 @@ def train(config: TrainConfig, recipe: str = "auto") -> dict[str, Any]:
     )
     logger.info(f"Prueba: {_scores(metrics['test'])}.")
     logger.info(describe_sources(read_blends(run)))
-    for line in report(metrics):
-        logger.info(line)
+    logger.info("\n".join(report(metrics)))
     return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
 
 
@@ -157,12 +162,13 @@ def review(
     ] = False,
 ) -> dict[str, Any]:
     """Elegir los avisos que conviene revisar a mano, y predecir los demás; con lo corregido se entrena otra vez."""
+    from ocensa_nb.files.write import free_table
     from ocensa_nb.review import review as reviewing
     from ocensa_nb.review import workbook
     from ocensa_nb.runs.run import Run
 
     trained = Run.load(run)
-    path = workbook.check_name(out)  # fail before the work, not after
+    path = free_table(out, "xlsx")  # fail before the work, not after
     chosen = reviewing.review(trained, data, rows)
     workbook.write(chosen, path, prefill)
     logger.info(
@@ -215,11 +221,8 @@ def audit(
     from ocensa_nb.runs.run import free_folder
 
     path = free_folder(out)  # fail before the work, not after
-    result = auditing.audit(
-        auditing.settings(
-            data, heads, columns=columns, text_fields=text_fields, min_class_count=min_class_count, seed=seed
-        )
-    )
+    fields = {"columns": columns, "text_fields": text_fields, "min_class_count": min_class_count, "seed": seed}
+    result = auditing.audit(auditing.settings(data, heads, **fields))
     audit_plots.save_audit(result, path)
     logger.info(result.summary().round(3).to_string(index=False))
     logger.info("\n".join(result.lines()))

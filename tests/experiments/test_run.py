@@ -23,6 +23,7 @@ from ocensa_nb.experiments.run import GridRunner, LocalPool, auto_recipe, check_
 from ocensa_nb.files.atomic import owner
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime.machine import configure
 
 LIMIT = 200  # seconds
 BASE = {"model": "tiny", "epochs": 1, "freeze_layers": 1, "precision": "fp32", "recipe": "cpu"}
@@ -130,8 +131,13 @@ def test_command_of_a_case_gives_the_config_of_its_run_and_of_its_notebook(execu
     words = shlex.split(state.content["command"])
     assert words[:4] == ["python", "-m", "ocensa_nb", "train"]
     seen = {}
+
+    def note(recipe: str, **fields):
+        seen.update(config=configure(recipe, fields), recipe=recipe)
+        return {}
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cli.VERBS, "train", lambda config, recipe: seen.update(config=config, recipe=recipe) or {})
+        patch.setitem(cli.VERBS, "train", note)
         assert cli.main(words[3:]) == 0
     of_run = Run.load(state.run).config
     assert seen["config"].replace(out=of_run.out).to_dict() == of_run.to_dict()

@@ -5,7 +5,7 @@ import shlex
 import pandas as pd
 import pytest
 
-from ocensa_nb.cli.arguments import options_of, parse
+from ocensa_nb.cli.arguments import Parser
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.corrections import read_corrections
 from ocensa_nb.notebook import review_form
@@ -123,7 +123,9 @@ def test_next_steps_repeat_the_settings_of_the_run_with_its_corrections(run, mon
     steps = review_form.next_steps(run)
     assert f"{run.path.name}-correcciones.csv" in steps
     command = next(line for line in steps.splitlines() if line.startswith("python -m ocensa_nb train "))
-    given = parse(options_of(TrainConfig), shlex.split(command)[6:])
+    parser = Parser("train", "")
+    parser.add_options(TrainConfig)
+    given = parser.values(shlex.split(command)[6:])
     assert given["data"] == run.metadata["data"]["path"]
     again = configure("auto", {name: value for name, value in given.items() if name not in ("data", "corrections")})
     assert again.fingerprint() == run.config.fingerprint()

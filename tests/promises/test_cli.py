@@ -75,7 +75,7 @@ def english_words(text):
     [
         ([], "Falta el comando"),
         (["--json", "-"], "Falta el comando"),
-        (["--json"], "--json: falta su valor"),
+        (["train", "--json"], "--json: falta su valor"),
         (["fly"], "El comando «fly» no existe"),
         (["trian"], "¿Quiso decir «train»?"),
         (["train", "--epochz", "3"], "¿Quiso decir «--epochs»?"),
@@ -129,7 +129,7 @@ def test_train_options_override_the_recipe(tmp_path):
     done = ocensa(
         "train", "--recipe", "baseline", "--epochs", "-4", "--class-weights", "False", "--heads", "causa", "1.0"
     )
-    assert (done.returncode, done.stderr.strip()) == (1, "epochs = -4: debe ser un número entero, 1 como mínimo.")
+    assert (done.returncode, done.stderr.strip()) == (1, "epochs = -4: debe ser un número entero, de 1 a 1,000,000.")
 
 
 def test_import_of_package_does_not_import_heavy_modules():

@@ -45,8 +45,8 @@ def test_command_line_parsed_by_the_cli_gives_the_same_config(recipe, changes):
     config = configure(recipe, changes)
     seen = {}
 
-    def note(config, recipe):
-        seen.update(config=config, recipe=recipe)
+    def note(recipe: str, **fields):
+        seen.update(config=configure(recipe, fields), recipe=recipe)
         return {}
 
     words = shlex.split(commands.command_line(config, recipe))
