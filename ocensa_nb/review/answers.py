@@ -1,6 +1,6 @@
 """The answers of a person to a review, in a CSV that is complete after each of them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -24,9 +24,13 @@ class Answers:
         self.given: list[dict[str, str]] = [{} for _ in range(len(doubtful))]
         self._others = pd.DataFrame(columns=[ID, TEXT, *self.classes])
         self._undo: list[tuple[int, dict[str, str]]] = []
-        _require_answers_file(self.path, self.classes)
+        if self.path.suffix.lower() != ".csv":
+            raise UserError(
+                f"«{path}» no es un CSV: las respuestas se guardan en uno. Elija en corrections un nombre que termine "
+                "en .csv. Un libro ya revisado se usa directamente con --corrections."
+            )
         if self.path.exists():
-            self._take(read_corrections(self.path, self.classes).table)
+            self._read()
 
     @property
     def done(self) -> int:
@@ -56,22 +60,23 @@ class Answers:
         return row
 
     def _change(self, row: int, right: dict[str, str]) -> None:
-        before, self.given[row] = self.given[row], right
-        try:
-            self._write()
-        except BaseException:
-            self.given[row] = before
-            raise
-
-    def _write(self) -> None:
-        answers = self.notices.assign(**{head: [right.get(head, "") for right in self.given] for head in self.classes})
-        table = pd.concat([self._others, answers[[bool(right) for right in self.given]]], ignore_index=True)
+        given = [*self.given[:row], right, *self.given[row + 1 :]]
+        answers = self.notices.assign(**{head: [right.get(head, "") for right in given] for head in self.classes})
+        table = pd.concat([self._others, answers[[bool(right) for right in given]]], ignore_index=True)
         if table.empty:  # every answer was taken back
             self.path.unlink(missing_ok=True)
         else:
             write_corrections(table, self.classes, self.path)
+        self.given = given
 
-    def _take(self, earlier: pd.DataFrame) -> None:
+    def _read(self) -> None:
+        columns = {ID, TEXT, *(f"{RIGHT}{head}" for head in self.classes)}
+        if set(read_table(self.path).table.columns) != columns:
+            raise UserError(
+                f"«{self.path}» ya existe y tiene otras columnas que {', '.join(sorted(columns))}: no se ha cambiado. "
+                "Elija otro nombre en corrections."
+            )
+        earlier = read_corrections(self.path, self.classes).table
         rows = {key: row for row, key in enumerate(find_keys(self.notices))}
         others = []
         for number, key in zip(earlier.index, find_keys(earlier), strict=True):
@@ -82,19 +87,3 @@ class Answers:
             else:
                 others.append(number)
         self._others = earlier.loc[others, [ID, TEXT, *self.classes]]
-
-
-def _require_answers_file(path: Path, heads: Collection[str]) -> None:
-    if path.suffix.lower() != ".csv":
-        raise UserError(
-            f"«{path}» no es un CSV: las respuestas se guardan en uno. Elija en corrections un nombre que termine en "
-            ".csv. Un libro ya revisado se usa directamente con --corrections."
-        )
-    if not path.exists():
-        return
-    columns = {ID, TEXT, *(f"{RIGHT}{head}" for head in heads)}
-    if set(read_table(path).table.columns) != columns:
-        raise UserError(
-            f"«{path}» ya existe y tiene otras columnas que {', '.join(sorted(columns))}: no se ha cambiado. Elija "
-            "otro nombre en corrections."
-        )

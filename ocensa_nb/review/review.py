@@ -16,6 +16,7 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 
 from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
@@ -108,19 +109,19 @@ def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Pred
 
     The error is that of the tested rows, which were not trained on; NaN without any. It holds for notices like those.
     """
-    confidence = _with_all({head: part.confidence for head, part in predictions.items()})
-    tested_confidence = _with_all({head: part.confidence for head, part in tested.items()})
-    correct = _with_all({head: part.correct for head, part in tested.items()})
+    heads = {head: (new.confidence, tested[head].confidence, tested[head].correct) for head, new in predictions.items()}
+    if len(heads) > 1:  # the lowest of the labels is what holds for all of them
+        heads[ALL] = tuple(np.min(values, axis=0) for values in zip(*heads.values(), strict=True))
     least, parts = np.array(THRESHOLDS)[:, None], []
-    for head, values in confidence.items():
-        automatic = (values >= least).sum(axis=1)
-        above = tested_confidence[head] >= least
-        rows, errors = above.sum(axis=1), (above & ~correct[head]).sum(axis=1)
+    for head, (confidence, tested_confidence, correct) in heads.items():
+        automatic = (confidence >= least).sum(axis=1)
+        above = tested_confidence >= least
+        rows, errors = above.sum(axis=1), (above & ~correct).sum(axis=1)
         part = {
             "etiqueta": head,
             "confianza mínima": THRESHOLDS,
             "avisos": automatic,
-            "parte de los avisos": automatic / max(len(values), 1),
+            "parte de los avisos": automatic / max(len(confidence), 1),
             "error esperado": errors / np.where(rows, rows, np.nan),
             "error, de": wilson(errors, rows, -TWO_SIDED),
             "error, a": wilson(errors, rows, TWO_SIDED),
@@ -130,18 +131,10 @@ def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Pred
     return pd.concat(parts, ignore_index=True)
 
 
-def _with_all(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Add the lowest value of each row over its labels, if there are several: what holds for all of them."""
-    return values | ({ALL: np.min(list(values.values()), axis=0)} if len(values) > 1 else {})
-
-
 def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return how uncertain each notice is: one minus the margin, mean of the labels; float64 (rows,), 0 to 1."""
-    margins = []
-    for values in probabilities.values():
-        second, first = np.partition(values, -2, axis=1)[:, -2:].T
-        margins.append(first.astype(float) - second)
-    return 1 - np.mean(margins, axis=0)
+    two_likeliest = [np.partition(values, -2, axis=1)[:, -2:].astype(float) for values in probabilities.values()]
+    return 1 - np.mean([two[:, 1] - two[:, 0] for two in two_likeliest], axis=0)
 
 
 def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Collection[str] = frozenset()) -> np.ndarray:
@@ -183,56 +176,49 @@ def _counts(
     for head, names in classes.items():
         predicted = np.bincount(shares[head].argmax(axis=1), minlength=len(names))
         share = predicted / predicted.sum()
-        trained_share = np.full(len(names), np.nan)
+        trained_share = np.nan
         if trained:
             rows = np.bincount(trained.labels[head][trained.split["train"]], minlength=len(names))
             trained_share = rows / rows.sum()
-        part = pd.DataFrame(
-            {
-                "etiqueta": head,
-                "clase": names,
-                "avisos": predicted,
-                "parte de los avisos": share,
-                "parte en entrenamiento": trained_share,
-                "diferencia": share - trained_share,
-            }
-        )
-        parts.append(part.sort_values("avisos", ascending=False, kind="stable"))
+        part = {
+            "etiqueta": head,
+            "clase": names,
+            "avisos": predicted,
+            "parte de los avisos": share,
+            "parte en entrenamiento": trained_share,
+            "diferencia": share - trained_share,
+        }
+        parts.append(pd.DataFrame(part).sort_values("avisos", ascending=False, kind="stable"))
     return pd.concat(parts, ignore_index=True)
 
 
 def _distinct(order: np.ndarray, vectors: sparse.csr_matrix, count: int) -> np.ndarray:
     """Return the first `count` rows of an order that are not similar to an earlier one."""
-    kept: list[int] = []
+    kept = np.zeros(0, np.int64)
     for start in range(0, len(order), BLOCK):
         block = order[start : start + BLOCK]
-        repeats = np.zeros(len(block), dtype=bool)
-        if kept:
-            repeats = (vectors[block] @ vectors[kept].T).max(axis=1).toarray().ravel() >= SIMILAR
+        if len(kept):
+            block = block[(vectors[block] @ vectors[kept].T).max(axis=1).toarray().ravel() < SIMILAR]
         near = (vectors[block] @ vectors[block].T).toarray() >= SIMILAR
         distinct: list[int] = []
-        for position in np.flatnonzero(~repeats):
+        for position in range(len(block)):
             if not near[position, distinct].any():
-                distinct.append(int(position))
-        kept += block[distinct].tolist()
+                distinct.append(position)
+        kept = np.concatenate([kept, block[distinct]])
         if len(kept) >= count:
             break
-    return np.array(kept[:count], dtype=np.int64)
+    return kept[:count]
 
 
 def _cluster(candidates: np.ndarray, vectors: sparse.csr_matrix, uncertain: np.ndarray, count: int) -> np.ndarray:
     """Return the candidate nearest to the centre of each cluster, and the most uncertain others up to `count`."""
-    points = vectors[candidates]
+    points = vectors[candidates]  # of length 1
     if min(points.shape) > DIMENSIONS:
-        points = TruncatedSVD(DIMENSIONS, random_state=SEED).fit_transform(points)
-    else:
-        points = points.toarray()
-    points = points / np.linalg.norm(points, axis=1, keepdims=True).clip(min=1e-12)
+        points = normalize(TruncatedSVD(DIMENSIONS, random_state=SEED).fit_transform(points))
     weights = uncertain[candidates].clip(min=1e-6)
     means = KMeans(count, n_init=1, random_state=SEED).fit(points, sample_weight=weights)
-    distance = np.linalg.norm(points - means.cluster_centers_[means.labels_], axis=1)
-    nearest: dict[int, int] = {}
-    for position in np.argsort(distance, kind="stable"):
-        nearest.setdefault(int(means.labels_[position]), int(position))
-    others = [position for position in range(len(candidates)) if position not in set(nearest.values())]
-    return candidates[[*nearest.values(), *others[: count - len(nearest)]]]
+    nearest_first = np.argsort(means.transform(points).min(axis=1), kind="stable")
+    _, first = np.unique(means.labels_[nearest_first], return_index=True)
+    nearest = nearest_first[first]
+    others = np.setdiff1d(np.arange(len(candidates)), nearest)
+    return candidates[np.concatenate([nearest, others])[:count]]

@@ -17,13 +17,8 @@ EDITABLE = PatternFill("solid", fgColor="FFF2CC")
 NO_ESTIMATE = "Error esperado: sin estimar, porque falta el archivo con que se entrenó la corrida."
 
 
-def check_name(out: str | Path) -> Path:
-    """Return the path of a new workbook, with its suffix; raises `UserError` if it exists or has another suffix."""
-    return free_table(out, "xlsx")
-
-
 def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
-    """Write the workbook of a review to a new file and return its path; raises `UserError` as `check_name` does.
+    """Write the workbook of a review to a new file and return its path; raises `UserError` as `free_table` does.
 
     With `prefill`, the cells of the right classes start with the predictions: every row then counts as reviewed.
     """
@@ -43,7 +38,7 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
         ],
         CLASSES: [("", lists)],
     }
-    return write_book(sheets, check_name(out), lambda book: _finish(book, review.classes, len(doubtful)))
+    return write_book(sheets, free_table(out, "xlsx"), lambda book: _finish(book, review.classes, len(doubtful)))
 
 
 def _finish(book: Workbook, classes: dict[str, list[str]], rows: int) -> None:
