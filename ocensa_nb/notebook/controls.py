@@ -1,4 +1,4 @@
-"""The settings as widgets: numbers to type or slide, choices, and the notes that explain a value on these notices."""
+"""The widgets of all panels, and the settings as widgets: numbers to type or slide, choices, and notes on a value."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ import traitlets
 from IPython.display import display
 
 from ocensa_nb.benchmark.forecast import Forecast
-from ocensa_nb.config import RECIPES, TrainConfig
+from ocensa_nb.config import PRECISIONS, RECIPES, TrainConfig
+from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.models import catalogue
 from ocensa_nb.notebook import session
 from ocensa_nb.runtime import machine
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-PRECISIONS = {name: name for name in ("auto", "fp32", "tf32", "bf16", "fp16")}
 PADDINGS = {"dynamic": "al más largo del batch", "max_length": "todos iguales"}
 NOTHING_FROZEN = "Sin capas congeladas no hay nada que guardar."
 CUT_CAUTION, CUT_HARM = 0.2, 0.5  # of the notices
@@ -39,6 +40,40 @@ class Note:
     level: str = ""
 
 
+def guarded(work: Callable[[], Any], say: Callable[[str], None]) -> None:
+    """Run a widget callback and report its exceptions, which the notebook would not show."""
+    try:
+        work()
+    except UserError as error:
+        say(describe(error))
+    except Exception as error:
+        say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
+
+
+def describe(error: UserError) -> str:
+    return str(error) if isinstance(error, AskedToStopError) else f"⛔ {error}"
+
+
+def button(text: str, work: Callable[[], Any], say: Callable[[str], None], tooltip: str, **traits: Any) -> ipw.Button:
+    """Return a button that calls `work`, guarded."""
+    made = ipw.Button(description=text, tooltip=tooltip, **traits)
+    made.on_click(lambda _: guarded(work, say))
+    return made
+
+
+def panel(*parts: ipw.Widget) -> ipw.VBox:
+    """Return the box of a panel, with its style."""
+    box = ipw.VBox([ipw.HTML(f"<style>{PANEL_CSS}</style>"), *parts])
+    box.add_class("ocensa-panel")
+    return box
+
+
+def in_terminal(command: str) -> str:
+    """Return a command as HTML that a click unfolds."""
+    words = f"<summary>Lo mismo desde una terminal</summary><pre>{escape(command)}</pre>"
+    return f'<details class="ocensa">{words}</details>'
+
+
 class Choice(ipw.HBox):
     """A row of buttons with exactly one selected; a disabled option shows the reason as its tooltip."""
 
@@ -53,18 +88,18 @@ class Choice(ipw.HBox):
         label = ipw.HTML(f'<div class="ocensa-label">{escape(title)}</div>')
         super().__init__([label, *self._buttons.values()], layout=ROW)
         self.value = value
-        for name, button in self._buttons.items():
-            button.observe(lambda change, name=name: self._pressed(name, change["new"]), "value")
+        for name, toggle in self._buttons.items():
+            toggle.observe(lambda change, name=name: self._pressed(name, change["new"]), "value")
 
     def disable(self, reasons: Mapping[str, str]) -> None:
-        for name, button in self._buttons.items():
-            button.disabled = name in reasons
-            button.tooltip = reasons.get(name, self._tooltip)
+        for name, toggle in self._buttons.items():
+            toggle.disabled = name in reasons
+            toggle.tooltip = reasons.get(name, self._tooltip)
 
     @traitlets.observe("value")
     def _show(self, _: Any) -> None:
-        for name, button in self._buttons.items():
-            button.value = name == self.value
+        for name, toggle in self._buttons.items():
+            toggle.value = name == self.value
 
     def _pressed(self, name: str, down: bool) -> None:
         if down:
@@ -135,14 +170,6 @@ class Control:
             _explain(widget.slider if isinstance(widget, Number) else widget, tooltip)
         self.row = ipw.HBox([widget, self.note], layout=ROW)
 
-    @property
-    def value(self) -> Any:
-        return self.widget.value
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        self.widget.value = value
-
     def on_change(self, watcher: Callable[[], None]) -> None:
         self.widget.observe(lambda _: watcher(), "value")
 
@@ -194,10 +221,11 @@ def make_controls(config: TrainConfig) -> dict[str, Control]:
     ]
     if config.model not in names:
         encoders.append((config.model, config.model))
+    numbers = {name: name for name in PRECISIONS}
     return {
         "model": dropdown("Codificador", encoders, "El modelo ya entrenado del que se parte"),
         "precision": Control(
-            Choice("Formato numérico", PRECISIONS, config.precision, "Formato de los cálculos; auto mide y elige")
+            Choice("Formato numérico", numbers, config.precision, "Formato de los cálculos; auto mide y elige")
         ),
         "freeze_layers": slider("Capas congeladas", 0, 12, "Las de abajo no se entrenan; 0 = ninguna"),
         "cache_features": switch("Calcular las capas congeladas una sola vez", "Exacto: mismo resultado"),

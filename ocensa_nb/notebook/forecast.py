@@ -10,11 +10,13 @@ import ipywidgets as ipw
 
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.notebook.process_panel import ChildProcess, PageClock, guarded
+from ocensa_nb.notebook.controls import guarded
+from ocensa_nb.notebook.process_panel import ChildProcess, PageClock
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.timing import duration
 
 REDRAW_SECONDS = 0.5
+NOT_MEASURED = "Tiempo previsto: no se pudo medir."
 UNRELIABLE = 1.0  # a larger spread says nothing about the time
 
 
@@ -70,17 +72,12 @@ class ExpectedTime:
         self._measurement: Measurement | None = None
         self._prediction: TimeEstimate | None = None  # that is shown
         self._taken: dict[str, str] = {}  # what a finished training took, by the fingerprint of its config
-        self._text = ipw.HTML()
+        self.text = ipw.HTML()
         self.clock = PageClock(lambda: guarded(self._follow, report), REDRAW_SECONDS)
-        self.box = ipw.VBox([self._text, self.clock.box])
-
-    @property
-    def html(self) -> str:
-        return self._text.value
+        self.box = ipw.VBox([self.text, self.clock.box])
 
     def show(self, config: TrainConfig, measuring: bool = True) -> None:
-        self._config, self._prediction = config, None
-        self._abandon()
+        self._turn_to(config)
         missing = [each for each in (config, baseline_of(config)) if not self._forecast.is_measured(each)]
         if not missing:
             self._show_prediction()
@@ -91,11 +88,10 @@ class ExpectedTime:
             self.clock.start()
             self._follow()
         else:
-            self._say(f"{self._taken_by(config)}Tiempo previsto: se mide al mover un control.")
+            self._say(f"{self._taken.get(config.fingerprint(), '')}Tiempo previsto: se mide al mover un control.")
 
     def show_unknown(self, reason: str) -> None:
-        self._abandon()
-        self._config = None
+        self._turn_to(None)
         self._say(f"Tiempo previsto: {escape(reason)}")
 
     def show_pace(self, seconds: float) -> None:
@@ -115,17 +111,15 @@ class ExpectedTime:
             self.show(self._config, measuring=False)
 
     def _say(self, html: str) -> None:
-        self._text.value = f'<div class="ocensa ocensa-expected">{html}</div>'
+        self.text.value = f'<div class="ocensa ocensa-expected">{html}</div>'
 
-    def _abandon(self) -> None:
-        """Cancel the measurement without waiting for it."""
+    def _turn_to(self, config: TrainConfig | None) -> None:
+        """Take the settings to show, and cancel the measurement of those before without waiting for it."""
+        self._config, self._prediction = config, None
         if self._measurement:
             self._measurement.cancelled.set()
             self._measurement = None
             self.clock.stop()
-
-    def _taken_by(self, config: TrainConfig) -> str:
-        return self._taken.get(config.fingerprint(), "")
 
     def _follow(self) -> None:
         if self._measurement.is_alive():
@@ -135,16 +129,15 @@ class ExpectedTime:
         self.clock.stop()
         error, self._measurement = self._measurement.error, None
         if error:
-            self._fail(error)
+            self._say(NOT_MEASURED)
+            raise error
         self.show(self._config, measuring=False)  # it lacks something if another measurement has replaced this one
 
     def _show_prediction(self) -> None:
         baseline = baseline_of(self._config)
-        try:
-            expected, before = self._forecast.expected(self._config), self._forecast.expected(baseline)
-        except Exception as error:
-            self._fail(error)
-        self._prediction, taken = expected, self._taken_by(self._config)
+        self._say(NOT_MEASURED)  # stays if the next line raises
+        expected, before = self._forecast.expected(self._config), self._forecast.expected(baseline)
+        self._prediction, taken = expected, self._taken.get(self._config.fingerprint(), "")
         if expected.spread > UNRELIABLE:
             self._say(
                 f"{taken}No se pudo estimar el tiempo: la máquina está ocupada, y el error podría ser "
@@ -161,7 +154,3 @@ class ExpectedTime:
             f"Calculado a partir de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de "
             "mejorar antes, será menos."
         )
-
-    def _fail(self, error: Exception) -> None:
-        self._say("Tiempo previsto: no se pudo medir.")
-        raise error

@@ -1,14 +1,14 @@
 """The panel of notebook 08: run a grid of experiments in another process, with a live table of its cases."""
 
 import shlex
-import signal
 from html import escape
 from pathlib import Path
 
 import ipywidgets as ipw
+import pandas as pd
 from IPython.display import HTML, display
 
-from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.errors import UserError
 from ocensa_nb.experiments.case import (
     FAILED,
     FINISHED,
@@ -24,8 +24,10 @@ from ocensa_nb.experiments.case import (
 )
 from ocensa_nb.experiments.results import Results, read_results
 from ocensa_nb.experiments.run import run_grid, seconds_left
+from ocensa_nb.figures import tables
 from ocensa_nb.figures.style import PANEL_CSS
-from ocensa_nb.notebook import session
+from ocensa_nb.notebook import live_view, session
+from ocensa_nb.notebook.controls import in_terminal, panel
 from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
 from ocensa_nb.paths import NOTEBOOKS, plain_path
 from ocensa_nb.runtime.timing import duration
@@ -72,41 +74,29 @@ class GridInKernel:
 
     def __init__(self, grid: Path, out: Path, jobs: int) -> None:
         self.grid, self.out, self.jobs = grid, out, jobs
+        self._arguments = ["experiments", "--grid", str(grid), "--out", str(out), "--jobs", str(jobs)]
+        self._command = in_terminal(shlex.join(["python", "-m", "ocensa_nb", *self._arguments]))
+        self._table = CaseTable(out, jobs)
 
     def run(self) -> Results:
         run_grid(self.grid, self.out, self.jobs)
-        table = CaseTable(self.out)
-        table.update()
-        display(HTML(f"<style>{PANEL_CSS}</style>{table.html()}"))
+        self._table.update()
+        display(HTML(f"<style>{PANEL_CSS}</style>{self._table.html()}"))
         return read_results(self.out)
 
     def _ipython_display_(self) -> None:
-        command = shlex.join(["python", "-m", "ocensa_nb", *_arguments(self.grid, self.out, self.jobs)])
-        display(HTML(f"<p>Lo mismo desde una terminal:</p><pre>{escape(command)}</pre>"))
+        display(HTML(self._command))
 
 
-class GridPanel(ProcessPanel):
-    """Buttons that start and stop a grid, and the live table of its cases."""
+class GridPanel(GridInKernel, ProcessPanel):
+    """Buttons that start and stop a grid in another process, and the live table of its cases."""
 
     def __init__(self, grid: Path, out: Path, jobs: int) -> None:
-        super().__init__("Empezar", "Ejecuta o continúa los casos")
-        self.out = out
-        self._arguments = _arguments(grid, out, jobs)
-        self._table = CaseTable(out, jobs)
+        GridInKernel.__init__(self, grid, out, jobs)
+        ProcessPanel.__init__(self, "Empezar", "Ejecuta o continúa los casos")
         self.process = next((process for process in ChildProcess.running() if process.folder == out.absolute()), None)
-        title = f'<div class="ocensa-title">{escape(grid.stem)} → {escape(str(out))}</div>'
-        command = f"<pre>{escape(shlex.join(['python', '-m', 'ocensa_nb', *self._arguments]))}</pre>"
-        self.box = ipw.VBox(
-            [
-                ipw.HTML(f"<style>{PANEL_CSS}</style>{title}"),
-                ipw.HBox([self.start, self.stop], layout={"flex_flow": "row wrap"}),
-                self.status,
-                self.view,
-                self.clock.box,
-                ipw.HTML(f'<details class="ocensa"><summary>Lo mismo desde una terminal</summary>{command}</details>'),
-            ]
-        )
-        self.box.add_class("ocensa-panel")
+        title = ipw.HTML(f'<div class="ocensa-title">{escape(grid.stem)} → {escape(str(out))}</div>')
+        self.box = panel(title, self.buttons, self.following, ipw.HTML(self._command))
 
     def run(self) -> Results:
         """Run the grid in this cell, or follow it (see `follow_in_cell`); failed cases do not stop it."""
@@ -135,21 +125,12 @@ class GridPanel(ProcessPanel):
         return f"En marcha, en «{self.out}»."
 
     def _outcome(self) -> tuple[Results, str]:
-        process, words = self.process, self.process.last_words()
         self._update()
-        if process.was_asked_to_stop:
-            raise AskedToStopError(STOPPED, signal.SIGTERM)
-        if process.exit_code == 0:
-            return read_results(self.out), f"✅ Listo. El informe está en «{self.out / 'report.html'}»."
-        if process.was_refused and any(case.status == FAILED for case in self._table.cases):
+        if self.process.was_refused and any(case.status == FAILED for case in self._table.cases):
             failed = "⚠️ Hay casos fallidos, que se nombran en la tabla y en el informe."
-            return read_results(self.out), f"{failed} {words}"
-        if process.was_refused or not self._table.cases:
-            raise UserError(words or "El comando terminó sin decir por qué.")
-        raise UserError(
-            f"Terminó de forma inesperada (código {process.exit_code}): {words} Ejecute otra vez: los casos terminados "
-            "se conservan."
-        )
+            return read_results(self.out), f"{failed} {self.process.last_words()}"
+        self.process.require_success(STOPPED, "Ejecute otra vez: los casos terminados se conservan.")
+        return read_results(self.out), f"✅ Listo. El informe está en «{self.out / 'report.html'}»."
 
 
 class CaseTable:
@@ -182,28 +163,21 @@ class CaseTable:
             return f'<div class="ocensa">{state}</div>'
         ended = sum(case.status in (FINISHED, FAILED) for case in self.cases)
         time_left = f" · faltan unos {duration(left)}" if left else ""
+        bar = live_view.bar(f"{ended} de {total} casos{time_left}", ended / total)
         order = [RUNNING, FAILED, INTERRUPTED, FINISHED, PENDING]
         shown = sorted(self.cases, key=lambda case: (order.index(case.status), case.name))[:SHOWN]
+        rows = tables.readable(pd.DataFrame([_row(case) for case in shown]))
+        table = rows.to_html(table_attributes='class="ocensa-cases"')
         more = f"<p>Y {total - len(shown)} casos más.</p>" if total > len(shown) else ""
-        titles = "".join(f'<th scope="col">{title}</th>' for title in ("Caso", "Semilla", "Estado", "Tiempo", "F1"))
-        return (
-            f'<div class="ocensa">{state}<div class="ocensa-bar"><small>{ended} de {total} casos{time_left}</small>'
-            f'<div><i style="width:{100 * ended / total:.1f}%"></i></div></div><div style="overflow-x:auto">'
-            f'<table class="ocensa-cases"><thead><tr>{titles}</tr></thead><tbody>{"".join(map(_row, shown))}</tbody>'
-            f"</table></div>{more}</div>"
-        )
+        return f'<div class="ocensa">{state}{bar}<div style="overflow-x:auto">{table}</div>{more}</div>'
 
 
-def _arguments(grid: Path, out: Path, jobs: int) -> list[str]:
-    return ["experiments", "--grid", str(grid), "--out", str(out), "--jobs", str(jobs)]
-
-
-def _row(case: Case) -> str:
+def _row(case: Case) -> dict[str, str]:
     score = case.score(case.monitor)
-    cells = [
-        case.seed,
-        STATES[case.status] + (f": {case.error}" if case.status == FAILED else ""),
-        "" if case.took is None else duration(case.took),
-        "" if score is None else f"{score:.3f}",
-    ]
-    return f'<tr><th scope="row">{escape(case.title)}</th>{"".join(f"<td>{escape(str(c))}</td>" for c in cells)}</tr>'
+    return {
+        "Caso": case.title,
+        "Semilla": str(case.seed),
+        "Estado": STATES[case.status] + (f": {case.error}" if case.status == FAILED else ""),
+        "Tiempo": "" if case.took is None else duration(case.took),
+        "F1": "" if score is None else f"{score:.3f}",
+    }

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ocensa_nb.runtime.timing import duration
 POINTS = 240  # the loss curve is thinned to this many points when it has twice as many; a screen resolves no more
 PACE_SECONDS = 60.0  # window for the pace that the remaining time is computed from
 WIDTH, HEIGHT, MARGIN = 400, 160, 34
+Line = tuple[list[tuple[float, float]], str, float]  # points, colour, width
 
 
 class History:
@@ -98,67 +100,58 @@ def view(history: History, total_steps: int, epochs: int, state: str, over: bool
     cells = "".join(f"<span><small>{name}</small><b>{value}</b></span>" for name, value in numbers.items())
     return (
         f'<div class="ocensa"><div class="ocensa-state">{escape(state)}</div>'
-        f"{_bar('Época', epoch, epochs, 1.0 if over else max(0, in_epoch) / steps_an_epoch)}"
-        f"{_bar('Total', history.step, total_steps, history.step / total_steps)}"
+        f"{bar(f'Época {epoch} de {epochs}', 1.0 if over else max(0, in_epoch) / steps_an_epoch)}"
+        f"{bar(f'Total {history.step} de {total_steps}', history.step / total_steps)}"
         f'<div class="ocensa-numbers">{cells}</div><div class="ocensa-charts">{loss_chart(history, total_steps)}'
         f"{score_chart(history, epochs)}</div></div>"
     )
 
 
 def loss_chart(history: History, total_steps: int) -> str:
-    chart = _Chart("Pérdida (nats) por paso", total_steps, max((loss for _, loss, _ in history.losses), default=1.0))
-    chart.line([(step, loss) for step, loss, _ in history.losses], COLOURS[5], 0.8)
-    chart.line([(step, smooth) for step, _, smooth in history.losses], COLOURS[0], 2)
-    return chart.html({"cada paso": COLOURS[5], "suavizada": COLOURS[0]})
+    steps = [(step, loss) for step, loss, _ in history.losses]
+    smooth = [(step, smoothed) for step, _, smoothed in history.losses]
+    lines = {"cada paso": (steps, COLOURS[5], 0.8), "suavizada": (smooth, COLOURS[0], 2)}
+    return _chart("Pérdida (nats) por paso", total_steps, max((loss for _, loss in steps), default=1.0), lines)
 
 
 def score_chart(history: History, epochs: int) -> str:
-    chart = _Chart("F1 de validación (0 a 1) por época", epochs, 1.0)
-    names = {}
-    for number, (head, scores) in enumerate(history.scores.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        chart.line(scores, colour, 2, dots=True)
-        names[f"{head} {scores[-1][1]:.2f}" if scores else head] = colour
-    return chart.html(names)
+    lines = {
+        f"{head} {scores[-1][1]:.2f}" if scores else head: (scores, COLOURS[number % len(COLOURS)], 2)
+        for number, (head, scores) in enumerate(history.scores.items())
+    }
+    return _chart("F1 de validación (0 a 1) por época", epochs, 1.0, lines, dots=True)
 
 
-class _Chart:
-    """A line chart from (0, 0) to (right, top); text and axes use the text colour of the page."""
+def _chart(title: str, right: float, top: float, lines: Mapping[str, Line], dots: bool = False) -> str:
+    """Return a line chart from (0, 0) to (right, top); text and axes use the text colour of the page."""
 
-    def __init__(self, title: str, right: float, top: float) -> None:
-        self.right, self.top = right, top
-        self.parts = [f'<text x="{MARGIN}" y="12" font-weight="600">{escape(title)}</text>']
-        for share in (0, 0.5, 1):
-            x, y = self._pixel(right, top * share)
-            self.parts.append(
-                f'<line x1="{MARGIN}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".18"/>'
-                f'<text x="{MARGIN - 4}" y="{y + 3:.1f}" text-anchor="end">{top * share:.3g}</text>'
-            )
-            x, y = self._pixel(right * share, 0)
-            anchor = ("start", "middle", "end")[int(2 * share)]
-            self.parts.append(f'<text x="{x:.1f}" y="{y + 13:.1f}" text-anchor="{anchor}">{right * share:.0f}</text>')
-
-    def line(self, points: list[tuple[float, float]], colour: str, width: float, dots: bool = False) -> None:
-        pixels = [self._pixel(*point) for point in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
-        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-        if dots:
-            self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in pixels]
-
-    def html(self, legend: dict[str, str]) -> str:
-        names = "".join(f'<span><b style="color:{c}">●</b> {escape(name)}</span>' for name, c in legend.items())
-        return (
-            f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'
-            f"{''.join(self.parts)}</svg><figcaption>{names}</figcaption></figure>"
-        )
-
-    def _pixel(self, x: float, y: float) -> tuple[float, float]:
-        across, up = x / max(self.right, 1e-9), y / max(self.top, 1e-9)
+    def pixel(x: float, y: float) -> tuple[float, float]:
+        across, up = x / max(right, 1e-9), y / max(top, 1e-9)
         return MARGIN + across * (WIDTH - MARGIN - 8), HEIGHT - 20 - up * (HEIGHT - 40)
 
-
-def _bar(name: str, done: int, whole: int, share: float) -> str:
+    parts = [f'<text x="{MARGIN}" y="12" font-weight="600">{escape(title)}</text>']
+    for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
+        x, y = pixel(right, top * share)
+        parts.append(
+            f'<line x1="{MARGIN}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".18"/>'
+            f'<text x="{MARGIN - 4}" y="{y + 3:.1f}" text-anchor="end">{top * share:.3g}</text>'
+        )
+        x, y = pixel(right * share, 0)
+        parts.append(f'<text x="{x:.1f}" y="{y + 13:.1f}" text-anchor="{anchor}">{right * share:.0f}</text>')
+    for points, colour, width in lines.values():
+        pixels = [pixel(*point) for point in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
+        if dots:
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in pixels]
+    names = [f'<span><b style="color:{colour}">●</b> {escape(name)}</span>' for name, (_, colour, _) in lines.items()]
     return (
-        f'<div class="ocensa-bar"><small>{name} {done} de {whole}</small>'
-        f'<div><i style="width:{100 * min(1.0, share):.1f}%"></i></div></div>'
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'
+        f"{''.join(parts)}</svg><figcaption>{''.join(names)}</figcaption></figure>"
     )
+
+
+def bar(text: str, share: float) -> str:
+    """Return a progress bar as HTML."""
+    width = f"width:{100 * min(1.0, share):.1f}%"
+    return f'<div class="ocensa-bar"><small>{text}</small><div><i style="{width}"></i></div></div>'

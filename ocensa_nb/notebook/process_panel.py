@@ -20,6 +20,7 @@ from IPython.display import HTML, DisplayHandle
 
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.figures.style import PANEL_CSS
+from ocensa_nb.notebook.controls import ROW, button, describe, guarded
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime.machine import platform
 from ocensa_nb.runtime.process import StopRequest, defer_signals
@@ -78,6 +79,16 @@ class ChildProcess:
     def was_refused(self) -> bool:
         """Whether it ended with an error message for the user (see `last_words`), not with a crash."""
         return self.exit_code in (1, 2) and TRACEBACK not in self._tail()
+
+    def require_success(self, stopped: str, advice: str) -> None:
+        """Raise the error of a process that was refused, asked to stop (`stopped` says how to continue), or crashed."""
+        if self.was_refused:
+            raise UserError(self.last_words() or "El comando terminó sin decir por qué.")
+        if self.was_asked_to_stop:
+            raise AskedToStopError(stopped, signal.SIGTERM)
+        if self.exit_code:
+            words = f"{self.last_words()} {advice}".strip()
+            raise UserError(f"Terminó de forma inesperada (código {self.exit_code}): {words}")
 
     def stop(self) -> None:
         if self.is_running:
@@ -143,14 +154,13 @@ class ProcessPanel(abc.ABC):
     process: Any = None  # the `ChildProcess` that is followed
 
     def __init__(self, start: str, tooltip: str) -> None:
-        self.start = ipw.Button(description=start, button_style="success", tooltip=tooltip)
-        self.stop = ipw.Button(
-            description="Detener", disabled=True, tooltip="Termina el paso en curso y guarda el avance"
-        )
-        self.start.on_click(lambda _: guarded(self._start, self.say))
-        self.stop.on_click(lambda _: guarded(self._stop, self.say))
+        self.start = button(start, self._start, self.say, tooltip, button_style="success")
+        about = "Termina el paso en curso y guarda el avance"
+        self.stop = button("Detener", self._stop, self.say, about, disabled=True)
         self.clock = PageClock(lambda: guarded(self._redraw, self.say), REDRAW_SECONDS)
         self.status, self.view = ipw.HTML(), ipw.HTML()
+        self.buttons = ipw.HBox([self.start, self.stop], layout=ROW)
+        self.following = ipw.VBox([self.status, self.view, self.clock.box])
 
     @abc.abstractmethod
     def _launch(self) -> ChildProcess:
@@ -271,20 +281,6 @@ class ProcessPanel(abc.ABC):
         """Return the live view, or the last printed line while there is nothing to show."""
         words = sentence if self._update() else f"{sentence} {self.process.last_words()}".strip()
         return self._html(words)
-
-
-def guarded(work: Callable[[], Any], say: Callable[[str], None]) -> None:
-    """Run a widget callback and report its exceptions, which the notebook would not show."""
-    try:
-        work()
-    except UserError as error:
-        say(describe(error))
-    except Exception as error:
-        say(f"⛔ Error inesperado, que conviene comunicar: {type(error).__name__}: {error}")
-
-
-def describe(error: UserError) -> str:
-    return str(error) if isinstance(error, AskedToStopError) else f"⛔ {error}"
 
 
 def print_stops_plainly() -> None:

@@ -1,6 +1,7 @@
 """Review one notice at a time; ipywidgets has no shortcuts, so a text field takes one digit per label."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from html import escape
@@ -13,10 +14,8 @@ from IPython.display import display
 from ocensa_nb.data.corrections import ID, TEXT
 from ocensa_nb.errors import UserError
 from ocensa_nb.figures import tables
-from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import session
-from ocensa_nb.notebook.controls import ROW
-from ocensa_nb.notebook.process_panel import guarded
+from ocensa_nb.notebook.controls import ROW, button, guarded, panel
 from ocensa_nb.review import workbook
 from ocensa_nb.review.answers import Answers
 from ocensa_nb.review.review import LIKELIEST, Review
@@ -91,7 +90,6 @@ class ReviewForm:
     def __init__(self, review: Review, answers: Answers) -> None:
         self.answers, self._doubtful = answers, review.doubtful.reset_index(drop=True)
         self.row = answers.next_open() or 0
-        self._moving = False  # True while the code, not the user, sets the widgets
         self._notice, self._state = ipw.HTML(), ipw.HTML()
         self.progress = ipw.IntProgress(max=len(self._doubtful), layout={"width": "300px"})
         self.buttons: dict[str, list[ipw.Button]] = {}
@@ -105,27 +103,17 @@ class ReviewForm:
         self.back = self._button("Anterior", lambda: self._go(self.row - 1), "El aviso anterior de la lista")
         self.skip = self._button("Saltar", lambda: self._go(self.row + 1), "Al aviso siguiente, sin responder este")
         self.undo = self._button("Deshacer", self._take_back, "Quita la última respuesta de esta sesión")
+        below = ipw.HBox([self.accept, self.back, self.skip, self.undo], layout=ROW)
         help_text = ipw.HTML(f'<div class="ocensa-note">{escape(KEYS.format(example=example))}</div>')
-        self.box = ipw.VBox(
-            [
-                ipw.HTML(f"<style>{PANEL_CSS}</style>"),
-                ipw.HBox([self.progress, self._state], layout=ROW),
-                self._notice,
-                *lines,
-                ipw.HBox([self.accept, self.back, self.skip, self.undo], layout=ROW),
-                ipw.HBox([self.keys, help_text], layout=ROW),
-            ]
-        )
-        self.box.add_class("ocensa-panel")
+        above, typing = ipw.HBox([self.progress, self._state], layout=ROW), ipw.HBox([self.keys, help_text], layout=ROW)
+        self.box = panel(above, self._notice, *lines, below, typing)
         self._show()
 
     def _ipython_display_(self) -> None:
         display(self.box)
 
     def _button(self, text: str, work: Callable[[], None], tooltip: str) -> ipw.Button:
-        button = ipw.Button(description=text, tooltip=tooltip, layout={"width": "auto"})
-        button.on_click(lambda _: guarded(work, self._say))
-        return button
+        return button(text, work, self._say, tooltip, layout={"width": "auto"})
 
     def _line(self, head: str, names: list[str]) -> ipw.HBox:
         self.buttons[head] = [
@@ -144,7 +132,7 @@ class ReviewForm:
         self._answer({head: self._options(head)[rank][0]})
 
     def _pick(self, head: str, name: str) -> None:
-        if not self._moving and name != OTHER:
+        if name not in (OTHER, self.answers.given[self.row].get(head)):  # otherwise `_show` has chosen it
             self._answer({head: name})
 
     def _accept(self) -> None:
@@ -160,8 +148,7 @@ class ReviewForm:
             return self._take_back() if text.strip().lower() == "d" else self._go(self.row + 1)
         digits = text.replace(" ", "")
         limits = {head: len(buttons) for head, buttons in self.buttons.items()}
-        valid = len(digits) == len(limits) and digits.isdecimal()
-        if not valid or any(int(digit) > most for digit, most in zip(digits, limits.values(), strict=True)):
+        if not re.fullmatch("".join(f"[0-{most}]" for most in limits.values()), digits):
             raise UserError(
                 f"«{text}» no es válido: escriba {len(limits)} dígitos, uno por etiqueta ({', '.join(limits)}), "
                 f"de 0 a {min(limits.values())}."
@@ -192,17 +179,13 @@ class ReviewForm:
         right, count = self.answers.given[self.row], len(self._doubtful)
         number, text = self._doubtful.loc[self.row, [ID, TEXT]]
         self._notice.value = f'<div class="ocensa-memory"><small>{escape(number)}</small><br>{escape(text)}</div>'
-        self._moving = True
-        try:
-            for head, buttons in self.buttons.items():
-                options = self._options(head)
-                for button, (name, share) in zip(buttons, options, strict=True):
-                    button.description = f"{name} · {share:.2f}"
-                    button.button_style = "success" if right.get(head) == name else ""
-                likely = right.get(head) in [name for name, _ in options]
-                self.others[head].value = OTHER if likely else right.get(head, OTHER)
-        finally:
-            self._moving = False
+        for head, buttons in self.buttons.items():
+            options = self._options(head)
+            for choice, (name, share) in zip(buttons, options, strict=True):
+                choice.description = f"{name} · {share:.2f}"
+                choice.button_style = "success" if right.get(head) == name else ""
+            likely = right.get(head) in [name for name, _ in options]
+            self.others[head].value = OTHER if likely else right.get(head, OTHER)
         self.progress.value = self.answers.done
         ended = " Terminado: entrene otra vez con estas correcciones." if self.answers.done == count else ""
         self._say(f"Aviso {self.row + 1} de {count}; revisados: {self.answers.done}. En {self.answers.path}.{ended}")

@@ -33,21 +33,21 @@ def set_up() -> None:
 
 def missing_requirements(requirements: Path) -> list[str]:
     """Return the lines of a requirements file that the installed packages do not satisfy, except torch."""
+    lines = [line.split("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and not _is_satisfied(line)]
+
+
+def _is_satisfied(line: str) -> bool:
     from packaging.requirements import Requirement
 
-    missing = []
-    for line in requirements.read_text(encoding="utf-8").splitlines():
-        text = line.split("#")[0].strip()
-        if not text or Requirement(text).name == "torch":
-            continue
-        requirement = Requirement(text)
-        try:
-            satisfied = requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True)
-        except importlib.metadata.PackageNotFoundError:
-            satisfied = False
-        if not satisfied:
-            missing.append(text)
-    return missing
+    requirement = Requirement(line)
+    if requirement.name == "torch":  # a cloud ships its own, and any other machine is told to install it
+        return True
+    try:
+        installed = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return requirement.specifier.contains(installed, prereleases=True)
 
 
 def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import signal
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -15,13 +14,12 @@ from IPython.display import display
 from ocensa_nb.benchmark.forecast import Encoder, Forecast
 from ocensa_nb.config import RECIPES, TrainConfig, with_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.errors import UserError
 from ocensa_nb.figures import training as plots
-from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.notebook import controls, live_view, session
-from ocensa_nb.notebook.controls import Note
+from ocensa_nb.notebook.controls import Note, button, guarded, in_terminal
 from ocensa_nb.notebook.forecast import ExpectedTime, stop_measuring
-from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, guarded, print_stops_plainly
+from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runs import resume
 from ocensa_nb.runs.run import HISTORY, LAST, Run
@@ -31,29 +29,23 @@ from ocensa_nb.training import train
 
 logger = logging.getLogger(__name__)
 
+CRASHED = "Suele ser falta de memoria: use un batch menor o congele más capas. Al entrenar otra vez, continúa."
+
 
 def control_panel(
-    config: TrainConfig,
-    notices: Notices | None = None,
-    recipe: str = "auto",
-    root: Path = RUNS,
-    interactive: bool | None = None,
+    config: TrainConfig, notices: Notices, recipe: str = "auto", root: Path = RUNS, interactive: bool | None = None
 ) -> "SettingsTable":
     """Return the panel of a config, without a user a table; display it in a notebook and train with its `run`.
 
     Parameters
     ----------
-    notices
-        Data of the config; read from `config.data` if None.
     recipe
         The recipe that the initial settings came from.
     interactive
         Whether a user can move the controls; None to detect it.
     """
-    if interactive is None:
-        interactive = session.is_interactive()
-    panel = TrainPanel if interactive else SettingsTable
-    return panel(config, notices or train.load_notices(config), machine.chosen_recipe(recipe), root)
+    with_user = session.is_interactive() if interactive is None else interactive
+    return (TrainPanel if with_user else SettingsTable)(config, notices, machine.chosen_recipe(recipe), root)
 
 
 class SettingsTable:
@@ -84,22 +76,14 @@ class Training(ChildProcess):
         super().__init__([*commands.arguments(config.replace(out=str(folder)), recipe), *together], folder)
 
     def outcome(self, data_fingerprint: str, root: Path = RUNS) -> Run:
-        if self.was_refused:
-            raise UserError(self.last_words())
-        if resume.find_finished(self.config.replace(out=str(self.folder)), data_fingerprint):
-            return Run.load(self.folder)  # whatever the exit code: a stop may arrive when the run is complete
-        if self.was_asked_to_stop:
-            message = "Detenido antes del primer paso."
+        # A run is complete whatever the exit code: a stop may arrive when it is.
+        if self.was_refused or not resume.find_finished(self.config.replace(out=str(self.folder)), data_fingerprint):
+            stopped = "Detenido antes del primer paso."
             if (self.folder / LAST).exists():
-                message = f"Detenido. El avance quedó guardado en «{_short(self.folder)}»."
+                stopped = f"Detenido. El avance quedó guardado en «{_short(self.folder)}»."
             if resume.will_resume(self.config, data_fingerprint, root):
-                message += " Para continuar, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
-            raise AskedToStopError(message, signal.SIGTERM)
-        if self.exit_code:
-            raise UserError(
-                f"El entrenamiento terminó de forma inesperada (código {self.exit_code}); suele ser falta de memoria. "
-                "Use un batch menor o congele más capas, y entrene otra vez: continúa desde lo último que guardó."
-            )
+                stopped += " Para continuar, pulse Continuar en el panel o ejecute otra vez run = panel.run()."
+            self.require_success(stopped, CRASHED)
         return Run.load(self.folder)
 
 
@@ -118,20 +102,20 @@ class TrainPanel(SettingsTable, ProcessPanel):
         self._memory, self._command = ipw.HTML(), ipw.HTML()
         self._picture: Any = None  # an output below the panel: saved notebooks do not include widgets
         self.expected = ExpectedTime(self._forecast, self.say)
-        self.reset = ipw.Button(description="Restablecer", tooltip="Vuelve a los ajustes con que se abrió el panel")
+        about = "Vuelve a los ajustes con que se abrió el panel"
+        self.reset = button("Restablecer", self._restore, self.say, about)
         self.box = self._arrange()
-        self._put(config)
+        self._put(config, recipe)
         self.recipe_choice.on_change(lambda: guarded(self._take_recipe, self.say))
         for name, control in self.controls.items():
             control.on_change(lambda name=name: guarded(lambda: self._take(name), self.say))
-        self.reset.on_click(lambda _: guarded(self._restore, self.say))
 
     def run(self) -> Run:
         """Return a finished run of the settings; otherwise train, resume or follow one (see `follow_in_cell`)."""
         stop_measuring()  # the cells below compute too
         training = next(iter(Training.running()), None)
         if training:
-            self._adopt(training)
+            self._put(training.config, training.recipe)
         elif run := self._finished():
             self.expected.note_taken(run)
             return run
@@ -140,16 +124,11 @@ class TrainPanel(SettingsTable, ProcessPanel):
     def _finished(self) -> Run | None:
         if self.process and self.process.exit_code == 0 and self.process.config == self.config:
             return Run.load(self.process.folder)
-        if self.config.resume == "never":
+        path = resume.find_finished(self.config, self.notices.fingerprint, self.root)
+        if not path or self.config.resume == "never":
             return None
-        if path := resume.find_finished(self.config, self.notices.fingerprint, self.root):
-            logger.info(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
-            return Run.load(path)
-        return None
-
-    def _adopt(self, training: Training) -> None:
-        self.recipe = training.recipe
-        self._put(training.config)
+        logger.info(f"«{path}»: se entrenó antes, con estos mismos ajustes y avisos.")
+        return Run.load(path)
 
     def _ipython_display_(self) -> None:
         print_stops_plainly()
@@ -157,7 +136,7 @@ class TrainPanel(SettingsTable, ProcessPanel):
         display(self.box)
         self._picture = display({"text/plain": ""}, raw=True, display_id=True)
         if training := next(iter(Training.running()), None):  # started before this cell was executed again
-            self._adopt(training)
+            self._put(training.config, training.recipe)
             self.watch(training)
         else:
             guarded(self._tell, self.say)
@@ -219,30 +198,26 @@ class TrainPanel(SettingsTable, ProcessPanel):
             "Textos y batches": ("max_length", "padding", "batch_size", "gradient_accumulation_steps"),
             "Entrenamiento": ("epochs", "patience", "label_smoothing", "class_weights"),
         }
-        parts = [ipw.HTML(f"<style>{PANEL_CSS}</style>"), self.recipe_choice.row]
+        parts = [self.recipe_choice.row]
         for title, names in groups.items():
             parts += [ipw.HTML(f'<div class="ocensa-title">{title}</div>'), *(c[name].row for name in names)]
-        buttons = ipw.HBox([self.start, self.stop, self.reset], layout={"flex_flow": "row wrap"})
-        following = ipw.VBox([self.status, self.view, self.clock.box])
-        box = ipw.VBox([*parts, self._memory, self.expected.box, buttons, following, self._command])
-        box.add_class("ocensa-panel")
-        return box
+        self.buttons.children += (self.reset,)
+        return controls.panel(*parts, self._memory, self.expected.box, self.buttons, self.following, self._command)
 
     def _take(self, name: str) -> None:
         if not self._moving:
-            self.config = self.config.replace(**{name: self.controls[name].value})
+            self.config = self.config.replace(**{name: self.controls[name].widget.value})
             self.say("")
             self._tell()
 
     def _take_recipe(self) -> None:
-        if not self._moving and self.recipe_choice.value in RECIPES:
-            self.recipe = self.recipe_choice.value
-            self._put(with_recipe(self.config, self.recipe))
+        recipe = self.recipe_choice.widget.value
+        if not self._moving and recipe in RECIPES:
+            self._put(with_recipe(self.config, recipe), recipe)
             self._tell()
 
     def _restore(self) -> None:
-        config, self.recipe = self._initial
-        self._put(config)
+        self._put(*self._initial)
         self._tell()
 
     @contextlib.contextmanager
@@ -254,11 +229,11 @@ class TrainPanel(SettingsTable, ProcessPanel):
         finally:
             self._moving = False
 
-    def _put(self, config: TrainConfig) -> None:
-        self.config = config
+    def _put(self, config: TrainConfig, recipe: str) -> None:
+        self.config, self.recipe = config, recipe
         with self._setting_widgets():
             for name, control in self.controls.items():
-                control.value = getattr(config, name)
+                control.widget.value = getattr(config, name)
         self._name_recipe()
 
     def _name_recipe(self) -> None:
@@ -270,7 +245,7 @@ class TrainPanel(SettingsTable, ProcessPanel):
         with self._setting_widgets():
             if list(self.recipe_choice.widget.options) != options:
                 self.recipe_choice.widget.options = options
-            self.recipe_choice.value = name
+            self.recipe_choice.widget.value = name
 
     def _tell(self, measuring: bool = True) -> None:
         """Update everything that depends on the settings; measure the time only if `measuring`."""
@@ -290,21 +265,17 @@ class TrainPanel(SettingsTable, ProcessPanel):
         will_resume = resume.will_resume(self.config, self.notices.fingerprint, self.root)
         self.start.description = "Continuar" if will_resume else "Entrenar"
         self._name_recipe()
-        self._command.value = (
-            '<details class="ocensa"><summary>Lo mismo desde una terminal</summary>'
-            f"<pre>{escape(self.repeat())}</pre></details>"
-        )
+        self._command.value = in_terminal(self.repeat())
 
     def _limit(self, encoder: Encoder) -> None:
-        c = self.controls
+        frozen, length = self.controls["freeze_layers"].widget, self.controls["max_length"].widget
         with self._setting_widgets():
-            c["freeze_layers"].widget.limit(encoder.depth, shown=encoder.depth)
-            c["max_length"].widget.limit(encoder.positions, shown=min(512, encoder.positions))
-        self.config = self.config.replace(freeze_layers=c["freeze_layers"].value, max_length=c["max_length"].value)
-        frozen = self.config.freeze_layers
-        c["cache_features"].disable("" if frozen else controls.NOTHING_FROZEN)
+            frozen.limit(encoder.depth, shown=encoder.depth)
+            length.limit(encoder.positions, shown=min(512, encoder.positions))
+        self.config = self.config.replace(freeze_layers=frozen.value, max_length=length.value)
+        self.controls["cache_features"].disable("" if frozen.value else controls.NOTHING_FROZEN)
         fixed = {"max_length": "Con las capas congeladas ya calculadas no hay relleno fijo"}
-        c["padding"].widget.disable(fixed if frozen and self.config.cache_features else {})
+        self.controls["padding"].widget.disable(fixed if frozen.value and self.config.cache_features else {})
 
 
 def _short(path: Path) -> Path:

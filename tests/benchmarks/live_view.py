@@ -27,7 +27,7 @@ from ocensa_nb.training import train
 def alone(config: TrainConfig, notices: Notices, folder: Path) -> tuple[float, float]:
     """Train without a panel; return the training time in seconds, and 0 as CPU share of the panel."""
     training = Training(config, "cpu", folder / "run-001")
-    assert training.wait() == 0
+    assert training._process.wait() == 0
     return Run.load(training.folder).metadata["seconds"]["training"], 0.0
 
 
