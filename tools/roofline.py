@@ -63,15 +63,15 @@ def measure(engine: Engine, load: Callable[[], list[MicroBatch]]) -> dict[str, f
     loaded = clock.now()
     before, after = engine.optimizer.register_step_pre_hook, engine.optimizer.register_step_post_hook
     hooks = [before(lambda *_: clock.start(UPDATE)), after(lambda *_: clock.stop(UPDATE))]
-    forward, passes = engine.forward, engine.micro_batches
+    forward = engine.forward
     engine.forward = clock.wrap(FORWARD, forward)
-    passes.run = clock.wrap(BACKWARD, passes.run)
+    engine.accumulate = clock.wrap(BACKWARD, engine.accumulate)
     try:
         engine.step(micro_batches)
         whole = clock.now() - loaded
     finally:
         engine.forward = forward
-        del passes.run  # the method of the class is visible again
+        del engine.accumulate  # the method of the class is visible again
         for hook in hooks:
             hook.remove()
     spent = clock.seconds

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import torch
 
-from ocensa_nb.engine.oom_retry import explained, run_in_pieces
+from ocensa_nb.engine.memory import MEMORY_SHARE, explained, run_in_pieces
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.models.layers import if_supported, in_eval_mode, layers
 from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 BUILD_BATCH = 64
 LAYOUT = 2  # version of the stored format; files of another version are not read
-MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it
 GIB = 2**30
 SAMPLE = "calcular unos pocos avisos con el codificador"
 # numpy has no bfloat16, so the file holds its bits.

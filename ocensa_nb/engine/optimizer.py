@@ -34,10 +34,6 @@ def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None
     del optimizer.grad_scale, optimizer.found_inf
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
-
-
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Restore the moments; raises `ValueError` if they belong to other parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

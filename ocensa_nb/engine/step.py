@@ -1,30 +1,33 @@
-"""One optimizer step, and the model, optimizer and data that it needs."""
+"""One optimizer step: its loss, independent of the split into micro-batches, and the model, optimizer and data."""
 
 import enum
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine.batching import MicroBatch
 from ocensa_nb.engine.frozen_features import FrozenFeatures
-from ocensa_nb.engine.loss import Objective
-from ocensa_nb.engine.oom_retry import MicroBatches, explained
-from ocensa_nb.engine.optimizer import build_optimizer, optimizer_state, restore_optimizer, step_if_finite
+from ocensa_nb.engine.memory import SMALLER, explained
+from ocensa_nb.engine.optimizer import build_optimizer, restore_optimizer, step_if_finite
+from ocensa_nb.errors import UserError
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.models.layers import use_block_dropout
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime.distributed import ALONE, World
-from ocensa_nb.runtime.machine import to_device
+from ocensa_nb.runtime.machine import out_of_memory, to_device
 from ocensa_nb.runtime.precision import autocast, compiled
+from ocensa_nb.runtime.process import random_state, restore_random_state
+from ocensa_nb.runtime.timing import release_memory
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,45 @@ class Fast(enum.Flag):
     ALL = FUSED_ADAMW | BLOCK_DROPOUT
 
 
+@dataclass(frozen=True)
+class Objective:
+    """Weighted sum over heads of the mean cross-entropy of an effective batch.
+
+    For one head PyTorch's weighted mean is sum_i(w[y_i] * loss_i) / sum_i(w[y_i]). The denominator is summed over all
+    micro-batches and processes first, and each micro-batch adds its numerator over it. The usual average per
+    micro-batch gives a row a weight that depends on the other rows of its micro-batch.
+    """
+
+    head_weights: Mapping[str, float]
+    class_weights: Mapping[str, torch.Tensor]  # (classes,) per head; 1 if its classes are not weighted
+    label_smoothing: float
+
+    def normalisers(self, micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
+        """Return the sum of class weights over the labels of the micro-batches, (heads,); there may be none."""
+        sums = []
+        for head in self.head_weights:
+            weights = self.class_weights[head]
+            rows = (weights[micro["labels"][head]].sum() for micro in micro_batches)
+            sums.append(sum(rows, start=weights.new_zeros(())))
+        return torch.stack(sums)
+
+    def __call__(
+        self, logits: Mapping[str, torch.Tensor], labels: Mapping[str, torch.Tensor], normalisers: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the contribution of a micro-batch to the loss of its step, (heads,)."""
+        shares = []
+        for (head, weight), normaliser in zip(self.head_weights.items(), normalisers, strict=True):
+            summed = functional.cross_entropy(
+                logits[head],
+                labels[head],
+                self.class_weights[head],
+                label_smoothing=self.label_smoothing,
+                reduction="sum",
+            )
+            shares.append(weight / normaliser * summed)
+        return torch.stack(shares)
+
+
 @dataclass
 class Engine:
     """Everything that one optimizer step needs; `build` creates it."""
@@ -54,8 +96,8 @@ class Engine:
     max_grad_norm: float
     device: torch.device
     forward: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
-    micro_batches: MicroBatches = field(default_factory=MicroBatches)
     world: World = ALONE  # the processes that share each effective batch
+    pieces: int = 1  # each micro-batch is cut into so many, because a larger one did not fit in memory
 
     def step(self, micro_batches: list[MicroBatch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one optimizer step over the micro-batches of an effective batch.
@@ -71,9 +113,9 @@ class Engine:
             The gradient norm before clipping. If it is not finite, weights and moments are unchanged.
         """
         micro_batches = to_device(micro_batches, self.device)
-        normalisers = self.world.total(self.objective.normalisers(micro["labels"] for micro in micro_batches))
-        accumulate = partial(self.accumulate, normalisers=normalisers)
-        losses = self.micro_batches.run(accumulate, micro_batches, self.model)
+        normalisers = self.objective.normalisers(micro_batches)
+        self.world.sum([normalisers])
+        losses = self._accumulate_in_pieces(micro_batches, normalisers)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._sum_gradients(trained, losses)
         self.scaler.unscale_(self.optimizer)
@@ -87,11 +129,10 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         return losses, norm
 
-    def accumulate(
-        self, micro_batches: list[MicroBatch], normalisers: dict[str, torch.Tensor | float] | None = None
-    ) -> torch.Tensor:
+    def accumulate(self, micro_batches: list[MicroBatch], normalisers: torch.Tensor | None = None) -> torch.Tensor:
         """Accumulate the gradients of an effective batch, however it is split, and return its losses, (heads,)."""
-        normalisers = normalisers or self.objective.normalisers(micro["labels"] for micro in micro_batches)
+        if normalisers is None:
+            normalisers = self.objective.normalisers(micro_batches)
         total = torch.zeros(len(self.objective.head_weights), device=self.device)
         for micro in micro_batches:
             with autocast(self.precision, self.device):
@@ -100,6 +141,28 @@ class Engine:
             self.scaler.scale(losses.sum()).backward()
             total += losses.detach()
         return total
+
+    def _accumulate_in_pieces(self, micro_batches: list[MicroBatch], normalisers: torch.Tensor) -> torch.Tensor:
+        """Accumulate; out of memory, halve the micro-batches from then on, and repeat from the same random state."""
+        while True:
+            before = random_state()
+            cut = [part for micro in micro_batches for part in _cut(micro, self.pieces)]
+            try:
+                return self.accumulate(cut, normalisers)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            largest = max(len(micro["inputs"]) for micro in cut)
+            if largest == 1:
+                raise UserError(f"No hay memoria ni siquiera para un aviso a la vez. {SMALLER}")
+            self.pieces *= 2
+            self.model.zero_grad(set_to_none=True)
+            release_memory()
+            restore_random_state(before)
+            logger.warning(
+                f"Sin memoria con micro-batches de {largest} filas: se repite el paso con {-(-largest // 2)}, y se "
+                "acumula el doble. El batch efectivo es el mismo."
+            )
 
     def _sum_gradients(self, trained: list[nn.Parameter], losses: torch.Tensor) -> None:
         if self.world.size > 1:
@@ -112,9 +175,9 @@ class Engine:
     def state_dict(self) -> dict[str, Any]:
         return {
             "weights": trained_weights(self.model),
-            "optimizer": optimizer_state(self.optimizer),
+            "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
-            "pieces": self.micro_batches.pieces,
+            "pieces": self.pieces,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,7 +188,15 @@ class Engine:
         restore_optimizer(self.optimizer, state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.micro_batches.pieces = state["pieces"]
+        self.pieces = state["pieces"]
+
+
+def _cut(micro: MicroBatch, pieces: int) -> Iterator[MicroBatch]:
+    rows = len(micro["inputs"])
+    size = -(-rows // pieces)
+    for part in (slice(start, start + size) for start in range(0, rows, size)):
+        labels = {head: y[part] for head, y in micro["labels"].items()}
+        yield {"inputs": micro["inputs"][part], "attention_mask": micro["attention_mask"][part], "labels": labels}
 
 
 def classifier(config: TrainConfig, notices: Notices, encoder: "PreTrainedModel") -> MultiHeadClassifier:
@@ -163,8 +234,8 @@ def build(
     if config.cache_features and config.freeze_layers:
         table = frozen_features.build(model, table, config.freeze_layers, precision, folder, world)
     class_weights = {
-        head: torch.tensor(weights, dtype=torch.float32, device=device)
-        for head, weights in notices.class_weights.items()
+        head: torch.tensor(notices.class_weights.get(head, np.ones(len(names))), dtype=torch.float32, device=device)
+        for head, names in notices.classes.items()
     }
     return Engine(
         model=model,

@@ -69,19 +69,6 @@ class World:
             for tensor, part in zip(small, flat.split([t.numel() for t in small]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
-    def total(self, values: Mapping[str, torch.Tensor | float]) -> dict[str, torch.Tensor | float]:
-        """Return the sum over the processes of each value, which stays a number or a scalar tensor."""
-        if self.size == 1:
-            return dict(values)
-        numbers = {name: value for name, value in values.items() if not isinstance(value, torch.Tensor)}
-        scalars = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-        counted = torch.tensor(list(numbers.values()), dtype=torch.float64)
-        summed = torch.stack(list(scalars.values())) if scalars else torch.zeros(0)
-        self.sum([counted])  # apart: to read a number back from a GPU would wait for it
-        self.sum([summed])
-        sums = dict(zip(numbers, counted.tolist(), strict=True)) | dict(zip(scalars, summed.unbind(), strict=True))
-        return {name: sums[name] for name in values}
-
     def largest(self, number: int) -> int:
         if self.size == 1:
             return number
@@ -103,18 +90,11 @@ class World:
 
     def on_first(self, work: Callable[[], T]) -> T:
         """Call a function in the first process only; return its value, or raise its `UserError`, in all."""
-        if self.size == 1:
-            return work()
-        value, error = None, None
-        if self.is_first:
-            try:
-                value = work()
-            except UserError as raised:
-                error = raised
-        shared = [value, str(error or "")]
-        with _lost_process_as_error():
-            dist.broadcast_object_list(shared, 0, device=torch.device("cpu"))
-        self._raise(error, shared[1])
+        with self.agreed():
+            shared = [work() if self.is_first else None]
+        if self.size > 1:
+            with _lost_process_as_error():
+                dist.broadcast_object_list(shared, 0, device=torch.device("cpu"))
         return shared[0]
 
     @contextlib.contextmanager
@@ -126,23 +106,20 @@ class World:
         except UserError as raised:
             error = raised
         messages = self.gather(str(error or ""))
-        self._raise(error if self.is_first or not messages[0] else None, next(filter(None, messages), ""))
+        if error and (self.is_first or not messages[0]):
+            raise error
+        if message := next(filter(None, messages), ""):
+            raise UserError(message) if self.is_first else SharedError(message)
 
     def require_same(self, value: Callable[[], Any], message: str) -> None:
         """Raise `UserError` with a message, in all processes, if their values differ."""
-        if self.size > 1:
-            values = self.gather(value())
+        values = self.gather(value()) if self.size > 1 else []
+        with self.agreed():
             if any(other != values[0] for other in values):
-                self._raise(None, message)
+                raise UserError(message)
 
     def wait(self) -> None:
         self.largest(0)
-
-    def _raise(self, error: UserError | None, message: str) -> None:
-        if error:
-            raise error
-        if message:
-            raise UserError(message) if self.is_first else SharedError(message)
 
 
 ALONE = World()

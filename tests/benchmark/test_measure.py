@@ -4,15 +4,14 @@ from torch import nn
 
 from ocensa_nb.benchmark.measure import traffic
 from ocensa_nb.engine.frozen_features import FrozenFeatures
-from ocensa_nb.engine.loss import Objective
 from ocensa_nb.models.classifier import freeze
-from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, small_model, split_batch
+from tests.helpers.small_engine import NO_SCALING, batch, engine, objective, small_model, split_batch
 
 
 def small_engine(precision="fp32", frozen=0):
     model = small_model()
     freeze(model, frozen)
-    return engine(model, Objective(HEADS, {}, 0.0), NO_SCALING, precision)
+    return engine(model, objective(), NO_SCALING, precision)
 
 
 def count(parameters):

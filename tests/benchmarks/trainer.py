@@ -109,7 +109,7 @@ class Peer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """Return the loss of a batch."""
         logits = model(inputs["inputs"], inputs["attention_mask"])
-        return self.objective(logits, inputs["labels"], self.objective.normalisers([inputs["labels"]])).sum()
+        return self.objective(logits, inputs["labels"], self.objective.normalisers([inputs])).sum()
 
     def _get_train_sampler(self, *given: Any) -> Any:
         return SequentialSampler(self.train_dataset) if self.in_order else super()._get_train_sampler(*given)

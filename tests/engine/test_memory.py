@@ -12,7 +12,6 @@ from ocensa_nb.benchmark import forecast
 from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.engine import frozen_features, memory
 from ocensa_nb.engine import step as engines
-from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.memory import MemoryEstimate, estimate_memory
 from ocensa_nb.engine.optimizer import build_optimizer
 from ocensa_nb.models import catalogue
@@ -108,7 +107,7 @@ def test_estimated_total_is_just_above_the_measured_peak_of_a_step(family, k, cl
     engine = engines.Engine(
         model=model,
         table=None,
-        objective=Objective({"causa": 1.0}, {}, 0.0),
+        objective=engines.Objective({"causa": 1.0}, {"causa": torch.ones(model.heads["causa"][-1].out_features)}, 0.0),
         optimizer=build_optimizer(model, config),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         precision=precision,

@@ -4,7 +4,7 @@ import torch
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine.optimizer import build_optimizer
-from ocensa_nb.engine.step import Engine
+from ocensa_nb.engine.step import Engine, Objective
 from ocensa_nb.models.classifier import MultiHeadClassifier
 
 HEADS = {"modo": 0.1, "causa": 0.6, "prioridad": 0.3}
@@ -38,6 +38,11 @@ def split_batch(whole, size):
             {key: whole[key][start : start + size] for key in ("inputs", "attention_mask")} | {"labels": labels}
         )
     return parts
+
+
+def objective(label_smoothing=0.0, **class_weights):
+    weights = {head: class_weights.get(head, torch.ones(size)) for head, size in SIZES.items()}
+    return Objective(HEADS, weights, label_smoothing)
 
 
 def engine(model, objective, scaler=NO_SCALING, precision="fp32", optimizer=None, max_grad_norm=1.0):

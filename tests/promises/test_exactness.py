@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ocensa_nb.engine import oom_retry
-from ocensa_nb.engine.loss import Objective
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.layers import BlockDropout, takes_ready_mask, use_block_dropout
 from ocensa_nb.runtime.precision import compiled, require_compiler
-from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, gradients, small_model, split_batch
+from tests.helpers.small_engine import NO_SCALING, batch, engine, gradients, objective, small_model, split_batch
 
 
 @given(st.floats(0.0, 0.95), st.integers(1, 7))
@@ -67,7 +65,7 @@ class TestStepOutOfMemory:
         for rows, largest in ((16, 4), (4, 16)):
             model = small_model()
             torch.manual_seed(5)
-            made = engine(model, Objective(HEADS, {}, 0.1), NO_SCALING)
+            made = engine(model, objective(0.1), NO_SCALING)
             made.forward = self.failing(model, largest)
             loss, norm = made.step(split_batch(batch(16), rows))
             results.append((loss, norm, {name: p.detach().clone() for name, p in model.named_parameters()}))
@@ -78,27 +76,22 @@ class TestStepOutOfMemory:
 
     def test_retry_keeps_the_smaller_size_and_clears_gradients(self):
         model = small_model().eval()
-        made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
+        made = engine(model, objective(), NO_SCALING)
         made.forward = self.failing(model, 4)
-        made.micro_batches.run(made.accumulate, [batch(13)], model)
+        made._accumulate_in_pieces([batch(13)], made.objective.normalisers([batch(13)]))
         retried = gradients(model)
-        assert made.micro_batches.pieces == 4
+        assert made.pieces == 4
         model.zero_grad()
-        engine(model, Objective(HEADS, {}, 0.0), NO_SCALING).accumulate([batch(13)])
+        engine(model, objective(), NO_SCALING).accumulate([batch(13)])
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(retried[name], gradient, atol=1e-6, rtol=0)
 
     def test_step_without_memory_for_one_row_raises_user_error(self):
         model = small_model()
-        made = engine(model, Objective(HEADS, {}, 0.0), NO_SCALING)
+        made = engine(model, objective(), NO_SCALING)
         made.forward = self.failing(model, 0)
         with pytest.raises(UserError, match="ni siquiera para un aviso"):
             made.step([batch(2)])
-
-    def test_out_of_memory_is_distinguished_from_other_errors(self):
-        assert oom_retry.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-        assert oom_retry.out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory"))
-        assert not oom_retry.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_require_compiler_without_compiler_raises_user_error_with_the_reason(monkeypatch):
@@ -129,7 +122,7 @@ def test_step_reads_no_value_from_the_device(precision, cls_only):
         pytest.skip("transformers 4 reads values of every mask")
     if cls_only:
         assert model.shorten(batch(8)["inputs"], batch(8)["attention_mask"])
-    made = engine(model, Objective(HEADS, {"causa": torch.ones(9)}, 0.1), scaler, precision)
+    made = engine(model, objective(0.1), scaler, precision)
     made.step([batch(8)])
     with Reads():
         made.step(split_batch(batch(8), 4))

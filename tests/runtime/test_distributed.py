@@ -17,13 +17,11 @@ def collectives(world):
     rank = world.rank
     tensors = [torch.full((2, 3), float(rank)), torch.arange(LARGE) * float(rank), torch.ones(4, 2).t() * rank]
     world.sum(tensors)
-    counts = world.total({"modo": 1.5 * rank, "causa": torch.tensor(2.0 * rank)})
     state = {"bf16": torch.arange(6, dtype=torch.bfloat16).view(2, 3), "none": torch.zeros(0), "flags": torch.ones(3)}
     state["flags"] = state["flags"].bool()
     sent = world.on_first(lambda: state)
     return {
         "sums": [tensor.numpy() for tensor in tensors],
-        "total": {name: (float(value), isinstance(value, torch.Tensor)) for name, value in counts.items()},
         "largest": [world.largest(number) for number in (rank, -rank, rank == 1)],
         "all": [world.all(True), world.all(rank < 2)],
         "values": world.gather({"rank": rank, "text": "ñ" * rank}),
@@ -39,7 +37,6 @@ def test_collectives_of_three_processes():
         assert np.array_equal(results["sums"][0], np.full((2, 3), 3.0))
         assert np.array_equal(results["sums"][1], np.arange(LARGE) * 3.0)
         assert np.array_equal(results["sums"][2], np.full((2, 4), 3.0))
-        assert results["total"] == {"modo": (4.5, False), "causa": (6.0, True)}
         assert results["largest"] == [2, 0, 1]
         assert results["all"] == [True, False]
         assert results["values"] == [{"rank": r, "text": "ñ" * r} for r in range(3)]

@@ -2,15 +2,14 @@
 
 import torch
 
-from ocensa_nb.engine.loss import Objective
 from ocensa_nb.runtime import timing
-from tests.helpers.small_engine import HEADS, NO_SCALING, batch, engine, small_model, split_batch
+from tests.helpers.small_engine import NO_SCALING, batch, engine, objective, small_model, split_batch
 from tools import roofline
 from tools.roofline import PHASES
 
 
 def small_engine():
-    return engine(small_model(), Objective(HEADS, {}, 0.0), NO_SCALING, "fp32")
+    return engine(small_model(), objective(), NO_SCALING, "fp32")
 
 
 def test_work_adds_up_to_the_flops_of_a_step_and_backward_is_about_twice_the_forward():
@@ -32,6 +31,6 @@ def test_measured_phases_cover_the_step_and_leave_the_engine_as_it_was():
     assert set(seconds) == set(PHASES)
     assert all(value > 0 for value in seconds.values())
     assert made.forward is forward
-    assert "run" not in vars(made.micro_batches)
+    assert "accumulate" not in vars(made)
     for one, same in zip(made.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(one, same)

@@ -6,9 +6,8 @@ import re
 import pytest
 import torch
 
-from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import step_if_finite
-from ocensa_nb.engine.step import Engine
+from ocensa_nb.engine.step import Engine, Objective
 from ocensa_nb.errors import DivergedError
 from ocensa_nb.figures import training
 from ocensa_nb.runs.checkpoint import CheckpointFiles

@@ -12,7 +12,6 @@ from torch import nn
 
 from ocensa_nb.engine import inference
 from ocensa_nb.engine.batching import step_loader
-from ocensa_nb.engine.loss import Objective
 from ocensa_nb.engine.optimizer import LinearSchedule, build_optimizer
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.metrics import flat_metrics, predicted_classes
@@ -23,7 +22,7 @@ from ocensa_nb.runtime import process
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
 from tests.helpers import crash
-from tests.helpers.small_engine import HEADS, SIZES, batch, engine, gradients, small_model, split_batch
+from tests.helpers.small_engine import HEADS, SIZES, batch, engine, gradients, objective, small_model, split_batch
 
 
 @pytest.mark.parametrize("rows", [16, 13])
@@ -44,7 +43,7 @@ def test_accumulated_gradients_match_plain_pytorch_on_the_full_batch(rows, weigh
 
     for size in (rows, 4, 1):
         model = small_model().eval()
-        loss = engine(model, Objective(HEADS, weights, 0.1)).accumulate(split_batch(whole, size)).sum()
+        loss = engine(model, objective(0.1, **weights)).accumulate(split_batch(whole, size)).sum()
         assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=f"{name}, micro-batch {size}")
@@ -63,13 +62,13 @@ def test_step_with_fp16_overflow_skips_the_optimizer_and_returns_non_finite_norm
     model = small_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     too_large = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    _, norm = engine(model, Objective(HEADS, {}, 0.0), too_large, "fp16").step([batch(8)])
+    _, norm = engine(model, objective(), too_large, "fp16").step([batch(8)])
     assert not norm.isfinite()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert all(p.grad is None for p in model.parameters())
 
     fitting = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    _, norm = engine(model, Objective(HEADS, {}, 0.0), fitting, "fp16").step([batch(8)])
+    _, norm = engine(model, objective(), fitting, "fp16").step([batch(8)])
     assert norm.isfinite()
     assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
 
@@ -79,7 +78,7 @@ def test_step_with_loss_scaling_clips_unscaled_gradients():
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    engine(model, Objective(HEADS, {}, 0.0), scaler, "fp32", optimizer, max_grad_norm=0.01).step([batch(8)])
+    engine(model, objective(), scaler, "fp32", optimizer, max_grad_norm=0.01).step([batch(8)])
     moved = torch.cat([(before[name] - p.detach()).flatten() for name, p in model.named_parameters()])
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from ocensa_nb.engine import frozen_features, inference, oom_retry
+from ocensa_nb.engine import frozen_features, inference
+from ocensa_nb.engine.memory import explained, run_in_pieces
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.models import save
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
 from ocensa_nb.models.tokens import encode
+from ocensa_nb.runtime.machine import out_of_memory
 from ocensa_nb.training import train
 from ocensa_nb.training.early_stopping import EarlyStopping
 
@@ -42,7 +44,7 @@ def loaded(run, notices):
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_out_of_memory_recognises_every_known_error_message(message):
-    assert oom_retry.out_of_memory(RuntimeError(message))
+    assert out_of_memory(RuntimeError(message))
 
 
 @pytest.mark.parametrize("most", [1, 3, 64])
@@ -113,7 +115,7 @@ def test_pieces_process_each_row_once_and_keep_the_size_that_fits():
             raise RuntimeError("CUDA error: out of memory")
         done.extend(rows)
 
-    oom_retry.run_in_pieces(work, [np.arange(10), np.arange(10, 17)])
+    run_in_pieces(work, [np.arange(10), np.arange(10, 17)])
     assert done == list(range(17))
     assert calls == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 1]
 
@@ -123,6 +125,6 @@ def test_other_runtime_errors_are_raised_unchanged():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        oom_retry.run_in_pieces(wrong, [np.arange(4)])
-    with pytest.raises(RuntimeError, match="mat1"), oom_retry.explained("nada"):
+        run_in_pieces(wrong, [np.arange(4)])
+    with pytest.raises(RuntimeError, match="mat1"), explained("nada"):
         wrong(None)
