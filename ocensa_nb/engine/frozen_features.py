@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,63 +91,49 @@ def build(
     def fill(array: np.ndarray) -> None:
         compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype), world)
 
-    array, key, reused = None, "", False
-    one_machine = world.local_size == world.size  # a network disk mixes pages that two machines write
-    if folder:
-        key = _key(model, texts, k, precision, device)
-        array = array_cache.read(folder, key, shape, stored)
-        reused = world.all(array is not None)
-        if reused:
-            logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.")
-        elif one_machine and world.on_first(lambda: array_cache.make_room(folder, size)):
-            logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.")
-            array = _compute_on_disk(folder, key, shape, stored, fill, world)
-    if not world.all(array is not None):
-        key = ""
+    key = _key(model, texts, k, precision, device) if folder else ""
+    array = array_cache.read(folder, key, shape, stored) if folder else None
+    reused = world.all(array is not None)
+    if reused:
+        logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.")
+    else:
+        array = _store(folder, key, shape, stored, fill) if folder and world.size == 1 else None
+    if array is None:
         if not world.all(_fits_in_memory(size, world)):
             logger.warning(
                 f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben en memoria"
-                f"{' ni en disco' if folder else ''}: se calculan en cada paso."
+                f"{' ni en disco' if folder and world.size == 1 else ''}: se calculan en cada paso."
             )
             return tokens
-        reason = ": no hay espacio en disco para guardarlas" if folder and one_machine else ""
-        logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, solo en memoria{reason}.")
+        why = ": no hay espacio en disco para guardarlas" if folder else ""
+        how = f"las calculan {world.size} procesos" if world.size > 1 else f"solo en memoria{why}"
+        logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, {how}.")
         array = np.zeros(shape, stored)
         fill(array)
+        kept = False
         if world.size > 1:
             world.sum([torch.from_numpy(array.view(np.int32))])  # the bits of each text come from one process only
+            copy = partial(np.copyto, src=array)
+            kept = bool(folder) and world.on_first(lambda: _store(folder, key, shape, stored, copy) is not None)
+        key = key if kept else ""
     hidden = _place(torch.from_numpy(array).view(dtype), device, world)
     return FrozenFeatures(hidden, offsets, entry, tokens.lengths, key, reused)
 
 
-def _compute_on_disk(
-    folder: Path,
-    key: str,
-    shape: tuple[int, int],
-    dtype: type[np.generic],
-    fill: Callable[[np.ndarray], None],
-    world: World,
+def _store(
+    folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic], fill: Callable[[np.ndarray], None]
 ) -> np.ndarray | None:
-    """Fill a new file and return its array; None if it cannot be written, or not all processes see the disk."""
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        array, path, filled = None, "", False
-        if world.is_first:
-            with contextlib.suppress(OSError):
-                array = stack.enter_context(array_cache.write(folder, key, shape, dtype))
-                path = str(array.filename)
-        path = world.gather(path)[0]
-        if not world.is_first:
-            array = array_cache.open_shared(path, shape, dtype)
-        if world.all(array is not None):
-            with contextlib.suppress(OSError):
-                fill(array)
-                array.flush()
-                filled = True
-        del array  # Windows renames no file that is mapped
-        if not world.all(filled):
-            raise OSError("not written by all processes")  # removes the file
-    world.wait()  # for the first process, which gives the file its name
-    return array_cache.read(folder, key, shape, dtype)
+    """Fill a new file of the cache and return its array; None if there is no room, or it cannot be written."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if not array_cache.make_room(folder, size):
+        return None
+    logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.")
+    with contextlib.suppress(OSError):
+        with array_cache.write(folder, key, shape, dtype) as array:
+            fill(array)
+            del array  # Windows renames no file that is mapped
+        return array_cache.read(folder, key, shape, dtype)
+    return None
 
 
 def compute(

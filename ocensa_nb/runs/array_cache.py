@@ -57,14 +57,6 @@ def write(folder: Path, key: str, shape: tuple[int, int], dtype: type[np.generic
             data.unlink(missing_ok=True)  # removing the folder would truncate it, and it may still be mapped
 
 
-def open_shared(path: str, shape: tuple[int, int], dtype: type[np.generic]) -> np.memmap | None:
-    """Return the array that another process fills at `path`; None if this process does not see the file."""
-    try:
-        return np.memmap(path, dtype, "r+", shape=shape) if path else None
-    except (OSError, ValueError):
-        return None
-
-
 def make_room(folder: Path, needed: int) -> bool:
     """Remove the least recently used arrays until a new one fits; return whether it does."""
     if needed > KEPT_BYTES:
