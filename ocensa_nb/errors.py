@@ -57,11 +57,11 @@ def clipped(name: object) -> str:
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
-def listed(names: Iterable[object]) -> str:
-    """Return the first `LISTED` names of a list and the number of the others, in Spanish."""
-    texts = [clipped(name) for name in names]
-    more = len(texts) - LISTED
-    return ", ".join(texts[:LISTED]) + (f" y {more:,} más" if more > 0 else "")
+def listed(names: Iterable[object], most: int = LISTED) -> str:
+    """Return the first names of a list and the number of the others, in Spanish."""
+    names = list(names)
+    more = len(names) - most
+    return ", ".join(map(clipped, names[:most])) + (f" y {more:,} más" if more > 0 else "")
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from ocensa_nb.audit import label_errors, verdict
 from ocensa_nb.audit.columns import column_scores
-from ocensa_nb.audit.expected_f1 import expect_f1
 from ocensa_nb.audit.label_errors import OutOfFold, fold_rows, predict_out
 from ocensa_nb.audit.repeats import NearDuplicates, find_near_duplicates, find_repeats
 from ocensa_nb.audit.report import EXACT, NORMALISED, Audit, NearEffect
@@ -51,11 +50,9 @@ def audit(config: TrainConfig) -> Audit:
     logger.info("\n".join(data.lines()))
     if not label_errors.has_cleanlab():
         logger.info(label_errors.MISSING)
+    kinds = {EXACT: pd.factorize(data.file.texts)[0], NORMALISED: data.groups}
     repeats = {
-        head: {
-            kind: find_repeats(label.labels, texts[label.rows], config.seed)
-            for kind, texts in ((EXACT, data.exact), (NORMALISED, data.groups))
-        }
+        head: {kind: find_repeats(label.labels, texts[label.rows], config.seed) for kind, texts in kinds.items()}
         for head, label in data.labels.items()
         if len(label.rows)
     }
@@ -78,7 +75,7 @@ def audit(config: TrainConfig) -> Audit:
             result.verdicts[head] = verdict.cannot_measure(head, label, reasons[head])
             continue
         repeated, test_rows = repeats[head][NORMALISED], len(answers.split["test"])
-        expected = expect_f1(label.labels, answers.predicted(head), groups, test_rows, repeated, config.seed)
+        expected = verdict.expect_f1(label.labels, answers.predicted(head), groups, test_rows, repeated, config.seed)
         result.expected[head] = expected
         result.review[head], result.suspects[head] = label_errors.review_list(data, head, answers)
         result.verdicts[head] = verdict.judge_label(
@@ -131,7 +128,7 @@ def _effects(
     data: AuditRows, head: str, answers: OutOfFold, duplicates: NearDuplicates
 ) -> tuple[NearEffect, float | None]:
     """Return what the near-duplicates and twice the training rows add to the simple model's F1."""
-    labels, asked = data.labels[head].labels, answers.held_out()
+    labels, asked = data.labels[head].labels, np.sort(np.r_[answers.split["val"], answers.split["test"]])
     f1 = flat_metrics({"": labels[asked]}, {"": answers.predicted(head)[asked]})["_f1"]
     same, close = labels[asked] == labels[duplicates.nearest], duplicates.close
     without = {name: scores[f"{head}_f1"] for name, scores in answers.without.items()}

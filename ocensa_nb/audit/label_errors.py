@@ -18,7 +18,7 @@ from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
 from ocensa_nb.data.splits import split_rows
-from ocensa_nb.errors import clipped
+from ocensa_nb.errors import listed
 from ocensa_nb.evaluation.calibration import fit_temperature
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.models.linear import LinearModel, count_ngrams
@@ -57,9 +57,6 @@ class OutOfFold:
 
     def predicted(self, head: str) -> np.ndarray:
         return self.probabilities[head].argmax(axis=1)
-
-    def held_out(self) -> np.ndarray:
-        return np.sort(np.concatenate([self.split["val"], self.split["test"]]))
 
 
 def fold_rows(
@@ -157,36 +154,32 @@ def review_list(data: AuditRows, head: str, answers: OutOfFold) -> tuple[pd.Data
     disagrees = np.zeros(len(labels), bool)
     disagrees[find_label_errors(labels, probabilities)] = True
     contradicts = (np.bincount(groups)[groups] > 1) & (pairs_agreeing(groups, labels) < 1)
-    listed = np.flatnonzero(disagrees | contradicts)
+    suspects = np.flatnonzero(disagrees | contradicts)
     both = disagrees & contradicts
-    listed = listed[np.lexsort((of_label[listed], ~both[listed]))][:MOST_LISTED]
+    suspects = suspects[np.lexsort((of_label[suspects], ~both[suspects]))][:MOST_LISTED]
     ids = data.file.ids.to_numpy()
-    reasons = [[DISAGREES] * bool(disagrees[row]) + [CONTRADICTS] * bool(contradicts[row]) for row in listed]
+    reasons = [[DISAGREES] * bool(disagrees[row]) + [CONTRADICTS] * bool(contradicts[row]) for row in suspects]
     table = pd.DataFrame(
         {
-            "orden": np.arange(1, len(listed) + 1),
-            ID: ids[rows[listed]],
-            "actual": classes[labels[listed]],
-            "propuesta": classes[guess[listed]],
-            "conf_actual": of_label[listed],
-            "conf_propuesta": probabilities.max(axis=1)[listed],
+            "orden": np.arange(1, len(suspects) + 1),
+            ID: ids[rows[suspects]],
+            "actual": classes[labels[suspects]],
+            "propuesta": classes[guess[suspects]],
+            "conf_actual": of_label[suspects],
+            "conf_propuesta": probabilities.max(axis=1)[suspects],
             "motivo": ["; ".join(reason) for reason in reasons],
-            "mismo_texto": _others(listed, ids[rows], groups, labels),
+            "mismo_texto": _others(suspects, ids[rows], groups, labels),
             RIGHT + head: "",
-            TEXT: data.file.texts.to_numpy()[rows[listed]],
+            TEXT: data.file.texts.to_numpy()[rows[suspects]],
         }
     )
     return table, int(disagrees.sum())
 
 
-def _others(listed: np.ndarray, ids: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> list[str]:
-    """Return the ids of the notices with the text of each listed row and another label, at most `MOST_IDS` of each."""
+def _others(suspects: np.ndarray, ids: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Return the ids of the notices with the text of each suspect and another label, at most `MOST_IDS` of each."""
     order = np.argsort(groups, kind="stable")
-    starts, ends = (np.searchsorted(groups[order], groups[listed], side) for side in ("left", "right"))
+    starts, ends = (np.searchsorted(groups[order], groups[suspects], side) for side in ("left", "right"))
     same = [order[start:end] for start, end in zip(starts, ends, strict=True)]
-    return [_some(ids[rows[labels[rows] != labels[row]]]) for row, rows in zip(listed, same, strict=True)]
-
-
-def _some(ids: np.ndarray) -> str:
-    more = len(ids) - MOST_IDS
-    return ", ".join(clipped(name) for name in ids[:MOST_IDS]) + (f" y {more:,} más" if more > 0 else "")
+    others = (rows[labels[rows] != labels[row]] for row, rows in zip(suspects, same, strict=True))
+    return [listed(ids[rows], MOST_IDS) for rows in others]

@@ -1,6 +1,5 @@
 """What an audit found out about each label: its tables, its verdicts and its files."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 import pandas as pd
 
 from ocensa_nb.audit.columns import majority_f1
-from ocensa_nb.audit.expected_f1 import ExpectedF1
 from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
-from ocensa_nb.audit.verdict import Verdict
-from ocensa_nb.files.atomic import write_text
+from ocensa_nb.audit.verdict import ExpectedF1, Verdict
+from ocensa_nb.files.atomic import write_json, write_text
 from ocensa_nb.files.write import write_table
 
 EXACT, NORMALISED = "idéntico", "igual sin códigos ni números"  # what counts as the same text
@@ -134,7 +132,7 @@ class Audit:
 
     def write(self, folder: Path) -> None:
         """Write the results, tables, verdicts and lists for review to a folder that has none of them."""
-        write_text(folder / "audit.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n")
+        write_json(folder / "audit.json", self.to_dict())
         write_text(folder / "verdicts.txt", "\n".join(self.lines()) + "\n")
         tables = {
             "summary": self.summary(),

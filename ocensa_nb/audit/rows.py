@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.data.canonical import blank_missing, group_texts
+from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.notices import join_rare, read
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.notice_file import NoticeFile
@@ -25,11 +25,9 @@ class LabelRows:
 
 @dataclass(frozen=True)
 class AuditRows:
-    """A file, its table without the words for «no value», the groups of equal texts, and the rows of each label."""
+    """A file, its groups of texts that are equal without codes and numbers, and the rows of each label."""
 
     file: NoticeFile
-    table: pd.DataFrame
-    exact: np.ndarray
     groups: np.ndarray
     labels: dict[str, LabelRows]
 
@@ -59,7 +57,7 @@ def read_audit_rows(config: TrainConfig) -> AuditRows:
             f'columnas son con columns, p. ej. --columns {next(iter(config.heads))} "Mi columna".'
         )
     groups = group_texts(progress(file.texts.tolist(), "Avisos que repiten un texto", "aviso"))
-    return AuditRows(file, blank_missing(file.table), pd.factorize(file.texts)[0], groups, labels)
+    return AuditRows(file, groups, labels)
 
 
 def _label_rows(file: NoticeFile, head: str, least: int) -> LabelRows:

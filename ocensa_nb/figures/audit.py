@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ocensa_nb.audit.audit import Audit
-    from ocensa_nb.audit.expected_f1 import ExpectedF1
+    from ocensa_nb.audit.verdict import ExpectedF1
 
 MOST_COLUMNS = 12  # bars of a figure
 

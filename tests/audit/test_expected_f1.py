@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from ocensa_nb.audit import expected_f1
-from ocensa_nb.audit.expected_f1 import expect_f1
+from ocensa_nb.audit import verdict
 from ocensa_nb.audit.repeats import find_repeats
+from ocensa_nb.audit.verdict import expect_f1
 from ocensa_nb.evaluation.comparison import bootstrap
 
 
@@ -34,7 +34,7 @@ def test_range_holds_the_score_of_most_test_sets_of_its_size():
     groups = np.arange(4_000)
     found = expect_f1(labels, predicted, groups, 400, find_repeats(labels, groups, 0), seed=0)
     low, high = found.f1
-    high -= expected_f1.GAIN * (1 - found.linear_f1)  # what an encoder may add
+    high -= verdict.GAIN * (1 - found.linear_f1)  # what an encoder may add
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(200):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.audit.columns import COLUMNS
-from ocensa_nb.audit.expected_f1 import ExpectedF1
+from ocensa_nb.audit.verdict import ExpectedF1
 from ocensa_nb.figures import audit
 
 
