@@ -1,6 +1,5 @@
 """Measure the speedup of each optimisation on this machine and data, individually and cumulatively."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from ocensa_nb.benchmark.measure import Bench, Variant
 from ocensa_nb.benchmark.techniques import SHORTER, Setting, cumulative, individual
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.atomic import write_text
+from ocensa_nb.files.atomic import write_json, write_text
 from ocensa_nb.files.write import write_table
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.layers import layers
@@ -136,7 +135,7 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
 
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
-    write_text(folder / "compare.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+    write_json(folder / "compare.json", results)
     for which in ("ladder", "alone"):
         write_table(table(results, which), folder / f"{which}.csv")
     write_text(folder / "verdicts.txt", "\n".join(summaries(results)) + "\n")

@@ -1,7 +1,6 @@
 """How good a finished run is: metrics, a report by class, confusion, confused pairs, and every wrong notice."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from ocensa_nb.evaluation.metrics import Predictions, metrics_of, predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows
 from ocensa_nb.evaluation.verdict import check_predictions
-from ocensa_nb.files.atomic import create_new, write_text
+from ocensa_nb.files.atomic import create_new, write_json
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
 from ocensa_nb.paths import plain_path
@@ -139,7 +138,7 @@ class Evaluation:
             "models": self.metrics_by_source(),
             "notes": self.notes,
         }
-        write_text(folder / "metrics.json", json.dumps(metadata, ensure_ascii=False, indent=2) + "\n")
+        write_json(folder / "metrics.json", metadata)
         rows = pd.DataFrame({ID: self.ids, TEXT: self.texts})
         for head in self.classes:
             counts = self.confusion(head)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,12 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.blend import AUTO
 from ocensa_nb.experiments.grid import USUAL_EVALUATION, CaseSpec
-from ocensa_nb.files.atomic import is_running, write_text
-from ocensa_nb.files.verify import compute, require_regular
+from ocensa_nb.files.atomic import is_running, write_json
+from ocensa_nb.files.verify import compute, read_json, require_regular
 from ocensa_nb.paths import reason
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.manifest import CONFIG, METRICS
-from ocensa_nb.runs.run import read_config, read_json
+from ocensa_nb.runs.run import read_config
 from ocensa_nb.runtime.machine import configure
 
 CASES, STATE, RUN, EVALUATION, LOG = "cases", "case.json", "run", "evaluation", "log.txt"
@@ -227,7 +226,7 @@ def with_results(case: Case) -> Case:
 
 def write_case(folder: Path, content: dict[str, Any]) -> None:
     kept = {name: value for name, value in content.items() if value is not None}
-    write_text(folder / STATE, json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
+    write_json(folder / STATE, kept)
 
 
 def update(folder: Path, **changes: Any) -> None:

@@ -6,6 +6,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import platform
 import re
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.paths import TAKEN, error_number, reason
@@ -103,6 +104,10 @@ def overwriting(path: Path) -> Iterator[BinaryIO]:
 def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def replace(source: Path, target: Path) -> None:

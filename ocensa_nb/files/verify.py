@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from ocensa_nb.errors import UserError
 
 LARGEST_JSON = 2**26  # bytes; a labels.json of 10,000 classes has less than one MB
 CHUNK_BYTES = 2**24
@@ -29,6 +32,17 @@ def read_regular(path: Path, most: int) -> bytes:
     if too_large or len(content) > most:  # the file may have grown since fstat
         raise OSError(errno.EOVERFLOW, f"ocupa más de {most / 2**20:,.0f} MiB")
     return content
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; raises `UserError` if it is missing or damaged."""
+    try:
+        value = json.loads(read_regular(path, LARGEST_JSON))
+        # A lone surrogate or a non-finite number could not be written again.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"El archivo «{path}» falta o está dañado. Vuelva a entrenar o recupere una copia.") from error
 
 
 def require_regular(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Execute the numbered notebooks with papermill and collect their results."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -12,9 +11,10 @@ import pandas as pd
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.comparison import MODEL_NAMES
 from ocensa_nb.experiments.execute import execute
-from ocensa_nb.files.atomic import is_running, owner, remove, write_text
+from ocensa_nb.files.atomic import is_running, owner, remove, write_json
+from ocensa_nb.files.verify import read_json
 from ocensa_nb.paths import NOTEBOOKS, plain_path
-from ocensa_nb.runs.run import CONFIG, METRICS, Run, free_folder, make_folder, read_json
+from ocensa_nb.runs.run import CONFIG, METRICS, Run, free_folder, make_folder
 from ocensa_nb.runtime.commands import UNATTENDED, evaluation_parameters, training_parameters
 from ocensa_nb.runtime.machine import configure
 
@@ -133,4 +133,4 @@ def _remove_unrecorded(result: Path) -> None:
 
 def _keep(folder: Path, parameters: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
     state = {"parameters": parameters, "process": owner(), "seconds": seconds}
-    write_text(folder / STATE, json.dumps(state, ensure_ascii=False, indent=2) + "\n")
+    write_json(folder / STATE, state)

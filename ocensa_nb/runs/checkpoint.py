@@ -30,19 +30,6 @@ logger = logging.getLogger(__name__)
 FILES = ("checkpoint.safetensors", "checkpoint-2.safetensors")
 CHECKSUM = "sha256"
 CHECKSUM_BYTES = hashlib.sha256().digest_size
-# The dtype names of the safetensors format: "Format", github.com/huggingface/safetensors
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 MARK = "__tensor__"  # replaces a tensor in the tree of plain values
 MIB = 2**20
 CANNOT_RESUME = (
@@ -110,10 +97,11 @@ class CheckpointManager:
 
         Raises `UserError` if it is damaged, or belongs to another model or another version of this program.
         """
-        if not self.world.on_first(lambda: self.files.exist):
+        saved = self.world.on_first(self.files.read)
+        if saved is None:
             return False
         try:
-            state = unflatten_state(*self.world.on_first(self.files.read))
+            state = unflatten_state(*saved)
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             self._restore_random_state(state["random"])
@@ -201,18 +189,16 @@ class CheckpointFiles:
         self.paths = [folder / name for name in FILES]
         self._number, self._next = 0, 0  # the newest checkpoint, and the index of the file to overwrite next
 
-    @property
-    def exist(self) -> bool:
-        return any(path.exists() for path in self.paths)
-
     def write(self, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
         metadata = {tensor_files.STATE: json.dumps(state), "number": str(self._number + 1), "format": str(FORMAT)}
         _write(self.paths[self._next], tensors, metadata)
         self._number, self._next = self._number + 1, 1 - self._next
 
-    def read(self) -> tuple[dict[str, torch.Tensor], Any]:
-        """Return the tensors and the state of the newest valid checkpoint; warn about a damaged one."""
+    def read(self) -> tuple[dict[str, torch.Tensor], Any] | None:
+        """Return the tensors and the state of the newest valid checkpoint, or None; warn about a damaged one."""
         existing = [path for path in self.paths if path.exists()]
+        if not existing:
+            return None
         numbers = {path: number for path in existing if (number := _number(path))}
         if not numbers:
             raise UserError(CANNOT_RESUME.format(self.paths[0].parent, "está dañado"))
@@ -240,7 +226,7 @@ def _pieces(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": dtype_name(tensor.dtype), "shape": list(tensor.shape), "data_offsets": [start, end]}
     header[CHECKSUM] = {"dtype": "U8", "shape": [CHECKSUM_BYTES], "data_offsets": [end, end + CHECKSUM_BYTES]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -248,6 +234,15 @@ def _pieces(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
     yield text
     for tensor in tensors.values():
         yield as_bytes(tensor)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a dtype in the safetensors format, such as F32."""
+    # "Format", github.com/huggingface/safetensors
+    if dtype == torch.bool:
+        return "BOOL"
+    kind = "BF" if dtype == torch.bfloat16 else "F" if dtype.is_floating_point else "I" if dtype.is_signed else "U"
+    return f"{kind}{8 * dtype.itemsize}"
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

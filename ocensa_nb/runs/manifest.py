@@ -1,4 +1,7 @@
-"""`RUN/manifest.json`: the size and SHA-256 of every file that affects a result; a run that has one is finished."""
+"""The names of a run's files, and the checksums that tell whether they are those that were written.
+
+`RUN/manifest.json` has the size and SHA-256 of every file that affects a result; a run that has one is finished.
+"""
 
 import hashlib
 import json
@@ -7,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.atomic import write_text
-from ocensa_nb.files.verify import LARGEST_JSON, compute, first_mismatch, read_regular
+from ocensa_nb.files.atomic import write_json
+from ocensa_nb.files.verify import compute, first_mismatch, read_json
 from ocensa_nb.paths import reason
 
 CONFIG, LABELS, METRICS, HISTORY = "config.json", "labels.json", "metrics.json", "history.jsonl"
@@ -17,32 +20,28 @@ LINEAR = "linear"  # the linear model and the blend
 SPLITS = "splits.safetensors"
 RESULTS = (CONFIG, LABELS, METRICS, HISTORY, HEADS, ENCODER, LINEAR, SPLITS)
 CORRECTIONS = "corrections.csv"  # only in runs trained with corrections
+CHECKSUM = "sha256"  # of the rest of config.json and manifest.json, which no manifest has
 
 
 def write(run: Path) -> None:
     try:
-        text = _render(compute(run, _results(run)))
+        checksums = compute(run, _results(run))
     except OSError as error:
         raise UserError(f"No se puede leer «{run}»: {reason(error)}.") from error
-    write_text(run / MANIFEST, text)
+    write_json(run / MANIFEST, sealed({"files": checksums}))
 
 
 def verify(run: Path) -> None:
     """Verify the files of a finished run; raises `UserError`, which names the file that changed or is missing."""
-    if not is_finished(run):
-        raise UserError(
-            f"A «{run}» le falta {MANIFEST}, con el que se comprueba que sus archivos son los que se guardaron. "
-            "Recupere una copia de la carpeta o vuelva a entrenar."
-        )
-    checksums = _read(run / MANIFEST)
+    checksums = read_sealed(run / MANIFEST).get("files")
     try:
-        name = first_mismatch(run, _results(run), checksums)
+        name = first_mismatch(run, _results(run), checksums if isinstance(checksums, dict) else {})
     except OSError as error:
         raise UserError(f"No se puede leer «{run}»: {reason(error)}.") from error
     if name:
         raise UserError(
-            f"El archivo {name} de «{run}» no es el que se guardó al entrenar (otro tamaño u otro SHA-256): está "
-            "dañado o alguien lo cambió. Recupere una copia de la carpeta o vuelva a entrenar."
+            f"El archivo {name} de «{run}» falta o no es el que se guardó al entrenar (otro tamaño u otro SHA-256): "
+            "está dañado o alguien lo cambió. Recupere una copia de la carpeta o vuelva a entrenar."
         )
 
 
@@ -50,32 +49,25 @@ def is_finished(run: Path) -> bool:
     return (run / MANIFEST).exists()
 
 
-def checksum(value: Any) -> str:
-    """Return the SHA-256 of a JSON value; the order of its keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def _results(run: Path) -> tuple[str, ...]:
     return (*RESULTS, CORRECTIONS) if (run / CORRECTIONS).exists() else RESULTS
 
 
-def _render(checksums: Mapping[str, Any]) -> str:
-    # The checksum of itself, so that a damaged manifest is not reported as a damaged file of the run.
-    return json.dumps({"files": checksums, "sha256": checksum(checksums)}, indent=2) + "\n"
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {**content, CHECKSUM: _checksum(content)}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = read_regular(path, LARGEST_JSON).decode()
-        checksums = json.loads(text)["files"]
-        intact = isinstance(checksums, dict) and text == _render(checksums)
-    except OSError as error:
-        raise UserError(f"No se puede leer «{path}»: {reason(error)}.") from error
-    except (ValueError, LookupError, TypeError, RecursionError):
-        intact = False
-    if not intact:
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that has its own checksum; raises `UserError` if it is missing or damaged."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.pop(CHECKSUM, None) != _checksum(content):
         raise UserError(
-            f"El archivo «{path}» está dañado: sin él no se puede comprobar la corrida. Recupere una copia de la "
-            "carpeta o vuelva a entrenar."
+            f"El archivo «{path}» está dañado: no es el que se guardó. Recupere una copia de la carpeta, o entrene en "
+            "otra (otro nombre en out)."
         )
-    return checksums
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON object; the order of its keys does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from ocensa_nb.config import PRECISIONS, TrainConfig
+from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import is_temporary
 from ocensa_nb.files.lock import HeartbeatLock
@@ -29,8 +29,9 @@ from ocensa_nb.runs.run import (
     Run,
     finished,
     make_folder,
+    new_folder,
     next_folder,
-    read_config,
+    read_metadata,
 )
 from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.distributed import World
@@ -56,10 +57,6 @@ class FollowedRun(Run):
     def tidy(self) -> None: ...
     def append_history(self, lines: Iterable[Mapping[str, Any]]) -> None: ...
     def cut_history(self, length: int, sha256: str = "") -> None: ...
-    def write_json(self, name: str, value: Any) -> None: ...
-
-    def settle_history(self) -> tuple[int, str]:
-        return 0, ""
 
 
 @contextlib.contextmanager
@@ -88,32 +85,23 @@ def acquire_run(
     with contextlib.ExitStack() as stack:
         runs: list[Run] = []
 
-        def lock() -> tuple[str, dict[str, Any], bool]:
-            runs.append(stack.enter_context(_acquire_run(config, metadata, classes, root)))
-            return str(runs[0].path), runs[0].metadata, runs[0].is_finished()
+        def open_locked() -> tuple[Path, dict[str, Any], bool]:
+            now = {
+                "format": FORMAT,
+                "config": config.to_dict(),
+                "fingerprint": config.fingerprint(),
+                **metadata,
+                "versions": machine.versions(),
+                "hardware": machine.hardware().to_dict(),
+            }
+            path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, now, root)
+            stack.callback(lock.release)
+            run = _open(path, config, now, {head: list(names) for head, names in classes.items()})
+            runs.append(dataclasses.replace(run, check_held=lambda: _check_held(path, lock)))
+            return path, run.metadata, run.is_finished()
 
-        path, shared, finished = world.on_first(lock)
-        yield runs[0] if runs else FollowedRun(Path(path), shared, dict(classes), finished=finished)
-
-
-@contextlib.contextmanager
-def _acquire_run(
-    config: TrainConfig, metadata: Mapping[str, Any], classes: Mapping[str, list[str]], root: Path
-) -> Iterator[Run]:
-    metadata = {
-        "format": FORMAT,
-        "config": config.to_dict(),
-        "fingerprint": config.fingerprint(),
-        **metadata,
-        "versions": machine.versions(),
-        "hardware": machine.hardware().to_dict(),
-    }
-    path, lock = _hold(Path(config.out)) if config.out else _hold_numbered(config, metadata, root)
-    try:
-        run = _open(path, config, metadata, {head: list(names) for head, names in classes.items()})
-        yield dataclasses.replace(run, check_held=lambda: _check_held(path, lock))
-    finally:
-        lock.release()
+        path, shared, finished = world.on_first(open_locked)
+        yield runs[0] if runs else FollowedRun(path, shared, dict(classes), finished=finished)
 
 
 def _check_held(path: Path, lock: Lock) -> None:
@@ -160,8 +148,8 @@ def find_finished(config: TrainConfig, data_fingerprint: str, root: Path = RUNS)
 
 
 def _is_of(path: Path, config: TrainConfig, data_fingerprint: str) -> bool:
-    with contextlib.suppress(UserError, LookupError, TypeError):
-        saved = read_config(path)
+    with contextlib.suppress(UserError):
+        saved = read_metadata(path)
         return (saved["fingerprint"], saved["data"]["fingerprint"]) == (config.fingerprint(), data_fingerprint)
     return False
 
@@ -173,7 +161,7 @@ def _open(path: Path, config: TrainConfig, metadata: dict[str, Any], classes: di
                 f"La carpeta «{path}» tiene una corrida sin terminar. Con resume = 'auto' continúa; para empezar otra, "
                 "elija otro nombre en out."
             )
-        saved = read_config(path)
+        saved = read_metadata(path)
         if different := _differences(config, metadata, saved):
             raise UserError(
                 f"La carpeta «{path}» tiene una corrida sin terminar que no es esta: {'; '.join(different)}. Para "
@@ -213,12 +201,12 @@ def _hold_numbered(config: TrainConfig, metadata: Mapping[str, Any], root: Path)
             if _is_interrupted(path):  # another process may have finished it meanwhile
                 return path, lock
             lock.release()
-    return _hold(make_folder(next_folder(root), new=True))
+    return _hold(new_folder(root))
 
 
 def _resumes(path: Path, config: TrainConfig, metadata: Mapping[str, Any]) -> bool:
     with contextlib.suppress(UserError):
-        return not _differences(config, metadata, read_config(path))
+        return not _differences(config, metadata, read_metadata(path))
     return False
 
 
@@ -265,16 +253,15 @@ def lock_folder(path: Path) -> Lock | None:
     try:
         try:
             lock.acquire(timeout=0)
+            if not isinstance(lock, SoftFileLock):
+                return lock
+            lock.release()  # filelock 3.21 to 3.31 falls back to a soft lock on a disk without locks
         except (Timeout, PermissionError):  # Windows denies access to a file that another process has open
             if not isinstance(lock, SoftFileLock):
                 return None
         except (NotImplementedError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
                 raise
-        else:
-            if not isinstance(lock, SoftFileLock):
-                return lock
-            lock.release()  # filelock 3.21 to 3.31 falls back to a soft lock on a disk without locks
         heartbeat.acquire()
     except OSError as error:
         raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
@@ -285,23 +272,15 @@ def lock_folder(path: Path) -> Lock | None:
 
 
 def _differences(config: TrainConfig, metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
-    """Return, in Spanish, how this training differs from the saved one; raises `UserError` if that is damaged."""
-    try:
-        _machine(saved)  # raises if a part is missing, like the lines below
-        if saved["precision"] not in PRECISIONS:
-            raise TypeError("precision")
-        if different := config.differences(saved["config"]):
-            return different
-        if saved["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
-            paths = f"{saved['data']['path']} entonces, {metadata['data']['path']} ahora"
-            return [f"los avisos no son los mismos ({paths})"]
-        if saved["inputs"] != metadata["inputs"]:
-            return [f"el codificador «{config.model}» o su tokenizador han cambiado"]
-        return []
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"La corrida sin terminar de la carpeta está dañada ({CONFIG}). Elija otro nombre en out."
-        ) from error
+    """Return, in Spanish, how this training differs from the saved one."""
+    if different := config.differences(saved["config"]):
+        return different
+    if saved["data"]["fingerprint"] != metadata["data"]["fingerprint"]:
+        paths = f"{saved['data']['path']} entonces, {metadata['data']['path']} ahora"
+        return [f"los avisos no son los mismos ({paths})"]
+    if saved["inputs"] != metadata["inputs"]:
+        return [f"el codificador «{config.model}» o su tokenizador han cambiado"]
+    return []
 
 
 def _keep_precision(metadata: dict[str, Any], saved: Mapping[str, Any]) -> None:

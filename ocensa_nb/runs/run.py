@@ -1,6 +1,7 @@
 """The run folder: atomic writes, and reads that are verified."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -11,39 +12,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.config import TrainConfig
+from ocensa_nb.config import PRECISIONS, TrainConfig
 from ocensa_nb.errors import CONTROL, UserError, clipped
-from ocensa_nb.files.atomic import is_temporary, remove, temporary_folder, write_text
-from ocensa_nb.files.verify import LARGEST_JSON, open_regular, read_regular
+from ocensa_nb.files.atomic import is_temporary, remove, temporary_folder, write_json
+from ocensa_nb.files.verify import open_regular, read_json, read_regular
 from ocensa_nb.paths import RUNS, free_path, plain_path, reason
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.manifest import CONFIG, ENCODER, HEADS, HISTORY, LABELS, LAST, LINEAR, MANIFEST, METRICS
+from ocensa_nb.runs.manifest import CONFIG, HISTORY, LABELS, LAST, MANIFEST, METRICS
 
 logger = logging.getLogger(__name__)
 
 GIF, LOCK = "training.gif", ".lock"
 HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file locks
-FORMAT = 3  # of runs and checkpoints; another one is refused
-CHECKSUM = "sha256"  # of the rest of config.json: an unfinished run has no manifest
+FORMAT = 4  # of runs and checkpoints; another one is refused
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 # What the package reads of the JSON files of a run; see `_fits`.
 METADATA = {
-    "config": dict,
-    "precision": str,
+    **{"config": dict, "fingerprint": str, "inputs": dict, "precision": str, "device": str, "versions": {str: str}},
+    "hardware": {"gpu": str, "system": str, "cores": int},
     "data": {
         **{"path": str, "fingerprint": str, "columns": {str: str}},
         **{"merged": {str: {str: str}}, "class_rows": {str: [int]}},
     },
 }
-_VERDICT = {"status": str, "target": float, "sentence": str, "advice": str}
+_VERDICT = {
+    **{"status": str, "target": float, "threshold": float | None, "accuracy": float | None},
+    **{"sentence": str, "advice": str},
+}
 METRICS_SHAPE = {
     **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
     **{"sources": {str: str}, "comparison": dict, "verdict": {str: _VERDICT}, "warnings": [str]},
 }
-
-
-def _always_held() -> None:
-    """Do nothing: the default `check_held` of a run that is not locked."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Run:
     path: Path
     metadata: dict[str, Any]
     classes: dict[str, list[str]]
-    check_held: Callable[[], None] = field(default=_always_held, repr=False, compare=False)
+    check_held: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
@@ -73,23 +72,21 @@ class Run:
             known = [str(run) for run in finished(path.parent)]
             near = f" En {path.parent} hay: {', '.join(known[-5:])}." if known else ""
             raise UserError(f"No existe la carpeta de corrida «{path}».{near} Entrene primero (cuaderno 03_train).")
-        for name in (CONFIG, LABELS, METRICS, HEADS, ENCODER, LINEAR):
-            if not (path / name).exists():
-                how = (
-                    "Repita el mismo entrenamiento: continúa donde quedó" if (path / LAST).exists() else "Entrene otra"
-                )
-                raise UserError(f"«{path}» no es una corrida terminada: le falta {name}. {how}.")
-        _require_format(path, read_json(path / CONFIG))
+        if not manifest.is_finished(path):
+            how = "Repita el mismo entrenamiento: continúa donde quedó" if (path / LAST).exists() else "Entrene otra"
+            raise UserError(f"«{path}» no es una corrida terminada: le falta {MANIFEST}. {how}.")
+        metadata = read_metadata(path)
         manifest.verify(path)
-        metadata, classes = read_config(path), read_json(path / LABELS)
-        if not _is_intact(metadata, classes, read_json(path / METRICS)):
-            raise UserError(f"Alguno de {CONFIG}, {LABELS} y {METRICS} de «{path}» está dañado. Vuelva a entrenar.")
+        classes = read_json(path / LABELS)
+        if not _are_classes(classes, metadata["data"]):
+            raise UserError(f"El archivo {LABELS} de «{path}» está dañado. Vuelva a entrenar.")
         run = cls(path, metadata, classes)
         if list(run.config.heads) != list(classes):
             raise UserError(f"Las etiquetas de {LABELS} no son las de {CONFIG} en «{path}». Vuelva a entrenar.")
+        _ = run.metrics  # damaged ones are refused now, before notices are scored
         return run
 
-    @property
+    @functools.cached_property
     def config(self) -> TrainConfig:
         """The config that the run was trained with; raises `UserError` if the saved one is not valid."""
         values = dict(self.metadata["config"])
@@ -99,15 +96,15 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"La configuración guardada en «{self.path}» está dañada: {error}.") from error
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of its checkpoints, until the training ends."""
-        return self.path / LAST
-
-    @property
+    @functools.cached_property
     def metrics(self) -> dict[str, Any]:
-        """Validation and test metrics of the restored best epoch."""
-        return read_json(self.path / METRICS)
+        """Validation and test metrics of the restored best epoch; raises `UserError` if they are damaged."""
+        metrics = read_json(self.path / METRICS)
+        if not _fits(metrics, METRICS_SHAPE) or not all(
+            head in metrics["verdict"] and _is_complete(metrics["verdict"][head]) for head in self.classes
+        ):
+            raise UserError(f"El archivo «{self.path / METRICS}» está dañado. Vuelva a entrenar.")
+        return metrics
 
     def history(self) -> list[dict[str, Any]]:
         """Return the lines of the history up to the first damaged one; the last may be damaged after a crash."""
@@ -187,17 +184,17 @@ class Run:
                 remove(self.path / name)
 
     def write_config(self) -> None:
-        self.write_json(CONFIG, self.metadata | {CHECKSUM: manifest.checksum(self.metadata)})
+        self.write_json(CONFIG, manifest.sealed(self.metadata))
 
     def write_json(self, name: str, value: Any) -> None:
         self.check_held()
-        write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        write_json(self.path / name, value)
 
 
 def free_folder(out: str | Path) -> Path:
     """Return a new or empty folder; without `out`, the next free one in `runs`. `UserError` if it has content."""
     if not str(out):
-        return make_folder(next_folder(RUNS), new=True)
+        return new_folder(RUNS)
     path = plain_path(out)
     if not path.is_dir():
         make_folder(free_path(path).parent)
@@ -207,17 +204,20 @@ def free_folder(out: str | Path) -> Path:
     return path
 
 
-def make_folder(path: Path, new: bool = False) -> Path:
-    """Create a folder and its parents; a `new` one takes the next free number. `UserError` if it cannot be written."""
+def new_folder(root: Path) -> Path:
+    """Create the next numbered folder of a root; raises `UserError` if it cannot be written."""
+    make_folder(root)
+    while True:
+        path = next_folder(root)
+        with contextlib.suppress(FileExistsError):  # another process created it first
+            path.mkdir()
+            return path
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents; raises `UserError` if it cannot be written."""
     try:
-        while True:
-            try:
-                path.mkdir(parents=True, exist_ok=not new)
-                break
-            except FileExistsError:
-                if not new:
-                    raise
-                path = next_folder(path.parent)  # another process created it first
+        path.mkdir(parents=True, exist_ok=True)
         with temporary_folder(path):
             pass  # raises if the folder is not writable
     except OSError as error:
@@ -248,44 +248,31 @@ def latest(root: str | Path = RUNS) -> Path:
     return runs[-1]
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; raises `UserError` if it is missing or damaged."""
-    try:
-        value = json.loads(read_regular(path, LARGEST_JSON))
-        # A lone surrogate or a non-finite number could not be written again.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        return value
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"El archivo «{path}» falta o está dañado. Vuelva a entrenar o recupere una copia.") from error
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """Return the metadata of a run; raises `UserError` if its config.json is missing, damaged or of another format."""
     metadata = read_json(path / CONFIG)
-    _require_format(path, metadata)
-    if not isinstance(metadata, dict) or metadata.pop(CHECKSUM, None) != manifest.checksum(metadata):
-        raise UserError(
-            f"El archivo «{path / CONFIG}» está dañado: no es el que se guardó. Recupere una copia de la carpeta, o "
-            "entrene en otra (otro nombre en out)."
-        )
-    return metadata
-
-
-def _require_format(path: Path, metadata: Any) -> None:
     written = metadata.get("format", FORMAT) if isinstance(metadata, dict) else FORMAT
     if written != FORMAT:
         raise UserError(
             f"«{path / CONFIG}» es de otra versión de este programa: la corrida tiene el formato {clipped(written)}, y "
             f"aquí se lee el {FORMAT}. Entrene otra vez, en otra carpeta (otro nombre en out)."
         )
+    return manifest.read_sealed(path / CONFIG)
 
 
-def _is_intact(metadata: Any, classes: Any, metrics: Any) -> bool:
-    """Return whether config.json, labels.json and metrics.json have the entries that the package reads."""
-    if not (_fits(metadata, METADATA) and _fits(classes, {str: [str]}) and _fits(metrics, METRICS_SHAPE)):
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a run with all that the package reads of it; raises `UserError` as `read_config` does."""
+    metadata = read_config(path)
+    if not _fits(metadata, METADATA) or metadata["precision"] not in PRECISIONS:
+        raise UserError(f"El archivo «{path / CONFIG}» está dañado. Entrene en otra carpeta (otro nombre en out).")
+    return metadata
+
+
+def _are_classes(classes: Any, data: Mapping[str, Any]) -> bool:
+    """Return whether labels.json has the class names of each head that was trained on some data."""
+    if not _fits(classes, {str: [str]}) or not {"descripcion", *classes} <= set(data["columns"]):
         return False
-    data = metadata["data"]
-    return {"descripcion", *classes} <= set(data["columns"]) and all(
+    return all(
         re.fullmatch(r"[a-z][a-z0-9_]*", head)  # the names of heads become file names
         and len(names) > 1
         and len(set(names)) == len(names) == len(data["class_rows"].get(head, []))
@@ -293,6 +280,11 @@ def _is_intact(metadata: Any, classes: Any, metrics: Any) -> bool:
         and not any(re.search(CONTROL, name) for name in names)
         for head, names in classes.items()
     )
+
+
+def _is_complete(verdict: Mapping[str, Any]) -> bool:
+    """Return whether a verdict has what it says of new notices; one that is not useful yet says nothing of them."""
+    return verdict["status"] == "not_yet" or None not in (verdict["threshold"], verdict["accuracy"])
 
 
 def _fits(value: Any, shape: Any) -> bool:

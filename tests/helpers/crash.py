@@ -132,10 +132,10 @@ def make_abandoned_folder(folder: Path) -> Path:
 def run_content(run: Path) -> dict[str, bytes]:
     """Return the content of the files that must be bit-identical: weights, labels, metrics and the simple model."""
     files = [
-        run / run_folder.HEADS,
+        run / manifest.HEADS,
         run / run_folder.METRICS,
         run / run_folder.LABELS,
-        *sorted((run / run_folder.ENCODER).iterdir()),
+        *sorted((run / manifest.ENCODER).iterdir()),
         *sorted((run / manifest.LINEAR).iterdir()),
     ]
     return {file.relative_to(run).as_posix(): file.read_bytes() for file in files}

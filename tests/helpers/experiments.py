@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.run import CHECKSUM, CONFIG, HISTORY, METRICS, Run
+from ocensa_nb.runs.run import CONFIG, HISTORY, METRICS, Run
 
 HEADS = ("modo", "causa", "prioridad")
 
@@ -88,8 +88,7 @@ def add_run(
 
 def write_config(run: Path, content: Mapping[str, Any]) -> None:
     """Write the config.json of a run with its checksum."""
-    signed = {**content, CHECKSUM: manifest.checksum(dict(content))}
-    (run / CONFIG).write_text(json.dumps(signed), encoding="utf-8")
+    (run / CONFIG).write_text(json.dumps(manifest.sealed(content)), encoding="utf-8")
 
 
 def copy_run(folder: Path, run: Run) -> None:

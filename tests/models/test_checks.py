@@ -15,7 +15,8 @@ from transformers import DebertaV2Config, DebertaV2Model
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import catalogue, save
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.run import ENCODER, Run
+from ocensa_nb.runs.manifest import ENCODER
+from ocensa_nb.runs.run import Run
 
 KERNEL = "someone/kernel"
 BETO = {  # keys of dccuchile/bert-base-spanish-wwm-cased

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import save
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.run import ENCODER, HEADS, Run
+from ocensa_nb.runs.manifest import ENCODER, HEADS
+from ocensa_nb.runs.run import Run
 
 WEIGHTS = f"{ENCODER}/model.safetensors"
 IN_ENCODER, IN_HEADS = "encoder.layer.2.output.dense.weight", "heads.causa.0.weight"

@@ -39,7 +39,7 @@ def template_beyond_the_vocabulary(tokenizer):
 
 @pytest.mark.parametrize("edit", [beyond_the_vocabulary, template_beyond_the_vocabulary])
 def test_predict_with_token_ids_beyond_the_embeddings_exits_1(edit, copy, csv, tmp_path, capsys):
-    change(copy, f"{run_folder.ENCODER}/tokenizer.json", edit)
+    change(copy, f"{manifest.ENCODER}/tokenizer.json", edit)
     assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
     assert "da el id 1000000" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
@@ -49,20 +49,20 @@ def test_predict_with_token_ids_beyond_the_embeddings_exits_1(edit, copy, csv, t
     ("name", "value"), [("vocab_size", 10), ("max_position_embeddings", 4), ("hidden_size", 7), ("type_vocab_size", 0)]
 )
 def test_load_model_with_encoder_config_of_another_shape_raises_user_error(name, value, copy):
-    change(copy, f"{run_folder.ENCODER}/config.json", lambda shape: shape.update({name: value}))
+    change(copy, f"{manifest.ENCODER}/config.json", lambda shape: shape.update({name: value}))
     with pytest.raises(UserError):
         save.load_model(Run.load(copy))
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"])
 def test_load_model_with_huge_encoder_config_raises_before_allocation(name, copy):
-    change(copy, f"{run_folder.ENCODER}/config.json", lambda shape: shape.update({name: 2**20}))
+    change(copy, f"{manifest.ENCODER}/config.json", lambda shape: shape.update({name: 2**20}))
     with pytest.raises(UserError, match=r"config\.json"):
         save.load_model(Run.load(copy))
 
 
 def test_load_model_with_invalid_tokenizer_config_raises_user_error(copy):
-    change(copy, f"{run_folder.ENCODER}/tokenizer_config.json", lambda settings: settings.update(model_max_length=[1]))
+    change(copy, f"{manifest.ENCODER}/tokenizer_config.json", lambda settings: settings.update(model_max_length=[1]))
     with pytest.raises(UserError):
         save.load_model(Run.load(copy))
 
@@ -84,6 +84,26 @@ def test_load_run_with_non_finite_metric_raises_user_error(number, copy):
     change(copy, run_folder.METRICS, lambda metrics: metrics["test"].update(causa_f1=number))
     with pytest.raises(UserError, match=run_folder.METRICS):
         Run.load(copy)
+
+
+def useful_without_threshold(verdicts):
+    verdicts["modo"].update(status="useful_above", threshold=None, accuracy=0.95)
+
+
+def useful_without_accuracy(verdicts):
+    verdicts["modo"].update(status="useful", threshold=0.0, accuracy=None)
+
+
+def without_a_label(verdicts):
+    del verdicts["modo"]
+
+
+@pytest.mark.parametrize("edit", [useful_without_threshold, useful_without_accuracy, without_a_label])
+def test_predict_with_damaged_verdict_exits_1(edit, copy, csv, tmp_path, capsys):
+    change(copy, run_folder.METRICS, lambda metrics: edit(metrics["verdict"]))
+    assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
+    assert run_folder.METRICS in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
 
 
 @pytest.mark.parametrize("value", [[False], "otra", None, 7])

@@ -135,9 +135,7 @@ def copy(run, tmp_path_factory):
 @given(data=st.data())
 def test_load_any_run_folder_succeeds_or_raises_user_error(run, copy, data):
     name = data.draw(
-        st.sampled_from(
-            [run_folder.CONFIG, run_folder.LABELS, run_folder.METRICS, run_folder.HISTORY, run_folder.HEADS]
-        )
+        st.sampled_from([run_folder.CONFIG, run_folder.LABELS, run_folder.METRICS, run_folder.HISTORY, manifest.HEADS])
     )
     whole = (run.path / name).read_bytes()
     if name.endswith(".json") and data.draw(st.booleans()):

@@ -120,10 +120,8 @@ def seal_again(folder):
     """Make the checksums anew, as someone who knows of them would; leave a folder that has none as it is."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, UserError):
         metadata = json.loads(read_regular(folder / run_folder.CONFIG, LARGEST_JSON))
-        metadata[run_folder.CHECKSUM] = manifest.checksum(
-            {name: metadata[name] for name in metadata if name != run_folder.CHECKSUM}
-        )
-        (folder / run_folder.CONFIG).write_text(json.dumps(metadata), encoding="utf-8")
+        metadata.pop(manifest.CHECKSUM, None)
+        (folder / run_folder.CONFIG).write_text(json.dumps(manifest.sealed(metadata)), encoding="utf-8")
         if (folder / manifest.MANIFEST).exists():
             manifest.write(folder)
 
@@ -153,10 +151,10 @@ FINISHED = [
         run_folder.LABELS,
         run_folder.METRICS,
         run_folder.HISTORY,
-        run_folder.HEADS,
+        manifest.HEADS,
         manifest.MANIFEST,
     ),
-    *(f"{run_folder.ENCODER}/{name}" for name in ENCODER_FILES),
+    *(f"{manifest.ENCODER}/{name}" for name in ENCODER_FILES),
 ]
 counts = Counter()
 

@@ -31,7 +31,8 @@ from ocensa_nb.models import save as saved_model
 from ocensa_nb.notebook import train_panel as widgets
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.run import ENCODER, HEADS, LABELS, Run
+from ocensa_nb.runs.manifest import ENCODER, HEADS, LABELS
+from ocensa_nb.runs.run import Run
 from tests.helpers.hostile_html import EVIL, Dangers
 
 DANGEROUS = {  # cell -> written cell

@@ -41,10 +41,10 @@ FILES = [
     run_folder.LABELS,
     run_folder.METRICS,
     run_folder.HISTORY,
-    run_folder.HEADS,
-    f"{run_folder.ENCODER}/model.safetensors",
+    manifest.HEADS,
+    f"{manifest.ENCODER}/model.safetensors",
 ]
-FILES += [manifest.MANIFEST, f"{run_folder.ENCODER}/config.json", f"{run_folder.ENCODER}/tokenizer.json"]
+FILES += [manifest.MANIFEST, f"{manifest.ENCODER}/config.json", f"{manifest.ENCODER}/tokenizer.json"]
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_load_run_without_manifest_and_special_config_raises_user_error(kind, co
     (copy / manifest.MANIFEST).unlink()
     (copy / run_folder.CONFIG).unlink()
     SPECIAL[kind](copy / run_folder.CONFIG)
-    with pytest.raises(UserError, match=run_folder.CONFIG):
+    with pytest.raises(UserError, match=manifest.MANIFEST):
         Run.load(copy)
 
 
@@ -89,7 +89,7 @@ def test_load_run_with_huge_file_raises_user_error(name, copy):
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "special_tokens_map.json", "more.json"])
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
 def test_load_encoder_with_special_file_names_the_file(kind, name, copy):
-    folder = copy / run_folder.ENCODER
+    folder = copy / manifest.ENCODER
     (folder / name).unlink(missing_ok=True)
     SPECIAL[kind](folder / name)
     with pytest.raises(UserError, match=f"{name} no es un archivo normal"):

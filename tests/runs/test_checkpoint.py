@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.runs.checkpoint import CHECKSUM, DTYPES, FILES, CheckpointFiles
+from ocensa_nb.runs.checkpoint import CHECKSUM, FILES, CheckpointFiles
 from ocensa_nb.runs.run import LAST
 from ocensa_nb.training import train
 from tests.helpers import crash
 
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 TENSORS = {"/w": torch.arange(3.0), "/n": torch.tensor(7), "/mask": torch.tensor([True, False, True])}
 
 

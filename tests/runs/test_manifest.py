@@ -60,7 +60,7 @@ def test_load_run_with_flipped_bit_in_any_file_names_the_file(copy, stopped, tmp
 def test_load_run_with_changed_text_file_names_the_file(copy, name):
     text = (copy / name).read_text(encoding="utf-8")
     (copy / name).write_text(text.replace("1", "2", 1), encoding="utf-8")
-    with pytest.raises(UserError, match=rf"El archivo {name} .*no es el que se guardó"):
+    with pytest.raises(UserError, match=rf"{name}.*no es el que se guardó"):
         Run.load(copy)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.paths import ROOT
-from ocensa_nb.runs import resume
+from ocensa_nb.runs import manifest, resume
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.manifest import MANIFEST
 from ocensa_nb.runs.run import LAST, Run
@@ -120,9 +120,9 @@ def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
 def test_resume_with_incomplete_config_raises_user_error(stopped, notices, tmp_path, part):
     metadata = json.loads((tmp_path / "run" / run_folder.CONFIG).read_text(encoding="utf-8"))
-    del metadata[part], metadata[run_folder.CHECKSUM]
+    del metadata[part], metadata[manifest.CHECKSUM]
     Run(tmp_path / "run", metadata, {}).write_config()
-    with pytest.raises(UserError, match="dañada"):
+    with pytest.raises(UserError, match=rf"{run_folder.CONFIG}.*dañado"):
         train.fit(stopped, notices)
 
 
