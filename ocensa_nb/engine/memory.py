@@ -48,11 +48,15 @@ class MemoryEstimate:
     def fits(self, memory: float) -> bool:
         return self.total <= USABLE * memory
 
-    def __str__(self) -> str:
-        parts = {"pesos": self.weights, "gradientes y momentos": self.optimizer, "activaciones": self.activations}
+    def parts(self) -> dict[str, float]:
+        """Return the GiB of each part, by its Spanish name."""
+        sizes = {"pesos": self.weights, "gradientes y momentos": self.optimizer, "activaciones": self.activations}
         if self.features:
-            parts["capas congeladas"] = self.features
-        named = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
+            sizes["capas congeladas"] = self.features
+        return {name: size / GIB for name, size in sizes.items()}
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{name} {size:.2f}" for name, size in self.parts().items())
         return f"{self.total / GIB:.2f} GiB ({named})"
 
 
@@ -105,11 +109,12 @@ def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: b
     takes = f"Memoria del entrenamiento: hasta {needed}, {whole}."
     if needed.fits(memory):
         return takes
-    sizes = itertools.takewhile(lambda size: size, (config.batch_size >> n for n in itertools.count(1)))
     per_row = needed.activations / config.batch_size
     fixed = needed.total - needed.activations
-    size = next((size for size in sizes if fixed + size * per_row <= USABLE * memory), None)
-    if size is None:
+    size = config.batch_size // 2
+    while size and fixed + size * per_row > USABLE * memory:
+        size //= 2
+    if not size:
         return (
             f"⚠️ {takes} No cabe ni con un aviso a la vez: congele capas (freeze_layers) o elija un codificador más "
             "pequeño."
@@ -135,9 +140,7 @@ def memory_by_recipe(models: Sequence[str], recipes: Sequence[str], memory: floa
         needed = estimate_memory(config, classifier, np.array([config.max_length]), precision, on_cpu=False)
         rows[model, recipe] = {
             "GiB": needed.total / GIB,
-            "pesos": needed.weights / GIB,
-            "gradientes y momentos": needed.optimizer / GIB,
-            "activaciones": needed.activations / GIB,
+            **needed.parts(),
             f"cabe en {memory / GIB:.0f} GiB": "sí" if needed.fits(memory) else "no",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["codificador", "receta"])

@@ -24,9 +24,7 @@ T = TypeVar("T")
 def configure(rank: int = 0, line_seconds: float = LINE_SECONDS) -> None:
     """Write the messages of the package to standard output; all processes but the first write only errors."""
     package = logging.getLogger(__name__.partition(".")[0])
-    handler = _Handler()
-    handler.setFormatter(_Formatter())
-    package.handlers[:] = [handler]
+    package.handlers[:] = [_Handler()]
     package.propagate = False  # a root handler, such as Colab's, would repeat every message
     _LineProgress.seconds = line_seconds
     package.setLevel(logging.INFO if rank == 0 else logging.ERROR)
@@ -95,12 +93,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            terminal_tqdm.write(self.format(record), file=sys.stdout)
+            terminal_tqdm.write(PREFIXES.get(record.levelno, "") + self.format(record), file=sys.stdout)
             sys.stdout.flush()
         except Exception:
             self.handleError(record)
-
-
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return PREFIXES.get(record.levelno, "") + super().format(record)

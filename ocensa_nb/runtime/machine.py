@@ -93,8 +93,8 @@ def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
     return False
 
 
-def hardware(folder: str | Path = ".") -> Hardware:
-    """Return the hardware of this machine; the free disk space is that of a folder."""
+def hardware() -> Hardware:
+    """Return the hardware of this machine; the free disk space is that of the current folder."""
     import psutil
     import torch
 
@@ -104,7 +104,7 @@ def hardware(folder: str | Path = ".") -> Hardware:
         "python": _platform.python_version(),
         "cores": cores(),
         "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "disk_free_gib": round(shutil.disk_usage(folder).free / 2**30, 1),
+        "disk_free_gib": round(shutil.disk_usage(".").free / 2**30, 1),
     }
     if torch.cuda.is_available():
         capability = torch.cuda.get_device_capability()
@@ -121,14 +121,8 @@ def hardware(folder: str | Path = ".") -> Hardware:
 
 
 def versions() -> dict[str, str]:
-    """Return the installed version of each package that affects a result; `—` if it is not installed."""
-    installed = {}
-    for name in VERSIONED:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            installed[name] = "—"
-    return installed
+    """Return the installed version of each package that affects a result."""
+    return {name: importlib.metadata.version(name) for name in VERSIONED}
 
 
 def device() -> "torch.device":

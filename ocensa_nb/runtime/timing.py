@@ -6,8 +6,8 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -47,14 +47,9 @@ def flops_of(work: Callable[[], object]) -> int:
 @cache
 def peak_flops(precision: str, device: torch.device) -> float:
     """Return the highest FLOP/s of a matrix product on a device; the measurement takes about a second."""
-    dtype = DTYPES.get(precision, torch.float32)
-    best = 0.0
-    for rows, inner, columns in PEAK_SHAPES:
-        a = torch.randn(rows, inner, device=device, dtype=dtype)
-        b = torch.randn(inner, columns, device=device, dtype=dtype)
-        seconds = [seconds_of(lambda a=a, b=b: a @ b, device) for _ in range(15)]
-        best = max(best, 2 * rows * inner * columns / float(np.median(seconds[5:])))
-    return best
+    draw = partial(torch.randn, device=device, dtype=DTYPES.get(precision, torch.float32))
+    products = ((2 * m * k * n, partial(torch.mm, draw(m, k), draw(k, n))) for m, k, n in PEAK_SHAPES)
+    return _highest_rate(products, device)
 
 
 @cache
@@ -64,11 +59,16 @@ def memory_bandwidth(device: torch.device) -> float:
     size = a.nbytes
     # They write only where they have read: a write elsewhere makes a processor read first.
     kernels = ((size, a.sum), (2 * size, lambda: a.mul_(1.0)), (3 * size, lambda: a.add_(b)))
-    best = 0.0
-    for moved, kernel in kernels:
+    return _highest_rate(kernels, device)
+
+
+def _highest_rate(kernels: Iterable[tuple[int, Callable[[], object]]], device: torch.device) -> float:
+    """Return the highest amount per second of some kernels, from the median time of each."""
+    rates = []
+    for amount, kernel in kernels:
         seconds = [seconds_of(kernel, device) for _ in range(15)]
-        best = max(best, moved / float(np.median(seconds[5:])))
-    return best
+        rates.append(amount / float(np.median(seconds[5:])))
+    return max(rates)
 
 
 class PeakMemory:

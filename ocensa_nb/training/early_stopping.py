@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +14,6 @@ from ocensa_nb.models.classifier import trained_weights
 
 LIMIT = 3  # skipped steps in a row: without a scaler, the weights do not change and the next step fails too
 LIMIT_SCALED = 25  # the scaler halves its scale at each: from 65,536 to far below 1
-ROWS_NAMED = 8
 
 
 class EarlyStopping:
@@ -24,38 +22,31 @@ class EarlyStopping:
     def __init__(self, config: TrainConfig) -> None:
         self.monitor, self.patience, self.min_delta = config.monitor, config.patience, config.min_delta
         self.best_epoch = 0
-        self._best = self._to_beat = -1.0  # metrics go from 0 to 1
-        self._waited = 0
-        self._weights: dict[str, torch.Tensor] = {}
+        self.best = self.to_beat = -1.0  # metrics go from 0 to 1
+        self.waited = 0
+        self.weights: dict[str, torch.Tensor] = {}
 
     def update(self, epoch: int, scores: dict[str, float], model: nn.Module) -> bool:
         """Record the scores of an epoch; return whether `patience` epochs passed without a gain of `min_delta`."""
         score = scores[self.monitor]
-        if score > self._best:
-            self._best, self.best_epoch = score, epoch
+        if score > self.best:
+            self.best, self.best_epoch = score, epoch
             # On the CPU: a GPU may have no room for a second copy.
-            self._weights = {name: weight.to("cpu", copy=True) for name, weight in trained_weights(model).items()}
-        if score > self._to_beat + self.min_delta:
-            self._to_beat, self._waited = score, 0
+            self.weights = {name: weight.to("cpu", copy=True) for name, weight in trained_weights(model).items()}
+        if score > self.to_beat + self.min_delta:
+            self.to_beat, self.waited = score, 0
         else:
-            self._waited += 1
-        return self._waited >= self.patience
+            self.waited += 1
+        return self.waited >= self.patience
 
     def restore(self, model: nn.Module) -> None:
-        model.load_state_dict(self._weights, strict=False)
+        model.load_state_dict(self.weights, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best_epoch": self.best_epoch,
-            "best": self._best,
-            "to_beat": self._to_beat,
-            "waited": self._waited,
-            "weights": self._weights,
-        }
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_epoch, self._best = state["best_epoch"], state["best"]
-        self._to_beat, self._waited, self._weights = state["to_beat"], state["waited"], state["weights"]
+        vars(self).update(state)
 
 
 @dataclass
@@ -105,10 +96,3 @@ class NonFiniteGuard:
             "aplicó: los últimos pesos buenos quedan guardados. Pruebe en otra carpeta (out) con learning_rate y "
             f"head_learning_rate menores, max_grad_norm menor{more}, y revise los avisos de esos pasos."
         )
-
-
-def describe(what: str, step: int, lr: float, rows: np.ndarray) -> str:
-    """Return the Spanish message for one skipped step; rows: int64 (rows,), numbers of the useful rows from 0."""
-    named = ", ".join(str(row + 1) for row in sorted(rows)[:ROWS_NAMED])
-    more = f" y {len(rows) - ROWS_NAMED} más" if len(rows) > ROWS_NAMED else ""
-    return f"Paso {step:,}: {what} (tasa {lr:.2g}; filas útiles {named}{more}). El paso no se aplica."

@@ -83,9 +83,7 @@ def describe_inputs(config: TrainConfig, notices: Notices, inputs: Inputs) -> di
     }
 
 
-def build_engine(
-    config: TrainConfig, notices: Notices, inputs: Inputs, precision: str, share_features: bool, world: World
-) -> Engine:
+def build_engine(config: TrainConfig, notices: Notices, inputs: Inputs, precision: str, world: World) -> Engine:
     """Build the engine in a resolved precision, and say what it trains and what memory that needs."""
     model, device = inputs.model, inputs.device
     allow_tf32(precision)
@@ -93,7 +91,7 @@ def build_engine(
         logger.warning(note)
     logger.info(describe_parameters(model))
     logger.info(memory_note(config, model, inputs.table.lengths, precision, device))
-    cache = array_cache.default_folder() if share_features else None
+    cache = array_cache.default_folder()
     engine = step.build(config, notices, inputs.table, model, precision, device, cache, world=world)
     if not world.is_first:
         seed_everything(config.seed + world.rank)  # dropout differs from that of the first process

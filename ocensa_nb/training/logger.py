@@ -12,12 +12,12 @@ import torch
 from tqdm import tqdm
 
 from ocensa_nb.engine.batching import EpochSampler
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, listed
 from ocensa_nb.files.drive import is_on_drive
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.machine import memory_taken
-from ocensa_nb.training.early_stopping import NonFiniteGuard, describe
+from ocensa_nb.training.early_stopping import NonFiniteGuard
 
 logger = logging.getLogger(__name__)
 
@@ -132,16 +132,17 @@ class TrainingLogger:
         """Add the line of a step; a loss that is not finite is null, because JSON has no such number."""
         self._step += 1
         wrong, loss = self.watch.see(losses, norm), sum(losses)
-        line = {"step": self._step, "epoch": step.epoch, "loss": loss, "lr": step.lr}
-        if not math.isfinite(loss):
-            line["loss"] = None
-        else:
+        finite = math.isfinite(loss)
+        line = {"step": self._step, "epoch": step.epoch, "loss": loss if finite else None, "lr": step.lr}
+        if finite:
             self._losses.append(loss)
         if wrong:
             line["skipped"] = wrong
-        if wrong and (not self.watch.scaled or not math.isfinite(loss)):  # overflows of a scaler are only counted
-            rows = self.sampler.rows_of(step.epoch, step.number)
-            logger.warning(describe(wrong, self._step, step.lr, rows))
+        if wrong and not (finite and self.watch.scaled):  # overflows of a scaler are only counted
+            rows = listed(row + 1 for row in sorted(self.sampler.rows_of(step.epoch, step.number)))
+            logger.warning(
+                f"Paso {self._step:,}: {wrong} (tasa {step.lr:.2g}; filas útiles {rows}). El paso no se aplica."
+            )
         self._lines.append({**line, "rows_per_second": rows_per_second, "memory": memory})
 
     def __enter__(self) -> "TrainingLogger":

@@ -1,4 +1,7 @@
-"""Fit the linear model before the encoder trains; afterwards blend both, save them and say what the run is good for."""
+"""How good a training is: the linear model that it has to exceed, the metrics of an epoch, and those of the run.
+
+The models of a run are the encoder of its best epoch, the linear model, and their blend.
+"""
 
 import logging
 from collections.abc import Mapping

@@ -20,6 +20,7 @@ from ocensa_nb.engine.optimizer import LinearSchedule
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runs.checkpoint import CheckpointManager, TrainerState
+from ocensa_nb.runs.manifest import LAST
 from ocensa_nb.runs.resume import acquire_run
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed, process
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 Logits = dict[str, np.ndarray]  # float32 (rows, classes), per head
 
 
-def fit(config: TrainConfig, notices: Notices | None = None, keep_features: bool = True, root: Path = RUNS) -> Run:
+def fit(config: TrainConfig, notices: Notices | None = None, root: Path = RUNS) -> Run:
     """Train a classifier and return its finished run, with the weights of the best epoch.
 
     An interrupted run with the same fingerprint is resumed, unless `config.resume` is "never".
@@ -42,8 +43,6 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_features: bool
     ----------
     notices
         The labelled notices; if None, they are read from `config.data`.
-    keep_features
-        Whether the cached features of frozen layers are shared with other runs, on disk.
     root
         The folder of the numbered runs, used if `config.out` is empty.
 
@@ -68,7 +67,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, keep_features: bool
         with timed(seconds, "linear"), world.agreed():
             linear = quality.fit_linear(notices) if world.is_first else None
         with timed(seconds, "features"):
-            engine = inputs.build_engine(config, notices, loaded, run.metadata["precision"], keep_features, world)
+            engine = inputs.build_engine(config, notices, loaded, run.metadata["precision"], world)
         counts, epochs, logits = _train(run, config, notices, engine, seconds)
         if linear:
             metrics = quality.save_models(run, notices, loaded, linear, logits)
@@ -100,7 +99,7 @@ def _train(
         process.defer_signals(insist=world.size == 1) as stop_request,
         TrainingLogger(run, sampler, guard, total_steps, engine.device) as log,
         CheckpointManager(
-            run.checkpoints,
+            run.path / LAST,
             config.checkpoint_minutes,
             {"engine": engine, "schedule": schedule, "stopping": stopping, "log": log, "state": state},
             world,

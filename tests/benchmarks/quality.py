@@ -25,7 +25,7 @@ def measure(data: str, recipe: str, split: int) -> tuple[list[dict], dict]:
     """Return the F1 of each label and model, and what else was measured, for one split."""
     with tempfile.TemporaryDirectory() as folder:
         config = from_recipe(recipe, {"data": data, "seed": split, "out": str(Path(folder) / "run")})
-        run = train.fit(config, keep_features=False)
+        run = train.fit(config)
         metrics, seconds = run.metrics, run.metadata["seconds"]
     scores = [
         {"label": head, "model": model, "f1": found[f"{head}_f1"], "f1_macro": found[f"{head}_f1_macro"]}

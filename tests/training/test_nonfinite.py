@@ -8,7 +8,7 @@ import torch
 
 from ocensa_nb.engine.optimizer import step_if_finite
 from ocensa_nb.engine.step import Engine, Objective
-from ocensa_nb.errors import DivergedError
+from ocensa_nb.errors import LISTED, DivergedError
 from ocensa_nb.figures import training
 from ocensa_nb.runs.checkpoint import CheckpointFiles
 from ocensa_nb.runs.run import LAST
@@ -70,8 +70,8 @@ def test_fit_with_non_finite_step_reports_the_rows_of_that_step(config, notices,
     monkeypatch.setattr(train, "step_loader", spied)
     train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     said = capsys.readouterr()
-    named = ", ".join(str(row + 1) for row in sorted(seen["rows"])[: early_stopping.ROWS_NAMED])
-    assert f"filas útiles {named} y {len(seen['rows']) - early_stopping.ROWS_NAMED} más" in said.out + said.err
+    named = ", ".join(str(row + 1) for row in sorted(seen["rows"])[:LISTED])
+    assert f"filas útiles {named} y {len(seen['rows']) - LISTED} más" in said.out + said.err
 
 
 def test_fit_with_three_non_finite_steps_in_a_row_raises_and_saves_finite_weights(
