@@ -16,7 +16,6 @@ _SPANISH = {
     "usage: ": "Uso: ",
     "options": "Opciones",
     "positional arguments": "Comandos",
-    "argument %(argument_name)s: %(message)s": "%(argument_name)s: %(message)s",
     "expected one argument": "falta su valor. Si empieza por «-», escríbalo unido con «=»: OPCIÓN=VALOR.",
     "ignored explicit argument %r": "no lleva ningún valor, y hay %r.",
     "invalid choice: %(value)r (choose from %(choices)s)": "el valor «%(value)s» no existe. Opciones: %(choices)s.",
@@ -112,7 +111,8 @@ class Parser(argparse.ArgumentParser):
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
     def error(self, message: str) -> NoReturn:
-        raise BadArgumentsError(f"{message}\nAyuda: {self.prog} --help")
+        # Python 3.10 does not send this prefix through gettext.
+        raise BadArgumentsError(f"{message.removeprefix('argument ')}\nAyuda: {self.prog} --help")
 
 
 def _shown(default: Any) -> str:

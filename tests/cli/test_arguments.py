@@ -58,7 +58,7 @@ def test_parse_options_that_are_not_given_are_left_out():
         (["-x", "--out", "a"], "«-x» sobra"),
         (["a.csv", "--out", "a"], r"«a\.csv» sobra"),
         (["--out", "a", "b"], "«b» sobra"),
-        (["--out"], r"--out: falta su valor\. .*OPCIÓN=VALOR"),
+        (["--out"], r"^--out: falta su valor\. .*OPCIÓN=VALOR"),
         (["--out", "-x.csv"], "--out: falta su valor"),
         (["--out", "a", "--rows", "many"], "--rows: «many» no es un número entero"),
         (["--out", "a", "--rows", "1.5"], r"--rows: «1\.5» no es un número entero"),
