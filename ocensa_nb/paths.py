@@ -1,4 +1,4 @@
-"""Paths of the project's files, in a checkout or installed, and validation of paths given by the user."""
+"""Paths: of the project's files, in a checkout or installed; of the user, validated; of a mounted Google Drive."""
 
 import errno
 import os
@@ -17,6 +17,9 @@ SAMPLE_DATA = SAMPLES / "synthetic_training_data.csv"
 NEW_NOTICES = SAMPLES / "example_iw69.csv"  # in the format of an export of SAP, with labels to compare with
 RUNS = Path("runs")
 TAKEN = "Ya existe «{path}», y no se sobrescribe nada. Elija otro nombre en out."
+DRIVE = Path("/content/drive")  # where Colab's own notebooks mount it
+MOUNTS = Path("/proc/self/mounts")
+FILE_SYSTEM = "fuse.drive"  # google.colab.drive looks for this type to tell whether a Drive is mounted
 _GONE = "se perdió la conexión con el disco"
 _REASONS = {
     errno.ENOSPC: "no queda espacio en el disco",
@@ -73,3 +76,19 @@ def free_path(value: str | Path) -> Path:
     if os.path.lexists(path):
         raise UserError(TAKEN.format(path=path))
     return path
+
+
+def is_on_drive(path: Path) -> bool:
+    """Return whether a path is on a mounted Google Drive, which uploads a complete file after each write to it."""
+    path = path.resolve()
+    return any(path.is_relative_to(mount) for mount in (DRIVE.resolve(), *_mounts()))
+
+
+def _mounts() -> list[Path]:
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    fields = [line.split(" ") for line in lines]
+    # proc_mounts(5): device, mount point, type, options; a space in a mount point is written as \040
+    return [Path(field[1].replace("\\040", " ")) for field in fields if len(field) > 2 and field[2] == FILE_SYSTEM]

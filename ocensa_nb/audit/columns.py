@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.rows import AuditRows, LabelRows
-from ocensa_nb.data.canonical import blank_missing
-from ocensa_nb.data.columns import fold
+from ocensa_nb.data.canonical import fold
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime.logs import progress
@@ -27,8 +26,8 @@ def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
     nothing.
     """
     taken = {data.file.columns[role] for role in ("descripcion", *data.labels)}  # the description is text, not a code
-    table = blank_missing(data.file.table).drop(columns=list(taken))
-    codes = {name: pd.factorize(values.str.strip())[0] for name, values in table.items()}
+    cells = data.file.cells.drop(columns=list(taken))
+    codes = {name: pd.factorize(values.str.strip())[0] for name, values in cells.items()}
     fold_of_text = np.random.default_rng(seed).permutation(data.groups.max() + 1) % FOLDS
     folds = fold_of_text[data.groups]
     shown = progress(data.labels, "Columnas que ya dicen la etiqueta", "etiqueta")

@@ -1,13 +1,14 @@
-"""Find the columns of an export: description, labels and text fields, under any of their usual names."""
+"""The columns of an export, under any of their usual names, and what a row says in them: text, labels, id."""
 
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.canonical import field_of, without_accents
-from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
+from ocensa_nb.data.canonical import fold, without_accents
+from ocensa_nb.errors import CONTROL, LISTED, UserError, clipped, listed, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
 
@@ -25,13 +26,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "parada": ("parada",),
 }
 ID_ALIASES = ("id_aviso", "aviso", "n_aviso", "no_aviso", "nro_aviso", "num_aviso", "numero_aviso", "numero_de_aviso")
+# The role of a column with a repeated title, as SAP writes `Denominación` for a place and its component. Such columns
+# are not in the text by default: on 7,100 real notices (TF-IDF and a linear SVM, 3 splits) the weighted F1, mean of the
+# three labels, was 0.518 ± 0.004 with the first alone and 0.514 ± 0.007 with both; the paired difference is -0.0039
+# with a standard error of 0.0023.
+_REPEATED = re.compile(r"\.[1-9][0-9]?$")
+MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
+TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
-
-
-def fold(name: str) -> str:
-    """Return a column name in the form of `ALIASES`."""
-    plain = without_accents(re.sub(r"\.\d+$", "", name)).lower()
-    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callable[[str], bool]:
@@ -95,7 +97,8 @@ def find_columns(
 
 def _named(role: str, names: Sequence[str]) -> list[str]:
     folded = {name: fold(name) for name in names}
-    return [name for alias in ALIASES.get(role, (fold(role),)) for name in names if folded[name] == alias]
+    aliases = ALIASES[role] if role in ALIASES else (fold(role),)
+    return [name for alias in aliases for name in names if folded[name] == alias]
 
 
 def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection[str]) -> str:
@@ -111,6 +114,52 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
     elif is_label:
         message += f" Si el archivo no tiene esa etiqueta, quite «{role}» de heads."
     return message
+
+
+def clean(column: pd.Series) -> pd.Series:
+    return column.str.replace(CONTROL, " ", regex=True).str.strip()
+
+
+def compose(
+    table: pd.DataFrame,
+    used: Mapping[str, str],
+    text_fields: Sequence[str],
+    heads: Sequence[str] = (),
+    first_row: int = 2,
+) -> pd.Series:
+    """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`."""
+    text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
+    too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
+    if len(too_long):
+        row = int(too_long[0])
+        raise UserError(
+            f"La fila {row + first_row} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} "
+            f"caracteres; el máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que une muchas filas: "
+            "revise esa fila."
+        )
+    composed = text.copy()
+    for role in appended(used, text_fields, heads):
+        value = clean(table[used[role]])
+        composed += (". " + _title(role) + ": " + value).where(value != "", "")
+    return composed.where(text != "", "")
+
+
+def field_of(role: str) -> str:
+    """Return the text field of a role; that of `denominacion.1`, a column with a repeated title, is `denominacion`."""
+    return _REPEATED.sub("", role)
+
+
+def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()) -> list[str]:
+    """Return the roles in `used` that are appended to the description, in the order of the text."""
+    labels = {used[head] for head in heads}
+    roles = [role for field in text_fields for role in used if field in (role, field_of(role))]
+    return [role for role in dict.fromkeys(roles) if used[role] not in labels]
+
+
+def _title(role: str) -> str:
+    field = field_of(role)
+    title = TITLES.get(field, field.replace("_", " ").capitalize())
+    return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"
 
 
 def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data.canonical import blank_missing, without_accents
+from ocensa_nb.data.canonical import without_accents
 from ocensa_nb.data.report import CorrectionsReport
 from ocensa_nb.errors import CONTROL, UserError, listed, unknown
 from ocensa_nb.files.atomic import atomic_write
@@ -38,7 +38,7 @@ def read_corrections(path: str | Path, heads: Collection[str]) -> Corrections:
             f"«{path}» no es un archivo de correcciones: le falta la columna {(missing or list(wanted))[0]}. Use el "
             f"CSV del cuaderno 07, o el libro de review con las clases correctas en la hoja «{SHEET}»."
         )
-    cells = blank_missing(file.table)
+    cells = file.cells
     table = pd.DataFrame({ID: cells[ID].str.strip(), TEXT: cells[TEXT].map(_one_line)})
     for name, head in wanted.items():
         table[head] = cells[name].map(_one_line) if name in cells else ""

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.canonical import appended, blank_missing, clean, compose, group_texts
-from ocensa_nb.data.columns import find_columns, notice_ids, title_predicate
+from ocensa_nb.data.canonical import group_texts
+from ocensa_nb.data.columns import appended, clean, compose, find_columns, notice_ids, title_predicate
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import split_corrected_rows, split_rows
@@ -78,24 +78,24 @@ def read(
     """
     columns = columns or {}
     file = read_table(path, title_predicate((*heads, *text_fields), columns))
-    table = candidates = blank_missing(file.table)
+    cells = candidates = file.cells
     labels = list(heads) if labelled else []
     if not labelled:  # what the run learnt as a label is never text
-        candidates = table.drop(columns=[recorded[head] for head in heads], errors="ignore")
+        candidates = cells.drop(columns=[recorded[head] for head in heads], errors="ignore")
         text_fields = [field for field in text_fields if field not in heads]
-        columns = {role: name for role, name in columns.items() if role not in heads and name in table}
+        columns = {role: name for role, name in columns.items() if role not in heads and name in cells}
     used, passed_over = find_columns(candidates, labels, text_fields, columns, str(path), recorded)
-    texts = compose(table, used, text_fields, labels, file.first_row)
+    texts = compose(cells, used, text_fields, labels, file.first_row)
     if labelled and not (texts != "").any():
-        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(table):,} filas.")
+        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(cells):,} filas.")
     return NoticeFile(
         **vars(file),
         columns=used,
         text_columns=tuple(used[role] for role in ("descripcion", *appended(used, text_fields, labels))),
         passed_over=passed_over,
-        ids=notice_ids(table, file.first_row),
+        ids=notice_ids(cells, file.first_row),
         texts=texts,
-        labels=pd.DataFrame({head: clean(table[used[head]]) for head in labels}),
+        labels=pd.DataFrame({head: clean(cells[used[head]]) for head in labels}),
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ocensa_nb.data.notices import read
 from ocensa_nb.errors import UserError
@@ -21,7 +20,6 @@ from ocensa_nb.files.notice_file import NoticeFile, table_suffix
 from ocensa_nb.files.write import DECIMALS, free_table, write_table
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
-from ocensa_nb.runtime.distributed import World
 
 logger = logging.getLogger(__name__)
 
@@ -54,25 +52,9 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
         lambda: [hashlib.sha256("\n".join(file.texts).encode()).hexdigest(), run.metadata["fingerprint"]],
         "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
     )
-    if not len(rows):
-        return PredictedFile(file, add_predictions(file.table, rows, {}, run.classes))
-    probabilities = _shared_probabilities(world, predictor, file.texts.iloc[rows], source)
+    probabilities = predictor.probabilities(file.texts.iloc[rows].tolist(), source, world=world)
     table = add_predictions(file.table, rows, probabilities, run.classes)
-    return PredictedFile(file, table, _notes(predictor, probabilities, source))
-
-
-def _shared_probabilities(world: World, predictor: Predictor, texts: pd.Series, source: str) -> dict[str, np.ndarray]:
-    """Return the probabilities of texts; each process computes a share and returns all."""
-    own_rows = world.share(np.argsort(texts.str.len().to_numpy(), kind="stable"))
-    probabilities = {
-        head: np.zeros((len(texts), len(names)), np.float32) for head, names in predictor.run.classes.items()
-    }
-    with world.agreed():
-        if len(own_rows):
-            for head, shares in predictor.probabilities(texts.iloc[own_rows].tolist(), source).items():
-                probabilities[head][own_rows] = shares
-    world.sum([torch.from_numpy(shares) for shares in probabilities.values()])
-    return probabilities
+    return PredictedFile(file, table, _notes(predictor, probabilities, source) if len(rows) else [])
 
 
 def read_unlabelled(run: Run, data: str | Path) -> NoticeFile:
@@ -99,9 +81,8 @@ def add_predictions(
     result = table.copy()
     for head, names in classes.items():
         result[f"pred_{head}"], result[f"conf_{head}"] = "", np.nan
-        if len(rows):
-            result.loc[result.index[rows], f"pred_{head}"] = np.array(names)[shares[head].argmax(axis=1)]
-            result.loc[result.index[rows], f"conf_{head}"] = shares[head].max(axis=1).astype(float).round(DECIMALS)
+        result.loc[result.index[rows], f"pred_{head}"] = np.array(names)[shares[head].argmax(axis=1)]
+        result.loc[result.index[rows], f"conf_{head}"] = shares[head].max(axis=1).astype(float).round(DECIMALS)
     return result
 
 

@@ -20,6 +20,7 @@ from ocensa_nb.models.save import load_model, read_linear
 from ocensa_nb.models.tokens import encode
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine
+from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.machine import to_device
 from ocensa_nb.runtime.precision import replacement_note, scoring_precision
 
@@ -47,7 +48,7 @@ class Predictor:
         return cls(run, read_blends(run))
 
     def probabilities(
-        self, texts: Sequence[str], source: str = AUTO, title: str = "Prediciendo"
+        self, texts: Sequence[str], source: str = AUTO, title: str = "Prediciendo", world: World = ALONE
     ) -> dict[str, np.ndarray]:
         """Return the calibrated probabilities, float32 (texts, classes), of each label; a repeated text costs nothing.
 
@@ -55,6 +56,8 @@ class Predictor:
         ----------
         source
             `encoder`, `linear`, `blend`, or `auto`: for each label, the best of them on the validation rows.
+        world
+            Processes that share the texts: each computes a part, and all return all.
 
         Raises
         ------
@@ -63,7 +66,15 @@ class Predictor:
         """
         require_source(source)
         models = {model for blend in self.blends.values() for model in blend.needs(source)}
-        return apply(self.blends, self.logits(texts, models, title), source)
+        shares = {head: np.zeros((len(texts), len(names)), np.float32) for head, names in self.run.classes.items()}
+        rows = world.share(np.argsort([len(text) for text in texts], kind="stable"))
+        with world.agreed():
+            if len(rows):
+                part = apply(self.blends, self.logits([texts[row] for row in rows], models, title), source)
+                for head, values in part.items():
+                    shares[head][rows] = values
+        world.sum([torch.from_numpy(values) for values in shares.values()])
+        return shares
 
     def logits(
         self, texts: Sequence[str], models: Collection[str] = (ENCODER, LINEAR), title: str = "Prediciendo"

@@ -26,6 +26,9 @@ _WITH_COMMA = r"\s*[+-]?(?:0,\d+|\d+,(?!\d{3}\D*$)\d+|\d{1,3}(?:\.\d{3})+,\d+)-?
 _WITH_POINT = r"\s*[+-]?(?:0\.\d+|\d+\.(?!\d{3}\D*$)\d+|\d{1,3}(?:,\d{3})+\.\d+)-?\s*"
 
 
+_MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
+
+
 @dataclass(frozen=True)
 class CsvFormat:
     """Separator, Python encoding and decimal mark of a CSV."""
@@ -44,6 +47,7 @@ class TableFile:
 
     path: Path
     table: pd.DataFrame  # the rows below the titles, as they came, every cell as text
+    cells: pd.DataFrame  # the same, with "" for every way of writing «no value» (`nan`, `N/A`, …)
     first_row: int  # number of the first of them in a spreadsheet; 2 if the titles are in the first row
     csv_format: CsvFormat  # in which tables about the file are written; `SPANISH_EXCEL` for those of a workbook
     notes: str  # how the file was read, in Spanish
@@ -98,7 +102,11 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
         raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
     if table.empty:
         raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
-    return TableFile(path, table, skipped + 2, csv_format, notes)
+    return TableFile(path, table, blank_missing(table), skipped + 2, csv_format, notes)
+
+
+def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
+    return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
 
 
 def table_suffix(path: str | Path) -> str:

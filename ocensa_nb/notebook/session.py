@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import create_new
-from ocensa_nb.files.drive import DRIVE
-from ocensa_nb.paths import IS_CHECKOUT, REQUIREMENTS, RUNS, reason, working_folder
+from ocensa_nb.paths import DRIVE, IS_CHECKOUT, REQUIREMENTS, RUNS, reason, working_folder
 
 WHEELS = "wheels"  # folder beside the requirements with packages to install without internet
 UPLOADS = "avisos"  # folder on Drive, next to the runs

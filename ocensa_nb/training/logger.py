@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ocensa_nb.engine.batching import EpochSampler
 from ocensa_nb.errors import UserError, listed
-from ocensa_nb.files.drive import is_on_drive
+from ocensa_nb.paths import is_on_drive
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.machine import memory_taken

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from ocensa_nb.data import synthetic
-from ocensa_nb.data.canonical import blank_missing, normalise
+from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import ID, SHEET, TEXT, Corrections, merge, read_corrections, write_corrections
 from ocensa_nb.data.notices import labelled_rows, prepare, read
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.rows import read_rows
+from ocensa_nb.files.notice_file import blank_missing
 from ocensa_nb.runs.manifest import CORRECTIONS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ocensa_nb.files import atomic, drive
+from ocensa_nb import paths
+from ocensa_nb.files import atomic
 from ocensa_nb.runs import checkpoint
 from ocensa_nb.runs.run import HISTORY, LAST, Run
 from ocensa_nb.training import logger, train
@@ -71,7 +72,7 @@ def test_simulated_trash_counts_deleted_and_replaced_files(tmp_path, monkeypatch
 @needs_proc
 def test_fit_ten_epochs_on_drive_leaves_under_two_checkpoints_in_the_trash(config, notices, tmp_path, monkeypatch):
     trash = Trash(tmp_path, monkeypatch)
-    monkeypatch.setattr(drive, "DRIVE", tmp_path)
+    monkeypatch.setattr(paths, "DRIVE", tmp_path)
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=10, patience=10), notices)
     assert run.metrics["epochs"] == 10
     assert not (run.path / LAST).exists()
@@ -136,7 +137,7 @@ def test_history_on_drive_is_written_only_at_checkpoints_and_epochs(config, noti
     monkeypatch.setattr(Run, "append_history", lambda run, added: (lines.append(len(added)), append(run, added)))
     monkeypatch.setattr(logger, "WRITE_SECONDS", 0.0)
     if on_drive:
-        monkeypatch.setattr(drive, "DRIVE", tmp_path)
+        monkeypatch.setattr(paths, "DRIVE", tmp_path)
     run = train.fit(config.replace(out=str(tmp_path / "run"), epochs=1), notices)
     steps = sum("step" in line for line in run.history())
     assert steps == 10
@@ -149,12 +150,12 @@ def test_is_on_drive_follows_links_and_checks_the_file_system_type(tmp_path, mon
     mounts = tmp_path / "mounts"
     escaped = str(mounted).replace(" ", "\\040")
     mounts.write_text(f"overlay / overlay rw 0 0\nshm /dev/shm tmpfs rw 0 0\ndrive {escaped} fuse.drive rw 0 0\n\n")
-    monkeypatch.setattr(drive, "MOUNTS", mounts)
+    monkeypatch.setattr(paths, "MOUNTS", mounts)
     (tmp_path / "link").symlink_to(mounted / "MyDrive")
-    assert drive.is_on_drive(mounted / "MyDrive/runs/new")
-    assert drive.is_on_drive(tmp_path / "link/runs")
-    assert drive.is_on_drive(Path("/content/drive/MyDrive"))
-    assert not drive.is_on_drive(tmp_path / "mi unidad 2")
-    assert not drive.is_on_drive(Path("/content/runs"))
-    monkeypatch.setattr(drive, "MOUNTS", tmp_path / "none")
-    assert not drive.is_on_drive(mounted)
+    assert paths.is_on_drive(mounted / "MyDrive/runs/new")
+    assert paths.is_on_drive(tmp_path / "link/runs")
+    assert paths.is_on_drive(Path("/content/drive/MyDrive"))
+    assert not paths.is_on_drive(tmp_path / "mi unidad 2")
+    assert not paths.is_on_drive(Path("/content/runs"))
+    monkeypatch.setattr(paths, "MOUNTS", tmp_path / "none")
+    assert not paths.is_on_drive(mounted)

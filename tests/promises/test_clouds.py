@@ -186,7 +186,7 @@ def copy_project(folder, changes=()):
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)
     for old, new in changes:
-        for name in ("paths.py", "notebook/session.py", "files/drive.py"):
+        for name in ("paths.py", "notebook/session.py"):
             file = folder / "ocensa_nb" / name
             file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     return folder

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.data import canonical, columns, notices
+from ocensa_nb.data import canonical, columns
 from ocensa_nb.data.canonical import _TAG_PREFIXES, normalise
+from ocensa_nb.data.notices import read
 from ocensa_nb.errors import LISTED, UserError
 from ocensa_nb.files import notice_file, read_csv, write
 from ocensa_nb.models import catalogue, tokenizer_checks
@@ -31,16 +32,16 @@ def frame(text):
 def compose_longest(text):
     """Compose the text in a field without a limit of characters."""
     table = frame("fuga").assign(equipo=[text])
-    return notices.compose(table, {"descripcion": "descripcion", "equipo": "equipo"}, ["equipo"])
+    return columns.compose(table, {"descripcion": "descripcion", "equipo": "equipo"}, ["equipo"])
 
 
 TOKENIZER = catalogue.load_tokenizer("tiny", ["fuga de aceite"])
 FUNCTIONS = {
     "canonical.without_accents": canonical.without_accents,
     "text.normalise": normalise,
-    "notices.blank_missing": lambda text: notices.blank_missing(frame(text)),
-    "notices.compose": compose_longest,
-    "columns.fold": columns.fold,
+    "notice_file.blank_missing": lambda text: notice_file.blank_missing(frame(text)),
+    "columns.compose": compose_longest,
+    "canonical.fold": canonical.fold,
     "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
     "notice_file.detect_format": lambda text: notice_file.detect_format(frame(text), ";", "utf-8"),
     "output_tables.inert": lambda text: write.inert(frame(text)),
@@ -101,7 +102,7 @@ def test_normalise_matches_the_quadratic_implementation(text):
 @settings(max_examples=1000)
 @given(texts)
 def test_fold_matches_the_previous_implementation(text):
-    assert columns.fold(text) == fold_before(text)
+    assert canonical.fold(text) == fold_before(text)
 
 
 @settings(max_examples=1000)
@@ -138,7 +139,7 @@ def test_missing_column_message_lists_a_limited_number_of_short_names(tmp_path):
     titles = [f"{'x' * 500}{i}" for i in range(900)]
     (tmp_path / "a.csv").write_text(",".join(titles) + "\n" + ",".join("1" * 900) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"y {900 - LISTED} más") as raised:
-        notices.read(tmp_path / "a.csv")
+        read(tmp_path / "a.csv")
     assert len(str(raised.value)) < 1_500
 
 
