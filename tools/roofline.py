@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ocensa_nb.benchmark.measure import traffic
+from ocensa_nb.benchmark.compare import traffic
 from ocensa_nb.engine.batching import MicroBatch
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.runtime import timing

@@ -1,4 +1,4 @@
-"""Comparing optimisations: the ladder's order, what is told of each rung, and the claims measured on real steps."""
+"""Comparing optimisations: the ladder's order, what is told of each rung, claims on real steps, bytes of a step."""
 
 import json
 import subprocess
@@ -8,17 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, TRADE, Setting, Technique, cumulative, individual, ladder, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.engine import step as engines
+from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.step import Fast
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
+from ocensa_nb.models.classifier import freeze
 from ocensa_nb.models.layers import BlockDropout
 from ocensa_nb.models.tokens import encode
 from ocensa_nb.paths import ROOT
+from tests.helpers.small_engine import NO_SCALING, batch, engine, objective, small_model, split_batch
 
 CPU = torch.device("cpu")
 
@@ -139,3 +143,44 @@ def test_gradient_accumulation_keeps_the_effective_batch_of_any_size(rows):
 def test_compare_with_zero_steps_raises_user_error():
     with pytest.raises(UserError, match="steps = 0"):
         compare.compare(TrainConfig(model="tiny"), 0)
+
+
+def small_engine(precision="fp32", frozen=0):
+    model = small_model()
+    freeze(model, frozen)
+    return engine(model, objective(), NO_SCALING, precision)
+
+
+def count(parameters):
+    return sum(p.numel() for p in parameters)
+
+
+def linear_parameters(model):
+    return [p for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
+
+
+def test_traffic_of_fp32_step_has_no_casts_and_forty_bytes_per_trained_parameter():
+    made = small_engine()
+    trained = count(made.model.parameters())
+    moved = compare.traffic(made, [batch(4)])
+    assert moved["forward"] == moved["backward"] == 0
+    assert moved["clipping"] == 12 * trained
+    assert moved["update"] == 28 * trained
+    assert moved["loading"] == 2 * 2 * 4 * 11 * 8  # ids and mask, int64, read and written
+
+
+def test_traffic_in_bf16_counts_casts_once_per_micro_batch():
+    made = small_engine("bf16")
+    weights = count(linear_parameters(made.model))
+    assert compare.traffic(made, [batch(4)])["forward"] == 6 * weights
+    assert compare.traffic(made, split_batch(batch(8), 4))["forward"] == 2 * 6 * weights
+
+
+def test_traffic_in_bf16_counts_frozen_weights_unless_their_output_is_cached():
+    made = small_engine("bf16", frozen=1)
+    every, trained = linear_parameters(made.model), [p for p in linear_parameters(made.model) if p.requires_grad]
+    assert count(trained) < count(every)
+    assert compare.traffic(made, [batch(4)])["forward"] == 6 * count(every)
+    made.table = FrozenFeatures(None, None, None, None)
+    moved = compare.traffic(made, [batch(4)])
+    assert moved["forward"] == moved["backward"] == 6 * count(trained)

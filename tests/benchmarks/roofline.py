@@ -4,7 +4,7 @@
     python -m tests.benchmarks.roofline --model beto-random --rows feature_cache --repeats 9
 
 One line per phase of each row of the ladder: GFLOP and MB of a step, measured milliseconds (median and spread of the
-repeats), milliseconds that the peaks allow, and their share. See `ocensa_nb/benchmark/measure.py` for what is counted.
+repeats), milliseconds that the peaks allow, and their share. See `ocensa_nb/benchmark/compare.py` for what is counted.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,7 @@ import numpy as np
 import torch
 import tyro
 
-from ocensa_nb.benchmark.compare import prepare
-from ocensa_nb.benchmark.measure import Bench, Variant
+from ocensa_nb.benchmark.compare import Bench, Variant, prepare
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.runtime import timing
 from tools import roofline
@@ -57,7 +56,8 @@ def profile(bench: Bench, variant: Variant, repeats: int) -> tuple[dict[str, Wor
 def main(options: Options) -> None:
     """Measure the chosen rows and print a table."""
     bench, _, stacked, _ = prepare(TrainConfig(model=options.model))
-    print(f"{options.model}, {torch.get_num_threads()} threads, {bench.peaks()} Gflop/s, {bench.bandwidth():.1f} GB/s")
+    bandwidth = timing.memory_bandwidth(bench.device)
+    print(f"{options.model}, {torch.get_num_threads()} threads, {bandwidth / 1e9:.1f} GB/s")
     print(f"{'row':18}{'phase':10}{'GFLOP':>9}{'MB':>9}{'ms':>10}{'min':>9}{'max':>9}{'roofline':>10}{'share':>7}")
     for variant in stacked:
         name = variant.technique.name
@@ -66,7 +66,7 @@ def main(options: Options) -> None:
         means, seconds, peak = profile(bench, variant, options.repeats)
         total = ("step", sum(means.values(), Work()), seconds.sum(axis=1))
         for phase, work, spent in (*zip(PHASES, means.values(), seconds.T, strict=True), total):
-            taken, allowed = np.median(spent), work.flops / peak + work.bytes / (1e9 * bench.bandwidth())
+            taken, allowed = np.median(spent), work.flops / peak + work.bytes / bandwidth
             print(
                 f"{name:18}{phase:10}{work.flops / 1e9:9.2f}{work.bytes / 1e6:9.1f}{1e3 * taken:10.2f}"
                 f"{1e3 * spent.min():9.2f}{1e3 * spent.max():9.2f}{1e3 * allowed:10.2f}{allowed / taken:7.0%}",
