@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
-from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, styled
+from ocensa_nb.figures.style import COLOURS, GREY, INK, count_logarithmically, new_figure, read_as, styled
 from ocensa_nb.figures.style import save as save_figure
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.runs.run import free_folder
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -72,16 +71,6 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
         reading = f"La que más gana por sí sola: {last['title']}, {last['speedup']:.1f} veces."
     read_as(figure, reading)
     return figure
-
-
-def count_logarithmically(axes: "Axes") -> None:
-    """Make the horizontal axis logarithmic, with plain numbers at 1, 2, 5, 10, 20, etc."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def save(results: Mapping[str, Any], out: str | Path) -> Path:

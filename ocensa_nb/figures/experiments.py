@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocensa_nb.evaluation.comparison import MODEL_NAMES
-from ocensa_nb.figures.comparison import count_logarithmically
-from ocensa_nb.figures.quality import MODEL_COLOURS
-from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, styled
+from ocensa_nb.figures.style import COLOURS, GREY, INK, MODEL_COLOURS, count_logarithmically, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Draw how good predictions are: confusion, calibration, accuracy against coverage, and F1 per model."""
+"""Draw how good predictions are: confusion, calibration, and accuracy against coverage."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibration_error, reliability
-from ocensa_nb.evaluation.comparison import MODEL_NAMES
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.verdict import USEFUL, USEFUL_ABOVE
 from ocensa_nb.figures.style import (
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-MODEL_COLOURS = {"encoder": COLOURS[0], "linear": COLOURS[4], "blend": COLOURS[2]}
 TOP_CLASSES = 12  # of a confusion matrix, so that it is legible 700 pixels wide
 FEWEST_DRAWN = 20  # rows from which on a curve of accuracy is drawn: with fewer it jumps
 
@@ -177,31 +175,4 @@ def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str,
     axes.legend()
     reading = "; ".join(marked) if marked else f"Con ninguna etiqueta se comprueba un {target:.0f} % de acierto"
     read_as(figure, f"{reading}. La confianza mínima, si la hay, se eligió en validación.")
-    return figure
-
-
-@styled
-def f1_by_model(table: "pd.DataFrame", title: str, repeats: str = "") -> "Figure":
-    """Return the F1 of each `label` and `model` as bars, `mean` and `sd`; `repeats` says what the mean is over."""
-    figure, axes = new_figure(7.5, 4)
-    heads, models = list(dict.fromkeys(table["label"])), [m for m in MODEL_NAMES if m in set(table["model"])]
-    width = 0.8 / len(models)
-    for place, model in enumerate(models):
-        part = table[table["model"] == model].set_index("label").reindex(heads)
-        at = np.arange(len(heads)) + (place - (len(models) - 1) / 2) * width
-        spread = part["sd"].fillna(0).to_numpy()
-        axes.bar(at, part["mean"], 0.92 * width, color=MODEL_COLOURS[model], label=MODEL_NAMES[model])
-        axes.errorbar(at, part["mean"], spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
-        for x, mean, sd in zip(at, part["mean"], spread, strict=True):
-            if np.isfinite(mean):
-                axes.annotate(
-                    f"{mean:.2f}", (x, mean + sd), (0, 3), textcoords="offset points", ha="center", fontsize=9
-                )
-    axes.set_xticks(np.arange(len(heads)), heads)
-    axes.set(ylabel="F1 ponderado", title=title, ylim=(0, 1.12 * float((table["mean"] + table["sd"].fillna(0)).max())))
-    axes.grid(False, axis="x")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
-    best = [table[table["label"] == head].nlargest(1, "mean").iloc[0] for head in heads]
-    reading = "Lo mejor: " + "; ".join(f"{row['label']}, {MODEL_NAMES[row['model']]}" for row in best)
-    read_as(figure, f"{reading}." + (f" Barras: desviación estándar, {repeats}." if repeats else ""))
     return figure

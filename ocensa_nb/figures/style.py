@@ -1,4 +1,4 @@
-"""Define the palette and the style of all figures; their white background is legible on light and dark pages."""
+"""Define how figures, tables and panels look; the white background of figures is legible on light and dark pages."""
 
 import contextlib
 import functools
@@ -12,11 +12,15 @@ import numpy as np
 from ocensa_nb.files.atomic import create_new
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
 # Palette of Okabe & Ito, distinguishable by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MODEL_COLOURS = {"encoder": COLOURS[0], "linear": COLOURS[4], "blend": COLOURS[2]}
 GREY, INK, CARD = "#6B6B6B", "#1A1A1A", "#FFFFFF"
 NO_DATA = "#EBEBEB"
 # Background and text of a warning in the panel: both are given, so that it reads the same on light and dark pages.
@@ -49,6 +53,11 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "grid.alpha": 0.25,
 }
+# JupyterLab and nbconvert fix the widths of the columns of a table, and break words to fit them.
+CELLS = (
+    "white-space: normal; word-break: normal; overflow-wrap: normal; hyphens: none; vertical-align: top; "
+    "padding: 4px 6px"
+)
 Given = ParamSpec("Given")
 
 
@@ -106,6 +115,16 @@ def share_colours() -> "Colormap":
     return LinearSegmentedColormap.from_list("shares", [CARD, COLOURS[0], "#001F33"]).with_extremes(bad=NO_DATA)
 
 
+def count_logarithmically(axes: "Axes") -> None:
+    """Make the horizontal axis logarithmic, with plain numbers at 1, 2, 5, 10, 20, etc."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as a new PNG; raise `UserError` if the file exists or cannot be written."""
     with create_new(path) as temporary, style():
@@ -116,6 +135,26 @@ def short(name: object) -> str:
     """Return a class name cut to `LABEL_LENGTH`, its dollars escaped: matplotlib reads a formula between two."""
     text = str(name)
     return (text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…").replace("$", r"\$")
+
+
+def readable(table: "pd.DataFrame") -> "Styler":
+    """Return a table that a notebook shows in full, without an index that only numbers the rows.
+
+    Text wraps at spaces only, numbers have few decimals, and no cell is HTML.
+    """
+    import pandas as pd
+
+    numbers = table.select_dtypes("number")
+    small = [name for name in numbers.select_dtypes("floating") if 0 < numbers[name].abs().max() <= 1]
+    texts = [name for name in table if name not in numbers]
+    shown = table.style.format(precision=1, thousands=",", na_rep="–", escape="html")
+    shown = shown.format("{:.3f}", subset=small, na_rep="–")
+    shown = shown.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+    selectors = {"": "table-layout: auto", "td, th": CELLS, "th.row_heading": "text-align: left"}
+    shown = shown.set_table_styles([{"selector": name, "props": props} for name, props in selectors.items()])
+    left = [{"selector": "", "props": "text-align: left"}]
+    shown = shown.set_table_styles(dict.fromkeys(texts, left), overwrite=False)
+    return shown.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else shown
 
 
 # The panel uses the page's text colour, and a grey for borders that is visible on light and dark pages.

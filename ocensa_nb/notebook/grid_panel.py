@@ -24,8 +24,7 @@ from ocensa_nb.experiments.case import (
 )
 from ocensa_nb.experiments.results import Results, read_results
 from ocensa_nb.experiments.run import run_grid, seconds_left
-from ocensa_nb.figures import tables
-from ocensa_nb.figures.style import PANEL_CSS
+from ocensa_nb.figures.style import PANEL_CSS, readable
 from ocensa_nb.notebook import live_view, session
 from ocensa_nb.notebook.controls import in_terminal, panel
 from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
@@ -166,7 +165,7 @@ class CaseTable:
         bar = live_view.bar(f"{ended} de {total} casos{time_left}", ended / total)
         order = [RUNNING, FAILED, INTERRUPTED, FINISHED, PENDING]
         shown = sorted(self.cases, key=lambda case: (order.index(case.status), case.name))[:SHOWN]
-        rows = tables.readable(pd.DataFrame([_row(case) for case in shown]))
+        rows = readable(pd.DataFrame([_row(case) for case in shown]))
         table = rows.to_html(table_attributes='class="ocensa-cases"')
         more = f"<p>Y {total - len(shown)} casos más.</p>" if total > len(shown) else ""
         return f'<div class="ocensa">{state}{bar}<div style="overflow-x:auto">{table}</div>{more}</div>'

@@ -13,7 +13,7 @@ from IPython.display import display
 
 from ocensa_nb.data.corrections import ID, TEXT
 from ocensa_nb.errors import UserError
-from ocensa_nb.figures import tables
+from ocensa_nb.figures import style
 from ocensa_nb.notebook import session
 from ocensa_nb.notebook.controls import ROW, button, guarded, panel
 from ocensa_nb.review import workbook
@@ -41,7 +41,7 @@ def review_form(review: Review, run: Run, corrections: str = "", out: str = "") 
     if out or not with_user:
         print(f"Libro para revisar en Excel: {workbook.write(review, out or _workbook_path(run))}.")
     if not with_user:
-        display(tables.readable(_summary(review).head(SHOWN)))
+        display(style.readable(_summary(review).head(SHOWN)))
         return None
     return ReviewForm(review, Answers(review.doubtful, review.classes, corrections or _corrections_path(run)))
 

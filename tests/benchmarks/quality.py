@@ -11,12 +11,16 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import tyro
+from matplotlib.figure import Figure
 
 from ocensa_nb.config import from_recipe
 from ocensa_nb.evaluation.blend import SOURCES
-from ocensa_nb.figures import quality, style
+from ocensa_nb.evaluation.comparison import MODEL_NAMES
+from ocensa_nb.figures import style
+from ocensa_nb.figures.style import INK, MODEL_COLOURS, new_figure, read_as, styled
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import train
 
@@ -35,6 +39,33 @@ def measure(data: str, recipe: str, split: int) -> tuple[list[dict], dict]:
     errors = {f"{head} {when}": error for head, both in metrics["calibration"].items() for when, error in both.items()}
     rows = {"seconds": seconds["total"], "seconds of the simple model": seconds["linear"], **errors}
     return scores, rows | {"sources": metrics["sources"], "verdict": metrics["verdict"]}
+
+
+@styled
+def f1_by_model(table: pd.DataFrame, title: str, repeats: str = "") -> Figure:
+    """Return the F1 of each `label` and `model` as bars, `mean` and `sd`; `repeats` says what the mean is over."""
+    figure, axes = new_figure(7.5, 4)
+    heads, models = list(dict.fromkeys(table["label"])), [m for m in MODEL_NAMES if m in set(table["model"])]
+    width = 0.8 / len(models)
+    for place, model in enumerate(models):
+        part = table[table["model"] == model].set_index("label").reindex(heads)
+        at = np.arange(len(heads)) + (place - (len(models) - 1) / 2) * width
+        spread = part["sd"].fillna(0).to_numpy()
+        axes.bar(at, part["mean"], 0.92 * width, color=MODEL_COLOURS[model], label=MODEL_NAMES[model])
+        axes.errorbar(at, part["mean"], spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+        for x, mean, sd in zip(at, part["mean"], spread, strict=True):
+            if np.isfinite(mean):
+                axes.annotate(
+                    f"{mean:.2f}", (x, mean + sd), (0, 3), textcoords="offset points", ha="center", fontsize=9
+                )
+    axes.set_xticks(np.arange(len(heads)), heads)
+    axes.set(ylabel="F1 ponderado", title=title, ylim=(0, 1.12 * float((table["mean"] + table["sd"].fillna(0)).max())))
+    axes.grid(False, axis="x")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
+    best = [table[table["label"] == head].nlargest(1, "mean").iloc[0] for head in heads]
+    reading = "Lo mejor: " + "; ".join(f"{row['label']}, {MODEL_NAMES[row['model']]}" for row in best)
+    read_as(figure, f"{reading}." + (f" Barras: desviación estándar, {repeats}." if repeats else ""))
+    return figure
 
 
 def main(
@@ -56,7 +87,7 @@ def main(
     if picture:
         shown = table[table["model"] != "run"].groupby(["label", "model"], sort=False)["f1"]
         shown = shown.agg(mean="mean", sd="std").reset_index()
-        figure = quality.f1_by_model(shown, "F1 en avisos que ningún modelo vio", f"{splits} repartos")
+        figure = f1_by_model(shown, "F1 en avisos que ningún modelo vio", f"{splits} repartos")
         style.save(figure, Path(picture))
     if save:
         Path(save).write_text(json.dumps({"scores": scores, "others": others}, ensure_ascii=False, indent=1))

@@ -74,38 +74,6 @@ def test_accuracy_by_coverage_of_a_useful_label_says_that_all_rows_are():
     assert figure.get_supxlabel().startswith("modo: todos los avisos, con 100 % de acierto.")
 
 
-def scores(*rows):
-    return pd.DataFrame(rows, columns=["label", "model", "mean", "sd"])
-
-
-def test_f1_by_model_draws_a_bar_per_label_and_model_with_its_spread():
-    table = scores(
-        ("modo", "encoder", 0.65, 0.02),
-        ("modo", "linear", 0.66, 0.01),
-        ("causa", "encoder", 0.37, 0.01),
-        ("causa", "linear", 0.31, np.nan),
-    )
-    figure = quality.f1_by_model(table, "F1 de avisos reales", "6 repartos")
-    (axes,) = figure.axes
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.65, 0.37, 0.66, 0.31])
-    assert [text.get_text() for text in axes.texts] == ["0.65", "0.37", "0.66", "0.31"]
-    (encoder, linear) = (segments.get_segments() for segments in axes.collections)
-    assert encoder[0][:, 1] == pytest.approx([0.63, 0.67])
-    assert linear[1][:, 1] == pytest.approx([0.31, 0.31])
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["codificador", "modelo simple"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["modo", "causa"]
-    reading = figure.get_supxlabel().replace("\n", " ")
-    assert reading == "Lo mejor: modo, modelo simple; causa, codificador. Barras: desviación estándar, 6 repartos."
-
-
-def test_f1_by_model_of_a_single_run_has_no_word_on_spread_and_skips_absent_models():
-    table = scores(("modo", "encoder", 0.6, 0.0), ("modo", "blend", 0.7, 0.0), ("causa", "encoder", 0.4, 0.0))
-    figure = quality.f1_by_model(table, "F1")
-    assert figure.get_supxlabel() == "Lo mejor: modo, mezcla; causa, codificador."
-    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0.40", "0.60", "0.70"]
-
-
 def counts(rows):
     names = [f"Clase {i}" for i in range(len(rows))]
     return pd.DataFrame(rows, names, names)

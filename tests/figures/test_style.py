@@ -1,4 +1,4 @@
-"""One visual language: figures look the same under any style of the user's."""
+"""One visual language: figures look the same under any style of the user's; tables have whole words and no HTML."""
 
 import io
 import subprocess
@@ -58,3 +58,34 @@ def test_confusion_with_few_many_or_long_labels_fits_its_canvas_and_a_notebook(n
 def test_import_of_style_does_not_import_matplotlib():
     check = "import sys; from ocensa_nb.figures import style; assert style.COLOURS and 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
+
+
+def test_readable_numbers_have_few_decimals():
+    html = looks.readable(pd.DataFrame({"F1": [0.123456], "% de la clase": [33.3333], "filas": [1234]})).to_html()
+    assert ">0.123<" in html
+    assert ">33.3<" in html
+    assert ">1,234<" in html
+
+
+def test_readable_text_is_whole_and_wraps_at_spaces_only():
+    text = "fuga por sello mecánico " * 40
+    html = looks.readable(pd.DataFrame({"texto": [text]})).to_html()
+    assert text in html
+    for rule in ("word-break: normal", "overflow-wrap: normal", "table-layout: auto", "text-align: left"):
+        assert rule in html
+
+
+def test_readable_shows_the_html_of_a_cell_a_title_or_an_index_as_text():
+    hostile = "<img src=x onerror=alert(1)>"
+    html = looks.readable(pd.DataFrame({hostile: [hostile]}, [hostile])).to_html()
+    assert "<img" not in html
+    assert html.count("&lt;img") == 3
+
+
+def test_readable_hides_an_index_that_only_numbers_the_rows():
+    assert "row_heading" not in looks.readable(pd.DataFrame({"a": ["x"]})).to_html().split("</style>")[1]
+    assert "clase A" in looks.readable(pd.DataFrame({"a": ["x"]}, ["clase A"])).to_html()
+
+
+def test_readable_draws_an_empty_table():
+    assert "texto" in looks.readable(pd.DataFrame({"texto": [], "confianza": pd.Series([], dtype=float)})).to_html()
