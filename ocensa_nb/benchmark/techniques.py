@@ -45,6 +45,8 @@ BASELINE = Technique("baseline", "Punto de partida: fp32, todo a 256 tokens", EX
 def ladder(setting: Setting) -> list[Technique]:
     """Return the techniques in cumulative order, from `BASELINE`: exact ones, trade-offs, then the features cache."""
     dropout = Technique("block_dropout", "Dropout con máscaras de 16 bits", EXACT, fast=Fast.BLOCK_DROPOUT)
+    kind = TRADE if setting.cuts else EXACT
+    shorter = Technique("max_length", f"max_length = {SHORTER}", kind, {"max_length": SHORTER}, claim=(2.0, 2.0))
     mixed = Technique("mixed_precision", "Precisión mixta", TRADE, {"precision": "auto"}, claim=(2.0, 3.0))
     return [
         BASELINE,
@@ -52,13 +54,7 @@ def ladder(setting: Setting) -> list[Technique]:
         Technique("cls_only", "Última capa solo para [CLS]", EXACT, {"cls_only": True}),
         Technique("fused_adamw", "AdamW fusionado", EXACT, fast=Fast.FUSED_ADAMW),
         *([dropout] if setting.device == "cpu" else []),
-        Technique(
-            "max_length",
-            f"max_length = {SHORTER}",
-            TRADE if setting.cuts else EXACT,
-            {"max_length": SHORTER},
-            claim=(2.0, 2.0),
-        ),
+        shorter,
         *([mixed] if setting.halves else []),
         _freeze(setting.depth),
         Technique("feature_cache", "Capas congeladas, una sola vez", GIVEN_FREEZING, {"cache_features": True}),
@@ -76,20 +72,13 @@ def cumulative(base: TrainConfig, setting: Setting) -> list[tuple[Technique, Tra
 
 def individual(setting: Setting, batch_size: int) -> list[Technique]:
     micro = next(size for size in range(max(1, batch_size // 4), 0, -1) if batch_size % size == 0)
+    steps = batch_size // micro
+    accumulated = {"batch_size": micro, "gradient_accumulation_steps": steps}
+    cached = {**_freeze(setting.depth).changes, "cache_features": True}
     return [
         *(technique for technique in ladder(setting)[1:] if technique.name != "feature_cache"),
-        Technique(
-            "feature_cache",
-            "Congelar y calcular lo congelado una sola vez",
-            GIVEN_FREEZING,
-            {**_freeze(setting.depth).changes, "cache_features": True},
-        ),
-        Technique(
-            "gradient_accumulation",
-            f"Acumular gradientes, {micro} × {batch_size // micro}",
-            EXACT,
-            {"batch_size": micro, "gradient_accumulation_steps": batch_size // micro},
-        ),
+        Technique("feature_cache", "Congelar y calcular lo congelado una sola vez", GIVEN_FREEZING, cached),
+        Technique("gradient_accumulation", f"Acumular gradientes, {micro} × {steps}", EXACT, accumulated),
         Technique("smaller_model", "Un codificador con la mitad de las capas", TRADE, half=True, claim=(2.0, 3.0)),
     ]
 
@@ -104,18 +93,13 @@ def summarize(technique: Technique, speedup: float, low: float, high: float) -> 
         gain = f"aquí tarda {1 / speedup:.2f} veces lo que tardaba"
     else:
         gain = f"aquí va {speedup:.{1 if speedup >= 10 else 2}f} veces más rápido"
-    how = {EXACT: "el resultado es el mismo", GIVEN_FREEZING: "el mismo resultado que congelando", TRADE: ""}
-    cost = how[technique.kind] or "cambia el resultado: mire el F1"
+    costs = {EXACT: "el resultado es el mismo", GIVEN_FREEZING: "el mismo resultado que congelando"}
+    cost = costs.get(technique.kind, "cambia el resultado: mire el F1")
     if technique.claim is None:
         return f"{gain.capitalize()}; {cost}."
     least, most = technique.claim
     promised = f"{least:g}" if least == most else f"{least:g} a {most:g}"
-    if high < least:
-        against = "menos que"
-    elif low > most:
-        against = "más que"
-    else:
-        against = "en línea con"
+    against = "menos que" if high < least else "más que" if low > most else "en línea con"
     return f"{gain.capitalize()}, {against} las {promised} veces de la guía; {cost}."
 
 
