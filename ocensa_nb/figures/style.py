@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-import warnings
+import itertools
+import string
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -59,6 +60,9 @@ CELLS = (
     "padding: 4px 6px"
 )
 Given = ParamSpec("Given")
+_PANEL = string.Template((Path(__file__).parent / "panel.css").read_text(encoding="utf-8"))
+_WARNINGS = {"caution": CAUTION[0], "caution_text": CAUTION[1], "harm": HARM[0], "harm_text": HARM[1]}
+PANEL_CSS = _PANEL.substitute(blue=COLOURS[0], green=COLOURS[2], card=CARD, **_WARNINGS)
 
 
 @contextlib.contextmanager
@@ -66,8 +70,7 @@ def style() -> Iterator[None]:
     """Apply our style inside the block, ignoring the user's matplotlib style."""
     from matplotlib.style import context
 
-    with context(STYLE, after_reset=True), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # seaborn 0.12, Kaggle's, sets an option that pandas will drop
+    with context(STYLE, after_reset=True):
         yield
 
 
@@ -101,11 +104,8 @@ def read_as(figure: "Figure", text: str) -> None:
 
 def line_styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the colour and line style of each name; the dashes change each time the palette repeats."""
-    styles = {}
-    for place, name in enumerate(names):
-        again, colour = divmod(place, len(COLOURS))
-        styles[name] = {"color": COLOURS[colour], "linestyle": DASHES[again % len(DASHES)]}
-    return styles
+    looks = itertools.cycle(itertools.product(DASHES, COLOURS))
+    return {name: {"color": colour, "linestyle": dash} for name, (dash, colour) in zip(names, looks, strict=False)}
 
 
 def share_colours() -> "Colormap":
@@ -155,32 +155,3 @@ def readable(table: "pd.DataFrame") -> "Styler":
     left = [{"selector": "", "props": "text-align: left"}]
     shown = shown.set_table_styles(dict.fromkeys(texts, left), overwrite=False)
     return shown.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else shown
-
-
-# The panel uses the page's text colour, and a grey for borders that is visible on light and dark pages.
-PANEL_CSS = f"""
-.ocensa-panel {{ max-width: 960px; padding: 8px 12px; border: 1px solid rgba(128,128,128,.4); border-radius: 8px; }}
-.ocensa-panel .widget-html-content, .ocensa {{ color: var(--jp-ui-font-color1, currentColor); line-height: 1.4; }}
-.ocensa-title {{ font-weight: 600; border-bottom: 2px solid {COLOURS[0]}; margin-top: 6px; }}
-.ocensa-label {{ width: 140px; text-align: right; padding-right: 4px; }}
-.ocensa-panel .mod-active {{ background: {COLOURS[0]}; color: {CARD}; }}
-.ocensa-panel .widget-checkbox label {{ white-space: normal; height: auto; }}
-.ocensa-note {{ opacity: .85; padding-left: 6px; }}
-.ocensa-note.ocensa-caution, .ocensa-note.ocensa-harm {{
-  display: inline-block; opacity: 1; padding: 1px 8px; border-radius: 4px;
-}}
-.ocensa-note.ocensa-caution {{ background: {CAUTION[0]}; color: {CAUTION[1]}; }}
-.ocensa-note.ocensa-harm {{ background: {HARM[0]}; color: {HARM[1]}; }}
-.ocensa-memory {{ border-left: 4px solid {COLOURS[0]}; padding: 4px 10px; margin: 6px 0 0; }}
-.ocensa-expected {{ border-left: 4px solid {COLOURS[2]}; padding: 4px 10px; margin: 6px 0; }}
-.ocensa-state {{ min-height: 1.4em; overflow-wrap: anywhere; }}
-.ocensa-bar div {{ height: 10px; border-radius: 5px; background: rgba(128,128,128,.25); overflow: hidden; }}
-.ocensa-bar i {{ display: block; height: 100%; background: {COLOURS[0]}; }}
-.ocensa-numbers {{ display: flex; flex-wrap: wrap; gap: 4px 28px; margin: 8px 0; }}
-.ocensa-numbers small {{ display: block; opacity: .75; }}
-.ocensa-charts {{ display: flex; flex-wrap: wrap; gap: 12px; }}
-.ocensa-charts figure {{ flex: 1 1 320px; max-width: 460px; margin: 0; }}
-.ocensa-charts figcaption {{ display: flex; flex-wrap: wrap; gap: 0 14px; justify-content: center; font-size: small; }}
-.ocensa-cases th, .ocensa-cases td {{ text-align: left; padding: 2px 12px 2px 0; white-space: normal; }}
-.ocensa pre {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
-"""
