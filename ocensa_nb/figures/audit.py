@@ -26,24 +26,18 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
     places = np.arange(len(expected))
     ranges = list(expected.values())
     low, high = (np.array([one.f1[end] for one in ranges]) for end in (0, 1))
-    ceilings = [(place, one.ceiling) for place, one in zip(places, ranges, strict=True) if one.ceiling < 1]
+    ceilings = np.array([one.ceiling for one in ranges])
+    repeated = ceilings < 1
     axes.barh(places, high - low, left=low, height=0.45, color=COLOURS[0], alpha=0.45, label="F1 esperado en prueba")
     marks = {"s": 34, "zorder": 3}
     axes.scatter([one.linear_f1 for one in ranges], places, color=INK, label="modelo simple", **marks)
     axes.scatter(
         [f1.majority for f1 in ranges], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
     )
-    if ceilings:
-        axes.scatter(
-            [value for _, value in ceilings],
-            [place for place, _ in ceilings],
-            color=COLOURS[1],
-            marker="|",
-            s=260,
-            linewidths=2,
-            zorder=3,
-            label="techo de los avisos que repiten un texto",
-        )
+    if repeated.any():
+        look = {"color": COLOURS[1], "marker": "|", "s": 260, "linewidths": 2, "zorder": 3}
+        label = "techo de los avisos que repiten un texto"
+        axes.scatter(ceilings[repeated], places[repeated], label=label, **look)
     for place, start, end in zip(places, low, high, strict=True):
         axes.annotate(
             f"{start:.2f} a {end:.2f}", ((start + end) / 2, place - 0.25), ha="center", va="bottom", fontsize=8

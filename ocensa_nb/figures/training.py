@@ -44,20 +44,10 @@ FRAME_MS, HELD_MS = 100, 3000
 @styled
 def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
     """Return the histogram of the tokens of each text, untruncated, with p95, p99 and the recommended `max_length`."""
-    import seaborn as sns
-
     figure, axes = new_figure(8, 4)
     p95, p99 = np.percentile(lengths, [95, 99])
     recommended = recommend_max_length(lengths)
-    sns.histplot(
-        x=lengths,
-        binwidth=2,
-        binrange=(0, 2 * (int(lengths.max()) // 2 + 1)),
-        color=COLOURS[0],
-        alpha=0.85,
-        edgecolor=CARD,
-        ax=axes,
-    )
+    axes.hist(lengths, np.arange(0, lengths.max() + 3, 2), color=COLOURS[0], alpha=0.85, edgecolor=CARD)
     for value, name, colour, line in (
         (p95, f"p95 = {p95:.0f}", COLOURS[2], "--"),
         (p99, f"p99 = {p99:.0f}", COLOURS[1], "--"),
@@ -77,17 +67,16 @@ def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
 def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
     """Return a bar chart of the notices of each class; those beyond `MAX_NAMED_CLASSES` are one bar together."""
     import pandas as pd
-    import seaborn as sns
 
     sizes = sizes.sort_values(ascending=False, kind="stable")
     shown, rest = sizes[:MAX_NAMED_CLASSES], sizes[MAX_NAMED_CLASSES:]
     if len(rest):
         shown = pd.concat([shown, pd.Series({f"otras {len(rest)} clases": rest.sum()})])
     figure, axes = new_figure(7, 1.5 + 0.2 * len(shown))
-    places = np.arange(len(shown))  # not the names: seaborn would average two that are equal
-    sns.barplot(x=shown.to_numpy(), y=places, orient="h", color=COLOURS[0], saturation=1, ax=axes)
-    axes.bar_label(axes.containers[0], [f"{count:,}" for count in shown], padding=3, fontsize=8)
+    places = np.arange(len(shown))  # not the names: two may be equal
+    axes.bar_label(axes.barh(places, shown, color=COLOURS[0]), fmt="{:,.0f}", padding=3, fontsize=8)
     axes.set_yticks(places, [short(name) for name in shown.index], fontsize=8)
+    axes.invert_yaxis()
     axes.set(xlabel="avisos", ylabel="", title=f"Clases de {label}: {len(sizes)}", xlim=(0, 1.1 * shown.max()))
     axes.grid(False, axis="y")
     ratio = sizes.iloc[0] / max(sizes.iloc[-1], 1)
@@ -215,11 +204,10 @@ def epoch_lines(history: Lines) -> Lines:
 
 
 def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
+    import pandas as pd
+
     numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
-    smooth, smoothed = losses[0], []
-    for loss in losses:
-        smooth += SMOOTHING * (loss - smooth)
-        smoothed.append(smooth)
+    smoothed = pd.Series(losses).ewm(alpha=SMOOTHING, adjust=False).mean()
     drawn = [
         *axes.plot(numbers, losses, color=COLOURS[5], linewidth=0.7, alpha=0.6, label="cada paso"),
         *axes.plot(numbers, smoothed, color=COLOURS[0], linewidth=1.8, label="suavizada"),
