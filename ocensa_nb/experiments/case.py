@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +19,7 @@ from ocensa_nb.files.verify import compute, read_json, require_regular
 from ocensa_nb.paths import reason
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.manifest import CONFIG, METRICS
-from ocensa_nb.runs.run import read_config
+from ocensa_nb.runs.run import fits, read_config
 from ocensa_nb.runtime.machine import configure
 
 CASES, STATE, RUN, EVALUATION, LOG = "cases", "case.json", "run", "evaluation", "log.txt"
@@ -31,9 +32,14 @@ STATES = {
     FAILED: "fallido",
     INTERRUPTED: "interrumpido",
 }
-_NEEDED = {"title": str, "settings": dict, "changes": dict, "group": str, "seed": int, "evaluation": dict}
-_NEEDED |= {"files": dict, "inputs": dict, "trainer": str, "command": str, "status": str}
-_OPTIONAL = {"started": str, "seconds": (int, float), "process": str, "error": dict, "jobs": int, "threads": int}
+# What case.json holds; see `fits`.
+_NEEDED = {
+    **{"title": str, "changes": dict, "group": str, "seed": int, "command": str, "status": str, "inputs": dict},
+    **{"settings": {"recipe": str, "predict_with": str}, "files": {"data": str, "evaluation_data": str}},
+    "trainer": str,
+}
+_OPTIONAL = {"started": str, "seconds": (int, float), "process": str, "jobs": int, "threads": int}
+_OPTIONAL |= {"error": {"notebook": str, "cell": (int, type(None)), "line": str}}
 # What two machines must share for their seconds to be compared; the free disk and the Python version may differ.
 _MACHINE = ("platform", "system", "cores", "ram_gib", "gpu", "gpu_gib")
 
@@ -91,36 +97,26 @@ class Case:
         return self.status == FINISHED and bool(self.metrics)
 
     @property
-    def started(self) -> float | None:
-        """When its process was started last, in seconds since 1970; None if it was not."""
-        started = self.content.get("started")
-        return datetime.fromisoformat(started).timestamp() if started else None
-
-    @property
     def took(self) -> float | None:
         """Seconds of both notebooks until now; None if it has not started."""
-        seconds = self.content.get("seconds")
-        if self.status == RUNNING and self.started:
-            return (seconds or 0.0) + max(0.0, datetime.now().timestamp() - self.started)
+        seconds, started = self.content.get("seconds"), self.content.get("started")
+        if self.status == RUNNING and started:
+            return (seconds or 0.0) + max(0.0, time.time() - datetime.fromisoformat(started).timestamp())
         return seconds
 
     @property
     def predicts_with(self) -> str:
         """What the case predicts with: `auto` (per label, the best in validation), `encoder`, `linear` or `blend`."""
-        return self.content["evaluation"]["predict_with"]
+        return self.content["settings"]["predict_with"]
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the training and the evaluation, without the seed."""
-        settings = {name: value for name, value in self.content["settings"].items() if name != "seed"}
-        if self.predicts_with != AUTO:
-            settings["predict_with"] = self.predicts_with
-        if self.content["evaluation"]["data"]:
-            settings["evaluation_data"] = self.content["evaluation"]["data"]
-        return settings
+        return {name: value for name, value in self.content["settings"].items() if name != "seed"}
 
     def train_config(self) -> TrainConfig:
-        settings = {**self.content["settings"], **self.content["files"]}
+        known = {**self.content["settings"], **self.content["files"]}
+        settings = {name: value for name, value in known.items() if name not in USUAL_EVALUATION}
         if "text_fields" in settings:
             settings["text_fields"] = tuple(settings["text_fields"])
         return configure(settings.pop("recipe"), {**settings, "out": str(self.run)})
@@ -217,7 +213,7 @@ def with_results(case: Case) -> Case:
     if not (nested(metadata, "config", "heads") and nested(metadata, "seconds") and nested(metadata, "hardware")):
         raise UserError(f"«{case.run / CONFIG}» está dañado.")
     evaluation = {}
-    if case.content["evaluation"]["data"]:
+    if case.content["files"]["evaluation_data"]:
         evaluation = read_json(case.folder / EVALUATION / METRICS)
         if not nested(evaluation, "metrics"):
             raise UserError(f"«{case.folder / EVALUATION / METRICS}» está dañado.")
@@ -293,7 +289,7 @@ def _trainers(specs: Sequence[CaseSpec], known: Mapping[str, Case]) -> dict[str,
         together.setdefault(spec.training, []).append(spec)
     trainers = {}
     for group in together.values():
-        usual_first = sorted(group, key=lambda spec: (spec.evaluation != USUAL_EVALUATION, spec.name))
+        usual_first = sorted(group, key=lambda spec: (spec.settings != spec.settings | USUAL_EVALUATION, spec.name))
         names = [spec.name for spec in usual_first]
         started = [known[name] for name in names if name in known and (known[name].run / CONFIG).exists()]
         finished = [case.content["trainer"] for case in started if manifest.is_finished(case.run)]
@@ -324,18 +320,14 @@ def _problem(content: Any) -> str:
     """Return what is wrong with the content of a case.json; "" if nothing."""
     if not isinstance(content, dict):
         return STATE
-    wrong = [name for name, kind in _NEEDED.items() if not isinstance(content.get(name), kind)]
-    wrong += [name for name, kind in _OPTIONAL.items() if name in content and not isinstance(content[name], kind)]
+    wrong = [name for name, shape in _NEEDED.items() if not fits(content.get(name), shape)]
+    wrong += [name for name, shape in _OPTIONAL.items() if name in content and not fits(content[name], shape)]
     if wrong:
         return ", ".join(wrong)
     if content["status"] not in STATES:
         return "status"
     if not re.fullmatch(r"[^/\\]+", content["trainer"]) or content["trainer"] in (".", ".."):
         return "trainer"
-    if content["evaluation"].keys() != {"predict_with", "data"}:
-        return "evaluation"
-    if "error" in content and not {"notebook", "cell", "line"} <= content["error"].keys():
-        return "error"
     try:
         datetime.fromisoformat(content.get("started", "2000-01-01"))
     except ValueError:

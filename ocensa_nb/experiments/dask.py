@@ -88,7 +88,7 @@ class DaskPool:
         marker.touch()
         files = case.content["files"]
         update(case.folder, jobs=self.slots)
-        self._require_seen(str(marker), files["data"], files["corrections"], case.content["evaluation"]["data"])
+        self._require_seen(str(marker), files["data"], files["corrections"], files["evaluation_data"])
         self._asked_at = float("-inf")  # what was submitted just now counts
         future = self._call(
             self._client.submit,

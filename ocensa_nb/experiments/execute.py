@@ -175,12 +175,11 @@ def run_case(folder: Path, stop: Callable[[], bool]) -> str:
 
 def _evaluation(case: Case) -> dict[str, Any]:
     """Return the parameters of notebook 04; raises `UserError` if the run is not finished or is damaged."""
-    evaluation = case.content["evaluation"]
-    trained_on = Run.load(case.run).config.data
-    if not evaluation["data"] and trained_on and not Path(trained_on).exists():
+    data, trained_on = case.content["files"]["evaluation_data"], Run.load(case.run).config.data
+    if not data and trained_on and not Path(trained_on).exists():
         # It was trained on another machine. The notebook knows the test rows of the run by their content.
-        evaluation = {**evaluation, "data": case.content["files"]["data"]}
-    return evaluation_parameters(str(case.run), str(case.folder / EVALUATION), **evaluation)
+        data = case.content["files"]["data"]
+    return evaluation_parameters(str(case.run), str(case.folder / EVALUATION), data, case.predicts_with)
 
 
 class CaseProcess:

@@ -31,11 +31,10 @@ LONGEST_NAME = 80  # characters of a case's folder
 NEW = "NEW"  # the folder in the command that reproduces a case
 KEYS = ("base", "grid", "cases", "seeds")
 PATHS = ("model", "data", "corrections", "evaluation_data")  # fields that are, or may be, a path
-USUAL_EVALUATION = {"predict_with": AUTO, "data": ""}  # the parameters of notebook 04
-_EVALUATION_FIELDS = {"predict_with": "predict_with", "evaluation_data": "data"}
+USUAL_EVALUATION = {"predict_with": AUTO, "evaluation_data": ""}  # the fields of notebook 04
 _SET_BY_THE_RUNNER = ("out", "resume")
 _TRAINING_FIELDS = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in _SET_BY_THE_RUNNER]
-FIELDS = ["recipe", *_TRAINING_FIELDS, *_EVALUATION_FIELDS]
+FIELDS = ["recipe", *_TRAINING_FIELDS, *USUAL_EVALUATION]
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class CaseSpec:
     """A case of a grid: what it trains and evaluates, and what it is called."""
 
     title: str
-    settings: dict[str, Any]  # with the paths as the user wrote them
-    evaluation: dict[str, str]
-    changes: dict[str, Any]  # settings and fields of the evaluation that differ from `base`
+    settings: dict[str, Any]  # of the training and the evaluation, with the paths as the user wrote them
+    files: dict[str, str]  # absolute paths of the encoder and the notices; "" for none
+    changes: dict[str, Any]  # settings that differ from `base`
     config: TrainConfig = field(repr=False)  # with absolute paths
 
     @property
@@ -55,7 +54,7 @@ class CaseSpec:
     @cached_property
     def name(self) -> str:
         """The name of the folder: the changes, the seed, and six digits of the hash of all settings."""
-        end = f"seed-{self.seed}_{_hash(self.settings, self.evaluation)[:6]}"
+        end = f"seed-{self.seed}_{_hash(self.settings)[:6]}"
         parts = [f"{_slug(name)}-{_slug(value)}" for name, value in sorted(self.changes.items())] or ["base"]
         return f"{'_'.join(parts)[: LONGEST_NAME - len(end) - 1].rstrip('-_.')}_{end}"
 
@@ -63,7 +62,7 @@ class CaseSpec:
     def group(self) -> str:
         """The same for cases that differ only in the seed."""
         without_seed = {name: value for name, value in self.settings.items() if name != "seed"}
-        return _hash(without_seed, self.evaluation)[:12]
+        return _hash(without_seed)[:12]
 
     @cached_property
     def training(self) -> str:
@@ -80,19 +79,17 @@ class CaseSpec:
         return _hash(c.model, texts, c.freeze_layers, c.precision)
 
     def input_files(self) -> dict[str, Path]:
-        named = {"data": self.config.data or str(SAMPLE_DATA), "corrections": self.config.corrections}
-        named["evaluation_data"] = self.evaluation["data"]
-        return {name: Path(path) for name, path in named.items() if path}
+        notices = {**self.files, "data": self.files["data"] or str(SAMPLE_DATA)}
+        return {name: Path(path) for name, path in notices.items() if path and name != "model"}
 
     def content(self) -> dict[str, Any]:
         command = command_line(self.config.replace(out=NEW), self.settings["recipe"])
-        words = ["--with", self.evaluation["predict_with"]] if self.evaluation["predict_with"] != AUTO else []
-        words += ["--data", self.evaluation["data"]] if self.evaluation["data"] else []
+        evaluation = {"--with": self.settings["predict_with"], "--data": self.files["evaluation_data"]}
+        words = [word for flag, value in evaluation.items() if value not in (AUTO, "") for word in (flag, value)]
         if words:
             command += f" && python -m ocensa_nb evaluate --run {NEW} --out {NEW}-04 {shlex.join(words)}"
-        fields = ("title", "settings", "changes", "group", "seed", "evaluation")
-        files = {name: getattr(self.config, name) for name in ("model", "data", "corrections")}
-        return {name: getattr(self, name) for name in fields} | {"files": files, "command": command}
+        fields = ("title", "settings", "changes", "group", "seed", "files")
+        return {name: getattr(self, name) for name in fields} | {"command": command}
 
 
 def read_grid(path: str | Path) -> tuple[dict[str, Any], str]:
@@ -183,38 +180,37 @@ def _spec(base: Mapping[str, Any], case: Mapping[str, Any], seed: Mapping[str, A
     """Return one case; `base` includes the seed."""
     fields = {name: value for name, value in case.items() if name != "name"}
     try:
-        settings, evaluation, config = _settle({**base, **fields}, auto)
-        common, common_evaluation, _ = _settle(base, auto)
+        settings, files, config = _settle({**base, **fields}, auto)
+        common, _, _ = _settle(base, auto)
     except UserError as error:
         where = ", ".join(f"{name} = {clipped(value)}" for name, value in {**fields, **seed}.items()) or "base"
         raise UserError(f"Caso «{clipped(case.get('name', where))}»: {error}") from error
-    common |= {name: common_evaluation[parameter] for name, parameter in _EVALUATION_FIELDS.items()}
-    values = settings | {name: evaluation[parameter] for name, parameter in _EVALUATION_FIELDS.items()}
-    changes = {name: value for name, value in values.items() if name not in common or common[name] != value}
+    changes = {name: value for name, value in settings.items() if name not in common or common[name] != value}
     title = ", ".join(f"{name}={as_text(value)}" for name, value in changes.items()) or "base"
-    return CaseSpec(case.get("name", title).strip(), settings, evaluation, changes, config)
+    return CaseSpec(case.get("name", title).strip(), settings, files, changes, config)
 
 
 def _settle(fields: Mapping[str, Any], auto: str) -> tuple[dict[str, Any], dict[str, str], TrainConfig]:
-    """Return the normalised settings, the parameters of notebook 04, and the config of one case."""
-    values = {}
+    """Return the normalised settings, the absolute paths, and the config of one case."""
+    fields, values = {**USUAL_EVALUATION, **fields}, {}
     for name, value in fields.items():
         if value is None:
             raise UserError(f"{name} no tiene valor. Escríbalo, o quite la línea.")
         values[name] = _absolute(name, value) if name in PATHS else value
-    evaluation = USUAL_EVALUATION | {p: values.pop(name) for name, p in _EVALUATION_FIELDS.items() if name in values}
-    if evaluation["predict_with"] not in (AUTO, *SOURCES):
-        raise UserError(unknown("En predict_with, el valor", evaluation["predict_with"], (AUTO, *SOURCES)))
+    predict_with, evaluation_data = (values.pop(name) for name in USUAL_EVALUATION)
+    if predict_with not in (AUTO, *SOURCES):
+        raise UserError(unknown("En predict_with, el valor", predict_with, (AUTO, *SOURCES)))
     recipe = _checked_text("recipe", values.pop("recipe"))
     recipe = auto if recipe == "auto" else recipe
     if isinstance(values.get("text_fields"), list):
         values["text_fields"] = tuple(values["text_fields"])
     config = configure(recipe, values).validate()
     # As the config has them: 0 and 0.0 are the same setting.
+    written = {name: fields[name] for name in (*PATHS, "predict_with") if name in fields}
     normal = config.to_dict()
-    settings = {"recipe": recipe, "seed": config.seed}
-    settings |= {name: fields[name] if name in PATHS else normal[name] for name in values}
-    return settings, evaluation, config
+    settings = {"recipe": recipe, "seed": config.seed} | {name: normal[name] for name in values} | written
+    files = {name: normal[name] for name in ("model", "data", "corrections")} | {"evaluation_data": evaluation_data}
+    return settings, files, config
 
 
 def _checked_text(name: str, value: Any) -> str:
@@ -234,9 +230,9 @@ def _absolute(name: str, value: Any) -> str:
 
 
 def _check_unique(specs: list[CaseSpec]) -> None:
-    seen: dict[tuple[str, str], CaseSpec] = {}
+    seen: dict[tuple[str, str, str], CaseSpec] = {}
     for spec in specs:
-        first = seen.setdefault((spec.training, json.dumps(spec.evaluation)), spec)
+        first = seen.setdefault((spec.training, spec.settings["predict_with"], spec.files["evaluation_data"]), spec)
         if first is not spec:
             raise UserError(
                 f"Los casos «{first.title}» y «{spec.title}» (semilla {spec.seed}) son el mismo: dan los mismos "

@@ -26,7 +26,7 @@ GIF, LOCK = "training.gif", ".lock"
 HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file locks
 FORMAT = 4  # of runs and checkpoints; another one is refused
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
-# What the package reads of the JSON files of a run; see `_fits`.
+# What the package reads of the JSON files of a run; see `fits`.
 METADATA = {
     **{"config": dict, "fingerprint": str, "inputs": dict, "precision": str, "device": str, "versions": {str: str}},
     "hardware": {"gpu": str, "system": str, "cores": int},
@@ -100,7 +100,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Validation and test metrics of the restored best epoch; raises `UserError` if they are damaged."""
         metrics = read_json(self.path / METRICS)
-        if not _fits(metrics, METRICS_SHAPE) or not all(
+        if not fits(metrics, METRICS_SHAPE) or not all(
             head in metrics["verdict"] and _is_complete(metrics["verdict"][head]) for head in self.classes
         ):
             raise UserError(f"El archivo «{self.path / METRICS}» está dañado. Vuelva a entrenar.")
@@ -263,14 +263,14 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a run with all that the package reads of it; raises `UserError` as `read_config` does."""
     metadata = read_config(path)
-    if not _fits(metadata, METADATA) or metadata["precision"] not in PRECISIONS:
+    if not fits(metadata, METADATA) or metadata["precision"] not in PRECISIONS:
         raise UserError(f"El archivo «{path / CONFIG}» está dañado. Entrene en otra carpeta (otro nombre en out).")
     return metadata
 
 
 def _are_classes(classes: Any, data: Mapping[str, Any]) -> bool:
     """Return whether labels.json has the class names of each head that was trained on some data."""
-    if not _fits(classes, {str: [str]}) or not {"descripcion", *classes} <= set(data["columns"]):
+    if not fits(classes, {str: [str]}) or not {"descripcion", *classes} <= set(data["columns"]):
         return False
     return all(
         re.fullmatch(r"[a-z][a-z0-9_]*", head)  # the names of heads become file names
@@ -287,14 +287,14 @@ def _is_complete(verdict: Mapping[str, Any]) -> bool:
     return verdict["status"] == "not_yet" or None not in (verdict["threshold"], verdict["accuracy"])
 
 
-def _fits(value: Any, shape: Any) -> bool:
+def fits(value: Any, shape: Any) -> bool:
     """Return whether a JSON value has a shape: a type, a list of a shape, shapes by key, or one for all text keys."""
     if isinstance(shape, list):
-        return isinstance(value, list) and all(_fits(item, shape[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
     if not isinstance(shape, dict):
         return isinstance(value, shape)
     if not isinstance(value, dict):
         return False
     if str in shape:
-        return all(_fits(item, shape[str]) for item in value.values())
-    return all(key in value and _fits(value[key], inner) for key, inner in shape.items())
+        return all(fits(item, shape[str]) for item in value.values())
+    return all(key in value and fits(value[key], inner) for key, inner in shape.items())

@@ -100,7 +100,7 @@ def test_cases_that_differ_only_in_evaluation_share_a_training_but_no_group(csv)
     plain, linear, other = expand(cases=[{"epochs": 2}, {"epochs": 2, "predict_with": "linear"}, {"epochs": 3}])
     assert plain.training == linear.training != other.training
     assert plain.group != linear.group
-    assert linear.evaluation == {"predict_with": "linear", "data": ""}
+    assert linear.settings["predict_with"] == "linear"
 
 
 def test_features_are_shared_by_cases_with_the_same_frozen_layers_and_texts():

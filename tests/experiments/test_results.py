@@ -98,8 +98,7 @@ def test_pareto_front_has_exactly_the_groups_that_no_other_beats(tmp_path_factor
 
 def test_case_that_shares_a_run_has_its_own_evaluation(tmp_path):
     add_run(add_case(tmp_path, {}, 1), 0.5, 100)
-    evaluation = {"predict_with": "encoder", "data": ""}
-    add_case(tmp_path, {"predict_with": "encoder"}, 1, trainer="baseline_seed-1", evaluation=evaluation)
+    add_case(tmp_path, {"predict_with": "encoder"}, 1, trainer="baseline_seed-1")
     case = next(case for case in read_results(tmp_path).cases if not case.owns_run)
     assert case.score("f1") == pytest.approx(0.45)  # of the encoder
     assert case.seconds()["total"] == 100
@@ -166,7 +165,7 @@ def test_damaged_file_of_a_case_is_a_problem_and_the_others_are_read(out, name, 
         ("seconds", "3"),
         ("started", "ayer"),
         ("error", {"line": "x"}),
-        ("evaluation", {}),
+        ("settings", {}),
         ("status", "otro"),
     ],
 )

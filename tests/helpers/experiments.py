@@ -14,7 +14,7 @@ HEADS = ("modo", "causa", "prioridad")
 
 def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a case with some changes of the base of these tests."""
-    return {"recipe": "baseline", "model": "tiny", **changes}
+    return {"recipe": "baseline", "model": "tiny", "predict_with": "auto", "evaluation_data": "", **changes}
 
 
 def add_case(out: Path, changes: Mapping[str, Any], /, seed: int, status: str = "finished", **state: Any) -> Path:
@@ -29,8 +29,7 @@ def add_case(out: Path, changes: Mapping[str, Any], /, seed: int, status: str = 
         "changes": dict(changes),
         "group": label,
         "seed": seed,
-        "evaluation": {"predict_with": "auto", "data": ""},
-        "files": {"model": "tiny", "data": "", "corrections": ""},
+        "files": {"model": "tiny", "data": "", "corrections": "", "evaluation_data": ""},
         "inputs": {},
         "trainer": folder.name,
         "status": status,

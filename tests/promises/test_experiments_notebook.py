@@ -38,7 +38,6 @@ def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tm
             settings=case.settings,
             changes=case.changes,
             group=case.group,
-            evaluation=case.evaluation,
         )
         frozen = min(case.config.freeze_layers, 3)  # tiny has 4 layers
         fit(case.config.replace(model="tiny", freeze_layers=frozen, epochs=1, out=str(folder / "run")))
