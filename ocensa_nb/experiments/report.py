@@ -4,14 +4,15 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from ocensa_nb.evaluation.blend import SOURCES
-from ocensa_nb.experiments.case import CASES, FAILED, STATES, Case
+from ocensa_nb.experiments.case import CASES, STATES, Case
 from ocensa_nb.experiments.results import (
     BASELINE,
     FEWEST,
@@ -19,20 +20,17 @@ from ocensa_nb.experiments.results import (
     Group,
     Interval,
     Results,
-    Spread,
     baseline_of,
     chosen,
-    counted,
-    counts,
     effects,
     grouped,
     pareto_front,
     seconds_to_target,
     speedup,
-    spread,
+    summary,
 )
-from ocensa_nb.figures import experiments as figures
-from ocensa_nb.figures.experiments import PHONE, WIDE, Bar, Point
+from ocensa_nb.figures import comparison
+from ocensa_nb.figures.comparison import PHONE, WIDE
 from ocensa_nb.files.atomic import atomic_write, write_text
 from ocensa_nb.files.notice_file import SPANISH_EXCEL
 from ocensa_nb.files.verify import LARGEST_JSON, read_regular
@@ -46,26 +44,13 @@ RESULTS, REPORT, TEMPLATE = "results.csv", "report.html", "report.html.j2"
 EMPTY = "–"
 _NOT_A_SETTING = {"data", "corrections", "out", "seed", "resume", "checkpoint_minutes", "num_workers"}
 _NOT_MEASURED = re.compile(r"^# *sin medir: ([^:\n]+):(.+)$", re.MULTILINE)
-_YES = {True: "sí", False: "no"}
-# The columns of results.csv that the page shows: title, and format of numbers.
-_CASE_COLUMNS = {
-    "configuracion": ("Caso", "{}"),
-    "semilla": ("Semilla", "{}"),
-    "estado": ("Estado", "{}"),
-    "prueba": ("F1 de prueba", "{:.3f}"),
-    "segundos_entrenamiento": ("Entrenar, s", "{:.1f}"),
-    "segundos_capas_congeladas": ("Capas congeladas, s", "{:.1f}"),
-    "segundos_modelo_simple": ("Modelo simple, s", "{:.1f}"),
-    "segundos_total": ("Total, s", "{:.1f}"),
-    "notas": ("Notas", "{}"),
-}
-_FAILED_COLUMNS = {"configuracion": ("Caso", "{}"), "semilla": ("Semilla", "{}"), "error": ("Error", "{}")}
 
 
 def quality_table(results: Results) -> pd.DataFrame:
     """Return one row per group, the best test score first; empty without a finished case."""
     groups, metric, reached = grouped(results), results.metric, seconds_to_target(results)
-    front, baseline = pareto_front(groups, metric), baseline_of(groups)
+    points, baseline = pareto_front(groups, metric), baseline_of(groups)
+    front = points.index[points["on_front"]]
     rows = [
         {
             "N.º": group.number,
@@ -77,7 +62,7 @@ def quality_table(results: Results) -> pd.DataFrame:
             "segundos": _mean_sd(group.seconds(), 1) + _marks(group.cases),
             "veces más rápido": _times_faster(group, baseline),
             "segundos hasta el 95 %": _until_target([reached[case.name] for case in group.cases]),
-            "frente de Pareto": _YES[group.number in front],
+            "frente de Pareto": "sí" if group.number in front else "no",
         }
         for group in groups
     ]
@@ -97,7 +82,7 @@ def labels_table(results: Results) -> pd.DataFrame:
 def settings_table(results: Results) -> pd.DataFrame:
     groups = grouped(results)
     settings = [{**group.cases[0].config, **group.cases[0].settings} for group in groups]
-    table = pd.DataFrame([{name: as_text(value) for name, value in group.items()} for group in settings])
+    table = pd.DataFrame([{name: as_text(value) or EMPTY for name, value in group.items()} for group in settings])
     table = table.fillna(EMPTY)[sorted(table.columns.difference(_NOT_A_SETTING))]
     table = table.loc[:, table.nunique() > 1]
     table.insert(0, "N.º", [group.number for group in groups])
@@ -140,30 +125,16 @@ def _case_row(case: Case) -> dict[str, Any]:
     return row | {"error": case.error, "carpeta": f"{CASES}/{case.name}", "comando": case.content["command"]}
 
 
-def summary(results: Results) -> str:
-    said = f"{counted(len(results.cases), 'caso')}: {counts(results.cases)}."
-    if not results.finished:
-        return f"{said} Todavía no hay ningún resultado."
-    if results.saved_seconds > 0:
-        reused = sum(case.saved_seconds() > 0 for case in results.finished)
-        said += (
-            f" Guardar una sola vez las capas congeladas ahorró {results.saved_seconds:.1f} s en "
-            f"{counted(reused, 'caso')}: son los segundos que tardó en calcularlas el primero, menos los que tardaron "
-            "los demás en leerlas."
-        )
-    return said
-
-
 def headlines(results: Results) -> list[str]:
     """Return the configuration that validation chooses, and what there is to say of the baseline."""
     groups, metric = grouped(results), results.metric
     best, baseline = chosen(groups, metric), baseline_of(groups)
     test, val = best.score(metric), best.score(metric, "val")
     said = []
-    if test and val:
+    if test.count() and val.count():
         said.append(
-            f"La mejor en validación es «{best.title}» (n.º {best.number}): {metric} {val.mean:.3f} en validación y "
-            f"{test.mean:.3f} en prueba. La tabla está ordenada por la prueba, que no se usa para elegir: la primera "
+            f"La mejor en validación es «{best.title}» (n.º {best.number}): {metric} {val.mean():.3f} en validación y "
+            f"{test.mean():.3f} en prueba. La tabla está ordenada por la prueba, que no se usa para elegir: la primera "
             "fila puede serlo por azar."
         )
     if baseline is None:
@@ -173,7 +144,7 @@ def headlines(results: Results) -> list[str]:
             f"ajustes del punto de partida («recipe: {BASELINE}»), y ejecute el mismo comando: los casos terminados se "
             "conservan."
         )
-    elif len(groups) > 1 and all(speedup(group, baseline) is None for group in groups if group is not baseline):
+    elif len(groups) > 1 and all(speedup(group, baseline).empty for group in groups if group is not baseline):
         said.append(
             f"Ningún caso se puede comparar en tiempo con «{BASELINE}»: se midieron en otra máquina, con otro número "
             "de hilos o de procesos a la vez, o con otras semillas."
@@ -188,21 +159,18 @@ def warnings(results: Results) -> list[str]:
         for head in case.heads:
             if (better := case.beats_linear(head)) is not None:
                 compared.setdefault(head, []).append(better)
-    if not compared:
-        return []
-    if not any(map(any, compared.values())):
+    if compared and not any(map(any, compared.values())):
         return [
             "El modelo simple (TF-IDF, que se ajusta en segundos) da lo mismo: en ninguna etiqueta de ningún caso "
             "predice mejor la corrida de forma que se distinga del ruido. Con estos avisos, elegir entre estos ajustes "
             "del codificador no mejora lo que se obtiene."
         ]
     some = [f"{head}, en {sum(wins)} de {len(wins)} casos" for head, wins in compared.items() if not all(wins)]
-    if not some:
-        return []
-    return [
+    note = (
         "La corrida supera al modelo simple (TF-IDF), de forma que se distinga del ruido, solo en: "
         f"{'; '.join(some)}. En los demás casos no se distinguen, o el modelo simple va mejor."
-    ]
+    )
+    return [note] if some else []
 
 
 def sentences(results: Results) -> list[str]:
@@ -226,35 +194,26 @@ def not_measured(out: Path) -> pd.DataFrame:
 def pareto_figure(results: Results, width: float = WIDE) -> "Figure | None":
     """Return the figure of F1 against seconds; None if no case has a score."""
     groups, metric = grouped(results), results.metric
-    front = pareto_front(groups, metric)
-    if not front:
-        return None
-    points = []
-    for group in groups:
-        if score := group.score(metric):
-            seconds = group.seconds()
-            spreads = (seconds.sd or 0.0, score.mean, score.sd or 0.0)
-            points.append(Point(group.number, seconds.mean, *spreads, group.number in front))
-    linear = [score.mean for group in groups if (score := group.score(metric, model="linear"))]
-    same = linear and max(linear) - min(linear) < 0.0005  # the simple model does not depend on the encoder's settings
-    return figures.f1_against_seconds(points, linear[0] if same else None, width)
+    points = pareto_front(groups, metric)
+    linear = pd.Series([group.score(metric, model="linear").mean() for group in groups], dtype=float)
+    same = linear.max() - linear.min() < 0.0005  # the simple model does not depend on the encoder's settings
+    return None if points.empty else comparison.f1_against_seconds(points, linear.mean() if same else None, width)
 
 
 def _models_figure(results: Results, width: float) -> "Figure":
-    scores = [
-        (group.number, {m: score.mean for m in SOURCES if (score := group.score(results.metric, model=m))})
-        for group in grouped(results)
-    ]
-    return figures.f1_by_model(scores, width)
+    groups, metric = grouped(results), results.metric
+    scores = {model: [group.score(metric, model=model).mean() for group in groups] for model in SOURCES}
+    return comparison.f1_by_model(pd.DataFrame(scores, [group.number for group in groups]), width)
 
 
 def _differences_figure(results: Results, width: float) -> "Figure | None":
-    bars = [
-        Bar(f"{e.field}: {e.before} → {e.after}", e.score.mean, e.score.low, e.score.high, e.score.is_clear)
+    changes = [
+        (f"{e.field}: {e.before} → {e.after}", e.score.mean, e.score.low, e.score.high, e.score.is_clear)
         for e in effects(results)
         if e.score
     ]
-    return figures.differences(bars, width) if bars else None
+    bars = pd.DataFrame(changes, columns=["title", "mean", "low", "high", "is_clear"])
+    return None if bars.empty else comparison.differences(bars, width)
 
 
 def write_results(results: Results) -> Path:
@@ -267,49 +226,49 @@ def write_results(results: Results) -> Path:
 
 
 def write_report(results: Results) -> Path:
-    path = results.path / REPORT
-    write_text(path, render(results))
-    return path
-
-
-def render(results: Results) -> str:
+    """Write report.html, which needs no other file and no network, and return its path."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
-    groups, cases = grouped(results), cases_table(results)
-    front = pareto_front(groups, results.metric)
-    failed = [case for case in results.cases if case.status == FAILED]
+    page.filters |= {"sha256": _sha256, "shown": _shown}
+    groups = grouped(results)
     content: dict[str, Any] = {"warnings": []}
     if groups:
-        tables = {"quality": quality_table, "labels": labels_table, "settings": settings_table}
-        content |= {name: table(results) for name, table in tables.items()}
-        content |= {"effects": effects_table(results), "intervals": [e.score for e in effects(results) if e.score]}
-        content |= {"headlines": headlines(results), "warnings": warnings(results)}
-        content |= {"on_front": [place for place, group in enumerate(groups) if group.number in front]}
-        drawn = {"front": pareto_figure, "models": _models_figure, "differences": _differences_figure} if front else {}
-        content["pictures"] = {name: _addresses(draw, results) for name, draw in drawn.items()}
-    return page.get_template(TEMPLATE).render(
+        parts = {"headlines": headlines, "warnings": warnings, "quality": quality_table, "labels": labels_table}
+        parts |= {"settings": settings_table, "effects": effects_table}
+        content = {name: part(results) for name, part in parts.items()}
+        content["intervals"] = [effect.score for effect in effects(results) if effect.score]
+        content["on_front"] = np.flatnonzero(content["quality"]["frente de Pareto"] == "sí").tolist()
+        drawn = {"front": pareto_figure, "models": _models_figure, "differences": _differences_figure}
+        content["pictures"] = {name: _addresses(draw, results) for name, draw in drawn.items() if content["on_front"]}
+    text = page.get_template(TEMPLATE).render(
         **content,
         results=results,
         groups=groups,
         summary=summary(results),
-        cases=_shown(cases, _CASE_COLUMNS),
-        members=[[case] for case in results.cases],
-        failed=_shown(cases[cases["estado"] == STATES[FAILED]], _FAILED_COLUMNS),
-        failed_members=[[case] for case in failed],
+        cases=cases_table(results),
         not_measured=not_measured(results.path),
         links=_links,
         fewest=FEWEST,
     )
+    path = results.path / REPORT
+    write_text(path, text)
+    return path
 
 
-def _shown(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> pd.DataFrame:
-    shown = {}
-    for name, (title, form) in columns.items():
-        shown[title] = [EMPTY if pd.isna(value) or value == "" else form.format(value) for value in table[name]]
-    return pd.DataFrame(shown)
+def _sha256(text: Any) -> str:
+    return base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
+
+
+def _shown(table: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Return some columns of a table as text; `columns` has the title and the format of each."""
+    return pd.DataFrame(
+        {
+            title: [EMPTY if pd.isna(value) or value == "" else form.format(value) for value in table[name]]
+            for name, (title, form) in columns.items()
+        }
+    )
 
 
 def _links(case: Case) -> list[tuple[str, str]]:
@@ -332,28 +291,29 @@ def _addresses(draw: Callable[[Results, float], "Figure | None"], results: Resul
     return addresses
 
 
-def _mean_sd(values: Spread | None, decimals: int = 3) -> str:
-    if values is None:
+def _mean_sd(values: pd.Series, decimals: int = 3) -> str:
+    known = values.dropna()
+    if known.empty:
         return EMPTY
-    deviation = "" if values.sd is None else f" ± {values.sd:.{decimals}f}"
-    return f"{values.mean:,.{decimals}f}{deviation} ({values.count})"
+    deviation = f" ± {known.std():.{decimals}f}" if len(known) > 1 else ""
+    return f"{known.mean():,.{decimals}f}{deviation} ({len(known)})"
 
 
 def _times_faster(group: Group, baseline: Group | None) -> str:
     if baseline is None:
         return "sin baseline"
-    if (times := speedup(group, baseline)) is None:
+    if (times := speedup(group, baseline)).empty:
         return "no comparable"
     if group is baseline:
         return "1"
-    return f"{times.mean:.3g}" + (f" ({times.low:.3g} a {times.high:.3g})" if times.count > 1 else "")
+    return f"{times.mean():.3g}" + (f" ({times.min():.3g} a {times.max():.3g})" if len(times) > 1 else "")
 
 
 def _until_target(seconds: Sequence[float | None]) -> str:
     missed = seconds.count(None)
     if missed == len(seconds):
         return "no llega"
-    return _mean_sd(spread(seconds), 1) + (f"; {missed} sin llegar" if missed else "")
+    return _mean_sd(pd.Series(seconds, dtype=float), 1) + (f"; {missed} sin llegar" if missed else "")
 
 
 def _with_ends(interval: Interval, form: str) -> str:
@@ -362,9 +322,8 @@ def _with_ends(interval: Interval, form: str) -> str:
 
 
 def _marks(cases: Sequence[Case]) -> str:
-    return (" ↻" if any(case.is_resumed for case in cases) else "") + (
-        " ∥" if any(case.beside for case in cases) else ""
-    )
+    notes = "".join(map(_notes, cases))
+    return "".join(f" {mark}" for mark in "↻∥" if mark in notes)
 
 
 def _notes(case: Case) -> str:

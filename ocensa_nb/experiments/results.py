@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.experiments.case import (
@@ -62,17 +65,6 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean, standard deviation (None for a single value), smallest and largest of some values, and their number."""
-
-    mean: float
-    sd: float | None
-    low: float
-    high: float
-    count: int
-
-
-@dataclass(frozen=True)
 class Group:
     """The finished cases with the same settings, ordered by seed; `number` is its place in the table."""
 
@@ -90,11 +82,12 @@ class Group:
         is_recipe = case.settings.get("recipe") == BASELINE and case.content["changes"].keys() <= {"recipe"}
         return case.title == BASELINE or is_recipe
 
-    def score(self, metric: str, side: str = "test", model: str = "") -> Spread | None:
-        return spread(case.score(metric, side, model) for case in self.cases)
+    def score(self, metric: str, side: str = "test", model: str = "") -> pd.Series:
+        """Return a metric of each case, NaN for a case without it; see `Case.score`."""
+        return pd.Series([case.score(metric, side, model) for case in self.cases], dtype=float)
 
-    def seconds(self) -> Spread:
-        return spread(case.seconds()["total"] for case in self.cases)
+    def seconds(self) -> pd.Series:
+        return pd.Series([_total(case) for case in self.cases])
 
 
 @dataclass(frozen=True)
@@ -171,8 +164,7 @@ def grouped(results: Results) -> list[Group]:
     groups = [Group(0, members) for members in together.values()]
 
     def place(group: Group) -> tuple[float, float, str]:
-        score = group.score(results.metric)
-        return (-score.mean if score else 0.0, group.seconds().mean, group.title)
+        return np.nan_to_num(-group.score(results.metric).mean()), group.seconds().mean(), group.title
 
     return [Group(number, group.cases) for number, group in enumerate(sorted(groups, key=place), 1)]
 
@@ -183,27 +175,34 @@ def baseline_of(groups: Sequence[Group]) -> Group | None:
 
 def chosen(groups: Sequence[Group], metric: str) -> Group:
     """Return the group with the best mean validation score; the test rows have no part in the choice."""
-    return max(groups, key=lambda group: score.mean if (score := group.score(metric, "val")) else -1.0)
+    return max(groups, key=lambda group: np.nan_to_num(group.score(metric, "val").mean(), nan=-1.0))
 
 
-def speedup(group: Group, baseline: Group) -> Spread | None:
-    """Return the speed-up over the baseline, of cases with equal seed, machine, threads and jobs; None without any."""
+def speedup(group: Group, baseline: Group) -> pd.Series:
+    """Return the speed-ups over the baseline, of the cases with equal seed, machine, threads and jobs."""
     by_seed = {case.seed: case for case in baseline.cases}
     pairs = [(case, by_seed[case.seed]) for case in group.cases if case.seed in by_seed]
-    return spread(_total(other) / _total(case) for case, other in pairs if _are_comparable(case, other))
+    ratios = [_total(other) / _total(case) for case, other in pairs if _are_comparable(case, other)]
+    return pd.Series(ratios, dtype=float)
 
 
-def pareto_front(groups: Sequence[Group], metric: str) -> set[int]:
-    """Return the numbers of the groups that no other beats: none is as good in less time, or better in as little."""
-    points = {group.number: (score.mean, group.seconds().mean) for group in groups if (score := group.score(metric))}
-    return {
-        number
-        for number, (f1, seconds) in points.items()
-        if not any(
-            better >= f1 and faster <= seconds and (better, faster) != (f1, seconds)
-            for better, faster in points.values()
-        )
-    }
+def pareto_front(groups: Sequence[Group], metric: str) -> pd.DataFrame:
+    """Return the mean and standard deviation of the seconds and the score of each group that has a score.
+
+    Indexed by number; `on_front` if no other is as good in less time, or better in as little.
+    """
+    rows = []
+    for group in groups:
+        score, seconds = group.score(metric), group.seconds()
+        rows.append((score.mean(), score.std(), seconds.mean(), seconds.std()))
+    columns = ["score", "score_sd", "seconds", "seconds_sd"]
+    points = pd.DataFrame(rows, [group.number for group in groups], columns).dropna(subset="score")
+    f1, seconds = points["score"], points["seconds"]
+    beaten = [
+        ((f1 >= point.score) & (seconds <= point.seconds) & ((f1 > point.score) | (seconds < point.seconds))).any()
+        for point in points.itertuples()
+    ]
+    return points.assign(on_front=~np.array(beaten, bool))
 
 
 def seconds_to_target(results: Results) -> dict[str, float | None]:
@@ -223,22 +222,14 @@ def seconds_to_target(results: Results) -> dict[str, float | None]:
     return reached
 
 
-def spread(values: Iterable[float | None]) -> Spread | None:
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    sd = statistics.stdev(known) if len(known) > 1 else None
-    return Spread(statistics.fmean(known), sd, min(known), max(known), len(known))
-
-
 def effects(results: Results) -> list[Effect]:
     """Return the effect of each value of each setting, against that of the base of the grid."""
     together: dict[_Change, list[tuple[Case, Case]]] = {}
     for change, first, second in _pairs(results.finished, results.metric):
         together.setdefault(change, []).append((first, second))
     comparisons = sum(len(pairs) >= FEWEST for pairs in together.values())
-    found = [_effect(change, pairs, results.metric, comparisons) for change, pairs in together.items()]
-    return sorted(found, key=lambda effect: (effect.field, _in_order(effect.after)))
+    changes = [_effect(change, pairs, results.metric, comparisons) for change, pairs in together.items()]
+    return sorted(changes, key=lambda effect: (effect.field, _in_order(effect.after)))
 
 
 def interval(values: Sequence[float], comparisons: int = 1) -> Interval:
@@ -301,7 +292,7 @@ def _interval(differences: Sequence[tuple[int, float]], comparisons: int) -> Int
 
 def _value(case: Case, name: str) -> str:
     """Return the value of a setting as text: that of the recipe if the case does not set it."""
-    return as_text(case.settings.get(name, case.config.get(name, UNSET)))
+    return as_text(case.settings.get(name, case.config.get(name, UNSET))) or UNSET
 
 
 def _in_order(value: str) -> tuple[int, float, str]:
@@ -334,6 +325,21 @@ def _with_context(cases: list[Case]) -> list[Case]:
         of_training = {name: trainer.content[name] for name in ("jobs", "threads") if name in trainer.content}
         complete.append(dataclasses.replace(case, content=case.content | of_training, building=building))
     return complete
+
+
+def summary(results: Results) -> str:
+    """Return how many cases are in each state, and what the shared frozen layers saved."""
+    said = f"{counted(len(results.cases), 'caso')}: {counts(results.cases)}."
+    if not results.finished:
+        return f"{said} Todavía no hay ningún resultado."
+    if results.saved_seconds > 0:
+        reused = sum(case.saved_seconds() > 0 for case in results.finished)
+        said += (
+            f" Guardar una sola vez las capas congeladas ahorró {results.saved_seconds:.1f} s en "
+            f"{counted(reused, 'caso')}: son los segundos que tardó en calcularlas el primero, menos los que tardaron "
+            "los demás en leerlas."
+        )
+    return said
 
 
 def counted(count: int, noun: str) -> str:

@@ -1,18 +1,39 @@
-"""Draw the measured speedups of the optimisations, and save them with their tables."""
+"""Draw comparisons: the speedup of each optimisation, and the F1 and the seconds of the cases of a grid.
+
+Groups of cases are named by their number in the report's table, which is short.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
-from ocensa_nb.figures.style import COLOURS, GREY, INK, count_logarithmically, new_figure, read_as, styled
+from ocensa_nb.evaluation.comparison import MODEL_NAMES
+from ocensa_nb.figures.style import (
+    COLOURS,
+    GREY,
+    INK,
+    MODEL_COLOURS,
+    count_logarithmically,
+    new_figure,
+    read_as,
+    styled,
+)
 from ocensa_nb.figures.style import save as save_figure
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.runs.run import free_folder
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
+
+WIDE, PHONE = 8.6, 3.7  # inches: figures for a page, and for a telephone
+FAR = 5  # ratio of the seconds from which on their axis is logarithmic
+MARKERS = {"encoder": "o", "linear": "s", "blend": "D"}
+KIND_COLOURS = {EXACT: COLOURS[2], GIVEN_FREEZING: COLOURS[0], TRADE: COLOURS[1]}
 
 
 @styled
@@ -22,44 +43,23 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
     `which` is `ladder` (cumulative, in order) or `alone` (individual, sorted by speedup).
     """
     import pandas as pd
-    import seaborn as sns
 
     measured = results[which] if which == "ladder" else sorted(results[which], key=lambda m: m["speedup"])
-    figure, axes = new_figure(9, 1.2 + 0.42 * len(measured))
-    rounds = pd.DataFrame(
-        [
-            {"title": m["title"], "kind": m["kind"], "speedup": m[value]}
-            for m in measured
-            for value in ("speedup_min", "speedup", "speedup_max")
-        ]
-    )
-    kinds = list(rounds["kind"].unique())
-    sns.barplot(
-        rounds,
-        x="speedup",
-        y="title",
-        hue="kind",
-        hue_order=kinds,
-        palette={EXACT: COLOURS[2], GIVEN_FREEZING: COLOURS[0], TRADE: COLOURS[1]},
-        saturation=1,
-        dodge=False,
-        estimator="median",
-        errorbar=("pi", 100),  # from the minimum to the maximum
-        capsize=0.3,
-        ax=axes,
-    )
-    for line in axes.lines:  # the error bars
-        line.set(color=GREY, linewidth=1.5)
-    for row, m in enumerate(measured):
-        axes.annotate(f" ×{m['speedup']:.{0 if m['speedup'] >= 20 else 1}f}", (m["speedup_max"], row), va="center")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.get_legend().remove()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(kinds))
+    rows = pd.DataFrame(measured)
+    figure, axes = new_figure(9, 1.2 + 0.42 * len(rows))
+    for kind, part in rows.groupby("kind", sort=False):
+        reach = [part["speedup"] - part["speedup_min"], part["speedup_max"] - part["speedup"]]
+        look = {"color": KIND_COLOURS[kind], "ecolor": GREY, "capsize": 4, "label": kind}
+        axes.barh(part.index, part["speedup"], xerr=reach, **look)
+    for row in rows.itertuples():
+        axes.annotate(f" ×{row.speedup:.{0 if row.speedup >= 20 else 1}f}", (row.speedup_max, row.Index), va="center")
+    axes.set_yticks(rows.index, rows["title"])
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=rows["kind"].nunique())
     axes.grid(False, axis="y")
     count_logarithmically(axes)
     axes.axvline(1, color=INK, linewidth=1)
-    low, high = min(m["speedup_min"] for m in measured), max(m["speedup_max"] for m in measured)
-    axes.set_xlim(0.8 * min(low, 1), 1.6 * high)
+    axes.set_xlim(0.8 * min(rows["speedup_min"].min(), 1), 1.6 * rows["speedup_max"].max())
     axes.set(xlabel="veces más rápido que el punto de partida (escala logarítmica)", ylabel="")
     last = measured[-1]
     if which == "ladder":
@@ -82,3 +82,90 @@ def save(results: Mapping[str, Any], out: str | Path) -> Path:
         for which in ("ladder", "alone"):
             save_figure(speedups(results, which), folder / f"{which}.png")
     return path
+
+
+@styled
+def f1_against_seconds(points: "pd.DataFrame", linear: float | None, width: float = WIDE) -> "Figure":
+    """Return test F1 against seconds, with the Pareto front and the standard deviations.
+
+    Parameters
+    ----------
+    points
+        A row per group, indexed by its number: `score`, `score_sd`, `seconds`, `seconds_sd` and `on_front`.
+    linear
+        F1 of the simple model, drawn as a line; None to draw none.
+    width
+        In inches.
+    """
+    figure, axes = new_figure(width, 4.2 if width > PHONE else 3.6)
+    for on_front, part in points.groupby("on_front"):
+        # On a logarithmic axis the bar of the seconds must not reach 0.
+        reach = [part["seconds_sd"].clip(upper=0.9 * part["seconds"]), part["seconds_sd"]]
+        axes.errorbar(
+            part["seconds"],
+            part["score"],
+            xerr=reach,
+            yerr=part["score_sd"],
+            color=COLOURS[0] if on_front else GREY,
+            linestyle="",
+            marker="o",
+            markersize=8 if on_front else 6,
+            elinewidth=1,
+            zorder=3 if on_front else 2,
+        )
+    for point in points.itertuples():
+        axes.annotate(f"{point.Index}", (point.seconds, point.score), (6, 5), textcoords="offset points", color=INK)
+    front = points[points["on_front"]].sort_values("seconds")
+    axes.plot(front["seconds"], front["score"], color=COLOURS[0], label="frente de Pareto")
+    if linear is not None:
+        axes.axhline(linear, color=COLOURS[1], linestyle="--", label=f"modelo simple: {linear:.3f}")
+    least, most = points["seconds"].min(), points["seconds"].max()
+    if most >= FAR * least > 0:
+        count_logarithmically(axes)
+        axes.set(xlim=(0.7 * least, 1.5 * most), xlabel="segundos (escala logarítmica)")
+    else:
+        axes.set(xlim=(0, 1.15 * max(most, 1e-3)), xlabel="segundos")
+    axes.set_ylabel("F1 de prueba (0 a 1)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2 if width > PHONE else 1)
+    return figure
+
+
+@styled
+def f1_by_model(scores: "pd.DataFrame", width: float = WIDE) -> "Figure":
+    """Return the mean test F1 of each model (columns) of each group (rows, by number), a line per group."""
+    figure, axes = new_figure(width, 1.3 + 0.32 * len(scores))
+    places = np.arange(len(scores))
+    for model, values in scores.dropna(axis="columns", how="all").items():
+        look = {"color": MODEL_COLOURS[model], "label": MODEL_NAMES[model], "markersize": 8, "alpha": 0.85}
+        axes.plot(values, places, MARKERS[model], **look)
+    axes.set_yticks(places, [f"{number}" for number in scores.index])
+    axes.set_ylim(len(scores) - 0.5, -0.5)
+    axes.locator_params(axis="x", nbins=5 if width <= PHONE else 8)
+    axes.set(xlabel="F1 de prueba (0 a 1)", ylabel="número en la tabla")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@styled
+def differences(bars: "pd.DataFrame", width: float = WIDE) -> "Figure":
+    """Return the difference of F1 of each change of a setting, with its interval of 95 %; grey if it may be noise.
+
+    `bars` has a row per change: `title`, `mean`, `low`, `high` and `is_clear`, whether the interval excludes 0.
+    """
+    is_narrow = width <= PHONE
+    figure, axes = new_figure(width, 1.1 + (0.55 if is_narrow else 0.38) * len(bars))
+    for place, bar in enumerate(bars.itertuples()):
+        colour = (COLOURS[2] if bar.mean > 0 else COLOURS[1]) if bar.is_clear else GREY
+        reach = [[bar.mean - bar.low], [bar.high - bar.mean]]
+        axes.errorbar(bar.mean, place, xerr=reach, color=colour, marker="o", elinewidth=2, capsize=3)
+        if is_narrow:
+            place_of_title = {"xy": (0, place - 0.32), "xycoords": ("axes fraction", "data"), "va": "center"}
+            axes.annotate(bar.title, **place_of_title, color=INK, fontsize=9, parse_math=False)
+    axes.axvline(0, color=INK, linewidth=1)
+    titles = [""] * len(bars) if is_narrow else bars["title"]
+    axes.set_yticks(range(len(bars)), titles, parse_math=False)  # a path or a name may have two $
+    axes.set_ylim(len(bars) - 0.5, -0.7)
+    axes.set(xlabel="diferencia de F1 de prueba")
+    axes.grid(False, axis="y")
+    axes.locator_params(axis="x", nbins=5 if is_narrow else 8)
+    return figure
