@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -41,15 +40,13 @@ from ocensa_nb.runs.resume import lock_folder
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import logs
 from ocensa_nb.runtime.commands import evaluation_parameters, training_parameters
+from ocensa_nb.runtime.process import SIGNALS
 
 START_SECONDS = 300  # papermill's 60 are too few for a kernel that starts beside others
 # nbclient waits this long for the last output of a cell after its reply, and papermill then raises; its 4 seconds are
 # too few on a busy machine.
 OUTPUT_SECONDS = 120
 STOP = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM
-GROUP = (
-    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
-)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 POLL_SECONDS = 0.25
 INSIST_SECONDS = 10.0  # SIGTERM after SIGINT: ignored by a training that is saving, but it ends all other cells
@@ -198,7 +195,8 @@ class CaseProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                **GROUP,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # on Windows
+                start_new_session=True,
             )
 
     def is_done(self) -> bool:
@@ -232,30 +230,25 @@ class StopWatch:
     def __init__(self, parent: int) -> None:
         self._asked = threading.Event()
         self._parent = parent
-        for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGBREAK] if sys.platform == "win32" else [])):
-            signal.signal(number, self._note)
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: self._asked.set())
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self) -> bool:
         return self._asked.is_set()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked.set()
-
     def _watch(self) -> None:
         while not self._asked.wait(POLL_SECONDS):
             if self._is_orphan():
                 self._asked.set()
-        asked_at = time.monotonic()
         self._send(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
-        insist_at = asked_at + INSIST_SECONDS
+        for _ in range(round(PATIENCE_SECONDS / INSIST_SECONDS) - 1):
+            time.sleep(INSIST_SECONDS)
+            self._send(signal.SIGTERM)
+        time.sleep(INSIST_SECONDS)
         while True:
+            self._send(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
             time.sleep(POLL_SECONDS)
-            if time.monotonic() > asked_at + PATIENCE_SECONDS:
-                self._send(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
-            elif time.monotonic() > insist_at:
-                self._send(signal.SIGTERM)
-                insist_at += INSIST_SECONDS
 
     def _is_orphan(self) -> bool:
         return not psutil.pid_exists(self._parent) if sys.platform == "win32" else os.getppid() != self._parent
