@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ CONNECT_SECONDS = 10
 WORKER_SECONDS = 10  # how long to wait for the first worker
 POLL_SECONDS = 0.5
 WHERE_SECONDS = 2.0  # between two questions to the scheduler
+NOTICES = ("data", "corrections", "evaluation_data")  # the files of a case that its worker reads
 RETRIES = 2  # of a task that raises; dask counts deaths of workers by itself (`allowed-failures`)
 _one_case = threading.Lock()  # a worker with several threads would run several tasks
 
@@ -66,7 +67,6 @@ class DaskPool:
     def __init__(self, client: "Client", out: Path) -> None:
         self._client, self._out = client, out
         self._token = f".ocensa-{uuid.uuid4().hex}"  # of the event that stops all tasks, and of the marker file
-        self._seen: set[str] = set()
         self._processing: dict[str, Any] = {}
         self._asked_at = float("-inf")
 
@@ -82,13 +82,25 @@ class DaskPool:
                 raise UserError(f"El scheduler «{scheduler}» no tiene workers. Inicie alguno: dask worker {scheduler}")
             time.sleep(POLL_SECONDS)
 
-    def start(self, case: Case) -> "DaskJob":
-        """Submit the task of a case to a worker without tasks, if there is one."""
+    def require_seen(self, cases: Sequence[Case]) -> None:
+        """Raise `UserError` if a worker does not see the experiment folder or the notices of the cases."""
         marker = self._out / self._token
         marker.touch()
-        files = case.content["files"]
+        files = [case.content["files"][name] for case in cases for name in NOTICES]
+        try:
+            for path in {str(marker), *files} - {""}:
+                sizes = self._call(self._client.run, _size, path)
+                if blind := [worker for worker, size in sizes.items() if size != _size(path)]:
+                    raise UserError(
+                        f"Estos workers de dask no ven la carpeta «{Path(path).parent}»: {listed(blind)}. Ponga out y "
+                        "los avisos en un disco que todas las máquinas vean con la misma ruta."
+                    )
+        finally:
+            marker.unlink()
+
+    def start(self, case: Case) -> "DaskJob":
+        """Submit the task of a case to a worker without tasks, if there is one."""
         update(case.folder, jobs=self.slots)
-        self._require_seen(str(marker), files["data"], files["corrections"], files["evaluation_data"])
         self._asked_at = float("-inf")  # what was submitted just now counts
         future = self._call(
             self._client.submit,
@@ -117,20 +129,7 @@ class DaskPool:
 
     def close(self) -> None:
         """Disconnect; dask cancels the tasks that are still running, and they stop."""
-        (self._out / self._token).unlink(missing_ok=True)
         self._client.close(timeout=CONNECT_SECONDS)
-
-    def _require_seen(self, *paths: str) -> None:
-        """Raise `UserError` if a worker does not see a file of this machine."""
-        for path in set(paths) - self._seen - {""}:
-            seen = self._call(self._client.run, _size, path)
-            blind = [worker for worker, size in seen.items() if size != _size(path)]
-            if blind:
-                raise UserError(
-                    f"Estos workers de dask no ven la carpeta «{Path(path).parent}»: {listed(blind)}. Ponga out y los "
-                    "avisos en un disco que todas las máquinas vean con la misma ruta."
-                )
-            self._seen.add(path)
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:
         """Call the client; raises `UserError` if the scheduler or a worker does not answer or lacks this package."""

@@ -29,7 +29,7 @@ from ocensa_nb.experiments.case import (
 )
 from ocensa_nb.experiments.execute import PATIENCE_SECONDS, CaseProcess
 from ocensa_nb.experiments.grid import expand, read_grid
-from ocensa_nb.experiments.results import GRID, Results, counts, read_results
+from ocensa_nb.experiments.results import GRID, Results, counts, read_results, summary
 from ocensa_nb.files.atomic import is_temporary, owner, write_text
 from ocensa_nb.files.verify import read_json
 from ocensa_nb.paths import plain_path
@@ -99,6 +99,7 @@ def run_grid(
         text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
     with _pool(folder, jobs, backend, scheduler) as pool, opened(folder, text, auto):
         to_run, dropped = prepare(folder, specs)
+        pool.require_seen(to_run)
         kept = len(specs) - len(to_run)
         logger.info(f"{len(specs)} casos en «{folder}»: {len(to_run)} por ejecutar, {kept} de antes.")
         if dropped:
@@ -110,9 +111,7 @@ def run_grid(
             GridRunner(folder, pool, {spec.name: spec.features for spec in specs}).run(to_run)
         finally:
             results, written = _write_report(folder)
-    if results.saved_seconds >= 1:
-        logger.info(f"Compartir las capas congeladas entre casos ahorró {duration(results.saved_seconds)}.")
-    logger.info(f"{counts(results.cases)}, en {duration(time.perf_counter() - started)}.")
+    logger.info(f"{summary(results)} Tardó {duration(time.perf_counter() - started)}.")
     failed = [case for case in results.cases if case.status in UNFINISHED]
     return {
         "out": str(folder),
@@ -212,6 +211,9 @@ class LocalPool:
         self.slots = jobs
         self._threads = max(1, cores() // jobs) if jobs > 1 else None
 
+    def require_seen(self, cases: Sequence[Case]) -> None:
+        """Do nothing: this machine has read the files."""
+
     def start(self, case: Case) -> CaseProcess:
         if case.owns_run and not manifest.is_finished(case.run):
             update(case.folder, jobs=self.slots, threads=self._threads or physical_cores())
@@ -271,11 +273,14 @@ class GridRunner:
     def _collect(self) -> None:
         for name, job in list(self._running.items()):
             if job.is_done():
-                del self._running[name]
-                case = self._case(name)
-                if case.content["status"] == RUNNING:  # it could not say how it ended
-                    update(case.folder, **failure(job.problem()))
-                self._announce(name)
+                self._end(name, failure(job.problem()))
+
+    def _end(self, name: str, changes: Mapping[str, Any]) -> None:
+        """Announce that a case has ended; `changes` are those of one that could not say how."""
+        del self._running[name]
+        if self._case(name).content["status"] == RUNNING:
+            update(self._out / CASES / name, **changes)
+        self._announce(name)
 
     def _stop(self, asked: StopRequest) -> None:
         logger.info("Se detiene: cada caso en marcha termina su paso y guarda el avance…")
@@ -287,10 +292,7 @@ class GridRunner:
         for name, job in list(self._running.items()):
             if not job.is_done():
                 job.kill()
-            if self._case(name).content["status"] == RUNNING:
-                update(self._out / CASES / name, status=INTERRUPTED, process=None)
-            del self._running[name]
-            self._announce(name)
+            self._end(name, {"status": INTERRUPTED, "process": None})
         raise AskedToStopError(
             f"Detenido. Lo terminado y el avance quedaron en «{self._out}». Para continuar, ejecute lo mismo otra vez.",
             asked.signal,

@@ -67,6 +67,8 @@ def test_folder_that_a_worker_does_not_see_raises_user_error(cluster, csv, tmp_p
     monkeypatch.setattr(dask, "_size", lambda path: 0 if os.getpid() == here else None)
     with pytest.raises(UserError, match=r"no ven la carpeta «.*out».*disco que todas las máquinas vean"):
         run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
+    assert [case.status for case in read_cases(tmp_path / "out")] == ["pending"]
+    assert not list((tmp_path / "out").glob(".ocensa-*"))
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "no es una dirección", "http://127.0.0.1:1"])

@@ -1,5 +1,6 @@
 """Run a grid by its command: results, failures, what a second run keeps and repeats, and reproduction."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -390,6 +391,19 @@ def test_stop_ends_the_running_cases_and_leaves_the_others_pending(run_in):
         run_in(pool, *({"freeze_layers": 0, "epochs": epochs} for epochs in range(1, 5)))
     assert pool.stops == 2
     assert len(pool.started) == 2
+
+
+def test_files_that_a_worker_does_not_see_leave_every_case_pending(tmp_path, monkeypatch):
+    def refuse(cases):
+        raise UserError("no ven la carpeta")
+
+    pool = FakePool(slots=1)
+    pool.require_seen = refuse
+    monkeypatch.setattr(grids, "_pool", lambda *_: contextlib.nullcontext(pool))
+    with pytest.raises(UserError, match="no ven la carpeta"):
+        run_grid({"base": BASE}, tmp_path / "out")
+    assert [case.status for case in read_cases(tmp_path / "out")] == ["pending"]
+    assert pool.started == []
 
 
 def test_local_processes_divide_the_cores(monkeypatch):
