@@ -157,8 +157,8 @@ class Bench:
 
     def rows_of(self, number: int) -> list[np.ndarray]:
         """Return the batches of one round: one short, one medium and one long, different in each round."""
-        places = {round(q * (len(self.batches) - 1)) for q in QUANTILES}
-        return [self.batches[(place + number) % len(self.batches)] for place in sorted(places)]
+        positions = {round(q * (len(self.batches) - 1)) for q in QUANTILES}
+        return [self.batches[(position + number) % len(self.batches)] for position in sorted(positions)]
 
     def measure(self, variant: Variant, number: int) -> None:
         """Measure one round of a variant; the first round also measures peak memory, FLOPs and traffic."""

@@ -130,26 +130,26 @@ def headlines(results: Results) -> list[str]:
     groups, metric = grouped(results), results.metric
     best, baseline = chosen(groups, metric), baseline_of(groups)
     test, val = best.score(metric), best.score(metric, "val")
-    said = []
+    notes = []
     if test.count() and val.count():
-        said.append(
+        notes.append(
             f"La mejor en validación es «{best.title}» (n.º {best.number}): {metric} {val.mean():.3f} en validación y "
             f"{test.mean():.3f} en prueba. La tabla está ordenada por la prueba, que no se usa para elegir: la primera "
             "fila puede serlo por azar."
         )
     if baseline is None:
-        said.append(
+        notes.append(
             f"No hay un caso «{BASELINE}» terminado en esta carpeta, y por eso no se dice cuántas veces más rápido es "
             f"cada uno. Para añadirlo, escriba en la cuadrícula, dentro de cases, un caso con «name: {BASELINE}» y los "
             f"ajustes del punto de partida («recipe: {BASELINE}»), y ejecute el mismo comando: los casos terminados se "
             "conservan."
         )
     elif len(groups) > 1 and all(speedup(group, baseline).empty for group in groups if group is not baseline):
-        said.append(
+        notes.append(
             f"Ningún caso se puede comparar en tiempo con «{BASELINE}»: se midieron en otra máquina, con otro número "
             "de hilos o de procesos a la vez, o con otras semillas."
         )
-    return said
+    return notes
 
 
 def warnings(results: Results) -> list[str]:
@@ -175,10 +175,10 @@ def warnings(results: Results) -> list[str]:
 
 def sentences(results: Results) -> list[str]:
     """Return what there is to say of the results, in Spanish: the states, the best case, the simple model."""
-    said = [summary(results), *results.problems]
+    notes = [summary(results), *results.problems]
     if not results.finished:
-        return said
-    return [*said, *(f"⚠️ {note}" for note in warnings(results)), *headlines(results)]
+        return notes
+    return [*notes, *(f"⚠️ {note}" for note in warnings(results)), *headlines(results)]
 
 
 def not_measured(out: Path) -> pd.DataFrame:

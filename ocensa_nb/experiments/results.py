@@ -163,10 +163,10 @@ def grouped(results: Results) -> list[Group]:
         together.setdefault(case.content["group"], []).append(case)
     groups = [Group(0, members) for members in together.values()]
 
-    def place(group: Group) -> tuple[float, float, str]:
+    def order(group: Group) -> tuple[float, float, str]:
         return np.nan_to_num(-group.score(results.metric).mean()), group.seconds().mean(), group.title
 
-    return [Group(number, group.cases) for number, group in enumerate(sorted(groups, key=place), 1)]
+    return [Group(number, group.cases) for number, group in enumerate(sorted(groups, key=order), 1)]
 
 
 def baseline_of(groups: Sequence[Group]) -> Group | None:
@@ -329,17 +329,17 @@ def _with_context(cases: list[Case]) -> list[Case]:
 
 def summary(results: Results) -> str:
     """Return how many cases are in each state, and what the shared frozen layers saved."""
-    said = f"{counted(len(results.cases), 'caso')}: {counts(results.cases)}."
+    text = f"{counted(len(results.cases), 'caso')}: {counts(results.cases)}."
     if not results.finished:
-        return f"{said} Todavía no hay ningún resultado."
+        return f"{text} Todavía no hay ningún resultado."
     if results.saved_seconds > 0:
         reused = sum(case.saved_seconds() > 0 for case in results.finished)
-        said += (
+        text += (
             f" Guardar una sola vez las capas congeladas ahorró {results.saved_seconds:.1f} s en "
             f"{counted(reused, 'caso')}: son los segundos que tardó en calcularlas el primero, menos los que tardaron "
             "los demás en leerlas."
         )
-    return said
+    return text
 
 
 def counted(count: int, noun: str) -> str:

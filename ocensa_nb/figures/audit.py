@@ -23,26 +23,24 @@ MOST_COLUMNS = 12  # bars of a figure
 def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
     """Return the expected range of weighted F1 of each label, with the simple model and the most frequent class."""
     figure, axes = new_figure(8, 1.9 + 0.55 * len(expected))
-    places = np.arange(len(expected))
+    rows = np.arange(len(expected))
     ranges = list(expected.values())
     low, high = (np.array([one.f1[end] for one in ranges]) for end in (0, 1))
     ceilings = np.array([one.ceiling for one in ranges])
     repeated = ceilings < 1
-    axes.barh(places, high - low, left=low, height=0.45, color=COLOURS[0], alpha=0.45, label="F1 esperado en prueba")
+    axes.barh(rows, high - low, left=low, height=0.45, color=COLOURS[0], alpha=0.45, label="F1 esperado en prueba")
     marks = {"s": 34, "zorder": 3}
-    axes.scatter([one.linear_f1 for one in ranges], places, color=INK, label="modelo simple", **marks)
+    axes.scatter([one.linear_f1 for one in ranges], rows, color=INK, label="modelo simple", **marks)
     axes.scatter(
-        [f1.majority for f1 in ranges], places, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
+        [f1.majority for f1 in ranges], rows, color=GREY, marker="x", label="siempre la clase más frecuente", **marks
     )
     if repeated.any():
         look = {"color": COLOURS[1], "marker": "|", "s": 260, "linewidths": 2, "zorder": 3}
         label = "techo de los avisos que repiten un texto"
-        axes.scatter(ceilings[repeated], places[repeated], label=label, **look)
-    for place, start, end in zip(places, low, high, strict=True):
-        axes.annotate(
-            f"{start:.2f} a {end:.2f}", ((start + end) / 2, place - 0.25), ha="center", va="bottom", fontsize=8
-        )
-    axes.set_yticks(places, [short(head) for head in expected])
+        axes.scatter(ceilings[repeated], rows[repeated], label=label, **look)
+    for row, start, end in zip(rows, low, high, strict=True):
+        axes.annotate(f"{start:.2f} a {end:.2f}", ((start + end) / 2, row - 0.25), ha="center", va="bottom", fontsize=8)
+    axes.set_yticks(rows, [short(head) for head in expected])
     axes.set(xlim=(0, 1), ylim=(len(expected) - 0.4, -0.8), xlabel="F1 ponderado", title="Qué F1 esperar, por etiqueta")
     axes.grid(False, axis="y")
     figure.legend(loc="outside upper center", ncols=2)
@@ -58,18 +56,18 @@ def column_scores(scores: "pd.DataFrame", head: str, majority: float, linear_f1:
     """Return the weighted F1 of the best columns by themselves; dark blue if the text has them."""
     shown = scores.head(MOST_COLUMNS)
     figure, axes = new_figure(8, 2 + 0.24 * len(shown))
-    places = np.arange(len(shown))
+    rows = np.arange(len(shown))
     inside = (shown["en el texto"] == "sí").to_numpy()
     for mask, colour, label in (
         (inside, COLOURS[0], "columna que está en el texto"),
         (~inside, COLOURS[5], "columna que no está en el texto"),
     ):
         if mask.any():
-            axes.barh(places[mask], shown["F1"].to_numpy()[mask], height=0.7, color=colour, label=label)
+            axes.barh(rows[mask], shown["F1"].to_numpy()[mask], height=0.7, color=colour, label=label)
     axes.axvline(majority, color=GREY, linestyle=":", label=f"siempre la clase más frecuente: {majority:.2f}")
     if linear_f1 is not None:
         axes.axvline(linear_f1, color=INK, linestyle="--", label=f"modelo simple, con todo el texto: {linear_f1:.2f}")
-    axes.set_yticks(places, [short(name) for name in shown["columna"]], fontsize=9)
+    axes.set_yticks(rows, [short(name) for name in shown["columna"]], fontsize=9)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="F1 ponderado", title=f"Qué dice cada columna, por sí sola, de {short(head)}")
     axes.grid(False, axis="y")

@@ -54,7 +54,7 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
     for row in rows.itertuples():
         axes.annotate(f" ×{row.speedup:.{0 if row.speedup >= 20 else 1}f}", (row.speedup_max, row.Index), va="center")
     axes.set_yticks(rows.index, rows["title"])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     figure.legend(loc="outside upper center", ncols=rows["kind"].nunique())
     axes.grid(False, axis="y")
     count_logarithmically(axes)
@@ -134,11 +134,11 @@ def f1_against_seconds(points: "pd.DataFrame", linear: float | None, width: floa
 def f1_by_model(scores: "pd.DataFrame", width: float = WIDE) -> "Figure":
     """Return the mean test F1 of each model (columns) of each group (rows, by number), a line per group."""
     figure, axes = new_figure(width, 1.3 + 0.32 * len(scores))
-    places = np.arange(len(scores))
+    rows = np.arange(len(scores))
     for model, values in scores.dropna(axis="columns", how="all").items():
         look = {"color": MODEL_COLOURS[model], "label": MODEL_NAMES[model], "markersize": 8, "alpha": 0.85}
-        axes.plot(values, places, MARKERS[model], **look)
-    axes.set_yticks(places, [f"{number}" for number in scores.index])
+        axes.plot(values, rows, MARKERS[model], **look)
+    axes.set_yticks(rows, [f"{number}" for number in scores.index])
     axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.locator_params(axis="x", nbins=5 if width <= PHONE else 8)
     axes.set(xlabel="F1 de prueba (0 a 1)", ylabel="número en la tabla")
@@ -154,13 +154,13 @@ def differences(bars: "pd.DataFrame", width: float = WIDE) -> "Figure":
     """
     is_narrow = width <= PHONE
     figure, axes = new_figure(width, 1.1 + (0.55 if is_narrow else 0.38) * len(bars))
-    for place, bar in enumerate(bars.itertuples()):
+    for row, bar in enumerate(bars.itertuples()):
         colour = (COLOURS[2] if bar.mean > 0 else COLOURS[1]) if bar.is_clear else GREY
         reach = [[bar.mean - bar.low], [bar.high - bar.mean]]
-        axes.errorbar(bar.mean, place, xerr=reach, color=colour, marker="o", elinewidth=2, capsize=3)
+        axes.errorbar(bar.mean, row, xerr=reach, color=colour, marker="o", elinewidth=2, capsize=3)
         if is_narrow:
-            place_of_title = {"xy": (0, place - 0.32), "xycoords": ("axes fraction", "data"), "va": "center"}
-            axes.annotate(bar.title, **place_of_title, color=INK, fontsize=9, parse_math=False)
+            position = {"xy": (0, row - 0.32), "xycoords": ("axes fraction", "data"), "va": "center"}
+            axes.annotate(bar.title, **position, color=INK, fontsize=9, parse_math=False)
     axes.axvline(0, color=INK, linewidth=1)
     titles = [""] * len(bars) if is_narrow else bars["title"]
     axes.set_yticks(range(len(bars)), titles, parse_math=False)  # a path or a name may have two $

@@ -157,12 +157,12 @@ def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str,
             marked.append(f"{head}: todos los avisos, con {100 * test[head].correct.mean():.0f} % de acierto")
         above = test[head].confidence >= (verdict["threshold"] or 0)
         if verdict["status"] == USEFUL_ABOVE and above.any():
-            place = 100 * above.mean(), 100 * test[head].correct[above].mean()
-            axes.plot(*place, color=line["color"], marker="o", markersize=9, markeredgecolor=INK)
+            point = 100 * above.mean(), 100 * test[head].correct[above].mean()
+            axes.plot(*point, color=line["color"], marker="o", markersize=9, markeredgecolor=INK)
             axes.annotate(
-                f"confianza {verdict['threshold']:g}", place, (8, 6), textcoords="offset points", color=INK, fontsize=9
+                f"confianza {verdict['threshold']:g}", point, (8, 6), textcoords="offset points", color=INK, fontsize=9
             )
-            marked.append(f"{head}: {place[0]:.0f} % de los avisos con {place[1]:.0f} % de acierto")
+            marked.append(f"{head}: {point[0]:.0f} % de los avisos con {point[1]:.0f} % de acierto")
     target = 100 * next(iter(verdicts.values()))["target"]
     axes.axhline(target, color=GREY, linestyle=":", label=f"objetivo: {target:.0f} %")
     axes.set(

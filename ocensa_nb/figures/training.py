@@ -73,10 +73,10 @@ def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
     if len(rest):
         shown = pd.concat([shown, pd.Series({f"otras {len(rest)} clases": rest.sum()})])
     figure, axes = new_figure(7, 1.5 + 0.2 * len(shown))
-    places = np.arange(len(shown))  # not the names: two may be equal
-    axes.bar_label(axes.barh(places, shown, color=COLOURS[0]), fmt="{:,.0f}", padding=3, fontsize=8)
-    axes.set_yticks(places, [short(name) for name in shown.index], fontsize=8)
-    axes.invert_yaxis()
+    rows = np.arange(len(shown))  # not the names: two may be equal
+    axes.bar_label(axes.barh(rows, shown, color=COLOURS[0]), fmt="{:,.0f}", padding=3, fontsize=8)
+    axes.set_yticks(rows, [short(name) for name in shown.index], fontsize=8)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set(xlabel="avisos", ylabel="", title=f"Clases de {label}: {len(sizes)}", xlim=(0, 1.1 * shown.max()))
     axes.grid(False, axis="y")
     ratio = sizes.iloc[0] / max(sizes.iloc[-1], 1)
