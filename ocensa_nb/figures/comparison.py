@@ -20,6 +20,7 @@ from ocensa_nb.figures.style import (
     count_logarithmically,
     new_figure,
     read_as,
+    short,
     styled,
 )
 from ocensa_nb.figures.style import save as save_figure
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 WIDE, PHONE = 8.6, 3.7  # inches: figures for a page, and for a telephone
 FAR = 5  # ratio of the seconds from which on their axis is logarithmic
+CHANGE_LENGTH = 44  # characters of a change of a setting, which fit on a telephone
 MARKERS = {"encoder": "o", "linear": "s", "blend": "D"}
 KIND_COLOURS = {EXACT: COLOURS[2], GIVEN_FREEZING: COLOURS[0], TRADE: COLOURS[1]}
 
@@ -160,10 +162,10 @@ def differences(bars: "pd.DataFrame", width: float = WIDE) -> "Figure":
         axes.errorbar(bar.mean, row, xerr=reach, color=colour, marker="o", elinewidth=2, capsize=3)
         if is_narrow:
             position = {"xy": (0, row - 0.32), "xycoords": ("axes fraction", "data"), "va": "center"}
-            axes.annotate(bar.title, **position, color=INK, fontsize=9, parse_math=False)
+            axes.annotate(short(bar.title, CHANGE_LENGTH), **position, color=INK, fontsize=9)
     axes.axvline(0, color=INK, linewidth=1)
-    titles = [""] * len(bars) if is_narrow else bars["title"]
-    axes.set_yticks(range(len(bars)), titles, parse_math=False)  # a path or a name may have two $
+    titles = ["" if is_narrow else short(title, CHANGE_LENGTH) for title in bars["title"]]
+    axes.set_yticks(range(len(bars)), titles)
     axes.set_ylim(len(bars) - 0.5, -0.7)
     axes.set(xlabel="diferencia de F1 de prueba")
     axes.grid(False, axis="y")

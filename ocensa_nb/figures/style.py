@@ -131,10 +131,10 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def short(name: object) -> str:
-    """Return a class name cut to `LABEL_LENGTH`, its dollars escaped: matplotlib reads a formula between two."""
+def short(name: object, length: int = LABEL_LENGTH) -> str:
+    """Return a name cut to some characters, its dollars escaped: matplotlib reads a formula between two."""
     text = str(name)
-    return (text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…").replace("$", r"\$")
+    return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
 
 
 def readable(table: "pd.DataFrame") -> "Styler":

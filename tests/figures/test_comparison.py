@@ -52,10 +52,12 @@ def test_front_is_drawn_by_time_and_the_simple_model_as_a_line():
 
 @pytest.mark.parametrize("width", [WIDE, PHONE])
 def test_differences_show_any_name_and_grey_noise(width):
-    bars = [("data: $a → $b_{", 0.1, 0.05, 0.15, True), ("x", 0.0, -0.1, 0.1, False)]
+    bars = [("data: $a → $b_{", 0.1, 0.05, 0.15, True), ("x" * 90, 0.0, -0.1, 0.1, False)]
     (axes,) = differences(pd.DataFrame(bars, columns=["title", "mean", "low", "high", "is_clear"]), width).axes
     shown = [label.get_text() for label in axes.get_yticklabels()] + [text.get_text() for text in axes.texts]
-    assert "data: $a → $b_{" in shown
+    assert r"data: \$a → \$b_{" in shown  # not a formula
+    assert "x" * 43 + "…" in shown
+    assert axes.get_position().width > 0.3
 
 
 def test_f1_by_model_without_a_model_draws_the_others():
