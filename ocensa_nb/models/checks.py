@@ -6,16 +6,15 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
-from ocensa_nb.errors import UserError, listed
+from ocensa_nb.errors import UserError, clipped, listed
 from ocensa_nb.files.verify import LARGEST_JSON, first_special, read_regular
-from ocensa_nb.models.layers import layer_stack
+from ocensa_nb.models.layers import if_supported, layer_stack
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +44,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a reposit
 SHARDED = tuple(f"{name}.index.json" for name in WEIGHTS)
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 BPE = ("vocab.json", "merges.txt")  # one tokenizer in two files
+NOT_FINITE = "tienen valores que no son números"  # a fault of tensors
 NOT_READ = "pooler."  # parameters of the encoder that no head reads
 MOST_LAYERS = 1_000
 LARGEST_RATIO = 16  # fp32 in memory to the fewest bits per weight that a file may have
@@ -76,40 +76,27 @@ def check_settings(folder: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    for key, value in _items(json.loads(read_regular(path, LARGEST_JSON))):
-        if not value:
-            continue
-        if key in REJECTED:
-            raise UserError(f"«{path}»: {key} no se admite: {REJECTED[key]}. {ADVICE}.")
-        if IMPLEMENTATION.fullmatch(key) and not set(_leaves(value)) <= {*BUILT_IN, None}:
-            raise UserError(
-                f"«{path}»: {key} = {value!r} haría que se descargue y se ejecute código. Solo se admite "
-                f"{' o '.join(BUILT_IN)}. {ADVICE}."
-            )
+    settings: list[tuple[str, Any]] = []  # of the objects at any depth
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        settings.extend((key, value) for key, value in pairs if value)
+        return dict(pairs)
+
+    json.loads(read_regular(path, LARGEST_JSON), object_pairs_hook=collect)
+    for key, value in settings:
+        fault = REJECTED.get(key)
+        if IMPLEMENTATION.fullmatch(key) and value not in BUILT_IN:
+            fault = f"haría que se descargue y se ejecute código. Solo se admite {' o '.join(BUILT_IN)}"
         # Some other families read the hub. In a decoder the first position, which the heads read, sees no other token.
-        if key == "model_type" and path.name == CONFIG and value not in _families():
-            raise UserError(
-                f"«{path}»: {key} = {value!r} no es un codificador de la familia de BERT (los que se preentrenan con "
-                f"palabras ocultas), o al crearlo se compila código. {ADVICE}."
+        elif key == "model_type" and path.name == CONFIG and value not in _families():
+            fault = (
+                "no es un codificador de la familia de BERT (los que se preentrenan con palabras ocultas), o al "
+                "crearlo se compila código"
             )
-        if key == "tokenizer_class" and not (isinstance(value, str) and TOKENIZER_CLASS.fullmatch(value)):
-            raise UserError(f"«{path}»: {key} = {value!r} no es la clase de un tokenizador. {ADVICE}.")
-
-
-def _items(content: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(content, dict):
-        yield from content.items()
-        content = list(content.values())
-    for item in content if isinstance(content, list) else ():
-        yield from _items(item)
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(item)
-    else:
-        yield value if value is None else str(value)
+        elif key == "tokenizer_class" and not (isinstance(value, str) and TOKENIZER_CLASS.fullmatch(value)):
+            fault = "no es la clase de un tokenizador"
+        if fault:
+            raise UserError(f"«{path}»: {key} = {clipped(value)} no se admite: {fault}. {ADVICE}.")
 
 
 def _families() -> set[str]:
@@ -145,31 +132,31 @@ def load_weights(folder: Path, **options: Any) -> "PreTrainedModel":
 
     _require_size(folder)
 
-    def load(**more: Any) -> "tuple[PreTrainedModel, set[str], set[str]]":
+    def load(**more: Any) -> "tuple[PreTrainedModel, list[str], set[str]]":
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **options, **more)
-        return model, set(info["missing_keys"]), set(info["unexpected_keys"])
+        missing = [name for name in info["missing_keys"] if not name.startswith(NOT_READ)]
+        return model, missing, set(info["unexpected_keys"])
 
     model, missing, unused = load()
-    if _needed(missing) and (prefix := _common_prefix(unused, missing)):
+    if missing and (prefix := _common_prefix(unused, missing)):
         logger.info(f"Los pesos de «{folder}» tienen nombres con el prefijo «{prefix}»: se leen sin él.")
         renamed, missing, unused = load(key_mapping={f"^{re.escape(prefix)}": ""})
         model.load_state_dict(renamed.state_dict())  # `renamed` itself would be saved with the prefix again
-    if names := _needed(missing):
-        raise UserError(
-            f"Los pesos de «{folder}» no son los de su config.json: faltan {len(names)} tensores ({listed(names)}). "
-            "Entrenar así partiría de valores al azar. Copie otra vez la carpeta completa del codificador."
-        )
-    if names := _of_layers(unused, model):
-        raise UserError(
-            f"Los pesos de «{folder}» tienen más capas que su config.json: sobran {len(names)} tensores "
-            f"({listed(names)}). Corrija num_hidden_layers en config.json, o copie la carpeta completa otra vez."
-        )
-    if names := [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]:
-        raise UserError(
-            f"Los pesos de «{folder}» tienen valores que no son números en {len(names)} tensores ({listed(names)}): el "
-            "archivo está dañado. Copie la carpeta otra vez."
-        )
+    stack = if_supported(lambda: layer_stack(model)[0])
+    faults = {
+        "faltan, y en su lugar habría valores al azar": missing,
+        "sobran, porque num_hidden_layers dice menos capas": [n for n in unused if stack and f".{stack}." in f".{n}"],
+        NOT_FINITE: [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()],
+    }
+    refuse_tensors(faults, f"Los pesos de «{folder}» no son los de su config.json", "Copie otra vez la carpeta")
     return model
+
+
+def refuse_tensors(faults: Mapping[str, Iterable[str]], sentence: str, advice: str) -> None:
+    """Raise `UserError` if any tensors have a fault, from the names of the tensors by fault, in Spanish."""
+    for fault, names in faults.items():
+        if names:
+            raise UserError(f"{sentence}. Tensores que {fault}: {listed(sorted(names))}. {advice}.")
 
 
 def _require_size(folder: Path) -> None:
@@ -188,18 +175,6 @@ def _require_size(folder: Path) -> None:
             f"config.json de «{folder}» describe un modelo mucho mayor que sus pesos: está dañado o no es el suyo. "
             "Copie otra vez la carpeta completa del codificador."
         )
-
-
-def _needed(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not name.startswith(NOT_READ))
-
-
-def _of_layers(names: Iterable[str], model: nn.Module) -> list[str]:
-    try:
-        stack, _ = layer_stack(model)
-    except UserError:
-        return []
-    return sorted(name for name in names if f".{stack}." in f".{name}")
 
 
 def _common_prefix(unused: Iterable[str], missing: Iterable[str]) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ocensa_nb.errors import UserError, listed
 from ocensa_nb.files import tensors
 from ocensa_nb.files.atomic import atomic_write
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer, quiet
+from ocensa_nb.models.checks import NOT_FINITE, refuse_tensors
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.tokenizer_checks import encoder_errors, probe
@@ -69,12 +69,8 @@ def _load_heads(model: MultiHeadClassifier, path: Path) -> None:
         "faltan": expected.keys() - stored.keys(),
         "sobran": stored.keys() - expected.keys(),
         "tienen otra forma u otro tipo": both - alike,
-        "tienen valores que no son números": {name for name in alike if not torch.isfinite(stored[name]).all()},
+        NOT_FINITE: {name for name in alike if not torch.isfinite(stored[name]).all()},
     }
-    for fault, names in faults.items():
-        if names:
-            raise UserError(
-                f"Los pesos de «{path}» no son los de esta corrida. Tensores que {fault}: {listed(sorted(names))}. "
-                "Recupere una copia de la carpeta o vuelva a entrenar."
-            )
+    advice = "Recupere una copia de la carpeta o vuelva a entrenar"
+    refuse_tensors(faults, f"Los pesos de «{path}» no son los de esta corrida", advice)
     model.load_state_dict(stored, strict=False)  # the encoder has its weights

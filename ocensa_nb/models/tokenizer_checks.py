@@ -4,7 +4,7 @@ import contextlib
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,19 +45,15 @@ def lossless_options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:
 
 
 def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int, source: str) -> None:
-    if not SMALLEST * vocab_size <= len(tokenizer) <= vocab_size:
-        raise UserError(
-            f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens, y el codificador espera {vocab_size}: no es "
-            "el suyo o está incompleto. Copie otra vez tokenizer.json o vocab.txt de donde vino el modelo."
-        )
     with as_user_error(
         f"El tokenizador de «{source}» no funciona con su tokenizer_config.json", "Copie los dos otra vez."
     ):
         largest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]])
-    if largest >= vocab_size:
+    if largest >= vocab_size or not SMALLEST * vocab_size <= len(tokenizer) <= vocab_size:
         raise UserError(
-            f"El tokenizador de «{source}» da el id {largest}, y el codificador solo tiene {vocab_size} tokens: "
-            "tokenizer.json está dañado o no es el suyo. Cópielo otra vez de donde vino el modelo."
+            f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens y da el id {largest}, y el codificador espera "
+            f"{vocab_size} tokens: no es el suyo, o está incompleto o dañado. Copie otra vez tokenizer.json o "
+            "vocab.txt de donde vino el modelo."
         )
 
 
@@ -126,8 +122,5 @@ def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _has_accent(piece: str) -> bool:
-    return _any_combining(unicodedata.normalize("NFD", piece)) and not _any_combining(piece)
-
-
-def _any_combining(characters: Iterable[str]) -> bool:
-    return any(unicodedata.combining(character) for character in characters)
+    decomposed = unicodedata.normalize("NFD", piece)
+    return any(map(unicodedata.combining, decomposed)) and not any(map(unicodedata.combining, piece))
