@@ -52,30 +52,25 @@ class MultiHeadClassifier(nn.Module):
     def shorten(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> bool:
         """Compute the last layer for `[CLS]` only from now on; return whether the encoder supports it."""
 
-        def shortened() -> tuple[ForwardPath, torch.Tensor]:
+        def shortened() -> ForwardPath | None:
             stack = layers(self.encoder)
             path = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
-            return path, path(ids, attention_mask)
+            first = path(ids, attention_mask)
+            # Another family may use the same names for another computation. On `meta` there are no values to compare.
+            same = whole.shape == first.shape and (ids.is_meta or torch.allclose(whole, first, atol=1e-4))
+            return path if same else None
 
         with in_eval_mode(self), torch.inference_mode(), full_fp32():
             whole = self._from_ids(ids, attention_mask)
-            attempt = if_supported(shortened)
-        if attempt is None:
-            return False
-        path, first = attempt
-        # Another family may use the same names for another computation. On `meta` there are no values to compare.
-        same = whole.shape == first.shape and (ids.is_meta or torch.allclose(whole, first, atol=1e-4))
-        if same:
-            self._from_ids = path
-        return same
+            path = if_supported(shortened)
+        self._from_ids = path or self._from_ids
+        return path is not None
 
     def accept_features_from(self, k: int) -> None:
         """Accept the hidden states after layer k as input too; of `[CLS]` only after the last layer."""
-        depth, last = len(layers(self.encoder)), self._from_ids.last
-        if k == depth:
-            self._from_hidden = ForwardPath(self._slice(depth, depth))
-        else:
-            self._from_hidden = ForwardPath(self._slice(k, depth - 1 if last else depth), last)
+        depth = len(layers(self.encoder))
+        last = self._from_ids.last if k < depth else None
+        self._from_hidden = ForwardPath(self._slice(k, depth - 1 if last else depth), last)
 
     def frozen_forward(self, k: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return a function from ids and mask to hidden states after layer k; of `[CLS]` only after the last layer."""
@@ -89,8 +84,10 @@ class MultiHeadClassifier(nn.Module):
     def train(self, mode: bool = True) -> "MultiHeadClassifier":
         """Set training mode, but keep frozen modules in eval mode, so that they apply no dropout."""
         super().train(mode)
-        if mode:
-            _freeze_mode(self.encoder)
+        for module in self.encoder.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                module.eval()
         return self
 
 
@@ -172,12 +169,3 @@ def describe_parameters(model: nn.Module) -> str:
 def _head(hidden: int, classes: int, dropout: float) -> nn.Sequential:
     half = max(hidden // 2, 16)
     return nn.Sequential(nn.Linear(hidden, half), nn.GELU(), nn.Dropout(dropout), nn.Linear(half, classes))
-
-
-def _freeze_mode(module: nn.Module) -> None:
-    parameters = list(module.parameters())
-    if parameters and not any(p.requires_grad for p in parameters):
-        module.eval()
-    else:
-        for child in module.children():
-            _freeze_mode(child)

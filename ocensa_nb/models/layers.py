@@ -87,7 +87,8 @@ class Slice:
         self.ready_mask = ready_mask
         self.view = encoder
         if stop is not None:
-            self.view = _with_layers(encoder, list(layers(encoder))[start:stop])
+            name, stack = layer_stack(encoder)
+            self.view = _replaced(encoder, name.split("."), stack[start:stop])
         if start:
             for name in ("embeddings", "embeddings_project"):  # ELECTRA projects its embeddings
                 if name in self.view._modules:
@@ -120,19 +121,11 @@ def _ready(attention_mask: torch.Tensor) -> torch.Tensor:
     return attention_mask[:, None, None, :].bool()
 
 
-def _with_layers(encoder: nn.Module, kept: list[nn.Module]) -> nn.Module:
-    path = layer_stack(encoder)[0].split(".")
-    view = node = _shallow(encoder)
-    for name in path[:-1]:
-        node._modules[name] = _shallow(node._modules[name])
-        node = node._modules[name]
-    node._modules[path[-1]] = nn.ModuleList(kept)
-    return view
-
-
-def _shallow(module: nn.Module) -> nn.Module:
+def _replaced(module: nn.Module, path: list[str], part: nn.Module) -> nn.Module:
+    """Return a module with another part at a path; it shares the other parts with the module."""
     view = copy.copy(module)
-    view._modules = dict(module._modules)
+    name, *below = path
+    view._modules = module._modules | {name: _replaced(module._modules[name], below, part) if below else part}
     return view
 
 

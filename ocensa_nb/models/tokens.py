@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,18 +55,18 @@ class TokenTable:
         return digest.hexdigest()
 
     def take(self, rows: np.ndarray) -> "TokenTable":
-        ids = np.concatenate([self.ids[:0], *(self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows)])
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
-        return TokenTable(ids, offsets, self.pad_id, self.max_length)
+        return self._of([self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows])
 
     def unique(self) -> tuple["TokenTable", np.ndarray]:
         """Return a table of the distinct texts, and the entry of each row, int64 (rows,)."""
         seen: dict[bytes, int] = {}
         spans = zip(self.offsets[:-1], self.offsets[1:], strict=True)
         entry = np.array([seen.setdefault(self.ids[a:b].tobytes(), len(seen)) for a, b in spans], np.int64)
-        parts = [np.frombuffer(part, np.int32) for part in seen]
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-        return TokenTable(np.concatenate([self.ids[:0], *parts]), offsets, self.pad_id, self.max_length), entry
+        return self._of([np.frombuffer(ids, np.int32) for ids in seen]), entry
+
+    def _of(self, texts: list[np.ndarray]) -> "TokenTable":
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        return replace(self, ids=np.concatenate([self.ids[:0], *texts]), offsets=offsets)
 
 
 def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +98,7 @@ def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_lengt
         ids.append(np.fromiter((i for row in rows["input_ids"] for i in row), dtype=np.int32))
     flat = np.concatenate(ids) if ids else np.empty(0, np.int32)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    return TokenTable(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), pad_id, max_length)
+    return TokenTable(flat, np.cumsum([0, *lengths], dtype=np.int64), pad_id, max_length)
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
