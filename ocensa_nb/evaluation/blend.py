@@ -54,15 +54,18 @@ class Blend:
 
     def probabilities(self, logits: Logits, source: str = AUTO) -> np.ndarray:
         """Return calibrated probabilities, float32 (rows, classes), from the logits of the models of `needs`."""
-        source = self.source if source == AUTO else source
-        shares = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(source)]
-        mixed = _mix(*shares, self.weight) if source == BLEND else shares[0]
-        return recalibrate(mixed, *self.curves[source])
+        used = self.used(source)
+        shares = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(used)]
+        return recalibrate(_mix(*shares, self.weight) if used == BLEND else shares[0], *self.curves[used])
+
+    def used(self, source: str) -> str:
+        """Return what predicts if a source is asked for: the best on the validation rows for `AUTO`."""
+        return self.source if source == AUTO else source
 
     def needs(self, source: str = AUTO) -> tuple[str, ...]:
         """Return the models that a source, one of `SOURCES` or `AUTO` for the best, is computed from."""
-        source = self.source if source == AUTO else source
-        return (ENCODER, LINEAR) if source == BLEND else (source,)
+        used = self.used(source)
+        return (ENCODER, LINEAR) if used == BLEND else (used,)
 
 
 def apply(blends: Mapping[str, Blend], logits: Mapping[str, Logits], source: str = AUTO) -> dict[str, np.ndarray]:
@@ -108,7 +111,7 @@ def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
     """Return, in Spanish, what predicts each label, with the weight of the simple model in a blend."""
     parts = []
     for head, blend in blends.items():
-        used = blend.source if source == AUTO else source
+        used = blend.used(source)
         share = f" ({100 * blend.weight:.0f} % del modelo simple)" if used == BLEND else ""
         parts.append(f"{head}, {MODEL_TITLES[used]}{share}")
     return f"Predice: {'; '.join(parts)}."

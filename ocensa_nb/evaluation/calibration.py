@@ -58,8 +58,7 @@ def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np
     others = probabilities.astype(np.float64)
     confidence = np.clip(others[rows, top], SMALLEST, 1 - SMALLEST)
     others[rows, top] = 0
-    rest = others.sum(axis=1)
-    others[rest == 0] = 1  # a confidence of exactly 1 leaves nothing to share: all share alike
+    others[others.sum(axis=1) == 0] = 1  # a confidence of exactly 1 leaves nothing to share: all share alike
     others[rows, top] = 0
     others /= others.sum(axis=1, keepdims=True)
     second = others.max(axis=1)
@@ -75,9 +74,8 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
         return float("nan")
     # Bins of equal width are nearly empty for a confident model, and more biased (Roelofs et al., *Mitigating bias in
     # calibration error estimation*, AISTATS 2022).
-    bin_of_row = _equal_mass_bins(confidence, bins)
-    gap = np.bincount(bin_of_row, correct, bins) - np.bincount(bin_of_row, confidence, bins)
-    return float(np.abs(gap).sum() / len(confidence))
+    table = reliability(confidence, correct, bins)
+    return float(np.average(np.abs(table["accuracy"] - table["confidence"]), weights=table["rows"]))
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
@@ -87,19 +85,11 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
     """
     confidence = np.asarray(confidence, np.float64)
     table = pd.DataFrame({"bin": _equal_mass_bins(confidence, bins), "confidence": confidence, "correct": correct})
-    bins_with_rows = table.groupby("bin")
-    lowest, highest = bins_with_rows["confidence"].min(), bins_with_rows["confidence"].max()
-    right, rows = bins_with_rows["correct"].sum(), bins_with_rows["correct"].size()
-    diagram = {
-        "from": lowest,
-        "to": highest,
-        "confidence": bins_with_rows["confidence"].mean(),
-        "accuracy": right / rows,
-        "low": wilson(right, rows, -TWO_SIDED),
-        "high": wilson(right, rows, TWO_SIDED),
-        "rows": rows,
-    }
-    return pd.DataFrame(diagram).reset_index(drop=True)
+    groups = table.groupby("bin")
+    diagram = groups["confidence"].agg(**{"from": "min", "to": "max", "confidence": "mean"})
+    right, rows = groups["correct"].sum(), groups["correct"].size()
+    low, high = wilson(right, rows, -TWO_SIDED), wilson(right, rows, TWO_SIDED)
+    return diagram.assign(accuracy=right / rows, low=low, high=high, rows=rows).reset_index(drop=True)
 
 
 def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:

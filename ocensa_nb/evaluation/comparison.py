@@ -111,18 +111,15 @@ def _interval(differences: np.ndarray) -> dict[str, float]:
 
 
 def _sentence(head: str, first: str, second: str, entry: Mapping[str, Any]) -> str:
-    f1, pair = entry["f1"], f"{MODEL_TITLES[first]} y {MODEL_TITLES[second]}"
     if entry["same"]:
-        return f"En {head}, {pair} responden lo mismo en todos los avisos."
-    if f1["high"] < 0:
-        better, worse, values = second, first, (-f1["difference"], -f1["high"], -f1["low"])
-    else:
-        better, worse, values = first, second, (f1["difference"], f1["low"], f1["high"])
-    difference, low, high = values
+        return f"En {head}, {MODEL_TITLES[first]} y {MODEL_TITLES[second]} responden lo mismo en todos los avisos."
+    difference, low, high = (entry["f1"][name] for name in ("difference", "low", "high"))
+    if high < 0:  # the better model first
+        first, second, difference, low, high = second, first, -difference, -high, -low
     shown = f"{signed(difference, plus=True)} ({signed(low)} a {signed(high)})"
-    if low <= 0:
-        return f"En {head}, {pair} no se distinguen: {shown}."
-    return f"En {head}, {MODEL_TITLES[better]} va mejor que {MODEL_TITLES[worse]}: {shown}."
+    if low > 0:
+        return f"En {head}, {MODEL_TITLES[first]} va mejor que {MODEL_TITLES[second]}: {shown}."
+    return f"En {head}, {MODEL_TITLES[first]} y {MODEL_TITLES[second]} no se distinguen: {shown}."
 
 
 def signed(value: float, plus: bool = False) -> str:

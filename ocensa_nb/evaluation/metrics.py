@@ -17,11 +17,6 @@ class Predictions:
     predicted: np.ndarray  # class indices, int64 (rows,)
     labels: np.ndarray | None = None  # class indices, int64 (rows,)
 
-    @classmethod
-    def of(cls, probabilities: np.ndarray, labels: np.ndarray | None = None) -> "Predictions":
-        """Return the likeliest class of each row of probabilities, float (rows, classes)."""
-        return cls(probabilities.max(axis=1), probabilities.argmax(axis=1), labels)
-
     @property
     def correct(self) -> np.ndarray:
         return self.predicted == self.labels
@@ -31,7 +26,10 @@ def predictions_of(
     probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, Predictions]:
     """Return the predictions of each label, from probabilities (rows, classes) and true class indices (rows,)."""
-    return {head: Predictions.of(shares, labels[head] if labels else None) for head, shares in probabilities.items()}
+    return {
+        head: Predictions(shares.max(axis=1), shares.argmax(axis=1), labels[head] if labels else None)
+        for head, shares in probabilities.items()
+    }
 
 
 def predicted_classes(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

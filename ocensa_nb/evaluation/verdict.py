@@ -55,31 +55,28 @@ def judge(
     """
     side, measured = ("val", val) if test is None or not len(test.labels) else ("test", test)
     rows, correct = len(measured.labels), measured.correct
+    low = float(wilson(correct.sum(), rows, -ONE_SIDED)) if rows else None
+    useful = low is not None and low >= target
+    chosen = 0.0 if useful else threshold_for(val.confidence, val.correct, target)
+    threshold = None if chosen is None else _rounded_up(chosen)
+    above = np.zeros(rows, bool) if threshold is None else measured.confidence >= threshold
+    accuracy = _accuracy(correct[above])
+    enough = above.sum() >= LEAST_ROWS and above.mean() >= LEAST_COVERAGE
+    status = USEFUL if useful else USEFUL_ABOVE if enough and accuracy >= target else NOT_YET
     verdict: dict[str, Any] = {
-        "status": NOT_YET,
+        "status": status,
         "target": target,
-        "threshold": None,
-        "coverage": None,
-        "accuracy": None,
+        "threshold": threshold,
+        "coverage": None if threshold is None else float(above.mean()),
+        "accuracy": accuracy,
         "measured_on": side,
         "rows": rows,
-        "accuracy_all": float(correct.mean()) if rows else None,
-        "accuracy_all_low": float(wilson(correct.sum(), rows, -ONE_SIDED)) if rows else None,
-        "accuracy_top": _accuracy_of_the_surest(measured) if rows else None,
+        "accuracy_all": _accuracy(correct),
+        "accuracy_all_low": low,
+        "accuracy_top": _accuracy(correct[_surest(measured.confidence)]),
     }
-    threshold = threshold_for(val.confidence, val.correct, target)
-    if rows and verdict["accuracy_all_low"] >= target:
-        verdict |= {"status": USEFUL, "threshold": 0.0, "coverage": 1.0, "accuracy": verdict["accuracy_all"]}
-    elif rows and threshold is not None:
-        verdict["threshold"] = _rounded_up(threshold)
-        above = measured.confidence >= verdict["threshold"]
-        verdict["coverage"] = float(above.mean())
-        verdict["accuracy"] = float(correct[above].mean()) if above.any() else None
-        enough = above.sum() >= LEAST_ROWS and verdict["coverage"] >= LEAST_COVERAGE
-        if enough and verdict["accuracy"] >= target:
-            verdict["status"] = USEFUL_ABOVE
     verdict["sentence"] = _sentence(head, verdict)
-    verdict["advice"] = _what_to_try(classes, class_rows, measured) if verdict["status"] == NOT_YET else ""
+    verdict["advice"] = _what_to_try(classes, class_rows, measured) if status == NOT_YET else ""
     return verdict
 
 
@@ -97,10 +94,14 @@ def apply_verdict(head: str, verdict: Mapping[str, Any], confidence: np.ndarray)
     )
 
 
-def _accuracy_of_the_surest(measured: Predictions) -> float:
-    """Return the accuracy of the 10 % of the rows with the highest confidence, ties included; there is a row."""
-    least = np.sort(measured.confidence)[::-1][max(math.ceil(LEAST_COVERAGE * len(measured.labels)), 1) - 1]
-    return float(measured.correct[measured.confidence >= least].mean())
+def _accuracy(correct: np.ndarray) -> float | None:
+    return float(correct.mean()) if len(correct) else None
+
+
+def _surest(confidence: np.ndarray) -> np.ndarray:
+    """Return the 10 % of the rows with the highest confidence, bool (rows,), ties included."""
+    least = np.sort(confidence)[::-1][: math.ceil(LEAST_COVERAGE * len(confidence))]
+    return confidence >= least.min(initial=np.inf)
 
 
 def _rounded_up(threshold: float) -> float:
@@ -138,19 +139,19 @@ def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Predi
     wrong = ~measured.correct
     pairs = Counter(zip(measured.labels[wrong].tolist(), measured.predicted[wrong].tolist(), strict=True))
     named = {pair: count for pair, count in pairs.items() if OTHER not in (classes[pair[0]], classes[pair[1]])}
-    errors: Counter[int] = Counter()
+    rare: Counter[int] = Counter()
     for (true, _), count in named.items():
-        errors[true] += count
-    rare = Counter({true: count for true, count in errors.items() if class_rows[true] < FEW_ROWS})
+        if class_rows[true] < FEW_ROWS:
+            rare[true] += count
     advice = []
     if rare.total() > RARE_ERRORS * wrong.sum():
         names = [f"«{clipped(classes[true])}» ({class_rows[true]:,})" for true, _ in rare.most_common(ADVISED_CLASSES)]
         advice.append(f"Etiquete más avisos de las clases con pocos en el entrenamiento: {', '.join(names)}.")
-    often = Counter({pair: count for pair, count in named.items() if min(class_rows[list(pair)]) >= FEW_ROWS})
+    often = {pair: count for pair, count in named.items() if min(class_rows[list(pair)]) >= FEW_ROWS}
     if often:
-        ((true, predicted), count) = often.most_common(1)[0]
+        true, predicted = max(often, key=often.__getitem__)
         advice.append(
-            f"Lo que más se confunde: {count:,} avisos de «{clipped(classes[true])}» se predicen como "
+            f"Lo que más se confunde: {often[true, predicted]:,} avisos de «{clipped(classes[true])}» se predicen como "
             f"«{clipped(classes[predicted])}»; revise sus etiquetas con el cuaderno 06, que dice cuáles se contradicen "
             "y si otra columna, como un código de SAP, ya da la respuesta."
         )
@@ -213,11 +214,10 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
         return []
     counts = np.stack([class_rows, np.bincount(predicted, minlength=len(classes))])
     shares = counts / counts.sum(axis=1, keepdims=True)
-    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
-    p = _homogeneity(counts)
-    if distance < LEAST_DISTANCE or p >= LARGEST_P:
-        return []
     more = shares[1] - shares[0]
+    distance = float(np.abs(more).sum() / 2)
+    if distance < LEAST_DISTANCE or _homogeneity(counts) >= LARGEST_P:
+        return []
     most, least = int(more.argmax()), int(more.argmin())
     lost = ""
     if -more[least] > more[most]:
