@@ -103,20 +103,10 @@ def evaluate(
             figure = quality.confusion(result.confusion(head), f"Confusión: {head}")
             style.save(figure, folder / f"confusion_{head}.png")
     logger.info(f"Evaluación de {result.source} ({len(result.texts):,}) en {path}.")
-    if result.left_out:
-        logger.info(result.left_out_note())
     logger.info(result.summary().round(3).to_string())
     for note in result.notes:
         logger.info(note)
-    return {
-        "out": str(path),
-        "rows": len(result.texts),
-        "left_out": result.left_out,
-        "unknown_labels": result.unknown,
-        "metrics": result.metrics,
-        "models": result.metrics_by_source(),
-        "notes": result.notes,
-    }
+    return {"out": str(path), **result.record()}
 
 
 def predict(

@@ -5,14 +5,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, listed
 from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, uncalibrated
 from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import Predictions, metrics_of, predictions_of
@@ -24,7 +25,6 @@ from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runs.run import Run, free_folder
-from ocensa_nb.runtime import machine
 
 METRIC_TITLES = {
     "f1": "F1",
@@ -34,6 +34,11 @@ METRIC_TITLES = {
     "recall": "exhaustividad (recall)",
 }
 NAMED_LABELS = 5  # how many unknown labels a message names
+ASK_FOR_FILE = (
+    "Indique el mismo archivo con data en el cuaderno 04 (en Colab, upload_labelled = True) o con --data en una "
+    "terminal: se reconoce por su contenido, aunque tenga otro nombre, y se evalúan solo sus filas de prueba. De otro "
+    "archivo etiquetado se evalúan todas."
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,6 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         return metrics_of(self.predictions)
 
-    def metrics_by_source(self) -> dict[str, dict[str, float]]:
-        return {name: metrics_of(predictions) for name, predictions in self.by_source.items()}
-
     def summary(self) -> pd.DataFrame:
         """Return one row per head: weighted F1, macro F1, accuracy, precision, recall; columns in Spanish."""
         flat = self.metrics
@@ -71,15 +73,10 @@ class Evaluation:
         """Return precision, recall, F1 and rows of each class that occurs, the most frequent first."""
         labels, predicted = self.predictions[head].labels, self.predictions[head].predicted
         present = np.union1d(labels, predicted)
-        names = [self.classes[head][i] for i in present]
-        report = classification_report(
-            labels, predicted, labels=present, target_names=names, output_dict=True, zero_division=0
-        )
-        table = pd.DataFrame({name: report[name] for name in names}).T
-        table = table.rename(
-            columns={"precision": "precisión", "recall": "exhaustividad", "f1-score": "F1", "support": "filas"}
-        )
-        return table.astype({"filas": int}).sort_values("filas", ascending=False, kind="stable")
+        scores = precision_recall_fscore_support(labels, predicted, labels=present, zero_division=0)
+        columns = dict(zip(("precisión", "exhaustividad", "F1", "filas"), scores, strict=True))
+        table = pd.DataFrame(columns, [self.classes[head][i] for i in present])
+        return table.sort_values("filas", ascending=False, kind="stable")
 
     def confusion(self, head: str) -> pd.DataFrame:
         """Return the confusion matrix of the classes that occur, the most frequent first."""
@@ -90,17 +87,10 @@ class Evaluation:
     def wrong(self, head: str) -> pd.DataFrame:
         """Return every notice with a wrong prediction, the most confident mistake first."""
         truth, predicted = self._names(head)
-        table = pd.DataFrame(
-            {
-                ID: self.ids,
-                "verdadera": truth,
-                "predicha": predicted,
-                "confianza": self.predictions[head].confidence.astype(float).round(DECIMALS),
-                TEXT: self.texts,
-            }
-        )
-        mistakes = table[table["verdadera"] != table["predicha"]]
-        return mistakes.sort_values("confianza", ascending=False, kind="stable").reset_index(drop=True)
+        confidence = self.predictions[head].confidence.astype(float).round(DECIMALS)
+        columns = {ID: self.ids, "verdadera": truth, "predicha": predicted, "confianza": confidence, TEXT: self.texts}
+        table = pd.DataFrame(columns)[truth != predicted]
+        return table.sort_values("confianza", ascending=False, kind="stable", ignore_index=True)
 
     def confused_pairs(self, head: str, most: int = 10) -> pd.DataFrame:
         """Return the most frequent mistakes: true and predicted class, rows, share of the true class, an example."""
@@ -110,15 +100,6 @@ class Evaluation:
         pairs["% de la clase"] = (100 * pairs["filas"] / pairs["verdadera"].map(totals)).round(1)
         return pairs[["verdadera", "predicha", "filas", "% de la clase", "ejemplo"]].reset_index(drop=True)
 
-    def left_out_note(self) -> str:
-        """Return, in Spanish, how many rows were excluded and which labels they have; empty if there are none."""
-        if not self.left_out:
-            return ""
-        return (
-            f"{self.left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: "
-            f"{_name_labels(self.unknown)}."
-        )
-
     def save(self, out: str | Path) -> Path:
         """Write the metrics, tables and predictions to a new folder, which appears complete, and return it."""
         path = free_folder(out)
@@ -127,18 +108,21 @@ class Evaluation:
             self.write(folder)
         return path
 
-    def write(self, folder: Path) -> None:
-        """Write the metrics, tables and predictions to a folder that has none of them."""
-        metadata = {
+    def record(self) -> dict[str, Any]:
+        """Return the content of metrics.json; `models` has the metrics of each model alone and of the blend."""
+        return {
             "source": self.source,
             "rows": len(self.texts),
             "left_out": self.left_out,
             "unknown_labels": self.unknown,
             "metrics": self.metrics,
-            "models": self.metrics_by_source(),
+            "models": {name: metrics_of(predictions) for name, predictions in self.by_source.items()},
             "notes": self.notes,
         }
-        write_json(folder / "metrics.json", metadata)
+
+    def write(self, folder: Path) -> None:
+        """Write the metrics, tables and predictions to a folder that has none of them."""
+        write_json(folder / "metrics.json", self.record())
         rows = pd.DataFrame({ID: self.ids, TEXT: self.texts})
         for head in self.classes:
             counts = self.confusion(head)
@@ -170,13 +154,8 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     """
     require_source(source)
     trained_on = training_file(run)
-    colab = machine.platform() == "colab"  # each notebook has its own disk, so the file is often missing
-    how = "upload_labelled = True en el cuaderno 04" if colab else "data en el cuaderno 04, o --data en una terminal"
     if not data and not plain_path(trained_on).exists():
-        raise UserError(
-            f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». Indique el mismo archivo con "
-            f"{how}: se reconoce por su contenido, aunque tenga otro nombre, y se evalúan solo sus filas de prueba."
-        )
+        raise UserError(f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». {ASK_FOR_FILE}")
     file, trained = read_rows(run, data or trained_on)
     if trained:
         test = trained.split["test"]
@@ -184,23 +163,21 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
         labels = {head: indices[test] for head, indices in trained.labels.items()}
         return _evaluate_rows(run, "las filas de prueba", frame, labels, file.csv_format, source)
     if not data:
-        raise UserError(
-            f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}»: ya no se sabe qué filas son de prueba. "
-            f"Recupere el archivo original, o indique otro archivo etiquetado con {how}."
-        )
+        raise UserError(f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}». {ASK_FOR_FILE}")
     frame = labelled_rows(file).frame
     labels = class_indices(run, frame)
     known = np.all([indices >= 0 for indices in labels.values()], axis=0)
-    unknown = _unknown_labels(frame, labels)
+    left_out, unknown = int((~known).sum()), _unknown_labels(frame, labels)
+    counts = [f"{head} «{name}» ({rows:,})" for head, names in unknown.items() for name, rows in names.items()]
+    named = listed(counts, NAMED_LABELS)
     if not known.any():
-        raise UserError(
-            f"Ninguna de las {len(frame):,} filas tiene etiquetas que esta corrida conozca. No conoce "
-            f"{_name_labels(unknown)}."
-        )
+        raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {left_out:,} filas: {named}.")
     labels = {head: indices[known] for head, indices in labels.items()}
     evaluation = _evaluate_rows(run, f"todas las filas de {data}", frame[known], labels, file.csv_format, source)
     notes = [*evaluation.notes, *_repeated_note(run, evaluation.texts)]
-    return dataclasses.replace(evaluation, left_out=int((~known).sum()), unknown=unknown, notes=notes)
+    if unknown:
+        notes.insert(0, f"{left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: {named}.")
+    return dataclasses.replace(evaluation, left_out=left_out, unknown=unknown, notes=notes)
 
 
 def _evaluate_rows(
@@ -212,7 +189,7 @@ def _evaluate_rows(
     by_source = {name: predictions_of(apply(blends, logits, name), labels) for name in SOURCES}
     comparison = compare(by_source, group_texts(texts))
     class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
-    used = {head: blend.source if source == AUTO else source for head, blend in blends.items()}
+    used = {head: blend.used(source) for head, blend in blends.items()}
     return Evaluation(
         source=what,
         texts=texts,
@@ -252,9 +229,3 @@ def _unknown_labels(frame: pd.DataFrame, labels: Mapping[str, np.ndarray]) -> di
     """Return the rows of each label that the run does not know, the most frequent first, per head."""
     counts = {head: Counter(frame.loc[indices < 0, head]) for head, indices in labels.items()}
     return {head: dict(rows.most_common()) for head, rows in counts.items() if rows}
-
-
-def _name_labels(unknown: Mapping[str, Mapping[str, int]]) -> str:
-    named = [f"{head} «{name}» ({rows:,})" for head, labels in unknown.items() for name, rows in labels.items()]
-    more = f" y {len(named) - NAMED_LABELS:,} más" if len(named) > NAMED_LABELS else ""
-    return ", ".join(named[:NAMED_LABELS]) + more

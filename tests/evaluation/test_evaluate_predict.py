@@ -18,7 +18,6 @@ from ocensa_nb.figures import quality, training
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
-from ocensa_nb.runtime import machine
 from ocensa_nb.training import train
 
 
@@ -44,12 +43,8 @@ def test_evaluate_run_whose_data_changed_raises_user_error(run, csv, tmp_path):
         evaluate.evaluate(Run(run.path, metadata, run.classes))
 
 
-@pytest.mark.parametrize(
-    ("platform", "how"),
-    [("colab", "upload_labelled = True"), ("kaggle", "data en el cuaderno 04"), ("local", "--data en una terminal")],
-)
-def test_evaluate_run_whose_data_is_missing_says_how_to_provide_it(run, csv, tmp_path, monkeypatch, platform, how):
-    monkeypatch.setattr(machine, "platform", lambda: platform)
+def test_evaluate_run_whose_data_is_missing_says_how_to_provide_it(run, csv, tmp_path):
+    how = "data en el cuaderno 04 .*upload_labelled = True.* --data en una terminal"
     data = {**run.metadata["data"], "path": str(tmp_path / "avisos.csv")}
     moved = Run(run.path, {**run.metadata, "data": data}, run.classes)
     with pytest.raises(UserError, match=f"No se encuentra «.*avisos.csv», el archivo con que se entrenó .*{how}"):
@@ -98,7 +93,7 @@ def test_evaluate_rows_with_unknown_labels_are_left_out_counted_and_named(merged
     assert found.left_out == 5
     assert sorted(modes(found)) == ["Other (OTH)"] * 2 + ["Wear (WEA)"] * 23
     assert found.unknown == {"modo": {"Nunca vista (NUN)": 5}}
-    assert "modo «Nunca vista (NUN)» (5)" in found.left_out_note()
+    assert "modo «Nunca vista (NUN)» (5)" in found.notes[0]
     saved = json.loads((found.save(tmp_path / "out") / "metrics.json").read_text(encoding="utf-8"))
     assert (saved["left_out"], saved["unknown_labels"]) == (5, found.unknown)
 
@@ -107,7 +102,7 @@ def test_evaluate_file_with_only_unknown_labels_raises_user_error_naming_some(ru
     table = synthetic.generate(20, seed=11)
     table["causa_falla"] = [f"Nunca {i:02d}" for i in range(20)]
     table.to_csv(tmp_path / "otro.csv", index=False)
-    with pytest.raises(UserError, match=r"Ninguna de las 20 filas .*causa «Nunca 00» \(1\), .* y 15 más"):
+    with pytest.raises(UserError, match=r"ninguna de las 20 filas: .*causa «Nunca 00» \(1\), .* y 15 más"):
         evaluate.evaluate(run, tmp_path / "otro.csv")
 
 

@@ -66,7 +66,7 @@ def test_models_table_has_a_row_per_label_and_names_what_predicts(run):
 def test_evaluate_with_a_source_has_its_recorded_metrics(run, source):
     found = evaluate(run, source=source)
     assert found.metrics == pytest.approx((run.metrics if source == AUTO else run.metrics[source])["test"])
-    assert found.metrics_by_source().keys() == set(SOURCES)
+    assert found.record()["models"].keys() == set(SOURCES)
     assert found.notes[0].startswith("Predice: ")
 
 
