@@ -3,10 +3,10 @@
 import errno
 import json
 import os
+import platform
 import re
 import signal
-import subprocess
-import sys
+import socket
 import threading
 import time
 from dataclasses import asdict, replace
@@ -16,49 +16,40 @@ import pytest
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.files import lock as heartbeat_lock
 from ocensa_nb.files.lock import STALE_SECONDS, HeartbeatLock, Holder
-from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import resume
 from ocensa_nb.runs.run import HEARTBEAT
 from ocensa_nb.runtime import process as signals
 from ocensa_nb.training import train
-from tests.helpers import crash
+from tests.helpers import crash, forked
 
 fcntl = pytest.importorskip("fcntl", reason="Windows locks files on any disk")
 
-HOLDER = """
-import errno, fcntl, platform, socket, sys, time
-from pathlib import Path
+
 def flock(*_):
     raise OSError(errno.ENOSYS, "no locks")
-fcntl.flock = flock
-if len(sys.argv) > 2:
-    platform.node = socket.gethostname = lambda: sys.argv[2]
-from ocensa_nb.runs import resume
-held = resume._hold(Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.fixture(autouse=True)
 def no_flock(monkeypatch):
     """Simulate a disk without `flock`."""
-
-    def flock(*_):
-        raise OSError(errno.ENOSYS, "no locks")
-
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
-def lock_by_killed_process(folder, *host):
-    """Lock a folder from another process, on this host or on the given one, and kill that process."""
-    command = [sys.executable, "-c", HOLDER, str(folder), *host]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert "held\n" in iter(process.stdout.readline, "")
-    finally:
-        process.kill()
-        process.wait()
+def hold(folder, host):
+    """Lock a folder on a disk without `flock`, on the given host, and die."""
+    fcntl.flock = flock
+    if host:
+        platform.node = socket.gethostname = lambda: host
+    resume._hold(folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lock_by_killed_process(folder, host=""):
+    """Lock a folder from another process, on this host or on the given one, that is killed."""
+    process = forked.context().Process(target=hold, args=(folder, host))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def age(folder, seconds):

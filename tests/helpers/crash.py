@@ -1,9 +1,5 @@
-"""Train in a child process that kills itself with SIGKILL at a chosen point.
+"""Train in a child process that kills itself with SIGKILL at a chosen point."""
 
-The children are forked from a server that has already imported what training imports, so each starts quickly.
-"""
-
-import multiprocessing
 import os
 import random
 import signal
@@ -19,6 +15,7 @@ from ocensa_nb.files import atomic, tensors
 from ocensa_nb.runs import checkpoint, manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.training import quality, train
+from tests.helpers import forked
 
 # Points at which to crash: the patched function, and how often a full training calls it.
 POINTS = {
@@ -101,11 +98,7 @@ def train_and_crash(config: TrainConfig, point: str | None, when: float) -> None
 
 def train_in_process(config: TrainConfig, point: str | None = None, when: float = 0.0) -> int:
     """Train in a child process; return its exit code, negative if it was killed by a signal."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["ocensa_nb.training.train", "transformers.models.bert.modeling_bert", "sklearn.metrics"]
-    )
-    child = context.Process(target=train_and_crash, args=(config, point, when))
+    child = forked.context().Process(target=train_and_crash, args=(config, point, when))
     child.start()
     child.join(300)
     return child.exitcode

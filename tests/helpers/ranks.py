@@ -1,12 +1,12 @@
 """Run a function in several processes that work together, as torchrun starts them."""
 
-import multiprocessing
 import os
 import queue
 import socket
 import traceback
 
 from ocensa_nb.runtime import distributed
+from tests.helpers import forked
 
 
 def run_ranks(function, *arguments, size=2):
@@ -17,7 +17,7 @@ def run_ranks(function, *arguments, size=2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    context = forked.context()
     results = context.Queue()
     common = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     workers = [

@@ -1,6 +1,8 @@
 """Panel without a browser: controls, notes, and the training process that it starts."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 import types
@@ -22,8 +24,10 @@ from ocensa_nb.runs.resume import resolve_run_dir
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine, precision
 from ocensa_nb.runtime.machine import configure
+from tests.helpers import forked
 
 SECONDS = 120
+needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="needs forked processes")
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +37,13 @@ def measured(monkeypatch):
     known = {"is_measured": lambda *_: True, "measured_seconds": lambda *_: 2.0}
     for name, answer in (seconds | known).items():
         monkeypatch.setattr(Forecast, name, answer)
+
+
+@pytest.fixture
+def quick_process(monkeypatch):
+    """Fork the processes of the panel instead of starting an interpreter."""
+    streams = {"DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
+    monkeypatch.setattr(process_panel, "subprocess", types.SimpleNamespace(Popen=forked.popen, **streams))
 
 
 @pytest.fixture
@@ -242,9 +253,10 @@ def test_html_in_paths_and_messages_is_escaped(panel):
     assert "<b>x" not in panel.status.value
 
 
-def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, cell, monkeypatch):
+@needs_fork
+def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, cell, monkeypatch, quick_process):
     monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
-    long = config.replace(epochs=4, patience=4, batch_size=4)
+    long = config.replace(epochs=2, batch_size=4)
     first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
     threads = threading.enumerate()
     first.start.click()
@@ -264,7 +276,7 @@ def test_panel_shown_again_follows_the_running_training(config, notices, tmp_pat
     assert again.start.disabled
     tick_until(lambda: (tmp_path / "run-001/last/checkpoint.safetensors").exists(), first, again)
     training._process.send_signal(signal.SIGINT)  # as an interrupt of another cell does
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert training.is_running
     again.stop.click()
     tick_until(lambda: not again.start.disabled and not first.start.disabled, first, again)
@@ -274,7 +286,7 @@ def test_panel_shown_again_follows_the_running_training(config, notices, tmp_pat
     assert first.start.description == "Continuar"
     move(first, "patience", 9)
     assert first.start.description == "Entrenar"  # another config: a new training
-    move(first, "patience", 4)
+    move(first, "patience", long.patience)
 
     pictures = []
     first._picture = types.SimpleNamespace(update=pictures.append)
@@ -282,7 +294,7 @@ def test_panel_shown_again_follows_the_running_training(config, notices, tmp_pat
     tick_until(lambda: not first.start.disabled, first)
     assert "✅ Listo" in first.status.value
     assert "Continúa" in first.process._log.read_text(encoding="utf-8")
-    assert "320 de 320" in first.view.value
+    assert "160 de 160" in first.view.value
     assert len(pictures) == 1
     first.process.stop()  # no effect after the end
     assert first.run().path == tmp_path / "run-001"
@@ -330,7 +342,10 @@ def test_panel_with_resume_never_returns_only_its_own_run(run, notices, tmp_path
     assert panel.run().path == run.path
 
 
-def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(config, notices, tmp_path, cell):
+@needs_fork
+def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(
+    config, notices, tmp_path, cell, quick_process
+):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")

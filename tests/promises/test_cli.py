@@ -1,4 +1,4 @@
-"""The command line as its user meets it: real processes, exit codes, JSON, nothing heavy loaded in vain."""
+"""The command line as its user meets it: exit codes, JSON, nothing heavy loaded in vain."""
 
 import json
 import re
@@ -11,9 +11,11 @@ import pytest
 import ocensa_nb
 from ocensa_nb.cli import main as cli
 from ocensa_nb.paths import ROOT
+from tests.helpers import forked
 
 
 def ocensa(*arguments):
+    """Run a command by a new interpreter."""
     command = [sys.executable, "-m", "ocensa_nb", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, check=False)
 
@@ -21,7 +23,7 @@ def ocensa(*arguments):
 @pytest.mark.slow
 def test_generate_train_evaluate_and_predict_in_sequence_succeed(tmp_path):
     data, run = tmp_path / "avisos.csv", tmp_path / "run"
-    assert ocensa("generate", "--rows", 300, "--seed", 5, "--out", data).returncode == 0
+    assert forked.run("generate", "--rows", 300, "--seed", 5, "--out", data).returncode == 0
 
     done = ocensa(
         "train", "--data", data, "--model", "tiny", "--freeze-layers", "1", "--epochs", 1, "--out", run, "--json", "-"
@@ -33,23 +35,23 @@ def test_generate_train_evaluate_and_predict_in_sequence_succeed(tmp_path):
     assert (run / "training.gif").exists()
     assert "Filas útiles: 300 de 300" in done.stderr
 
-    done = ocensa("evaluate", "--run", run, "--out", tmp_path / "evaluation", "--json", tmp_path / "e.json")
+    done = forked.run("evaluate", "--run", run, "--out", tmp_path / "evaluation", "--json", tmp_path / "e.json")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics["causa_f1"] == pytest.approx(result["test"]["causa_f1"], abs=1e-6)
     assert (tmp_path / "evaluation/confusion_causa.png").exists()
 
     predict = ["predict", "--run", run, "--data", ROOT / "data/example_iw69.csv"]
-    done = ocensa(*predict, "--out", tmp_path / "p", "--format", "xlsx")
+    done = forked.run(*predict, "--out", tmp_path / "p", "--format", "xlsx")
     assert done.returncode == 0, done.stderr
     assert len(pd.read_excel(tmp_path / "p.xlsx")) == 300
-    done = ocensa(*predict, "--out", tmp_path / "p.csv", "--format", "xlsx")
+    done = forked.run(*predict, "--out", tmp_path / "p.csv", "--format", "xlsx")
     assert done.returncode == 1
     assert "termina en .csv, pero el formato pedido es xlsx" in done.stderr
 
 
 def test_user_error_prints_only_its_message_and_exits_1():
-    done = ocensa("train", "--data", "no-existe.csv", "--model", "tiny")
+    done = forked.run("train", "--data", "no-existe.csv", "--model", "tiny")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("No existe el archivo «no-existe.csv».")
@@ -112,7 +114,7 @@ def test_help_is_spanish_at_any_width(verb, columns, capsys, monkeypatch):
 
 def test_help_without_a_terminal_is_80_columns_wide_and_names_json():
     for verb in cli.VERBS:
-        done = ocensa(verb, "--help")  # into a pipe, without a terminal
+        done = forked.run(verb, "--help")  # into a file, without a terminal
         assert done.returncode == 0
         assert max(map(len, done.stdout.splitlines())) <= 80
         assert "--json" in done.stdout
@@ -126,7 +128,7 @@ def test_help_with_recipe_shows_config_fields_and_recipe_defaults():
 
 
 def test_train_options_override_the_recipe(tmp_path):
-    done = ocensa(
+    done = forked.run(
         "train", "--recipe", "baseline", "--epochs", "-4", "--class-weights", "False", "--heads", "causa", "1.0"
     )
     assert (done.returncode, done.stderr.strip()) == (1, "epochs = -4: debe ser un número entero, de 1 a 1,000,000.")

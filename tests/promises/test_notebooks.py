@@ -12,7 +12,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
-from tests.helpers import hostile_html
+from tests.helpers import forked, hostile_html
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -63,19 +63,63 @@ class TestEveryNotebook:
             assert len(code_lines(cell)) <= 25
 
 
+def outputs(path):
+    return [output for cell in read(path).cells for output in cell.get("outputs", [])]
+
+
+def require_plain_html(notebook):
+    """Require that the HTML copy of a notebook shows hostile notices as text."""
+    page = hostile_html.Dangers(notebook.with_suffix(".html").read_text(encoding="utf-8"))
+    assert not page.found
+    assert "onerror=alert(" in page.text
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Return the results of the one suite of these tests, on hostile notices."""
-    folder = tmp_path_factory.mktemp("suite")
-    data = hostile_html.write_notices(folder)
-    return suite.suite(folder / "demo", {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1})
+def executed(tmp_path_factory):
+    """Return notebooks 03 and 04, executed as the suite does, on hostile notices."""
+    folder = tmp_path_factory.mktemp("executed")
+    settings = {"model": "tiny", "data": str(hostile_html.write_notices(folder)), "epochs": 1, "freeze_layers": 1}
+    parameters = suite.suite_parameters(folder, settings)
+    names = ("03_train", "04_evaluate")
+    with forked.kernels():
+        return [suite.execute(ROOT / f"notebooks/{name}.ipynb", folder, parameters[name]) for name in names]
 
 
-def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(results):
+def test_notebooks_03_and_04_train_and_evaluate_with_images_and_no_errors(executed):
+    for notebook in executed:
+        kinds = {kind for output in outputs(notebook) for kind in output.get("data", {})}
+        assert not any(output.output_type == "error" for output in outputs(notebook))
+        assert "text/html" in kinds
+    assert "image/png" in kinds  # of 04
+    assert "data:image/gif" in executed[0].with_suffix(".html").read_text(encoding="utf-8")
+    assert Run.load(executed[0].parent / "run").config.epochs == 1
+    assert (executed[0].parent / "evaluation/metrics.json").exists()
+
+
+def test_html_in_notices_labels_and_paths_is_escaped_in_notebooks(executed):
+    for notebook in executed:
+        require_plain_html(notebook)
+
+
+def test_notebook_03_shows_the_messages_of_the_training_once(executed):
+    text = "".join(output.get("text", "") for output in outputs(executed[0]))
+    for message in ("Tiempo previsto: ", "Época 1: pérdida ", "Parámetros: "):
+        assert text.count(message) == 1, message
+
+
+@pytest.mark.slow
+def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(tmp_path):
+    data = hostile_html.write_notices(tmp_path)
+    settings = {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1}
+    results = suite.suite(tmp_path / "demo", settings)
     folder = Path(results["out"])
     assert tuple(results["seconds"]) == suite.SUITE
     for name in results["seconds"]:
         assert "<html" in (folder / f"{name}.html").read_text(encoding="utf-8")
+        assert not any(output.output_type == "error" for output in outputs(folder / f"{name}.ipynb"))
+    tokens = folder / "02_token_length_analysis.ipynb"
+    assert any("image/png" in output.get("data", {}) for output in outputs(tokens))
+    require_plain_html(tokens)
     run = Run.load(results["run"])
     assert results["test"] == run.metrics["test"]
     assert run.config.epochs == 1
@@ -84,37 +128,17 @@ def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(results
     assert list(suite.results_table(results).index) == ["modo", "causa", "prioridad"]
 
 
-def test_suite_notebooks_contain_images_and_no_errors(results):
-    for name in results["seconds"]:
-        outputs = [o for c in read(Path(results["out"]) / f"{name}.ipynb").cells for o in c.get("outputs", [])]
-        assert not any(o.output_type == "error" for o in outputs)
-        kinds = {kind for o in outputs for kind in o.get("data", {})}
-        if name.startswith(("02", "04")):
-            assert "image/png" in kinds
-    assert "data:image/gif" in (Path(results["out"]) / "03_train.html").read_text(encoding="utf-8")
-
-
-def test_html_in_notices_labels_and_paths_is_escaped_in_notebooks(results):
-    for name in ("02_token_length_analysis", "03_train", "04_evaluate"):
-        page = hostile_html.Dangers((Path(results["out"]) / f"{name}.html").read_text(encoding="utf-8"))
-        assert not page.found, name
-        assert "onerror=alert(" in page.text, name
-
-
-def test_suite_notebook_03_shows_the_messages_of_the_training_once(results):
-    cells = read(Path(results["out"]) / "03_train.ipynb").cells
-    text = "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
-    for message in ("Tiempo previsto: ", "Época 1: pérdida ", "Parámetros: "):
-        assert text.count(message) == 1, message
-
-
 def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tmp_path):
-    with pytest.raises(UserError, match=r"04_evaluate se detuvo\. No existe la carpeta de corrida"):
-        suite.execute(NOTEBOOKS[3], tmp_path, {"run": str(tmp_path / "nada")})
-    outputs = [o for c in read(tmp_path / "04_evaluate.ipynb").cells for o in c.get("outputs", [])]
-    error = next(o for o in outputs if o.output_type == "error" and o.ename == "UserError")
-    assert len(error.traceback) == 1
-    assert (tmp_path / "04_evaluate.html").exists()
+    notebook = read(NOTEBOOKS[0])
+    stop = "from ocensa_nb.errors import UserError\nraise UserError('No existe la corrida.')"
+    notebook.cells = [nbformat.v4.new_code_cell(stop)]
+    nbformat.write(notebook, tmp_path / "corto.ipynb")
+    (tmp_path / "out").mkdir()
+    with forked.kernels(), pytest.raises(UserError, match=r"corto se detuvo\. No existe la corrida\."):
+        suite.execute(tmp_path / "corto.ipynb", tmp_path / "out", {})
+    errors = [output for output in outputs(tmp_path / "out/corto.ipynb") if output.output_type == "error"]
+    assert [(error.ename, len(error.traceback)) for error in errors] == [("UserError", 1)]
+    assert (tmp_path / "out/corto.html").exists()
 
 
 @pytest.mark.slow
@@ -122,9 +146,9 @@ def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
     out = tmp_path / "comparison"
     parameters = {"model": "tiny", "data": str(csv), "steps": 1, "out": str(out)}
     executed = suite.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
-    outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
-    assert sum("text/html" in o.get("data", {}) for o in outputs) >= 2
+    kinds = [kind for output in outputs(executed) for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 2
+    assert kinds.count("text/html") >= 2
     assert (out / "compare.json").exists()
 
 
@@ -134,9 +158,8 @@ def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_pa
     executed = suite.execute(
         ROOT / "notebooks/06_label_audit.ipynb", tmp_path, {"data": str(csv), "heads": "modo, causa", "out": str(out)}
     )
-    outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
-    assert any("F1 esperado en prueba" in o.get("text", "") for o in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs(executed)) == 3
+    assert any("F1 esperado en prueba" in output.get("text", "") for output in outputs(executed))
     assert (out / "review_causa.xlsx").exists()
 
 
@@ -145,7 +168,7 @@ def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
     synthetic.write_csv(synthetic.generate(5, seed=1), tmp_path / "avisos.csv")
     parameters = {"data": str(tmp_path / "avisos.csv"), "heads": "modo"}
     executed = suite.execute(ROOT / "notebooks/06_label_audit.ipynb", tmp_path, parameters)
-    printed = "".join(o.get("text", "") for c in read(executed).cells for o in c.get("outputs", []))
+    printed = "".join(output.get("text", "") for output in outputs(executed))
     assert "No hay ninguna etiqueta que mostrar." in printed
     assert "Ninguna etiqueta se puede medir." in printed
 
@@ -155,9 +178,9 @@ def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
     out = tmp_path / "revision.xlsx"
     parameters = {"run": str(run.path), "rows": 15, "out": str(out)}
     executed = suite.execute(ROOT / "notebooks/07_review.ipynb", tmp_path, parameters)
-    outputs = [o for c in read(executed).cells for o in c.get("outputs", [])]
-    assert sum("text/html" in o.get("data", {}) for o in outputs) == 8  # four and three labels, and the notices
-    assert "--corrections" in "".join(o.get("text", "") for o in outputs)
+    kinds = [kind for output in outputs(executed) for kind in output.get("data", {})]
+    assert kinds.count("text/html") == 8  # four and three labels, and the notices
+    assert "--corrections" in "".join(output.get("text", "") for output in outputs(executed))
     assert out.exists()
 
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.checkpoint import FILES, CheckpointFiles, CheckpointManager, flatten_state, unflatten_state
 from ocensa_nb.runs.manifest import MANIFEST
@@ -24,7 +23,7 @@ from ocensa_nb.runs.run import LAST, METRICS, Run
 from ocensa_nb.runtime import process
 from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.training import logger, train
-from tests.helpers import crash
+from tests.helpers import crash, forked
 from tests.helpers.words import TRAIN
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
@@ -71,10 +70,9 @@ def test_resume_after_sigkill_is_bit_identical(kind, config, tmp_path):
 
 
 @needs_kill
-@pytest.mark.parametrize("save", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_fit_on_full_disk_prints_an_error_and_resumes_bit_identical(config, tmp_path, save):
-    whole, out = (config.replace(out=str(tmp_path / name), epochs=3) for name in ("whole", "full"))
-    assert crash.train_in_process(whole) == 0
+@pytest.mark.parametrize("save", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_fit_on_full_disk_prints_an_error_and_resumes_bit_identical(run, config, tmp_path, save):
+    out = config.replace(out=str(tmp_path / "full"))
     assert crash.train_in_process(out, "full disk", save) == 1
     said = (tmp_path / "full" / crash.MESSAGE_FILE).read_text()
     assert "no se puede escribir" in said.lower()
@@ -83,7 +81,7 @@ def test_fit_on_full_disk_prints_an_error_and_resumes_bit_identical(config, tmp_
     assert len(tensors) > 10
     assert not (tmp_path / "full" / METRICS).exists()
     assert crash.train_in_process(out) == 0
-    assert crash.run_content(tmp_path / "full") == crash.run_content(tmp_path / "whole")
+    assert crash.run_content(tmp_path / "full") == crash.run_content(run.path)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a tmpfs needs root")
@@ -101,47 +99,35 @@ def test_fit_on_full_tmpfs_raises_user_error(config, notices, tmp_path):
 
 
 @needs_kill
-@pytest.mark.parametrize(
-    ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)]
-)
-def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, tmp_path, number, code):
-    def train_process(out):
-        settings = ["--epochs", "20", "--patience", "20", "--precision", "fp32", "--recipe", "cpu", "--out"]
-        command = [sys.executable, "-m", "ocensa_nb", *TRAIN, "--data", csv, *settings, out]
-        return subprocess.Popen(
-            list(map(str, command)),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # even if the test process ignores it
-        )
-
-    running = train_process(tmp_path / "run")
-    while not (tmp_path / "run/history.jsonl").exists():
-        assert running.poll() is None
-        time.sleep(0.05)
-    running.send_signal(number)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == code
-    assert f"Entrenamiento detenido; el avance quedó guardado en «{tmp_path / 'run'}»" in said
-    assert "Traceback" not in said
-    again = train_process(tmp_path / "run")
-    shown, _ = again.communicate(timeout=120)
+def test_train_verb_after_sigint_or_sigterm_saves_a_checkpoint_and_resumes(csv, tmp_path):
+    run, history = tmp_path / "run", tmp_path / "run/history.jsonl"
+    train_verb = [*TRAIN, "--data", csv, "--epochs", 8, "--patience", 8, "--precision", "fp32", "--recipe", "cpu"]
+    train_verb += ["--out", run]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        before = history.stat().st_size if history.exists() else 0
+        with forked.start(*train_verb) as running:
+            while not history.exists() or history.stat().st_size <= before:
+                assert running.poll() is None
+                time.sleep(0.05)
+            running.send_signal(number)
+            _, said = running.communicate()
+        assert running.returncode == code
+        assert f"Entrenamiento detenido; el avance quedó guardado en «{run}»" in said
+        assert "Traceback" not in said
+    again = forked.run(*train_verb)
     assert again.returncode == 0
-    assert f"Continúa «{tmp_path / 'run'}» desde la época" in shown
-    lines = steps(Run.load(tmp_path / "run"))
+    assert f"Continúa «{run}» desde la época" in again.stdout
+    lines = steps(Run.load(run))
     assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_resume_after_stop_is_bit_identical(stopped, config, notices, tmp_path, capsys):
+def test_resume_after_stop_is_bit_identical(run, stopped, notices, tmp_path, capsys):
     _, kept = CheckpointFiles(tmp_path / "run" / LAST).read()
     assert kept["state"]["step"] == 4
-    run = train.fit(stopped, notices)
-    assert f"Continúa «{run.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
-    whole = train.fit(config.replace(out=str(tmp_path / "whole")), notices)
-    assert crash.run_content(run.path) == crash.run_content(whole.path)
-    assert steps(run) == steps(whole)
+    resumed = train.fit(stopped, notices)
+    assert f"Continúa «{resumed.path}» desde la época 1, paso 4 de 10" in capsys.readouterr().out
+    assert crash.run_content(resumed.path) == crash.run_content(run.path)
+    assert steps(resumed) == steps(run)
 
 
 def test_checkpoint_contains_only_trainable_weights(stopped, tmp_path):

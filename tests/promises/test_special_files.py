@@ -2,21 +2,20 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ocensa_nb.cli import main as cli
-from ocensa_nb.data import notices
-from ocensa_nb.errors import UserError
+from ocensa_nb.data.notices import read
+from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.files.verify import open_regular, read_regular
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
-from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
+from ocensa_nb.training import train
+from tests.helpers import forked
+from tests.helpers.stopping import StopAfter
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes and devices")
 
@@ -58,7 +57,7 @@ def test_read_special_file_as_data_raises_user_error(kind, suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     SPECIAL[kind](path)
     with pytest.raises(UserError, match="ocupa más de" if kind == "enormous" else "no es un archivo normal"):
-        notices.read(path)
+        read(path)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
@@ -97,19 +96,19 @@ def test_load_encoder_with_special_file_names_the_file(kind, name, copy):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
-def test_resume_with_special_file_as_newest_checkpoint_uses_the_previous_one(kind, csv, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "run"
-    train = ["train", "--model", "tiny", "--freeze-layers", "1", "--epochs", "1", "--data", str(csv), "--out", str(out)]
-    with monkeypatch.context() as patch:
-        patch.setattr("ocensa_nb.runs.run.Run.finish", lambda *_: (_ for _ in ()).throw(UserError("se detuvo")))
-        assert cli.main(train) == 1
-    newest = max((out / run_folder.LAST).glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+def test_resume_with_special_file_as_newest_checkpoint_uses_the_previous_one(
+    kind, stopped, notices, tmp_path, monkeypatch, capsys
+):
+    checkpoints = (tmp_path / "run" / run_folder.LAST).glob("*.safetensors")
+    newest = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
     newest.unlink()
     SPECIAL[kind](newest)
-    capsys.readouterr()
-    assert cli.main(train) == 0
-    assert "Traceback" not in capsys.readouterr().err
-    assert Run.load(out)
+    StopAfter(monkeypatch, 1)
+    with pytest.raises(AskedToStopError):
+        train.fit(stopped, notices)
+    assert "desde la época 1, paso 0 de 10" in capsys.readouterr().out
+    assert newest.is_file()
+    assert not newest.is_symlink()
 
 
 def test_open_regular_to_append_to_a_pipe_raises_os_error(tmp_path):
@@ -127,7 +126,6 @@ def test_read_regular_at_size_limit_succeeds_and_over_it_raises_os_error(tmp_pat
 
 def test_train_with_pipe_as_data_prints_one_line_error(tmp_path):
     pipe(tmp_path / "a.csv")
-    command = [sys.executable, "-m", "ocensa_nb", "train", "--model", "tiny", "--data", str(tmp_path / "a.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
+    done = forked.run("train", "--model", "tiny", "--data", tmp_path / "a.csv")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

@@ -4,19 +4,18 @@ import dataclasses
 import errno
 import json
 import shutil
-import subprocess
-import sys
+import time
 
 import pytest
 
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import manifest, resume
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.manifest import MANIFEST
 from ocensa_nb.runs.run import LAST, Run
 from ocensa_nb.runtime import machine
 from ocensa_nb.training import inputs, train
+from tests.helpers import forked
 from tests.helpers.stopping import StopAfter
 
 
@@ -41,8 +40,18 @@ def test_resume_with_other_notices_raises_user_error(stopped, notices):
         train.fit(stopped, other)
 
 
-def test_resume_with_other_checkpoint_interval_or_workers_succeeds(stopped, notices):
-    assert train.fit(stopped.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
+def stop_after_a_step(monkeypatch, *arguments, **options):
+    """Train one step; return the message of the stop, which names the folder."""
+    with monkeypatch.context() as patch:
+        StopAfter(patch, 1)
+        with pytest.raises(AskedToStopError) as stopped:
+            train.fit(*arguments, **options)
+    return str(stopped.value)
+
+
+def test_resume_with_other_checkpoint_interval_or_workers_succeeds(stopped, notices, monkeypatch, capsys):
+    stop_after_a_step(monkeypatch, stopped.replace(checkpoint_minutes=1.0, num_workers=1), notices)
+    assert "desde la época 1, paso 4 de 10" in capsys.readouterr().out
 
 
 def test_resume_with_changed_encoder_raises_user_error(stopped, notices, monkeypatch):
@@ -55,7 +64,7 @@ def test_resume_with_changed_encoder_raises_user_error(stopped, notices, monkeyp
 def test_resume_on_other_hardware_continues_and_reports_it(stopped, notices, monkeypatch, capsys):
     here = machine.hardware()
     monkeypatch.setattr(machine, "hardware", lambda: dataclasses.replace(here, cores=64, gpu="T4"))
-    train.fit(stopped, notices)
+    stop_after_a_step(monkeypatch, stopped, notices)
     assert f"GPU ninguna (ahora T4), núcleos {here.cores} (ahora 64): puede continuar" in capsys.readouterr().out
 
 
@@ -76,21 +85,25 @@ def test_resume_on_same_device_keeps_the_precision(config, notices, tmp_path):
 
 def test_resume_with_other_versions_continues_and_warns(stopped, notices, monkeypatch, capsys):
     monkeypatch.setattr(machine, "versions", lambda: {"torch": "9.9"})
-    train.fit(stopped, notices)
+    stop_after_a_step(monkeypatch, stopped, notices)
     assert "(ahora 9.9): puede continuar, pero el resultado no será idéntico bit a bit" in capsys.readouterr().out
 
 
-def test_fit_without_out_resumes_the_same_config_or_creates_a_numbered_run(config, notices, tmp_path, monkeypatch):
+def test_fit_without_out_resumes_the_same_config_or_creates_a_numbered_run(
+    run, stopped, config, notices, tmp_path, monkeypatch
+):
     root = tmp_path / "runs"
-    with monkeypatch.context() as patch:
-        StopAfter(patch, 4)
-        with pytest.raises(AskedToStopError):
-            train.fit(config, notices, root=root)
+    shutil.copytree(tmp_path / "run", root / "run-001")
+    shutil.copytree(run.path, root / "run-002")
     other = config.replace(epochs=1)
-    assert train.fit(other, notices, root=root).path == root / "run-002"
-    assert train.fit(config.replace(resume="never", epochs=1), notices, root=root).path == root / "run-003"
+    assert f"{root / 'run-003'}»" in stop_after_a_step(monkeypatch, other, notices, root=root)
+    never = config.replace(resume="never")
+    assert f"{root / 'run-004'}»" in stop_after_a_step(monkeypatch, never, notices, root=root)
+    shutil.rmtree(root / "run-004")
     assert train.fit(config, notices, root=root).path == root / "run-001"
-    assert train.fit(other, notices, root=root).path == root / "run-004"  # all of them are finished
+    assert f"{root / 'run-003'}»" in stop_after_a_step(monkeypatch, other, notices, root=root)
+    # All runs of this config are finished.
+    assert f"{root / 'run-004'}»" in stop_after_a_step(monkeypatch, config, notices, root=root)
 
 
 def test_fit_of_run_killed_during_cleanup_returns_the_finished_run(run, config, notices, tmp_path):
@@ -114,7 +127,7 @@ def test_fit_with_run_finished_meanwhile_by_another_process_creates_a_new_one(
         return lock(path)
 
     monkeypatch.setattr(resume, "lock_folder", finished_first)
-    assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
+    assert "run-002»" in stop_after_a_step(monkeypatch, config, notices, root=tmp_path / "runs")
 
 
 @pytest.mark.parametrize("part", ["device", "versions", "precision", "hardware", "data", "config"])
@@ -131,20 +144,26 @@ def test_fit_with_out_of_finished_run_raises_user_error(run, config, notices):
         train.fit(config.replace(out=str(run.path)), notices)
 
 
+def hold(folder, held):
+    """Lock a folder until the process is killed."""
+    _, lock = resume._hold(folder)
+    held.set()
+    time.sleep(60)
+    lock.release()
+
+
 def test_fit_in_locked_folder_raises_and_after_kill_of_the_holder_succeeds(config, notices, tmp_path):
     out = tmp_path / "run"
-    program = (
-        "import sys, time; from pathlib import Path; from ocensa_nb.runs import resume\n"
-        f"held = resume._hold(Path({str(out)!r})); print('held', flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    held = forked.context().Event()
+    holder = forked.context().Process(target=hold, args=(out, held))
+    holder.start()
     try:
-        assert holder.stdout.readline() == "held\n"
+        assert held.wait(60)
         with pytest.raises(UserError, match="Otro proceso está entrenando en la carpeta"):
             train.fit(config.replace(out=str(out)), notices)
     finally:
         holder.kill()
-        holder.wait()
+        holder.join()
     assert train.fit(config.replace(out=str(out), epochs=1), notices).is_finished()
     assert not (out / run_folder.LOCK).exists()
 
@@ -166,10 +185,10 @@ def test_lock_on_disk_without_locks_warns_and_on_failing_disk_raises(tmp_path, m
     assert resume.lock_folder(tmp_path) is None
 
 
-def test_fit_without_out_skips_a_locked_run_of_the_same_config(stopped, config, notices, tmp_path):
+def test_fit_without_out_skips_a_locked_run_of_the_same_config(stopped, config, notices, tmp_path, monkeypatch):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
     lock = resume.lock_folder(tmp_path / "runs/run-001")
     try:
-        assert train.fit(config, notices, root=tmp_path / "runs").path.name == "run-002"
+        assert "run-002»" in stop_after_a_step(monkeypatch, config, notices, root=tmp_path / "runs")
     finally:
         lock.release()
