@@ -17,9 +17,10 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data import synthetic
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError
+from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import logs
-from ocensa_nb.training import train
+from ocensa_nb.training import estimate, quality, train
 
 logs.configure()
 
@@ -33,6 +34,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", folder)
         patch.setenv("USERPROFILE", folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_trainings() -> Iterator[None]:
+    """Measure the steps of a training once, and fit the linear model of the same notices once."""
+    fit_linear, fitted = quality.fit_linear, {}
+
+    def fit_once(notices: Notices) -> LinearModel:
+        if id(notices) not in fitted:
+            fitted[id(notices)] = notices, fit_linear(notices)  # the notices are kept, so that their id stays theirs
+        return fitted[id(notices)][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "REPEATS", 1)
+        patch.setattr(quality, "fit_linear", fit_once)
         yield
 
 

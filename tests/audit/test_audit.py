@@ -85,14 +85,14 @@ def test_wrong_labels_and_contradictions_come_first_in_the_list_for_review(file,
 
 def test_ids_of_a_text_in_thousands_of_notices_fit_in_a_cell_of_excel(file):
     frame = synthetic.generate(200, seed=1)
-    repeated = pd.concat([frame.iloc[[0]]] * 2_000, ignore_index=True)
-    repeated["modo_falla"] = ["Clase A", "Clase B"] * 1_000
-    repeated["id_aviso"] = np.arange(2_000)
+    repeated = pd.concat([frame.iloc[[0]]] * 1_400, ignore_index=True)  # 37,000 characters of another class
+    repeated["modo_falla"] = ["Clase A", "Clase B"] * 700
+    repeated["id_aviso"] = np.arange(1_400)
     repeated["id_aviso"] = "A" * 50 + repeated["id_aviso"].astype(str)
     table = audit(settings(file(pd.concat([frame, repeated])), ["modo"])).review["modo"]
     others = table.loc[table["id_aviso"].str.startswith("AAA"), "mismo_texto"]
     assert (others.str.count(", ") == label_errors.MOST_IDS - 1).all()
-    assert others.str.contains(r" y 9[89]\d más$").all()
+    assert others.str.contains(r" y 6[89]\d más$").all()
     assert table["mismo_texto"].str.len().max() < 32_767
 
 

@@ -133,7 +133,7 @@ def test_sheet_of_the_workbook_is_read_and_empty_cells_are_not_corrections(frame
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_written_corrections_are_read_and_match_any_notice(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("c") / "c.csv"
     texts = [(f"a{k}{' '.join(a.split())}", f"t {' '.join(b.split())}") for k, (a, b) in enumerate(texts)]
@@ -148,7 +148,7 @@ def test_written_corrections_are_read_and_match_any_notice(tmp_path_factory, tex
 
 
 @given(st.sets(st.integers(0, 399), min_size=1, max_size=40), st.integers(0, 5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_corrected_rows_and_their_repeated_texts_are_not_in_test(file, frame, config, rows, seed):
     config = config.replace(seed=seed)
     before = prepare(file, config)

@@ -56,7 +56,7 @@ NOISES = st.fixed_dictionaries({head: st.floats(0, 0.33) for head in COLUMNS})
 
 @pytest.fixture(scope="module")
 def many() -> pd.DataFrame:
-    return generate(60_000, seed=3, with_rule=True)
+    return generate(30_000, seed=3, with_rule=True)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_shipped_sap_example_matches_the_format_of_a_real_export():
 # --- the shares and the ceiling ---------------------------------------------------------------------------
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(evidence=SHARES, noise=NOISES, seed=st.integers(0, 10**6))
 def test_generate_label_shares_match_requested_evidence_and_noise(evidence, noise, seed):
     rows = 4000

@@ -101,7 +101,13 @@ def test_estimated_activations_match_the_tensors_autograd_saves(family, k, cls_o
     assert logits.requires_grad
 
 
-@pytest.mark.parametrize(("family", "k", "cls_only", "precision"), CASES)
+QUICK_PEAKS = [("bert", 0, True, "fp32"), ("bert", 2, False, "bf16"), ("distilbert", 0, False, "fp32")]
+
+
+@pytest.mark.parametrize(
+    ("family", "k", "cls_only", "precision"),
+    [case if case in QUICK_PEAKS else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_estimated_total_is_just_above_the_measured_peak_of_a_step(family, k, cls_only, precision):
     config, model = case(family, k, cls_only)
     engine = engines.Engine(

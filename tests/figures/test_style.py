@@ -26,7 +26,10 @@ def confusion(names):
     return quality.confusion(pd.DataFrame(np.eye(len(names)), names, names), "Confusión")
 
 
-@pytest.mark.parametrize("style", ["dark_background", "ggplot", "fivethirtyeight"])
+@pytest.mark.parametrize(
+    "style",
+    ["dark_background", *(pytest.param(style, marks=pytest.mark.slow) for style in ("ggplot", "fivethirtyeight"))],
+)
 def test_figure_under_any_user_style_has_the_same_pixels(run, tmp_path, style):
     looks.save(training.learning_curves(run), tmp_path / "plain.png")
     plain = shown(training.learning_curves(run))

@@ -120,7 +120,7 @@ def test_normalise_text_without_spaces_takes_under_10_ms():
 @pytest.mark.parametrize("form", ["csv", "csv of one repeated name", "csv with line breaks in titles", "xlsx"])
 def test_read_table_with_too_many_columns_raises_after_reading_the_header(tmp_path, form, monkeypatch):
     monkeypatch.setattr(pd, "read_csv", lambda *_, **__: pytest.fail("read whole"))
-    count = 16_384 if form == "xlsx" else 100_000
+    count = 2_000 if form == "xlsx" else 100_000
     titles = [
         {"csv of one repeated name": "a", "csv with line breaks in titles": f'"a\n{i}"'}.get(form, f"a{i}")
         for i in range(count)
@@ -136,9 +136,9 @@ def test_read_table_with_too_many_columns_raises_after_reading_the_header(tmp_pa
 
 
 def test_missing_column_message_lists_a_limited_number_of_short_names(tmp_path):
-    titles = [f"{'x' * 500}{i}" for i in range(900)]
-    (tmp_path / "a.csv").write_text(",".join(titles) + "\n" + ",".join("1" * 900) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=f"y {900 - LISTED} más") as raised:
+    titles = [f"{'x' * 500}{i}" for i in range(300)]
+    (tmp_path / "a.csv").write_text(",".join(titles) + "\n" + ",".join("1" * 300) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"y {300 - LISTED} más") as raised:
         read(tmp_path / "a.csv")
     assert len(str(raised.value)) < 1_500
 

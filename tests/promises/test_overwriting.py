@@ -8,11 +8,12 @@ import pytest
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runtime import process as signals
 from ocensa_nb.training import quality, train
+from tests.helpers.stopping import StopAfter
 
 SAP_EXAMPLE = ROOT / "data/example_iw69.csv"
 
@@ -120,10 +121,12 @@ def test_fit_with_run_folder_deleted_during_training_reports_the_loss(config, no
         whole = getattr(owner, name)
         patch.setattr(owner, name, deleting)
         with pytest.raises(UserError, match="se borró o se movió mientras se entrenaba") as raised:
-            train.fit(config.replace(out=str(out)), notices)
+            train.fit(config.replace(out=str(out), epochs=1), notices)
     assert "continúa donde" not in str(raised.value)
     assert not out.exists()
-    assert train.fit(config.replace(out=str(out)), notices).is_finished()
+    StopAfter(monkeypatch, 1)
+    with pytest.raises(AskedToStopError, match="el avance quedó guardado"):  # it starts again
+        train.fit(config.replace(out=str(out)), notices)
 
 
 def test_suite_after_interrupt_resumes_at_the_interrupted_notebook(run, tmp_path, monkeypatch):

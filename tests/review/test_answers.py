@@ -17,7 +17,7 @@ DOUBTFUL = pd.DataFrame({ID: [f"a{row}" for row in range(5)], TEXT: [f"- texto {
 
 changes = st.lists(
     st.tuples(st.integers(0, 4), st.sampled_from([(h, c) for h in CLASSES for c in CLASSES[h]])) | st.none(),
-    max_size=15,
+    max_size=6,
 )
 
 

@@ -178,7 +178,7 @@ def test_uncertainty_is_one_minus_the_mean_margin():
 
 
 @given(st.integers(1, 80), st.integers(0, 20), st.integers(0, 300))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_selected_texts_are_distinct_unknown_and_as_many_as_asked(count, seed, known_rows):
     known = {normalise(text) for text in TEXTS[:known_rows]}
     uncertain = scores(len(TEXTS), seed)

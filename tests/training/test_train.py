@@ -83,8 +83,8 @@ def test_step_with_loss_scaling_clips_unscaled_gradients():
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-def test_fit_on_cpu_in_any_precision_has_finite_losses_and_counts_skipped_steps(config, notices, tmp_path, precision):
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
+def test_fit_on_cpu_in_half_precision_has_finite_losses_and_counts_skipped_steps(config, notices, tmp_path, precision):
     run = train.fit(config.replace(out=str(tmp_path / precision), precision=precision, epochs=1), notices)
     losses = [line["loss"] for line in run.history() if "step" in line]
     assert np.isfinite(losses).all()
@@ -116,9 +116,10 @@ def test_fit_with_fp16_overflow_does_not_count_skipped_steps_in_the_schedule(con
         torch.amp, "GradScaler", lambda kind, enabled: scaler(kind, init_scale=2.0**40, enabled=enabled)
     )
     run = train.fit(config.replace(out=str(tmp_path / "run"), precision="fp16", epochs=1), notices)
-    steps = sum("step" in line for line in run.history())
+    losses = [line["loss"] for line in run.history() if "step" in line]
+    assert np.isfinite(losses).all()
     assert run.metadata["skipped_steps"] > 0
-    assert sum(moves) == steps - run.metadata["skipped_steps"]
+    assert sum(moves) == len(losses) - run.metadata["skipped_steps"]
 
 
 def test_build_optimizer_groups_weight_decay_and_rates_and_excludes_frozen_weights(config):
@@ -182,23 +183,22 @@ def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
 @pytest.mark.parametrize(
     "precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow), pytest.param("fp16", marks=pytest.mark.slow)]
 )
-def test_fit_twice_and_in_another_process_is_bit_identical(config, tmp_path, precision):
-    settings = config.replace(epochs=1, precision=precision)
-    first, second, elsewhere = (settings.replace(out=str(tmp_path / name)) for name in "abc")
-    train.fit(first), train.fit(second)
-    assert crash.run_content(tmp_path / "a") == crash.run_content(tmp_path / "b")
+def test_fit_twice_and_in_another_process_is_bit_identical(run, config, notices, tmp_path, precision):
+    settings = config.replace(precision=precision)
+    second, elsewhere, other = (settings.replace(out=str(tmp_path / name)) for name in "bcd")
+    first = run if precision == "fp32" else train.fit(settings.replace(out=str(tmp_path / "a")), notices)
+    assert crash.run_content(train.fit(second, notices).path) == crash.run_content(first.path)
     if sys.platform != "win32":
         assert crash.train_in_process(elsewhere) == 0
-        assert crash.run_content(tmp_path / "c") == crash.run_content(tmp_path / "a")
-    other = settings.replace(out=str(tmp_path / "d"), seed=7)
-    assert crash.run_content(train.fit(other).path) != crash.run_content(tmp_path / "a")
+        assert crash.run_content(tmp_path / "c") == crash.run_content(first.path)
+    if precision != "fp32":
+        other_seed = train.fit(other.replace(seed=7), notices)
+        assert crash.run_content(other_seed.path) != crash.run_content(first.path)
 
 
-def test_fit_with_dataloader_workers_has_the_losses_of_fit_without(config, notices, tmp_path):
-    losses = []
-    for workers in (0, 2):
-        settings = config.replace(out=str(tmp_path / str(workers)), epochs=2, num_workers=workers)
-        losses.append([line["loss"] for line in train.fit(settings, notices).history() if "step" in line])
+def test_fit_with_dataloader_workers_has_the_losses_of_fit_without(run, config, notices, tmp_path):
+    other = train.fit(config.replace(out=str(tmp_path / "run"), num_workers=2), notices)
+    losses = [[line["loss"] for line in one.history() if "step" in line] for one in (run, other)]
     assert losses[0] == losses[1]
 
 
