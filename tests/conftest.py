@@ -21,6 +21,7 @@ from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import estimate, quality, train
+from tests.helpers import forked
 
 logs.configure()
 
@@ -50,6 +51,13 @@ def quick_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "REPEATS", 1)
         patch.setattr(quality, "fit_linear", fit_once)
+        yield
+
+
+@pytest.fixture
+def quick_processes() -> Iterator[None]:
+    """Fork the processes and kernels that the test starts."""
+    with forked.processes():
         yield
 
 

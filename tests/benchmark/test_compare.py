@@ -1,9 +1,9 @@
 """Comparing optimisations: the ladder's order, what is told of each rung, claims on real steps, bytes of a step."""
 
 import json
-import subprocess
 import sys
 
+import nbformat
 import pytest
 import torch
 from hypothesis import given
@@ -12,35 +12,51 @@ from torch import nn
 
 from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, TRADE, Setting, Technique, cumulative, individual, ladder, summarize
+from ocensa_nb.cli import main as cli
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.engine.step import Fast
 from ocensa_nb.errors import UserError
+from ocensa_nb.experiments.execute import execute
+from ocensa_nb.figures import comparison as figures
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
 from ocensa_nb.models.classifier import freeze
 from ocensa_nb.models.layers import BlockDropout
 from ocensa_nb.models.tokens import encode
-from ocensa_nb.paths import ROOT
+from ocensa_nb.paths import NOTEBOOKS
+from tests.helpers import forked
+from tests.helpers.crash import is_killed, leftovers, sampled_operations
 from tests.helpers.small_engine import NO_SCALING, batch, engine, objective, small_model, split_batch
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def compared(csv, tmp_path_factory):
-    """Return what the verb `compare` says and writes, by a real process."""
-    folder = tmp_path_factory.mktemp("compare") / "out"
-    command = [sys.executable, "-m", "ocensa_nb", "compare", "--data", csv, "--model", "tiny", "--steps", 2]
-    command += ["--out", folder, "--json", "-"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), folder, done.stderr
+def executed(csv, tmp_path_factory):
+    """Return notebook 05, executed, and the folder that it writes; it makes the one comparison of these tests."""
+    folder = tmp_path_factory.mktemp("compare")
+    parameters = {"model": "tiny", "data": str(csv), "steps": 1, "out": str(folder / "out")}
+    with forked.processes():
+        return execute(NOTEBOOKS / "05_compare_optimizations.ipynb", folder, parameters), folder / "out"
+
+
+@pytest.fixture(scope="module")
+def compared(executed):
+    return json.loads((executed[1] / "compare.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_execute_notebook_05_shows_tables_and_images(executed):
+    cells = nbformat.read(executed[0], as_version=4).cells
+    kinds = [kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 2
+    assert kinds.count("text/html") >= 2
 
 
 @pytest.mark.slow
 def test_ladder_orders_baseline_then_exact_then_trade_offs_then_feature_cache(compared):
-    results, _, _ = compared
+    results = compared
     names = [rung["name"] for rung in results["ladder"]]
     assert names[0] == "baseline"
     assert names[-1] == "feature_cache"
@@ -51,7 +67,7 @@ def test_ladder_orders_baseline_then_exact_then_trade_offs_then_feature_cache(co
 
 @pytest.mark.slow
 def test_compare_reports_time_speedup_flops_and_utilisation_of_each_technique(compared):
-    results, _, _ = compared
+    results = compared
     for rung in results["ladder"] + results["alone"]:
         assert 0 < rung["seconds_min"] <= rung["seconds_per_step"] <= rung["seconds_max"]
         assert rung["speedup_min"] <= rung["speedup"] <= rung["speedup_max"]
@@ -68,8 +84,8 @@ def test_compare_reports_time_speedup_flops_and_utilisation_of_each_technique(co
 
 @pytest.mark.slow
 def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(compared):
-    cumulative = {rung["name"]: rung for rung in compared[0]["ladder"]}
-    halves = compared[0]["halves"]
+    cumulative = {rung["name"]: rung for rung in compared["ladder"]}
+    halves = compared["halves"]
     work = {name: rung["gflops_per_step"] for name, rung in cumulative.items()}
     assert work["baseline"] > 2 * work["dynamic_padding"] > 2 * work["cls_only"]
     assert work["mixed_precision" if halves else "max_length"] > work["freeze"] > work["feature_cache"]
@@ -80,14 +96,40 @@ def test_cumulative_techniques_reduce_flops_padding_and_trainable_parameters(com
 
 
 @pytest.mark.slow
-def test_compare_writes_all_files_and_a_verdict_for_every_technique(compared):
-    results, folder, said = compared
+def test_compare_writes_all_files_and_a_verdict_for_every_technique(compared, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(compare, "compare", lambda config, steps: asked.append((config, steps)) or compared)
+    words = ["compare", "--data", "a.csv", "--model", "tiny", "--steps", "2", "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--json", "-"]) == 0
+    assert asked == [(TrainConfig(data="a.csv", model="tiny"), 2)]
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == compared
+    assert "Todo junto" in printed.err
+    folder = tmp_path / "out"
     for words in ("max_length = 128", "Congelar", "Acumular", "mitad de las capas", "GPU", "workers"):
         assert words in (folder / "verdicts.txt").read_text(encoding="utf-8")
-    assert "Todo junto" in said
     names = {"compare.json", "ladder.csv", "ladder.png", "alone.csv", "alone.png", "verdicts.txt"}
     assert {file.name for file in folder.iterdir()} == names
-    assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == results
+    assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == compared
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
+def test_comparison_killed_at_any_file_operation_can_be_saved_again(compared, tmp_path):
+    figures.save(compared, tmp_path / "whole")
+    expected = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for operation in sampled_operations(60):
+        folder = tmp_path / str(operation)
+        folder.mkdir()
+        if not is_killed(operation, figures.save, compared, folder / "out"):
+            break
+        if (folder / "out").exists():  # killed when only the temporary folder was left to remove
+            assert sorted(path.name for path in (folder / "out").iterdir()) == expected
+            (folder / "out").rename(folder / "first")
+        figures.save(compared, folder / "out")
+        assert sorted(path.name for path in (folder / "out").iterdir()) == expected
+        assert not leftovers(folder)
+    assert operation > 30
 
 
 @pytest.mark.parametrize(

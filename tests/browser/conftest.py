@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ocensa_nb.paths import ROOT
+from tests.helpers import forked
 from tests.helpers.lab import Lab, Notebook, wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import BrowserContext, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # No sandbox, because CI runs as root; no background requests, because they fail without a network.
@@ -80,12 +81,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     options = {"ServerApp.port": port, "ServerApp.root_dir": lab.root, "IdentityProvider.token": lab.token}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     with (home / "log").open("w+", encoding="utf-8") as log:
-        server = subprocess.Popen(
-            command + [f"--{name}={value}" for name, value in options.items()],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        with forked.processes():  # its kernels too, and the trainings that they start
+            server = subprocess.Popen(
+                command + [f"--{name}={value}" for name, value in options.items()],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         try:
             wait_until(lambda: is_up(lab) or server.poll() is not None, 60)
             if not is_up(lab):
@@ -100,21 +102,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def browser(lab: Lab) -> "Iterator[Browser]":
+def browser(lab: Lab) -> "Iterator[BrowserContext]":
     """Start Chromium, once per module: playwright's event loop conflicts with tests that run kernels."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
+        yield browser.new_context(viewport=WINDOW, locale="es-CO")  # its pages share the cache of JupyterLab's scripts
         browser.close()
 
 
 @pytest.fixture
-def page(browser: "Browser") -> "Iterator[Page]":
+def page(browser: "BrowserContext") -> "Iterator[Page]":
     """Return an empty page, about as wide as Colab's."""
-    with browser.new_context(viewport=WINDOW, locale="es-CO") as context:
-        yield context.new_page()
+    page = browser.new_page()
+    yield page
+    page.close()
 
 
 @pytest.fixture

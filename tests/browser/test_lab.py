@@ -1,36 +1,32 @@
-"""Notebooks opened in JupyterLab and executed with *Run All Cells*."""
+"""Notebooks opened in JupyterLab and executed with *Run All Cells*; 03, the panel, is in test_colab.py."""
 
 import pytest
 
 from tests.helpers.lab import wait_until
 
 pytestmark = pytest.mark.slow
-OWN = {
-    "01": (),
-    "02": ("model", "data"),
-    "03": ("model", "data", "epochs", "freeze_layers", "precision", "interactive"),  # the panel: test_colab.py
-    "04": ("run",),
-}
-PICTURES = {"01": 0, "02": 4, "03": 1, "04": 3}
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_run_all_cells_shows_every_image_without_errors_or_overflow(notebook, csv, run, name):
-    small = {"model": "tiny", "data": str(csv), "epochs": 1, "freeze_layers": 1, "precision": "fp32"}
-    small["run"] = str(run.path)
-    small["interactive"] = False
-    opened = notebook(name).set_parameters(**{field: small[field] for field in OWN[name]}).open()
-    opened.run_all().wait_until_idle()
+def run_all(opened, pictures):
+    """Run all cells; no errors, no overflow, and the images are there."""
+    opened.open().run_all().wait_until_idle()
     assert opened.errors() == []
     assert opened.overflowing() == []
-    assert opened.pictures() == PICTURES[name]
-    saved = [cell for cell in opened.save()["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in saved] == list(range(1, len(saved) + 1))
+    assert opened.pictures() == pictures
+    opened.save_executed()
 
 
-def test_choosing_another_label_in_notebook_04_draws_its_confusion(notebook, run):
-    opened = notebook("04").set_parameters(run=str(run.path)).open()
-    opened.run_all().wait_until_idle()
+def test_run_all_cells_of_notebook_01_shows_no_errors_or_overflow(notebook):
+    run_all(notebook("01"), pictures=0)
+
+
+def test_run_all_cells_of_notebook_02_shows_every_image_without_errors_or_overflow(notebook, csv):
+    run_all(notebook("02").set_parameters(model="tiny", data=str(csv)), pictures=4)
+
+
+def test_run_all_cells_of_notebook_04_shows_every_image_and_the_confusion_of_a_chosen_label(notebook, run):
+    opened = notebook("04").set_parameters(run=str(run.path))
+    run_all(opened, pictures=3)
     opened.page.locator(".widget-dropdown select").nth(1).select_option(index=1)
     assert wait_until(lambda: opened.pictures() == 4, 60)
     assert opened.errors() == []

@@ -9,10 +9,10 @@ ENDS = 240
 
 @pytest.fixture
 def grid(csv, tmp_path):
-    """Return a grid of two cases of the tiny encoder."""
+    """Return a grid of one case of the tiny encoder."""
     path = tmp_path / "grid.yaml"
-    settings = f"recipe: cpu, model: tiny, data: {csv}, freeze_layers: 1, precision: fp32"
-    path.write_text(f"base: {{{settings}}}\ngrid: {{epochs: [1, 2]}}\nseeds: [1]\n", encoding="utf-8")
+    settings = f"recipe: cpu, model: tiny, data: {csv}, freeze_layers: 1, precision: fp32, epochs: 1"
+    path.write_text(f"base: {{{settings}}}\ncases: [{{name: uno}}]\nseeds: [1]\n", encoding="utf-8")
     return path
 
 
@@ -31,5 +31,5 @@ def test_experiments_panel_starts_stops_and_the_next_cell_finishes(notebook, gri
     assert opened.errors() == []
     assert opened.overflowing() == []
     assert opened.pictures() == 1
-    assert "2 de 2 casos" in opened.page.locator(".ocensa-bar").last.inner_text()
+    assert "1 de 1 casos" in opened.page.locator(".ocensa-bar").last.inner_text()
     assert (tmp_path / "out/report.html").is_file()

@@ -5,17 +5,20 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import forkserver
 
 import psutil
 import pytest
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import dask
-from ocensa_nb.experiments.case import read_cases
+from ocensa_nb.experiments.case import read_case, read_cases
 from ocensa_nb.experiments.run import run_grid
 from ocensa_nb.runs.run import Run
+from tests.helpers import forked
 
 distributed = pytest.importorskip("distributed")
+dask_config = pytest.importorskip("dask.config")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 LIMIT = 150  # seconds
 BASE = {"model": "tiny", "freeze_layers": 1, "precision": "fp32", "recipe": "cpu"}
@@ -23,9 +26,16 @@ BASE = {"model": "tiny", "freeze_layers": 1, "precision": "fp32", "recipe": "cpu
 
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
+    forked.context()
+    forkserver.ensure_running()  # the workers come from the server of the other tests
+    with (
+        dask_config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as cluster,
+    ):
+        with distributed.Client(cluster, set_as_default=False) as client:
+            client.run(forked.fork_from_here)
         yield cluster
 
 
@@ -35,19 +45,17 @@ def kill_worker_of(history, epoch, killed):
     while time.monotonic() < end and not killed:
         for file in history():
             if f'"epoch": {epoch}' in file.read_text(encoding="utf-8"):
-                folder = str(file.parent.parent)
-                found = [p for p in psutil.process_iter(["cmdline"]) if folder in (p.info["cmdline"] or [])]
-                if found:
-                    killed.append(found[0].ppid())
-                    os.kill(killed[0], signal.SIGKILL)
-                    return
+                case = read_case(file.parent.parent).content
+                killed.append(psutil.Process(int(case["process"].split("-")[1])).ppid())
+                os.kill(killed[0], signal.SIGKILL)
+                return
         time.sleep(0.1)
 
 
 @pytest.mark.slow
 def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster, csv, tmp_path):
     killed = []
-    base = {**BASE, "data": str(csv), "epochs": 25, "patience": 25, "checkpoint_minutes": 0.01}
+    base = {**BASE, "data": str(csv), "epochs": 15, "patience": 15, "checkpoint_minutes": 0.01}
     killer = threading.Thread(
         target=kill_worker_of, args=(lambda: tmp_path.glob("out/cases/*/run/history.jsonl"), 2, killed), daemon=True
     )
@@ -57,7 +65,7 @@ def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster,
     assert result["cases"] == {"finished": 1, "failed": 0, "interrupted": 0}
     (case,) = read_cases(tmp_path / "out")
     assert "Continúa «" in (case.folder / "log.txt").read_text(encoding="utf-8")
-    assert Run.load(case.run).metrics["epochs"] == 25
+    assert Run.load(case.run).metrics["epochs"] == 15
     assert not list((tmp_path / "out").glob(".ocensa-*"))
 
 

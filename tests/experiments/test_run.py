@@ -22,9 +22,11 @@ from ocensa_nb.experiments.case import Case, prepare, read_case, read_cases
 from ocensa_nb.experiments.grid import expand
 from ocensa_nb.experiments.run import GridRunner, LocalPool, auto_recipe, check_folder, opened, run_grid, seconds_left
 from ocensa_nb.files.atomic import owner
+from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.machine import configure
+from tests.helpers import forked
 
 LIMIT = 200  # seconds
 BASE = {"model": "tiny", "epochs": 1, "freeze_layers": 1, "precision": "fp32", "recipe": "cpu"}
@@ -52,7 +54,8 @@ def executed(csv, tmp_path_factory):
     }
     grid, out = place / "grid.yaml", place / "out"
     grid.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    done = run(grid, out, "--jobs", 2, "--json", place / "result.json")
+    with forked.processes():
+        done = run(grid, out, "--jobs", 2, "--json", place / "result.json")
     return grid, out, done, json.loads((place / "result.json").read_text(encoding="utf-8"))
 
 
@@ -147,6 +150,7 @@ def test_command_of_a_case_gives_the_config_of_its_run_and_of_its_notebook(execu
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_command_of_a_case_reproduces_its_metrics(executed, tmp_path):
     state = by_title(executed[1])["uno"]
     words = shlex.split(state.content["command"].replace("NEW", str(tmp_path / "again")))
@@ -206,6 +210,25 @@ def test_other_data_under_the_same_name_fails_with_a_message(copy, csv, tmp_path
     state = by_title(out)["uno"]
     assert state.status == "failed"
     assert "El contenido de data no es el mismo" in state.error
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
+def test_execute_notebook_08_runs_what_is_missing_and_shows_tables_and_image(copy, tmp_path):
+    grid, out = copy
+    content = yaml.safe_load(grid.read_text(encoding="utf-8"))
+    content["cases"] = [{"name": "uno"}, {"name": "mezcla", "predict_with": "blend"}]
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    parameters = {"grid": str(tmp_path / "grid.yaml"), "out": str(out)}
+    executed = suite.execute(ROOT / "notebooks/08_experiments.ipynb", tmp_path, parameters)
+    outputs = [o for c in nbformat.read(executed, as_version=4).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 1
+    assert any("2 de 2 casos" in o.get("data", {}).get("text/html", "") for o in outputs)
+    assert {title: state.status for title, state in by_title(out).items()} == dict.fromkeys(
+        ("uno", "mezcla"), "finished"
+    )
+    assert (out / "report.html").is_file()
+    assert (out / "results.csv").is_file()
 
 
 def test_recipe_auto_is_kept_when_the_grid_resumes_on_another_machine(tmp_path, monkeypatch):

@@ -13,7 +13,11 @@ import yaml
 from ocensa_nb.experiments.case import read_cases
 from ocensa_nb.paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_processes"),
+    pytest.mark.skipif(os.name == "nt", reason="POSIX signals"),
+]
 LIMIT = 150  # seconds
 
 

@@ -29,6 +29,8 @@ POINTS = {
     "between metrics and manifest": (manifest, "compute", 1),
     "after the last file, before cleanup": (run_folder.Run, "tidy", 1),
 }
+LONG = bool(os.environ.get("OCENSA_LONG"))
+OPERATIONS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "truncate", "unlink")
 MESSAGE_FILE = "message.txt"  # in the run folder; other files there do not prevent a resume
 RESUME_POINTS = {"while a checkpoint is read": (checkpoint, "unflatten_state", 1)}  # only when resuming
 
@@ -132,3 +134,41 @@ def run_content(run: Path) -> dict[str, bytes]:
         *sorted((run / manifest.LINEAR).iterdir()),
     ]
     return {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
+
+
+def kill_before(operation, work, arguments):
+    """Call `work`; kill the process with SIGKILL before the n-th file operation."""
+    count = 0
+
+    def counted(whole):
+        def operate(*args, **kwargs):
+            nonlocal count
+            if count == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+            return whole(*args, **kwargs)
+
+        return operate
+
+    for name in OPERATIONS:
+        setattr(os, name, counted(getattr(os, name)))
+    work(*arguments)
+    os._exit(0)
+
+
+def is_killed(operation, work, *arguments):
+    """Return whether a child process that calls `work` reached the n-th file operation and was killed there."""
+    child = forked.context().Process(target=kill_before, args=(operation, work, arguments))
+    child.start()
+    child.join(120)
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
+
+
+def sampled_operations(operations):
+    """Yield indices of file operations: all if `OCENSA_LONG` is set, else three."""
+    yield from range(operations) if LONG else range(0, operations, -(-operations // 3))
+
+
+def leftovers(folder):
+    return [path.name for path in folder.iterdir() if atomic.is_temporary(path.name)]

@@ -173,6 +173,13 @@ class Notebook:
         assert wait_until(is_saved), f"{self.path.name} was not saved"
         return json.loads(self.path.read_text(encoding="utf-8"))
 
+    def save_executed(self) -> list[dict[str, Any]]:
+        """Save the notebook; return its code cells, which have been executed one after the other."""
+        cells = [cell for cell in self.save()["cells"] if cell["cell_type"] == "code"]
+        first = cells[0]["execution_count"]
+        assert [cell["execution_count"] for cell in cells] == list(range(first, first + len(cells)))
+        return cells
+
     def screenshot(self, path: Path, css_class: str = "") -> Path:
         """Save a screenshot of the window, or of the first element of a CSS class."""
         (self.page.locator(f".{css_class}").first if css_class else self.page).screenshot(path=path)

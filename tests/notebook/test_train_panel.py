@@ -1,8 +1,6 @@
 """Panel without a browser: controls, notes, and the training process that it starts."""
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 import types
@@ -24,10 +22,9 @@ from ocensa_nb.runs.resume import resolve_run_dir
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine, precision
 from ocensa_nb.runtime.machine import configure
-from tests.helpers import forked
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
 SECONDS = 120
-needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="needs forked processes")
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +34,6 @@ def measured(monkeypatch):
     known = {"is_measured": lambda *_: True, "measured_seconds": lambda *_: 2.0}
     for name, answer in (seconds | known).items():
         monkeypatch.setattr(Forecast, name, answer)
-
-
-@pytest.fixture
-def quick_process(monkeypatch):
-    """Fork the processes of the panel instead of starting an interpreter."""
-    streams = {"DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
-    monkeypatch.setattr(process_panel, "subprocess", types.SimpleNamespace(Popen=forked.popen, **streams))
 
 
 @pytest.fixture
@@ -253,8 +243,7 @@ def test_html_in_paths_and_messages_is_escaped(panel):
     assert "<b>x" not in panel.status.value
 
 
-@needs_fork
-def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, cell, monkeypatch, quick_process):
+def test_panel_shown_again_follows_the_running_training(config, notices, tmp_path, cell, monkeypatch):
     monkeypatch.setattr(widgets, "display", lambda *_, **__: None)
     long = config.replace(epochs=2, batch_size=4)
     first = widgets.control_panel(long, notices, "cpu", tmp_path, interactive=True)
@@ -342,10 +331,7 @@ def test_panel_with_resume_never_returns_only_its_own_run(run, notices, tmp_path
     assert panel.run().path == run.path
 
 
-@needs_fork
-def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(
-    config, notices, tmp_path, cell, quick_process
-):
+def test_run_cell_of_refused_training_raises_user_error_and_clears_the_view(config, notices, tmp_path, cell):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")

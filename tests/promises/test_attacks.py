@@ -4,75 +4,31 @@
 """
 
 import contextlib
+import ctypes
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ocensa_nb.benchmark import compare
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
-from ocensa_nb.figures import comparison as speedup_figures
 from ocensa_nb.figures.training import training_gif
-from ocensa_nb.files import atomic
 from ocensa_nb.files.notice_file import read_table
-from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import array_cache
 from ocensa_nb.runs.run import GIF, Run
 from ocensa_nb.training import train
 from tests.helpers import forked
-from tests.helpers.crash import make_abandoned_folder
+from tests.helpers.crash import LONG, is_killed, leftovers, make_abandoned_folder, sampled_operations
 from tests.helpers.words import TRAIN
 
-LONG = bool(os.environ.get("OCENSA_LONG"))
-OPERATIONS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "truncate", "unlink")
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
-needs_permissions = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or (os.geteuid() == 0 and not shutil.which("setpriv")),
-    reason="needs a user without root privileges, or setpriv",
-)
-
-
-def kill_before(operation, work, arguments):
-    """Call `work`; kill the process with SIGKILL before the n-th file operation."""
-    count = 0
-
-    def counted(whole):
-        def operate(*args, **kwargs):
-            nonlocal count
-            if count == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-            return whole(*args, **kwargs)
-
-        return operate
-
-    for name in OPERATIONS:
-        setattr(os, name, counted(getattr(os, name)))
-    work(*arguments)
-    os._exit(0)
-
-
-def is_killed(operation, work, *arguments):
-    """Return whether a child process that calls `work` reached the n-th file operation and was killed there."""
-    child = forked.context().Process(target=kill_before, args=(operation, work, arguments))
-    child.start()
-    child.join(120)
-    assert child.exitcode in (0, -signal.SIGKILL)
-    return child.exitcode != 0
-
-
-def sampled_operations(operations):
-    """Yield indices of file operations: all if `OCENSA_LONG` is set, else about three."""
-    yield from range(operations) if LONG else range(0, operations, max(1, operations // 3))
+needs_permissions = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs capset")
 
 
 def run_evaluate(run, csv, out):
@@ -83,45 +39,27 @@ def run_predict(run, csv, out):
     assert cli.main(["predict", "--run", str(run), "--data", str(csv), "--out", str(out)]) == 0
 
 
-def save_comparison(results, out):
-    speedup_figures.save(results, out)
-
-
 def draw_gif(run):
     training_gif(Run.load(run))
 
 
-@pytest.fixture(scope="module")
-def comparison(config):
-    return compare.compare(config, 1)
-
-
-def leftovers(folder):
-    return [path.name for path in folder.iterdir() if atomic.is_temporary(path.name)]
-
-
 @pytest.mark.slow
 @needs_kill
-@pytest.mark.parametrize("verb", ["evaluate", "compare"])
-def test_evaluate_or_compare_killed_at_any_file_operation_can_be_run_again(verb, run, csv, comparison, tmp_path):
-    work, arguments, operations = {
-        "evaluate": (run_evaluate, (run.path, csv), 130),
-        "compare": (save_comparison, (comparison,), 60),
-    }[verb]
-    work(*arguments, tmp_path / "whole")
+def test_evaluate_killed_at_any_file_operation_can_be_run_again(run, csv, tmp_path):
+    run_evaluate(run.path, csv, tmp_path / "whole")
     expected = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    for operation in sampled_operations(operations):
+    for operation in sampled_operations(130):
         folder = tmp_path / str(operation)
         folder.mkdir()
-        if not is_killed(operation, work, *arguments, folder / "out"):
+        if not is_killed(operation, run_evaluate, run.path, csv, folder / "out"):
             break
         if (folder / "out").exists():  # killed when only the temporary folder was left to remove
             assert sorted(path.name for path in (folder / "out").iterdir()) == expected
             (folder / "out").rename(folder / "first")
-        work(*arguments, folder / "out")
+        run_evaluate(run.path, csv, folder / "out")
         assert sorted(path.name for path in (folder / "out").iterdir()) == expected
         assert not leftovers(folder)
-    assert operation > operations / 2
+    assert operation > 65
 
 
 @needs_kill
@@ -224,7 +162,7 @@ def test_make_room_removes_temporary_folder_of_killed_cache_build(tmp_path):
 
 @pytest.mark.slow
 def test_evaluate_and_predict_during_another_training_give_the_same_results(run, config, csv, tmp_path):
-    command = [*TRAIN, "--data", csv, *["--epochs", "12", "--patience", "12", "--precision", "fp32"]]
+    command = [*TRAIN, "--data", csv, *["--epochs", "6", "--precision", "fp32"]]
     training = forked.start(*command, "--out", tmp_path / "training")
     rounds = 0
     try:
@@ -233,14 +171,14 @@ def test_evaluate_and_predict_during_another_training_give_the_same_results(run,
             assert metrics["causa_f1"] == pytest.approx(run.metrics["test"]["causa_f1"], abs=1e-6)
             assert len(predict.predict(run, csv).table) == 400
             with contextlib.suppress(UserError):  # raised until training has finished
-                assert Run.load(tmp_path / "training").config.epochs == 12
+                assert Run.load(tmp_path / "training").config.epochs == 6
             rounds += 1
     finally:
         training.kill()
         said = training.communicate()[1]
     assert training.returncode == 0, said
     assert rounds > 1
-    assert Run.load(tmp_path / "training").metrics["epochs"] == 12
+    assert Run.load(tmp_path / "training").metrics["epochs"] == 6
 
 
 VERBS = {
@@ -250,30 +188,37 @@ VERBS = {
 }
 
 
-def without_privileges(home, arguments):
-    """Run a command without root's right to bypass permissions."""
-    prefix = ["setpriv", "--bounding-set", "-all"] if os.geteuid() == 0 else []
-    command = [*prefix, sys.executable, "-m", "ocensa_nb", *map(str, arguments)]
-    env = {**os.environ, "HOME": str(home)}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+def without_privileges(home, commands, errors):
+    """Run commands, one after the other, without root's right to bypass permissions; exit with their exit codes."""
+    os.environ["HOME"] = str(home)
+    if os.geteuid() == 0:  # capset(2): version 3, this process; no capability is effective, permitted or inheritable
+        header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        assert ctypes.CDLL(None).capset(header, nothing) == 0
+    with open(errors, "w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
+        codes = [cli.main(command) for command in commands]
+    os._exit(int("".join(map(str, codes)), 2))
 
 
 @needs_permissions
-@pytest.mark.parametrize(
-    "verb", ["generate", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("evaluate", "train"))]
-)
-def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_works(run, csv, tmp_path, verb):
+@pytest.mark.parametrize("verbs", [["generate"], pytest.param(["evaluate", "train"], marks=pytest.mark.slow)])
+def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_works(run, csv, tmp_path, verbs):
     closed, opened = tmp_path / "closed", tmp_path / "open"
     closed.mkdir(mode=0o555)
     opened.mkdir()
-    arguments = [{"RUN": run.path, "DATA": csv}.get(word, word) for word in VERBS[verb]]
-    refused = without_privileges(closed, [*arguments, closed / "out"])
-    assert refused.returncode == 1, refused.stderr
-    assert "no hay permiso" in refused.stderr.splitlines()[-1]
-    assert "Traceback" not in refused.stderr
-    done = without_privileges(closed, [*arguments, opened / "out"])
-    assert done.returncode == 0, done.stderr
-    assert (opened / "out").exists()
+    places = {"RUN": run.path, "DATA": csv}
+    commands = [
+        [*(str(places.get(word, word)) for word in VERBS[verb]), str(folder / verb)]
+        for folder in (closed, opened)
+        for verb in verbs
+    ]
+    child = forked.context().Process(target=without_privileges, args=(closed, commands, tmp_path / "errors.txt"))
+    child.start()
+    child.join(120)
+    errors = (tmp_path / "errors.txt").read_text(encoding="utf-8")
+    assert f"{child.exitcode:b}" == "1" * len(verbs) + "0" * len(verbs), errors
+    assert errors.count("no hay permiso") == len(verbs)
+    assert "Traceback" not in errors
+    assert sorted(path.name for path in opened.iterdir()) == sorted(verbs)
     assert not list(closed.iterdir())
 
 

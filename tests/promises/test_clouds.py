@@ -319,6 +319,7 @@ def train(project, cwd, parameters):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(kaggle, monkeypatch, csv, tmp_path):
     read_only = ("os.access(ROOT, os.W_OK)", "False")
     attached = copy_project(tmp_path / "input/ocensa-nb", [("/kaggle/", f"{tmp_path}/"), read_only])
@@ -334,6 +335,7 @@ def test_notebook_03_on_kaggle_leaves_inputs_unchanged_and_saves_run_to_working(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_notebook_04_in_new_colab_session_finds_run_and_upload_of_03_on_drive(monkeypatch, csv, tmp_path):
     project = copy_project(tmp_path / "content/ocensa-nb", [("/content/", f"{tmp_path}/content/")])
     google = tmp_path / "site/google/colab"

@@ -1,15 +1,13 @@
-"""Notebook 08 by papermill with the tiny encoder, and the grids of the project as they are committed."""
+"""The grids of the project as they are committed, and the report of the guide's."""
 
-import nbformat
 import pytest
 
 from ocensa_nb.experiments.grid import expand, read_grid
 from ocensa_nb.experiments.report import not_measured, write_report
 from ocensa_nb.experiments.results import read_results
-from ocensa_nb.notebook import suite
 from ocensa_nb.notebook.grid_panel import GRIDS
 from ocensa_nb.paths import ROOT
-from ocensa_nb.training.train import fit
+from ocensa_nb.training.train import fit, load_notices
 from tests.helpers.experiments import add_case
 
 NAMES = sorted(file.stem for file in GRIDS.glob("*.yaml"))
@@ -28,6 +26,7 @@ def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tm
     monkeypatch.chdir(ROOT)
     (tmp_path / "grid.yaml").write_text((GRIDS / "guide.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     cases = [case for case in expand(read_grid(GRIDS / "guide.yaml")[0], "cpu") if case.seed == 1]
+    notices = load_notices(cases[0].config)
     for case in cases:
         folder = add_case(
             tmp_path,
@@ -39,8 +38,8 @@ def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tm
             changes=case.changes,
             group=case.group,
         )
-        frozen = min(case.config.freeze_layers, 3)  # tiny has 4 layers
-        fit(case.config.replace(model="tiny", freeze_layers=frozen, epochs=1, out=str(folder / "run")))
+        small = {"freeze_layers": min(case.config.freeze_layers, 3), "max_length": case.config.max_length // 8}
+        fit(case.config.replace(model="tiny", epochs=1, out=str(folder / "run"), **small), notices)
     results = read_results(tmp_path)
     page = write_report(results).read_text(encoding="utf-8")
     assert len(results.finished) == len(cases) == 8
@@ -50,18 +49,3 @@ def test_guide_grid_with_tiny_runs_every_technique_and_its_report_is_complete(tm
     assert named == ["GPU en la nube", "Modelo más pequeño"]
     assert all(name in page for name in named)
     assert "sin baseline" not in page
-
-
-@pytest.mark.slow
-def test_execute_notebook_08_runs_the_grid_and_shows_tables_and_image(csv, tmp_path):
-    grid = tmp_path / "grid.yaml"
-    settings = f"recipe: baseline, model: tiny, data: {csv}, epochs: 1, max_length: 32"
-    grid.write_text(f"base: {{{settings}}}\ncases: [{{name: baseline}}]\nseeds: [1]\n", encoding="utf-8")
-    out = tmp_path / "out"
-    parameters = {"grid": str(grid), "out": str(out)}
-    executed = suite.execute(ROOT / "notebooks/08_experiments.ipynb", tmp_path, parameters)
-    outputs = [o for c in nbformat.read(executed, as_version=4).cells for o in c.get("outputs", [])]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 1
-    assert any("1 de 1 casos" in o.get("data", {}).get("text/html", "") for o in outputs)
-    assert (out / "report.html").is_file()
-    assert (out / "results.csv").is_file()

@@ -81,7 +81,7 @@ def executed(tmp_path_factory):
     settings = {"model": "tiny", "data": str(hostile_html.write_notices(folder)), "epochs": 1, "freeze_layers": 1}
     parameters = suite.suite_parameters(folder, settings)
     names = ("03_train", "04_evaluate")
-    with forked.kernels():
+    with forked.processes():
         return [suite.execute(ROOT / f"notebooks/{name}.ipynb", folder, parameters[name]) for name in names]
 
 
@@ -108,6 +108,7 @@ def test_notebook_03_shows_the_messages_of_the_training_once(executed):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(tmp_path):
     data = hostile_html.write_notices(tmp_path)
     settings = {"model": "tiny", "data": str(data), "epochs": 1, "freeze_layers": 1}
@@ -134,7 +135,7 @@ def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tm
     notebook.cells = [nbformat.v4.new_code_cell(stop)]
     nbformat.write(notebook, tmp_path / "corto.ipynb")
     (tmp_path / "out").mkdir()
-    with forked.kernels(), pytest.raises(UserError, match=r"corto se detuvo\. No existe la corrida\."):
+    with forked.processes(), pytest.raises(UserError, match=r"corto se detuvo\. No existe la corrida\."):
         suite.execute(tmp_path / "corto.ipynb", tmp_path / "out", {})
     errors = [output for output in outputs(tmp_path / "out/corto.ipynb") if output.output_type == "error"]
     assert [(error.ename, len(error.traceback)) for error in errors] == [("UserError", 1)]
@@ -142,17 +143,7 @@ def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tm
 
 
 @pytest.mark.slow
-def test_execute_notebook_05_shows_tables_and_images(csv, tmp_path):
-    out = tmp_path / "comparison"
-    parameters = {"model": "tiny", "data": str(csv), "steps": 1, "out": str(out)}
-    executed = suite.execute(ROOT / "notebooks/05_compare_optimizations.ipynb", tmp_path, parameters)
-    kinds = [kind for output in outputs(executed) for kind in output.get("data", {})]
-    assert kinds.count("image/png") == 2
-    assert kinds.count("text/html") >= 2
-    assert (out / "compare.json").exists()
-
-
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_path):
     out = tmp_path / "auditoria"
     executed = suite.execute(
@@ -164,6 +155,7 @@ def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
     synthetic.write_csv(synthetic.generate(5, seed=1), tmp_path / "avisos.csv")
     parameters = {"data": str(tmp_path / "avisos.csv"), "heads": "modo"}
@@ -174,6 +166,7 @@ def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
     out = tmp_path / "revision.xlsx"
     parameters = {"run": str(run.path), "rows": 15, "out": str(out)}
@@ -185,6 +178,7 @@ def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(csv, tmp_path):
     from jupyter_client.manager import start_new_kernel
 

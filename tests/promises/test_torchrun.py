@@ -1,5 +1,6 @@
 """Training by torchrun: a process that dies, a signal to one of them, and other numbers of processes."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,17 +13,21 @@ import pytest
 from ocensa_nb.cli import main as cli
 from ocensa_nb.runs.run import LAST, Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_processes"),
+    pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL"),
+]
 
 LAST_SECONDS = 60  # after the death of a process, until the job has ended
 
 
-def start(out, log, *launcher):
+def start(csv, out, log, *launcher):
     """Start a training of some minutes with a launcher before `-m ocensa_nb`, and return its process."""
     with open(log, "wb") as file:
         return subprocess.Popen(
             [*launcher, "-m", "ocensa_nb", "train", "--model", "tiny", "--freeze-layers", "1", "--precision", "fp32",
-             "--recipe", "cpu", "--epochs", "40", "--patience", "40", "--out", str(out)],
+             "--recipe", "cpu", "--epochs", "400", "--patience", "400", "--data", str(csv), "--out", str(out)],
             stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OCENSA_LINE_SECONDS": "1"},
         )  # fmt: skip
 
@@ -37,8 +42,7 @@ def wait_for(words, log, process, seconds=120):
 
 def of_rank(process, rank):
     """Return the process of a rank among the children of a launcher."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return next(child for child in children if child.environ().get("RANK") == str(rank))
+    return sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)[rank]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +50,9 @@ def torchrun():
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(tmp_path, torchrun):
+def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(csv, tmp_path, torchrun):
     out, log = tmp_path / "run", tmp_path / "log.txt"
-    job = start(out, log, *torchrun)
+    job = start(csv, out, log, *torchrun)
     wait_for("Entrenando:", log, job)
     of_rank(job, 1).kill()
     assert job.wait(LAST_SECONDS) != 0
@@ -56,7 +60,7 @@ def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(
     assert text.count("Otro de los procesos que trabajan juntos terminó de forma inesperada") == 1
     assert (out / LAST).exists()
 
-    job = start(out, log, *torchrun)
+    job = start(csv, out, log, *torchrun)
     wait_for("Continúa «", log, job)
     wait_for("Entrenando:", log, job)
     of_rank(job, 1).send_signal(signal.SIGTERM)
@@ -65,12 +69,20 @@ def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(
     assert text.count("Entrenamiento detenido; el avance quedó guardado en") == 1
     assert "Error" not in text.partition("Traceback")[0]  # torchrun prints its own report
 
-    job = start(out, log, sys.executable)
+    job = start(csv, out, log, sys.executable)
     wait_for("Los procesos eran 2 al guardar el entrenamiento, y ahora son 1", log, job)
     job.send_signal(signal.SIGTERM)
     assert job.wait(LAST_SECONDS) == 128 + signal.SIGTERM
 
 
+@pytest.fixture
+def logging_again():
+    """Undo that a launcher, which is a process of its own, turns logging off."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("logging_again")
 def test_processes_option_ends_with_the_exit_code_and_message_of_the_verb(config, tmp_path, capfd):
     short = ["train", "--model", "tiny", "--freeze-layers", "1", "--precision", "fp32", "--epochs", "1"]
     words = [*short, "--data", config.data, "--out", str(tmp_path / "run"), "--processes", "2"]
