@@ -100,8 +100,8 @@ def _accuracy(correct: np.ndarray) -> float | None:
 
 def _surest(confidence: np.ndarray) -> np.ndarray:
     """Return the 10 % of the rows with the highest confidence, bool (rows,), ties included."""
-    least = np.sort(confidence)[::-1][: math.ceil(LEAST_COVERAGE * len(confidence))]
-    return confidence >= least.min(initial=np.inf)
+    highest = np.sort(confidence)[::-1][: math.ceil(LEAST_COVERAGE * len(confidence))]
+    return confidence >= highest.min(initial=np.inf)
 
 
 def _rounded_up(threshold: float) -> float:
