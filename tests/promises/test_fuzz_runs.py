@@ -28,7 +28,7 @@ from tests.helpers.words import TRAIN
 
 pytestmark = pytest.mark.slow
 many = settings(
-    max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 20)),
+    max_examples=int(os.environ.get("OCENSA_EXAMPLES") or (2000 if os.environ.get("OCENSA_LONG") else 10)),
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # to shrink a file takes longer than to find it
     suppress_health_check=list(HealthCheck),
