@@ -49,9 +49,8 @@ def stop_after_a_step(monkeypatch, *arguments, **options):
     return str(stopped.value)
 
 
-def test_resume_with_other_checkpoint_interval_or_workers_succeeds(stopped, notices, monkeypatch, capsys):
-    stop_after_a_step(monkeypatch, stopped.replace(checkpoint_minutes=1.0, num_workers=1), notices)
-    assert "desde la época 1, paso 4 de 10" in capsys.readouterr().out
+def test_resume_with_other_checkpoint_interval_or_workers_succeeds(stopped, notices):
+    assert train.fit(stopped.replace(checkpoint_minutes=1.0, num_workers=1), notices).is_finished()
 
 
 def test_resume_with_changed_encoder_raises_user_error(stopped, notices, monkeypatch):
