@@ -16,7 +16,8 @@ import numpy as np
 import psutil
 import torch
 
-from ocensa_nb.engine.memory import MEMORY_SHARE, explained, run_in_pieces
+from ocensa_nb.engine.memory import MEMORY_SHARE
+from ocensa_nb.engine.out_of_memory import explained, run_in_pieces
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.models.layers import if_supported, in_eval_mode, layers
 from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ocensa_nb.engine.frozen_features import FrozenFeatures
-from ocensa_nb.engine.memory import run_in_pieces
+from ocensa_nb.engine.out_of_memory import run_in_pieces
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.layers import in_eval_mode
 from ocensa_nb.models.tokens import TokenTable

@@ -1,10 +1,8 @@
-"""Estimate the memory of a training before anything is allocated; out of memory, retry in smaller pieces or explain."""
+"""Estimate the memory of a training before anything is allocated."""
 
-import contextlib
 import dataclasses
 import itertools
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,23 +11,16 @@ import torch
 from torch import nn
 
 from ocensa_nb.config import TrainConfig, from_recipe
-from ocensa_nb.errors import UserError
 from ocensa_nb.models.catalogue import architecture, untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
 from ocensa_nb.models.layers import ClsLayer, if_supported, layers
-from ocensa_nb.runtime.machine import memory_for, out_of_memory
-from ocensa_nb.runtime.timing import release_memory
+from ocensa_nb.runtime.machine import memory_for
 
 FP32 = 4  # bytes
 MEMORY_SHARE = 0.5  # of the memory that is free, on the GPU or beside it, for frozen features
 USABLE = 0.9  # of a GPU's memory: the rest is for the CUDA context and what the allocator cannot use
 CLASSES = 32  # per label, if there are no notices to count them in: their share of the memory is small
 GIB = 2**30
-SMALLER = (
-    "Use un max_length menor, congele más capas (freeze_layers), elija un codificador más pequeño, o cierre otros "
-    "programas."
-)
-CLOSE = "Cierre otros programas o cuadernos que usen memoria, o use una máquina con más memoria."
 
 
 @dataclass(frozen=True)
@@ -180,33 +171,3 @@ def _count(model: nn.Module, trained: bool = False) -> int:
 def _trained_matrices(model: nn.Module) -> int:
     linear = (module for module in model.modules() if isinstance(module, nn.Linear))
     return sum(module.weight.numel() for module in linear if module.weight.requires_grad)
-
-
-def run_in_pieces(work: Callable[[np.ndarray], None], batches: Iterable[np.ndarray]) -> None:
-    """Call a function on each batch of row numbers, and on smaller pieces once a batch does not fit in memory."""
-    most = sys.maxsize  # rows that may fit
-    for rows in batches:
-        while len(rows):
-            piece = rows[:most]
-            try:
-                work(piece)
-                rows = rows[len(piece) :]
-                continue
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-            if len(piece) == 1:
-                raise UserError(f"No hay memoria ni siquiera para un aviso a la vez. {CLOSE}")
-            most = len(piece) // 2
-            release_memory()
-
-
-@contextlib.contextmanager
-def explained(what: str, advice: str = SMALLER) -> Iterator[None]:
-    """Raise `UserError` if the block runs out of memory; the message says in Spanish what did not fit."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise UserError(f"No hay memoria para {what}. {advice}") from error

@@ -2,7 +2,7 @@
 
 import enum
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,14 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine.batching import MicroBatch
 from ocensa_nb.engine.frozen_features import FrozenFeatures
-from ocensa_nb.engine.memory import SMALLER, explained
 from ocensa_nb.engine.optimizer import build_optimizer, restore_optimizer, step_if_finite
-from ocensa_nb.errors import UserError
+from ocensa_nb.engine.out_of_memory import accumulate_in_pieces, explained
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze, trained_weights
 from ocensa_nb.models.layers import use_block_dropout
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime.distributed import ALONE, World
-from ocensa_nb.runtime.machine import out_of_memory, to_device
+from ocensa_nb.runtime.machine import to_device
 from ocensa_nb.runtime.precision import autocast, compiled
-from ocensa_nb.runtime.process import random_state, restore_random_state
-from ocensa_nb.runtime.timing import release_memory
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +112,9 @@ class Engine:
         micro_batches = to_device(micro_batches, self.device)
         normalisers = self.objective.normalisers(micro_batches)
         self.world.sum([normalisers])
-        losses = self._accumulate_in_pieces(micro_batches, normalisers)
+        losses, self.pieces = accumulate_in_pieces(
+            lambda cut: self.accumulate(cut, normalisers), micro_batches, self.pieces, self.model
+        )
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._sum_gradients(trained, losses)
         self.scaler.unscale_(self.optimizer)
@@ -142,28 +141,6 @@ class Engine:
             total += losses.detach()
         return total
 
-    def _accumulate_in_pieces(self, micro_batches: list[MicroBatch], normalisers: torch.Tensor) -> torch.Tensor:
-        """Accumulate; out of memory, halve the micro-batches from then on, and repeat from the same random state."""
-        while True:
-            before = random_state()
-            cut = [part for micro in micro_batches for part in _cut(micro, self.pieces)]
-            try:
-                return self.accumulate(cut, normalisers)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-            largest = max(len(micro["inputs"]) for micro in cut)
-            if largest == 1:
-                raise UserError(f"No hay memoria ni siquiera para un aviso a la vez. {SMALLER}")
-            self.pieces *= 2
-            self.model.zero_grad(set_to_none=True)
-            release_memory()
-            restore_random_state(before)
-            logger.warning(
-                f"Sin memoria con micro-batches de {largest} filas: se repite el paso con {-(-largest // 2)}, y se "
-                "acumula el doble. El batch efectivo es el mismo."
-            )
-
     def _sum_gradients(self, trained: list[nn.Parameter], losses: torch.Tensor) -> None:
         if self.world.size > 1:
             self.scaler.scale(losses)  # its scale is created on first use, and there may have been no micro-batch
@@ -189,14 +166,6 @@ class Engine:
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.pieces = state["pieces"]
-
-
-def _cut(micro: MicroBatch, pieces: int) -> Iterator[MicroBatch]:
-    rows = len(micro["inputs"])
-    size = -(-rows // pieces)
-    for part in (slice(start, start + size) for start in range(0, rows, size)):
-        labels = {head: y[part] for head, y in micro["labels"].items()}
-        yield {"inputs": micro["inputs"][part], "attention_mask": micro["attention_mask"][part], "labels": labels}
 
 
 def classifier(config: TrainConfig, notices: Notices, encoder: "PreTrainedModel") -> MultiHeadClassifier:

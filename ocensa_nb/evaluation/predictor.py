@@ -11,7 +11,7 @@ import torch
 
 from ocensa_nb.engine.frozen_features import SAMPLE
 from ocensa_nb.engine.inference import logits
-from ocensa_nb.engine.memory import CLOSE, explained
+from ocensa_nb.engine.out_of_memory import CLOSE, explained
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, apply, read_blends
 from ocensa_nb.models.classifier import MultiHeadClassifier

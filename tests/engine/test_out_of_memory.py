@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ocensa_nb.engine import frozen_features, inference
-from ocensa_nb.engine.memory import explained, run_in_pieces
+from ocensa_nb.engine.out_of_memory import explained, run_in_pieces
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.models import save

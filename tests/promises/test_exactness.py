@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from ocensa_nb.engine.out_of_memory import accumulate_in_pieces
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.layers import BlockDropout, takes_ready_mask, use_block_dropout
 from ocensa_nb.runtime.precision import compiled, require_compiler
@@ -78,9 +79,10 @@ class TestStepOutOfMemory:
         model = small_model().eval()
         made = engine(model, objective(), NO_SCALING)
         made.forward = self.failing(model, 4)
-        made._accumulate_in_pieces([batch(13)], made.objective.normalisers([batch(13)]))
+        normalisers = made.objective.normalisers([batch(13)])
+        _, pieces = accumulate_in_pieces(lambda cut: made.accumulate(cut, normalisers), [batch(13)], 1, model)
         retried = gradients(model)
-        assert made.pieces == 4
+        assert pieces == 4
         model.zero_grad()
         engine(model, objective(), NO_SCALING).accumulate([batch(13)])
         for name, gradient in gradients(model).items():
