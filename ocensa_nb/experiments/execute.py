@@ -34,9 +34,9 @@ from ocensa_nb.experiments.case import (
     update,
 )
 from ocensa_nb.files.atomic import atomic_write, owner, remove, write_text
+from ocensa_nb.files.lock import lock_folder
 from ocensa_nb.paths import NOTEBOOKS, ROOT, working_folder
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.resume import lock_folder
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import logs
 from ocensa_nb.runtime.commands import evaluation_parameters, training_parameters

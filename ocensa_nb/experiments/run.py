@@ -31,11 +31,11 @@ from ocensa_nb.experiments.execute import PATIENCE_SECONDS, CaseProcess
 from ocensa_nb.experiments.grid import expand, read_grid
 from ocensa_nb.experiments.results import GRID, Results, counts, read_results, summary
 from ocensa_nb.files.atomic import is_temporary, owner, write_text
+from ocensa_nb.files.lock import LOCK, lock_folder
 from ocensa_nb.files.verify import read_json
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runs import manifest
-from ocensa_nb.runs.resume import lock_folder
-from ocensa_nb.runs.run import LAST, LOCK, make_folder
+from ocensa_nb.runs.run import LAST, make_folder
 from ocensa_nb.runtime.machine import chosen_recipe, cores, physical_cores
 from ocensa_nb.runtime.process import StopRequest, defer_signals
 from ocensa_nb.runtime.timing import duration

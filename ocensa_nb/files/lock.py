@@ -1,10 +1,12 @@
-"""A lock for disks without file locks: a small file that names its holder and is refreshed every minute.
+"""Lock a folder: with filelock or, on a disk without file locks, a file that names its holder, refreshed every minute.
 
-A lock file outlives its process, so another process must check whether the holder is alive: on the same machine by its
+Such a file outlives its process, so another process must check whether the holder is alive: on the same machine by its
 process id, on another machine by the time of the last refresh.
 """
 
 import contextlib
+import errno
+import inspect
 import json
 import logging
 import os
@@ -17,13 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import replace
 from ocensa_nb.files.verify import LARGEST_JSON, read_regular
+from ocensa_nb.paths import reason
 
 logger = logging.getLogger(__name__)
 
+LOCK = ".lock"
+HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file locks
 REFRESH_SECONDS = 60.0
 STALE_SECONDS = 600.0  # a holder on another machine that has not refreshed the lock for this long counts as dead
 START_TOLERANCE = 10.0  # seconds; the clock may be set while a process runs, and psutil derives its start from it
@@ -171,3 +177,38 @@ def _read(path: Path) -> tuple[Holder | None, float]:
 
 def _name(holder: Holder | None) -> str:
     return f"el proceso {holder.pid} de «{holder.host}»" if holder else "un proceso desconocido"
+
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+# A soft lock remains after its machine dies. filelock 3.32 made the fallback to a soft lock a parameter.
+NO_FALLBACK = {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock).parameters else {}
+
+Lock = BaseFileLock | HeartbeatLock
+
+
+def lock_folder(path: Path) -> Lock | None:
+    """Return the held lock of a folder, or None if another process holds it.
+
+    Raises `UserError` if the disk cannot be written, or has no file locks and a live process holds the folder.
+    """
+    lock = FileLock(path / LOCK, **NO_FALLBACK)
+    heartbeat = HeartbeatLock(path / HEARTBEAT)
+    try:
+        try:
+            lock.acquire(timeout=0)
+            if not isinstance(lock, SoftFileLock):
+                return lock
+            lock.release()  # filelock 3.21 to 3.31 falls back to a soft lock on a disk without locks
+        except (Timeout, PermissionError):  # Windows denies access to a file that another process has open
+            if not isinstance(lock, SoftFileLock):
+                return None
+        except (NotImplementedError, OSError) as error:
+            if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+                raise
+        heartbeat.acquire()
+    except OSError as error:
+        raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
+    logger.warning(
+        f"El disco de «{path}» no admite bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto."
+    )
+    return heartbeat

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
-import inspect
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,21 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
-
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import is_temporary
-from ocensa_nb.files.lock import HeartbeatLock
+from ocensa_nb.files.lock import HEARTBEAT, LOCK, HeartbeatLock, Lock, lock_folder
 from ocensa_nb.paths import RUNS, reason
 from ocensa_nb.runs.manifest import is_finished
 from ocensa_nb.runs.run import (
     CONFIG,
     FORMAT,
-    HEARTBEAT,
     LABELS,
     LAST,
-    LOCK,
     Run,
     finished,
     make_folder,
@@ -37,12 +31,6 @@ from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.distributed import World
 
 logger = logging.getLogger(__name__)
-
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-# A soft lock remains after its machine dies. filelock 3.32 made the fallback to a soft lock a parameter.
-NO_FALLBACK = {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock).parameters else {}
-
-Lock = BaseFileLock | HeartbeatLock
 
 
 @dataclass(frozen=True)
@@ -241,34 +229,6 @@ def _is_left_by_acquire(entry: Path) -> bool:
     if entry.name == LOCK:
         return entry.is_file() and not entry.is_symlink() and not entry.stat().st_size
     return is_temporary(entry.name) or re.fullmatch(rf"{re.escape(HEARTBEAT)}(-\w+)?", entry.name) is not None
-
-
-def lock_folder(path: Path) -> Lock | None:
-    """Return the held lock of a folder, or None if another process holds it.
-
-    Raises `UserError` if the disk cannot be written, or has no file locks and a live process holds the folder.
-    """
-    lock = FileLock(path / LOCK, **NO_FALLBACK)
-    heartbeat = HeartbeatLock(path / HEARTBEAT)
-    try:
-        try:
-            lock.acquire(timeout=0)
-            if not isinstance(lock, SoftFileLock):
-                return lock
-            lock.release()  # filelock 3.21 to 3.31 falls back to a soft lock on a disk without locks
-        except (Timeout, PermissionError):  # Windows denies access to a file that another process has open
-            if not isinstance(lock, SoftFileLock):
-                return None
-        except (NotImplementedError, OSError) as error:
-            if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
-                raise
-        heartbeat.acquire()
-    except OSError as error:
-        raise UserError(f"No se puede escribir en «{path}»: {reason(error)}. Elija otro nombre en out.") from error
-    logger.warning(
-        f"El disco de «{path}» no admite bloqueos: la carpeta se reserva con un archivo que se renueva cada minuto."
-    )
-    return heartbeat
 
 
 def _differences(config: TrainConfig, metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:

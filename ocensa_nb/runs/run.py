@@ -15,6 +15,7 @@ from typing import Any
 from ocensa_nb.config import PRECISIONS, TrainConfig
 from ocensa_nb.errors import CONTROL, UserError, clipped
 from ocensa_nb.files.atomic import is_temporary, remove, temporary_folder, write_json
+from ocensa_nb.files.lock import LOCK
 from ocensa_nb.files.verify import open_regular, read_json, read_regular
 from ocensa_nb.paths import RUNS, free_path, plain_path, reason
 from ocensa_nb.runs import manifest
@@ -22,8 +23,7 @@ from ocensa_nb.runs.manifest import CONFIG, HISTORY, LABELS, LAST, MANIFEST, MET
 
 logger = logging.getLogger(__name__)
 
-GIF, LOCK = "training.gif", ".lock"
-HEARTBEAT = f"{LOCK}-heartbeat"  # replaces the lock on a disk without file locks
+GIF = "training.gif"
 FORMAT = 4  # of runs and checkpoints; another one is refused
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 # What the package reads of the JSON files of a run; see `fits`.

@@ -15,9 +15,8 @@ import pytest
 
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.files import lock as heartbeat_lock
-from ocensa_nb.files.lock import STALE_SECONDS, HeartbeatLock, Holder
+from ocensa_nb.files.lock import HEARTBEAT, STALE_SECONDS, HeartbeatLock, Holder, lock_folder
 from ocensa_nb.runs import resume
-from ocensa_nb.runs.run import HEARTBEAT
 from ocensa_nb.runtime import process as signals
 from ocensa_nb.training import train
 from tests.helpers import crash, forked
@@ -102,33 +101,33 @@ def test_fit_of_run_locked_by_other_host_within_ten_minutes_starts_no_new_run(co
 
 
 def test_lock_of_live_process_is_refused_even_if_stale(tmp_path):
-    lock = resume.lock_folder(tmp_path)
+    lock = lock_folder(tmp_path)
     age(tmp_path, 10 * STALE_SECONDS)
     with pytest.raises(UserError, match="en esta máquina"):
-        resume.lock_folder(tmp_path)
+        lock_folder(tmp_path)
     lock.release()
-    resume.lock_folder(tmp_path).release()
+    lock_folder(tmp_path).release()
     assert not (tmp_path / HEARTBEAT).exists()
 
 
 def test_lock_of_dead_process_with_reused_pid_is_taken_over(tmp_path):
     here = Holder.here()
     (tmp_path / HEARTBEAT).write_text(json.dumps(asdict(replace(here, started=here.started - 3600))), encoding="utf-8")
-    resume.lock_folder(tmp_path).release()
+    lock_folder(tmp_path).release()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"host":"a","pid":1,"started":1,"id":"../x"}'])
 def test_damaged_lock_is_refused_until_it_is_ten_minutes_old(tmp_path, content):
     (tmp_path / HEARTBEAT).write_text(content)
     with pytest.raises(UserError, match="un proceso desconocido"):
-        resume.lock_folder(tmp_path)
+        lock_folder(tmp_path)
     age(tmp_path, STALE_SECONDS + 1)
-    resume.lock_folder(tmp_path).release()
+    lock_folder(tmp_path).release()
 
 
 def test_lock_with_filelock_soft_fallback_is_a_heartbeat_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "NO_FALLBACK", {})
-    lock = resume.lock_folder(tmp_path)
+    monkeypatch.setattr(heartbeat_lock, "NO_FALLBACK", {})
+    lock = lock_folder(tmp_path)
     assert isinstance(lock, HeartbeatLock)
     lock.release()
 
@@ -182,7 +181,7 @@ def test_claim_of_process_killed_during_take_over_is_removed(tmp_path):
     claim = path.with_name(f"{HEARTBEAT}-{json.loads(path.read_text())['id']}")
     claim.write_text(path.read_text())
     age(tmp_path, STALE_SECONDS + 1)
-    lock = resume.lock_folder(tmp_path)
+    lock = lock_folder(tmp_path)
     assert not claim.exists()
     lock.check()
     lock.release()
@@ -190,7 +189,7 @@ def test_claim_of_process_killed_during_take_over_is_removed(tmp_path):
 
 def test_held_lock_is_refreshed_periodically(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat_lock, "REFRESH_SECONDS", 0.01)
-    lock = resume.lock_folder(tmp_path)
+    lock = lock_folder(tmp_path)
     age(tmp_path, 1000)
     deadline = time.monotonic() + 30
     while time.time() - (tmp_path / HEARTBEAT).stat().st_mtime > 100:

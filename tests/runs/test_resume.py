@@ -7,8 +7,10 @@ import shutil
 import time
 
 import pytest
+from filelock import FileLock
 
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.files.lock import LOCK, lock_folder
 from ocensa_nb.runs import manifest, resume
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.manifest import MANIFEST
@@ -164,7 +166,7 @@ def test_fit_in_locked_folder_raises_and_after_kill_of_the_holder_succeeds(confi
         holder.kill()
         holder.join()
     assert train.fit(config.replace(out=str(out), epochs=1), notices).is_finished()
-    assert not (out / run_folder.LOCK).exists()
+    assert not (out / LOCK).exists()
 
 
 def test_lock_on_disk_without_locks_warns_and_on_failing_disk_raises(tmp_path, monkeypatch, capsys):
@@ -172,21 +174,21 @@ def test_lock_on_disk_without_locks_warns_and_on_failing_disk_raises(tmp_path, m
         def acquire(self, timeout):
             raise OSError(number, "in English")
 
-        monkeypatch.setattr(resume.FileLock, "acquire", acquire)
+        monkeypatch.setattr(FileLock, "acquire", acquire)
 
     fails(errno.ENOLCK)
-    assert resume.lock_folder(tmp_path) is not None
+    assert lock_folder(tmp_path) is not None
     assert "no admite bloqueos" in capsys.readouterr().out
     fails(errno.EIO)
     with pytest.raises(UserError, match="el disco falla"):
-        resume.lock_folder(tmp_path)
+        lock_folder(tmp_path)
     fails(errno.EACCES)
-    assert resume.lock_folder(tmp_path) is None
+    assert lock_folder(tmp_path) is None
 
 
 def test_fit_without_out_skips_a_locked_run_of_the_same_config(stopped, config, notices, tmp_path, monkeypatch):
     shutil.move(tmp_path / "run", tmp_path / "runs/run-001")
-    lock = resume.lock_folder(tmp_path / "runs/run-001")
+    lock = lock_folder(tmp_path / "runs/run-001")
     try:
         assert "run-002»" in stop_after_a_step(monkeypatch, config, notices, root=tmp_path / "runs")
     finally:
