@@ -13,16 +13,14 @@ import pandas as pd
 
 from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.experiments.case import CASES, STATES, Case
+from ocensa_nb.experiments.effects import FEWEST, Interval, effects
 from ocensa_nb.experiments.results import (
     BASELINE,
-    FEWEST,
     GRID,
     Group,
-    Interval,
     Results,
     baseline_of,
     chosen,
-    effects,
     grouped,
     pareto_front,
     seconds_to_target,

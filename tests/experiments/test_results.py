@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.experiments.effects import effects, interval
 from ocensa_nb.experiments.report import write_results
 from ocensa_nb.experiments.results import (
     baseline_of,
     chosen,
-    effects,
     grouped,
-    interval,
     pareto_front,
     read_results,
     seconds_to_target,
