@@ -14,7 +14,7 @@ from ocensa_nb.audit.repeats import NearDuplicates, find_near_duplicates, find_r
 from ocensa_nb.audit.report import EXACT, NORMALISED, Audit, NearEffect
 from ocensa_nb.audit.rows import AuditRows, LabelRows, read_audit_rows
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.data.notices import MIN_ROWS
+from ocensa_nb.data.labels import MIN_ROWS
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.evaluation.metrics import flat_metrics
 

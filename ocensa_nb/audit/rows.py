@@ -7,7 +7,8 @@ import pandas as pd
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.canonical import group_texts
-from ocensa_nb.data.notices import join_rare, read
+from ocensa_nb.data.labels import join_rare
+from ocensa_nb.data.notices import read
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.paths import SAMPLE_DATA

@@ -14,7 +14,7 @@ from ocensa_nb.audit.columns import NEARLY_ALL, add_to_text, column_sentence, ma
 from ocensa_nb.audit.label_errors import OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
-from ocensa_nb.data.notices import FEWEST_CLASSES, OTHER
+from ocensa_nb.data.labels import FEWEST_CLASSES, OTHER
 from ocensa_nb.errors import listed
 from ocensa_nb.evaluation.comparison import bootstrap
 from ocensa_nb.evaluation.metrics import flat_metrics

@@ -13,16 +13,13 @@ from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.columns import appended, clean, compose, find_columns, notice_ids, title_predicate
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
+from ocensa_nb.data.labels import OTHER, encode_labels, require_labels
 from ocensa_nb.data.report import DataReport
 from ocensa_nb.data.splits import split_corrected_rows, split_rows
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.notice_file import NoticeFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
-
-OTHER = "Other"
-MIN_ROWS = 10
-FEWEST_CLASSES = 6  # a label with fewer has no class to spare: a rare priority is not «other»
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def labelled_rows(file: NoticeFile, corrections: Corrections | None = None) -> L
         passed_over=file.passed_over,
         corrections=corrected,
     )
-    _require_labels(report, heads)
+    require_labels(report, heads)
     return LabelledRows(frame[keep], report)
 
 
@@ -138,7 +135,7 @@ def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | No
     """
     rows = labelled_rows(file, corrections)
     frame, report = rows.frame, rows.report
-    labels, classes, joined = _encode(frame[list(file.labels)], config.min_class_count, report.source)
+    labels, classes, joined = encode_labels(frame[list(file.labels)], config.min_class_count, report.source)
     texts = frame[TEXT].tolist()
     groups = group_texts(progress(texts, "Avisos que repiten un texto", "aviso"))
     if corrections is None:
@@ -162,63 +159,15 @@ def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | No
     return Notices(frame[ID].tolist(), texts, labels, classes, split, weights, report, fingerprint)
 
 
-def _encode(
-    names: pd.DataFrame, least: int, source: str
-) -> tuple[dict[str, np.ndarray], dict[str, list[str]], dict[str, tuple[str, dict[str, int]]]]:
-    if len(names) < MIN_ROWS:
-        raise UserError(
-            f"{source}: quedan {len(names)} filas con texto y etiquetas, y hacen falta al menos {MIN_ROWS} "
-            "para entrenar, validar y probar (unos cientos para que sirva de algo)."
-        )
-    labels, classes, joined = {}, {}, {}
-    for head in names:
-        column, other, rare = join_rare(names[head], least)
-        if rare:
-            joined[head] = other, rare
-        classes[head] = sorted(column.unique())
-        if len(classes[head]) < 2:
-            raise UserError(
-                f"{source}: la etiqueta «{head}» tiene una sola clase, «{classes[head][0]}», en las {len(names):,} "
-                f"filas útiles: no hay nada que aprender. Use otra columna (columns) o quite «{head}» de heads."
-            )
-        labels[head] = pd.Categorical(column, categories=classes[head]).codes.astype(np.int64)
-    return labels, classes, joined
-
-
 def _uncorrected_split(
     file: NoticeFile, kept: pd.Index, groups: np.ndarray, config: TrainConfig
 ) -> dict[str, np.ndarray]:
     useful = np.flatnonzero((file.texts != "") & (file.labels != "").all(axis=1))
     positions = kept.get_indexer(useful)
-    labels, _, _ = _encode(file.labels.iloc[useful], config.min_class_count, str(file.path))
+    labels, _, _ = encode_labels(file.labels.iloc[useful], config.min_class_count, str(file.path))
     texts = pd.factorize(groups[positions])[0]
     split = split_rows(texts, labels, config.val_size, config.test_size, config.seed)
     return {name: positions[rows] for name, rows in split.items()}
-
-
-def _require_labels(report: DataReport, heads: Sequence[str]) -> None:
-    """Raise `UserError` if most texts have no label, which usually means that the wrong column was used."""
-    texts = report.rows - report.without_text
-    worst = max(heads, key=lambda head: report.without_label[head])
-    if report.without_label[worst] > texts / 2:
-        raise UserError(
-            f"{report.source}: la etiqueta «{worst}» (columna «{report.columns[worst]}») está vacía en "
-            f"{report.without_label[worst]:,} de {texts:,} filas con texto. Si la etiqueta está en otra columna, diga "
-            f"cuál con columns (p. ej. --columns {worst} «nombre»); si es esa, deje solo las filas que la tienen."
-        )
-
-
-def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, int]]:
-    """Merge classes with fewer than `least` rows into «Other», or keep them if the label has few classes.
-
-    Returns the labels, the name of «Other», and the rows of each merged class.
-    """
-    counts = labels.value_counts()
-    if len(counts) < FEWEST_CLASSES:
-        return labels, OTHER, {}
-    other = next((name for name in counts.index if name == OTHER or name.startswith(f"{OTHER} (")), OTHER)
-    rare = {str(name): int(count) for name, count in counts.items() if count < least and name != other}
-    return labels.where(~labels.isin(rare), other), other, rare
 
 
 def fingerprint_of(texts: list[str], labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]) -> str:

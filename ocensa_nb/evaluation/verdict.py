@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2_contingency
 
-from ocensa_nb.data.notices import OTHER
+from ocensa_nb.data.labels import OTHER
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.calibration import ONE_SIDED, threshold_for, wilson
 from ocensa_nb.evaluation.comparison import INTERVAL, MODEL_TITLES, bootstrap, signed
