@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 from typing_extensions import Doc
 
 from ocensa_nb.errors import UserError, clipped, unknown
-from ocensa_nb.paths import plain_path
+from ocensa_nb.paths import meant, plain_path
 
 # `parada`, SAP's mark of a stopped unit, raises the weighted F1 of the priority from 0.561 to 0.590 and its macro F1
 # from 0.478 to 0.526 (7,100 real notices, `LinearModel`, 5 splits; standard errors of the differences 0.001 and 0.006).
@@ -23,6 +23,7 @@ METRIC_NAMES = ("f1", "f1_macro", "accuracy", "precision", "recall")
 MEANS = ("f1", "f1_macro")  # over the labels
 
 # Location and execution of a run, not its result: two runs that differ only here are the same experiment.
+_PATHS = ("model", "data", "corrections", "out")
 _NOT_IN_FINGERPRINT = ("data", "corrections", "out", "num_workers", "resume", "checkpoint_minutes")
 # The learning task and its data: changing the recipe does not change these fields.
 _TASK = (
@@ -114,7 +115,10 @@ class TrainConfig:
     checkpoint_minutes: Annotated[float, Doc("minutos entre checkpoints; además, uno por época"), _POSITIVE] = 5.0
 
     def __post_init__(self) -> None:
-        """Convert integers in float fields: 0 and 0.0 are the same setting and must have the same fingerprint."""
+        """Convert pasted paths, and integers in float fields: 0 and 0.0 must have the same fingerprint."""
+        for name in _PATHS:
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, meant(getattr(self, name)))
         for setting in dataclasses.fields(self):
             if get_args(setting.type)[0] is float:
                 object.__setattr__(self, setting.name, _real(getattr(self, setting.name)))
@@ -169,8 +173,8 @@ class TrainConfig:
                 raise UserError(f"{setting.name} = {clipped(repr(value))}: debe ser {_KINDS[kind]}.")
             if limits and value not in limits[0]:
                 raise UserError(f"{setting.name} = {clipped(repr(value))}: debe ser {limits[0]}.")
-        for path in (self.model, self.data, self.corrections, self.out):
-            plain_path(path)
+        for name in _PATHS:
+            plain_path(getattr(self, name))
         are_lists = isinstance(self.columns, Mapping) and isinstance(self.text_fields, tuple | list)
         names = (*self.columns, *self.columns.values(), *self.text_fields) if are_lists else (None,)
         if not all(isinstance(name, str) for name in names):

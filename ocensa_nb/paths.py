@@ -57,8 +57,22 @@ def error_number(error: Exception) -> int | None:
     return int(number.group(1)) if number else None
 
 
+def meant(path: str) -> str:
+    """Return a path without the quotes and spaces that were pasted with it, and with `~` and `file://` resolved."""
+    path = path.strip()
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":  # «Copiar como ruta de acceso» of Windows
+        path = path[1:-1].strip()
+    if path.lower().startswith("file://"):
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname  # takes 30 ms to import
+
+        path = url2pathname(urlsplit(path).path)
+    return os.path.expanduser(path)
+
+
 def plain_path(value: str | Path) -> Path:
-    """Return a path; raises `UserError` if it is too long, not valid UTF-8, or has control characters."""
+    """Return the path that is `meant`; raises `UserError` if it is too long, not UTF-8, or has control characters."""
+    value = meant(str(value))
     if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
         raise UserError(f"La ruta {str(value)!r} tiene caracteres de control (saltos de línea o nulos). Quítelos.")
     if not str(value).isprintable() and any(0xD800 <= ord(character) < 0xE000 for character in str(value)):
