@@ -1,10 +1,14 @@
 """Read a file of notices as a table of text; what is known of the file."""
 
+import io
 import logging
 import re
+import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
@@ -26,7 +30,19 @@ _WITH_COMMA = r"\s*[+-]?(?:0,\d+|\d+,(?!\d{3}\D*$)\d+|\d{1,3}(?:\.\d{3})+,\d+)-?
 _WITH_POINT = r"\s*[+-]?(?:0\.\d+|\d+\.(?!\d{3}\D*$)\d+|\d{1,3}(?:,\d{3})+\.\d+)-?\s*"
 
 
-_MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "#n/a", "#n/d", "n/d", "<na>", "-"}
+_MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "n/d", "<na>", "-"}
+# Of Excel, in English and in Spanish: "Valores de error", support.microsoft.com.
+ERRORS = {
+    *("#n/a", "#n/d", "#ref!", "#¡ref!", "#name?", "#¿nombre?", "#value!", "#¡valor!", "#div/0!", "#¡div/0!", "#num!"),
+    *("#¡num!", "#null!", "#¡nulo!", "#spill!", "#¡desbordamiento!", "#calc!", "#¡calc!", "#getting_data", "#field!"),
+    *("#¡campo!", "#obteniendo_datos", "#busy!", "#¡ocupado!", "#connect!", "#¡conectar!", "#blocked!", "#¡bloqueado!"),
+}
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+SNIFFED_BYTES = 4096
+_OTHER_BOOK = "«{path}» es {kind}, y aquí no se lee. Ábralo en Excel o LibreOffice y guárdelo como .xlsx."
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_QUOTED = re.compile(r'="(.*)"')
+_APOSTROPHE = re.compile(r"^'(?=[=+\-@\d])")
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class CsvFormat:
     separator: str = ","
     encoding: str = "utf-8-sig"
     decimal: str = "."
+    quoted: bool = True  # whether quotes are no part of the texts
 
 
 SPANISH_EXCEL = CsvFormat(";", "utf-8-sig", ",")  # what Excel opens with a double click where decimals have a comma
@@ -51,6 +68,7 @@ class TableFile:
     first_row: int  # number of the first of them in a spreadsheet; 2 if the titles are in the first row
     csv_format: CsvFormat  # in which tables about the file are written; `SPANISH_EXCEL` for those of a workbook
     notes: str  # how the file was read, in Spanish
+    sheet_part: str  # of a workbook: the member of the ZIP with the sheet; "" for a CSV
 
 
 @dataclass(frozen=True)
@@ -59,10 +77,13 @@ class NoticeFile(TableFile):
 
     columns: dict[str, str]  # column name per role: the description, the text fields, the labels
     text_columns: tuple[str, ...]  # of which the texts are composed
+    filled: dict[str, float]  # per role of a text column, the share of the rows with a text in which it has a value
     passed_over: dict[str, tuple[str, str]]  # other columns with such a name: their role, and the reason in Spanish
     ids: pd.Series  # the number of each notice, or its row in a spreadsheet
     texts: pd.Series  # "" for a row without a description
     labels: pd.DataFrame  # one column per label, "" where it is missing; none if the labels were not read
+    left_out: dict[str, int]  # rows that are no notices, by kind in Spanish: they have no text and no labels
+    spellings: dict[str, dict[str, dict[str, int]]]  # per label, the classes with several spellings, and rows of each
 
 
 def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> TableFile:
@@ -87,13 +108,15 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
         raise UserError(EMPTY.format(path=path))
     if len(content) > LARGE:
         logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
-    if table_suffix(path) == ".xlsx":
-        table, skipped, notes = read_excel(path, content, is_title, sheet)
+    if is_workbook(path, content):
+        table, skipped, notes, sheet_part = read_excel(path, content, is_title, sheet)
         csv_format = SPANISH_EXCEL
     else:
-        table, skipped, separator, encoding = read_csv(path, content, is_title)
+        table, skipped, separator, encoding, quoted, remarks = read_csv(path, content, is_title)
+        sheet_part = ""
         name = "tabulador" if separator == "\t" else f"«{separator}»"
-        notes, csv_format = f"CSV, separador {name}, codificación {encoding}", detect_format(table, separator, encoding)
+        notes = "; ".join([f"CSV, separador {name}, codificación {encoding}", *remarks])
+        csv_format = detect_format(table, separator, encoding, quoted)
     if note := skipped_note(skipped):
         notes += f"; {note}"
     table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
@@ -102,18 +125,71 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
         raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
     if table.empty:
         raise UserError(f"«{path}» no tiene filas de datos: solo los títulos {listed(table.columns)}.")
-    return TableFile(path, table, blank_missing(table), skipped + 2, csv_format, notes)
+    cells, errors = readable(table)
+    if errors:
+        names = listed(error.upper() for error in errors)
+        notes += f"; {sum(errors.values()):,} celdas con un error ({names}) se leyeron vacías"
+    return TableFile(path, table, cells, skipped + 2, csv_format, notes, sheet_part)
 
 
-def blank_missing(table: pd.DataFrame) -> pd.DataFrame:
-    return table.apply(lambda column: column.where(~column.str.strip().str.lower().isin(_MISSING), ""))
+def is_workbook(path: Path, content: bytes) -> bool:
+    """Return whether a file is an XLSX book, whatever its name; raises `UserError` if it is another kind of book."""
+    if content.startswith(_ZIP):
+        try:
+            names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        except zipfile.BadZipFile:
+            return True  # a damaged book: its reader says so
+        if "xl/workbook.bin" in names:
+            raise UserError(_OTHER_BOOK.format(path=path, kind="un libro binario de Excel (.xlsb)"))
+        if "content.xml" in names:
+            raise UserError(_OTHER_BOOK.format(path=path, kind="un libro de LibreOffice (.ods)"))
+        if not any(name.startswith("xl/") for name in names):
+            raise UserError(f"«{path}» es un ZIP y no un libro. Extraiga el archivo de avisos e indíquelo.")
+        return True
+    if content.startswith(_OLE):
+        locked = path.suffix.lower() in EXCEL_SUFFIXES or "EncryptedPackage".encode("utf-16-le") in content
+        kind = "un libro con contraseña" if locked else "un libro de Excel 97-2003 (.xls)"
+        raise UserError(_OTHER_BOOK.format(path=path, kind=kind))
+    start = content[:SNIFFED_BYTES].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").lower()
+    if start.startswith(b"<?xml") and b"<html" not in start:
+        raise UserError(_OTHER_BOOK.format(path=path, kind="un archivo XML (como los libros de Excel 2003)"))
+    if start.startswith(b"mime-version") or (start.startswith(b"<") and re.search(rb"<(html|table|body)\b", start)):
+        raise UserError(_OTHER_BOOK.format(path=path, kind="una página HTML"))
+    return False
+
+
+def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the cells as they are meant, "" for every way of writing «no value», and the rows of each error value.
+
+    A spreadsheet protects what it writes: `="007"`, `'007`, `_x000D_` for a return.
+    """
+    errors: Counter[str] = Counter()
+
+    def read(column: pd.Series) -> pd.Series:
+        codes, values = pd.factorize(column)  # a value is read once, however often it is repeated
+        meant = [value.strip() for value in values]
+        meant = [_unprotected(value) if value[:1] in ("'", "=") or "_x" in value else value for value in meant]
+        for code, value in enumerate(meant):
+            folded = value.lower()
+            if folded in ERRORS:
+                errors[folded] += int((codes == code).sum())
+            if folded in ERRORS or folded in _MISSING:
+                meant[code] = ""
+        return pd.Series(np.array(meant, object)[codes], column.index, column.dtype)
+
+    return table.apply(read), dict(errors)
+
+
+def _unprotected(text: str) -> str:
+    text = _ESCAPED.sub(lambda code: chr(int(code[1], 16)), text)
+    return (match[1] if (match := _QUOTED.fullmatch(text)) else _APOSTROPHE.sub("", text)).strip()
 
 
 def table_suffix(path: str | Path) -> str:
     return ".xlsx" if Path(path).suffix.lower() in EXCEL_SUFFIXES else ".csv"
 
 
-def detect_format(table: pd.DataFrame, separator: str, encoding: str) -> CsvFormat:
+def detect_format(table: pd.DataFrame, separator: str, encoding: str, quoted: bool = True) -> CsvFormat:
     """Return the format to write the table of a CSV in; UTF-8 gets a byte-order mark, which Excel needs."""
     sample = table.head(max(1, SAMPLED_CELLS // max(1, table.shape[1])))
     commas, points = (
@@ -121,4 +197,4 @@ def detect_format(table: pd.DataFrame, separator: str, encoding: str) -> CsvForm
     )
     usual = "." if separator == "," else ","
     decimal = usual if commas == points else "," if commas > points else "."
-    return CsvFormat(separator, "utf-8-sig" if encoding == "utf-8" else encoding, decimal)
+    return CsvFormat(separator, "utf-8-sig" if encoding == "utf-8" else encoding, decimal, quoted)

@@ -16,29 +16,48 @@ SEPARATORS = ",;\t|"
 LONGEST_HEADER = 100_000  # characters; the csv module takes no field of over 131,072
 SCANNED_CHARACTERS = 1_000_000  # of a CSV, in which its header is looked for
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+# Encodings with a byte per letter, and the letters of evidence they need: of Windows, of DOS ("CSV (MS-DOS)" of Excel)
+# and of the Mac.
+SINGLE_BYTE = {"cp1252": 0, "cp850": 0, "mac_roman": 2}
+SAMPLED_BYTES = 10_000
+_FOREIGN = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` gives them
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]")
+_TWICE = re.compile(
+    "[ÂÃ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+)  # the two bytes of a Spanish letter in UTF-8, as Windows-1252
+_SUITABLE = re.compile("(?<=[a-z])[áéíóúüñ]|[áéíóúüñ](?=[a-z])|(?<=[A-Z])[ÁÉÍÓÚÜÑ]|[ÁÉÍÓÚÜÑ](?=[A-Za-z])")
+_SPANISH = "\x00-\x7fáéíóúüñÁÉÍÓÚÜÑºª°"
+_UNSUITABLE = re.compile(
+    f"(?<=[A-Za-z])[^{_SPANISH}](?=[A-Za-z])|(?<=[A-Za-z])[^{_SPANISH}”’»…–—²³®]|(?<=[a-z])[ÁÉÍÓÚÜÑ]|\x81|�"
+)
+_STRAY_QUOTE = {  # a closing quote before other text than a separator or a quote
+    separator: re.compile(rf'(?:^|{re.escape(separator)})"(?:[^"]|"")*"[^"{re.escape(separator)}]')
+    for separator in SEPARATORS
+}
 EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
 _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
 
 
-def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, int, str, str]:
-    """Return the table of a CSV, the number of rows above its titles, its separator and its encoding."""
-    if content.startswith(_ZIP):
-        raise UserError(f"«{path}» es en realidad un libro de Excel (o un ZIP). Cámbiele la extensión a .xlsx.")
-    if content.startswith(_OLE):
-        raise UserError(f"«{path}» es un libro de Excel antiguo (.xls). Ábralo en Excel y guárdelo como .xlsx.")
-    text, encoding = _decode(path, content)
+def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, int, str, str, bool, list[str]]:
+    """Return a CSV's table, rows above the titles, separator, encoding, whether it has quotes, and notes in Spanish."""
+    text, encoding, notes = decode(path, content)
     if not text.strip():
         raise UserError(EMPTY.format(path=path))
-    lines = text.lstrip("\r\n")
-    blank = len(re.findall(r"\r\n|\r|\n", text[: len(text) - len(lines)]))
+    text = re.sub(r"\r+\n", "\n", text)
+    if breaks := text.count("\r"):
+        # In a file whose lines end in \n, a return is a line break inside a text.
+        text = text.replace("\r", " " if "\n" in text else "\n")
+        notes += [f"{breaks:,} retornos dentro de un texto se leyeron como espacios"] if "\n" in text else []
+    lines = text.lstrip("\n")
+    blank = len(text) - len(lines)
     separator, header, start = _find_layout(lines, is_title)
     check_certain(path, header, blank)
-    text = lines[start:]
+    text, above = lines[start:].rstrip("\n\x1a"), blank + header.row
     check_width(path, _header_length(path, text, separator))
+    quoting, records = _count_records(path, text, separator, above, notes)
     try:
         table = pd.read_csv(
-            io.StringIO(text.strip("\r\n")), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
+            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, quoting=quoting
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         detail = str(error).strip().splitlines()[-1]
@@ -53,21 +72,107 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
             f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). Si encima de los títulos hay "
             f"otras filas, bórrelas. {_HOW_TO_EXPORT}"
         )
+    if len(table) != records - 1:
+        raise UserError(
+            f"«{path}» tiene {records - 1:,} filas bajo los títulos, y se leyeron {len(table):,}. {_HOW_TO_EXPORT}"
+        )
     # A row shorter than the header leaves NaN even so.
-    return table.fillna(""), blank + header.row, separator, encoding
+    return table.fillna(""), above, separator, encoding, quoting == csv.QUOTE_MINIMAL and '"' in text, notes
 
 
-def _decode(path: Path, content: bytes) -> tuple[str, str]:
-    """Decode by the byte-order mark, else as UTF-8, else as Windows-1252, which is what SAP on Windows writes."""
+def _count_records(path: Path, text: str, separator: str, above: int, notes: list[str]) -> tuple[int, int]:
+    """Return how quotes are to be read, as a constant of `csv`, and the number of records, counted before parsing.
+
+    A quote that is never closed joins lines. If every line has as many separators as the titles, and quotes would give
+    other records than the lines, quotes are part of the text. If a line that they would join is a record by itself, the
+    file is refused.
+    """
+    lines = text.split("\n")
+    if '"' not in text:
+        return csv.QUOTE_MINIMAL, len(lines)
+    cells = lines[0].count(separator)
+    is_plain = all(line.count(separator) == cells for line in lines if line)
+    records, first, fault, odd = 0, 0, None, False
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        for record in reader:
+            joined = lines[first : reader.line_num]
+            odd = odd or len(joined) > 1 or len(record) not in (0, cells + 1)
+            if fault is None and len(joined) > 1 and not _is_quoted_text(joined, separator, cells):
+                fault = first
+            records, first = records + 1, reader.line_num
+    except csv.Error:  # a field of over 131,072 characters
+        fault, odd = first if fault is None else fault, True
+    if is_plain and (odd or any(_STRAY_QUOTE[separator].search(line) for line in lines)):
+        notes.append("las comillas se leyeron como parte del texto")
+        return csv.QUOTE_NONE, len(lines)
+    if fault is not None:
+        raise UserError(
+            f"«{path}», línea {above + fault + 1}: una comilla se abre y no se cierra en esa fila, y uniría varias. "
+            f"Quite esa comilla, o escríbala dos veces dentro de un texto entre comillas. {_HOW_TO_EXPORT}"
+        )
+    return csv.QUOTE_MINIMAL, records
+
+
+def _is_quoted_text(lines: list[str], separator: str, cells: int) -> bool:
+    """Return whether lines that quotes join are one record: well quoted, and no line within is a record by itself."""
+    try:
+        list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True))
+    except csv.Error:
+        return False
+    return all(len(row) != cells + 1 for row in csv.reader(lines[1:-1], delimiter=separator))
+
+
+def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
+    """Return the text of a CSV, its encoding, and what was doubtful, in Spanish.
+
+    By its byte-order mark or its zeros; else UTF-8, with single foreign bytes read as Windows-1252; else the encoding
+    of Windows, DOS or the Mac in which the text looks most like Spanish.
+    """
     marked = next((encoding for bom, encoding in _BOMS.items() if content.startswith(bom)), None)
     if marked is None and b"\0" in content:
-        raise UserError(f"«{path}» no es un archivo de texto, aunque se llame .csv. {_HOW_TO_EXPORT}")
-    for encoding in (marked,) if marked else ("utf-8", "cp1252"):
-        try:
-            return content.decode(encoding), encoding
-        except UnicodeDecodeError:
-            continue
-    raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+        zeros = [content[start : 2 * SAMPLED_BYTES : 2].count(0) for start in (0, 1)]
+        if max(zeros) < min(len(content) // 2, SAMPLED_BYTES) / 2 or min(zeros):
+            raise UserError(f"«{path}» no es un archivo de texto, aunque se llame .csv. {_HOW_TO_EXPORT}")
+        marked = "utf-16-be" if zeros[0] else "utf-16-le"
+    try:
+        text, encoding = content.decode(marked or "utf-8"), marked or "utf-8"
+    except UnicodeDecodeError as error:
+        if marked and marked != "utf-8-sig":
+            raise UserError(f"«{path}» está dañado: no es {marked} hasta el final. {_HOW_TO_EXPORT}") from error
+        text, encoding = content.decode(marked or "utf-8", "surrogateescape"), marked or "utf-8"
+    foreign = _FOREIGN.findall(text)
+    if len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2:  # most bytes beyond ASCII are no UTF-8
+        texts = {name: content.decode(name, "replace") for name in SINGLE_BYTE}
+        windows = not _UNSUITABLE.search(texts["cp1252"])
+        encoding = "cp1252" if windows else max(texts, key=lambda name: _likeness(texts[name]) - SINGLE_BYTE[name])
+        if "�" in texts["cp1252"] and _likeness(texts[encoding]) <= 0:
+            raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+        doubt = "" if _likeness(texts[encoding]) >= 0 else ", y no es seguro: compruebe los acentos"
+        return texts[encoding], encoding, [f"no es UTF-8{doubt}"] if doubt else []
+    notes = []
+    if foreign:
+        row = text.count("\n", 0, _FOREIGN.search(text).start()) + 1
+        text = _FOREIGN.sub(lambda byte: byte[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace"), text)
+        notes.append(
+            f"{len(foreign):,} bytes no eran UTF-8 (el primero, en la línea {row:,}) y se leyeron como Windows-1252"
+        )
+    if _TWICE.search(text):
+        text, letters = _TWICE.subn(_decode_again, text)
+        notes.append(f"{letters:,} letras estaban convertidas dos veces («Ã³» por «ó») y se corrigieron")
+    return text, encoding, notes
+
+
+def _decode_again(match: re.Match[str]) -> str:
+    for encoding in ("cp1252", "latin-1"):
+        with contextlib.suppress(UnicodeError):
+            return match[0].encode(encoding).decode("utf-8")
+    return match[0]
+
+
+def _likeness(text: str) -> int:
+    """Return how much a text looks like Spanish: accented letters that suit their word, less other signs in words."""
+    return len(_SUITABLE.findall(text)) - len(_UNSUITABLE.findall(text))
 
 
 def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:

@@ -2,13 +2,15 @@
 
 import csv
 import io
+import re
+import warnings
 import zipfile
 from collections.abc import Callable
+from datetime import datetime, time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
-from openpyxl.cell.cell import ERROR_CODES
 from openpyxl.reader.excel import ExcelReader
 
 from ocensa_nb.errors import UserError, listed
@@ -25,22 +27,27 @@ MAX_ROWS = 2**20  # Excel's own
 MAX_CELLS = 60_000_000  # of the rectangle from A1 to the last cell: all those rows, of 57 columns
 MAX_ROW_TAGS = 2_000_000  # between two rows; a row of Excel's 16,384 columns has some 100,000
 MAX_TOKEN = 2**22  # bytes of a tag, or of the text of a cell: Excel takes 32,767 characters
+_NO_VALUE = re.compile(rb'<c [^>]*?r="([A-Z]+\d+)"[^>]*>\s*<f[^>]*?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>')
+MIDNIGHT = time()
 MAX_CHARACTERS = 2**28  # in all cells: many cells may refer to the same long text
 _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
 
-def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = "") -> tuple[pd.DataFrame, int, str]:
-    """Return a sheet with every cell as text, the number of rows above its titles, and how it was read."""
+def read_excel(
+    path: Path, content: bytes, is_title: IsTitle, sheet_name: str = ""
+) -> tuple[pd.DataFrame, int, str, str]:
+    """Return a sheet with every cell as text, the rows above its titles, how it was read, and its part of the ZIP."""
     try:
         archive = _GuardedZip(io.BytesIO(content))
         archive.filename = str(path)
         _refuse_bombs(archive)
         reader = ExcelReader(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
         reader.archive = archive  # `load_workbook` offers no way to guard what it reads
-        reader.read()
-        book = reader.wb
-        sheet, *others = sorted(book.worksheets, key=lambda sheet: sheet.title != sheet_name)
-        rows = _rows(path, sheet)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of openpyxl, in English, about extensions of Excel
+            reader.read()
+            sheet, *others = _sheets(reader.wb.worksheets, sheet_name, is_title)
+            rows = _rows(path, sheet)
         blank = next((number for number, row in enumerate(rows) if row), 0)
         header = find_header(rows[blank : blank + SCANNED_ROWS], is_title)
         check_certain(path, header, blank)
@@ -54,9 +61,37 @@ def read_excel(path: Path, content: bytes, is_title: IsTitle, sheet_name: str = 
         ) from error
     if table.columns.empty:
         names = listed(other.title for other in others)
-        more = f" El libro tiene además: {names}; pase los avisos a la primera." if others else ""
-        raise UserError(f"La primera hoja de «{path}», «{sheet.title}», está vacía.{more}")
-    return table.fillna(""), skipped, f"Excel, hoja «{sheet.title}»"
+        more = f" El libro tiene además: {names}." if others else ""
+        raise UserError(f"La hoja «{sheet.title}» de «{path}» está vacía.{more}")
+    hidden = "" if sheet.sheet_state == "visible" else ", oculta"
+    more = f" (hay además {listed(other.title for other in others)})" if others else ""
+    notes = f"Excel, hoja «{sheet.title}»{hidden}{more}"
+    if formulas := _uncalculated(archive, sheet):
+        notes += (
+            f"; {len(formulas):,} celdas con una fórmula que ningún programa ha calculado ({listed(formulas)}) se "
+            "leyeron vacías: abra el libro en Excel y guárdelo"
+        )
+    return table.fillna(""), skipped, notes, sheet._worksheet_path
+
+
+def _sheets(sheets: list["ReadOnlyWorksheet"], wanted: str, is_title: IsTitle) -> list["ReadOnlyWorksheet"]:
+    """Return the sheets of a book, the one to read first: the wanted one, else that with the most known titles."""
+
+    def order(sheet: "ReadOnlyWorksheet") -> tuple[bool, int, bool]:
+        sheet.reset_dimensions()  # the size that a sheet declares may be wrong
+        known = 0
+        if len(sheets) > 1:
+            rows = [[_text(value) for value in row] for row in sheet.iter_rows(max_row=SCANNED_ROWS, values_only=True)]
+            known = find_header(rows, is_title).known
+        return sheet.title != wanted, -known, sheet.sheet_state != "visible"
+
+    return sorted(sheets, key=order)
+
+
+def _uncalculated(archive: zipfile.ZipFile, sheet: "ReadOnlyWorksheet") -> list[str]:
+    """Return the cells of a sheet that have a formula and no value, such as those that openpyxl has written."""
+    part = archive.read(sheet._worksheet_path)
+    return [match[1].decode() for match in _NO_VALUE.finditer(part)] if b"<f" in part else []
 
 
 def _refuse_bombs(archive: zipfile.ZipFile) -> None:
@@ -111,7 +146,6 @@ class _Guard:
 
 def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
     """Return the rows of a sheet as text, without empty cells and rows at the end; `UserError` if too many."""
-    sheet.reset_dimensions()  # the size that a sheet declares may be wrong
     characters = 0
     rows: list[list[str]] = []
     widest = 0
@@ -143,9 +177,13 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    """Return what a cell shows: whole numbers without decimals, nothing for an error."""
-    if value is None or value in ERROR_CODES:
+    """Return what a cell shows in Spanish: whole numbers without decimals, the day first."""
+    if value is None:
         return ""
+    if isinstance(value, bool):
+        return "VERDADERO" if value else "FALSO"
+    if isinstance(value, datetime):
+        return f"{value:%d/%m/%Y}" if value.time() == MIDNIGHT else f"{value:%d/%m/%Y %H:%M}"
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -1,6 +1,5 @@
 """Invalid input of every kind: one Spanish message, exit code 1, no traceback, no files left."""
 
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -22,14 +21,7 @@ def write(path, content):
 def empty_sheet(path):
     with pd.ExcelWriter(path) as book:
         pd.DataFrame().to_excel(book, sheet_name="Hoja1", index=False)
-        table().to_excel(book, sheet_name="Avisos", index=False)
     return path
-
-
-def excel_bytes():
-    buffer = io.BytesIO()
-    table().to_excel(buffer, index=False)
-    return buffer.getvalue()
 
 
 def with_long_text():
@@ -69,13 +61,12 @@ FILES = {
     ),
     "very long text": (lambda p: write(p / "a.csv", with_long_text()), "La fila 9 tiene"),
     "binary named csv": (lambda p: write(p / "a.csv", bytes(range(256)) * 40), "no es un archivo de texto"),
-    "xlsx named csv": (lambda p: write(p / "a.csv", excel_bytes()), "libro de Excel"),
-    "csv named xlsx": (lambda p: write(p / "a.xlsx", b"a,b\n1,2\n"), "no se puede abrir como libro de Excel"),
-    "old xls named csv": (lambda p: write(p / "a.csv", b"\xd0\xcf\x11\xe0" + b"\0" * 600), "Excel antiguo"),
-    "empty first sheet": (lambda p: empty_sheet(p / "a.xlsx"), "La primera hoja"),
+    "damaged book": (lambda p: write(p / "a.xlsx", b"PK\x03\x04" + b"a" * 60), "no se puede abrir como libro de Excel"),
+    "old xls named csv": (lambda p: write(p / "a.csv", b"\xd0\xcf\x11\xe0" + b"\0" * 600), "Excel 97-2003"),
+    "empty sheet": (lambda p: empty_sheet(p / "a.xlsx"), "La hoja «Hoja1» de"),
     "unclosed quote": (
-        lambda p: write(p / "a.csv", b'descripcion,prioridad\n"fuga,1\nruido,2\n'),
-        "comilla sin cerrar",
+        lambda p: write(p / "a.csv", b'descripcion,prioridad\n"fuga,1\nruido,2\n"a, b",3\n'),
+        "línea 2: una comilla se abre y no se cierra",
     ),
     "more cells than titles": (lambda p: write(p / "a.csv", b"a,b\n1,2,3\n4,5,6\n"), "más celdas que títulos"),
     "titles that differ only in spaces": (

@@ -39,7 +39,7 @@ TOKENIZER = catalogue.load_tokenizer("tiny", ["fuga de aceite"])
 FUNCTIONS = {
     "canonical.without_accents": canonical.without_accents,
     "text.normalise": normalise,
-    "notice_file.blank_missing": lambda text: notice_file.blank_missing(frame(text)),
+    "notice_file.readable": lambda text: notice_file.readable(frame(text)),
     "columns.compose": compose_longest,
     "canonical.fold": canonical.fold,
     "columns._not_a_label": lambda text: columns._not_a_label(pd.Series([text])),
