@@ -1,4 +1,4 @@
-"""The canonical forms of texts and titles, for every comparison."""
+"""One form for every comparison of texts, classes, titles and ids, however a program or a person has written them."""
 
 import re
 import unicodedata
@@ -7,11 +7,52 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.errors import CONTROL
+
 # Letters of equipment tags that short texts separate from the number: mov 3702.
 _TAG_PREFIXES = "mov|tk|bba|ba|p|hv|pcv|fcv|lcv|psv|sdv|esdv|pit|tit|lit|fit|pt|tt|lt|ft|fi|li|pi|ti|ms|me|ge|k|c|e|v"
 # Tags and numbers in one piece: MOV-3702, 120. A match can start only at the start of a piece: otherwise an unbroken
 # text is searched again from each of its characters.
 _WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
+
+
+# Characters that take no space: zero-width ones, the soft hyphen and a byte-order mark inside a text.
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+_WHOLE = re.compile(r"([+-]?\d+)[.,]0+")  # 2.0: pandas and Excel write a whole number so beside an empty cell
+_SCIENTIFIC = re.compile(r"\d(?:[.,]\d+)?e\+?\d{1,2}")
+
+
+def plain(text: str) -> str:
+    """Return a text as it is shown: composed accents, single spaces, no control or invisible characters."""
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFC", re.sub(CONTROL, " ", text.translate(_INVISIBLE)))
+    return " ".join(text.split())
+
+
+def canonical(text: str) -> str:
+    """Return what the spellings of a value have in common: no case, accents or spaces, and 2.0 is 2."""
+    folded = without_accents(plain(text)).casefold().replace(" ", "")
+    whole = _WHOLE.fullmatch(folded)
+    return whole[1] if whole else folded
+
+
+def canonical_id(number: str) -> str:
+    """Return what the spellings of a notice's number have in common: 0010 and 10.0 are 10; "" if digits are lost."""
+    folded = canonical(number)
+    if _SCIENTIFIC.fullmatch(folded):  # 1,0E+09: what a spreadsheet shows of a long number, and writes to a CSV
+        return ""
+    return (folded.lstrip("0") or "0") if folded.isdecimal() else folded
+
+
+def merge_spellings(values: pd.Series) -> tuple[pd.Series, dict[str, dict[str, int]]]:
+    """Return values with the most frequent spelling of each, and the rows of each spelling of those with several."""
+    counts = values[values != ""].value_counts()
+    spellings: dict[str, dict[str, int]] = {}
+    for name in sorted(counts.index, key=lambda name: (-counts[name], name)):
+        spellings.setdefault(canonical(name), {})[name] = int(counts[name])
+    shown = {name: next(iter(names)) for names in spellings.values() for name in names}
+    several = {next(iter(names)): names for names in spellings.values() if len(names) > 1}
+    return values.map(shown).fillna(""), several
 
 
 def group_texts(texts: Iterable[str]) -> np.ndarray:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.canonical import fold, without_accents
-from ocensa_nb.errors import CONTROL, LISTED, UserError, clipped, listed, unknown
+from ocensa_nb.data.canonical import canonical, fold, plain, without_accents
+from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
 
@@ -39,8 +39,13 @@ LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callable[[str], bool]:
     """Return the function that tells `read_table` whether a cell is the title of a column of notices."""
     known = {alias for aliases in (*ALIASES.values(), ID_ALIASES, map(fold, roles)) for alias in aliases if alias}
-    names = {name.strip() for name in columns.values() if name.strip()}
-    return lambda cell: cell in names or fold(cell) in known
+    names = {canonical(name) for name in columns.values()} - {""}
+    return lambda cell: fold(cell) in known or canonical(cell) in names
+
+
+def same_title(name: str, titles: Collection[str]) -> str:
+    """Return the title that a person has typed, perhaps with another case, other accents or spaces."""
+    return name if name in titles else next((t for t in titles if canonical(t) == canonical(name)), name)
 
 
 def find_columns(
@@ -116,10 +121,6 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
     return message
 
 
-def clean(column: pd.Series) -> pd.Series:
-    return column.str.replace(CONTROL, " ", regex=True).str.strip()
-
-
 def compose(
     table: pd.DataFrame,
     used: Mapping[str, str],
@@ -128,7 +129,7 @@ def compose(
     first_row: int = 2,
 ) -> pd.Series:
     """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`."""
-    text = table[used["descripcion"]].str.replace(rf"(?:\s|{CONTROL})+", " ", regex=True).str.strip()
+    text = table[used["descripcion"]].map(plain)
     too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
     if len(too_long):
         row = int(too_long[0])
@@ -139,7 +140,7 @@ def compose(
         )
     composed = text.copy()
     for role in appended(used, text_fields, heads):
-        value = clean(table[used[role]])
+        value = table[used[role]].map(plain)
         composed += (". " + _title(role) + ": " + value).where(value != "", "")
     return composed.where(text != "", "")
 
@@ -160,6 +161,42 @@ def _title(role: str) -> str:
     field = field_of(role)
     title = TITLES.get(field, field.replace("_", " ").capitalize())
     return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"
+
+
+RULE = r"[-=_*·–—|+.\s]+"
+TOTAL = r"(?i)[\s*]*(?:sub)?total(?:es)?(?: general| de avisos| avisos)?[\s:*=\d.,]*"
+PAGE = r"(?i).*\bp[áa]g(?:ina|\.)?\s*:?\s*\d+(?:\s*(?:de|/)\s*\d+)?\W*"
+LONGEST_LINE = 200  # characters of a total or a head
+SPARSE = 0.5  # of the cells of the typical row: fewer make a total or the head of a page
+
+
+def find_other_lines(cells: pd.DataFrame, description: str) -> dict[str, np.ndarray]:
+    """Return which rows are no notices, bool (rows,), by kind in Spanish: lists joined or printed have such lines."""
+    text = cells[description]
+    filled = (cells != "").sum(axis=1).to_numpy()
+    sparse = filled <= SPARSE * np.median(filled)
+    # A repeated title may have lost its accents, or have a byte-order mark before it.
+    again = pd.Series(text.str.len() <= 2 * len(description) + 2, cells.index)
+    for row in np.flatnonzero(again):
+        pairs = [(cell, title) for title, cell in cells.iloc[row].items() if cell]
+        again.iloc[row] = canonical(text.iloc[row]) == canonical(description) and len(pairs) < 2 * sum(
+            canonical(cell) == canonical(title) for cell, title in pairs
+        )
+    values = cells.to_numpy(object)[sparse]
+    first = pd.Series("", cells.index, dtype=object)
+    first[sparse] = [cell[:LONGEST_LINE] for cell in values[np.arange(len(values)), (values != "").argmax(axis=1)]]
+    kinds = {
+        "repiten los títulos": again,
+        "son rayas": text.str.fullmatch(RULE),
+        "son totales": first.str.fullmatch(TOTAL),
+        "son encabezados de página": first.str.fullmatch(PAGE),
+        "están en blanco": pd.Series(filled == 0, cells.index),
+    }
+    left, lines = np.ones(len(cells), bool), {}
+    for kind, rows in kinds.items():
+        lines[kind] = rows.to_numpy(bool) & left
+        left &= ~lines[kind]
+    return {kind: rows for kind, rows in lines.items() if rows.any()}
 
 
 def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:

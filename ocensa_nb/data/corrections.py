@@ -1,15 +1,15 @@
 """Read, write and merge corrections: the right class of a label of a notice, which wins over that of the file."""
 
-import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.data.canonical import without_accents
+from ocensa_nb.data.canonical import canonical, canonical_id, fold, plain
 from ocensa_nb.data.report import CorrectionsReport
-from ocensa_nb.errors import CONTROL, UserError, listed, unknown
+from ocensa_nb.errors import UserError, listed, unknown
 from ocensa_nb.files.atomic import atomic_write
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, read_table
 from ocensa_nb.files.write import inert
@@ -26,27 +26,27 @@ class Corrections:
 
     source: str
     table: pd.DataFrame  # `id_aviso`, `texto` and one column per head, "" if not corrected; indexed by spreadsheet row
+    absent: tuple[str, ...] = ()  # columns of answers that the file does not have
 
 
 def read_corrections(path: str | Path, heads: Collection[str]) -> Corrections:
     """Read the corrections of a review: its CSV, or its workbook with the cells of `SHEET` filled in."""
     wanted = {f"{RIGHT}{head}": head for head in heads}
-    file = read_table(path, lambda cell: cell in (ID, TEXT, *wanted), SHEET)
-    missing = [name for name in (ID, TEXT) if name not in file.table]
-    if missing or not any(name in file.table for name in wanted):
+    file = read_table(path, lambda cell: fold(cell) in (ID, TEXT, *wanted), SHEET)
+    cells = file.cells.rename(columns=fold)
+    required = [name for name in (ID, TEXT) if name not in cells]
+    absent = [name for name in wanted if name not in cells]
+    if required or len(absent) == len(wanted):
         raise UserError(
-            f"«{path}» no es un archivo de correcciones: le falta la columna {(missing or list(wanted))[0]}. Use el "
-            f"CSV del cuaderno 07, o el libro de review con las clases correctas en la hoja «{SHEET}»."
+            f"«{path}» no es un archivo de correcciones: le falta la columna {(required or absent)[0]}. Use el CSV "
+            f"del cuaderno 07, o el libro de review con las clases correctas en la hoja «{SHEET}»."
         )
-    cells = file.cells
-    table = pd.DataFrame({ID: cells[ID].str.strip(), TEXT: cells[TEXT].map(_one_line)})
-    for name, head in wanted.items():
-        table[head] = cells[name].map(_one_line) if name in cells else ""
+    table = cells.assign(**dict.fromkeys(absent, ""))[[ID, TEXT, *wanted]].rename(columns=wanted).map(plain)
     table.index = pd.RangeIndex(file.first_row, file.first_row + len(table))
     table = table[(table[TEXT] != "") & (table[list(heads)] != "").any(axis=1)]
     if table.empty:
         raise UserError(f"«{path}» no tiene ninguna corrección: las columnas {listed(wanted)} están vacías.")
-    return Corrections(str(path), _without_repeats(table, heads, str(path)))
+    return Corrections(str(path), _without_repeats(table, heads, str(path)), tuple(absent))
 
 
 def write_corrections(table: pd.DataFrame, heads: Collection[str], path: Path) -> None:
@@ -61,10 +61,9 @@ def merge(
 ) -> tuple[pd.DataFrame, CorrectionsReport]:
     """Return the corrected notices, added rows last, and what changed; raises `UserError` for an unknown class."""
     table = _with_known_classes(corrections, frame, heads, also)
-    row_of_key = dict(zip(find_keys(table), table.index, strict=True))
     keys = find_keys(frame)
-    in_file = set(keys)
-    added = table[[key not in in_file for key in row_of_key]]
+    row_of_key, lost = _match(table, keys)
+    added = table.drop([*row_of_key.values(), *lost])
     before = pd.concat([frame[[ID, TEXT, *heads]], added[[ID, TEXT]]], ignore_index=True).fillna("")
     rows = pd.Series([*(row_of_key.get(key) for key in keys), *added.index], dtype=object)  # None: not corrected
 
@@ -75,30 +74,42 @@ def merge(
         changed[head] = int(((answer != "") & (answer != before[head]) & (before[head] != "")).sum())
         merged[head] = answer.where(answer != "", before[head])
 
+    numbers, texts = {number for number, _ in keys if number}, {text for _, text in keys}
     complete, was_complete = _complete(merged, heads), _complete(before, heads)
     is_new = merged.index >= len(frame)
     report = CorrectionsReport(
         source=corrections.source,
+        absent=corrections.absent,
         rows=len(table),
         changed=changed,
         labelled=int((complete & ~was_complete & ~is_new).sum()),
         added=int((complete & is_new).sum()),
-        other_text=tuple(added[ID][added[ID].isin(set(frame[ID]))]),
+        other_text=tuple(added[ID][[number in numbers for number, _ in find_keys(added)]]),
+        other_id=tuple(added[ID][[text in texts for _, text in find_keys(added)]]),
+        lost=tuple(lost),
         incomplete=tuple(merged[ID][merged[CORRECTED] & ~complete]),
         table=table,
     )
     return merged, report
 
 
+def _match(table: pd.DataFrame, keys: Sequence[tuple[str, str]]) -> tuple[dict[tuple[str, str], int], list[int]]:
+    """Return the correction of each notice, and the corrections without a number whose text several notices have."""
+    in_file, with_text = set(keys), Counter(text for _, text in keys)
+    key_of_text = {text: (number, text) for number, text in keys}
+    row_of_key, lost = {}, []
+    for row, (number, text) in zip(table.index, find_keys(table), strict=True):
+        if (number, text) in in_file:
+            row_of_key[number, text] = row
+        elif not number and with_text[text] == 1:
+            row_of_key[key_of_text[text]] = row
+        elif not number and text in with_text:
+            lost.append(row)
+    return row_of_key, lost
+
+
 def find_class(answer: str, names: Sequence[str]) -> str | None:
-    def fold(name: str) -> str:
-        return " ".join(without_accents(name.lstrip("'")).casefold().split())  # the apostrophe of `inert`
-
-    return answer if answer in names else next((name for name in names if fold(name) == fold(answer)), None)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(re.sub(CONTROL, " ", text).split())
+    return answer if answer in names else next((name for name in names if canonical(name) == canonical(answer)), None)
 
 
 def _complete(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
@@ -106,9 +117,8 @@ def _complete(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
 
 
 def find_keys(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return what identifies each notice, also after a CSV has put an apostrophe before what looks like a formula."""
-    plain = inert(table[[ID, TEXT]])
-    return [(number.strip(), " ".join(text.split())) for number, text in zip(plain[ID], plain[TEXT], strict=True)]
+    """Return what identifies each notice: its number, "" if a spreadsheet has lost digits of it, and its text."""
+    return [(canonical_id(number), canonical(text)) for number, text in zip(table[ID], table[TEXT], strict=True)]
 
 
 def _without_repeats(table: pd.DataFrame, heads: Collection[str], source: str) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def join_rare(labels: pd.Series, least: int) -> tuple[pd.Series, str, dict[str, 
 
 def require_labels(report: DataReport, heads: Sequence[str]) -> None:
     """Raise `UserError` if most texts have no label, which usually means that the wrong column was used."""
-    texts = report.rows - report.without_text
+    texts = report.rows - report.left_out - report.without_text
     worst = max(heads, key=lambda head: report.without_label[head])
     if report.without_label[worst] > texts / 2:
         raise UserError(

@@ -10,11 +10,19 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.canonical import group_texts
-from ocensa_nb.data.columns import appended, clean, compose, find_columns, notice_ids, title_predicate
+from ocensa_nb.data.canonical import group_texts, merge_spellings, plain
+from ocensa_nb.data.columns import (
+    appended,
+    compose,
+    find_columns,
+    find_other_lines,
+    notice_ids,
+    same_title,
+    title_predicate,
+)
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
 from ocensa_nb.data.labels import OTHER, encode_labels, require_labels
-from ocensa_nb.data.report import DataReport
+from ocensa_nb.data.report import DataReport, reading_lines
 from ocensa_nb.data.splits import split_corrected_rows, split_rows
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.notice_file import NoticeFile, read_table
@@ -76,23 +84,34 @@ def read(
     columns = columns or {}
     file = read_table(path, title_predicate((*heads, *text_fields), columns))
     cells = candidates = file.cells
+    columns = {role: same_title(name, cells.columns) for role, name in columns.items()}
     labels = list(heads) if labelled else []
     if not labelled:  # what the run learnt as a label is never text
         candidates = cells.drop(columns=[recorded[head] for head in heads], errors="ignore")
         text_fields = [field for field in text_fields if field not in heads]
         columns = {role: name for role, name in columns.items() if role not in heads and name in cells}
     used, passed_over = find_columns(candidates, labels, text_fields, columns, str(path), recorded)
+    others = find_other_lines(cells, used["descripcion"])
+    if others:
+        cells = cells.copy()
+        cells.loc[np.any(list(others.values()), axis=0)] = ""
+    merged = {head: merge_spellings(cells[used[head]].map(plain)) for head in labels}
     texts = compose(cells, used, text_fields, labels, file.first_row)
     if labelled and not (texts != "").any():
         raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(cells):,} filas.")
+    roles = ("descripcion", *appended(used, text_fields, labels))
+    with_text = cells[texts != ""]
     return NoticeFile(
         **vars(file),
         columns=used,
-        text_columns=tuple(used[role] for role in ("descripcion", *appended(used, text_fields, labels))),
+        text_columns=tuple(used[role] for role in roles),
+        filled={role: float((with_text[used[role]] != "").mean()) if len(with_text) else 0.0 for role in roles},
         passed_over=passed_over,
         ids=notice_ids(cells, file.first_row),
         texts=texts,
-        labels=pd.DataFrame({head: clean(cells[used[head]]) for head in labels}),
+        labels=pd.DataFrame({head: names for head, (names, _) in merged.items()}),
+        left_out={kind: int(rows.sum()) for kind, rows in others.items()},
+        spellings={head: several for head, (_, several) in merged.items() if several},
     )
 
 
@@ -105,16 +124,17 @@ def labelled_rows(file: NoticeFile, corrections: Corrections | None = None) -> L
     labelled = frame[heads] != ""
     keep = has_text & labelled.all(axis=1)
     rows = len(file.table)
+    left_out = sum(file.left_out.values())
     report = DataReport(
         source=str(file.path),
-        how=file.notes,
+        reading=reading_lines(file),
         columns=file.columns,
+        filled=file.filled,
         rows=rows,
-        text=file.text_columns,
-        without_text=int((~has_text).sum()),
+        left_out=left_out,
+        without_text=int((~has_text).sum()) - left_out,
         without_label={head: int((has_text & ~labelled[head])[:rows].sum()) for head in heads},
         kept=int(keep[:rows].sum()),
-        passed_over=file.passed_over,
         corrections=corrected,
     )
     require_labels(report, heads)

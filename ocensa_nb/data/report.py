@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ocensa_nb.errors import listed
+from ocensa_nb.files.notice_file import NoticeFile
 
 FEW_ROWS = 200  # labelled rows below which test scores say little: 20 test rows or fewer
+FEW_TEST_ROWS = 20
 SIDES = {"train": "entrenamiento", "val": "validación", "test": "prueba"}
 
 
@@ -19,7 +21,10 @@ class CorrectionsReport:
     changed: dict[str, int]
     labelled: int
     added: int
-    other_text: tuple[str, ...]
+    other_text: tuple[str, ...]  # numbers of notices with another text in the file
+    other_id: tuple[str, ...]  # numbers of corrections whose text is in the file under another number
+    absent: tuple[str, ...]  # columns of answers that the file does not have
+    lost: tuple[int, ...]  # rows of corrections that could be of several notices
     incomplete: tuple[str, ...]
     table: pd.DataFrame = field(repr=False, compare=False)
     left_test: int = 0
@@ -31,10 +36,22 @@ class CorrectionsReport:
             f"todas las etiquetas y ahora sirven: {self.labelled:,}; añadidos porque no estaban en el archivo: "
             f"{self.added:,}."
         ]
+        if self.absent:
+            lines.append(f"Las correcciones no tienen {listed(self.absent)}: esas etiquetas no se corrigen.")
         if self.other_text:
             lines.append(
                 f"Correcciones cuyo id_aviso está en el archivo con otro texto: {len(self.other_text):,} "
                 f"({listed(self.other_text)}). Se añadieron como avisos nuevos; la fila del archivo no cambia."
+            )
+        if self.other_id:
+            lines.append(
+                f"Correcciones cuyo texto está en el archivo con otro número de aviso: {len(self.other_id):,} "
+                f"({listed(self.other_id)}). Se añadieron como avisos nuevos; si son los mismos, corrija su id_aviso."
+            )
+        if self.lost:
+            lines.append(
+                f"Correcciones que no se usaron, porque su id_aviso está vacío o perdió cifras (1,0E+09) y varios "
+                f"avisos tienen su texto: {len(self.lost):,} (filas {listed(self.lost)}). Complete su id_aviso."
             )
         if self.incomplete:
             lines.append(
@@ -49,19 +66,40 @@ class CorrectionsReport:
         return lines
 
 
+def reading_lines(file: NoticeFile) -> list[str]:
+    """Return, in Spanish, how a file was read: its format and its columns, the rows left out, and spellings merged."""
+    lines = [f"Archivo: {file.path} ({file.notes}), {len(file.table):,} filas."]
+    lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in file.columns.items()) + ".")
+    description, *others = (f"«{name}»" for name in file.text_columns)
+    *first, last = others or ("",)
+    names = f"a continuación {', '.join(first)} y {last}" if first else f"a continuación {last}"
+    after = f", y {names}, si no están vacías." if others else ", sin otras columnas."
+    lines.append(f"El texto de cada aviso es {description}{after}")
+    lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in file.passed_over.items()]
+    if file.left_out:
+        kinds = ", ".join(f"{rows:,} {kind}" for kind, rows in file.left_out.items())
+        lines.append(f"Filas que no son avisos, y no se usaron: {kinds}.")
+    for head, classes in file.spellings.items():
+        names = "; ".join(
+            listed(f"{name} ({rows:,})" for name, rows in several.items()) for several in classes.values()
+        )
+        lines.append(f"En {head} se leyeron como la misma clase: {names}.")
+    return lines
+
+
 @dataclass(frozen=True)
 class DataReport:
     """Counts of the rows that were read and dropped; every row of the file is counted."""
 
     source: str
-    how: str
+    reading: list[str]  # from `reading_lines`
     columns: dict[str, str]
+    filled: dict[str, float]
     rows: int
-    text: tuple[str, ...] = ()
+    left_out: int = 0  # rows that are no notices
     without_text: int = 0
     without_label: dict[str, int] = field(default_factory=dict)
     kept: int = 0
-    passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
     joined: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict)
     split: dict[str, int] = field(default_factory=dict)
     repeated_texts: int = 0
@@ -72,16 +110,12 @@ class DataReport:
         return {head: dict.fromkeys(rare, other) for head, (other, rare) in self.joined.items()}
 
     def lines(self) -> list[str]:
-        lines = [f"Archivo: {self.source} ({self.how}), {self.rows:,} filas."]
-        lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in self.columns.items()) + ".")
-        if self.text:
-            lines.append(self._text_line())
-        lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in self.passed_over.items()]
+        lines = list(self.reading)
         if self.without_text:
             lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
         if any(self.without_label.values()):
             counts = ", ".join(f"{head} {count:,}" for head, count in self.without_label.items() if count)
-            dropped = self.rows - self.without_text - self.kept
+            dropped = self.rows - self.left_out - self.without_text - self.kept
             lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {dropped:,} ({counts}).")
         lines.append(f"Filas útiles: {self.kept:,} de {self.rows:,}.")
         if self.corrections:
@@ -92,20 +126,13 @@ class DataReport:
         if self.split:
             parts = ", ".join(f"{SIDES[name]} {count:,}" for name, count in self.split.items()).capitalize()
             lines.append(f"{parts}; {self.repeated_texts:,} filas repiten un texto y quedan juntas.")
-            if self.kept < FEW_ROWS:
+            if self.kept < FEW_ROWS or self.split["test"] < FEW_TEST_ROWS:
                 lines.append(
-                    f"Atención: hay pocas filas útiles, {self.kept}, y solo {self.split['test']} son de prueba. Con "
-                    f"tan pocas, los resultados de prueba son poco fiables. Reúna al menos {FEW_ROWS} filas."
+                    f"Atención: filas útiles {self.kept:,}, textos distintos {self.kept - self.repeated_texts:,}, y "
+                    f"solo {self.split['test']:,} filas de prueba. Con tan pocas, los resultados de prueba son poco "
+                    f"fiables. Reúna al menos {FEW_ROWS} avisos con textos distintos."
                 )
         return lines
-
-    def _text_line(self) -> str:
-        description, *others = (f"«{name}»" for name in self.text)
-        if not others:
-            return f"El texto de cada aviso es {description}, sin otras columnas."
-        *first, last = others
-        names = f"{', '.join(first)} y {last}" if first else last
-        return f"El texto de cada aviso es {description}, y a continuación {names}, si no están vacías."
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.corrections import ID, TEXT, read_corrections
 from ocensa_nb.data.notices import Notices, fingerprint_of, labelled_rows, read
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.files import tensors
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runs.manifest import CORRECTIONS, SPLITS
 from ocensa_nb.runs.run import Run
+
+LEAST_FILLED = 0.05  # share of the training rows from which a column matters
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,23 @@ def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
     merged = run.metadata["data"]["merged"]
     indices = {}
     for head, names in run.classes.items():
-        into = merged.get(head, {})
-        labels = [into.get(label, label) for label in frame[head]]
-        indices[head] = pd.Categorical(labels, categories=names).codes.astype(np.int64)
+        index = {canonical(name): number for number, name in enumerate(names)}
+        index |= {canonical(rare): names.index(into) for rare, into in merged.get(head, {}).items()}
+        of_label = {label: index.get(canonical(label), -1) for label in frame[head].unique()}
+        indices[head] = frame[head].map(of_label).to_numpy(np.int64)
     return indices
+
+
+def missing_columns(run: Run, file: NoticeFile) -> list[str]:
+    """Return, in Spanish, the columns of text that a run learnt from and a file lacks, or has in few of its rows."""
+    rows, columns, warnings = int((file.texts != "").sum()), run.metadata["data"]["columns"], []
+    for role, share in run.metadata["data"]["filled"].items():
+        now = file.filled.get(role, 0.0)
+        if share >= LEAST_FILLED and now < share / 2 and rows:
+            state = "tiene casi vacía" if role in file.filled else "no tiene"
+            warnings.append(
+                f"La corrida aprendió también de «{clipped(columns.get(role, role))}», que este archivo "
+                f"{state} ({round(now * rows):,} de {rows:,} avisos; al entrenar, el {100 * share:.0f} %): las "
+                "predicciones son peores que las medidas, y no hay que fiarse de su confianza."
+            )
+    return warnings

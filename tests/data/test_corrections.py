@@ -16,7 +16,7 @@ from ocensa_nb.data.notices import labelled_rows, prepare, read
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.rows import read_rows
-from ocensa_nb.files.notice_file import blank_missing
+from ocensa_nb.files.notice_file import readable
 from ocensa_nb.runs.manifest import CORRECTIONS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
@@ -137,7 +137,7 @@ def test_sheet_of_the_workbook_is_read_and_empty_cells_are_not_corrections(frame
 def test_written_corrections_are_read_and_match_any_notice(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("c") / "c.csv"
     texts = [(f"a{k}{' '.join(a.split())}", f"t {' '.join(b.split())}") for k, (a, b) in enumerate(texts)]
-    plain = blank_missing(pd.DataFrame(texts, columns=[ID, TEXT])).replace(CONTROL, " ", regex=True)
+    plain = readable(pd.DataFrame(texts, columns=[ID, TEXT]))[0].replace(CONTROL, " ", regex=True)
     frame = plain.assign(modo="X", causa="Y", prioridad="1")
     write(path, of_rows(frame, frame.index, modo="X"))
     try:
@@ -199,3 +199,40 @@ def test_corrected_run_on_another_file_is_evaluated_without_the_corrections(csv,
     other = tmp_path / "otro.csv"
     synthetic.write_csv(synthetic.generate(60, seed=9), other)
     assert len(evaluate(run, other).texts) + evaluate(run, other).left_out == 60
+
+
+@pytest.mark.parametrize("damage", [lambda n: f"{n}.0", lambda n: f"00{n}"])
+def test_correction_whose_number_went_through_a_spreadsheet_is_of_its_notice(file, frame, damage):
+    changed = {"prioridad": "1-Critica" if frame["prioridad"][3] != "1-Critica" else "4-Baja"}
+    rows = labelled_rows(file, answers([(damage(frame[ID][3]), frame[TEXT][3], changed)]))
+    assert rows.frame["prioridad"][3] == changed["prioridad"]
+    assert (rows.report.corrections.added, len(rows.frame)) == (0, len(frame))
+
+
+@pytest.mark.parametrize("number", ["", "1,04E+07"])
+def test_correction_without_its_number_is_of_the_only_notice_with_its_text(file, frame, number):
+    row = next(row for row in frame.index if (frame[TEXT] == frame[TEXT][row]).sum() == 1)
+    changed = {"prioridad": "1-Critica" if frame["prioridad"][row] != "1-Critica" else "4-Baja"}
+    rows = labelled_rows(file, answers([(number, frame[TEXT][row], changed)]))
+    assert rows.frame["prioridad"][row] == changed["prioridad"]
+    assert len(rows.frame) == len(frame)
+
+
+def test_correction_that_could_be_of_several_notices_is_counted_with_its_row_and_not_used(csv, frame, tmp_path):
+    table = pd.read_csv(csv, dtype=str)
+    table.loc[4] = table.loc[3]
+    table.loc[4, "id_aviso"] = "otro-2"
+    table.to_csv(tmp_path / "a.csv", index=False)
+    twice = read(tmp_path / "a.csv")
+    whole = {head: frame[head][0] for head in HEADS}
+    rows = labelled_rows(twice, answers([("", twice.texts[3], whole)]))
+    assert rows.frame[[*HEADS]].equals(labelled_rows(twice).frame[[*HEADS]])
+    assert rows.report.corrections.lost == (2,)
+    assert "(filas 2). Complete su id_aviso" in str(rows.report)
+
+
+def test_correction_with_the_text_of_another_notice_is_added_and_named(file, frame):
+    whole = {head: frame[head][0] for head in HEADS}
+    rows = labelled_rows(file, answers([("otro-1", frame[TEXT][3], whole)]))
+    assert rows.report.corrections.other_id == ("otro-1",)
+    assert "otro-1" in str(rows.report)

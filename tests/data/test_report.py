@@ -35,5 +35,6 @@ def test_report_names_the_sides_of_the_split_in_spanish(tmp_path):
 
 def test_report_of_few_rows_says_that_the_scores_say_little(tmp_path):
     found = report(tmp_path / "a.csv", FEW_ROWS - 1)
-    assert f"pocas filas útiles, {FEW_ROWS - 1}, y solo {found.split['test']} son de prueba" in found.lines()[-1]
-    assert "pocas filas útiles" not in str(report(tmp_path / "b.csv", FEW_ROWS))
+    rows = FEW_ROWS - 1
+    assert f"filas útiles {rows}, textos distintos {rows}, y solo {found.split['test']} filas" in found.lines()[-1]
+    assert "Atención" not in str(report(tmp_path / "b.csv", FEW_ROWS))
