@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
@@ -29,6 +30,10 @@ Source = Annotated[
     Literal["auto", "encoder", "linear", "blend"],
     Doc("qué predice: el codificador, el modelo simple o su mezcla; auto: por etiqueta, el mejor en validación"),
 ]
+
+
+Columns = Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. descripcion "Mi columna"')]
+AS_TRAINED: Mapping[str, str] = MappingProxyType({})
 
 
 def generate(
@@ -117,6 +122,7 @@ def predict(
         Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
     ] = "auto",
     with_: Source = "auto",
+    columns: Columns = AS_TRAINED,
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
     from ocensa_nb.evaluation import predict as prediction
@@ -129,7 +135,7 @@ def predict(
     with world.agreed():
         trained = Run.load(run)
         free_table(out, format, table_suffix(data))  # fail before the work, not after
-    predicted = prediction.predict(trained, data, with_)
+    predicted = prediction.predict(trained, data, with_, columns)
     if not world.is_first:
         return {}
     path = prediction.save(predicted, out, format)
@@ -150,6 +156,7 @@ def review(
     prefill: Annotated[
         bool, Doc("llenar las clases correctas con lo predicho; todas las filas cuentan como revisadas")
     ] = False,
+    columns: Columns = AS_TRAINED,
 ) -> dict[str, Any]:
     """Elegir los avisos que conviene revisar a mano, y predecir los demás; con lo corregido se entrena otra vez."""
     from ocensa_nb.files.write import free_table
@@ -159,7 +166,7 @@ def review(
 
     trained = Run.load(run)
     path = free_table(out, "xlsx")  # fail before the work, not after
-    chosen = reviewing.review(trained, data, rows)
+    chosen = reviewing.review(trained, data, rows, columns)
     workbook.write(chosen, path, prefill)
     logger.info(
         f"{len(chosen.doubtful):,} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "

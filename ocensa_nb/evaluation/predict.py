@@ -1,5 +1,6 @@
 """Predict the labels of new notices: the given table plus a prediction and its confidence per label."""
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.data.columns import same_title
 from ocensa_nb.data.notices import read
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
+from ocensa_nb.evaluation.rows import missing_columns
 from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
+from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.header import skipped_note
 from ocensa_nb.files.notice_file import NoticeFile, table_suffix
 from ocensa_nb.files.write import DECIMALS, free_table, write_table
@@ -33,8 +37,10 @@ class PredictedFile:
     notes: list[str] = field(default_factory=list)
 
 
-def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
+def predict(run: Run, data: str | Path, source: str = AUTO, columns: Mapping[str, str] | None = None) -> PredictedFile:
     """Predict the labels of a CSV or XLSX file: its table with two columns more per head, `pred_` and `conf_`.
+
+    `columns` has the column name of roles that are not named as in the run's file.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
     require_source(source)
     world = distributed.world()
     with world.agreed():
-        file = read_unlabelled(run, data)
+        file = read_unlabelled(run, data, columns)
         predictor = Predictor.load(run)
     rows = np.flatnonzero(file.texts != "")
     world.require_same(
@@ -54,15 +60,23 @@ def predict(run: Run, data: str | Path, source: str = AUTO) -> PredictedFile:
     )
     probabilities = predictor.probabilities(file.texts.iloc[rows].tolist(), source, world=world)
     table = add_predictions(file.table, rows, probabilities, run.classes)
-    return PredictedFile(file, table, _notes(predictor, probabilities, source) if len(rows) else [])
+    return PredictedFile(file, table, _notes(predictor, file, probabilities, source) if len(rows) else [])
 
 
-def read_unlabelled(run: Run, data: str | Path) -> NoticeFile:
-    """Read a file of notices without its labels; raises `UserError` if it already has a column of predictions."""
+def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | None = None) -> NoticeFile:
+    """Read a file of notices without its labels; raises `UserError` if it already has a column of predictions.
+
+    `columns` has the column name of roles that are not named as in the run's file.
+    """
     config, recorded = run.config, run.metadata["data"]["columns"]
-    file = read(data, config.columns, list(run.classes), config.text_fields, recorded, labelled=False)
+    file = read(
+        data, {**config.columns, **(columns or {})}, list(run.classes), config.text_fields, recorded, labelled=False
+    )
+    for role, name in (columns or {}).items():
+        if file.columns.get(role) != same_title(name, file.table.columns):
+            raise UserError(f"«{data}»: " + unknown(f"La columna de {role},", name, file.table.columns))
     if note := skipped_note(file.first_row - 2):
-        logger.info(f"«{data}»: {note}; lo que está encima no aparece en el resultado.")
+        logger.info(f"«{data}»: {note}.")
     added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
     if taken := [name for name in added if name in file.table.columns]:
         raise UserError(
@@ -86,11 +100,12 @@ def add_predictions(
     return result
 
 
-def _notes(predictor: Predictor, probabilities: Mapping[str, np.ndarray], source: str) -> list[str]:
+def _notes(predictor: Predictor, file: NoticeFile, probabilities: Mapping[str, np.ndarray], source: str) -> list[str]:
     """Return, in Spanish, what predicts each label, what it is good for, and what is unusual in the predictions."""
     run, predictions = predictor.run, predictions_of(probabilities)
-    notes = [describe_sources(predictor.blends, source)]
-    if source == AUTO:
+    missing = missing_columns(run, file)
+    notes = [*missing, describe_sources(predictor.blends, source)]
+    if source == AUTO and not missing:  # a verdict is about notices like those of the run
         verdicts = run.metrics["verdict"]
         notes += [apply_verdict(head, verdicts[head], part.confidence) for head, part in predictions.items()]
     class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
@@ -100,8 +115,14 @@ def _notes(predictor: Predictor, probabilities: Mapping[str, np.ndarray], source
 def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
     """Write predictions as `csv`, `xlsx`, or `auto`: by the suffix of `out`, else in the format of the file read.
 
-    A CSV keeps the separator, encoding and decimal mark of a CSV. Returns the path with its suffix; raises `UserError`
+    In that format, it is a copy of the file with columns more. Returns the path with its suffix; raises `UserError`
     if the file exists or cannot be written, or the kind contradicts its suffix.
     """
     file = predicted.file
-    return write_table(predicted.table, free_table(out, kind, table_suffix(file.path)), file.csv_format)
+    path = free_table(out, kind, table_suffix(file.path))
+    kinds = {path.suffix.lower(), file.path.suffix.lower() if file.sheet_part else ".csv"}
+    if len(kinds) == 1 and (path.suffix.lower() == ".xlsx") == bool(file.sheet_part):
+        with contextlib.suppress(UnicodeEncodeError):  # `write_table` writes UTF-8 then, and says so
+            append_columns(file, predicted.table.iloc[:, file.table.shape[1] :], path)
+            return path
+    return write_table(predicted.table, path, file.csv_format)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from openpyxl import Workbook
 from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
 from openpyxl.styles import Font
 from openpyxl.utils import get_column_letter
-from openpyxl.utils.exceptions import IllegalCharacterError
 from openpyxl.worksheet._writer import WorksheetWriter
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.writer.excel import ExcelWriter
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".csv", ".xlsx")
 DECIMALS = 4
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # in XML 1.0
 NARROWEST, WIDEST = 8, 60  # characters of a column in XLSX
 FILTER_ARROW = 3  # characters that it covers in a title
 # A cell that begins with a sign is a formula to Excel and LibreOffice. So is any piece of a cell if they split a CSV at
@@ -48,7 +49,7 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
     if path.suffix.lower() == ".xlsx":
         return write_book({"Hoja1": [("", table)]}, path)
     with create_new(path) as temporary:
-        _write_csv(inert(_rounded(table)), path, temporary, csv_format or CsvFormat())
+        _write_csv(inert(rounded(table)), path, temporary, csv_format or CsvFormat())
     return path
 
 
@@ -97,28 +98,46 @@ def write_book(
     `finish` is called with the workbook before it is saved. Raises `UserError` as `write_table` does.
     """
     path = plain_path(path)
-    elsewhere = f"«{path}» no se puede escribir como Excel; elija un nombre que termine en .csv."
     writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
     with create_new(path) as temporary:
         try:
             for name, tables in sheets.items():
-                _fill(writer, name, tables, elsewhere)
+                _fill(writer, name, [(title, _fitting(table, path)) for title, table in tables])
             finish(writer.book)
             content = _packed(writer.book)
-        except (IllegalCharacterError, ValueError) as error:  # control characters, or more rows than a sheet holds
-            raise UserError(elsewhere) from error
+        except ValueError as error:  # more rows than a sheet holds
+            raise UserError(
+                f"«{path}» no se puede escribir como Excel: {error}. Elija un archivo más corto."
+            ) from error
         temporary.write_bytes(content)
     return path
 
 
-def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.DataFrame]], elsewhere: str) -> None:
+def _fitting(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table whose texts Excel takes, without control characters and cut at its longest cell, and say so."""
+    rows: set[int] = set()
+
+    def fitting(column: pd.Series) -> pd.Series:
+        fits = column.map(lambda value: _ILLEGAL.sub(" ", value)[:LONGEST_CELL] if isinstance(value, str) else value)
+        rows.update(np.flatnonzero((fits != column) & column.notna()).tolist())
+        return fits
+
+    texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    table = table.assign(**{name: fitting(table[name]) for name in texts})
+    if rows:
+        logger.info(
+            f"«{path.name}»: en {len(rows):,} filas (la primera, la {min(rows) + 2:,}) hay caracteres que Excel no "
+            f"admite, que se escriben como espacios, o celdas de más de {LONGEST_CELL:,} caracteres, que se cortan."
+        )
+    return table.rename(columns=lambda title: _ILLEGAL.sub(" ", str(title)))
+
+
+def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.DataFrame]]) -> None:
     widths: dict[int, int] = {}
     row = 0
     for title, table in tables:
-        table = _rounded(table)
+        table = rounded(table)
         longest = [max((len(str(value)) for value in table[column]), default=0) for column in table]
-        if max(longest, default=0) > LONGEST_CELL:
-            raise UserError(elsewhere)
         table.to_excel(writer, sheet_name=name, index=False, startrow=row + bool(title))
         sheet = writer.sheets[name]
         if title:
@@ -138,7 +157,7 @@ def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.Data
                 cell.data_type, cell.quotePrefix = "s", True
 
 
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(dict.fromkeys(table.select_dtypes("floating"), float)).round(DECIMALS)
 
 

@@ -25,7 +25,7 @@ from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
 from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
 from ocensa_nb.evaluation.predictor import Predictor
-from ocensa_nb.evaluation.rows import TrainingRows, training_file, training_rows
+from ocensa_nb.evaluation.rows import TrainingRows, missing_columns, training_file, training_rows
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
 
@@ -57,7 +57,7 @@ class Review:
     tested_on: str  # what the errors of `automation` were estimated on, in Spanish
 
 
-def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
+def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, str] | None = None) -> Review:
     """Predict the notices of a CSV or XLSX, without its labels, and choose those to review: `rows` or fewer.
 
     Raises
@@ -67,10 +67,12 @@ def review(run: Run, data: str | Path, rows: int = ROWS) -> Review:
     """
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= MOST_ROWS:
         raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {MOST_ROWS:,}.")
-    file = read_unlabelled(run, data)
+    file = read_unlabelled(run, data, columns)
     filled = np.flatnonzero(file.texts != "")
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
+    for warning in missing_columns(run, file):
+        logger.warning(warning)
     if not (trained := training_rows(run)):
         logger.warning(
             f"No se encuentra «{training_file(run)}» como era al entrenar: no se puede estimar el error, ni saber qué "

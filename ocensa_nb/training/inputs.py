@@ -73,6 +73,7 @@ def describe_inputs(config: TrainConfig, notices: Notices, inputs: Inputs) -> di
             "path": str(Path(config.data or SAMPLE_DATA).resolve()),
             "fingerprint": notices.fingerprint,
             "columns": notices.report.columns,
+            "filled": notices.report.filled,
             "merged": notices.report.merged(),
             "class_rows": {head: rows.tolist() for head, rows in notices.class_rows().items()},
         },

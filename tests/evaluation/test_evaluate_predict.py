@@ -15,6 +15,7 @@ from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, metrics, predict
 from ocensa_nb.figures import quality, training
+from ocensa_nb.files.notice_file import read_table
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
@@ -244,7 +245,7 @@ def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(ru
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
-def test_predict_file_with_titles_in_row_4_gives_the_table_and_says_what_is_left_out(run, tmp_path, suffix, capsys):
+def test_predict_file_with_titles_in_row_4_keeps_them_where_they_are(run, tmp_path, suffix, capsys):
     rows = [["Reporte de avisos 2024"], ["Planta", "Norte"], [], ["Nº aviso", "Texto breve", "Nota"]]
     rows += [[str(i), text, "x"] for i, text in enumerate(["fuga en válvula", "", "ruido en el motor"])]
     source = tmp_path / f"a{suffix}"
@@ -253,11 +254,10 @@ def test_predict_file_with_titles_in_row_4_gives_the_table_and_says_what_is_left
     else:
         pd.DataFrame(rows).to_excel(source, index=False, header=False)
     path = predict.save(predict.predict(run, source), tmp_path / "out")
-    assert (
-        "los títulos están en la fila 4; se saltaron 3 filas; lo que está encima no aparece en el resultado"
-        in capsys.readouterr().out
-    )
-    result = pd.read_excel(path, dtype=str) if suffix == ".xlsx" else pd.read_csv(path, sep=";", encoding="cp1252")
+    assert "los títulos están en la fila 4; se saltaron 3 filas." in capsys.readouterr().out
+    written = read_table(path, lambda cell: cell == "Texto breve")
+    assert written.first_row == 5
+    result = written.table.replace("", np.nan)
     assert list(result.columns[:4]) == ["Nº aviso", "Texto breve", "Nota", "pred_modo"]
     assert result["pred_modo"].notna().tolist() == [True, False, True]
 
@@ -298,3 +298,26 @@ def test_figures_of_a_run_are_drawn_with_a_caption(run, evaluation, tmp_path):
         figure.savefig(path)
         assert path.stat().st_size > 5_000
         assert figure.get_supxlabel()
+
+
+def test_run_says_which_column_of_its_text_a_file_lacks_and_gives_no_verdict(run, tmp_path):
+    table = synthetic.generate(40, seed=5)
+    table.to_csv(tmp_path / "whole.csv", index=False)
+    table.drop(columns="familia_equipo").to_csv(tmp_path / "without.csv", index=False)
+    table.assign(familia_equipo="").to_csv(tmp_path / "empty.csv", index=False)
+    assert not any("aprendió también" in note for note in predict.predict(run, tmp_path / "whole.csv").notes)
+    for name, state in (("without", "no tiene"), ("empty", "tiene casi vacía")):
+        notes = predict.predict(run, tmp_path / f"{name}.csv").notes
+        assert f"La corrida aprendió también de «familia_equipo», que este archivo {state} (0 de 40 avisos" in notes[0]
+        assert not any("sirve" in note for note in notes)
+
+
+def test_predict_takes_the_column_that_the_user_names(run, tmp_path):
+    table = synthetic.generate(40, seed=5).rename(columns={"descripcion": "Lo que pasó"})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(UserError, match=r"--columns descripcion"):
+        predict.predict(run, tmp_path / "a.csv")
+    named = predict.predict(run, tmp_path / "a.csv", columns={"descripcion": "lo que paso"})
+    assert (named.table["pred_modo"] != "").all()
+    with pytest.raises(UserError, match="La columna de equipo, «Otra» no existe"):
+        predict.predict(run, tmp_path / "a.csv", columns={"descripcion": "Lo que pasó", "equipo": "Otra"})

@@ -182,16 +182,23 @@ class TestSpreadsheetFormulas:
         source = synthetic.generate(40, seed=5).assign(nota="=cmd|' /C calc'!A0")
         source["descripcion"] = "=HYPERLINK(1) " + source["descripcion"]
         source.to_csv(tmp_path / "a.csv", index=False)
-        path = predict.save(predict.predict(run, tmp_path / "a.csv"), tmp_path / "p.csv")
+        hostile = {head: [f"={name}" for name in names] for head, names in run.classes.items()}
+        path = predict.save(
+            predict.predict(dataclasses.replace(run, classes=hostile), tmp_path / "a.csv"), tmp_path / "p.csv"
+        )
         folder = evaluate.evaluate(run, tmp_path / "a.csv").save(tmp_path / "e")
         for file in (path, *folder.glob("*.csv")):
-            back = pd.read_csv(file, dtype=str, keep_default_na=False)
+            back = pd.read_csv(file, dtype=str, keep_default_na=False).drop(columns=source.columns, errors="ignore")
             assert not back.apply(lambda column: column.str.startswith("=")).any(axis=None), file.name
 
-    def test_write_xlsx_with_cell_over_excel_limit_raises_user_error(self, tmp_path):
-        with pytest.raises(UserError, match=r"termine en \.csv"):
-            write.write_table(pd.DataFrame({"a": ["x" * 40_000]}), tmp_path / "a.xlsx")
-        assert not list(tmp_path.iterdir())
+    @pytest.mark.parametrize(
+        ("text", "written"),
+        [("x" * 40_000, "x" * 32_767), ("a\x0bb", "a b"), ("a\uffff\ufffeb", "a  b"), ("a\ud800", "a ")],
+    )
+    def test_write_xlsx_with_a_text_that_excel_does_not_take_names_its_row(self, tmp_path, capsys, text, written):
+        path = write.write_table(pd.DataFrame({"a": ["bien", text]}), tmp_path / "a.xlsx")
+        assert openpyxl.load_workbook(path).active["A3"].value == written
+        assert "en 1 filas (la primera, la 3) hay caracteres que Excel no" in capsys.readouterr().out
 
 
 SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"

@@ -45,7 +45,9 @@ def test_run_of_another_format_is_refused_and_says_which(run, stopped, notices, 
         Run(folder, run_folder.read_config(folder) | {"format": 2}, {}).write_config()
     manifest.write(copy)
     for use in (lambda: Run.load(copy), lambda: train.fit(stopped, notices)):
-        with pytest.raises(UserError, match=r"otra versión.*formato 2, y aquí se lee el 4\. Entrene otra vez"):
+        with pytest.raises(
+            UserError, match=rf"otra versión.*formato 2, y aquí se lee el {run_folder.FORMAT}\. Entrene otra vez"
+        ):
             use()
 
 
