@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -83,10 +84,8 @@ def _lines_of_records(lines: list[str], separator: str, records: int) -> int:
     """Return how many lines the first records have: one each, unless a quoted title above the table has several."""
     if not any('"' in line for line in lines[:records]):
         return records
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator)
-    for _ in range(records):
-        next(reader)
-    return reader.line_num
+    *_, (last, _) = islice(_cells_of_records(lines, separator, quoted=True), records)
+    return last + 1
 
 
 def _cells_of_records(lines: list[str], separator: str, quoted: bool) -> Iterator[tuple[int, int]]:
@@ -119,8 +118,8 @@ def _append_to_book(file: TableFile, content: bytes, added: pd.DataFrame, tempor
 
 def _with_cells(sheet: bytes, file: TableFile, added: pd.DataFrame) -> bytes:
     """Return the XML of a sheet with the new cells at the end of each row."""
-    columns = (column_index_from_string(name.decode()) for name in set(_COLUMN.findall(sheet)))
-    first = max([*columns, file.table.shape[1]]) + 1
+    columns = {column_index_from_string(name.decode()) for name in set(_COLUMN.findall(sheet))}
+    first = max(columns | {file.table.shape[1]}) + 1
     values: dict[int, list[Any]] = {file.first_row - 1: list(added.columns)}
     values |= {file.first_row + number: list(row) for number, row in enumerate(added.itertuples(index=False))}
     number = 0

@@ -22,9 +22,8 @@ SINGLE_BYTE = {"cp1252": 0, "cp850": 0, "mac_roman": 2}
 SAMPLED_BYTES = 10_000
 _FOREIGN = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` gives them
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]")
-_TWICE = re.compile(
-    "[ÂÃ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
-)  # the two bytes of a Spanish letter in UTF-8, as Windows-1252
+# The two bytes of a Spanish letter in UTF-8, read as Windows-1252.
+_TWICE = re.compile("[ÂÃ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
 _SUITABLE = re.compile("(?<=[a-z])[áéíóúüñ]|[áéíóúüñ](?=[a-z])|(?<=[A-Z])[ÁÉÍÓÚÜÑ]|[ÁÉÍÓÚÜÑ](?=[A-Za-z])")
 _SPANISH = "\x00-\x7fáéíóúüñÁÉÍÓÚÜÑºª°"
 _UNSUITABLE = re.compile(
@@ -142,14 +141,8 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
             raise UserError(f"«{path}» está dañado: no es {marked} hasta el final. {_HOW_TO_EXPORT}") from error
         text, encoding = content.decode(marked or "utf-8", "surrogateescape"), marked or "utf-8"
     foreign = _FOREIGN.findall(text)
-    if len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2:  # most bytes beyond ASCII are no UTF-8
-        texts = {name: content.decode(name, "replace") for name in SINGLE_BYTE}
-        windows = not _UNSUITABLE.search(texts["cp1252"])
-        encoding = "cp1252" if windows else max(texts, key=lambda name: _likeness(texts[name]) - SINGLE_BYTE[name])
-        if "�" in texts["cp1252"] and _likeness(texts[encoding]) <= 0:
-            raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
-        doubt = "" if _likeness(texts[encoding]) >= 0 else ", y no es seguro: compruebe los acentos"
-        return texts[encoding], encoding, [f"no es UTF-8{doubt}"] if doubt else []
+    if foreign and len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2:  # most bytes beyond ASCII are no UTF-8
+        return _decode_single_bytes(path, content)
     notes = []
     if foreign:
         row = text.count("\n", 0, _FOREIGN.search(text).start()) + 1
@@ -157,10 +150,24 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
         notes.append(
             f"{len(foreign):,} bytes no eran UTF-8 (el primero, en la línea {row:,}) y se leyeron como Windows-1252"
         )
-    if _TWICE.search(text):
-        text, letters = _TWICE.subn(_decode_again, text)
+    text, letters = _TWICE.subn(_decode_again, text)
+    if letters:
         notes.append(f"{letters:,} letras estaban convertidas dos veces («Ã³» por «ó») y se corrigieron")
     return text, encoding, notes
+
+
+def _decode_single_bytes(path: Path, content: bytes) -> tuple[str, str, list[str]]:
+    """Return what `decode` does, in the encoding of Windows if it suits Spanish words, else in the likeliest one."""
+    windows = content.decode("cp1252", "replace")
+    if not _UNSUITABLE.search(windows):
+        return windows, "cp1252", []
+    texts = {name: content.decode(name, "replace") for name in SINGLE_BYTE}
+    likeness = {name: _likeness(text) for name, text in texts.items()}
+    encoding = max(texts, key=lambda name: likeness[name] - SINGLE_BYTE[name])
+    if "�" in windows and likeness[encoding] <= 0:
+        raise UserError(f"«{path}» tiene caracteres que no son UTF-8 ni Windows-1252. {_HOW_TO_EXPORT}")
+    doubt = "no es UTF-8, y no es seguro: compruebe los acentos"
+    return texts[encoding], encoding, [doubt] if likeness[encoding] < 0 else []
 
 
 def _decode_again(match: re.Match[str]) -> str:

@@ -40,7 +40,7 @@ def _is_satisfied(line: str) -> bool:
     from packaging.requirements import Requirement
 
     requirement = Requirement(line)
-    if requirement.name == "torch":  # a cloud ships its own, and any other machine is told to install it
+    if requirement.name == "torch":  # clouds have their own; elsewhere the user installs it
         return True
     try:
         installed = importlib.metadata.version(requirement.name)

@@ -1,4 +1,4 @@
-"""Comparing optimisations: the ladder's order, what is told of each rung, claims on real steps, bytes of a step."""
+"""Comparing optimisations: the order of the ladder, the text of each rung, claims on real steps, bytes of a step."""
 
 import json
 import sys

@@ -77,7 +77,7 @@ def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(
 
 @pytest.fixture
 def logging_again():
-    """Undo that a launcher, which is a process of its own, turns logging off."""
+    """Turn logging on again after a launcher, which turns it off."""
     yield
     logging.disable(logging.NOTSET)
 
