@@ -115,11 +115,16 @@ def _count_records(path: Path, text: str, separator: str, above: int, notes: lis
 
 def _is_quoted_text(lines: list[str], separator: str, cells: int) -> bool:
     """Return whether lines that quotes join are one record: well quoted, and no line within is a record by itself."""
+    within = [_strict_records([line], separator) for line in lines[1:-1]]
+    return bool(_strict_records(lines, separator)) and all(len(row) != cells + 1 for rows in within for row in rows)
+
+
+def _strict_records(lines: list[str], separator: str) -> list[list[str]]:
+    """Return the records of lines; none if a quote is misplaced or not closed."""
     try:
-        list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True))
+        return list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True))
     except csv.Error:
-        return False
-    return all(len(row) != cells + 1 for row in csv.reader(lines[1:-1], delimiter=separator))
+        return []
 
 
 def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
