@@ -18,7 +18,7 @@ from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, u
 from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import Predictions, metrics_of, predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
-from ocensa_nb.evaluation.rows import class_indices, missing_columns, read_rows, training_file, training_rows
+from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
 from ocensa_nb.evaluation.verdict import check_predictions
 from ocensa_nb.files.atomic import create_new, write_json
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
@@ -174,7 +174,7 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
         raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {left_out:,} filas: {named}.")
     labels = {head: indices[known] for head, indices in labels.items()}
     evaluation = _evaluate_rows(run, f"todas las filas de {data}", frame[known], labels, file.csv_format, source)
-    notes = [*missing_columns(run, file), *evaluation.notes, *_repeated_note(run, evaluation.texts)]
+    notes = [*unlike_training(run, file), *evaluation.notes, *_repeated_note(run, evaluation.texts)]
     if unknown:
         notes.insert(0, f"{left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: {named}.")
     return dataclasses.replace(evaluation, left_out=left_out, unknown=unknown, notes=notes)

@@ -16,7 +16,7 @@ from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
-from ocensa_nb.evaluation.rows import missing_columns
+from ocensa_nb.evaluation.rows import unlike_training
 from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.header import skipped_note
@@ -103,9 +103,9 @@ def add_predictions(
 def _notes(predictor: Predictor, file: NoticeFile, probabilities: Mapping[str, np.ndarray], source: str) -> list[str]:
     """Return, in Spanish, what predicts each label, what it is good for, and what is unusual in the predictions."""
     run, predictions = predictor.run, predictions_of(probabilities)
-    missing = missing_columns(run, file)
-    notes = [*missing, describe_sources(predictor.blends, source)]
-    if source == AUTO and not missing:  # a verdict is about notices like those of the run
+    differences = unlike_training(run, file)
+    notes = [*differences, describe_sources(predictor.blends, source)]
+    if source == AUTO and not differences:  # a verdict is about notices like those of the run
         verdicts = run.metrics["verdict"]
         notes += [apply_verdict(head, verdicts[head], part.confidence) for head, part in predictions.items()]
     class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}

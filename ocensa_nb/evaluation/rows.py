@@ -1,5 +1,6 @@
 """Which rows of a file a run was trained, validated and tested on; `RUN/splits.safetensors`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,18 @@ from ocensa_nb.data.notices import Notices, fingerprint_of, labelled_rows, read
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.files import tensors
 from ocensa_nb.files.notice_file import NoticeFile
+from ocensa_nb.models.linear import LinearModel
+from ocensa_nb.models.save import read_linear
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runs.manifest import CORRECTIONS, SPLITS
 from ocensa_nb.runs.run import Run
 
 LEAST_FILLED = 0.05  # share of the training rows from which a column matters
+UNFAMILIAR = 5  # % of the test rows that count as unlike the training rows
+MOST_FOREIGN = 0.25  # share of the texts of a file that may be so
+LEAST_TEXTS = 20
+SAMPLED_TEXTS = 1_000
+UNRELIABLE = "las predicciones son peores que las medidas, y no hay que fiarse de su confianza."
 
 
 @dataclass(frozen=True)
@@ -77,16 +85,31 @@ def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
     return indices
 
 
-def missing_columns(run: Run, file: NoticeFile) -> list[str]:
-    """Return, in Spanish, the columns of text that a run learnt from and a file lacks, or has in few of its rows."""
-    rows, columns, warnings = int((file.texts != "").sum()), run.metadata["data"]["columns"], []
+def unlike_training(run: Run, file: NoticeFile) -> list[str]:
+    """Return, in Spanish, how a file differs from the one that a run learnt from and was measured on.
+
+    It lacks a column of the texts or has it in few of its rows; or many texts have few n-grams of the training rows.
+    """
+    texts, warnings = [text for text in file.texts if text], []
     for role, share in run.metadata["data"]["filled"].items():
         now = file.filled.get(role, 0.0)
-        if share >= LEAST_FILLED and now < share / 2 and rows:
+        if share >= LEAST_FILLED and now < share / 2 and texts:
+            name = clipped(run.metadata["data"]["columns"].get(role, role))
             state = "tiene casi vacía" if role in file.filled else "no tiene"
             warnings.append(
-                f"La corrida aprendió también de «{clipped(columns.get(role, role))}», que este archivo "
-                f"{state} ({round(now * rows):,} de {rows:,} avisos; al entrenar, el {100 * share:.0f} %): las "
-                "predicciones son peores que las medidas, y no hay que fiarse de su confianza."
+                f"La corrida aprendió también de «{name}», que este archivo {state} ({round(now * len(texts)):,} de "
+                f"{len(texts):,} avisos; al entrenar, el {100 * share:.0f} %): {UNRELIABLE}"
             )
+    step = -(-len(texts) // SAMPLED_TEXTS)
+    foreign = np.mean(read_linear(run).known_share(texts[::step]) < run.metrics["familiar"]) if texts else 0.0
+    if foreign > MOST_FOREIGN and len(texts) >= LEAST_TEXTS:
+        warnings.append(
+            f"El {100 * foreign:.0f} % de los textos tiene poco en común con los avisos de entrenamiento (entre los de "
+            f"prueba, el {UNFAMILIAR} %). Puede ser otro idioma, otra planta u otra columna: {UNRELIABLE}"
+        )
     return warnings
+
+
+def familiar_share(linear: LinearModel, texts: Sequence[str]) -> float:
+    """Return the share of known n-grams that all but a few texts of the test rows have, 0 to 1; 0 without rows."""
+    return float(np.percentile(linear.known_share(texts), UNFAMILIAR)) if texts else 0.0

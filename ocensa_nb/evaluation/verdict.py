@@ -7,6 +7,9 @@ The rule of the verdict, for a target accuracy of 90 %:
    reaches the target, and on the test rows the measured accuracy does too, with at least 20 rows and 10 % of all rows.
 3. `not_yet` otherwise, with the reason and what to try.
 
+A label of which only one class is ever recognised on the test rows is `not_yet`. So are rows, all or above the
+threshold, with 5 rows or more of a class that is never recognised there.
+
 Validation has chosen the threshold, the epoch and the temperature, so only the test rows are evidence.
 """
 
@@ -19,7 +22,7 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from ocensa_nb.data.labels import OTHER
-from ocensa_nb.errors import clipped
+from ocensa_nb.errors import clipped, listed
 from ocensa_nb.evaluation.calibration import ONE_SIDED, threshold_for, wilson
 from ocensa_nb.evaluation.comparison import INTERVAL, MODEL_TITLES, bootstrap, signed
 from ocensa_nb.evaluation.metrics import Predictions
@@ -62,7 +65,9 @@ def judge(
     above = np.zeros(rows, bool) if threshold is None else measured.confidence >= threshold
     accuracy = _accuracy(correct[above])
     enough = above.sum() >= LEAST_ROWS and above.mean() >= LEAST_COVERAGE
+    lost = _lost_classes(measured, above)
     status = USEFUL if useful else USEFUL_ABOVE if enough and accuracy >= target else NOT_YET
+    status = NOT_YET if lost else status
     verdict: dict[str, Any] = {
         "status": status,
         "target": target,
@@ -75,7 +80,8 @@ def judge(
         "accuracy_all_low": low,
         "accuracy_top": _accuracy(correct[_surest(measured.confidence)]),
     }
-    verdict["sentence"] = _sentence(head, verdict)
+    lost_names = [f"«{clipped(classes[number])}» ({count:,})" for number, count in lost]
+    verdict["sentence"] = _sentence(head, verdict, lost_names)
     verdict["advice"] = _what_to_try(classes, class_rows, measured) if status == NOT_YET else ""
     return verdict
 
@@ -104,13 +110,28 @@ def _surest(confidence: np.ndarray) -> np.ndarray:
     return confidence >= highest.min(initial=np.inf)
 
 
+def _lost_classes(measured: Predictions, above: np.ndarray) -> list[tuple[int, int]]:
+    """Return the classes that are never recognised although rows are theirs, and these rows, the most first."""
+
+    def rows_and_hits(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels, size = measured.labels[part], int(measured.labels.max(initial=0)) + 1
+        return np.bincount(labels, minlength=size), np.bincount(labels[measured.correct[part]], minlength=size)
+
+    rows, hits = rows_and_hits(np.ones(len(above), bool))
+    if np.count_nonzero(hits) > 1:
+        rows, hits = rows_and_hits(above)
+        rows[rows < EXPECTED_ROWS] = 0
+    lost = [(number, int(rows[number])) for number in np.flatnonzero((rows > 0) & (hits == 0)).tolist()]
+    return sorted(lost, key=lambda part: -part[1])
+
+
 def _rounded_up(threshold: float) -> float:
     """Return a threshold with two decimals; one that would be 1 is rounded down to the decimals of predictions."""
     short = math.ceil(threshold * 100 - 1e-9) / 100
     return short if short < 1 else math.floor(threshold * 10**DECIMALS + 1e-9) / 10**DECIMALS
 
 
-def _sentence(head: str, verdict: Mapping[str, Any]) -> str:
+def _sentence(head: str, verdict: Mapping[str, Any], lost: Sequence[str]) -> str:
     side = "prueba" if verdict["measured_on"] == "test" else "validación, sin comprobar en otros avisos"
     rows, threshold = verdict["rows"], verdict["threshold"]
     if not rows:
@@ -118,6 +139,11 @@ def _sentence(head: str, verdict: Mapping[str, Any]) -> str:
     overall, target = _percent(verdict["accuracy_all"]), f"{100 * verdict['target']:.0f} %"
     if verdict["status"] == USEFUL:
         return f"{head}: sirve ({overall} de acierto en {rows:,} avisos de {side})."
+    if lost and (verdict["accuracy"] or 0) >= verdict["target"]:
+        return (
+            f"{head}: todavía no sirve: acierta el {overall} de {rows:,} avisos de {side}, pero nunca reconoce "
+            f"{listed(lost, NAMED_CLASSES)} (entre paréntesis, sus avisos)."
+        )
     if threshold is None:
         return (
             f"{head}: todavía no sirve: acierta el {overall} ({rows:,} avisos de {side}) y, del 10 % con más "
@@ -237,18 +263,24 @@ def at_majority(
 ) -> list[str]:
     """Return a warning if the weighted F1 is not clearly above that of the most frequent class (paired bootstrap)."""
     labels = predictions.labels
-    if labels is None or not len(labels):
+    if labels is None or len(np.unique(labels)) < 2:
         return []
     majority = int(np.argmax(class_rows))
     scores = bootstrap(labels, {"run": predictions.predicted, "majority": np.full_like(labels, majority)})
     run, constant = scores["run"]["f1"], scores["majority"]["f1"]
-    if np.percentile((run - constant)[1:], INTERVAL[0]) > 0:
+    low, high = np.percentile((run - constant)[1:], INTERVAL)
+    if low > 0:
         return []
+    always = f"predecir siempre la clase más frecuente, «{clipped(classes[majority])}»"
+    if high > 0:
+        return [
+            f"{head}: F1 {run[0]:.2f}; con {len(labels):,} avisos no se puede saber si es mejor que {always} "
+            f"({constant[0]:.2f}; diferencia, de {signed(low)} a {signed(high)}). Pruebe con más avisos."
+        ]
     longer = "" if source == "linear" else "Pruebe con más épocas y una tasa de aprendizaje mayor. "
     return [
-        f"{head}: F1 {run[0]:.2f}, que no supera el de predecir siempre la clase más frecuente, "
-        f"«{clipped(classes[majority])}» ({constant[0]:.2f} en {len(labels):,} avisos): la etiqueta no se ha "
-        f"aprendido. {longer}El cuaderno 06 dice si se puede aprender."
+        f"{head}: F1 {run[0]:.2f}, que no supera el de {always} ({constant[0]:.2f} en {len(labels):,} avisos): la "
+        f"etiqueta no se ha aprendido. {longer}El cuaderno 06 dice si se puede aprender."
     ]
 
 

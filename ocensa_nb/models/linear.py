@@ -69,6 +69,12 @@ class LinearModel:
         features = _weigh(counts[:, self.columns], self.columns, self.idf).astype(np.float32)
         return {head: features @ self.weights[head] + self.biases[head] for head in self.weights}
 
+    def known_share(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the share of the n-grams of each text that the model knows, float64 (texts,); 0 without any."""
+        present = count_ngrams(texts) > 0
+        known, all_ngrams = (np.asarray(part.sum(axis=1)).ravel() for part in (present[:, self.columns], present))
+        return known / np.maximum(all_ngrams, 1)
+
     def write(self, path: Path) -> None:
         arrays = {"columns": self.columns, "idf": self.idf}
         for head in self.weights:

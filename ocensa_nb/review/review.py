@@ -25,7 +25,7 @@ from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
 from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
 from ocensa_nb.evaluation.predictor import Predictor
-from ocensa_nb.evaluation.rows import TrainingRows, missing_columns, training_file, training_rows
+from ocensa_nb.evaluation.rows import TrainingRows, training_file, training_rows, unlike_training
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
 
@@ -71,7 +71,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
     filled = np.flatnonzero(file.texts != "")
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
-    for warning in missing_columns(run, file):
+    for warning in unlike_training(run, file):
         logger.warning(warning)
     if not (trained := training_rows(run)):
         logger.warning(

@@ -24,7 +24,7 @@ from ocensa_nb.runs.manifest import CONFIG, HISTORY, LABELS, LAST, MANIFEST, MET
 logger = logging.getLogger(__name__)
 
 GIF = "training.gif"
-FORMAT = 5  # of runs and checkpoints; another one is refused
+FORMAT = 6  # of runs and checkpoints; another one is refused
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 # What the package reads of the JSON files of a run; see `fits`.
 METADATA = {
@@ -42,6 +42,7 @@ _VERDICT = {
 METRICS_SHAPE = {
     **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
     **{"sources": {str: str}, "comparison": dict, "verdict": {str: _VERDICT}, "warnings": [str]},
+    "familiar": float,
 }
 
 

@@ -25,7 +25,7 @@ from ocensa_nb.evaluation.metrics import (
     predicted_classes,
     predictions_of,
 )
-from ocensa_nb.evaluation.rows import write_splits
+from ocensa_nb.evaluation.rows import familiar_share, write_splits
 from ocensa_nb.evaluation.verdict import check_predictions, judge
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.save import save_linear, save_model
@@ -105,6 +105,7 @@ def measure_quality(
         "verdict": {
             head: judge(head, names, counts[head], val[head], test[head]) for head, names in notices.classes.items()
         },
+        "familiar": familiar_share(linear, texts["test"]),
         "warnings": check_predictions(notices.classes, counts, test, comparison, sources),
     }
     return blends, metrics

@@ -312,6 +312,16 @@ def test_run_says_which_column_of_its_text_a_file_lacks_and_gives_no_verdict(run
         assert not any("sirve" in note for note in notes)
 
 
+def test_texts_unlike_those_of_the_training_are_named_and_have_no_verdict(run, csv, tmp_path):
+    english = ["Replace the broken hydraulic hose on the bucket", "Engine will not start after the night shift"]
+    table = synthetic.generate(40, seed=5)
+    table.assign(descripcion=english * 20).to_csv(tmp_path / "english.csv", index=False)
+    for result in (predict.predict(run, tmp_path / "english.csv"), evaluate.evaluate(run, tmp_path / "english.csv")):
+        assert "El 100 % de los textos tiene poco en común con los avisos de entrenamiento" in result.notes[0]
+        assert not any("sirve" in note for note in result.notes)
+    assert not any("poco en común" in note for note in predict.predict(run, csv).notes)
+
+
 def test_predict_takes_the_column_that_the_user_names(run, tmp_path):
     table = synthetic.generate(40, seed=5).rename(columns={"descripcion": "Lo que pasó"})
     table.to_csv(tmp_path / "a.csv", index=False)

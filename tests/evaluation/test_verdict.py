@@ -40,6 +40,26 @@ def test_label_whose_lower_bound_reaches_the_target_is_useful():
     assert found["advice"] == ""
 
 
+def test_label_whose_rare_classes_are_never_recognised_is_not_useful_whatever_its_accuracy():
+    rare = Predictions(np.full(400, 0.99), np.zeros(400, np.int64), class_indices(397, 2, 0, 1))
+    found = judge(rare, rare)
+    assert found["status"] == NOT_YET
+    assert found["accuracy_all"] > 0.99
+    assert found["sentence"].endswith(
+        "99 % de 400 avisos de prueba, pero nunca reconoce «Corrosion» (2), «Vibration» (1) (entre paréntesis, sus "
+        "avisos)."
+    )
+    predicted = class_indices(392, 2, 6, 0)
+    assert judge(rare, Predictions(rare.confidence, predicted, class_indices(392, 2, 0, 6)))["status"] == NOT_YET
+    # A class with few rows says little, and so does one whose notices a person reviews.
+    assert judge(rare, Predictions(rare.confidence, class_indices(394, 2, 4, 0), class_indices(394, 2, 0, 4)))[
+        "status"
+    ] == (USEFUL)
+    unsure = np.where(class_indices(92, 2, 0, 6) == 3, 0.5, 0.9)
+    mixed = Predictions(unsure, class_indices(92, 2, 6, 0), class_indices(92, 2, 0, 6))
+    assert judge(MIXED, mixed)["status"] == USEFUL_ABOVE
+
+
 def test_label_with_90_percent_of_few_rows_is_not_useful():
     found = judge(answers((50, 0.5, 46)), answers((50, 0.5, 46)))  # 92 %, but at least 83 % only
     assert found["status"] == NOT_YET
@@ -241,6 +261,16 @@ def test_at_majority_warns_of_a_constant_prediction_and_names_the_class():
     constant = Predictions(np.ones(1_000), np.zeros_like(labels), labels)
     (warning,) = verdict.at_majority("prioridad", PRIORITIES, TRAINED, constant)
     assert "F1 0.27, que no supera el de predecir siempre la clase más frecuente, «1-Critica» (0.27 en" in warning
+
+
+def test_at_majority_says_that_few_rows_decide_nothing():
+    labels = class_indices(20, 8, 0, 0)
+    predicted = np.where(np.arange(28) >= 26, 1, 0)
+    (warning,) = verdict.at_majority("prioridad", PRIORITIES, TRAINED, Predictions(np.ones(28), predicted, labels))
+    assert "con 28 avisos no se puede saber si es mejor que predecir siempre la clase más frecuente" in warning
+    assert "no supera" not in warning
+    one_class = Predictions(np.ones(9), np.zeros(9, np.int64), np.zeros(9, np.int64))
+    assert verdict.at_majority("prioridad", PRIORITIES, TRAINED, one_class) == []
 
 
 def test_at_majority_is_silent_for_a_label_that_was_learnt():
