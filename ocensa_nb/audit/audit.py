@@ -1,7 +1,7 @@
 """Audit a file: can its labels be learnt, and which F1 is to be expected, before any training."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,23 @@ def settings(data: str, heads: Iterable[str] = ("modo", "causa", "prioridad"), *
     return TrainConfig(data=data, heads=weights, monitor=f"{labels[0]}_f1", **fields).validate()
 
 
-def named_settings(data: str, heads: str, columns: str, seed: int) -> TrainConfig:
-    for name, value, example in (("heads", heads, "modo, causa"), ("columns", columns, "causa: Mi columna")):
-        if not isinstance(value, str):
-            raise UserError(f'{name} = {clipped(repr(value))}: debe ser un texto entre comillas, como "{example}".')
-    pairs = [pair.partition(":") for pair in columns.split(",") if pair.strip()]
-    for role, colon, name in pairs:
-        if not (colon and role.strip() and name.strip()):
-            raise UserError(f"columns: «{clipped(role)}» no es un par papel: columna, como causa: Mi columna.")
-    labels = [head.strip() for head in heads.split(",") if head.strip()]
-    return settings(data, labels, columns={role.strip(): name.strip() for role, _, name in pairs}, seed=seed)
+def named_settings(data: str, heads: str | Sequence[str], columns: str | Mapping[str, str], seed: int) -> TrainConfig:
+    """Return the config of a form: labels and columns as text, or as `papermill -y` gives a list and a mapping."""
+    if isinstance(heads, str):
+        heads = [head.strip() for head in heads.split(",") if head.strip()]
+    elif not isinstance(heads, list | tuple):
+        raise UserError(f'heads = {clipped(repr(heads))}: debe ser un texto entre comillas, como "modo, causa".')
+    if isinstance(columns, str):
+        pairs = [pair.partition(":") for pair in columns.split(",") if pair.strip()]
+        for role, colon, name in pairs:
+            if not (colon and role.strip() and name.strip()):
+                raise UserError(f"columns: «{clipped(role)}» no es un par papel: columna, como causa: Mi columna.")
+        columns = {role.strip(): name.strip() for role, _, name in pairs}
+    elif not isinstance(columns, Mapping):
+        raise UserError(
+            f'columns = {clipped(repr(columns))}: debe ser un texto entre comillas, como "causa: Mi columna".'
+        )
+    return settings(data, heads, columns=columns, seed=seed)
 
 
 def audit(config: TrainConfig) -> Audit:

@@ -92,6 +92,7 @@ def evaluate(
     out: Out,
     data: Annotated[str, Doc("CSV o XLSX etiquetado; vacío = las filas de prueba de la corrida")] = "",
     with_: Source = "auto",
+    columns: Columns = AS_TRAINED,
 ) -> dict[str, Any]:
     """Evaluar una corrida: métricas, informe por clase y matrices de confusión."""
     from ocensa_nb.evaluation import evaluate as evaluation
@@ -100,7 +101,7 @@ def evaluate(
 
     trained = Run.load(run)
     path = free_folder(out)  # fail before the work, not after
-    result = evaluation.evaluate(trained, data, with_)
+    result = evaluation.evaluate(trained, data, with_, columns)
     with create_new(path) as folder:
         folder.mkdir()
         result.write(folder)

@@ -143,8 +143,12 @@ class Evaluation:
         return names[predictions.labels], names[predictions.predicted]
 
 
-def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
+def evaluate(
+    run: Run, data: str | Path = "", source: str = AUTO, columns: Mapping[str, str] | None = None
+) -> Evaluation:
     """Evaluate a run on its own test rows, recognised by content, or on every labelled row of another file.
+
+    `columns` has the column name of roles that are not named as in the run's file.
 
     Raises
     ------
@@ -156,7 +160,7 @@ def evaluate(run: Run, data: str | Path = "", source: str = AUTO) -> Evaluation:
     trained_on = training_file(run)
     if not data and not plain_path(trained_on).exists():
         raise UserError(f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». {ASK_FOR_FILE}")
-    file, trained = read_rows(run, data or trained_on)
+    file, trained = read_rows(run, data or trained_on, columns)
     if trained:
         test = trained.split["test"]
         frame = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test]

@@ -1,6 +1,6 @@
 """Which rows of a file a run was trained, validated and tested on; `RUN/splits.safetensors`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +55,12 @@ def training_rows(run: Run) -> TrainingRows | None:
         return None
 
 
-def read_rows(run: Run, data: str | Path) -> tuple[NoticeFile, TrainingRows | None]:
+def read_rows(
+    run: Run, data: str | Path, columns: Mapping[str, str] | None = None
+) -> tuple[NoticeFile, TrainingRows | None]:
     """Read a labelled file, and its rows, with the corrections, if the run was trained on its content; else None."""
-    config = run.config
-    file = read(data, config.columns, list(run.classes), config.text_fields, run.metadata["data"]["columns"])
+    config, recorded = run.config, run.metadata["data"]["columns"]
+    file = read(data, {**config.columns, **(columns or {})}, list(run.classes), config.text_fields, recorded)
     path = run.path / CORRECTIONS
     try:
         corrections = read_corrections(path, run.classes) if path.exists() else None

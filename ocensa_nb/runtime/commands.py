@@ -80,15 +80,18 @@ def _join(words: list[str]) -> str:
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
-def parse_settings(text: str) -> Mapping[str, Any]:
-    """Return the settings, not validated, in a JSON object; raises `UserError` if the text is not one."""
+def parse_settings(given: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings, not validated, of a JSON object or of a mapping, as `papermill -y` gives it.
+
+    Raises `UserError` if it is neither.
+    """
     try:
-        settings = json.loads(text or "{}")
-    except ValueError as error:
-        settings = error
-    if not isinstance(settings, dict):
+        settings = given if isinstance(given, Mapping) else json.loads(given or "{}")
+    except (TypeError, ValueError):
+        settings = None
+    if not isinstance(settings, Mapping):
         raise UserError(
-            f"more_settings = {text!r}: se espera un objeto JSON, p. ej. "
+            f"more_settings = {given!r}: se espera un objeto JSON, p. ej. "
             """'{"columns": {"causa": "Mi columna"}}', con comillas dobles dentro."""
         )
     return settings

@@ -1,5 +1,6 @@
 """Invalid input of every kind: one Spanish message, exit code 1, no traceback, no files left."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -180,3 +181,31 @@ def test_other_verbs_with_invalid_input_exit_1_and_create_nothing(arguments, wor
     assert cli.main(arguments) == 1
     assert words in capsys.readouterr().err
     assert not list(Path().iterdir())
+
+
+# verb -> options of `train` that its messages name, as such
+OF_TRAIN = {"train": set(), "audit": {"--text-fields", "--min-class-count"}, "evaluate": set(), "predict": set()}
+
+
+@pytest.mark.parametrize("verb", OF_TRAIN)
+def test_options_named_in_a_message_are_options_of_the_verb(verb, run, csv, tmp_path, capsys):
+    cli.main([verb, "--help"])
+    options = set(re.findall(r"--[a-z][a-z_-]*", capsys.readouterr().out))
+    notices = pd.read_csv(csv, dtype=str)
+    odd = [
+        notices.rename(columns={"descripcion": "Qué pasó"}),
+        notices.rename(columns={"causa_falla": "Por qué"}),
+        notices.assign(causa_falla=[""] * 390 + ["Desgaste"] * 10),
+        notices.assign(causa_falla="Desgaste"),
+        notices.assign(Familia=notices["familia_equipo"]),
+        notices.assign(descripcion=""),
+    ]
+    arguments = ["--model", "tiny", "--epochs", "1", "--freeze-layers", "1"] if verb == "train" else []
+    arguments = ["--run", str(run.path)] if verb in ("evaluate", "predict") else arguments
+    for number, table in enumerate(odd):
+        data = write(tmp_path / f"{number}.csv", table)
+        cli.main([verb, *arguments, "--data", str(data), "--out", str(tmp_path / f"out-{number}")])
+    shown = capsys.readouterr()
+    named = set(re.findall(r"--[a-z][a-z_-]*", shown.out + shown.err))
+    assert "--columns" in named
+    assert named <= options | OF_TRAIN[verb]

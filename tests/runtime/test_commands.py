@@ -105,7 +105,12 @@ def test_notebook_03_with_all_its_defaults_changed_trains_with_the_config_of_the
     assert names["config"] == config
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "nada", "1", "{'columns': 1}"])
+def test_parse_settings_takes_the_mapping_of_papermills_y():
+    settings = yaml.safe_load("{more_settings: {columns: {causa: Mi columna}}}")["more_settings"]
+    assert commands.parse_settings(settings) == {"columns": {"causa": "Mi columna"}}
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "nada", "1", "{'columns': 1}", 5, ["columns"]])
 def test_parse_settings_without_json_object_raises_user_error(text):
     with pytest.raises(UserError, match="objeto JSON"):
         commands.parse_settings(text)
