@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
 STARTS = 60  # seconds for a training process to make its first step
 TRAIN = "run = panel.run()"
-LONG = {"model": "tiny", "freeze_layers": 1, "precision": "fp32", "epochs": 20, "patience": 20, "batch_size": 4}
-STEPS = 1600
+LONG = {"model": "tiny", "freeze_layers": 1, "precision": "fp32", "epochs": 12, "patience": 12, "batch_size": 4}
+STEPS = 960
 UNDER_WAY = re.compile(rf"[1-9]\d* de {STEPS}")
 
 
@@ -63,8 +63,8 @@ def move_controls(opened) -> None:
     assert wait_until(lambda: "batch efectivo: 4 " in opened.note("Acumulación"))
     opened.move("Épocas", 40)
     assert wait_until(lambda: "--epochs 40" in opened.page.locator("details.ocensa").first.text_content())
-    opened.move("Épocas", 20)
-    assert wait_until(lambda: "--epochs 20" in opened.page.locator("details.ocensa").first.text_content())
+    opened.move("Épocas", 12)
+    assert wait_until(lambda: "--epochs 12" in opened.page.locator("details.ocensa").first.text_content())
     disabled = opened.button("fp16")
     assert disabled.is_disabled()
     assert "hace falta una GPU" in disabled.get_attribute("title")

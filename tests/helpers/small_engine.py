@@ -1,4 +1,4 @@
-"""A two-layer classifier, random batches, and an engine to train it."""
+"""A small classifier, random batches, and an engine to train it."""
 
 import torch
 
@@ -12,11 +12,11 @@ SIZES = {"modo": 5, "causa": 9, "prioridad": 4}
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 
 
-def small_model(seed=0):
+def small_model(seed=0, layers=2):
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    shape = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
     return MultiHeadClassifier(BertModel(BertConfig(vocab_size=60, **shape), add_pooling_layer=False), SIZES, 0.1)
 
 

@@ -180,9 +180,7 @@ def test_recorded_test_metrics_match_the_model_loaded_from_disk(run, notices):
     assert flat == run.metrics["encoder"]["test"]
 
 
-@pytest.mark.parametrize(
-    "precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow), pytest.param("fp16", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_fit_twice_and_in_another_process_is_bit_identical(run, config, notices, tmp_path, precision):
     settings = config.replace(precision=precision)
     second, elsewhere, other = (settings.replace(out=str(tmp_path / name)) for name in "bcd")
