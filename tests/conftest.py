@@ -20,7 +20,7 @@ from ocensa_nb.errors import AskedToStopError
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import logs
-from ocensa_nb.training import estimate, quality, train
+from ocensa_nb.training import expected_time, quality, train
 from tests.helpers import forked
 
 logs.configure()
@@ -49,7 +49,7 @@ def quick_trainings() -> Iterator[None]:
         return fitted[id(notices)][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "REPEATS", 1)
+        patch.setattr(expected_time, "REPEATS", 1)
         patch.setattr(quality, "fit_linear", fit_once)
         yield
 

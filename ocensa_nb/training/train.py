@@ -25,7 +25,7 @@ from ocensa_nb.runs.resume import acquire_run
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed, process
 from ocensa_nb.runtime.timing import timed
-from ocensa_nb.training import estimate, inputs, quality
+from ocensa_nb.training import expected_time, inputs, quality
 from ocensa_nb.training.early_stopping import EarlyStopping, NonFiniteGuard
 from ocensa_nb.training.logger import TrainingLogger
 
@@ -94,7 +94,7 @@ def _train(
         rows = notices.split[side]
         return inference.logits(model, engine.table, rows, engine.precision, config.padding, world=world)
 
-    expected = estimate.estimate_time(engine, loader.dataset, sampler, notices.split, config)
+    expected = expected_time.estimate_time(engine, loader.dataset, sampler, notices.split, config)
     with (
         process.defer_signals(insist=world.size == 1) as stop_request,
         TrainingLogger(run, sampler, guard, total_steps, engine.device) as log,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ocensa_nb.runtime.timing import duration
-from ocensa_nb.training import estimate, train
+from ocensa_nb.training import expected_time, train
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
@@ -13,7 +13,7 @@ def test_time_estimate_does_not_change_losses_or_metrics(run, config, notices, t
     settings = config.replace(precision=precision)
     if precision != "fp32":
         run = train.fit(settings.replace(out=str(tmp_path / "measured")), notices)
-    monkeypatch.setattr(estimate, "estimate_time", lambda *_: estimate.Estimate(1.0, 1.0, 0.0))
+    monkeypatch.setattr(expected_time, "estimate_time", lambda *_: expected_time.Estimate(1.0, 1.0, 0.0))
     plain = train.fit(settings.replace(out=str(tmp_path / "plain")), notices)
     histories = [[line["loss"] for line in one.history()] for one in (run, plain)]
     assert histories[0] == histories[1]
@@ -32,10 +32,10 @@ def test_estimate_time_sums_steps_by_size_and_scoring(config, notices, monkeypat
     loader, sampler = batching.step_loader(made.table, notices, config, cpu)
     # One second per 100 padded tokens of a step; two seconds per scoring.
     monkeypatch.setattr(
-        estimate, "_step_seconds", lambda engine, batches, rows: len(rows) * table.lengths[rows].max() / 100
+        expected_time, "_step_seconds", lambda engine, batches, rows: len(rows) * table.lengths[rows].max() / 100
     )
-    monkeypatch.setattr(estimate, "_scoring_seconds", lambda *_: 2.0)
-    found = estimate.estimate_time(made, loader.dataset, sampler, notices.split, config.replace(epochs=3))
+    monkeypatch.setattr(expected_time, "_scoring_seconds", lambda *_: 2.0)
+    found = expected_time.estimate_time(made, loader.dataset, sampler, notices.split, config.replace(epochs=3))
     steps = sum(len(rows) * table.lengths[rows].max() / 100 for rows in sampler)
     assert found.epoch == pytest.approx(steps + 2, rel=1e-6)
     assert found.training == pytest.approx(3 * (steps + 2) + 4, rel=1e-6)
