@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # Pin each worker and its children to one core before torch counts them: two torch processes that share their
@@ -24,6 +25,10 @@ from ocensa_nb.training import expected_time, quality, train
 from tests.helpers import forked
 
 logs.configure()
+
+# The same examples every time, so that a test fails by a change and not by chance; OCENSA_LONG draws others.
+settings.register_profile("project", deadline=None, derandomize=not os.environ.get("OCENSA_LONG"))
+settings.load_profile("project")
 
 TINY = {"model": "tiny", "epochs": 2, "freeze_layers": 1, "precision": "fp32"}
 

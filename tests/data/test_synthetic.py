@@ -224,7 +224,7 @@ def test_shipped_sap_example_matches_the_format_of_a_real_export():
 # --- the shares and the ceiling ---------------------------------------------------------------------------
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5)
 @given(evidence=SHARES, noise=NOISES, seed=st.integers(0, 10**6))
 def test_generate_label_shares_match_requested_evidence_and_noise(evidence, noise, seed):
     rows = 4000
@@ -247,7 +247,7 @@ def test_generate_label_shares_match_requested_evidence_and_noise(evidence, nois
         assert abs(changed - asked) <= 6 * math.sqrt(asked * (1 - asked) / rows) + 1e-3
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(evidence=SHARES, noise=NOISES)
 def test_ceiling_matches_exhaustive_search_over_states_for_every_class(evidence, noise):
     """Enumerate every state; for each class try every cut of the states sorted by their posterior."""
