@@ -212,7 +212,7 @@ def test_shipped_sap_example_matches_the_format_of_a_real_export():
     raw = (DATA / "example_iw69.csv").read_bytes()
     assert raw.startswith(b"\xef\xbb\xbfequipo;Centro planif.;Ubicac.t\xc3\xa9cnica;Denominaci\xc3\xb3n;")
     frame = pd.read_csv(DATA / "example_iw69.csv", sep=";", encoding="utf-8-sig", keep_default_na=False)
-    assert frame.shape == (300, 37)
+    assert frame.shape == (300, 38)
     texts = frame["descripcion"]
     assert (texts == texts.str.lower()).all()
     assert texts.str.len().max() == 40

@@ -20,7 +20,7 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        37 columns of text, in the order of a real export.
+        38 columns of text, in the order of a real export; the last has been added by the plant.
     """
     words = vocabulary()
     notices = generate(rows, seed, short_tries=1.0)
@@ -80,6 +80,7 @@ def generate_iw69(rows: int, seed: int) -> pd.DataFrame:
                 "modo_iso_label": mostly(notice.modo_falla, 0.9),
                 "causa_iso_label": mostly(notice.causa_falla, 0.8),
                 "prioridad": mostly(notice.prioridad, 0.94),
+                "familia_equipo": notice.familia_equipo,
             }
         )
     return pd.DataFrame(table)
