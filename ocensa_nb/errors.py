@@ -7,8 +7,9 @@ from typing import Any
 
 LISTED = 10  # maximum number of names in a message
 LONGEST_NAME = 60  # characters of each
-# Characters that a terminal interprets instead of showing: escape sequences and right-to-left marks.
-CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+# Characters that a terminal interprets instead of showing (escape sequences, right-to-left marks), and those that are
+# none: half of a pair, U+FFFE and U+FFFF cannot be printed or written to a book.
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 
 
 class UserError(Exception):

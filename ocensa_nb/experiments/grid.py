@@ -129,10 +129,11 @@ def expand(content: Mapping[str, Any], auto: str) -> list[CaseSpec]:
 def _check_form(content: Mapping[str, Any]) -> None:
     """Raise `UserError` if a key, a list, or the name of a field is not valid; the values are checked by case."""
     try:
-        json.dumps(content, default=str)
-    except (ValueError, TypeError, RecursionError) as error:  # an alias inside its own anchor; a key that is a list
+        json.dumps(content, default=str, ensure_ascii=False).encode()
+    # An alias inside its own anchor; a key that is a list; half of a pair of characters, such as "\ud800".
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            "La cuadrícula tiene valores que se contienen a sí mismos, o claves que no son texto."
+            "La cuadrícula tiene valores que se contienen a sí mismos, claves que no son texto o texto que no es UTF-8."
         ) from error
     for key, value in content.items():
         if key not in KEYS:

@@ -182,6 +182,7 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
 
 def _unprotected(text: str) -> str:
     text = _ESCAPED.sub(lambda code: chr(int(code[1], 16)), text)
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # both halves of a pair, or neither
     return (match[1] if (match := _QUOTED.fullmatch(text)) else _APOSTROPHE.sub("", text)).strip()
 
 

@@ -158,6 +158,10 @@ WRONG = {
     "base: &a {heads: *a}": "se contienen a sí mismos",
     "base: {text_fields: &a [*a]}": "se contienen a sí mismos",
     "grid: {text_fields: &a [*a]}": "se contienen a sí mismos",
+    r'cases: [{name: "a\ud800"}]': "texto que no es UTF-8",
+    r'base: {columns: {causa: "a\udfff"}}': "texto que no es UTF-8",
+    r'grid: {columns: [{"\ud800": a}, {causa: b}]}': "texto que no es UTF-8",
+    r'base: {"\ud800": 1}': "texto que no es UTF-8",
     "base: \x07": "no es YAML válido",
     "grid: {epochs: [%s], seed: [1]}" % ", ".join(map(str, range(1, 5))): "seed va en seeds",  # noqa: UP031
     "grid: {epochs: [%s]}\nseeds: [%s]" % ((", ".join(map(str, range(1, 202))),) * 2): "40,401 casos",
