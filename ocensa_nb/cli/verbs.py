@@ -152,7 +152,7 @@ def predict(
 def review(
     run: RunFolder,
     data: Data,
-    out: Annotated[str, Doc("libro XLSX nuevo, con las hojas Predicciones, Dudosos y Resumen")],
+    out: Annotated[str, Doc("libro XLSX nuevo: los avisos con su predicción, y las hojas Dudosos y Resumen")],
     rows: Annotated[int, Doc("cuántos avisos se eligen para revisar")] = 200,
     prefill: Annotated[
         bool, Doc("llenar las clases correctas con lo predicho; todas las filas cuentan como revisadas")

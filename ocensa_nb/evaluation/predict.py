@@ -120,10 +120,7 @@ def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
     """
     file = predicted.file
     path = free_table(out, kind, table_suffix(file.path))
-    own = ".csv"
-    if file.sheet_part:  # a copy of a book with macros may not be named .xlsx
-        own = ".xlsx" if file.path.suffix.lower() == ".xlsx" else ""
-    if path.suffix.lower() == own:
+    if path.suffix.lower() == file.copy_suffix:
         with contextlib.suppress(UnicodeEncodeError):  # `write_table` writes UTF-8 then, and says so
             append_columns(file, predicted.table.iloc[:, file.table.shape[1] :], path)
             return path

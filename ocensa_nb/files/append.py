@@ -1,18 +1,21 @@
-"""Write a copy of the user's file with columns more: all that it had stays as it was, byte for byte."""
+"""Write a copy of the user's file with columns and sheets more: all that it had stays as it was, byte for byte."""
 
 import codecs
 import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
+from xml.etree.ElementTree import fromstring
+from xml.sax.saxutils import escape, quoteattr
 
 import pandas as pd
+from openpyxl.packaging.relationship import get_dependents, get_rels_path
 from openpyxl.utils import column_index_from_string, get_column_letter
+from openpyxl.xml.constants import ARC_CONTENT_TYPES, ARC_ROOT_RELS, ARC_STYLE, ARC_WORKBOOK, REL_NS, WORKSHEET_TYPE
 
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.files.atomic import create_new
@@ -25,17 +28,23 @@ _NUMBER = re.compile(rb'\br="(\d+)"')
 _COLUMN = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]+)\d+"')
 # Both are optional, and would be wrong with more columns.
 _DIMENSION, _SPANS = re.compile(rb"<(?:\w+:)?dimension\b[^>]*/>"), re.compile(rb'\bspans="[^"]*"')
+_SHEET_ID = re.compile(rb'\bsheetId="(\d+)"')
+# Of the styles of a book, and the attribute that refers to each by its place.
+_FORMATS = {"fonts": b"fontId", "fills": b"fillId", "borders": b"borderId", "cellXfs": b"s"}
+_FORMAT, _STYLE = re.compile(rb'() (fontId|fillId|borderId)="(\d+)"'), re.compile(rb'(<c r="[A-Z]+\d+") (s)="(\d+)"')
 CHANGED = "«{path}» ha cambiado desde que se leyó. Repita el comando."
 _BOM = codecs.BOM_UTF8.decode("latin-1")
 
 
-def append_columns(file: TableFile, added: pd.DataFrame, path: Path) -> None:
+def append_columns(file: TableFile, added: pd.DataFrame, path: Path, sheets: bytes = b"") -> None:
     """Write a copy of a file to a new path, in its own format, with columns more at the right.
 
     Parameters
     ----------
     added
         One row per row of `file.table`; floats are rounded, and NaN and "" leave a cell empty.
+    sheets
+        A book of openpyxl whose sheets are put at the end of a copy of a book. Their names must be free.
 
     Raises
     ------
@@ -47,8 +56,8 @@ def append_columns(file: TableFile, added: pd.DataFrame, path: Path) -> None:
     content = read_regular(file.path, LARGEST)
     added = rounded(added)
     with create_new(path) as temporary:
-        if file.sheet_part:
-            _append_to_book(file, content, added, temporary)
+        if file.book:
+            _append_to_book(file, content, added, sheets, temporary)
         else:
             temporary.write_bytes(_appended_csv(file, content, inert(added)))
 
@@ -106,14 +115,67 @@ def _shown(added: pd.DataFrame, decimal: str) -> Iterator[list[str]]:
         ]
 
 
-def _append_to_book(file: TableFile, content: bytes, added: pd.DataFrame, temporary: Path) -> None:
+def _append_to_book(file: TableFile, content: bytes, added: pd.DataFrame, sheets: bytes, temporary: Path) -> None:
     with (
         zipfile.ZipFile(io.BytesIO(content)) as source,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target,
     ):
+        parts = {file.book.part: _with_cells(source.read(file.book.part), file, added)}
+        parts |= _with_sheets(source, sheets) if sheets else {}
         for member in source.infolist():
-            part = source.read(member)
-            target.writestr(member, _with_cells(part, file, added) if member.filename == file.sheet_part else part)
+            target.writestr(member, parts.pop(member.filename) if member.filename in parts else source.read(member))
+        for name, part in parts.items():
+            target.writestr(name, part)
+
+
+def _with_sheets(source: zipfile.ZipFile, sheets: bytes) -> dict[str, bytes]:
+    """Return the parts of a book that are new or change with the sheets of another book, of openpyxl, at its end."""
+    main = next(get_dependents(source, ARC_ROOT_RELS).find(f"{REL_NS}/officeDocument")).target
+    relations, members = get_rels_path(main), source.namelist()
+    parts = {name: source.read(name) for name in (main, relations, ARC_CONTENT_TYPES)}
+    last = max(int(number) for number in _SHEET_ID.findall(parts[main]))
+    with zipfile.ZipFile(io.BytesIO(sheets)) as other:
+        styles = source.read(ARC_STYLE) if ARC_STYLE in members else b"<none/>"
+        formats = {name: len(fromstring(styles).findall(f"{{*}}{name}/*")) for name in _FORMATS}
+        if formatted := all(formats.values()):
+            parts[ARC_STYLE] = _with_formats(styles, other.read(ARC_STYLE), formats)
+        for number, sheet in enumerate(fromstring(other.read(ARC_WORKBOOK)).findall(".//{*}sheet"), 1):
+            key, identity = f"ocensa{len(members) + number}", last + number
+            name, title, state = f"xl/worksheets/{key}.xml", quoteattr(sheet.get("name")), sheet.get("state")
+            xml = other.read(f"xl/worksheets/sheet{number}.xml")
+            # What is typed in one of several selected sheets is written to all: the user's stays the only one.
+            xml = xml.replace(b' tabSelected="1"', b"")
+            parts[name] = _shifted(xml, _STYLE, formats) if formatted else _STYLE.sub(rb"\1", xml)
+            entry = f'<sheet name={title} sheetId="{identity}" state="{state}" xmlns:r="{REL_NS}" r:id="{key}"/>'
+            relation = f'<Relationship Id="{key}" Type="{REL_NS}/worksheet" Target="/{name}"/>'
+            kind = f'<Override PartName="/{name}" ContentType="{WORKSHEET_TYPE}"/>'
+            parts[main] = _insert(parts[main], "sheets", entry.encode())
+            parts[relations] = _insert(parts[relations], "Relationships", relation.encode())
+            parts[ARC_CONTENT_TYPES] = _insert(parts[ARC_CONTENT_TYPES], "Types", kind.encode())
+    return parts
+
+
+def _with_formats(styles: bytes, added: bytes, formats: Mapping[str, int]) -> bytes:
+    """Return the styles of a book with those of another one after them; `formats`: how many of each it has."""
+    for name in _FORMATS:
+        new = re.search(rb"<%b\b[^>]*>(.*)</%b>" % (name.encode(), name.encode()), added, re.DOTALL)[1]
+        styles = _insert(styles, name, _shifted(new, _FORMAT, formats))
+    return styles
+
+
+def _shifted(part: bytes, reference: re.Pattern[bytes], by: Mapping[str, int]) -> bytes:
+    """Return XML whose references to formats are greater by the number of formats before theirs."""
+    names = {attribute: by[name] for name, attribute in _FORMATS.items()}
+    return reference.sub(lambda match: b'%b %b="%d"' % (match[1], match[2], int(match[3]) + names[match[2]]), part)
+
+
+def _insert(part: bytes, parent: str, children: bytes) -> bytes:
+    """Return XML with more children at the end of the only element of a name, in its namespace."""
+    start = re.search(rb"<((?:\w+:)?)%b\b[^>]*>" % parent.encode(), part)
+    end = part.index(b"</%b%b>" % (start[1], parent.encode()))
+    children = re.sub(rb"<(/?)(?=\w)", rb"<\1" + start[1], children)
+    uncounted = re.sub(rb' count="\d+"', b"", start[0])  # it is optional
+    return part[: start.start()] + uncounted + part[start.end() : end] + children + part[end:]
 
 
 def _with_cells(sheet: bytes, file: TableFile, added: pd.DataFrame) -> bytes:
@@ -133,14 +195,9 @@ def _with_cells(sheet: bytes, file: TableFile, added: pd.DataFrame) -> bytes:
             _cell(prefix, f"{get_column_letter(first + place)}{number}", value)
             for place, value in enumerate(values.pop(number, ()))
             if _has_value(value)
-        ).encode()
-        return b"<%brow%b>%b%b</%brow>" % (
-            prefix.encode(),
-            _SPANS.sub(b"", row["attributes"]),
-            row["cells"] or b"",
-            new,
-            prefix.encode(),
         )
+        tag = prefix.encode() + b"row"
+        return b"<%b%b>%b%b</%b>" % (tag, _SPANS.sub(b"", row["attributes"]), row["cells"] or b"", new.encode(), tag)
 
     result = _ROW.sub(extended, _DIMENSION.sub(b"", sheet, count=1))
     if any(_has_value(value) for row in values.values() for value in row):
@@ -152,11 +209,8 @@ def _has_value(value: Any) -> bool:
     return not (pd.isna(value) or value == "")
 
 
-def _cell(prefix: str, where: str, value: Any) -> str:
+def _cell(ns: str, where: str, value: Any) -> str:
     if isinstance(value, float | int):
-        return f'<{prefix}c r="{where}"><{prefix}v>{value}</{prefix}v></{prefix}c>'
+        return f'<{ns}c r="{where}"><{ns}v>{value}</{ns}v></{ns}c>'
     text = escape(re.sub(CONTROL, " ", str(value)))
-    return (
-        f'<{prefix}c r="{where}" t="inlineStr"><{prefix}is><{prefix}t xml:space="preserve">{text}</{prefix}t>'
-        f"</{prefix}is></{prefix}c>"
-    )
+    return f'<{ns}c r="{where}" t="inlineStr"><{ns}is><{ns}t xml:space="preserve">{text}</{ns}t></{ns}is></{ns}c>'

@@ -14,7 +14,7 @@ import pandas as pd
 from ocensa_nb.errors import CONTROL, UserError, clipped, listed
 from ocensa_nb.files.header import IsTitle, skipped_note
 from ocensa_nb.files.read_csv import EMPTY, read_csv
-from ocensa_nb.files.read_excel import read_excel
+from ocensa_nb.files.read_excel import Book, read_excel
 from ocensa_nb.files.verify import read_regular
 from ocensa_nb.paths import plain_path, reason
 
@@ -68,7 +68,12 @@ class TableFile:
     first_row: int  # number of the first of them in a spreadsheet; 2 if the titles are in the first row
     csv_format: CsvFormat  # in which tables about the file are written; `SPANISH_EXCEL` for those of a workbook
     notes: str  # how the file was read, in Spanish
-    sheet_part: str  # of a workbook: the member of the ZIP with the sheet; "" for a CSV
+    book: Book | None  # None for a CSV
+
+    @property
+    def copy_suffix(self) -> str:
+        """The suffix of a copy; "" if a table has to do: a copy of a book with macros may not be named .xlsx."""
+        return ".csv" if self.book is None else ".xlsx" if self.path.suffix.lower() == ".xlsx" else ""
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,11 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
     if len(content) > LARGE:
         logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
     if is_workbook(path, content):
-        table, skipped, notes, sheet_part = read_excel(path, content, is_title, sheet)
+        table, skipped, notes, book = read_excel(path, content, is_title, sheet)
         csv_format = SPANISH_EXCEL
     else:
         table, skipped, separator, encoding, quoted, remarks = read_csv(path, content, is_title)
-        sheet_part = ""
+        book = None
         name = "tabulador" if separator == "\t" else f"«{separator}»"
         notes = "; ".join([f"CSV, separador {name}, codificación {encoding}", *remarks])
         csv_format = detect_format(table, separator, encoding, quoted)
@@ -129,7 +134,7 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
     if errors:
         names = listed(error.upper() for error in errors)
         notes += f"; {sum(errors.values()):,} celdas con un error ({names}) se leyeron vacías"
-    return TableFile(path, table, cells, skipped + 2, csv_format, notes, sheet_part)
+    return TableFile(path, table, cells, skipped + 2, csv_format, notes, book)
 
 
 def is_workbook(path: Path, content: bytes) -> bool:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from datetime import datetime, time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from openpyxl.reader.excel import ExcelReader
@@ -33,10 +33,18 @@ MAX_CHARACTERS = 2**28  # in all cells: many cells may refer to the same long te
 _AS_CSV = "Guárdelo como «CSV UTF-8», o copie los avisos a un libro nuevo."
 
 
+class Book(NamedTuple):
+    """What only a book has."""
+
+    part: str  # the member of the ZIP with the sheet that was read
+    sheets: list[str]  # the names of all
+    formulas: list[str]  # cells of the sheet, such as B2, with a formula that no program has calculated
+
+
 def read_excel(
     path: Path, content: bytes, is_title: IsTitle, sheet_name: str = ""
-) -> tuple[pd.DataFrame, int, str, str]:
-    """Return a sheet with every cell as text, the rows above its titles, how it was read, and its part of the ZIP."""
+) -> tuple[pd.DataFrame, int, str, Book]:
+    """Return a sheet with every cell as text, the rows above its titles, how it was read, and more of its book."""
     try:
         archive = _GuardedZip(io.BytesIO(content))
         archive.filename = str(path)
@@ -71,7 +79,7 @@ def read_excel(
             f"; {len(formulas):,} celdas con una fórmula que ningún programa ha calculado ({listed(formulas)}) se "
             "leyeron vacías: abra el libro en Excel y guárdelo"
         )
-    return table.fillna(""), skipped, notes, sheet._worksheet_path
+    return table.fillna(""), skipped, notes, Book(sheet._worksheet_path, reader.wb.sheetnames, formulas)
 
 
 def _sheets(sheets: list["ReadOnlyWorksheet"], wanted: str, is_title: IsTitle) -> list["ReadOnlyWorksheet"]:
@@ -98,18 +106,14 @@ def _refuse_bombs(archive: zipfile.ZipFile) -> None:
     sizes = [(member.filename, member.file_size) for member in archive.infolist()]
     unpacked = sum(size for _, size in sizes)
     if unpacked > MAX_UNPACKED:
-        raise UserError(
-            f"«{archive.filename}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, demasiado para un libro de "
-            f"avisos. {_AS_CSV}"
-        )
+        raise UserError(f"«{archive.filename}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, y es demasiado. {_AS_CSV}")
     # openpyxl parses a member as a whole, except the texts of the cells.
     cells = ("xl/worksheets/sheet", "xl/sharedStrings")
     whole = [size for name, size in sizes if name.endswith((".xml", ".rels")) and not name.startswith(cells)]
     workbook = max((size for name, size in sizes if name == "xl/workbook.xml"), default=0)
     if sum(whole) > MAX_METADATA or workbook > MAX_WORKBOOK_PART:
         raise UserError(
-            f"«{archive.filename}» tiene {sum(whole) / 2**20:,.0f} MiB de estilos, hojas y nombres definidos, "
-            f"demasiado para un libro de avisos. {_AS_CSV}"
+            f"«{archive.filename}»: {sum(whole) / 2**20:,.0f} MiB de estilos, hojas y nombres: demasiado. {_AS_CSV}"
         )
 
 
@@ -159,8 +163,7 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
         characters += sum(map(len, texts))
         if characters > MAX_CHARACTERS:
             raise UserError(
-                f"Los textos de la hoja «{sheet.title}» de «{path}» suman más de {MAX_CHARACTERS:,} caracteres. "
-                f"{_AS_CSV}"
+                f"La hoja «{sheet.title}» de «{path}» tiene más de {MAX_CHARACTERS:,} caracteres. {_AS_CSV}"
             )
         rows.append(texts)
         started = started or bool(texts)
@@ -168,8 +171,7 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
         if number * widest > MAX_CELLS or number > MAX_ROWS:
             raise UserError(
                 f"La hoja «{sheet.title}» de «{path}» tiene más de {number - 1:,} filas por {widest:,} columnas: "
-                "suelen ser celdas sueltas muy lejos de la tabla. Copie los avisos a un libro nuevo, o guárdelo como "
-                "«CSV UTF-8»."
+                f"suelen ser celdas sueltas muy lejos de la tabla. {_AS_CSV}"
             )
     while rows and not rows[-1]:
         rows.pop()

@@ -46,10 +46,11 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
     file exists, cannot be written, or does not fit in an Excel sheet.
     """
     path = plain_path(path)
-    if path.suffix.lower() == ".xlsx":
-        return write_book({"Hoja1": [("", table)]}, path)
     with create_new(path) as temporary:
-        _write_csv(inert(rounded(table)), path, temporary, csv_format or CsvFormat())
+        if path.suffix.lower() == ".xlsx":
+            temporary.write_bytes(book_of({"Hoja1": [("", table)]}, path))
+        else:
+            _write_csv(inert(rounded(table)), path, temporary, csv_format or CsvFormat())
     return path
 
 
@@ -70,10 +71,10 @@ def free_table(out: str | Path, kind: str = "auto", like: str = "") -> Path:
 def inert(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with an apostrophe before each formula in its texts and titles."""
     texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-    return table.assign(**{name: table[name].map(_inert) for name in texts}).rename(columns=_inert)
+    return table.assign(**{name: table[name].map(protected) for name in texts}).rename(columns=protected)
 
 
-def _inert(value: Any) -> Any:
+def protected(value: Any) -> Any:
     return _FORMULA.sub(r"\1'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
 
 
@@ -88,29 +89,23 @@ def _write_csv(table: pd.DataFrame, path: Path, temporary: Path, csv_format: Csv
         logger.info(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
 
 
-def write_book(
+def book_of(
     sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]],
-    path: str | Path,
+    path: Path,
     finish: Callable[[Workbook], None] = lambda book: None,
-) -> Path:
-    """Write a new XLSX file: the tables of each sheet one below the other, each under its title, if it has one.
+) -> bytes:
+    """Return an XLSX file: the tables of each sheet one below the other, each under its title, if it has one.
 
-    `finish` is called with the workbook before it is saved. Raises `UserError` as `write_table` does.
+    `path` is for messages. `finish` is called with the workbook at the end. Raises `UserError` if it does not fit.
     """
-    path = plain_path(path)
     writer = pd.ExcelWriter(io.BytesIO(), engine="openpyxl")  # never closed: that would save
-    with create_new(path) as temporary:
-        try:
-            for name, tables in sheets.items():
-                _fill(writer, name, [(title, _fitting(table, path)) for title, table in tables])
-            finish(writer.book)
-            content = _packed(writer.book)
-        except ValueError as error:  # more rows than a sheet holds
-            raise UserError(
-                f"«{path}» no se puede escribir como Excel: {error}. Elija un archivo más corto."
-            ) from error
-        temporary.write_bytes(content)
-    return path
+    try:
+        for name, tables in sheets.items():
+            _fill(writer, name, [(title, _fitting(table, path)) for title, table in tables])
+        finish(writer.book)
+        return _packed(writer.book)
+    except ValueError as error:  # more rows than a sheet holds
+        raise UserError(f"«{path}» no se puede escribir como Excel: {error}. Elija un archivo más corto.") from error
 
 
 def _fitting(table: pd.DataFrame, path: Path) -> pd.DataFrame:

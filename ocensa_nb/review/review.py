@@ -19,13 +19,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from ocensa_nb.data.canonical import normalise
-from ocensa_nb.data.corrections import ID, RIGHT, TEXT
+from ocensa_nb.data.corrections import ID, RIGHT, SHEET, TEXT
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
 from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.evaluation.rows import TrainingRows, training_file, training_rows, unlike_training
+from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
 
@@ -48,6 +49,7 @@ SEED = 0
 class Review:
     """The predictions of a file, the notices to review, and a summary."""
 
+    file: NoticeFile
     predictions: pd.DataFrame  # from `predict.add_predictions`
     # id_aviso, texto; per label, the likeliest classes pred1_, …, their probabilities conf1_, …, and correcta_, empty
     doubtful: pd.DataFrame
@@ -68,6 +70,10 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= MOST_ROWS:
         raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {MOST_ROWS:,}.")
     file = read_unlabelled(run, data, columns)
+    if file.book and (own := next((name for name in file.book.sheets if name.casefold() == SHEET.casefold()), "")):
+        raise UserError(
+            f"«{data}» ya tiene una hoja «{own}», como los de review. Use el original, o cambie el nombre de esa hoja."
+        )
     filled = np.flatnonzero(file.texts != "")
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
@@ -75,8 +81,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
         logger.warning(warning)
     if not (trained := training_rows(run)):
         logger.warning(
-            f"No se encuentra «{training_file(run)}» como era al entrenar: no se puede estimar el error, ni saber qué "
-            "avisos conoce ya la corrida."
+            f"No se encuentra «{training_file(run)}» como era: no se puede estimar el error ni saber qué avisos conoce."
         )
     test = trained.split["test"] if trained else np.zeros(0, np.int64)
     new_texts, test_texts = file.texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
@@ -89,14 +94,14 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
     chosen = select(new_texts, uncertainty(new), rows, known)
     if not len(chosen):
         raise UserError(
-            f"«{data}» no tiene avisos que revisar: la corrida «{run.path}» ya conoce todos sus textos, con sus "
-            "etiquetas. Indique en data un archivo con avisos nuevos."
+            f"«{data}» no tiene avisos que revisar: «{run.path}» ya conoce todos sus textos. Indique avisos nuevos."
         )
     if len(chosen) < rows:
         logger.info(f"Avisos que revisar: {len(chosen):,}, y no {rows:,}. Los demás repiten un texto o ya se conocen.")
     tested_on = f"los {len(test):,} avisos de prueba de la corrida, que no se usaron para entrenar" if trained else ""
     doubtful = {head: shares[chosen] for head, shares in new.items()}
     return Review(
+        file=file,
         predictions=add_predictions(file.table, filled, new, run.classes),
         doubtful=_doubtful(file.ids.iloc[filled[chosen]], file.texts.iloc[filled[chosen]], doubtful, run.classes),
         classes=run.classes,

@@ -1,5 +1,9 @@
-"""The workbook of a review: `Predicciones`, `Dudosos` with drop-downs for the right classes, and `Resumen`."""
+"""The workbook of a review: predictions, `Dudosos` with drop-downs for the right classes, and `Resumen`.
 
+The predictions are columns more in a copy of the user's book; a CSV or a book with macros is the sheet `Predicciones`.
+"""
+
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +13,9 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.datavalidation import DataValidation
 
 from ocensa_nb.data.corrections import RIGHT, SHEET
-from ocensa_nb.files.write import free_table, write_book
+from ocensa_nb.files.append import append_columns
+from ocensa_nb.files.atomic import create_new
+from ocensa_nb.files.write import book_of, free_table
 from ocensa_nb.review.review import Review
 
 PREDICTIONS, SUMMARY, CLASSES = "Predicciones", "Resumen", "Clases"
@@ -29,23 +35,41 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     error = f"Error esperado: estimado con {review.tested_on}." if review.tested_on else NO_ESTIMATE
     # A column per label: a list inside a drop-down is limited to 255 characters.
     lists = pd.DataFrame({head: pd.Series(names) for head, names in review.classes.items()}).fillna("")
+    path, file = free_table(out, "xlsx"), review.file
+    is_copy = file.copy_suffix == ".xlsx"
+    taken = {name.casefold() for name in file.book.sheets} if is_copy else set()
+    classes = _free(CLASSES, taken)
     sheets = {
-        PREDICTIONS: [("", review.predictions)],
         SHEET: [("", doubtful)],
-        SUMMARY: [
+        _free(SUMMARY, taken): [
             (f"Qué se puede automatizar, según la confianza. {error}", review.automation),
             ("Avisos por clase predicha, y su parte en entrenamiento", review.counts),
         ],
-        CLASSES: [("", lists)],
+        classes: [("", lists)],
     }
-    return write_book(sheets, free_table(out, "xlsx"), lambda book: _finish(book, review.classes, len(doubtful)))
+    if not is_copy:
+        sheets = {PREDICTIONS: [("", review.predictions)], **sheets}
+    book = book_of(sheets, path, lambda book: _finish(book, review.classes, classes, len(doubtful)))
+    if is_copy:
+        append_columns(file, review.predictions.iloc[:, file.table.shape[1] :], path, book)
+    else:
+        with create_new(path) as temporary:
+            temporary.write_bytes(book)
+    return path
 
 
-def _finish(book: Workbook, classes: dict[str, list[str]], rows: int) -> None:
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return the name of a sheet that a book does not have yet; Excel ignores case."""
+    while name.casefold() in taken:
+        name += "_2"
+    return name
+
+
+def _finish(book: Workbook, classes: dict[str, list[str]], lists: str, rows: int) -> None:
     sheet = book[SHEET]
     titles = {cell.value: cell.column for cell in sheet[1]}
     for number, (head, names) in enumerate(classes.items(), 1):
-        source = f"{CLASSES}!${get_column_letter(number)}$2:${get_column_letter(number)}${len(names) + 1}"
+        source = f"{lists}!${get_column_letter(number)}$2:${get_column_letter(number)}${len(names) + 1}"
         letter = get_column_letter(titles[f"{RIGHT}{head}"])
         choice = DataValidation("list", formula1=source, allow_blank=True, showErrorMessage=True)
         choice.errorTitle, choice.error = "Clase desconocida", "Elija una clase de la lista, o deje la celda vacía."
@@ -59,7 +83,7 @@ def _finish(book: Workbook, classes: dict[str, list[str]], rows: int) -> None:
             for row in range(2, rows + 2):
                 sheet.cell(row, column).number_format = "0.00"
     sheet.freeze_panes = "C2"  # the id and the text stay in sight
-    book[CLASSES].sheet_state = "hidden"
+    book[lists].sheet_state = "hidden"
     book.active = book.sheetnames.index(SHEET)
     for other in book.worksheets:
         other.sheet_view.tabSelected = other.title == SHEET

@@ -1,6 +1,7 @@
 """The form of a review: buttons, drop-downs and keys record answers; without a user, a table and a workbook."""
 
 import shlex
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ocensa_nb.cli.arguments import Parser
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.corrections import read_corrections
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, TableFile
 from ocensa_nb.notebook import review_form
 from ocensa_nb.review.answers import Answers
 from ocensa_nb.review.review import Review
@@ -24,7 +26,8 @@ def found():
             table[f"pred{place}_{head}"], table[f"conf{place}_{head}"] = name, 0.5 / place
         table[f"correcta_{head}"] = ""
     empty = pd.DataFrame()
-    return Review(table[["id_aviso"]], table, CLASSES, empty, empty, "")
+    file = TableFile(Path("a.csv"), table, table, 2, SPANISH_EXCEL, "", None)
+    return Review(file, table[["id_aviso"]], table, CLASSES, empty, empty, "")
 
 
 @pytest.fixture

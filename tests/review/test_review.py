@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpyxl import load_workbook
+from openpyxl import Workbook, load_workbook
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ocensa_nb.cli import main as cli
@@ -18,8 +19,9 @@ from ocensa_nb.data.corrections import SHEET, read_corrections
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.metrics import Predictions
-from ocensa_nb.evaluation.predict import predict
+from ocensa_nb.evaluation.predict import predict, save
 from ocensa_nb.evaluation.predictor import Predictor
+from ocensa_nb.files.write import write_table
 from ocensa_nb.review import workbook
 from ocensa_nb.review.review import ALL, SIMILAR, THRESHOLDS, automation, review, select, uncertainty
 from ocensa_nb.runs.run import Run
@@ -120,6 +122,70 @@ def test_workbook_has_drop_downs_of_all_classes_frozen_titles_and_filters(found,
         name, cells = choice.formula1.split("!")
         assert [cell.value for (cell,) in book[name][cells.replace("$", "")]] == run.classes[head]
     assert book["Predicciones"].max_row == 121
+
+
+@pytest.fixture
+def book(fresh, tmp_path):
+    """Return a book of the same notices with dates, a format, a formula, and a sheet with a name that review uses."""
+    table = pd.read_csv(fresh, dtype=str)
+    book = Workbook()
+    sheet = book.active
+    sheet.title = "Avisos"
+    sheet.append(["fecha", "costo", *table.columns])
+    for number, row in enumerate(table.itertuples(index=False)):
+        sheet.append([datetime(2026, 1, 2), 10.5 + number, *row])
+    sheet["A2"].number_format, sheet.column_dimensions["B"].width, sheet.freeze_panes = "dd-mmm-yy", 33, "C2"
+    sheet.auto_filter.ref = sheet.dimensions
+    book.create_sheet("RESUMEN")["A1"] = "=SUM(Avisos!B:B)"
+    book.save(tmp_path / "nuevos.xlsx")
+    return tmp_path / "nuevos.xlsx"
+
+
+def test_review_of_a_book_is_a_copy_with_columns_and_sheets_more(run, book, tmp_path):
+    found = review(run, book, 12)
+    after, before = load_workbook(workbook.write(found, tmp_path / "r.xlsx")), load_workbook(book)
+    assert after.sheetnames == ["Avisos", "RESUMEN", "Dudosos", "Resumen_2", "Clases"]
+    for old in before:
+        new = after[old.title]
+        assert (new.freeze_panes, new.auto_filter.ref) == (old.freeze_panes, old.auto_filter.ref)
+        for cell in (cell for row in old for cell in row):
+            copy = new[cell.coordinate]
+            assert (copy.value, copy.number_format) == (cell.value, cell.number_format)
+    added = [cell.value for cell in after["Avisos"][1][before["Avisos"].max_column :]]
+    assert added == [f"{kind}_{head}" for head in HEADS for kind in ("pred", "conf")]
+    assert len(read_corrections(workbook.write(found, tmp_path / "p.xlsx", prefill=True), HEADS).table) == 12
+    (choice, *_) = after[SHEET].data_validations.dataValidation
+    assert choice.formula1.startswith("Clases!$A$2")
+    assert after["Clases"].sheet_state == "hidden"
+
+
+@pytest.mark.parametrize("odd", ["\ufffe", "\uffff", "_xFFFE_", "_xFFFF_", "_xD800_", "_xDFFF__xD800_", "_x000B_"])
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_book_opens_whatever_characters_any_column_has(run, fresh, tmp_path, odd, suffix):
+    table = pd.read_csv(fresh, dtype=str).assign(otra=f"a{odd}b").rename(columns={"otra": f"otra {odd}"})
+    table["id_aviso"] += odd
+    table.loc[::2, "descripcion"] += odd
+    path = write_table(table, tmp_path / f"a{suffix}")  # a book cannot have the first two
+    found = review(run, path, 5)
+    assert load_workbook(workbook.write(found, tmp_path / "r.xlsx"))["Dudosos"].max_row == 6
+    assert load_workbook(save(predict(run, path), tmp_path / "p.xlsx")).active.max_row == 121
+
+
+def test_reviewed_book_given_as_data_is_refused_before_any_work(run, book, tmp_path):
+    again = workbook.write(review(run, book, 5), tmp_path / "r.xlsx")
+    with pytest.raises(UserError, match="ya tiene estas columnas: pred_modo"):
+        review(run, again, 5)
+    without = load_workbook(again)
+    without["Avisos"].delete_cols(without["Avisos"].max_column - 5, 6)
+    without.save(tmp_path / "sin.xlsx")
+    with pytest.raises(UserError, match=r"ya tiene una hoja «Dudosos».*o cambie el nombre de esa hoja"):
+        review(run, tmp_path / "sin.xlsx", 5)
+
+
+def test_review_of_a_book_with_macros_is_a_new_book(run, book, tmp_path):
+    book.rename(tmp_path / "nuevos.xlsm")
+    path = workbook.write(review(run, tmp_path / "nuevos.xlsm", 5), tmp_path / "r.xlsx")
+    assert load_workbook(path).sheetnames == ["Predicciones", "Dudosos", "Resumen", "Clases"]
 
 
 def test_returned_workbook_trains_a_run_with_its_corrections(found, run, csv, tmp_path):
