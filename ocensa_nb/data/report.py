@@ -24,7 +24,7 @@ class CorrectionsReport:
     other_text: tuple[str, ...]  # numbers of notices with another text in the file
     other_id: tuple[str, ...]  # numbers of corrections whose text is in the file under another number
     absent: tuple[str, ...]  # columns of answers that the file does not have
-    lost: tuple[int, ...]  # rows of corrections that could be of several notices
+    lost: tuple[int, ...]  # rows of corrections without a text, or that could be of several notices
     incomplete: tuple[str, ...]
     table: pd.DataFrame = field(repr=False, compare=False)
     left_test: int = 0
@@ -33,31 +33,20 @@ class CorrectionsReport:
         changed = ", ".join(f"{head} {count:,}" for head, count in self.changed.items())
         lines = [
             f"Correcciones: {self.source}, {self.rows:,} avisos. Cambian de clase: {changed}. Avisos que no tenían "
-            f"todas las etiquetas y ahora sirven: {self.labelled:,}; añadidos porque no estaban en el archivo: "
-            f"{self.added:,}."
+            f"todas las etiquetas y ahora sirven: {self.labelled:,}; nuevos, que no estaban: {self.added:,}."
         ]
         if self.absent:
             lines.append(f"Las correcciones no tienen {listed(self.absent)}: esas etiquetas no se corrigen.")
-        if self.other_text:
-            lines.append(
-                f"Correcciones cuyo id_aviso está en el archivo con otro texto: {len(self.other_text):,} "
-                f"({listed(self.other_text)}). Se añadieron como avisos nuevos; la fila del archivo no cambia."
-            )
-        if self.other_id:
-            lines.append(
-                f"Correcciones cuyo texto está en el archivo con otro número de aviso: {len(self.other_id):,} "
-                f"({listed(self.other_id)}). Se añadieron como avisos nuevos; si son los mismos, corrija su id_aviso."
-            )
-        if self.lost:
-            lines.append(
-                f"Correcciones que no se usaron, porque su id_aviso está vacío o perdió cifras (1,0E+09) y varios "
-                f"avisos tienen su texto: {len(self.lost):,} (filas {listed(self.lost)}). Complete su id_aviso."
-            )
-        if self.incomplete:
-            lines.append(
-                f"Correcciones descartadas porque al aviso le falta otra etiqueta: {len(self.incomplete):,} "
-                f"({listed(self.incomplete)}). Complete su fila."
-            )
+        new, lost = "Se añadieron como avisos nuevos", [f"fila {row}" for row in self.lost]
+        without_key = "sin texto, o sin id_aviso entero (vacío, 1,0E+09) y con el texto de varios avisos"
+        for what, which, advice in (
+            ("cuyo id_aviso está en el archivo con otro texto", self.other_text, f"{new}; la fila no cambia."),
+            ("cuyo texto está en el archivo con otro id_aviso", self.other_id, f"{new}; si son los mismos, corríjalo."),
+            (f"que no se usaron, {without_key}", lost, "Complete su id_aviso y su texto."),
+            ("descartadas porque al aviso le falta otra etiqueta", self.incomplete, "Complete su fila."),
+        ):
+            if which:
+                lines.append(f"Correcciones {what}: {len(which):,} ({listed(which)}). {advice}")
         if self.left_test:
             lines.append(
                 f"Avisos de prueba que pasan a entrenamiento por estar corregidos: {self.left_test:,}. Eran de los "

@@ -228,7 +228,7 @@ def test_correction_that_could_be_of_several_notices_is_counted_with_its_row_and
     rows = labelled_rows(twice, answers([("", twice.texts[3], whole)]))
     assert rows.frame[[*HEADS]].equals(labelled_rows(twice).frame[[*HEADS]])
     assert rows.report.corrections.lost == (2,)
-    assert "(filas 2). Complete su id_aviso" in str(rows.report)
+    assert "(fila 2). Complete su id_aviso y su texto" in str(rows.report)
 
 
 def test_correction_with_the_text_of_another_notice_is_added_and_named(file, frame):
@@ -236,3 +236,148 @@ def test_correction_with_the_text_of_another_notice_is_added_and_named(file, fra
     rows = labelled_rows(file, answers([("otro-1", frame[TEXT][3], whole)]))
     assert rows.report.corrections.other_id == ("otro-1",)
     assert "otro-1" in str(rows.report)
+
+
+def on_cells(column, change):
+    """Return an edit of the cells of a column, by its letter, below the titles."""
+
+    def edit(sheet):
+        for row in range(2, sheet.max_row + 1):
+            sheet[f"{column}{row}"] = change(sheet[f"{column}{row}"].value)
+
+    return edit
+
+
+def sort_by_text(sheet):
+    rows = sorted(([cell.value for cell in row] for row in sheet.iter_rows(min_row=2)), key=lambda row: row[1])
+    for number, row in enumerate(rows, 2):
+        for column, value in enumerate(row, 1):
+            sheet.cell(number, column).value = value
+
+
+def hide_rows(sheet):
+    sheet.auto_filter.ref = sheet.dimensions
+    sheet.row_dimensions[3].hidden = True
+
+
+def add_titles_above(sheet):
+    sheet.insert_rows(1, 2)
+    sheet["A1"] = "Revisado por Ana"
+
+
+def add_column(number):
+    def edit(sheet):
+        sheet.insert_cols(number)
+        sheet.cell(1, number).value = "nota"
+        sheet.cell(2, number).value = "ver con turno"
+
+    return edit
+
+
+def retitle(cell, title):
+    return lambda sheet: sheet.__setitem__(cell, title)
+
+
+def leave_blank_rows(sheet):
+    sheet.insert_rows(4, 3)
+
+
+def delete_rows(sheet):
+    sheet.delete_rows(3, 2)
+
+
+def delete_other_columns(sheet):
+    sheet.delete_cols(4, 2)  # the predictions
+
+
+def rename_sheet(sheet):
+    sheet.title = "Dudosos Ana"
+
+
+# As people edit the workbook of a review, with what is read of it: every answer, or a message.
+EDITS = {
+    "nothing": (lambda sheet: None, 8),
+    "sorted": (sort_by_text, 8),
+    "filtered": (hide_rows, 8),
+    "rows deleted": (delete_rows, 6),
+    "titles above": (add_titles_above, 8),
+    "column at the left": (add_column(1), 8),
+    "column within": (add_column(3), 8),
+    "columns deleted": (delete_other_columns, 8),
+    "blank rows": (leave_blank_rows, 8),
+    "sheet renamed": (rename_sheet, 8),
+    "title in another case": (retitle("F1", " Correcta  PRIORIDAD "), 8),
+    "class with spaces": (on_cells("F", lambda name: f"  {name}  "), 8),
+    "class in another case": (on_cells("F", str.upper), 8),
+    "class typed without accents": (on_cells("F", lambda name: name.replace("í", "i")), 8),
+    "ids as numbers": (on_cells("A", int), 8),
+    "ids with decimals": (on_cells("A", lambda number: f"{number}.0"), 8),
+    "ids with an apostrophe": (on_cells("A", lambda number: f"'{number}"), 8),
+    "ids that lost digits": (on_cells("A", lambda number: "1,00E+07"), 8),
+    "ids emptied": (on_cells("A", lambda number: None), 8),
+    "text in several lines": (on_cells("B", lambda text: text.replace(" ", "\n ", 2)), 8),
+    "text emptied": (retitle("B3", None), 7),
+    "title renamed": (retitle("F1", "Revisión Ana"), "la columna «Revisión Ana» tiene clases de prioridad"),
+    "answers in a new column": (
+        lambda sheet: sheet.move_range("F2:F9", cols=1) or retitle("G1", "ok")(sheet),
+        "la columna «ok» tiene clases de prioridad",
+    ),
+    "column twice": (retitle("E1", "Correcta_Prioridad"), "tiene dos columnas correcta_prioridad"),
+    "error value": (retitle("F3", "#N/A"), "filas 3 es un error"),
+    "error value in Spanish": (retitle("F4", "#¡REF!"), "filas 4 es un error"),
+    "formula without a value": (on_cells("F", lambda name: "=E2"), "filas 2, 3, 4, 5, 6, 7, 8, 9 es un error"),
+    "unknown class": (retitle("F3", "9-Otra"), "fila 3: en correcta_prioridad, la clase «9-Otra» no existe"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("suffix", [".xlsx", ".csv"])
+def test_answers_of_an_edited_workbook_are_used_or_refused_or_counted_with_their_row(
+    file, frame, tmp_path, edit, suffix
+):
+    change, expected = EDITS[edit]
+    texts = frame[TEXT].value_counts()
+    rows = [row for row in frame.index if texts[frame[TEXT][row]] == 1][:8]
+    right = {row: "1-Critica" if frame["prioridad"][row] != "1-Critica" else "4-Baja" for row in rows}
+    book = Workbook()
+    book.active.append(["id_aviso", "descripcion"])
+    sheet = book.create_sheet(SHEET)
+    sheet.append([ID, TEXT, "correcta_modo", "pred1_modo", "conf1_modo", "correcta_prioridad"])
+    for row in rows:
+        sheet.append([frame[ID][row], frame[TEXT][row], frame["modo"][row], frame["modo"][row], 0.5, right[row]])
+    change(sheet)
+    path = tmp_path / f"revisado{suffix}"
+    if suffix == ".csv":  # as LibreOffice and Excel save it
+        lines = [["" if cell.value is None else cell.value for cell in row] for row in sheet]
+        pd.DataFrame(lines).to_csv(path, sep=";", header=False, index=False, encoding="cp1252")
+    else:
+        book.save(path)
+    if suffix == ".csv" and edit == "formula without a value":
+        expected = "la clase «=E2» no existe"
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            labelled_rows(file, read_corrections(path, HEADS))
+        return
+    found = labelled_rows(file, read_corrections(path, HEADS))
+    report, kept = found.report.corrections, found.frame
+    assert sum(kept["prioridad"][row] == right[row] for row in rows) == expected
+    assert (report.added, report.changed["prioridad"], len(kept)) == (0, expected, len(frame))
+    assert report.lost == ((3,) if edit == "text emptied" else ())
+
+
+def test_two_answers_to_a_notice_under_its_number_and_without_it_raise_error_with_both_rows(file, frame):
+    texts = frame[TEXT].value_counts()
+    row = next(row for row in frame.index if texts[frame[TEXT][row]] == 1)
+    twice = answers(
+        [(number, frame[TEXT][row], {"prioridad": p}) for number, p in ((frame[ID][row], "2-Alta"), ("", "3-Media"))]
+    )
+    with pytest.raises(UserError, match="las filas 2 y 3 corrigen el mismo aviso"):
+        labelled_rows(file, twice)
+
+
+@pytest.mark.parametrize("text", ["pase en valvula; -revisar", "- fuga\n= ver", "bomba |@turno"])
+def test_text_that_a_csv_protects_is_of_its_notice(tmp_path, text):
+    frame = pd.DataFrame({ID: ["7"], TEXT: [text], "modo": ["Fuga; -otra"], "causa": ["Y"], "prioridad": ["1"]})
+    path = write(tmp_path / "c.csv", of_rows(frame, [0], modo="Fuga; -otra"))
+    merged, report = merge(frame, read_corrections(path, HEADS), HEADS)
+    assert (len(merged), report.added, report.other_text) == (1, 0, ())
