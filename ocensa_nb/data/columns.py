@@ -135,8 +135,7 @@ def compose(
         row = int(too_long[0])
         raise UserError(
             f"La fila {row + first_row} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} "
-            f"caracteres; el máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar que une muchas filas: "
-            "revise esa fila."
+            f"caracteres; el máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar: revise esa fila."
         )
     composed = text.copy()
     for role in appended(used, text_fields, heads):

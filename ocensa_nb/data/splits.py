@@ -35,17 +35,13 @@ def split_rows(
     split = _rows_of_sides(side_of_group, groups, labels)
     if not all(map(len, split.values())):
         raise UserError(
-            f"Textos distintos: {len(first)}. No alcanzan para separar entrenamiento, validación y prueba. Hacen falta "
-            "más avisos, o textos menos repetidos."
+            f"Textos distintos: {len(first)}. No alcanzan para entrenar, validar y probar: hacen falta más avisos."
         )
     return split
 
 
 def split_corrected_rows(
-    groups: np.ndarray,
-    labels: Mapping[str, np.ndarray],
-    earlier: Mapping[str, np.ndarray],
-    corrected: np.ndarray,
+    groups: np.ndarray, labels: Mapping[str, np.ndarray], earlier: Mapping[str, np.ndarray], corrected: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Extend the split of the same rows before their correction: only corrected rows leave test."""
     side_of_group = np.full(groups.max() + 1, "train", dtype=object)

@@ -62,11 +62,7 @@ def _by_rank(labels: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def ceiling(
-    *,
-    evidence: Mapping[str, float] = EVIDENCE,
-    noise: Mapping[str, float] = NOISE,
-) -> dict[str, float]:
+def ceiling(*, evidence: Mapping[str, float] = EVIDENCE, noise: Mapping[str, float] = NOISE) -> dict[str, float]:
     """Compute the highest F1, weighted and macro, that a classifier of the text can reach on these notices.
 
     Write z for the component (share w_z), r for the label of the rule and q_z(c) for the probability that r = c given
@@ -109,15 +105,12 @@ def _ruled_shares(choice: _Choice, evidence: float) -> dict[str, float]:
 
 def _settings(evidence: Mapping[str, float], noise: Mapping[str, float]) -> tuple[dict[str, float], ...]:
     """Return the settings with defaults; raises `ValueError` for values that the proof in `ceiling` excludes."""
-    for name, shares in (("evidence", evidence), ("noise", noise)):
-        for head, value in shares.items():
-            if head not in COLUMNS:
-                raise ValueError(f"{name}: no existe la etiqueta {head!r}; use {', '.join(COLUMNS)}.")
-            if name == "evidence" and not 0 <= value <= 1:
-                raise ValueError(f"evidence[{head!r}] = {value}: debe estar entre 0 y 1.")
-            if name == "noise" and not 0 <= value < 1 / 3:
-                raise ValueError(f"noise[{head!r}] = {value}: debe ser al menos 0 y menor que 1/3.")
-    return {**EVIDENCE, **evidence}, {**NOISE, **noise}
+    evidence, noise = {**EVIDENCE, **evidence}, {**NOISE, **noise}
+    if evidence.keys() | noise.keys() != COLUMNS.keys() or not all(0 <= share <= 1 for share in evidence.values()):
+        raise ValueError(f"evidence = {evidence}: no va de 0 a 1, o no existe la etiqueta ({', '.join(COLUMNS)}).")
+    if not all(0 <= share < 1 / 3 for share in noise.values()):
+        raise ValueError(f"noise = {noise}: de 0 a menos de 1/3.")
+    return evidence, noise
 
 
 def generate(

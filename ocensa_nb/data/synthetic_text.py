@@ -67,12 +67,7 @@ def pick(options: Sequence[T], draw: Draw) -> T:
 
 
 def compose_notice(
-    stated: Mapping[str, str | None],
-    family: Family,
-    part: Component,
-    tag: str,
-    short_tries: float,
-    draw: Draw,
+    stated: Mapping[str, str | None], family: Family, part: Component, tag: str, short_tries: float, draw: Draw
 ) -> str:
     text = _short_notice(stated, part, tag, draw) if draw() < short_tries else None
     short = text is not None

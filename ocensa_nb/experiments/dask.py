@@ -48,8 +48,7 @@ def dask_pool(out: Path, scheduler: str) -> Iterator["DaskPool"]:
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # TimeoutError is an OSError
         raise UserError(
-            f"El scheduler de dask, «{scheduler}», no responde. Revise la dirección (tcp://MÁQUINA:8786) y que esté en "
-            "marcha: dask scheduler"
+            f"El scheduler de dask, «{scheduler}», no responde. Revise la dirección (tcp://MÁQUINA:8786) e inícielo."
         ) from error
     pool = DaskPool(client, out)
     try:

@@ -236,8 +236,7 @@ def _check_unique(specs: list[CaseSpec]) -> None:
         first = seen.setdefault((spec.training, spec.settings["predict_with"], spec.files["evaluation_data"]), spec)
         if first is not spec:
             raise UserError(
-                f"Los casos «{first.title}» y «{spec.title}» (semilla {spec.seed}) son el mismo: dan los mismos "
-                "ajustes. Quite uno."
+                f"Los casos «{first.title}» y «{spec.title}» (semilla {spec.seed}) son el mismo. Quite uno."
             )
     groups = {spec.group: spec.title for spec in specs}
     for title, count in Counter(groups.values()).items():

@@ -132,15 +132,13 @@ def headlines(results: Results) -> list[str]:
     if test.count() and val.count():
         notes.append(
             f"La mejor en validación es «{best.title}» (n.º {best.number}): {metric} {val.mean():.3f} en validación y "
-            f"{test.mean():.3f} en prueba. La tabla está ordenada por la prueba, que no se usa para elegir: la primera "
-            "fila puede serlo por azar."
+            f"{test.mean():.3f} en prueba. La tabla está ordenada por la prueba: la primera puede serlo por azar."
         )
     if baseline is None:
         notes.append(
             f"No hay un caso «{BASELINE}» terminado en esta carpeta, y por eso no se dice cuántas veces más rápido es "
-            f"cada uno. Para añadirlo, escriba en la cuadrícula, dentro de cases, un caso con «name: {BASELINE}» y los "
-            f"ajustes del punto de partida («recipe: {BASELINE}»), y ejecute el mismo comando: los casos terminados se "
-            "conservan."
+            f"cada uno. Añada a la cuadrícula, dentro de cases, un caso con «name: {BASELINE}» y «recipe: {BASELINE}», "
+            "y ejecute el mismo comando: los casos terminados se conservan."
         )
     elif len(groups) > 1 and all(speedup(group, baseline).empty for group in groups if group is not baseline):
         notes.append(

@@ -89,8 +89,7 @@ def read_results(out: str | Path) -> Results:
     if not folders:
         missing = "no tiene ningún caso" if path.is_dir() else "no existe"
         raise UserError(
-            f"La carpeta de experimentos «{path}» {missing}. Ejecute antes: python -m ocensa_nb experiments --grid "
-            f"CUADRICULA.yaml --out {path}"
+            f"La carpeta «{path}» {missing}. Ejecute: python -m ocensa_nb experiments --grid GRID.yaml --out {path}"
         )
     problems, cases, dropped = [], [], []
     for folder in folders:
@@ -208,8 +207,7 @@ def summary(results: Results) -> str:
         reused = sum(case.saved_seconds() > 0 for case in results.finished)
         text += (
             f" Guardar una sola vez las capas congeladas ahorró {results.saved_seconds:.1f} s en "
-            f"{counted(reused, 'caso')}: son los segundos que tardó en calcularlas el primero, menos los que tardaron "
-            "los demás en leerlas."
+            f"{counted(reused, 'caso')}: lo que tardó en calcularlas el primero, menos lo que los demás en leerlas."
         )
     return text
 

@@ -171,8 +171,7 @@ def check_folder(out: str | Path) -> Path:
     foreign = [name for name in names if not is_temporary(name) and not name.startswith(LOCK)]
     if foreign and not (path / GRID).exists():
         raise UserError(
-            f"La carpeta «{path}» no está vacía ni es de experimentos, y no se sobrescribe nada. Elija otro nombre en "
-            "out."
+            f"La carpeta «{path}» no está vacía ni es de experimentos, y no se sobrescribe. Elija otro nombre en out."
         )
     return path.absolute()
 
@@ -190,8 +189,7 @@ def opened(out: Path, grid: str, auto: str) -> Iterator[None]:
     lock = lock_folder(out)
     if lock is None:
         raise UserError(
-            f"Otro proceso está ejecutando los experimentos de «{out}». Espere a que termine, o elija otro nombre en "
-            "out."
+            f"Otro proceso está ejecutando los casos de «{out}». Espere a que termine, o elija otro nombre en out."
         )
     try:
         write_text(out / GRID, grid)

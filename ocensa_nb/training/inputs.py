@@ -60,8 +60,7 @@ def load_inputs(config: TrainConfig, notices: Notices, world: World) -> Inputs:
             require_compiler(device)
     world.require_same(
         lambda: [config.fingerprint(), notices.fingerprint, hashes],
-        "Los procesos no tienen los mismos ajustes, avisos o codificador. Use los mismos archivos y el mismo comando "
-        "en todas las máquinas.",
+        "Los procesos no tienen los mismos ajustes, avisos o codificador. Use los mismos en todas las máquinas.",
     )
     return Inputs(device, tokenizer, table, model, hashes)
 
