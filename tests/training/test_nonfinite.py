@@ -12,14 +12,14 @@ from ocensa_nb.errors import LISTED, DivergedError
 from ocensa_nb.figures import training
 from ocensa_nb.runs.checkpoint import CheckpointFiles
 from ocensa_nb.runs.run import LAST
-from ocensa_nb.training import early_stopping, estimate, train
+from ocensa_nb.training import early_stopping, expected_time, train
 from ocensa_nb.training.early_stopping import NonFiniteGuard
 
 
 def make_loss_non_finite(monkeypatch, steps, head=1, value=math.nan):
     """Multiply the loss of a head by a non-finite value in the given steps, counted from 1."""
     step, call, made = Engine.step, Objective.__call__, [0]
-    monkeypatch.setattr(estimate, "estimate_time", lambda *_: estimate.Estimate(1, 1, 0))  # it steps too
+    monkeypatch.setattr(expected_time, "estimate_time", lambda *_: expected_time.Estimate(1, 1, 0))  # it steps too
 
     def counted(self, micro_batches):
         made[0] += 1
