@@ -53,8 +53,7 @@ def split_corrected_rows(
     split = _rows_of_sides(side_of_group, groups, labels)
     if not all(map(len, split.values())):
         raise UserError(
-            "Con estas correcciones no quedan avisos de validación o de prueba: los corregidos no sirven para probar. "
-            "Hacen falta más avisos con etiquetas en data."
+            "Con estas correcciones no quedan avisos de validación o de prueba. Hacen falta más avisos en data."
         )
     return split
 

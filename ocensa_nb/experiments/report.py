@@ -142,8 +142,7 @@ def headlines(results: Results) -> list[str]:
         )
     elif len(groups) > 1 and all(speedup(group, baseline).empty for group in groups if group is not baseline):
         notes.append(
-            f"Ningún caso se puede comparar en tiempo con «{BASELINE}»: se midieron en otra máquina, con otro número "
-            "de hilos o de procesos a la vez, o con otras semillas."
+            f"Ningún caso se puede comparar en tiempo con «{BASELINE}»: otra máquina, otros hilos, procesos o semillas."
         )
     return notes
 
@@ -158,8 +157,7 @@ def warnings(results: Results) -> list[str]:
     if compared and not any(map(any, compared.values())):
         return [
             "El modelo simple (TF-IDF, que se ajusta en segundos) da lo mismo: en ninguna etiqueta de ningún caso "
-            "predice mejor la corrida de forma que se distinga del ruido. Con estos avisos, elegir entre estos ajustes "
-            "del codificador no mejora lo que se obtiene."
+            "predice mejor la corrida de forma que se distinga del ruido. Elegir entre estos ajustes no mejora nada."
         ]
     some = [f"{head}, en {sum(wins)} de {len(wins)} casos" for head, wins in compared.items() if not all(wins)]
     note = (

@@ -29,8 +29,8 @@ _COLUMN = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]+)\d+"')
 # Both are optional, and would be wrong with more columns.
 _DIMENSION, _SPANS = re.compile(rb"<(?:\w+:)?dimension\b[^>]*/>"), re.compile(rb'\bspans="[^"]*"')
 _SHEET_ID = re.compile(rb'\bsheetId="(\d+)"')
-# Of the styles of a book, and the attribute that refers to each by its place.
-_FORMATS = {"fonts": b"fontId", "fills": b"fillId", "borders": b"borderId", "cellXfs": b"s"}
+# Of the styles of a book, by the attribute that refers to each by its place.
+_FORMATS = {b"fontId": "fonts", b"fillId": "fills", b"borderId": "borders", b"s": "cellXfs"}
 _FORMAT, _STYLE = re.compile(rb'() (fontId|fillId|borderId)="(\d+)"'), re.compile(rb'(<c r="[A-Z]+\d+") (s)="(\d+)"')
 CHANGED = "«{path}» ha cambiado desde que se leyó. Repita el comando."
 _BOM = codecs.BOM_UTF8.decode("latin-1")
@@ -136,46 +136,43 @@ def _with_sheets(source: zipfile.ZipFile, sheets: bytes) -> dict[str, bytes]:
     last = max(int(number) for number in _SHEET_ID.findall(parts[main]))
     with zipfile.ZipFile(io.BytesIO(sheets)) as other:
         styles = source.read(ARC_STYLE) if ARC_STYLE in members else b"<none/>"
-        formats = {name: len(fromstring(styles).findall(f"{{*}}{name}/*")) for name in _FORMATS}
+        formats = {key: len(fromstring(styles).findall(f"{{*}}{name}/*")) for key, name in _FORMATS.items()}
         if formatted := all(formats.values()):
-            parts[ARC_STYLE] = _with_formats(styles, other.read(ARC_STYLE), formats)
+            parts[ARC_STYLE] = styles
+            for name in _FORMATS.values():
+                new = re.search(
+                    rb"<%b\b[^>]*>(.*)</" % name.encode() + name.encode(), other.read(ARC_STYLE), re.DOTALL
+                )[1]
+                _insert(parts, ARC_STYLE, name, _shifted(new, _FORMAT, formats))
         for number, sheet in enumerate(fromstring(other.read(ARC_WORKBOOK)).findall(".//{*}sheet"), 1):
-            key, identity = f"ocensa{len(members) + number}", last + number
+            key = f"ocensa{len(members) + number}"
             name, title, state = f"xl/worksheets/{key}.xml", quoteattr(sheet.get("name")), sheet.get("state")
             xml = other.read(f"xl/worksheets/sheet{number}.xml")
             # What is typed in one of several selected sheets is written to all: the user's stays the only one.
             xml = xml.replace(b' tabSelected="1"', b"")
             parts[name] = _shifted(xml, _STYLE, formats) if formatted else _STYLE.sub(rb"\1", xml)
-            entry = f'<sheet name={title} sheetId="{identity}" state="{state}" xmlns:r="{REL_NS}" r:id="{key}"/>'
+            entry = f'<sheet name={title} sheetId="{last + number}" state="{state}" xmlns:r="{REL_NS}" r:id="{key}"/>'
             relation = f'<Relationship Id="{key}" Type="{REL_NS}/worksheet" Target="/{name}"/>'
             kind = f'<Override PartName="/{name}" ContentType="{WORKSHEET_TYPE}"/>'
-            parts[main] = _insert(parts[main], "sheets", entry.encode())
-            parts[relations] = _insert(parts[relations], "Relationships", relation.encode())
-            parts[ARC_CONTENT_TYPES] = _insert(parts[ARC_CONTENT_TYPES], "Types", kind.encode())
+            _insert(parts, main, "sheets", entry.encode())
+            _insert(parts, relations, "Relationships", relation.encode())
+            _insert(parts, ARC_CONTENT_TYPES, "Types", kind.encode())
     return parts
 
 
-def _with_formats(styles: bytes, added: bytes, formats: Mapping[str, int]) -> bytes:
-    """Return the styles of a book with those of another one after them; `formats`: how many of each it has."""
-    for name in _FORMATS:
-        new = re.search(rb"<%b\b[^>]*>(.*)</%b>" % (name.encode(), name.encode()), added, re.DOTALL)[1]
-        styles = _insert(styles, name, _shifted(new, _FORMAT, formats))
-    return styles
-
-
-def _shifted(part: bytes, reference: re.Pattern[bytes], by: Mapping[str, int]) -> bytes:
+def _shifted(part: bytes, reference: re.Pattern[bytes], by: Mapping[bytes, int]) -> bytes:
     """Return XML whose references to formats are greater by the number of formats before theirs."""
-    names = {attribute: by[name] for name, attribute in _FORMATS.items()}
-    return reference.sub(lambda match: b'%b %b="%d"' % (match[1], match[2], int(match[3]) + names[match[2]]), part)
+    return reference.sub(lambda match: b'%b %b="%d"' % (match[1], match[2], int(match[3]) + by[match[2]]), part)
 
 
-def _insert(part: bytes, parent: str, children: bytes) -> bytes:
-    """Return XML with more children at the end of the only element of a name, in its namespace."""
+def _insert(parts: dict[str, bytes], name: str, parent: str, children: bytes) -> None:
+    """Put children at the end of the only element of a name in a part, in its namespace."""
+    part = parts[name]
     start = re.search(rb"<((?:\w+:)?)%b\b[^>]*>" % parent.encode(), part)
     end = part.index(b"</%b%b>" % (start[1], parent.encode()))
     children = re.sub(rb"<(/?)(?=\w)", rb"<\1" + start[1], children)
     uncounted = re.sub(rb' count="\d+"', b"", start[0])  # it is optional
-    return part[: start.start()] + uncounted + part[start.end() : end] + children + part[end:]
+    parts[name] = part[: start.start()] + uncounted + part[start.end() : end] + children + part[end:]
 
 
 def _with_cells(sheet: bytes, file: TableFile, added: pd.DataFrame) -> bytes:

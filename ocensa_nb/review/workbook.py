@@ -4,6 +4,7 @@ The predictions are columns more in a copy of the user's book; a CSV or a book w
 """
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -47,14 +48,13 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
         ],
         classes: [("", lists)],
     }
-    if not is_copy:
-        sheets = {PREDICTIONS: [("", review.predictions)], **sheets}
-    book = book_of(sheets, path, lambda book: _finish(book, review.classes, classes, len(doubtful)))
+    finish = partial(_finish, classes=review.classes, lists=classes, rows=len(doubtful))
     if is_copy:
-        append_columns(file, review.predictions.iloc[:, file.table.shape[1] :], path, book)
+        added = review.predictions.iloc[:, file.table.shape[1] :]
+        append_columns(file, added, path, book_of(sheets, path, finish))
     else:
         with create_new(path) as temporary:
-            temporary.write_bytes(book)
+            temporary.write_bytes(book_of({PREDICTIONS: [("", review.predictions)], **sheets}, path, finish))
     return path
 
 
