@@ -22,8 +22,11 @@ SINGLE_BYTE = {"cp1252": 0, "cp850": 0, "mac_roman": 2}
 SAMPLED_BYTES = 10_000
 _FOREIGN = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` gives them
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]")
-# The two bytes of a Spanish letter in UTF-8, read as Windows-1252.
-_TWICE = re.compile("[ÂÃ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
+_UTF_8 = re.compile("[\x80-\xff]")  # two bytes of UTF-8 that no Spanish text has in another encoding
+# The bytes in UTF-8 of a Spanish letter, and of a dash, a curly quote or a byte-order mark, read as Windows-1252.
+_WITHIN = f"[\x80-\xbf{bytes(range(0x80, 0xA0)).decode('cp1252', 'ignore')}]"
+_TWICE = re.compile(f"[ÂÃÅ]{_WITHIN}|[âï]{_WITHIN}{{2}}")
+codecs.register_error("as latin-1", lambda error: (error.object[error.start : error.end].encode("latin-1"), error.end))
 _SUITABLE = re.compile("(?<=[a-z])[áéíóúüñ]|[áéíóúüñ](?=[a-z])|(?<=[A-Z])[ÁÉÍÓÚÜÑ]|[ÁÉÍÓÚÜÑ](?=[A-Za-z])")
 _SPANISH = "\x00-\x7fáéíóúüñÁÉÍÓÚÜÑºª°"
 _UNSUITABLE = re.compile(
@@ -35,6 +38,7 @@ _STRAY_QUOTE = {  # a closing quote before other text than a separator or a quot
 }
 EMPTY = "El archivo «{path}» está vacío. Vuelva a exportarlo."
 _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .xlsx."
+_UNQUOTE = f"Quite esa comilla, o escríbala dos veces dentro de un texto entre comillas. {_HOW_TO_EXPORT}"
 
 
 def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, int, str, str, bool, list[str]]:
@@ -45,8 +49,9 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
     text = re.sub(r"\r+\n", "\n", text)
     if breaks := text.count("\r"):
         # In a file whose lines end in \n, a return is a line break inside a text.
+        if "\n" in text:
+            notes.append(f"{breaks:,} retornos dentro de un texto se leyeron como espacios")
         text = text.replace("\r", " " if "\n" in text else "\n")
-        notes += [f"{breaks:,} retornos dentro de un texto se leyeron como espacios"] if "\n" in text else []
     lines = text.lstrip("\n")
     blank = len(text) - len(lines)
     separator, header, start = _find_layout(lines, is_title)
@@ -58,19 +63,10 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
         table = pd.read_csv(
             io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, quoting=quoting
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        detail = str(error).strip().splitlines()[-1]
-        if header.row:
-            detail += " (la línea 1 es la de los títulos)"
-        raise UserError(
-            f"«{path}» no es una tabla bien formada (separador «{separator}»): {detail}. Suele ser una comilla sin "
-            f"cerrar o un separador dentro de un texto. {_HOW_TO_EXPORT}"
-        ) from error
-    if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
-        raise UserError(
-            f"«{path}» tiene filas con más celdas que títulos (separador «{separator}»). Si encima de los títulos hay "
-            f"otras filas, bórrelas. {_HOW_TO_EXPORT}"
-        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(_misshapen(path, text, separator, above, quoting)) from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(_misshapen(path, text, separator, above, quoting))
     if len(table) != records - 1:
         raise UserError(
             f"«{path}» tiene {records - 1:,} filas bajo los títulos, y se leyeron {len(table):,}. {_HOW_TO_EXPORT}"
@@ -108,9 +104,24 @@ def _count_records(path: Path, text: str, separator: str, above: int, notes: lis
     if fault is not None:
         raise UserError(
             f"«{path}», línea {above + fault + 1}: una comilla se abre y no se cierra en esa fila, y uniría varias. "
-            f"Quite esa comilla, o escríbala dos veces dentro de un texto entre comillas. {_HOW_TO_EXPORT}"
+            f"{_UNQUOTE}"
         )
     return csv.QUOTE_MINIMAL, records
+
+
+def _misshapen(path: Path, text: str, separator: str, above: int, quoting: int) -> str:
+    """Return what is wrong with a table that pandas does not take: the first row that is too wide, or an open quote."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+    titles, line = len(next(reader)), 1
+    for record in reader:
+        if len(record) > titles:
+            return (
+                f"«{path}», línea {above + line + 1}: tiene más celdas que títulos ({len(record)} y {titles}, separador "
+                f"«{separator}»). Suele ser un separador dentro de un texto sin comillas, o al final de la fila, u otra "
+                "tabla unida a esta: corrija esa línea. Si encima de los títulos hay otras filas, bórrelas."
+            )
+        last, line = line, reader.line_num
+    return f"«{path}», línea {above + last + 1}: una comilla se abre y no se cierra. {_UNQUOTE}"
 
 
 def _is_quoted_text(lines: list[str], separator: str, cells: int) -> bool:
@@ -146,19 +157,25 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
             raise UserError(f"«{path}» está dañado: no es {marked} hasta el final. {_HOW_TO_EXPORT}") from error
         text, encoding = content.decode(marked or "utf-8", "surrogateescape"), marked or "utf-8"
     foreign = _FOREIGN.findall(text)
-    if foreign and len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2:  # most bytes beyond ASCII are no UTF-8
+    if foreign and not _UTF_8.search(text):
         return _decode_single_bytes(path, content)
     notes = []
     if foreign:
+        if not marked and len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2:  # a file joined from both encodings
+            encoding = "cp1252"
         row = text.count("\n", 0, _FOREIGN.search(text).start()) + 1
         text = _FOREIGN.sub(lambda byte: byte[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace"), text)
         notes.append(
             f"{len(foreign):,} bytes no eran UTF-8 (el primero, en la línea {row:,}) y se leyeron como Windows-1252"
         )
-    text, letters = _TWICE.subn(_decode_again, text)
+    letters = 0
+    while (fixed := _TWICE.subn(_decode_again, text))[0] != text:
+        text, letters = fixed[0], letters + fixed[1]
     if letters:
         notes.append(f"{letters:,} letras estaban convertidas dos veces («Ã³» por «ó») y se corrigieron")
-    return text, encoding, notes
+    if lost := text.count("�"):
+        notes.append(f"{lost:,} letras se perdieron al exportar, y el archivo tiene «�» en su lugar: expórtelo de nuevo")
+    return text.lstrip("\ufeff"), encoding, notes
 
 
 def _decode_single_bytes(path: Path, content: bytes) -> tuple[str, str, list[str]]:
@@ -176,10 +193,10 @@ def _decode_single_bytes(path: Path, content: bytes) -> tuple[str, str, list[str
 
 
 def _decode_again(match: re.Match[str]) -> str:
-    for encoding in ("cp1252", "latin-1"):
-        with contextlib.suppress(UnicodeError):
-            return match[0].encode(encoding).decode("utf-8")
-    return match[0]
+    try:
+        return match[0].encode("cp1252", "as latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return match[0]
 
 
 def _likeness(text: str) -> int:

@@ -15,6 +15,7 @@ from ocensa_nb.files.read_csv import decode
 
 EXAMPLES = 2_000 if os.environ.get("OCENSA_LONG") else 150
 SPANISH = "aviso;descripcion;causa\n1;Vibración del motor, señal débil;Corrosión\n2;FALLA ELÉCTRICA AÑO;Desgaste\n"
+WINDOWS = [bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
 
 
 def read(folder, content):
@@ -43,6 +44,27 @@ def test_foreign_byte_in_utf_8_is_repaired_and_named(place):
     assert f"en la línea {SPANISH.count(chr(10), 0, place) + 1})" in notes[0]
 
 
+@pytest.mark.parametrize(("rows", "majority"), [(1, "utf-8"), (9, "cp1252")])
+def test_file_joined_from_two_encodings_is_read_right_and_named(rows, majority):
+    old = "3;Válvula dañada;Corrosión\n" * rows
+    text, encoding, notes = decode(Path("a.csv"), SPANISH.encode() + old.encode("cp1252"))
+    assert (text, encoding) == (SPANISH + old, majority)
+    assert f"{3 * rows:,} bytes no eran UTF-8 (el primero, en la línea 4)" in notes[0]
+
+
+@pytest.mark.parametrize("text", ["«Ñandú» – “urgente” Á…", "AÑO 2½ º", "\ufeffaviso;descripcion"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_every_sign_that_was_encoded_twice_is_repaired(text, times):
+    twice = text
+    for _ in range(times):
+        twice = "".join(WINDOWS[byte] for byte in twice.encode())
+    assert decode(Path("a.csv"), twice.encode())[0] == text.lstrip("\ufeff")
+
+
+def test_letters_that_were_lost_are_named():
+    assert "1 letras se perdieron al exportar" in decode(Path("a.csv"), "a;b\n1;Vibraci�n\n".encode())[2][0]
+
+
 def test_text_encoded_twice_is_repaired_and_named():
     text, _, notes = decode(Path("a.csv"), SPANISH.replace("É", "é").encode().decode("cp1252").encode())
     assert text == SPANISH.replace("É", "é")
@@ -51,7 +73,7 @@ def test_text_encoded_twice_is_repaired_and_named():
 
 cells = st.text(
     st.sampled_from('a1ñ" \n;,\t')
-    | st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="ÂÃ"),
+    | st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="ÂÃÅâï�"),
     max_size=8,
 )
 
@@ -101,6 +123,21 @@ def test_quote_that_would_swallow_rows_beside_quoted_separators_raises_with_its_
         read(tmp_path, b'aviso;descripcion;causa\n1;"a; b";c\n2;"rota;c\n3;x;c\n4;y;c\n')
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (b"1;fuga; sello;c\n2;b;c\n", "línea 2: tiene más celdas que títulos (4 y 3"),
+        (b'1;"b\nb";c\n2;b;c;\n', "línea 4: tiene más celdas que títulos (4 y 3"),
+        (b'1;"b; b";c\n2;"rota;c\n', "línea 3: una comilla se abre y no se cierra"),
+    ],
+)
+def test_table_that_is_not_well_formed_raises_with_the_line_and_no_english(tmp_path, lines, said):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, b"aviso;descripcion;causa\n" + lines)
+    assert said in str(error.value)
+    assert "error" not in str(error.value).lower()
+
+
 def test_return_inside_a_text_is_a_space_and_named(tmp_path):
     file = read(tmp_path, b"aviso;descripcion;causa\r\n1;fuga\rde aceite;c\r\n2;b;c\r\r\n")
     assert file.table["descripcion"].tolist() == ["fuga de aceite", "b"]
@@ -108,4 +145,6 @@ def test_return_inside_a_text_is_a_space_and_named(tmp_path):
 
 
 def test_file_of_an_old_mac_has_a_row_per_return(tmp_path):
-    assert len(read(tmp_path, b"aviso;descripcion;causa\r1;a;c\r2;b;c\r").table) == 2
+    file = read(tmp_path, b"aviso;descripcion;causa\r1;a;c\r2;b;c\r")
+    assert len(file.table) == 2
+    assert "retornos" not in file.notes
