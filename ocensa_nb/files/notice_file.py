@@ -31,15 +31,13 @@ _WITH_POINT = r"\s*[+-]?(?:0\.\d+|\d+\.(?!\d{3}\D*$)\d+|\d{1,3}(?:,\d{3})+\.\d+)
 
 
 _MISSING = {"", "nan", "none", "null", "nat", "n/a", "na", "n/d", "<na>", "-"}
-# Of Excel, in English and in Spanish: "Valores de error", support.microsoft.com.
-ERRORS = {
-    *("#n/a", "#n/d", "#ref!", "#¡ref!", "#name?", "#¿nombre?", "#value!", "#¡valor!", "#div/0!", "#¡div/0!", "#num!"),
-    *("#¡num!", "#null!", "#¡nulo!", "#spill!", "#¡desbordamiento!", "#calc!", "#¡calc!", "#getting_data", "#field!"),
-    *("#¡campo!", "#obteniendo_datos", "#busy!", "#¡ocupado!", "#connect!", "#¡conectar!", "#blocked!", "#¡bloqueado!"),
-}
+# Of Excel and Google Sheets, in English and in Spanish; of LibreOffice; of a column too narrow for a date.
+ERROR = re.compile(r"#[¡¿]?[a-z]+(?:/0)?[!?]|#n/[ad]|#getting_data|#obteniendo_datos|err:\d{3}|#{3,}")
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 SNIFFED_BYTES = 4096
-_OTHER_BOOK = "«{path}» es {kind}, y aquí no se lee. Ábralo en Excel o LibreOffice y guárdelo como .xlsx."
+_PARTS = {"xl/workbook.bin": "un libro binario de Excel (.xlsb)", "content.xml": "un libro de LibreOffice (.ods)"}
+_PACKED = "un archivo comprimido"
+_SAVE_AS = "Ábralo en Excel o LibreOffice y guárdelo como .xlsx."
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _QUOTED = re.compile(r'="(.*)"')
 _APOSTROPHE = re.compile(r"^'(?=[=+\-@\d])")
@@ -124,7 +122,8 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
         csv_format = detect_format(table, separator, encoding, quoted)
     if note := skipped_note(skipped):
         notes += f"; {note}"
-    table.columns = [re.sub(CONTROL, " ", str(name)).strip() for name in table.columns]
+    # A title that is wrapped in its cell is one line, as a person types it.
+    table.columns = [" ".join(_unprotected(re.sub(CONTROL, " ", str(name))).split()) for name in table.columns]
     if not table.columns.is_unique:
         twice = listed(f"«{clipped(name)}»" for name in table.columns[table.columns.duplicated()])
         raise UserError(f"«{path}» tiene columnas que solo se distinguen por espacios: {twice}. Cambie un nombre.")
@@ -139,27 +138,29 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
 
 def is_workbook(path: Path, content: bytes) -> bool:
     """Return whether a file is an XLSX book, whatever its name; raises `UserError` if it is another kind of book."""
+    kind = ""
+    start = content[:SNIFFED_BYTES].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").lower()
     if content.startswith(_ZIP):
         try:
             names = zipfile.ZipFile(io.BytesIO(content)).namelist()
         except zipfile.BadZipFile:
             return True  # a damaged book: its reader says so
-        if "xl/workbook.bin" in names:
-            raise UserError(_OTHER_BOOK.format(path=path, kind="un libro binario de Excel (.xlsb)"))
-        if "content.xml" in names:
-            raise UserError(_OTHER_BOOK.format(path=path, kind="un libro de LibreOffice (.ods)"))
-        if not any(name.startswith("xl/") for name in names):
-            raise UserError(f"«{path}» es un ZIP y no un libro. Extraiga el archivo de avisos e indíquelo.")
-        return True
-    if content.startswith(_OLE):
+        is_book = any(name.startswith("xl/") for name in names)
+        kind = next((_PARTS[name] for name in names if name in _PARTS), "" if is_book else _PACKED)
+        if not kind:
+            return True
+    elif content.startswith(_OLE):
         locked = path.suffix.lower() in EXCEL_SUFFIXES or "EncryptedPackage".encode("utf-16-le") in content
         kind = "un libro con contraseña" if locked else "un libro de Excel 97-2003 (.xls)"
-        raise UserError(_OTHER_BOOK.format(path=path, kind=kind))
-    start = content[:SNIFFED_BYTES].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").lower()
-    if start.startswith(b"<?xml") and b"<html" not in start:
-        raise UserError(_OTHER_BOOK.format(path=path, kind="un archivo XML (como los libros de Excel 2003)"))
-    if start.startswith(b"mime-version") or (start.startswith(b"<") and re.search(rb"<(html|table|body)\b", start)):
-        raise UserError(_OTHER_BOOK.format(path=path, kind="una página HTML"))
+    elif content.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")):  # gzip, …
+        kind = _PACKED
+    elif start.startswith(b"<?xml") and b"<html" not in start:
+        kind = "un archivo XML (como los libros de Excel 2003)"
+    elif re.match(rb"mime-version|<!|<\?xml|<(html|head|body|style|div|table)\b", start):
+        kind = "una página HTML"
+    if kind:
+        remedy = "Extraiga el archivo de avisos e indíquelo." if kind == _PACKED else _SAVE_AS
+        raise UserError(f"«{path}» es {kind}, y aquí no se lee. {remedy}")
     return False
 
 
@@ -176,9 +177,9 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         meant = [_unprotected(value) if value[:1] in ("'", "=") or "_x" in value else value for value in meant]
         for code, value in enumerate(meant):
             folded = value.lower()
-            if folded in ERRORS:
+            if is_error := value[:1] in ("#", "E") and bool(ERROR.fullmatch(folded)):
                 errors[folded] += int((codes == code).sum())
-            if folded in ERRORS or folded in _MISSING:
+            if is_error or folded in _MISSING:
                 meant[code] = ""
         return pd.Series(np.array(meant, object)[codes], column.index, column.dtype)
 

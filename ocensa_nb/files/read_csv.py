@@ -57,16 +57,17 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
     separator, header, start = _find_layout(lines, is_title)
     check_certain(path, header, blank)
     text, above = lines[start:].rstrip("\n\x1a"), blank + header.row
-    check_width(path, _header_length(path, text, separator))
+    with contextlib.suppress(csv.Error):  # a field of over 131,072 characters
+        check_width(path, len(next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))))
     quoting, records = _count_records(path, text, separator, above, notes)
     try:
         table = pd.read_csv(
             io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, quoting=quoting
         )
+        if not isinstance(table.index, pd.RangeIndex):
+            raise pd.errors.ParserError("more cells than titles, in every row")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(_misshapen(path, text, separator, above, quoting)) from error
-    if not isinstance(table.index, pd.RangeIndex):
-        raise UserError(_misshapen(path, text, separator, above, quoting))
     if len(table) != records - 1:
         raise UserError(
             f"«{path}» tiene {records - 1:,} filas bajo los títulos, y se leyeron {len(table):,}. {_HOW_TO_EXPORT}"
@@ -116,9 +117,9 @@ def _misshapen(path: Path, text: str, separator: str, above: int, quoting: int) 
     for record in reader:
         if len(record) > titles:
             return (
-                f"«{path}», línea {above + line + 1}: tiene más celdas que títulos ({len(record)} y {titles}, separador "
-                f"«{separator}»). Suele ser un separador dentro de un texto sin comillas, o al final de la fila, u otra "
-                "tabla unida a esta: corrija esa línea. Si encima de los títulos hay otras filas, bórrelas."
+                f"«{path}», línea {above + line + 1}: tiene más celdas que títulos ({len(record)} y {titles}, "
+                f"separador «{separator}»). Suele ser un separador dentro de un texto sin comillas, o al final de la "
+                "fila, u otra tabla unida a esta. Corrija esa línea; si encima de los títulos hay otras, bórrelas."
             )
         last, line = line, reader.line_num
     return f"«{path}», línea {above + last + 1}: una comilla se abre y no se cierra. {_UNQUOTE}"
@@ -174,7 +175,7 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
     if letters:
         notes.append(f"{letters:,} letras estaban convertidas dos veces («Ã³» por «ó») y se corrigieron")
     if lost := text.count("�"):
-        notes.append(f"{lost:,} letras se perdieron al exportar, y el archivo tiene «�» en su lugar: expórtelo de nuevo")
+        notes.append(f"{lost:,} letras se perdieron al exportar («�» en su lugar): expórtelo de nuevo")
     return text.lstrip("\ufeff"), encoding, notes
 
 
@@ -240,16 +241,6 @@ def _first_rows(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     return rows, starts
 
 
-def _header_length(path: Path, text: str, separator: str) -> int:
-    try:
-        return len(next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator)))
-    except csv.Error as error:
-        raise UserError(
-            f"La primera línea de «{path}» no se puede leer como títulos de columnas (descripcion, …): es demasiado "
-            f"larga o tiene una comilla sin cerrar. {_HOW_TO_EXPORT}"
-        ) from error
-
-
 def _separator(text: str) -> str:
-    header = next(line for line in text.splitlines() if line.strip())[:LONGEST_HEADER]
-    return max(SEPARATORS, key=lambda sep: len(next(csv.reader([header], delimiter=sep))))
+    header = re.sub(r"\A\s*\n", "", text[:LONGEST_HEADER])  # its quoted titles may have line breaks
+    return max(SEPARATORS, key=lambda sep: len(next(csv.reader(io.StringIO(header, newline=""), delimiter=sep), [])))

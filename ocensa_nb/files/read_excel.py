@@ -6,11 +6,12 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
+from openpyxl.chartsheet import Chartsheet
 from openpyxl.reader.excel import ExcelReader
 
 from ocensa_nb.errors import UserError, listed
@@ -51,6 +52,8 @@ def read_excel(
         _refuse_bombs(archive)
         reader = ExcelReader(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
         reader.archive = archive  # `load_workbook` offers no way to guard what it reads
+        # openpyxl does not read every chart sheet; another sheet is found by its place among them.
+        reader.read_chartsheet = lambda sheet, _: reader.wb._sheets.append(Chartsheet(parent=reader.wb))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of openpyxl, in English, about extensions of Excel
             reader.read()
@@ -179,14 +182,18 @@ def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    """Return what a cell shows in Spanish: whole numbers without decimals, the day first."""
+    """Return what a cell shows in Spanish: whole numbers without decimals, a decimal comma, the day first."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "VERDADERO" if value else "FALSO"
     if isinstance(value, datetime):
         return f"{value:%d/%m/%Y}" if value.time() == MIDNIGHT else f"{value:%d/%m/%Y %H:%M}"
-    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+    if isinstance(value, timedelta):
+        return f"{value // timedelta(hours=1)}:{value // timedelta(minutes=1) % 60:02}"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.15g}".replace(".", ",")
+    return str(value)
 
 
 def _frame(rows: list[list[str]]) -> pd.DataFrame:

@@ -3,14 +3,14 @@
 import io
 import warnings
 import zipfile
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
 from openpyxl import Workbook
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.notice_file import ERRORS, SPANISH_EXCEL, CsvFormat, detect_format, read_table
+from ocensa_nb.files.notice_file import ERROR, SPANISH_EXCEL, CsvFormat, detect_format, read_table
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,12 @@ def save(path, *rows):
         ("#¡REF!", ""),
         ("#N/D", ""),
         ("#DIV/0!", ""),
+        ("#¡ERROR!", ""),
+        ("#VALOR!", ""),
+        ("Err:502", ""),
+        ("########", ""),
+        ("#2", "#2"),
+        ("Error 5", "Error 5"),
         ("N/A", ""),
     ],
 )
@@ -85,13 +91,34 @@ def test_cells_are_what_was_meant_and_the_table_is_what_came(tmp_path, cell, mea
     (tmp_path / "a.csv").write_text(f'a;b\n1;"{quoted}"\n', encoding="utf-8")
     file = read_table(tmp_path / "a.csv")
     assert (file.cells["b"][0], file.table["b"][0]) == (meant, cell)
-    assert ("1 celdas con un error" in file.notes) == (cell.lower() in ERRORS)
+    assert ("1 celdas con un error" in file.notes) == (bool(ERROR.fullmatch(cell.lower())))
 
 
 def test_values_of_a_book_are_those_that_excel_shows_in_spanish(tmp_path):
     moments = datetime(2026, 1, 31), datetime(2026, 1, 31, 14, 5)
     path = save(tmp_path / "a.xlsx", ["a", "b", "c", "d", "e"], [*moments, True, 2.0, 0.25])
-    assert read_table(path).table.iloc[0].tolist() == ["31/01/2026", "31/01/2026 14:05", "VERDADERO", "2", "0.25"]
+    assert read_table(path).table.iloc[0].tolist() == ["31/01/2026", "31/01/2026 14:05", "VERDADERO", "2", "0,25"]
+
+
+def test_times_and_numbers_of_a_book_have_no_english(tmp_path):
+    path = save(tmp_path / "a.xlsx", ["a", "b", "c"], [timedelta(hours=30, minutes=5), 0.1 + 0.2, 1234.5])
+    assert read_table(path).table.iloc[0].tolist() == ["30:05", "0,3", "1234,5"]
+
+
+def test_title_wrapped_in_its_cell_is_one_line(tmp_path):
+    path = save(tmp_path / "a.xlsx", ["Causa_x000D_\nde falla", "Texto\nbreve "], ["x", "y"])
+    (tmp_path / "a.csv").write_text('"Causa\nde falla";"Texto\r\nbreve"\r\nx;y\r\n', encoding="utf-8")
+    for name in (path, tmp_path / "a.csv"):
+        assert read_table(name).table.columns.tolist() == ["Causa de falla", "Texto breve"]
+
+
+def test_sheet_behind_a_chart_sheet_is_read(tmp_path):
+    book = Workbook()
+    book.active.append(["a"])
+    book.active.append(["x"])
+    book.create_chartsheet(index=0)
+    book.save(tmp_path / "a.xlsx")
+    assert read_table(tmp_path / "a.xlsx").table["a"].tolist() == ["x"]
 
 
 def test_formula_without_a_value_is_named(tmp_path):
@@ -142,6 +169,7 @@ OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
     [
         ("a.xls", b"<html><body><table><tr><td>a</td></tr></table>", "una página HTML"),
         ("a.xls", b"\xef\xbb\xbf\r\n<TABLE border=1>", "una página HTML"),
+        ("a.xls", b"<!-- report --><table>", "una página HTML"),
         ("a.xls", b"MIME-Version: 1.0\r\nContent-Type: multipart/related", "una página HTML"),
         ("a.xls", b'<?xml version="1.0"?><?mso-application progid="Excel.Sheet"?>', "un archivo XML"),
         ("a.xlsb", zipped("xl/workbook.bin"), r"un libro binario de Excel \(.xlsb\)"),
@@ -155,6 +183,20 @@ def test_other_kind_of_book_is_refused_by_its_name_with_a_way_out(tmp_path, name
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"es {kind}.*guárdelo como .xlsx"):
         read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x1f\x8b\x08", "es un archivo comprimido.*Extraiga"),
+        (b"Rar!\x1a\x07", "es un archivo comprimido.*Extraiga"),
+        (zipped("avisos.csv"), "es un archivo comprimido.*Extraiga"),
+    ],
+)
+def test_file_that_is_no_table_is_refused_by_its_name_with_a_way_out(tmp_path, content, said):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read_table(tmp_path / "a.csv")
 
 
 def test_file_is_read_by_its_content_whatever_its_name(tmp_path):

@@ -25,12 +25,6 @@ def empty_sheet(path):
     return path
 
 
-def with_long_text():
-    frame = table()
-    frame.loc[7, "descripcion"] = "x" * 10_000
-    return frame
-
-
 def mostly_unlabelled():
     frame = table()
     frame.loc[10:, "causa_falla"] = "nan"
@@ -60,7 +54,6 @@ FILES = {
         lambda p: write(p / "a.csv", table().assign(descripcion="fuga", equipo="", familia_equipo="", componente="")),
         "Textos distintos: 1",
     ),
-    "very long text": (lambda p: write(p / "a.csv", with_long_text()), "La fila 9 tiene"),
     "binary named csv": (lambda p: write(p / "a.csv", bytes(range(256)) * 40), "no es un archivo de texto"),
     "damaged book": (lambda p: write(p / "a.xlsx", b"PK\x03\x04" + b"a" * 60), "no se puede abrir como libro de Excel"),
     "old xls named csv": (lambda p: write(p / "a.csv", b"\xd0\xcf\x11\xe0" + b"\0" * 600), "Excel 97-2003"),
