@@ -20,7 +20,8 @@ _WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 # A letter and its accents. No letter has more: NFC sorts them, in quadratic time.
 _ACCENTED = re.compile("[^\u0300-\u036f][\u0300-\u036f]{1,4}(?![\u0300-\u036f])")
-_WHOLE = re.compile(r"([+-]?\d+)[.,]0+")  # 2.0: pandas and Excel write a whole number so beside an empty cell
+_WHOLE = re.compile(r"([+-]?\d+)[.,]0{1,2}")  # 2.0: pandas and Excel write a whole number so beside an empty cell
+_SPANISH = {"true": "verdadero", "false": "falso"}  # pandas writes the one, Excel the other
 _SCIENTIFIC = re.compile(r"\d(?:[.,]\d+)?e\+?\d{1,2}")
 
 
@@ -36,18 +37,21 @@ def plain(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """Return what the spellings of a value have in common: no case, accents or spaces, and 2.0 is 2."""
-    folded = without_accents(plain(text)).casefold().replace(" ", "")
-    whole = _WHOLE.fullmatch(folded)
-    return whole[1] if whole else folded
+    """Return what the spellings of a value have in common: no case, accents or spaces; 2.0 and 02 are 2."""
+    folded = whole(without_accents(plain(text)).casefold().replace(" ", ""))
+    return (folded.lstrip("0") or "0") if folded.isdecimal() else _SPANISH.get(folded, folded)
+
+
+def whole(number: str) -> str:
+    """Return a whole number without decimals, and any other text as it is."""
+    return match[1] if (match := _WHOLE.fullmatch(number)) else number
 
 
 def canonical_id(number: str) -> str:
     """Return what the spellings of a notice's number have in common: 0010 and 10.0 are 10; "" if digits are lost."""
     folded = canonical(number)
-    if _SCIENTIFIC.fullmatch(folded):  # 1,0E+09: what a spreadsheet shows of a long number, and writes to a CSV
-        return ""
-    return (folded.lstrip("0") or "0") if folded.isdecimal() else folded
+    # 1,0E+09: what a spreadsheet shows of a long number, and writes to a CSV.
+    return "" if _SCIENTIFIC.fullmatch(folded) else folded
 
 
 def merge_spellings(values: pd.Series) -> tuple[pd.Series, dict[str, dict[str, int]]]:
@@ -56,9 +60,9 @@ def merge_spellings(values: pd.Series) -> tuple[pd.Series, dict[str, dict[str, i
     spellings: dict[str, dict[str, int]] = {}
     for name in sorted(counts.index, key=lambda name: (-counts[name], name)):
         spellings.setdefault(canonical(name), {})[name] = int(counts[name])
-    shown = {name: next(iter(names)) for names in spellings.values() for name in names}
+    shown = {name: next(iter(names)) for names in spellings.values() for name in names} | {"": ""}
     several = {next(iter(names)): names for names in spellings.values() if len(names) > 1}
-    return values.map(shown).fillna(""), several
+    return values.map(shown), several
 
 
 def group_texts(texts: Iterable[str]) -> np.ndarray:
@@ -84,7 +88,8 @@ class _Decomposed(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         parts = unicodedata.normalize("NFKD", chr(code))
-        self[code] = "".join(part for part in parts if not unicodedata.combining(part))
+        dash = unicodedata.category(parts[-1]) == "Pd"
+        self[code] = "-" if dash else "".join(part for part in parts if not unicodedata.combining(part))
         return self[code]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.canonical import canonical, fold, plain, without_accents
+from ocensa_nb.data.canonical import canonical, fold, plain, whole, without_accents
 from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
@@ -31,7 +31,6 @@ ID_ALIASES = ("id_aviso", "aviso", "n_aviso", "no_aviso", "nro_aviso", "num_avis
 # three labels, was 0.518 ± 0.004 with the first alone and 0.514 ± 0.007 with both; the paired difference is -0.0039
 # with a standard error of 0.0023.
 _REPEATED = re.compile(r"\.[1-9][0-9]?$")
-MAX_CHARACTERS = 5_000  # SAP's long texts stay far below; a longer cell is a quote that was never closed
 TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
@@ -122,24 +121,13 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
 
 
 def compose(
-    table: pd.DataFrame,
-    used: Mapping[str, str],
-    text_fields: Sequence[str],
-    heads: Sequence[str] = (),
-    first_row: int = 2,
+    table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
 ) -> pd.Series:
     """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`."""
     text = table[used["descripcion"]].map(plain)
-    too_long = np.flatnonzero(text.str.len() > MAX_CHARACTERS)
-    if len(too_long):
-        row = int(too_long[0])
-        raise UserError(
-            f"La fila {row + first_row} tiene en «{used['descripcion']}» un texto de {len(text.iloc[row]):,} "
-            f"caracteres; el máximo es {MAX_CHARACTERS:,}. Suele ser una comilla sin cerrar: revise esa fila."
-        )
     composed = text.copy()
     for role in appended(used, text_fields, heads):
-        value = table[used[role]].map(plain)
+        value = table[used[role]].map(plain).map(whole)
         composed += (". " + _title(role) + ": " + value).where(value != "", "")
     return composed.where(text != "", "")
 
@@ -163,30 +151,43 @@ def _title(role: str) -> str:
 
 
 RULE = r"[-=_*·–—|+.\s]+"
-TOTAL = r"(?i)[\s*]*(?:sub)?total(?:es)?(?: general| de avisos| avisos)?[\s:*=\d.,]*"
+COUNTED = r"(?:registros|avisos|[óo]rdenes|filas|entradas)"
+TOTAL = (
+    rf"(?i)[\s*]*(?:(?:(?:sub)?total(?:es)?|suma|recuento|(?:n[úu]mero|cantidad)(?= de {COUNTED}))"
+    rf"(?: de)?(?: \w+)?[\s:*=\d.,]*|\d[\d.,]* {COUNTED}(?: \w+)?\W*)"
+)
 PAGE = r"(?i).*\bp[áa]g(?:ina|\.)?\s*:?\s*\d+(?:\s*(?:de|/)\s*\d+)?\W*"
 LONGEST_LINE = 200  # characters of a total or a head
 SPARSE = 0.5  # of the cells of the typical row: fewer make a total or the head of a page
 
 
-def find_other_lines(cells: pd.DataFrame, description: str) -> dict[str, np.ndarray]:
-    """Return which rows are no notices, bool (rows,), by kind in Spanish: lists joined or printed have such lines."""
+def find_other_lines(cells: pd.DataFrame, description: str, source: str, first_row: int) -> dict[str, np.ndarray]:
+    """Return which rows are no notices, bool (rows,), by kind in Spanish: lists joined or printed have such lines.
+
+    Raises `UserError` if the titles are repeated in another order: the rows below them would be read as other columns.
+    """
     text = cells[description]
     filled = (cells != "").sum(axis=1).to_numpy()
     sparse = filled <= SPARSE * np.median(filled)
     # A repeated title may have lost its accents, or have a byte-order mark before it.
-    again = pd.Series(text.str.len() <= 2 * len(description) + 2, cells.index)
+    names = {form for name in cells for form in (name.lower(), without_accents(name).lower())}
+    again = text.map(lambda cell: " ".join(cell.strip("\ufeff").lower().split()) in names).astype(bool)
+    titles = [fold(name) for name in cells]
     for row in np.flatnonzero(again):
-        pairs = [(cell, title) for title, cell in cells.iloc[row].items() if cell]
-        again.iloc[row] = canonical(text.iloc[row]) == canonical(description) and len(pairs) < 2 * sum(
-            canonical(cell) == canonical(title) for cell, title in pairs
-        )
+        pairs = [(fold(cell), title) for cell, title in zip(cells.iloc[row], titles, strict=True) if cell]
+        own, known = sum(cell == title for cell, title in pairs), sum(cell in titles for cell, _ in pairs)
+        if known > max(own + 1, len(pairs) / 2):
+            raise UserError(
+                f"{source}, fila {row + first_row}: repite los títulos en otro orden. El archivo une tablas con las "
+                "columnas en distinto lugar: sepárelas, o ponga las columnas en el mismo orden."
+            )
+        again.iloc[row] = 2 * own >= len(pairs)
     values = cells.to_numpy(object)[sparse]
     first = pd.Series("", cells.index, dtype=object)
     first[sparse] = [cell[:LONGEST_LINE] for cell in values[np.arange(len(values)), (values != "").argmax(axis=1)]]
     kinds = {
         "repiten los títulos": again,
-        "son rayas": text.str.fullmatch(RULE),
+        "son rayas": text.str.fullmatch(RULE) | first.str.fullmatch(RULE),
         "son totales": first.str.fullmatch(TOTAL),
         "son encabezados de página": first.str.fullmatch(PAGE),
         "están en blanco": pd.Series(filled == 0, cells.index),

@@ -61,5 +61,6 @@ def require_labels(report: DataReport, heads: Sequence[str]) -> None:
         raise UserError(
             f"{report.source}: la etiqueta «{worst}» (columna «{report.columns[worst]}») está vacía en "
             f"{report.without_label[worst]:,} de {texts:,} filas con texto. Si la etiqueta está en otra columna, diga "
-            f"cuál con columns (p. ej. --columns {worst} «nombre»); si es esa, deje solo las filas que la tienen."
+            f"cuál con columns (p. ej. --columns {worst} «nombre»); si es esa, deje solo las filas que la tienen. "
+            f"{report.reading[0]}"
         )

@@ -29,6 +29,8 @@ from ocensa_nb.files.notice_file import NoticeFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
 
+MAX_CHARACTERS = 5_000  # of a text; SAP's long texts stay far below, and a model reads a few hundred
+
 
 @dataclass(frozen=True)
 class LabelledRows:
@@ -91,18 +93,24 @@ def read(
         text_fields = [field for field in text_fields if field not in heads]
         columns = {role: name for role, name in columns.items() if role not in heads and name in cells}
     used, passed_over = find_columns(candidates, labels, text_fields, columns, str(path), recorded)
-    others = find_other_lines(cells, used["descripcion"])
+    others = find_other_lines(cells, used["descripcion"], str(path), file.first_row)
     if others:
         cells = cells.copy()
         cells.loc[np.any(list(others.values()), axis=0)] = ""
     merged = {head: merge_spellings(cells[used[head]].map(plain)) for head in labels}
-    texts = compose(cells, used, text_fields, labels, file.first_row)
+    texts = compose(cells, used, text_fields, labels)
+    notes, long = file.notes, np.flatnonzero(texts.str.len() > MAX_CHARACTERS)
+    if len(long):
+        row = long[0] + file.first_row
+        notes += f"; {len(long):,} textos (el primero, en la fila {row:,}) se usan hasta {MAX_CHARACTERS:,} caracteres"
+        texts = texts.str[:MAX_CHARACTERS]
     if labelled and not (texts != "").any():
-        raise UserError(f"En «{path}» la columna «{used['descripcion']}» está vacía en las {len(cells):,} filas.")
+        name, rows = used["descripcion"], len(cells)
+        raise UserError(f"En «{path}» ({file.notes}) la columna «{name}» está vacía en las {rows:,} filas.")
     roles = ("descripcion", *appended(used, text_fields, labels))
     with_text = cells[texts != ""]
     return NoticeFile(
-        **vars(file),
+        **{**vars(file), "notes": notes},
         columns=used,
         text_columns=tuple(used[role] for role in roles),
         filled={role: float((with_text[used[role]] != "").mean()) if len(with_text) else 0.0 for role in roles},

@@ -8,10 +8,22 @@ from hypothesis import strategies as st
 from ocensa_nb.data.canonical import canonical, canonical_id, merge_spellings, plain
 
 SPELLINGS = [
-    ["2-Alta", "2-ALTA", " 2-alta", "2 - Alta", "2-Al\u200bta", "\ufeff2-Alta", "2-Alta\u00a0"],
+    [
+        "2-Alta",
+        "2–Alta",
+        "2‑Alta",
+        "２-Alta",
+        "2-ALTA",
+        " 2-alta",
+        "2 - Alta",
+        "2-Al\u200bta",
+        "\ufeff2-Alta",
+        "2-Alta\u00a0",
+    ],
     ["Corrosión", "corrosion", "Corrosio\u0301n", "CORROSIÓN", "Co\u00adrrosión"],
     ["Sobre carga", "Sobre  carga", "Sobrecarga", "sobre\tcarga"],
-    ["2", "2.0", "2,0", "2.00"],
+    ["2", "2.0", "2,0", "2.00", "02", "２"],
+    ["VERDADERO", "True", "TRUE"],
 ]
 
 
@@ -21,7 +33,7 @@ def test_spellings_of_a_value_have_one_canonical_form(spellings):
 
 
 def test_different_values_have_different_canonical_forms():
-    values = ["2-Alta", "1-Alta", "Alta", "2", "20", "2.5", "Corrosión", "Erosión"]
+    values = ["2-Alta", "1-Alta", "Alta", "2", "20", "2.5", "2.000", "0", "Corrosión", "Erosión"]
     assert len({canonical(value) for value in values}) == len(values)
 
 
@@ -43,3 +55,8 @@ def test_merge_spellings_shows_the_most_frequent_and_counts_the_others():
     values, several = merge_spellings(pd.Series(["2-Alta", "2-ALTA", "", "2-Alta", "3-Media"]))
     assert values.tolist() == ["2-Alta", "2-Alta", "", "2-Alta", "3-Media"]
     assert several == {"2-Alta": {"2-Alta": 2, "2-ALTA": 1}}
+
+
+@pytest.mark.filterwarnings("error")
+def test_merge_spellings_of_an_empty_column_is_empty():
+    assert merge_spellings(pd.Series(["", ""]))[0].tolist() == ["", ""]

@@ -3,6 +3,7 @@
 import pytest
 
 from ocensa_nb.data.notices import labelled_rows, read
+from ocensa_nb.errors import UserError
 
 TITLES = "Aviso;Descripción;Modo falla;Causa falla;Prioridad"
 NOTICES = [f"{number};Fuga de aceite {number};A{number % 2};B{number % 3};{number % 3}" for number in range(12)]
@@ -26,6 +27,10 @@ def lines_of(tmp_path, *others):
         ("-----;------;-----;----;---", "son rayas"),
         ("Total avisos: 12;;;;", "son totales"),
         (";Subtotal;;;12", "son totales"),
+        ("* 123 registros;;;;", "son totales"),
+        (";Número de avisos: 12;;;", "son totales"),
+        ("Subtotal enero;;;;12", "son totales"),
+        ("---------------;;;;", "son rayas"),
         ("Lista de avisos      Página  2;;;;", "son encabezados de página"),
         (";Pág. 3 de 7;;;", "son encabezados de página"),
         (";;;;", "están en blanco"),
@@ -45,3 +50,9 @@ def test_line_that_is_no_notice_is_left_out_and_counted(tmp_path, line, kind):
 )
 def test_notice_that_looks_like_another_line_is_a_notice(tmp_path, notice):
     assert lines_of(tmp_path, notice) == {}
+
+
+@pytest.mark.parametrize("titles", ["Aviso;Descripción;Causa falla;Modo falla;Prioridad", "Planta;" + TITLES[:-10]])
+def test_titles_repeated_in_another_order_raise_with_their_row(tmp_path, titles):
+    with pytest.raises(UserError, match="fila 8: repite los títulos en otro orden"):
+        lines_of(tmp_path, titles)

@@ -54,11 +54,12 @@ def test_read_titles_in_row_4_that_are_unknown_are_listed_in_the_message(path):
         notices.read(write(path, table))
 
 
-def test_read_too_long_text_under_skipped_rows_names_its_row_in_the_spreadsheet(path):
+def test_read_long_text_under_skipped_rows_is_cut_and_names_its_row_in_the_spreadsheet(path):
     table = TABLE.copy()
     table.loc[7, "Texto breve"] = "x" * 10_000
-    with pytest.raises(UserError, match="La fila 12 tiene"):
-        notices.read(write(path, table))
+    file = notices.read(write(path, table))
+    assert file.texts.str.len().max() == notices.MAX_CHARACTERS
+    assert "1 textos (el primero, en la fila 12) se usan hasta 5,000 caracteres" in file.notes
 
 
 @pytest.mark.parametrize(
