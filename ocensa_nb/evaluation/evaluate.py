@@ -1,6 +1,7 @@
 """How good a finished run is: metrics, a report by class, confusion, confused pairs, and every wrong notice."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runs.run import Run, free_folder
+
+logger = logging.getLogger(__name__)
 
 METRIC_TITLES = {
     "f1": "F1",
@@ -168,7 +171,9 @@ def evaluate(
         return _evaluate_rows(run, "las filas de prueba", frame, labels, file.csv_format, source)
     if not data:
         raise UserError(f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}». {ASK_FOR_FILE}")
-    frame = labelled_rows(file).frame
+    rows = labelled_rows(file)
+    logger.info(str(rows.report))
+    frame = rows.frame
     labels = class_indices(run, frame)
     known = np.all([indices >= 0 for indices in labels.values()], axis=0)
     left_out, unknown = int((~known).sum()), _unknown_labels(frame, labels)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ocensa_nb.data.columns import same_title
 from ocensa_nb.data.notices import read
+from ocensa_nb.data.report import reading_lines
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
@@ -19,7 +20,6 @@ from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import unlike_training
 from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
 from ocensa_nb.files.append import append_columns
-from ocensa_nb.files.header import skipped_note
 from ocensa_nb.files.notice_file import NoticeFile, table_suffix
 from ocensa_nb.files.write import DECIMALS, free_table, write_table
 from ocensa_nb.runs.run import Run
@@ -75,8 +75,7 @@ def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | Non
     for role, name in (columns or {}).items():
         if file.columns.get(role) != same_title(name, file.table.columns):
             raise UserError(f"«{data}»: " + unknown(f"La columna de {role},", name, file.table.columns))
-    if note := skipped_note(file.first_row - 2):
-        logger.info(f"«{data}»: {note}.")
+    logger.info("\n".join(reading_lines(file)))
     added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
     if taken := [name for name in added if name in file.table.columns]:
         raise UserError(

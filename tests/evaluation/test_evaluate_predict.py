@@ -89,8 +89,9 @@ def modes(evaluation):
     return [evaluation.classes["modo"][i] for i in evaluation.predictions["modo"].labels]
 
 
-def test_evaluate_rows_with_unknown_labels_are_left_out_counted_and_named(merged_run, another_file, tmp_path):
+def test_evaluate_rows_with_unknown_labels_are_left_out_counted_and_named(merged_run, another_file, tmp_path, capsys):
     found = evaluate.evaluate(merged_run, another_file)
+    assert "separador «,», codificación utf-8), 30 filas" in capsys.readouterr().out
     assert found.left_out == 5
     assert sorted(modes(found)) == ["Other (OTH)"] * 2 + ["Wear (WEA)"] * 23
     assert found.unknown == {"modo": {"Nunca vista (NUN)": 5}}
@@ -254,7 +255,7 @@ def test_predict_file_with_titles_in_row_4_keeps_them_where_they_are(run, tmp_pa
     else:
         pd.DataFrame(rows).to_excel(source, index=False, header=False)
     path = predict.save(predict.predict(run, source), tmp_path / "out")
-    assert "los títulos están en la fila 4; se saltaron 3 filas." in capsys.readouterr().out
+    assert "los títulos están en la fila 4; se saltaron 3 filas" in capsys.readouterr().out
     written = read_table(path, lambda cell: cell == "Texto breve")
     assert written.first_row == 5
     result = written.table.replace("", np.nan)
