@@ -14,7 +14,7 @@ from ocensa_nb.data.canonical import canonical, canonical_id, fold, plain
 from ocensa_nb.data.report import CorrectionsReport
 from ocensa_nb.errors import UserError, listed, unknown
 from ocensa_nb.files.atomic import atomic_write
-from ocensa_nb.files.notice_file import ERRORS, SPANISH_EXCEL, TableFile, read_table
+from ocensa_nb.files.notice_file import ERROR, SPANISH_EXCEL, TableFile, read_table
 from ocensa_nb.files.write import inert, protected
 
 ID, TEXT = "id_aviso", "texto"
@@ -61,7 +61,9 @@ def read_corrections(path: str | Path, heads: Collection[str]) -> Corrections:
 
 def _refuse_unread(file: TableFile, answers: Sequence[int]) -> None:
     """Raise `UserError` if an answer is an error value, or a formula that no program has calculated."""
-    failed = file.table.iloc[:, answers].apply(lambda column: column.str.strip().str.lower().isin(ERRORS))
+    failed = file.table.iloc[:, answers].apply(
+        lambda column: column.str.strip().str.lower().str.fullmatch(ERROR.pattern)
+    )
     rows = set(np.flatnonzero(failed.any(axis=1)) + file.first_row)
     formulas = map(coordinate_to_tuple, file.book.formulas if file.book else ())
     if rows := sorted(rows | {row for row, column in formulas if column - 1 in answers}):

@@ -212,7 +212,8 @@ def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
     rows, starts = _first_rows(text, usual)
     best = find_header(rows, is_title)
     separator, start = usual, starts[best.row]
-    regular = _is_regular(rows[best.row :])
+    widths = [len(row) for row in rows[best.row :] if row]
+    regular = widths[:1] > [1] and widths.count(widths[0]) > len(widths) / 2
     for other in SEPARATORS:
         rows, starts = _first_rows(text, other)
         header = find_header(rows, is_title)
@@ -221,11 +222,6 @@ def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
         if header.row and (by_names or by_shape):
             separator, best, start = other, header, starts[header.row]
     return separator, best, start
-
-
-def _is_regular(rows: list[list[str]]) -> bool:
-    widths = [len(row) for row in rows if row]
-    return bool(widths) and widths[0] > 1 and widths.count(widths[0]) > len(widths) / 2
 
 
 def _first_rows(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
