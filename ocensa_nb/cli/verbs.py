@@ -178,6 +178,7 @@ def review(
         "rows": len(chosen.predictions),
         "selected": len(chosen.doubtful),
         "tested_on": chosen.tested_on,
+        "notes": chosen.notes,
         "automation": _records(chosen.automation),
         "counts": _records(chosen.counts),
     }

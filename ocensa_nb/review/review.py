@@ -57,6 +57,7 @@ class Review:
     counts: pd.DataFrame  # per label and class: predicted notices, their share, and that in the training
     automation: pd.DataFrame  # from `automation`
     tested_on: str  # what the errors of `automation` were estimated on, in Spanish
+    notes: list[str]  # why they are not, in Spanish; then they are NaN
 
 
 def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, str] | None = None) -> Review:
@@ -77,13 +78,14 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
     filled = np.flatnonzero(file.texts != "")
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
-    for warning in unlike_training(run, file):
-        logger.warning(warning)
+    notes = unlike_training(run, file)
     if not (trained := training_rows(run)):
-        logger.warning(
+        notes.append(
             f"No se encuentra «{training_file(run)}» como era: no se puede estimar el error ni saber qué avisos conoce."
         )
-    test = trained.split["test"] if trained else np.zeros(0, np.int64)
+    for note in notes:
+        logger.warning(note)
+    test = np.zeros(0, np.int64) if notes else trained.split["test"]  # the error of other notices says nothing
     new_texts, test_texts = file.texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
     probabilities = Predictor.load(run).probabilities([*new_texts, *test_texts])
     new = {head: shares[: len(filled)] for head, shares in probabilities.items()}
@@ -98,7 +100,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
         )
     if len(chosen) < rows:
         logger.info(f"Avisos que revisar: {len(chosen):,}, y no {rows:,}. Los demás repiten un texto o ya se conocen.")
-    tested_on = f"los {len(test):,} avisos de prueba de la corrida, que no se usaron para entrenar" if trained else ""
+    tested_on = "" if notes else f"los {len(test):,} avisos de prueba de la corrida, que no se usaron para entrenar"
     doubtful = {head: shares[chosen] for head, shares in new.items()}
     return Review(
         file=file,
@@ -108,6 +110,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
         counts=_counts(new, trained, run.classes),
         automation=automation(predictions_of(new), predictions_of(tested, labels)),
         tested_on=tested_on,
+        notes=notes,
     )
 
 

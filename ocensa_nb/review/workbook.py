@@ -21,7 +21,6 @@ from ocensa_nb.review.review import Review
 
 PREDICTIONS, SUMMARY, CLASSES = "Predicciones", "Resumen", "Clases"
 EDITABLE = PatternFill("solid", fgColor="FFF2CC")
-NO_ESTIMATE = "Error esperado: sin estimar, porque falta el archivo con que se entrenó la corrida."
 
 
 def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
@@ -33,7 +32,7 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     if prefill:
         for head in review.classes:
             doubtful[f"{RIGHT}{head}"] = doubtful[f"pred1_{head}"]
-    error = f"Error esperado: estimado con {review.tested_on}." if review.tested_on else NO_ESTIMATE
+    estimate = f"estimado con {review.tested_on}." if review.tested_on else f"sin estimar. {' '.join(review.notes)}"
     # A column per label: a list inside a drop-down is limited to 255 characters.
     lists = pd.DataFrame({head: pd.Series(names) for head, names in review.classes.items()}).fillna("")
     path, file = free_table(out, "xlsx"), review.file
@@ -43,7 +42,7 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     sheets = {
         SHEET: [("", doubtful)],
         _free(SUMMARY, taken): [
-            (f"Qué se puede automatizar, según la confianza. {error}", review.automation),
+            (f"Qué se puede automatizar, según la confianza. Error esperado: {estimate}", review.automation),
             ("Avisos por clase predicha, y su parte en entrenamiento", review.counts),
         ],
         classes: [("", lists)],

@@ -97,6 +97,14 @@ def test_without_the_training_file_nothing_is_estimated_and_it_says_so(run, fres
     assert "sin estimar" in load_workbook(path)["Resumen"]["A1"].value
 
 
+def test_review_of_a_file_without_a_column_of_the_texts_estimates_no_error(run, fresh, tmp_path):
+    pd.read_csv(fresh, dtype=str).drop(columns="familia_equipo").to_csv(tmp_path / "a.csv", index=False)
+    found = review(run, tmp_path / "a.csv", 10)
+    assert "La corrida aprendió también de «familia_equipo», que este archivo no tiene" in found.notes[0]
+    assert found.tested_on == ""
+    assert found.automation["error esperado"].isna().all()
+
+
 def test_review_of_known_notices_or_without_text_raises_user_error(run, csv, tmp_path):
     with pytest.raises(UserError, match="no tiene avisos que revisar"):
         review(run, csv, 10)
