@@ -151,7 +151,7 @@ def is_workbook(path: Path, content: bytes) -> bool:
             return True
     elif content.startswith(_OLE):
         locked = path.suffix.lower() in EXCEL_SUFFIXES or "EncryptedPackage".encode("utf-16-le") in content
-        kind = "un libro con contraseña" if locked else "un libro de Excel 97-2003 (.xls)"
+        kind = "un libro con contraseña (quítesela)" if locked else "un libro de Excel 97-2003 (.xls)"
     elif content.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")):  # gzip, …
         kind = _PACKED
     elif start.startswith(b"<?xml") and b"<html" not in start:

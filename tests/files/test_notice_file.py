@@ -174,8 +174,8 @@ OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
         ("a.xls", b'<?xml version="1.0"?><?mso-application progid="Excel.Sheet"?>', "un archivo XML"),
         ("a.xlsb", zipped("xl/workbook.bin"), r"un libro binario de Excel \(.xlsb\)"),
         ("a.ods", zipped("content.xml"), r"un libro de LibreOffice \(.ods\)"),
-        ("a.xlsx", OLE, "un libro con contraseña"),
-        ("a.xls", OLE + "EncryptedPackage".encode("utf-16-le"), "un libro con contraseña"),
+        ("a.xlsx", OLE, r"un libro con contraseña \(quítesela\)"),
+        ("a.xls", OLE + "EncryptedPackage".encode("utf-16-le"), r"un libro con contraseña \(quítesela\)"),
         ("a.xls", OLE, r"un libro de Excel 97-2003 \(.xls\)"),
     ],
 )
