@@ -82,8 +82,9 @@ def find_columns(
             continue
         taken = {*used.values(), *columns.values()}
         names = _named(role, [name for name in table.columns if name not in taken])
-        if role in heads and len(names) > 1:
-            reasons = {name: _not_a_label(table[name]) for name in names}
+        if role in (*heads, "descripcion") and len(names) > 1:
+            unsuitable = _not_a_label if role in heads else not_a_text
+            reasons = {name: unsuitable(table[name]) for name in names}
             names = [name for name in names if not reasons[name]] or names
             passed_over |= {name: (role, why or f"se prefiere «{names[0]}»") for name, why in reasons.items()}
         if names:
@@ -108,13 +109,13 @@ def _named(role: str, names: Sequence[str]) -> list[str]:
 def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection[str]) -> str:
     """Return the message, in Spanish, about a role without a column: the likely columns and how to name one."""
     wanted = LABEL_COLUMNS.get(role, role)
-    ranked, misspelt = rank_columns(table, wanted, role if is_label else "", taken)
-    hint = f" ¿Quiso decir «{clipped(misspelt)}»?" if misspelt else ""
+    ranked, likely, is_misspelt = rank_columns(table, wanted, role if is_label else "", taken)
+    hint = f" ¿Quiso decir «{clipped(likely)}»?" if is_misspelt else ""
     message = f"La columna «{wanted}» no existe.{hint}"
     if ranked:
         message += f" Columnas del archivo, las más probables primero: {listed(ranked)}."
-    if ranked and ranked[0] not in taken:
-        message += f' Diga cuál es con columns, p. ej. --columns {role} "{clipped(ranked[0])}".'
+    if likely:
+        message += f' Diga cuál es con columns, p. ej. --columns {role} "{clipped(likely)}".'
     elif is_label:
         message += f" Si el archivo no tiene esa etiqueta, quite «{role}» de heads."
     return message
@@ -218,17 +219,29 @@ def _not_a_label(column: pd.Series) -> str:
 
 
 SAMPLED_ROWS = 1_000
+FEW_LETTERS = 10  # different ones, in a column of many values: EST BOM 101, EST BOM 102
 MOST_WORDS = 10  # of a cell; more words do not make a column more likely to be the description
 TYPO = 0.85  # similarity of names, from 0 to 1, that suggests a spelling error: causa_fala, descripcon
 
 
 def text_score(column: pd.Series) -> float:
     values = _filled(column)
-    if values.empty:
+    if not_a_text(values):
         return 0.0
     words = min(float(values.str.split().str.len().mean()), MOST_WORDS)
     letters = values.str.count(r"[^\W\d_]").sum() / values.str.len().sum()
     return values.nunique() / len(column) * words * float(letters)
+
+
+def not_a_text(column: pd.Series) -> str:
+    """Return why a column is not the description, in Spanish: it has no words, or its values are codes."""
+    values = _filled(column).head(SAMPLED_ROWS)
+    if values.empty:
+        return "está vacía"
+    letters = set(filter(str.isalpha, "".join(values).lower()))
+    alike = len(letters) < FEW_LETTERS and values.nunique() > FEW_VALUES
+    few_words = (values.str.count(r"[^\W\d_]{2,}\S*") < 2).mean() > 0.5
+    return "tiene códigos y no un texto" if alike or few_words else ""
 
 
 def label_score(column: pd.Series) -> float:
@@ -238,7 +251,8 @@ def label_score(column: pd.Series) -> float:
     return (len(values) - values.nunique()) / len(column)
 
 
-def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection[str]) -> tuple[list[str], str]:
+def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection[str]) -> tuple[list[str], str, bool]:
+    """Return the columns, the likeliest for a role first, that one if it suits, and whether it has a misspelt name."""
     sample = table.head(SAMPLED_ROWS)
     score = label_score if label else text_score
     scores = {name: 0.0 if name in taken else score(sample[name]) for name in sample}
@@ -254,7 +268,8 @@ def rank_columns(table: pd.DataFrame, wanted: str, label: str, taken: Collection
         return misspelt, name not in taken, mentioned, round(scores[name], digits), likeness[name]
 
     ranked = sorted(sample, key=order, reverse=True)
-    return ranked, next((name for name in ranked[:1] if order(name)[0]), "")
+    likely = next((name for name in ranked[:1] if scores[name] > 0), "")
+    return ranked, likely, bool(likely) and order(likely)[0]
 
 
 def _filled(column: pd.Series) -> pd.Series:

@@ -53,6 +53,38 @@ def test_missing_label_proposes_a_column_that_mentions_it_before_others_that_rep
     assert '--columns causa "Causa raíz probable"' in said
 
 
+CODES = pd.DataFrame(
+    {
+        "codigo": [f"{i:04}-ABC" for i in range(ROWS)],
+        "Descripcion material": [f"EST BOM {100 + i}" for i in range(ROWS)],
+        "Puesto de trabajo": [f"M-{part.upper()}" for part in PARTS * 5],
+        "numero": [f"{i} 20" for i in range(ROWS)],
+        "vacia": [""] * ROWS,
+        "modo": ["Desgaste", "Atasco"] * (ROWS // 2),
+    }
+)
+
+
+def test_missing_description_proposes_no_column_of_codes(tmp_path):
+    said = message(tmp_path, CODES, heads=["modo"])
+    assert "La columna «descripcion» no existe" in said
+    assert "--columns" not in said
+
+
+def test_missing_description_proposes_a_sparse_text_before_codes_that_never_repeat(tmp_path):
+    texts = ["no arranca el motor", "pierde aceite"] + [""] * (ROWS - 2)
+    said = message(tmp_path, CODES.assign(detalle=texts), heads=["modo"])
+    assert '--columns descripcion "detalle"' in said
+
+
+def test_of_two_columns_for_the_description_the_one_with_codes_or_without_texts_is_passed_over():
+    table = CODES.rename(columns={"codigo": "Descripción", "vacia": "Texto breve"}).assign(texto="pierde aceite")
+    used, passed_over = find_columns(table, ["modo"], (), {}, "a.csv")
+    assert used["descripcion"] == "texto"
+    assert passed_over["Descripción"] == ("descripcion", "tiene códigos y no un texto")
+    assert passed_over["Texto breve"] == ("descripcion", "está vacía")
+
+
 @pytest.mark.parametrize("name", ["descripcon", "Descripciones"])
 def test_missing_description_with_a_misspelt_name_proposes_it(tmp_path, name):
     table = TABLE.assign(**{name: [f"falla {part}" for part in PARTS * 5]})
