@@ -18,6 +18,7 @@ _WITH_DIGIT = re.compile(r"(?<![\w-])[\w-]*?\d[\w-]*")
 
 # Characters that take no space: zero-width ones, the soft hyphen and a byte-order mark inside a text.
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+_UNUSUAL = re.compile(f"[\u0300-\u036f{''.join(map(chr, _INVISIBLE))}]|{CONTROL}")
 # A letter and its accents. No letter has more: NFC sorts them, in quadratic time.
 _ACCENTED = re.compile("[^\u0300-\u036f][\u0300-\u036f]{1,4}(?![\u0300-\u036f])")
 _WHOLE = re.compile(r"([+-]?\d+)[.,]0{1,2}")  # 2.0: pandas and Excel write a whole number so beside an empty cell
@@ -31,9 +32,15 @@ def _composed(accented: re.Match[str]) -> str:
 
 def plain(text: str) -> str:
     """Return a text as it is shown: composed accents, single spaces, no control or invisible characters."""
-    if not (text.isascii() and text.isprintable()):
+    if not (text.isascii() and text.isprintable()) and _UNUSUAL.search(text):
         text = _ACCENTED.sub(_composed, re.sub(CONTROL, " ", text.translate(_INVISIBLE)))
     return " ".join(text.split())
+
+
+def plain_column(column: pd.Series) -> pd.Series:
+    """Return `plain` of each cell; a value is read once, however often it is repeated."""
+    codes, values = pd.factorize(column)
+    return pd.Series(np.array([plain(value) for value in values], object)[codes], column.index, column.dtype)
 
 
 def canonical(text: str) -> str:
@@ -62,7 +69,7 @@ def merge_spellings(values: pd.Series) -> tuple[pd.Series, dict[str, dict[str, i
         spellings.setdefault(canonical(name), {})[name] = int(counts[name])
     shown = {name: next(iter(names)) for names in spellings.values() for name in names} | {"": ""}
     several = {next(iter(names)): names for names in spellings.values() if len(names) > 1}
-    return values.map(shown), several
+    return values.map(shown) if several else values, several
 
 
 def group_texts(texts: Iterable[str]) -> np.ndarray:

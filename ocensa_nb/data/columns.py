@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.canonical import canonical, fold, plain, whole, without_accents
+from ocensa_nb.data.canonical import canonical, fold, plain_column, whole, without_accents
 from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
@@ -125,12 +125,13 @@ def compose(
     table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
 ) -> pd.Series:
     """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`."""
-    text = table[used["descripcion"]].map(plain)
-    composed = text.copy()
+    text = plain_column(table[used["descripcion"]])
+    composed = text.to_numpy(object)
     for role in appended(used, text_fields, heads):
-        value = table[used[role]].map(plain).map(whole)
-        composed += (". " + _title(role) + ": " + value).where(value != "", "")
-    return composed.where(text != "", "")
+        codes, values = pd.factorize(plain_column(table[used[role]]))
+        named = [value and f". {_title(role)}: {whole(value)}" for value in values]
+        composed = composed + np.array(named, object)[codes]
+    return pd.Series(composed, text.index, text.dtype).where(text != "", "")
 
 
 def field_of(role: str) -> str:
@@ -188,7 +189,7 @@ def find_other_lines(cells: pd.DataFrame, description: str, source: str, first_r
     first[sparse] = [cell[:LONGEST_LINE] for cell in values[np.arange(len(values)), (values != "").argmax(axis=1)]]
     kinds = {
         "repiten los títulos": again,
-        "son rayas": text.str.fullmatch(RULE) | first.str.fullmatch(RULE),
+        "son rayas o puntos": text.str.fullmatch(RULE) | first.str.fullmatch(RULE),
         "son totales": first.str.fullmatch(TOTAL),
         "son encabezados de página": first.str.fullmatch(PAGE),
         "están en blanco": pd.Series(filled == 0, cells.index),
@@ -202,9 +203,11 @@ def find_other_lines(cells: pd.DataFrame, description: str, source: str, first_r
 
 def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:
     """Return what identifies each notice: the column of its number, or its row in a spreadsheet, as `fila 2`."""
-    rows = pd.Series([f"fila {number}" for number in range(first_row, first_row + len(table))], table.index)
     column = next((name for alias in ID_ALIASES for name in table if fold(name) == alias), None)
-    return rows if column is None else table[column].str.strip().where(lambda numbers: numbers != "", rows)
+    numbers = pd.Series("", table.index) if column is None else table[column].str.strip()
+    rows = np.flatnonzero(numbers == "")
+    numbers.iloc[rows] = [f"fila {row + first_row}" for row in rows]
+    return numbers
 
 
 def _not_a_label(column: pd.Series) -> str:

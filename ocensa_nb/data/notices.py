@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.canonical import group_texts, merge_spellings, plain
+from ocensa_nb.data.canonical import group_texts, merge_spellings, plain_column
 from ocensa_nb.data.columns import (
     appended,
     compose,
@@ -97,23 +97,23 @@ def read(
     if others:
         cells = cells.copy()
         cells.loc[np.any(list(others.values()), axis=0)] = ""
-    merged = {head: merge_spellings(cells[used[head]].map(plain)) for head in labels}
+    merged = {head: merge_spellings(plain_column(cells[used[head]])) for head in labels}
     texts = compose(cells, used, text_fields, labels)
     notes, long = file.notes, np.flatnonzero(texts.str.len() > MAX_CHARACTERS)
     if len(long):
         row = long[0] + file.first_row
         notes += f"; {len(long):,} textos (el primero, en la fila {row:,}) se usan hasta {MAX_CHARACTERS:,} caracteres"
         texts = texts.str[:MAX_CHARACTERS]
-    if labelled and not (texts != "").any():
+    has_text = texts != ""
+    if labelled and not has_text.any():
         name, rows = used["descripcion"], len(cells)
         raise UserError(f"En «{path}» ({file.notes}) la columna «{name}» está vacía en las {rows:,} filas.")
     roles = ("descripcion", *appended(used, text_fields, labels))
-    with_text = cells[texts != ""]
     return NoticeFile(
         **{**vars(file), "notes": notes},
         columns=used,
         text_columns=tuple(used[role] for role in roles),
-        filled={role: float((with_text[used[role]] != "").mean()) if len(with_text) else 0.0 for role in roles},
+        filled={role: float((cells[used[role]] != "")[has_text].mean()) if has_text.any() else 0.0 for role in roles},
         passed_over=passed_over,
         ids=notice_ids(cells, file.first_row),
         texts=texts,

@@ -181,7 +181,8 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
                 errors[folded] += int((codes == code).sum())
             if is_error or folded in _MISSING:
                 meant[code] = ""
-        return pd.Series(np.array(meant, object)[codes], column.index, column.dtype)
+        unchanged = meant == list(values)
+        return column if unchanged else pd.Series(np.array(meant, object)[codes], column.index, column.dtype)
 
     return table.apply(read), dict(errors)
 

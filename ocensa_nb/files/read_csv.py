@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -46,23 +47,30 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
     text, encoding, notes = decode(path, content)
     if not text.strip():
         raise UserError(EMPTY.format(path=path))
-    text = re.sub(r"\r+\n", "\n", text)
+    text = re.sub(r"\r+\n", "\n", text) if "\r" in text else text
     if breaks := text.count("\r"):
         # In a file whose lines end in \n, a return is a line break inside a text.
         if "\n" in text:
             notes.append(f"{breaks:,} retornos dentro de un texto se leyeron como espacios")
         text = text.replace("\r", " " if "\n" in text else "\n")
-    lines = text.lstrip("\n")
-    blank = len(text) - len(lines)
-    separator, header, start = _find_layout(lines, is_title)
+    blank = len(text) - len(text.lstrip("\n"))
+    text = text[blank:]
+    separator, header, start = _find_layout(text, is_title)
     check_certain(path, header, blank)
-    text, above = lines[start:].rstrip("\n\x1a"), blank + header.row
+    text, above = text[start:].rstrip("\n\x1a"), blank + header.row
     with contextlib.suppress(csv.Error):  # a field of over 131,072 characters
-        check_width(path, len(next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))))
+        check_width(
+            path, len(next(csv.reader(io.StringIO(text[:SCANNED_CHARACTERS], newline=""), delimiter=separator)))
+        )
     quoting, records = _count_records(path, text, separator, above, notes)
     try:
         table = pd.read_csv(
-            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, quoting=quoting
+            io.BytesIO(text.encode()),  # a StringIO takes four bytes a character
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            quoting=quoting,
         )
         if not isinstance(table.index, pd.RangeIndex):
             raise pd.errors.ParserError("more cells than titles, in every row")
@@ -88,18 +96,26 @@ def _count_records(path: Path, text: str, separator: str, above: int, notes: lis
         return csv.QUOTE_MINIMAL, len(lines)
     cells = lines[0].count(separator)
     is_plain = all(line.count(separator) == cells for line in lines if line)
-    records, first, fault, odd = 0, 0, None, False
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    records, fault, odd = len(lines), None, False
+    numbers: list[int] = []  # of the lines of a record
+
+    def with_quotes() -> Iterator[str]:  # every other line is a record by itself
+        for number, line in enumerate(lines):
+            if numbers or '"' in line:
+                numbers.append(number)
+                yield line
+
     try:
-        for record in reader:
-            joined = lines[first : reader.line_num]
-            odd = odd or len(joined) > 1 or len(record) not in (0, cells + 1)
+        for record in csv.reader(with_quotes(), delimiter=separator):
+            joined = lines[numbers[0] : numbers[-1] + 1]
+            odd = odd or len(joined) > 1 or len(record) != cells + 1
             if fault is None and len(joined) > 1 and not _is_quoted_text(joined, separator, cells):
-                fault = first
-            records, first = records + 1, reader.line_num
+                fault = numbers[0]
+            records -= len(joined) - 1
+            numbers.clear()
     except csv.Error:  # a field of over 131,072 characters
-        fault, odd = first if fault is None else fault, True
-    if is_plain and (odd or any(_STRAY_QUOTE[separator].search(line) for line in lines)):
+        fault, odd = numbers[0] if fault is None else fault, True
+    if is_plain and (odd or any('"' in line and _STRAY_QUOTE[separator].search(line) for line in lines)):
         notes.append("las comillas se leyeron como parte del texto")
         return csv.QUOTE_NONE, len(lines)
     if fault is not None:
@@ -151,13 +167,14 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
         if max(zeros) < min(len(content) // 2, SAMPLED_BYTES) / 2 or min(zeros):
             raise UserError(f"«{path}» no es un archivo de texto, aunque se llame .csv. {_HOW_TO_EXPORT}")
         marked = "utf-16-be" if zeros[0] else "utf-16-le"
+    foreign = []
     try:
         text, encoding = content.decode(marked or "utf-8"), marked or "utf-8"
     except UnicodeDecodeError as error:
         if marked and marked != "utf-8-sig":
             raise UserError(f"«{path}» está dañado: no es {marked} hasta el final. {_HOW_TO_EXPORT}") from error
         text, encoding = content.decode(marked or "utf-8", "surrogateescape"), marked or "utf-8"
-    foreign = _FOREIGN.findall(text)
+        foreign = _FOREIGN.findall(text)
     if foreign and not _UTF_8.search(text):
         return _decode_single_bytes(path, content)
     notes = []
@@ -170,7 +187,7 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
             f"{len(foreign):,} bytes no eran UTF-8 (el primero, en la línea {row:,}) y se leyeron como Windows-1252"
         )
     letters = 0
-    while (fixed := _TWICE.subn(_decode_again, text))[0] != text:
+    while ("Ã" in text or "Â" in text) and (fixed := _TWICE.subn(_decode_again, text))[0] != text:
         text, letters = fixed[0], letters + fixed[1]
     if letters:
         notes.append(f"{letters:,} letras estaban convertidas dos veces («Ã³» por «ó») y se corrigieron")

@@ -8,18 +8,19 @@ import zipfile
 from collections.abc import Callable
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
+from unittest.mock import patch
+from xml.etree.ElementTree import iterparse
 
 import pandas as pd
 from openpyxl.chartsheet import Chartsheet
 from openpyxl.reader.excel import ExcelReader
+from openpyxl.worksheet import _reader
+from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.files.header import SCANNED_ROWS, IsTitle, check_certain, check_width, find_header
 from ocensa_nb.runtime.logs import progress
-
-if TYPE_CHECKING:
-    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 MAX_UNPACKED = 2**29  # bytes: some 400,000 rows of 30 columns
 MAX_METADATA = 2**25  # bytes of styles, relationships, …: Excel's limit of 65,490 formats takes some 10 MB
@@ -56,9 +57,11 @@ def read_excel(
         reader.read_chartsheet = lambda sheet, _: reader.wb._sheets.append(Chartsheet(parent=reader.wb))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of openpyxl, in English, about extensions of Excel
-            reader.read()
-            sheet, *others = _sheets(reader.wb.worksheets, sheet_name, is_title)
-            rows = _rows(path, sheet)
+            with patch.object(ReadOnlyWorksheet, "_get_size"):  # it parses a sheet that does not say its size
+                reader.read()
+            with patch.object(_reader, "iterparse", iterparse):  # defusedxml's, in Python, takes three times as long
+                sheet, *others = _sheets(reader.wb.worksheets, sheet_name, is_title)
+                rows = _rows(path, sheet)
         blank = next((number for number, row in enumerate(rows) if row), 0)
         header = find_header(rows[blank : blank + SCANNED_ROWS], is_title)
         check_certain(path, header, blank)
@@ -85,10 +88,10 @@ def read_excel(
     return table.fillna(""), skipped, notes, Book(sheet._worksheet_path, reader.wb.sheetnames, formulas)
 
 
-def _sheets(sheets: list["ReadOnlyWorksheet"], wanted: str, is_title: IsTitle) -> list["ReadOnlyWorksheet"]:
+def _sheets(sheets: list[ReadOnlyWorksheet], wanted: str, is_title: IsTitle) -> list[ReadOnlyWorksheet]:
     """Return the sheets of a book, the one to read first: the wanted one, else that with the most known titles."""
 
-    def order(sheet: "ReadOnlyWorksheet") -> tuple[bool, int, bool]:
+    def order(sheet: ReadOnlyWorksheet) -> tuple[bool, int, bool]:
         sheet.reset_dimensions()  # the size that a sheet declares may be wrong
         known = 0
         if len(sheets) > 1:
@@ -99,7 +102,7 @@ def _sheets(sheets: list["ReadOnlyWorksheet"], wanted: str, is_title: IsTitle) -
     return sorted(sheets, key=order)
 
 
-def _uncalculated(archive: zipfile.ZipFile, sheet: "ReadOnlyWorksheet") -> list[str]:
+def _uncalculated(archive: zipfile.ZipFile, sheet: ReadOnlyWorksheet) -> list[str]:
     """Return the cells of a sheet that have a formula and no value, such as those that openpyxl has written."""
     part = archive.read(sheet._worksheet_path)
     return [match[1].decode() for match in _NO_VALUE.finditer(part)] if b"<f" in part else []
@@ -151,7 +154,7 @@ class _Guard:
         return chunk
 
 
-def _rows(path: Path, sheet: "ReadOnlyWorksheet") -> list[list[str]]:
+def _rows(path: Path, sheet: ReadOnlyWorksheet) -> list[list[str]]:
     """Return the rows of a sheet as text, without empty cells and rows at the end; `UserError` if too many."""
     characters = 0
     rows: list[list[str]] = []
