@@ -65,7 +65,7 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
 
 
 def column_sentence(head: str, scores: pd.DataFrame, majority: float, linear_f1: float) -> str:
-    if scores.empty or scores["F1"].iloc[0] < majority + SOME:
+    if scores.empty:
         return f"Ninguna columna dice por sí sola {head}."
     best = scores.iloc[0]
     name, f1 = clipped(best["columna"]), best["F1"]

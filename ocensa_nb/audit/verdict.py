@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from ocensa_nb.audit.columns import NEARLY_ALL, add_to_text, column_sentence, majority_f1
+from ocensa_nb.audit.columns import NEARLY_ALL, SOME, add_to_text, column_sentence, majority_f1
 from ocensa_nb.audit.label_errors import OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
@@ -126,6 +126,7 @@ def judge_label(
         f"{head}: {level}. F1 esperado en prueba, de {low:.2f} a {high:.2f} (macro, de {expected.f1_macro[0]:.2f} a "
         f"{expected.f1_macro[1]:.2f})."
     )
+    columns = columns[columns["F1"] >= expected.majority + SOME]  # the others say nothing
     reasons, actions = [column_sentence(head, columns, expected.majority, expected.linear_f1)], []
     if not columns.empty and columns["F1"].iloc[0] >= NEARLY_ALL:
         actions.append(
@@ -166,8 +167,9 @@ def judge_label(
 
 
 def cannot_measure(head: str, label: LabelRows, reason: str) -> Verdict:
-    what = f"{head}: {UNKNOWN}. Tiene {len(label.rows):,} avisos con texto y {len(label.classes):,} clases. {reason}"
-    return Verdict(UNKNOWN, what, [reason], ["Reúna más avisos con esta etiqueta, o quítela de heads."])
+    what = f"{head}: {UNKNOWN}. Avisos con texto: {len(label.rows):,}; clases: {len(label.classes):,}. {reason}"
+    more = "Use otra columna" if len(label.classes) == 1 else "Reúna más avisos con esta etiqueta"
+    return Verdict(UNKNOWN, what, [], [f"{more}, o quítela de heads."])
 
 
 def _about_rare(classes: pd.DataFrame) -> list[str]:

@@ -114,7 +114,7 @@ class DataReport:
             lines.append(f"Clases de {head} con muy pocas filas, unidas en «{other}»: {names}.")
         if self.split:
             parts = ", ".join(f"{SIDES[name]} {count:,}" for name, count in self.split.items()).capitalize()
-            lines.append(f"{parts}; {self.repeated_texts:,} filas repiten un texto y quedan juntas.")
+            lines.append(f"{parts}; filas que repiten un texto, y quedan juntas: {self.repeated_texts:,}.")
             if self.kept < FEW_ROWS or self.split["test"] < FEW_TEST_ROWS:
                 lines.append(
                     f"Atención: filas útiles {self.kept:,}, textos distintos {self.kept - self.repeated_texts:,}, y "

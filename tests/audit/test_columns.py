@@ -1,14 +1,16 @@
 """What a single column says about a label."""
 
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ocensa_nb.audit.audit import settings
-from ocensa_nb.audit.columns import add_to_text, column_scores, column_sentence, majority_f1, predict_by_value
+from ocensa_nb.audit.columns import COLUMNS, add_to_text, column_scores, column_sentence, majority_f1, predict_by_value
 from ocensa_nb.audit.rows import read_audit_rows
+from ocensa_nb.audit.verdict import judge_label
 from ocensa_nb.data import synthetic
 
 
@@ -46,6 +48,15 @@ def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
     assert "ya está en el código" in said
     assert add_to_text(scores["modo"], 0.999, ()) == ""
     assert column_sentence("modo", scores["modo"].iloc[:0], 0.5, 0.5) == "Ninguna columna dice por sí sola modo."
+
+
+def test_column_that_only_says_the_most_frequent_class_is_not_recommended():
+    expected = SimpleNamespace(f1=(0.7, 1.0), f1_macro=(0.2, 1.0), majority=0.93, linear_f1=0.94, beats_chance=False)
+    column = pd.DataFrame([("fecha", "no", 9, 0.94, 0.95)], columns=COLUMNS)
+    classes = pd.DataFrame({"clase": ["a", "b"], "nota": ["", ""]})
+    said = judge_label("modo", SimpleNamespace(ceiling=None), column, classes, expected, None, 0, ())
+    assert "Ninguna columna dice por sí sola modo." in said.reasons
+    assert not any("fecha" in action for action in said.actions)
 
 
 @pytest.mark.parametrize("name", ["Código de daño " + "muy " * 20 + "largo", "Componente.1"])
