@@ -187,7 +187,7 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
             f"{len(foreign):,} bytes no eran UTF-8 (el primero, en la línea {row:,}) y se leyeron como Windows-1252"
         )
     letters = 0
-    while ("Ã" in text or "Â" in text) and (fixed := _TWICE.subn(_decode_again, text))[0] != text:
+    while any(first in text for first in "ÂÃÅâï") and (fixed := _TWICE.subn(_decode_again, text))[0] != text:
         text, letters = fixed[0], letters + fixed[1]
     if letters:
         notes.append(f"{letters:,} letras estaban convertidas dos veces («Ã³» por «ó») y se corrigieron")
