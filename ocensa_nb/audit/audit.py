@@ -36,18 +36,18 @@ def named_settings(data: str, heads: str | Sequence[str], columns: str | Mapping
     """Return the config of a form: labels and columns as text, or as `papermill -y` gives a list and a mapping."""
     if isinstance(heads, str):
         heads = [head.strip() for head in heads.split(",") if head.strip()]
-    elif not isinstance(heads, list | tuple):
-        raise UserError(f'heads = {clipped(repr(heads))}: debe ser un texto entre comillas, como "modo, causa".')
     if isinstance(columns, str):
         pairs = [pair.partition(":") for pair in columns.split(",") if pair.strip()]
         for role, colon, name in pairs:
             if not (colon and role.strip() and name.strip()):
                 raise UserError(f"columns: «{clipped(role)}» no es un par papel: columna, como causa: Mi columna.")
         columns = {role.strip(): name.strip() for role, _, name in pairs}
-    elif not isinstance(columns, Mapping):
-        raise UserError(
-            f'columns = {clipped(repr(columns))}: debe ser un texto entre comillas, como "causa: Mi columna".'
-        )
+    for name, value, kind, example in (
+        ("heads", heads, list | tuple, "modo, causa"),
+        ("columns", columns, Mapping, "causa: Mi columna"),
+    ):
+        if not isinstance(value, kind):
+            raise UserError(f'{name} = {clipped(repr(value))}: debe ser un texto entre comillas, como "{example}".')
     return settings(data, heads, columns=columns, seed=seed)
 
 
