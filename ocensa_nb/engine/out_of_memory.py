@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SMALLER = "Use un max_length menor, congele más capas (freeze_layers), elija otro codificador o cierre programas."
+SMALLER = "Use un max_length menor, congele más capas (freeze_layers), elija un codificador menor o cierre programas."
 CLOSE = "Cierre otros programas o cuadernos que usen memoria, o use una máquina con más memoria."
 
 

@@ -139,11 +139,15 @@ class _Guard:
         self._read, self._name = read, name
         self._tags = 0  # since the last row
         self._token = 0  # bytes since the last end of a tag
+        self._end = b""  # of the chunk before
 
     # openpyxl parses a whole row before it returns a cell; expat before 2.6 takes quadratic time for a comment or an
     # attribute that arrives in pieces (CVE-2023-52425).
     def __call__(self, size: int = -1) -> bytes:
         chunk = self._read(size)
+        if b"<!DOCTYPE" in self._end + chunk:  # no book has one; it defines entities, which grow without limit
+            raise ValueError(f"{self._name}: DOCTYPE")
+        self._end = chunk[-len("<!DOCTYPE") :]
         if len(chunk) > MAX_TOKEN:
             return chunk  # read at once, and parsed in linear time
         self._tags = chunk.count(b"<") + (0 if b"row" in chunk or b"<si" in chunk else self._tags)
