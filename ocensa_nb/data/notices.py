@@ -102,7 +102,7 @@ def read(
     notes, long = file.notes, np.flatnonzero(texts.str.len() > MAX_CHARACTERS)
     if len(long):
         row = long[0] + file.first_row
-        notes += f"; {len(long):,} textos (el primero, en la fila {row:,}) se usan hasta {MAX_CHARACTERS:,} caracteres"
+        notes += f"; textos cortados a {MAX_CHARACTERS:,} caracteres: {len(long):,} (el primero, en la fila {row:,})"
         texts = texts.str[:MAX_CHARACTERS]
     has_text = texts != ""
     if labelled and not has_text.any():

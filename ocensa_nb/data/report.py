@@ -7,7 +7,7 @@ import pandas as pd
 from ocensa_nb.errors import listed
 from ocensa_nb.files.notice_file import NoticeFile
 
-FEW_ROWS = 200  # labelled rows below which test scores say little: 20 test rows or fewer
+FEW_TEXTS = 200  # distinct ones, below which test scores say little: 20 of test or fewer
 FEW_TEST_ROWS = 20
 SIDES = {"train": "entrenamiento", "val": "validación", "test": "prueba"}
 
@@ -115,11 +115,12 @@ class DataReport:
         if self.split:
             parts = ", ".join(f"{SIDES[name]} {count:,}" for name, count in self.split.items()).capitalize()
             lines.append(f"{parts}; filas que repiten un texto, y quedan juntas: {self.repeated_texts:,}.")
-            if self.kept < FEW_ROWS or self.split["test"] < FEW_TEST_ROWS:
+            texts = self.kept - self.repeated_texts
+            if texts < FEW_TEXTS or self.split["test"] < FEW_TEST_ROWS:
                 lines.append(
-                    f"Atención: filas útiles {self.kept:,}, textos distintos {self.kept - self.repeated_texts:,}, y "
-                    f"solo {self.split['test']:,} filas de prueba. Con tan pocas, los resultados de prueba son poco "
-                    f"fiables. Reúna al menos {FEW_ROWS} avisos con textos distintos."
+                    f"Atención: filas útiles {self.kept:,}, textos distintos {texts:,}, y solo {self.split['test']:,} "
+                    "filas de prueba. Con tan pocos, los resultados de prueba son poco fiables. Reúna al menos "
+                    f"{FEW_TEXTS} avisos con textos distintos."
                 )
         return lines
 

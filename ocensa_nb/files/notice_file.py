@@ -132,7 +132,7 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
     cells, errors = readable(table)
     if errors:
         names = listed(error.upper() for error in errors)
-        notes += f"; {sum(errors.values()):,} celdas con un error ({names}) se leyeron vacías"
+        notes += f"; celdas con un error ({names}), leídas vacías: {sum(errors.values()):,}"
     return TableFile(path, table, cells, skipped + 2, csv_format, notes, book)
 
 

@@ -52,7 +52,7 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
     if breaks := text.count("\r"):
         # In a file whose lines end in \n, a return is a line break inside a text.
         if "\n" in text:
-            notes.append(f"{breaks:,} retornos dentro de un texto se leyeron como espacios")
+            notes.append(f"retornos dentro de un texto, leídos como espacios: {breaks:,}")
         text = text.replace("\r", " " if "\n" in text else "\n")
     blank = len(text) - len(text.lstrip("\n"))
     text = text[blank:]
@@ -179,15 +179,15 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
         row = text.count("\n", 0, _FOREIGN.search(text).start()) + 1
         text = _FOREIGN.sub(lambda byte: byte[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace"), text)
         notes.append(
-            f"{len(foreign):,} bytes no eran UTF-8 (el primero, en la línea {row:,}) y se leyeron como Windows-1252"
+            f"bytes que no son UTF-8, leídos como Windows-1252: {len(foreign):,} (el primero, en la línea {row:,})"
         )
     letters = 0
     while any(first in text for first in "ÂÃÅâï") and (fixed := _TWICE.subn(_decode_again, text))[0] != text:
         text, letters = fixed[0], letters + fixed[1]
     if letters:
-        notes.append(f"{letters:,} letras estaban convertidas dos veces («Ã³» por «ó») y se corrigieron")
+        notes.append(f"letras convertidas dos veces («Ã³» por «ó»), corregidas: {letters:,}")
     if lost := text.count("�"):
-        notes.append(f"{lost:,} letras se perdieron al exportar («�» en su lugar): expórtelo de nuevo")
+        notes.append(f"letras perdidas al exportar («�» en su lugar): {lost:,}; expórtelo de nuevo")
     return text.lstrip("\ufeff"), encoding, notes
 
 

@@ -82,8 +82,8 @@ def read_excel(
     notes = f"Excel, hoja «{sheet.title}»{hidden}{more}"
     if formulas := _uncalculated(archive, sheet):
         notes += (
-            f"; {len(formulas):,} celdas con una fórmula que ningún programa ha calculado ({listed(formulas)}) se "
-            "leyeron vacías: abra el libro en Excel y guárdelo"
+            "; celdas leídas vacías, con una fórmula que ningún programa ha calculado: "
+            f"{len(formulas):,} ({listed(formulas)}); abra el libro en Excel y guárdelo"
         )
     return table.fillna(""), skipped, notes, Book(sheet._worksheet_path, reader.wb.sheetnames, formulas)
 

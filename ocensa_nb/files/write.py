@@ -121,8 +121,8 @@ def _fitting(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = table.assign(**{name: fitting(table[name]) for name in texts})
     if rows:
         logger.info(
-            f"«{path.name}»: en {len(rows):,} filas (la primera, la {min(rows) + 2:,}) hay caracteres que Excel no "
-            f"admite, que se escriben como espacios, o celdas de más de {LONGEST_CELL:,} caracteres, que se cortan."
+            f"«{path.name}»: filas con caracteres que Excel no admite, escritos como espacios, o con celdas de más de "
+            f"{LONGEST_CELL:,} caracteres, cortadas: {len(rows):,} (la primera, la {min(rows) + 2:,})."
         )
     return table.rename(columns=lambda title: _ILLEGAL.sub(" ", str(title)))
 

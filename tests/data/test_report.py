@@ -1,10 +1,11 @@
 """What the report says of the text, the split and a file with few rows."""
 
+import pandas as pd
 import pytest
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data import notices, synthetic
-from ocensa_nb.data.report import FEW_ROWS
+from ocensa_nb.data.report import FEW_TEST_ROWS, FEW_TEXTS
 
 
 def report(path, rows, columns=()):
@@ -34,7 +35,15 @@ def test_report_names_the_sides_of_the_split_in_spanish(tmp_path):
 
 
 def test_report_of_few_rows_says_that_the_scores_say_little(tmp_path):
-    found = report(tmp_path / "a.csv", FEW_ROWS - 1)
-    rows = FEW_ROWS - 1
+    found = report(tmp_path / "a.csv", FEW_TEXTS - 1)
+    rows = FEW_TEXTS - 1
     assert f"filas útiles {rows}, textos distintos {rows}, y solo {found.split['test']} filas" in found.lines()[-1]
-    assert "Atención" not in str(report(tmp_path / "b.csv", FEW_ROWS))
+    assert "Atención" not in str(report(tmp_path / "b.csv", FEW_TEXTS))
+
+
+def test_report_of_few_distinct_texts_in_many_rows_says_that_the_scores_say_little(tmp_path):
+    table = pd.concat([synthetic.generate(100, seed=2)] * 10)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    found = notices.prepare(notices.read(tmp_path / "a.csv"), TrainConfig()).report
+    assert found.split["test"] > FEW_TEST_ROWS
+    assert "filas útiles 1,000, textos distintos 100, y solo" in found.lines()[-1]

@@ -91,7 +91,7 @@ def test_cells_are_what_was_meant_and_the_table_is_what_came(tmp_path, cell, mea
     (tmp_path / "a.csv").write_text(f'a;b\n1;"{quoted}"\n', encoding="utf-8")
     file = read_table(tmp_path / "a.csv")
     assert (file.cells["b"][0], file.table["b"][0]) == (meant, cell)
-    assert ("1 celdas con un error" in file.notes) == (bool(ERROR.fullmatch(cell.lower())))
+    assert ("leídas vacías: 1" in file.notes) == (bool(ERROR.fullmatch(cell.lower())))
 
 
 def test_values_of_a_book_are_those_that_excel_shows_in_spanish(tmp_path):
@@ -123,7 +123,7 @@ def test_sheet_behind_a_chart_sheet_is_read(tmp_path):
 
 def test_formula_without_a_value_is_named(tmp_path):
     path = save(tmp_path / "a.xlsx", ["a", "b"], ["x", "=1+1"])
-    assert "1 celdas con una fórmula que ningún programa ha calculado (B2)" in read_table(path).notes
+    assert "fórmula que ningún programa ha calculado: 1 (B2)" in read_table(path).notes
 
 
 def test_sheet_with_the_titles_is_read_and_named(tmp_path):

@@ -49,7 +49,7 @@ def test_file_joined_from_two_encodings_is_read_right_and_named(rows, majority):
     old = "3;Válvula dañada;Corrosión\n" * rows
     text, encoding, notes = decode(Path("a.csv"), SPANISH.encode() + old.encode("cp1252"))
     assert (text, encoding) == (SPANISH + old, majority)
-    assert f"{3 * rows:,} bytes no eran UTF-8 (el primero, en la línea 4)" in notes[0]
+    assert f"bytes que no son UTF-8, leídos como Windows-1252: {3 * rows:,} (el primero, en la línea 4)" in notes[0]
 
 
 @pytest.mark.parametrize("text", ["«Ñandú» – “urgente” Á…", "AÑO 2½ º", "\ufeffaviso;descripcion"])
@@ -62,13 +62,16 @@ def test_every_sign_that_was_encoded_twice_is_repaired(text, times):
 
 
 def test_letters_that_were_lost_are_named():
-    assert "1 letras se perdieron al exportar" in decode(Path("a.csv"), "a;b\n1;Vibraci�n\n".encode())[2][0]
+    assert (
+        "letras perdidas al exportar («�» en su lugar): 1;"
+        in decode(Path("a.csv"), "a;b\n1;Vibraci�n\n".encode())[2][0]
+    )
 
 
 def test_text_encoded_twice_is_repaired_and_named():
     text, _, notes = decode(Path("a.csv"), SPANISH.replace("É", "é").encode().decode("cp1252").encode())
     assert text == SPANISH.replace("É", "é")
-    assert "6 letras estaban convertidas dos veces" in notes[0]
+    assert "convertidas dos veces («Ã³» por «ó»), corregidas: 6" in notes[0]
 
 
 cells = st.text(
@@ -141,7 +144,7 @@ def test_table_that_is_not_well_formed_raises_with_the_line_and_no_english(tmp_p
 def test_return_inside_a_text_is_a_space_and_named(tmp_path):
     file = read(tmp_path, b"aviso;descripcion;causa\r\n1;fuga\rde aceite;c\r\n2;b;c\r\r\n")
     assert file.table["descripcion"].tolist() == ["fuga de aceite", "b"]
-    assert "1 retornos dentro de un texto" in file.notes
+    assert "retornos dentro de un texto, leídos como espacios: 1" in file.notes
 
 
 def test_file_of_an_old_mac_has_a_row_per_return(tmp_path):

@@ -198,7 +198,7 @@ class TestSpreadsheetFormulas:
     def test_write_xlsx_with_a_text_that_excel_does_not_take_names_its_row(self, tmp_path, capsys, text, written):
         path = write.write_table(pd.DataFrame({"a": ["bien", text]}), tmp_path / "a.xlsx")
         assert openpyxl.load_workbook(path).active["A3"].value == written
-        assert "en 1 filas (la primera, la 3) hay caracteres que Excel no" in capsys.readouterr().out
+        assert "cortadas: 1 (la primera, la 3)." in capsys.readouterr().out
 
 
 SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
