@@ -29,6 +29,7 @@ from ocensa_nb.files.notice_file import NoticeFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
 
+LEAST_REPEATS = 5  # rows of a value of a catalogue, in the mean; the number of an equipment has fewer
 MAX_CHARACTERS = 5_000  # of a text; SAP's long texts stay far below, and a model reads a few hundred
 
 
@@ -114,6 +115,9 @@ def read(
         columns=used,
         text_columns=tuple(used[role] for role in roles),
         filled={role: float((cells[used[role]] != "")[has_text].mean()) if has_text.any() else 0.0 for role in roles},
+        values={
+            role: cells[used[role]][has_text & (cells[used[role]] != "")].value_counts().to_dict() for role in roles[1:]
+        },
         passed_over=passed_over,
         ids=notice_ids(cells, file.first_row),
         texts=texts,
@@ -138,6 +142,11 @@ def labelled_rows(file: NoticeFile, corrections: Corrections | None = None) -> L
         reading=reading_lines(file),
         columns=file.columns,
         filled=file.filled,
+        values={
+            role: list(counts)
+            for role, counts in file.values.items()
+            if LEAST_REPEATS * len(counts) <= sum(counts.values())
+        },
         rows=rows,
         left_out=left_out,
         without_text=int((~has_text).sum()) - left_out,

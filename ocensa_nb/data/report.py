@@ -84,6 +84,7 @@ class DataReport:
     reading: list[str]  # from `reading_lines`
     columns: dict[str, str]
     filled: dict[str, float]
+    values: dict[str, list[str]]  # of the fields in which values repeat, as those of a catalogue do
     rows: int
     left_out: int = 0  # rows that are no notices
     without_text: int = 0

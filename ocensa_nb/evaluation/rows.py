@@ -11,7 +11,7 @@ import torch
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.corrections import ID, TEXT, read_corrections
 from ocensa_nb.data.notices import Notices, fingerprint_of, labelled_rows, read
-from ocensa_nb.errors import UserError, clipped
+from ocensa_nb.errors import UserError, clipped, listed
 from ocensa_nb.files import tensors
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.models.linear import LinearModel
@@ -27,6 +27,7 @@ FAMILIAR, PERCENTILE = 0.9, 5
 # description is left of the text, and all that are invented or in English.
 MOST_FOREIGN = 0.25
 LEAST_TEXTS = 20
+NAMED_VALUES = 3
 SAMPLED_TEXTS = 1_000
 UNRELIABLE = "las predicciones son peores que las medidas, y no hay que fiarse de su confianza."
 
@@ -93,7 +94,8 @@ def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
 def unlike_training(run: Run, file: NoticeFile) -> list[str]:
     """Return, in Spanish, how a file differs from the one that a run learnt from and was measured on.
 
-    It lacks a column of the texts or has it in few of its rows; or many texts have few n-grams of the training rows.
+    It lacks a column of the texts or has it in few of its rows, or with values never seen; or many texts have few
+    n-grams of the training rows.
     """
     texts, warnings = [text for text in file.texts if text], []
     for role, share in run.metadata["data"]["filled"].items():
@@ -104,6 +106,15 @@ def unlike_training(run: Run, file: NoticeFile) -> list[str]:
             warnings.append(
                 f"La corrida aprendió también de «{name}», que este archivo {state} ({round(now * len(texts)):,} de "
                 f"{len(texts):,} avisos; al entrenar, el {100 * share:.0f} %): {UNRELIABLE}"
+            )
+    for role, known in run.metadata["data"]["values"].items():
+        counts, seen = file.values.get(role, {}), set(map(canonical, known))
+        unseen = {value: count for value, count in counts.items() if canonical(value) not in seen}
+        if (rows := sum(unseen.values())) > MOST_FOREIGN * sum(counts.values()):
+            name, values = clipped(file.columns[role]), listed(unseen, NAMED_VALUES)
+            warnings.append(
+                f"«{name}» tiene en {rows:,} de {len(texts):,} avisos valores que la corrida no ha visto ({values}): "
+                f"{UNRELIABLE}"
             )
     step = -(-len(texts) // SAMPLED_TEXTS)
     foreign = np.mean(read_linear(run).known_share(texts[::step]) < run.metrics["familiar"]) if texts else 0.0

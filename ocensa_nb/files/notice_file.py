@@ -81,6 +81,7 @@ class NoticeFile(TableFile):
     columns: dict[str, str]  # column name per role: the description, the text fields, the labels
     text_columns: tuple[str, ...]  # of which the texts are composed
     filled: dict[str, float]  # per role of a text column, the share of the rows with a text in which it has a value
+    values: dict[str, dict[str, int]]  # per role of a field of the text, the rows with a text that have each value
     passed_over: dict[str, tuple[str, str]]  # other columns with such a name: their role, and the reason in Spanish
     ids: pd.Series  # the number of each notice, or its row in a spreadsheet
     texts: pd.Series  # "" for a row without a description

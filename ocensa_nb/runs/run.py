@@ -31,7 +31,7 @@ METADATA = {
     **{"config": dict, "fingerprint": str, "inputs": dict, "precision": str, "device": str, "versions": {str: str}},
     "hardware": {"gpu": str, "system": str, "cores": int},
     "data": {
-        **{"path": str, "fingerprint": str, "columns": {str: str}, "filled": {str: float}},
+        **{"path": str, "fingerprint": str, "columns": {str: str}, "filled": {str: float}, "values": {str: [str]}},
         **{"merged": {str: {str: str}}, "class_rows": {str: [int]}},
     },
 }

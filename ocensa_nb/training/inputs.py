@@ -73,6 +73,7 @@ def describe_inputs(config: TrainConfig, notices: Notices, inputs: Inputs) -> di
             "fingerprint": notices.fingerprint,
             "columns": notices.report.columns,
             "filled": notices.report.filled,
+            "values": notices.report.values,
             "merged": notices.report.merged(),
             "class_rows": {head: rows.tolist() for head, rows in notices.class_rows().items()},
         },

@@ -313,6 +313,16 @@ def test_run_says_which_column_of_its_text_a_file_lacks_and_gives_no_verdict(run
         assert not any("sirve" in note for note in notes)
 
 
+def test_values_that_the_run_has_not_seen_are_named_and_have_no_verdict(run, tmp_path):
+    table = synthetic.generate(40, seed=5)
+    table.assign(familia_equipo="TURBINA").to_csv(tmp_path / "a.csv", index=False)
+    table.assign(familia_equipo=table["familia_equipo"].str.lower()).to_csv(tmp_path / "b.csv", index=False)
+    notes = predict.predict(run, tmp_path / "a.csv").notes
+    assert "«familia_equipo» tiene en 40 de 40 avisos valores que la corrida no ha visto (TURBINA)" in notes[0]
+    assert not any("sirve" in note for note in notes)
+    assert not any("no ha visto" in note for note in predict.predict(run, tmp_path / "b.csv").notes)
+
+
 def test_texts_unlike_those_of_the_training_are_named_and_have_no_verdict(run, csv, tmp_path):
     english = ["Replace the broken hydraulic hose on the bucket", "Engine will not start after the night shift"]
     table = synthetic.generate(40, seed=5)

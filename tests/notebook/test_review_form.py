@@ -27,7 +27,7 @@ def found():
         table[f"correcta_{head}"] = ""
     empty = pd.DataFrame()
     file = TableFile(Path("a.csv"), table, table, 2, SPANISH_EXCEL, "", None)
-    return Review(file, table[["id_aviso"]], table, CLASSES, empty, empty, "")
+    return Review(file, table[["id_aviso"]], table, CLASSES, empty, empty, "", [])
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_predict_with_the_linear_has_its_classes_and_confidence(run):
     scored = table[table["pred_causa"] != ""]
     assert len(scored) > 50
     assert scored["conf_causa"].between(0, 1).all()
-    assert predicted.notes[1].count("el modelo simple") == len(run.classes)
+    assert predicted.notes[0].count("el modelo simple") == len(run.classes)
     assert not table["pred_causa"].equals(predict(run, SAP, "encoder").table["pred_causa"])
 
 
@@ -89,7 +89,7 @@ def test_verbs_with_the_option_with_use_that_model(run, tmp_path):
     out, result = tmp_path / "p.csv", tmp_path / "p.json"
     arguments = ["predict", "--run", str(run.path), "--data", str(SAP), "--out", str(out), "--with", "linear"]
     assert cli.main([*arguments, "--json", str(result)]) == 0
-    assert "el modelo simple" in json.loads(result.read_text(encoding="utf-8"))["notes"][1]
+    assert "el modelo simple" in json.loads(result.read_text(encoding="utf-8"))["notes"][0]
     assert len(pd.read_csv(out, sep=";", dtype=str)) == 300
     folder = str(tmp_path / "e")
     assert cli.main(["evaluate", "--run", str(run.path), "--out", folder, "--with", "encoder"]) == 0
