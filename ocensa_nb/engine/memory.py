@@ -106,7 +106,7 @@ def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: b
     while size and fixed + size * per_row > USABLE * memory:
         size //= 2
     if not size:
-        return f"⚠️ {takes} No cabe ni con un aviso a la vez: congele capas (freeze_layers) o elija otro codificador."
+        return f"⚠️ {takes} No cabe ni con un aviso a la vez: congele capas (freeze_layers) o use un codificador menor."
     steps = -(-config.effective_batch_size // size)
     smaller = f"batch_size = {size} y gradient_accumulation_steps = {steps}"
     return f"⚠️ {takes} No cabe: use {smaller}, con el mismo batch efectivo."

@@ -136,7 +136,8 @@ class DaskPool:
             return function(*args, **options)
         except ModuleNotFoundError as error:
             raise UserError(
-                f"Un worker de dask no tiene el paquete {error.name}. Instálelo, o inícielo con PYTHONPATH."
+                f"Un worker de dask no tiene el paquete {error.name}. Inícielo con los mismos paquetes instalados, y "
+                "con PYTHONPATH = la carpeta de este proyecto."
             ) from error
         except Exception as error:  # distributed raises its own exceptions, and those of its transport
             raise UserError(

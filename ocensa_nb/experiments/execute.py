@@ -100,7 +100,8 @@ def execute(
             raise UserError(f"No hay un núcleo de Python para los cuadernos ({error}). Instale ipykernel.") from error
         except RuntimeError as error:  # nbclient's only sign of a kernel that does not answer or dies at its start
             raise UserError(
-                f"El núcleo de Python del cuaderno {notebook.stem} no arrancó ({error}). Suele faltar memoria."
+                f"El núcleo de Python del cuaderno {notebook.stem} no arrancó ({error}). Suele ser falta de memoria: "
+                "cierre otros programas."
             ) from error
     _write_html(target)
     if isinstance(stopped, PapermillExecutionError):
