@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,10 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def plain_column(column: pd.Series) -> pd.Series:
-    """Return `plain` of each cell; a value is read once, however often it is repeated."""
+def map_values(column: pd.Series, function: Callable[[str], str]) -> pd.Series:
+    """Return a function of each cell; it is called once for each value, however often that is repeated."""
     codes, values = pd.factorize(column)
-    return pd.Series(np.array([plain(value) for value in values], object)[codes], column.index, column.dtype)
+    return pd.Series(np.array([function(value) for value in values], object)[codes], column.index, column.dtype)
 
 
 def canonical(text: str) -> str:

@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.canonical import canonical, fold, plain_column, whole, without_accents
+from ocensa_nb.data.canonical import canonical, fold, map_values, plain, whole, without_accents
 from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
@@ -125,13 +126,16 @@ def compose(
     table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
 ) -> pd.Series:
     """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`."""
-    text = plain_column(table[used["descripcion"]])
+    text = map_values(table[used["descripcion"]], plain)
     composed = text.to_numpy(object)
     for role in appended(used, text_fields, heads):
-        codes, values = pd.factorize(plain_column(table[used[role]]))
-        named = [value and f". {_title(role)}: {whole(value)}" for value in values]
-        composed = composed + np.array(named, object)[codes]
+        composed = composed + map_values(table[used[role]], partial(_named_value, _title(role))).to_numpy(object)
     return pd.Series(composed, text.index, text.dtype).where(text != "", "")
+
+
+def _named_value(title: str, cell: str) -> str:
+    value = whole(plain(cell))
+    return value and f". {title}: {value}"
 
 
 def field_of(role: str) -> str:

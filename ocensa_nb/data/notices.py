@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
-from ocensa_nb.data.canonical import group_texts, merge_spellings, plain_column
+from ocensa_nb.data.canonical import group_texts, map_values, merge_spellings, plain
 from ocensa_nb.data.columns import (
     appended,
     compose,
@@ -98,7 +98,7 @@ def read(
     if others:
         cells = cells.copy()
         cells.loc[np.any(list(others.values()), axis=0)] = ""
-    merged = {head: merge_spellings(plain_column(cells[used[head]])) for head in labels}
+    merged = {head: merge_spellings(map_values(cells[used[head]], plain)) for head in labels}
     texts = compose(cells, used, text_fields, labels)
     notes, long = file.notes, np.flatnonzero(texts.str.len() > MAX_CHARACTERS)
     if len(long):
@@ -114,7 +114,6 @@ def read(
         **{**vars(file), "notes": notes},
         columns=used,
         text_columns=tuple(used[role] for role in roles),
-        filled={role: float((cells[used[role]] != "")[has_text].mean()) if has_text.any() else 0.0 for role in roles},
         values={
             role: cells[used[role]][has_text & (cells[used[role]] != "")].value_counts().to_dict() for role in roles[1:]
         },

@@ -80,7 +80,6 @@ class NoticeFile(TableFile):
 
     columns: dict[str, str]  # column name per role: the description, the text fields, the labels
     text_columns: tuple[str, ...]  # of which the texts are composed
-    filled: dict[str, float]  # per role of a text column, the share of the rows with a text in which it has a value
     values: dict[str, dict[str, int]]  # per role of a field of the text, the rows with a text that have each value
     passed_over: dict[str, tuple[str, str]]  # other columns with such a name: their role, and the reason in Spanish
     ids: pd.Series  # the number of each notice, or its row in a spreadsheet
@@ -88,6 +87,12 @@ class NoticeFile(TableFile):
     labels: pd.DataFrame  # one column per label, "" where it is missing; none if the labels were not read
     left_out: dict[str, int]  # rows that are no notices, by kind in Spanish: they have no text and no labels
     spellings: dict[str, dict[str, dict[str, int]]]  # per label, the classes with several spellings, and rows of each
+
+    @property
+    def filled(self) -> dict[str, float]:
+        """The share of the rows with a text in which each role of `values` has one."""
+        rows = int((self.texts != "").sum())
+        return {role: sum(counts.values()) / max(rows, 1) for role, counts in self.values.items()}
 
 
 def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> TableFile:

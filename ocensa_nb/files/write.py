@@ -70,8 +70,11 @@ def free_table(out: str | Path, kind: str = "auto", like: str = "") -> Path:
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with an apostrophe before each formula in its texts and titles."""
-    texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-    return table.assign(**{name: table[name].map(protected) for name in texts}).rename(columns=protected)
+    return table.assign(**{name: table[name].map(protected) for name in _texts(table)}).rename(columns=protected)
+
+
+def _texts(table: pd.DataFrame) -> list[str]:
+    return [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
 
 
 def protected(value: Any) -> Any:
@@ -117,8 +120,7 @@ def _fitting(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         rows.update(np.flatnonzero((fits != column) & column.notna()).tolist())
         return fits
 
-    texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-    table = table.assign(**{name: fitting(table[name]) for name in texts})
+    table = table.assign(**{name: fitting(table[name]) for name in _texts(table)})
     if rows:
         logger.info(
             f"«{path.name}»: filas con caracteres que Excel no admite, escritos como espacios, o con celdas de más de "
