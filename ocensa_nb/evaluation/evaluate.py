@@ -164,11 +164,12 @@ def evaluate(
     if not data and not plain_path(trained_on).exists():
         raise UserError(f"No se encuentra «{trained_on}», el archivo con que se entrenó «{run.path}». {ASK_FOR_FILE}")
     file, trained = read_rows(run, data or trained_on, columns)
+    predictor = Predictor.load(run)
     if trained:
         test = trained.split["test"]
         frame = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test]
         labels = {head: indices[test] for head, indices in trained.labels.items()}
-        return _evaluate_rows(run, "las filas de prueba", frame, labels, file.csv_format, source)
+        return _evaluate_rows(predictor, "las filas de prueba", frame, labels, file.csv_format, source)
     if not data:
         raise UserError(f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}». {ASK_FOR_FILE}")
     rows = labelled_rows(file)
@@ -182,17 +183,22 @@ def evaluate(
     if not known.any():
         raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {left_out:,} filas: {named}.")
     labels = {head: indices[known] for head, indices in labels.items()}
-    evaluation = _evaluate_rows(run, f"todas las filas de {data}", frame[known], labels, file.csv_format, source)
-    notes = [*unlike_training(run, file), *evaluation.notes, *_repeated_note(run, evaluation.texts)]
+    evaluation = _evaluate_rows(predictor, f"todas las filas de {data}", frame[known], labels, file.csv_format, source)
+    notes = [*unlike_training(run, file, predictor.linear), *evaluation.notes, *_repeated_note(run, evaluation.texts)]
     if unknown:
         notes.insert(0, f"{left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: {named}.")
     return dataclasses.replace(evaluation, left_out=left_out, unknown=unknown, notes=notes)
 
 
 def _evaluate_rows(
-    run: Run, what: str, frame: pd.DataFrame, labels: dict[str, np.ndarray], csv_format: CsvFormat, source: str
+    predictor: Predictor,
+    what: str,
+    frame: pd.DataFrame,
+    labels: dict[str, np.ndarray],
+    csv_format: CsvFormat,
+    source: str,
 ) -> Evaluation:
-    predictor, texts = Predictor.load(run), frame[TEXT].tolist()
+    run, texts = predictor.run, frame[TEXT].tolist()
     blends, logits = predictor.blends, predictor.logits(texts, title="Evaluando")
     predictions = predictions_of(apply(blends, logits, source), labels)
     by_source = {name: predictions_of(apply(blends, logits, name), labels) for name in SOURCES}

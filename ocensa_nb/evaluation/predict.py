@@ -102,7 +102,7 @@ def add_predictions(
 def _notes(predictor: Predictor, file: NoticeFile, probabilities: Mapping[str, np.ndarray], source: str) -> list[str]:
     """Return, in Spanish, what predicts each label, what it is good for, and what is unusual in the predictions."""
     run, predictions = predictor.run, predictions_of(probabilities)
-    differences = unlike_training(run, file)
+    differences = unlike_training(run, file, predictor.linear)
     notes = [*differences, describe_sources(predictor.blends, source)]
     if source == AUTO and not differences:  # a verdict is about notices like those of the run
         verdicts = run.metrics["verdict"]

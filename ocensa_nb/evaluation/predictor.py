@@ -84,7 +84,7 @@ class Predictor:
         if ENCODER in models:
             by_model[ENCODER] = self._encoder_logits(texts, title)
         if LINEAR in models:
-            by_model[LINEAR] = self._linear.logits(texts)
+            by_model[LINEAR] = self.linear.logits(texts)
         return by_model
 
     def _encoder_logits(self, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
@@ -110,7 +110,7 @@ class Predictor:
         return model, tokenizer, precision
 
     @cached_property
-    def _linear(self) -> LinearModel:
+    def linear(self) -> LinearModel:
         return read_linear(self.run)
 
 

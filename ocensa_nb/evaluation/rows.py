@@ -15,7 +15,6 @@ from ocensa_nb.errors import UserError, clipped, listed
 from ocensa_nb.files import tensors
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.models.linear import LinearModel
-from ocensa_nb.models.save import read_linear
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runs.manifest import CORRECTIONS, SPLITS
 from ocensa_nb.runs.run import Run
@@ -91,18 +90,18 @@ def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
     return indices
 
 
-def unlike_training(run: Run, file: NoticeFile) -> list[str]:
+def unlike_training(run: Run, file: NoticeFile, linear: LinearModel) -> list[str]:
     """Return, in Spanish, how a file differs from the one that a run learnt from and was measured on.
 
     It lacks a column of the texts or has it in few of its rows, or with values never seen; or many texts have few
     n-grams of the training rows.
     """
-    texts, warnings = [text for text in file.texts if text], []
+    texts, filled, warnings = [text for text in file.texts if text], file.filled, []
     for role, share in run.metadata["data"]["filled"].items():
-        now = file.filled.get(role, 0.0)
+        now = filled.get(role, 0.0)
         if share >= LEAST_FILLED and now < share / 2 and texts:
             name = clipped(run.metadata["data"]["columns"].get(role, role))
-            state = "tiene casi vacía" if role in file.filled else "no tiene"
+            state = "tiene casi vacía" if role in filled else "no tiene"
             warnings.append(
                 f"La corrida aprendió también de «{name}», que este archivo {state} ({round(now * len(texts)):,} de "
                 f"{len(texts):,} avisos; al entrenar, el {100 * share:.0f} %): {UNRELIABLE}"
@@ -117,7 +116,7 @@ def unlike_training(run: Run, file: NoticeFile) -> list[str]:
                 f"{UNRELIABLE}"
             )
     step = -(-len(texts) // SAMPLED_TEXTS)
-    foreign = np.mean(read_linear(run).known_share(texts[::step]) < run.metrics["familiar"]) if texts else 0.0
+    foreign = np.mean(linear.known_share(texts[::step]) < run.metrics["familiar"]) if texts else 0.0
     if foreign > MOST_FOREIGN and len(texts) >= LEAST_TEXTS:
         warnings.append(
             f"El {100 * foreign:.0f} % de los textos tiene poco en común con los avisos de entrenamiento (entre los de "

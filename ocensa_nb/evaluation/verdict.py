@@ -66,8 +66,8 @@ def judge(
     accuracy = _accuracy(correct[above])
     enough = above.sum() >= LEAST_ROWS and above.mean() >= LEAST_COVERAGE
     lost = _lost_classes(measured, above)
-    status = USEFUL if useful else USEFUL_ABOVE if enough and accuracy >= target else NOT_YET
-    status = NOT_YET if lost else status
+    holds_above = enough and accuracy >= target
+    status = NOT_YET if lost else USEFUL if useful else USEFUL_ABOVE if holds_above else NOT_YET
     verdict: dict[str, Any] = {
         "status": status,
         "target": target,

@@ -78,7 +78,8 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
     filled = np.flatnonzero(file.texts != "")
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
-    notes = unlike_training(run, file)
+    predictor = Predictor.load(run)
+    notes = unlike_training(run, file, predictor.linear)
     if not (trained := training_rows(run)):
         notes.append(
             f"No se encuentra «{training_file(run)}» como era: no se puede estimar el error ni saber qué avisos conoce."
@@ -87,7 +88,7 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
         logger.warning(note)
     test = np.zeros(0, np.int64) if notes else trained.split["test"]  # the error of other notices says nothing
     new_texts, test_texts = file.texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
-    probabilities = Predictor.load(run).probabilities([*new_texts, *test_texts])
+    probabilities = predictor.probabilities([*new_texts, *test_texts])
     new = {head: shares[: len(filled)] for head, shares in probabilities.items()}
     tested = {head: shares[len(filled) :] for head, shares in probabilities.items()}
     labels = {head: trained.labels[head][test] if trained else test for head in run.classes}
