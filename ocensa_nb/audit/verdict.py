@@ -16,8 +16,7 @@ from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
 from ocensa_nb.data.labels import FEWEST_CLASSES, OTHER
 from ocensa_nb.errors import listed
-from ocensa_nb.evaluation.comparison import bootstrap
-from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.evaluation.metrics import bootstrap, flat_metrics
 
 CAN, PARTLY, CANNOT, UNKNOWN = "se puede aprender", "se aprende en parte", "no se puede aprender", "no se puede medir"
 GOOD, POOR = 0.8, 0.5  # weighted F1: all of the range above the first, or all of it below the second

@@ -9,8 +9,7 @@ from scipy.special import softmax
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.calibration import fit_confidence, fit_temperature, recalibrate
-from ocensa_nb.evaluation.comparison import MODEL_TITLES, bootstrap
-from ocensa_nb.evaluation.metrics import predictions_of
+from ocensa_nb.evaluation.metrics import MODEL_TITLES, bootstrap, predictions_of
 from ocensa_nb.files.verify import read_json
 from ocensa_nb.runs.manifest import LINEAR as FOLDER
 from ocensa_nb.runs.run import Run

@@ -16,8 +16,7 @@ from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, uncalibrated
-from ocensa_nb.evaluation.comparison import compare, sentences
-from ocensa_nb.evaluation.metrics import Predictions, metrics_of, predictions_of
+from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predictions_of, sentences
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
 from ocensa_nb.evaluation.verdict import check_predictions

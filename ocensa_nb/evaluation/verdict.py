@@ -24,8 +24,7 @@ from scipy.stats import chi2_contingency
 from ocensa_nb.data.labels import OTHER
 from ocensa_nb.errors import clipped, listed
 from ocensa_nb.evaluation.calibration import ONE_SIDED, threshold_for, wilson
-from ocensa_nb.evaluation.comparison import INTERVAL, MODEL_TITLES, bootstrap, signed
-from ocensa_nb.evaluation.metrics import Predictions
+from ocensa_nb.evaluation.metrics import INTERVAL, MODEL_TITLES, Predictions, bootstrap, signed
 from ocensa_nb.files.write import DECIMALS
 
 TARGET = 0.9

@@ -11,7 +11,7 @@ import numpy as np
 
 from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
-from ocensa_nb.evaluation.comparison import MODEL_NAMES
+from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.figures.style import (
     COLOURS,
     GREY,

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation.comparison import MODEL_NAMES
+from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.experiments.execute import execute
 from ocensa_nb.files.atomic import is_running, owner, remove, write_json
 from ocensa_nb.files.verify import read_json

@@ -16,14 +16,15 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.evaluation import blend as blending
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, write_blends
 from ocensa_nb.evaluation.calibration import expected_calibration_error
-from ocensa_nb.evaluation.comparison import compare, sentences
 from ocensa_nb.evaluation.metrics import (
     Predictions,
+    compare,
     confusion_counts,
     flat_metrics,
     metrics_of,
     predicted_classes,
     predictions_of,
+    sentences,
 )
 from ocensa_nb.evaluation.rows import familiar_share, write_splits
 from ocensa_nb.evaluation.verdict import check_predictions, judge

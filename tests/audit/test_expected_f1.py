@@ -7,7 +7,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 from ocensa_nb.audit import verdict
 from ocensa_nb.audit.repeats import find_repeats
 from ocensa_nb.audit.verdict import expect_f1
-from ocensa_nb.evaluation.comparison import bootstrap
+from ocensa_nb.evaluation.metrics import bootstrap
 
 
 def answers(rows, right, seed=0, classes=4):

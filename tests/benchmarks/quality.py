@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from ocensa_nb.config import from_recipe
 from ocensa_nb.evaluation.blend import SOURCES
-from ocensa_nb.evaluation.comparison import MODEL_NAMES
+from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.figures import style
 from ocensa_nb.figures.style import INK, MODEL_COLOURS, new_figure, read_as, styled
 from ocensa_nb.runtime import logs

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from ocensa_nb.evaluation import comparison, verdict
+from ocensa_nb.evaluation import metrics, verdict
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.verdict import NOT_YET, USEFUL, USEFUL_ABOVE
 
@@ -288,7 +288,7 @@ def compared(encoder, linear):
     for model, accuracy in (("encoder", encoder), ("linear", linear)):
         predicted = np.where(rng.random(800) < accuracy, labels, rng.integers(4, size=800))
         models[model] = {"prioridad": Predictions(np.ones(800), predicted, labels)}
-    return comparison.compare(models)["prioridad"]
+    return metrics.compare(models)["prioridad"]
 
 
 def test_below_linear_warns_only_if_the_interval_is_below():

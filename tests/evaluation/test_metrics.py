@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from ocensa_nb.evaluation import comparison
+from ocensa_nb.evaluation import metrics
 from ocensa_nb.evaluation.metrics import Predictions
 
 
@@ -35,16 +35,16 @@ def f1(labels, guess, average):
 
 
 def drawn_units(units, resamples, seed):
-    return np.concatenate([chosen.T for chosen in comparison._draws(units, units, resamples, seed)]).astype(int)
+    return np.concatenate([chosen.T for chosen in metrics._draws(units, units, resamples, seed)]).astype(int)
 
 
-@pytest.mark.parametrize("chunk", [comparison.CHUNK, 500])
+@pytest.mark.parametrize("chunk", [metrics.CHUNK, 500])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_bootstrap_equals_a_plain_loop_with_f1_score(grouped, chunk):
     labels, predicted = sample(rows=40)
     groups = np.array([f"texto {i // 3}" for i in range(40)]) if grouped else None
-    with patch.object(comparison, "CHUNK", chunk):
-        scores = comparison.bootstrap(labels, predicted, groups, resamples=25, seed=4)
+    with patch.object(metrics, "CHUNK", chunk):
+        scores = metrics.bootstrap(labels, predicted, groups, resamples=25, seed=4)
         counts = drawn_units(14 if grouped else 40, 25, 4)
     _, unit = np.unique(groups if grouped else np.arange(40), return_inverse=True)
     assert (counts[0] == 1).all()
@@ -67,7 +67,7 @@ def test_draws_have_as_many_units_as_there_are(units, resamples, seed):
 @settings(max_examples=40, deadline=None)
 def test_compare_of_any_rows_has_the_difference_of_scikit_learn(rows):
     labels, encoder, linear = np.array(rows).T
-    found = comparison.compare(predictions(labels, {"encoder": encoder, "linear": linear}), resamples=20)
+    found = metrics.compare(predictions(labels, {"encoder": encoder, "linear": linear}), resamples=20)
     entry = found["modo"]["encoder-linear"]
     for metric, average in (("f1", "weighted"), ("f1_macro", "macro")):
         expected = f1(labels, encoder, average) - f1(labels, linear, average)
@@ -84,7 +84,7 @@ def test_interval_contains_the_true_difference_in_about_95_of_100_samples():
     for trial in range(300):
         rows = rng.choice(200_000, 300, replace=False)
         part = predictions(labels[rows], {model: guess[rows] for model, guess in predicted.items()})
-        interval = comparison.compare(part, resamples=400, seed=trial)["modo"]["encoder-linear"]
+        interval = metrics.compare(part, resamples=400, seed=trial)["modo"]["encoder-linear"]
         inside += interval["f1"]["low"] <= true <= interval["f1"]["high"]
     assert 0.91 <= inside / 300 <= 0.985  # binomial: 0.95 ± 3 standard deviations
 
@@ -94,7 +94,7 @@ def test_interval_of_grouped_rows_is_wider_than_that_of_single_rows():
     repeated = predictions(np.repeat(labels, 10), {model: np.repeat(guess, 10) for model, guess in predicted.items()})
     widths = []
     for groups in (None, np.repeat(np.arange(60), 10)):
-        interval = comparison.compare(repeated, groups)["modo"]["encoder-linear"]["f1"]
+        interval = metrics.compare(repeated, groups)["modo"]["encoder-linear"]["f1"]
         widths.append(interval["high"] - interval["low"])
     assert widths[1] > 2.5 * widths[0]  # √10 in theory
 
@@ -102,7 +102,7 @@ def test_interval_of_grouped_rows_is_wider_than_that_of_single_rows():
 def test_compare_is_the_same_with_the_same_seed_and_other_with_another():
     labels, predicted = sample()
     models = predictions(labels, predicted)
-    first, again, other = (comparison.compare(models, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (metrics.compare(models, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -110,13 +110,13 @@ def test_compare_leaves_out_absent_models_and_labels_without_rows():
     labels, predicted = sample()
     models = predictions(labels, predicted)
     empty = Predictions(np.ones(0), labels[:0], labels[:0])
-    assert list(comparison.compare({model: {**heads, "causa": empty} for model, heads in models.items()})) == ["modo"]
-    assert comparison.compare({"encoder": models["encoder"]}) == {"modo": {}}
+    assert list(metrics.compare({model: {**heads, "causa": empty} for model, heads in models.items()})) == ["modo"]
+    assert metrics.compare({"encoder": models["encoder"]}) == {"modo": {}}
 
 
 def compared(accuracies, rows=800):
     labels, predicted = sample(rows, accuracies=accuracies)
-    return comparison.sentences(comparison.compare(predictions(labels, predicted, "prioridad")))
+    return metrics.sentences(metrics.compare(predictions(labels, predicted, "prioridad")))
 
 
 def test_sentence_names_the_better_model_with_a_positive_difference():
@@ -135,7 +135,7 @@ def test_sentence_of_models_that_chance_explains_says_so():
 
 def test_sentence_of_an_undecided_pair_has_the_sign_of_first_minus_second():
     labels, predicted = sample(rows=300, accuracies=(0.5, 0.55))
-    found = comparison.compare(predictions(labels, predicted))["modo"]["encoder-linear"]
+    found = metrics.compare(predictions(labels, predicted))["modo"]["encoder-linear"]
     assert found["f1"]["difference"] < 0 < found["f1"]["high"]
     assert f"no se distinguen: −{-found['f1']['difference']:.2f} (−" in found["sentence"]
 
@@ -143,7 +143,7 @@ def test_sentence_of_an_undecided_pair_has_the_sign_of_first_minus_second():
 def test_sentence_of_equal_predictions_says_that_they_are_the_same():
     labels, predicted = sample()
     same = dict.fromkeys(("encoder", "linear", "blend"), predicted["linear"])
-    found = comparison.sentences(comparison.compare(predictions(labels, same)))
+    found = metrics.sentences(metrics.compare(predictions(labels, same)))
     assert found[2] == "En modo, la mezcla y el modelo simple responden lo mismo en todos los avisos."
     assert len(found) == 3
 
@@ -161,4 +161,4 @@ def test_sentence_of_equal_predictions_says_that_they_are_the_same():
     ],
 )
 def test_signed_shows_a_minus_sign_and_small_numbers_with_more_decimals(value, text):
-    assert comparison.signed(value, plus=True) == text
+    assert metrics.signed(value, plus=True) == text
