@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ocensa_nb.notebook.process_panel import STOPPING
 from tests.helpers.colab import ColabRule
 from tests.helpers.lab import MEASURED, wait_until
+from tests.helpers.pausing import Paused
 
 pytestmark = pytest.mark.slow
 
@@ -76,21 +78,31 @@ def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, fol
     opened.wait_for_text("ocensa-expected", MEASURED, STARTS)  # measured while no cell is executing
     move_controls(opened)
     opened.press("Entrenar")
-    opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
-    before = steps_done(opened.text("ocensa-numbers"))
-    opened.page.wait_for_function(
-        "before => parseInt(document.querySelector('.ocensa-numbers b').textContent) > before", arg=before
-    )
-    opened.press("Detener")
+    with Paused(folder) as training:
+        training.advance()
+        opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
+        before = steps_done(opened.text("ocensa-numbers"))
+        training.advance()
+        opened.page.wait_for_function(
+            "before => parseInt(document.querySelector('.ocensa-numbers b').textContent) > before", arg=before
+        )
+        opened.press("Detener")
+        opened.wait_for_text("ocensa-state", STOPPING)
     opened.wait_for_text("ocensa-state", "Detenido", STARTS)
     assert 0 < steps_done(opened.text("ocensa-numbers")) < STEPS
     opened.press("Continuar")
-    opened.save()
-    opened.page.reload()
-    opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)  # the reloaded page follows the training
-    opened.run_above(TRAIN)  # and so does a panel that is shown again
-    opened.wait_for_text("ocensa-expected", "al ritmo de este entrenamiento", STARTS)
-    opened.screenshot(pictures / "panel-colab.png")
+    with Paused(folder) as training:
+        training.advance()
+        opened.save()
+        opened.page.reload()
+        opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)  # the reloaded page follows the training
+        earlier = opened.page.locator(".ocensa-panel").first.element_handle()
+        opened.run_above(TRAIN)  # and so does a panel that is shown again
+        earlier.wait_for_element_state("hidden")
+        opened.wait_for_text("ocensa-numbers", UNDER_WAY, STARTS)
+        training.advance()
+        opened.wait_for_text("ocensa-expected", "al ritmo de este entrenamiento", STARTS)
+        opened.screenshot(pictures / "panel-colab.png")
     opened.wait_for_text("ocensa-state", "✅ Listo", 2 * STARTS)
     assert f"{STEPS} de {STEPS}" in opened.text("ocensa-numbers")
     opened.wait_for_text("ocensa-expected", "Tardó")
@@ -103,11 +115,14 @@ def test_panel_buttons_train_stop_and_resume_with_live_updates(opened, rule, fol
 def test_run_all_trains_in_the_cell_stops_on_interrupt_and_resumes(opened, rule, folder, pictures):
     opened.run_all()
     live = opened.cell(TRAIN).locator(".ocensa-numbers", has_text=UNDER_WAY)
-    live.wait_for(timeout=1000 * STARTS)
-    opened.wait_for_text("ocensa-state", "Se sigue en la celda")
-    assert opened.button("Entrenar").is_disabled()
-    assert opened.button("Detener").is_disabled()
-    opened.interrupt()
+    with Paused(folder) as training:
+        training.advance()
+        live.wait_for(timeout=1000 * STARTS)
+        opened.wait_for_text("ocensa-state", "Se sigue en la celda")
+        assert opened.button("Entrenar").is_disabled()
+        assert opened.button("Detener").is_disabled()
+        opened.interrupt()
+        opened.wait_for_text("ocensa-state", STOPPING)
     opened.wait_until_idle()
     assert opened.errors() == []  # a requested stop is not an error
     assert f"\nDetenido. El avance quedó guardado en «{folder}»." in opened.outputs(TRAIN)

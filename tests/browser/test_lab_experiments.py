@@ -2,6 +2,10 @@
 
 import pytest
 
+from ocensa_nb.experiments.case import RUN, case_folders
+from ocensa_nb.notebook.process_panel import STOPPING
+from tests.helpers.pausing import Paused
+
 pytestmark = pytest.mark.slow
 STARTS = 90  # seconds for the kernel of a case to make its first step
 ENDS = 240
@@ -22,9 +26,12 @@ def test_experiments_panel_starts_stops_and_the_next_cell_finishes(notebook, gri
     assert opened.errors() == []
     opened.press("Empezar")
     opened.wait_for_text("ocensa-cases", "en marcha", STARTS)
-    assert opened.button("Empezar").is_disabled()
-    opened.screenshot(pictures / "experiments.png", "ocensa-panel")
-    opened.press("Detener")
+    with Paused(case_folders(tmp_path / "out")[0] / RUN) as training:
+        training.advance()
+        assert opened.button("Empezar").is_disabled()
+        opened.screenshot(pictures / "experiments.png", "ocensa-panel")
+        opened.press("Detener")
+        opened.wait_for_text("ocensa-state", STOPPING)
     opened.wait_for_text("ocensa-state", "Detenido", STARTS)
 
     opened.run_all().wait_until_idle(ENDS)
