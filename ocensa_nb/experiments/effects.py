@@ -12,7 +12,7 @@ from ocensa_nb.experiments.case import Case
 from ocensa_nb.experiments.results import Results, are_comparable, total_seconds
 from ocensa_nb.runtime.commands import as_text
 
-FEWEST = 3  # pairs (or seeds) below which no interval is computed
+FEWEST = 3  # seeds below which no interval is computed
 CONFIDENCE = 0.95
 UNSET = "—"  # the value of a setting that neither the case nor its run has
 _Change = tuple[str, str, str]  # field, value before, value after
@@ -49,7 +49,7 @@ class Effect:
     @property
     def verdict(self) -> str:
         if self.score is None:
-            return f"no se puede saber: hacen falta {FEWEST} pares y hay {self.pairs}"
+            return f"no se puede saber: hacen falta {FEWEST} semillas y hay {self.seeds}"
         if not self.score.is_clear:
             return "no se distingue del ruido"
         direction = "mejora" if self.score.mean > 0 else "empeora"
@@ -63,7 +63,7 @@ def effects(results: Results) -> list[Effect]:
     together: dict[_Change, list[tuple[Case, Case]]] = {}
     for change, first, second in _pairs(results.finished, results.metric):
         together.setdefault(change, []).append((first, second))
-    comparisons = sum(len(pairs) >= FEWEST for pairs in together.values())
+    comparisons = sum(len({one.seed for one, _ in pairs}) >= FEWEST for pairs in together.values())
     changes = [_effect(change, pairs, results.metric, comparisons) for change, pairs in together.items()]
     return sorted(changes, key=lambda effect: (effect.field, _in_order(effect.after)))
 
@@ -116,14 +116,15 @@ def _effect(change: _Change, pairs: Sequence[tuple[Case, Case]], metric: str, co
 
 
 def _interval(differences: Sequence[tuple[int, float]], comparisons: int) -> Interval | None:
-    """Return the interval of (seed, difference) pairs; None if there are too few."""
+    """Return the interval of (seed, difference) pairs; None with too few seeds.
+
+    Cases with the same seed share their split, so their differences are not independent: they count once, as a mean.
+    """
     by_seed: dict[int, list[float]] = {}
     for seed, value in differences:
         by_seed.setdefault(seed, []).append(value)
-    # Cases with the same seed share their split, so their differences are not independent.
     averages = [statistics.fmean(values) for values in by_seed.values()]
-    values = averages if len(averages) >= FEWEST else [value for _, value in differences]
-    return interval(values, comparisons) if len(values) >= FEWEST else None
+    return interval(averages, comparisons) if len(averages) >= FEWEST else None
 
 
 def _value(case: Case, name: str) -> str:

@@ -1,6 +1,8 @@
 """What an experiment measured: cases, groups, speed-up, the Pareto front, which settings matter, and results.csv."""
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.errors import UserError
+from ocensa_nb.experiments.case import Case
 from ocensa_nb.experiments.effects import effects, interval
 from ocensa_nb.experiments.report import write_results
 from ocensa_nb.experiments.results import (
+    Results,
     baseline_of,
     chosen,
     grouped,
@@ -20,7 +24,7 @@ from ocensa_nb.experiments.results import (
     seconds_to_target,
     speedup,
 )
-from tests.helpers.experiments import add_case, add_run, copy_run
+from tests.helpers.experiments import add_case, add_run, copy_run, settings_of
 
 
 @pytest.fixture
@@ -235,11 +239,39 @@ def test_effect_pairs_cases_that_differ_in_one_setting_and_have_the_same_seed(tm
     assert fewer.time.mean == pytest.approx(0.5)
 
 
-def test_effect_with_fewer_than_three_pairs_cannot_be_told(tmp_path):
-    fill(tmp_path, {(): (0.5, 100), (("epochs", 3),): (0.1, 50)}, seeds=(1, 2))
-    (change,) = effects_of(tmp_path)
-    assert change.score is None
-    assert change.verdict == "no se puede saber: hacen falta 3 pares y hay 2"
+def test_effect_with_two_seeds_cannot_be_told_however_many_pairs_it_has(tmp_path):
+    lengths = [(("max_length", length),) for length in (32, 64, 128)]
+    cases = {(): (0.5, 100), (("epochs", 3),): (0.1, 50)}
+    cases |= dict.fromkeys(lengths, (0.5, 100))
+    cases |= {(("epochs", 3), *changes): (0.1, 50) for changes in lengths}
+    fill(tmp_path, cases, seeds=(1, 2))
+    change = next(change for change in effects_of(tmp_path) if change.field == "epochs")
+    assert (change.pairs, change.score, change.time) == (8, None, None)
+    assert change.verdict == "no se puede saber: hacen falta 3 semillas y hay 2"
+
+
+def case_in_memory(changes, seed, f1):
+    content = {"title": "", "settings": settings_of(changes) | {"seed": seed}, "changes": changes, "seed": seed}
+    name = "_".join(map(str, (*changes.items(), seed)))
+    state = {"status": "finished", "group": "", "trainer": name, "jobs": 1}
+    metadata = {"config": content["settings"], "seconds": {"training": 1.0}, "hardware": {}}
+    return Case(Path(name), content | state, metadata, {"test": {"f1": f1}})
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_setting_without_effect_is_said_to_matter_in_at_most_6_of_100_reports(seeds):
+    """The split of a seed favours one value by chance, with all values of the other setting."""
+    random, reports, matters = np.random.default_rng(seeds), 400, 0
+    for _ in range(reports):
+        cases = []
+        for seed in range(seeds):
+            by_split = random.normal(0, 0.01, 2)
+            for value, length in itertools.product((0, 1), (64, 128)):
+                changes = {"epochs": 3 + value, "max_length": length}
+                cases.append(case_in_memory(changes, seed, 0.5 + by_split[value] + random.normal(0, 0.005)))
+        change = next(e for e in effects(Results(Path(), cases, [])) if e.field == "epochs")
+        matters += bool(change.score and change.score.is_clear)
+    assert matters <= 0.06 * reports
 
 
 def test_effect_whose_interval_includes_zero_is_called_noise(tmp_path):
