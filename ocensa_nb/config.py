@@ -62,6 +62,7 @@ class _Real:
 
 
 _SHARE, _RATE, _PART = _Real(1), _Real(1, positive=True), _Real(0.5, positive=True)
+_FROZEN = _Whole(-100, 100)  # as Python's indices: a negative number leaves as many of the upper layers to be trained
 _POSITIVE = _Real(1e30, positive=True)  # limited, because an integer of hundreds of digits does not fit in a float
 _KINDS = {str: "un texto", bool: "True o False"}
 
@@ -99,7 +100,9 @@ class TrainConfig:
     max_grad_norm: Annotated[float, Doc("norma máxima del gradiente"), _POSITIVE] = 1.0
     dropout: Annotated[float, Doc("dropout de la capa compartida y de las cabezas"), _SHARE] = 0.1
     precision: Annotated[str, Doc("formato numérico: auto, fp32, tf32, bf16 o fp16")] = "auto"
-    freeze_layers: Annotated[int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna"), _Whole(0)] = 0
+    freeze_layers: Annotated[
+        int, Doc("capas inferiores congeladas, con los embeddings; 0 = ninguna, -1 = todas menos la última"), _FROZEN
+    ] = 0
     cache_features: Annotated[bool, Doc("calcular las capas congeladas una sola vez y guardar su salida")] = True
     cls_only: Annotated[bool, Doc("calcular la última capa solo para [CLS], el único que se usa (exacto)")] = True
     compile: Annotated[bool, Doc("compilar el modelo con torch.compile; tarda en arrancar")] = False
@@ -218,15 +221,15 @@ _GUIDE = {"batch_size": 16, "learning_rate": 2e-5, "head_learning_rate": 2e-5, "
 # The best epoch was 9.2 to 9.8 of 10 on average, so a patience of 3 seldom stops before. One training each on real
 # notices without `parada`, 8 epochs at 2e-4 or 4e-4: freezing 5 of 6 layers gave 0.524 at 3.7 s per epoch, 4 gave
 # 0.516 at 33 s (one core). The recipes for a GPU keep the rates of fine-tuning whole encoders: not chosen again.
-_FROZEN = {"freeze_layers": 5, "batch_size": 32, "learning_rate": 2e-4, "head_learning_rate": 1e-3}
+_LAST = {"freeze_layers": -1, "batch_size": 32, "learning_rate": 2e-4, "head_learning_rate": 1e-3}
 _EVEN = {"heads": {"modo": 1 / 3, "causa": 1 / 3, "prioridad": 1 / 3}}
 RECIPES: dict[str, dict[str, Any]] = {
     "baseline": {**_GUIDE, "precision": "fp32", "max_length": 256, "padding": "max_length", "cls_only": False},
     "exact": {**_GUIDE, "precision": "fp32", "max_length": 256},
-    "cpu": {**_EVEN, **_FROZEN, "epochs": 10},
+    "cpu": {**_EVEN, **_LAST, "epochs": 10},
     "t4": {**_EVEN, "batch_size": 64, "learning_rate": 5e-5},
     "t4-small": {**_EVEN, "batch_size": 16, "gradient_accumulation_steps": 4, "learning_rate": 5e-5},
-    "quick": {**_EVEN, **_FROZEN, "epochs": 5, "patience": 2},
+    "quick": {**_EVEN, **_LAST, "epochs": 5, "patience": 2},
 }
 
 

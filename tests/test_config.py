@@ -33,7 +33,7 @@ def test_baseline_recipe_matches_the_guide():
         ("epochs", -1),
         ("epochs", 1.5),
         ("batch_size", 0),
-        ("freeze_layers", -2),
+        ("freeze_layers", -101),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("label_smoothing", 1.0),

@@ -200,7 +200,7 @@ class Bench:
         some = texts.take(by_length[:: -(-len(texts) // PRICED_ROWS)])
         width = engine.model.encoder.config.hidden_size
         hidden = torch.empty(len(some.ids), width, dtype=engine.table.hidden.dtype)
-        arguments = (engine.model, some, some.offsets, config.freeze_layers, engine.precision, hidden)
+        arguments = (engine.model, some, some.offsets, engine.model.frozen, engine.precision, hidden)
         seconds = timing.seconds_of(lambda: frozen_features.compute(*arguments), self.device)
         variant.build_seconds = seconds * len(texts.ids) / len(some.ids)
         variant.memory += len(texts.ids) * width * hidden.itemsize - engine.table.hidden.nbytes

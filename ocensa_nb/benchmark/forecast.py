@@ -93,6 +93,10 @@ class Forecast:
         """Return the number of (trainable, total) parameters, counted as in training."""
         return count_parameters(self._model(config))
 
+    def frozen(self, config: TrainConfig) -> int:
+        """Return the number of frozen layers."""
+        return self._model(config).frozen
+
     def memory(self, config: TrainConfig) -> str:
         """Return a Spanish note with the memory a training needs on this device and whether it fits."""
         device = machine.device()
@@ -173,16 +177,17 @@ class Forecast:
         """Return the work of a pass with the layers and inputs of a config: `training`, `scoring` or `frozen`."""
         key = _structure(config)
         if key not in self._counted:
-            encoder, k = self.encoder(config.model), config.freeze_layers
+            encoder = self.encoder(config.model)
             model = step.classifier(config, self.notices, catalogue.untrained(encoder.shape, "meta")).to("meta")
             if config.cls_only:
                 sample = torch.ones((1, 8), dtype=torch.int64, device="meta")
                 model.shorten(sample, sample)
             passes, features = {}, 0
             if _cached(config):
-                model.accept_features_from(k)
+                model.accept_features_from(model.frozen)
                 features = encoder.shape.hidden_size
-                passes["frozen"] = throughput.count(model.eval(), backward=False, forward=model.frozen_forward(k))
+                frozen = model.frozen_forward(model.frozen)
+                passes["frozen"] = throughput.count(model.eval(), backward=False, forward=frozen)
             passes["scoring"] = throughput.count(model.eval(), features, backward=False)
             passes["training"] = throughput.count(model.train(), features)
             self._counted[key] = passes

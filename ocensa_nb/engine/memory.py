@@ -64,8 +64,8 @@ def estimate_memory(
     width = config.max_length if config.padding == "max_length" else int(lengths.max())
     tokens = config.batch_size * width
     features = 0
-    if config.cache_features and config.freeze_layers:
-        whole = config.freeze_layers == len(layers(model.encoder))  # then only [CLS] is kept
+    if config.cache_features and model.frozen:
+        whole = model.frozen == len(layers(model.encoder))  # then only [CLS] is kept
         rows = len(lengths) if texts is None else texts
         kept_tokens = rows if whole else lengths.mean() * rows
         features = int(kept_tokens * model.encoder.config.hidden_size * (2 if half else FP32))
@@ -140,7 +140,7 @@ def _bytes_per_token(
     """Return the bytes that a step keeps per token, and those of the layer that is being computed."""
     encoder = model.encoder
     hidden, stack = encoder.config.hidden_size, layers(encoder)
-    trained = len(stack) - config.freeze_layers
+    trained = len(stack) - model.frozen
     size = 2 if half else FP32
     ratio = max(module.out_features for module in stack[0].modules() if isinstance(module, nn.Linear)) / hidden
     mask = size if on_cpu else 1
@@ -155,7 +155,7 @@ def _bytes_per_token(
         trained -= 1
         kept += 2 * size if half else size  # its input, cast for the scores and for the mixture
     kept += trained * layer
-    if not config.freeze_layers:  # the embeddings' layer norm and dropout mask
+    if not model.frozen:  # the embeddings' layer norm and dropout mask
         kept += FP32 + (FP32 if on_cpu else 1)
     working = (2 * ratio + 2) * size + FP32
     return hidden * (kept + working)

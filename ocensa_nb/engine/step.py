@@ -200,8 +200,8 @@ def build(
         shortened = config.cls_only and model.shorten(*to_device(table.sample(), device))
     if config.cls_only and not shortened:
         logger.warning("Este codificador no permite calcular la última capa solo para [CLS]: se calcula entera.")
-    if config.cache_features and config.freeze_layers:
-        table = frozen_features.build(model, table, config.freeze_layers, precision, folder, world)
+    if config.cache_features and model.frozen:
+        table = frozen_features.build(model, table, model.frozen, precision, folder, world)
     class_weights = {
         head: torch.tensor(notices.class_weights.get(head, np.ones(len(names))), dtype=torch.float32, device=device)
         for head, names in notices.classes.items()

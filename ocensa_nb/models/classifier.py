@@ -31,8 +31,11 @@ class ForwardPath:
 class MultiHeadClassifier(nn.Module):
     """Encoder → hidden state of `[CLS]` → shared layer → one two-layer head per label.
 
-    `classes` is the number of classes per head. `dropout` applies in the shared layer and the heads.
+    `classes` is the number of classes per head. `dropout` applies in the shared layer and the heads. `frozen` is the
+    number of lower layers that are not trained.
     """
+
+    frozen = 0
 
     def __init__(self, encoder: "PreTrainedModel", classes: Mapping[str, int], dropout: float) -> None:
         super().__init__()
@@ -91,13 +94,21 @@ class MultiHeadClassifier(nn.Module):
         return self
 
 
-def freeze(model: MultiHeadClassifier, k: int) -> None:
-    """Freeze the first k layers and all that their output depends on; `UserError` if that is impossible."""
+def freeze(model: MultiHeadClassifier, freeze_layers: int) -> None:
+    """Freeze the lower layers and all that their output depends on; `UserError` if that is impossible.
+
+    A negative number freezes all layers but as many.
+    """
     model.requires_grad_(True)
-    if k:
+    model.frozen = 0
+    if freeze_layers:
         stack = layers(model.encoder)
-        if not 0 <= k <= len(stack):
-            raise UserError(f"freeze_layers = {k}: este codificador tiene {len(stack)} capas; use de 0 a {len(stack)}.")
+        model.frozen = k = freeze_layers + len(stack) * (freeze_layers < 0)
+        if not 0 < k <= len(stack):
+            depth = len(stack)
+            raise UserError(
+                f"freeze_layers = {freeze_layers}: este codificador tiene {depth} capas; use de {1 - depth} a {depth}."
+            )
         # Besides the embeddings there may be a table of relative positions for all layers (DeBERTa, MPNet).
         for parameter in [*_feeding(model.encoder, k), *stack[:k].parameters()]:
             parameter.requires_grad_(False)

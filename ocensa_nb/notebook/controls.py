@@ -126,11 +126,11 @@ class Number(ipw.HBox):
         slider.observe(lambda change: self._moving or self._take(change["new"]), "value")
         self.text.observe(lambda change: self._type(change["new"]), "value")
 
-    def limit(self, most: int, shown: int) -> None:
-        """Set the largest number that can be typed, and that of the slider; a larger value is reduced to it."""
-        self._most = most
-        self.value = min(self.value, most)
-        self.slider.max = max(shown, self.value)
+    def limit(self, most: int, shown: int, least: int | None = None) -> None:
+        """Set the largest number that can be typed, and that of the slider; a value outside is moved to the limit."""
+        self._least, self._most = self._least if least is None else least, most
+        self.value = max(self._least, min(self.value, most))
+        self.slider.min, self.slider.max = self._least, max(shown, self.value)
 
     def _take(self, value: float) -> None:
         self.value = round(value, 4)  # a slider's fraction has rounding noise
@@ -227,7 +227,9 @@ def make_controls(config: TrainConfig) -> dict[str, Control]:
         "precision": Control(
             Choice("Formato numérico", numbers, config.precision, "Formato de los cálculos; auto mide y elige")
         ),
-        "freeze_layers": slider("Capas congeladas", 0, 12, "Las de abajo no se entrenan; 0 = ninguna"),
+        "freeze_layers": slider(
+            "Capas congeladas", -11, 12, "Las de abajo no se entrenan; 0 = ninguna, -1 = todas menos la última"
+        ),
         "cache_features": switch("Calcular las capas congeladas una sola vez", "Exacto: mismo resultado"),
         "cls_only": switch("Última capa solo para [CLS]", "Exacto: calcula solo lo que se lee"),
         "max_length": slider("Largo máximo", 16, 512, "Tokens por aviso; lo que sobra se corta", 8),
@@ -258,12 +260,15 @@ def notes(config: TrainConfig, forecast: Forecast) -> dict[str, Note]:
 
 
 def _frozen(config: TrainConfig, forecast: Forecast) -> Note:
-    depth = forecast.encoder(config.model).depth
+    depth, frozen = forecast.encoder(config.model).depth, forecast.frozen(config)
+    which = (
+        f"de {depth}" if config.freeze_layers >= 0 else f"= todas menos {-config.freeze_layers}: {frozen} de {depth}"
+    )
     trainable, total = forecast.parameters(config)
     share = f"{100 * trainable / total:.0f} %"
-    if config.freeze_layers >= depth:
-        return Note(f"de {depth}: entrena solo las cabezas, el {share} de los parámetros", CAUTION)
-    return Note(f"de {depth}: entrena {_millions(trainable)} de {_millions(total)} M de parámetros ({share})")
+    if frozen == depth:
+        return Note(f"{which}: entrena solo las cabezas, el {share} de los parámetros", CAUTION)
+    return Note(f"{which}: entrena {_millions(trainable)} de {_millions(total)} M de parámetros ({share})")
 
 
 def _cut(config: TrainConfig, forecast: Forecast) -> Note:

@@ -270,7 +270,7 @@ class TrainPanel(SettingsTable, ProcessPanel):
     def _limit(self, encoder: Encoder) -> None:
         frozen, length = self.controls["freeze_layers"].widget, self.controls["max_length"].widget
         with self._setting_widgets():
-            frozen.limit(encoder.depth, shown=encoder.depth)
+            frozen.limit(encoder.depth, shown=encoder.depth, least=1 - encoder.depth)
             length.limit(encoder.positions, shown=min(512, encoder.positions))
         self.config = self.config.replace(freeze_layers=frozen.value, max_length=length.value)
         self.controls["cache_features"].disable("" if frozen.value else controls.NOTHING_FROZEN)

@@ -24,11 +24,12 @@ from ocensa_nb.runs.manifest import CONFIG, HISTORY, LABELS, LAST, MANIFEST, MET
 logger = logging.getLogger(__name__)
 
 GIF = "training.gif"
-FORMAT = 6  # of runs and checkpoints; another one is refused
+FORMAT = 7  # of runs and checkpoints; another one is refused
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 # What the package reads of the JSON files of a run; see `fits`.
 METADATA = {
     **{"config": dict, "fingerprint": str, "inputs": dict, "precision": str, "device": str, "versions": {str: str}},
+    "frozen_layers": int,
     "hardware": {"gpu": str, "system": str, "cores": int},
     "data": {
         **{"path": str, "fingerprint": str, "columns": {str: str}, "filled": {str: float}, "values": {str: [str]}},

@@ -80,6 +80,7 @@ def describe_inputs(config: TrainConfig, notices: Notices, inputs: Inputs) -> di
         "inputs": inputs.hashes,
         "device": inputs.device.type,
         "precision": resolve_precision(config.precision, inputs.device),
+        "frozen_layers": inputs.model.frozen,
         "parameters": {"trainable": trainable, "total": total},
     }
 

@@ -62,9 +62,10 @@ def test_cached_features_after_60_steps_give_the_logits_of_the_full_encoder(fami
 
 def test_fit_with_feature_cache_has_the_losses_and_metrics_of_fit_without(config, notices, tmp_path):
     runs = [
-        train.fit(config.replace(out=str(tmp_path / str(cached)), freeze_layers=2, cache_features=cached), notices)
-        for cached in (True, False)
+        train.fit(config.replace(out=str(tmp_path / str(cached)), freeze_layers=k, cache_features=cached), notices)
+        for k, cached in ((2, True), (-2, False))  # of four layers: the same two
     ]
+    assert [run.metadata["frozen_layers"] for run in runs] == [2, 2]
     losses = [[line["loss"] for line in run.history() if "step" in line] for run in runs]
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
     # The confidences differ in their last bits, which may move a row to another bin of the calibration error.

@@ -14,7 +14,7 @@ from ocensa_nb.experiments import grid as grids
 from ocensa_nb.experiments.grid import LONGEST_NAME, read_grid
 
 VALUES = {
-    "freeze_layers": st.integers(0, 12),
+    "freeze_layers": st.integers(-12, 12),
     "learning_rate": st.sampled_from([2e-5, 1e-4, 0.5]),
     "recipe": st.sampled_from(["cpu", "t4", "baseline"]),
     "heads": st.sampled_from([{"causa": 1.0}, {"causa": 0.5, "modo": 0.5}]),

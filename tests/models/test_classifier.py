@@ -84,9 +84,19 @@ def test_freeze_zero_after_three_makes_all_parameters_trainable():
     assert few < total
 
 
-def test_freeze_more_layers_than_the_encoder_has_raises_user_error():
-    with pytest.raises(UserError, match="freeze_layers = 4: este codificador tiene 3 capas"):
-        freeze(classifier("bert"), 4)
+@pytest.mark.parametrize(("all_but", "k"), [(-1, 2), (-2, 1)])
+def test_freeze_all_layers_but_some_trains_the_same_parameters(all_but, k):
+    one, other = classifier("bert"), classifier("bert")
+    freeze(one, all_but)
+    freeze(other, k)
+    assert one.frozen == other.frozen == k
+    assert [p.requires_grad for p in one.parameters()] == [p.requires_grad for p in other.parameters()]
+
+
+@pytest.mark.parametrize("number", [4, -3])
+def test_freeze_more_layers_than_the_encoder_has_raises_user_error(number):
+    with pytest.raises(UserError, match=f"freeze_layers = {number}: este codificador tiene 3 capas; use de -2 a 3"):
+        freeze(classifier("bert"), number)
 
 
 def test_describe_parameters_uses_the_format_of_the_guide():

@@ -142,6 +142,7 @@ def test_length_that_cuts_many_notices_is_a_warning_by_their_share(notes_of, mon
         ({"epochs": 2}, "epochs", "", ""),
         ({"epochs": 5, "patience": 5}, "patience", "", "no para antes: son 5 épocas"),
         ({"freeze_layers": 3}, "freeze_layers", "", "de 4: entrena"),
+        ({"freeze_layers": -1}, "freeze_layers", "", "= todas menos 1: 3 de 4: entrena"),
         ({"freeze_layers": 4}, "freeze_layers", CAUTION, "solo las cabezas"),
         ({"batch_size": 80}, "gradient_accumulation_steps", "", "batch efectivo: 80 avisos"),  # of 320 training rows
         ({"batch_size": 81}, "gradient_accumulation_steps", CAUTION, "muy pocos pasos por época: 4"),

@@ -30,7 +30,7 @@ SECONDS = 120
 @pytest.fixture(autouse=True)
 def measured(monkeypatch):
     """Replace the measurements by a time that depends on two settings; all of it is known."""
-    seconds = {"expected": lambda _, config: TimeEstimate(600 * config.epochs / (1 + config.freeze_layers), 0.1)}
+    seconds = {"expected": lambda _, config: TimeEstimate(600 * config.epochs / (1 + config.freeze_layers % 13), 0.1)}
     known = {"is_measured": lambda *_: True, "measured_seconds": lambda *_: 2.0}
     for name, answer in (seconds | known).items():
         monkeypatch.setattr(Forecast, name, answer)
@@ -187,6 +187,11 @@ def test_encoder_change_updates_layer_limit_and_notes_the_download(panel):
     move(panel, "freeze_layers", 11)
     move(panel, "model", "distilbeto")
     assert panel.config.freeze_layers == 6  # its number of layers
+    move(panel, "freeze_layers", -9)
+    assert panel.config.freeze_layers == -5
+    assert "todas menos 5: 1 de 6" in note(panel, "freeze_layers")
+    move(panel, "model", "tiny")
+    assert panel.config.freeze_layers == -3
 
 
 def test_recipe_choice_sets_every_control_and_reset_restores_the_config(panel, config):

@@ -26,7 +26,7 @@ def test_generate_train_evaluate_and_predict_in_sequence_succeed(tmp_path):
     assert forked.run("generate", "--rows", 300, "--seed", 5, "--out", data).returncode == 0
 
     done = ocensa(
-        "train", "--data", data, "--model", "tiny", "--freeze-layers", "1", "--epochs", 1, "--out", run, "--json", "-"
+        "train", "--data", data, "--model", "tiny", "--freeze-layers", "-3", "--epochs", 1, "--out", run, "--json", "-"
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)  # stdout is the JSON and nothing else

@@ -24,7 +24,7 @@ CHANGES = st.fixed_dictionaries(
         "model": st.sampled_from(["tiny", "beto", "mi carpeta/modelo ñ", "it's"]),
         "data": st.sampled_from(["", "avisos 2024.csv", "C:\\datos\\a.xlsx"]),
         "max_length": st.integers(4, 512),
-        "freeze_layers": st.integers(0, 12),
+        "freeze_layers": st.integers(-12, 12),
         "batch_size": st.integers(1, 128),
         "precision": st.sampled_from(["auto", "fp32", "bf16"]),
         "padding": st.sampled_from(["dynamic", "max_length"]),
