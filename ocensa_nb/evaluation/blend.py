@@ -32,7 +32,7 @@ class Blend:
     source: str  # of `SOURCES`: predicts by default; the blend, unless one model alone is surely better
     weight: float  # of the linear model in the blend, 0 to 1
     temperatures: dict[str, float]  # per model
-    curves: dict[str, tuple[float, float]]  # per source, from `fit_confidence`
+    curves: dict[str, tuple[float, list[float]]]  # per source, from `fit_confidence`
 
     @classmethod
     def fit(cls, logits: Logits, labels: np.ndarray) -> "Blend":
@@ -45,7 +45,10 @@ class Blend:
         weight = float(WEIGHTS[np.argmax(list(_scores(labels, mixed).values()), axis=0)].mean())
         probabilities = {ENCODER: encoder, LINEAR: linear, BLEND: _mix(encoder, linear, weight)}
         predictions = predictions_of(probabilities, dict.fromkeys(probabilities, labels))
-        curves = {source: fit_confidence(part.confidence, part.correct) for source, part in predictions.items()}
+        curves = {
+            source: fit_confidence(part.confidence, part.correct, part.predicted, encoder.shape[1])
+            for source, part in predictions.items()
+        }
         scores = _scores(labels, {source: part.predicted for source, part in predictions.items()})
         better = {model: float((scores[model] > scores[BLEND]).mean()) for model in (ENCODER, LINEAR)}
         best = max(better, key=lambda model: better[model])
@@ -94,10 +97,10 @@ def read_blends(run: Run) -> dict[str, Blend]:
             blend.source in SOURCES
             and 0 <= blend.weight <= 1
             and all(blend.temperatures[model] > 0 for model in (ENCODER, LINEAR))
-            and all(len(blend.curves[source]) == 2 for source in SOURCES)
-            for blend in blends.values()
+            and all(np.shape(blend.curves[source][1]) == (len(run.classes[head]),) for source in SOURCES)
+            for head, blend in blends.items()
         )
-    except (AttributeError, TypeError, LookupError):
+    except (AttributeError, TypeError, ValueError, LookupError):
         intact = False
     if not intact:
         raise UserError(

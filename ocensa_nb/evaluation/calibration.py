@@ -1,5 +1,7 @@
 """Calibration of confidences, the probabilities of the predicted classes; rows with equal confidence stay together."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize, minimize_scalar
@@ -10,7 +12,7 @@ COLDEST, HOTTEST = 0.05, 20.0  # temperatures
 # Of the logarithm of the temperature, in the penalty that keeps it moderate if there are few rows or one class.
 PRIOR_DEVIATION = 1.0
 SMALLEST = 1e-6  # distance of a confidence from 0 and 1, so that its logit is finite
-FLATTEST = 0.05  # slope of a confidence curve: it always rises, so that the order of the rows stays
+FLATTEST = 0.05  # slope of a confidence curve: it always rises, so that the rows of a predicted class keep their order
 TWO_SIDED, ONE_SIDED = float(norm.ppf(0.975)), float(norm.ppf(0.95))  # z of a 95 % interval, of a 95 % bound
 
 
@@ -34,25 +36,30 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(best.x))
 
 
-def fit_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
-    """Return slope and intercept of the logistic curve from the logit of a confidence to the chance of being right.
+def fit_confidence(
+    confidence: np.ndarray, correct: np.ndarray, predicted: np.ndarray, size: int
+) -> tuple[float, list[float]]:
+    """Return slope and intercepts, one per predicted class, of the curve from confidence to the chance of being right.
 
-    It calibrates scores that are not log-probabilities, or are a mixture, which a temperature cannot (Platt,
-    *Probabilistic outputs for support vector machines*, 1999). A penalty of one row's weight pulls it to (1, 0).
+    The curve is logistic, of the logit: it calibrates scores that are not log-probabilities, or are a mixture, which a
+    temperature cannot (Platt, *Probabilistic outputs for support vector machines*, 1999). Some classes are more often
+    right than others at the same confidence. A penalty of one row's weight pulls the slope to 1, the intercept to 0,
+    and that of each class to the common one: a class with few rows has almost the common curve.
     """
     logits = logit(np.clip(np.asarray(confidence, np.float64), SMALLEST, 1 - SMALLEST))
 
     def loss(curve: np.ndarray) -> tuple[float, np.ndarray]:
-        score = curve[0] * logits + curve[1]
-        gap, away = expit(score) - correct, curve - (1, 0)
-        likelihood_loss = (np.logaddexp(0, score) - correct * score).sum()
-        return likelihood_loss + (away @ away) / 2, np.array([gap @ logits, gap.sum()]) + away
+        score, away = curve[0] * logits + curve[1] + curve[2:][predicted], curve - start
+        gap = expit(score) - correct
+        slopes = np.concatenate([[gap @ logits, gap.sum()], np.bincount(predicted, gap, size)])
+        return (np.logaddexp(0, score) - correct * score).sum() + (away @ away) / 2, slopes + away
 
-    best = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=((FLATTEST, None), (None, None)))
-    return float(best.x[0]), float(best.x[1])
+    start = np.concatenate([[1.0], np.zeros(1 + size)])
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(FLATTEST, None), *[(None, None)] * (1 + size)])
+    return float(best.x[0]), (best.x[1] + best.x[2:]).tolist()
 
 
-def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+def recalibrate(probabilities: np.ndarray, slope: float, intercepts: Sequence[float] | float) -> np.ndarray:
     """Move the largest probability of each row to a confidence curve; the order of the classes of a row stays."""
     rows, top = np.arange(len(probabilities)), probabilities.argmax(axis=1)
     others = probabilities.astype(np.float64)
@@ -62,7 +69,8 @@ def recalibrate(probabilities: np.ndarray, slope: float, intercept: float) -> np
     others[rows, top] = 0
     others /= others.sum(axis=1, keepdims=True)
     second = others.max(axis=1)
-    wanted = np.maximum(expit(slope * logit(confidence) + intercept), (1 + SMALLEST) * second / (1 + second))
+    score = slope * logit(confidence) + np.broadcast_to(intercepts, probabilities.shape[1])[top]
+    wanted = np.maximum(expit(score), (1 + SMALLEST) * second / (1 + second))
     others *= 1 - wanted[:, None]
     others[rows, top] = wanted
     return others.astype(probabilities.dtype)

@@ -54,19 +54,23 @@ def test_fit_temperature_of_a_few_rows_that_are_all_right_is_moderate():
     assert 0.3 < calibration.fit_temperature(np.array([[2.0, 0.0]] * 8), np.zeros(8, np.int64)) < 1
 
 
-def test_fit_confidence_recovers_the_curve_that_the_rows_were_drawn_with():
+def test_fit_confidence_recovers_the_curve_of_each_class_that_the_rows_were_drawn_with():
     rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.2, 0.99, 20_000)
-    correct = rng.random(20_000) < expit(0.5 * logit(confidence) + 0.3)
-    assert calibration.fit_confidence(confidence, correct) == pytest.approx((0.5, 0.3), abs=0.05)
+    confidence, predicted = rng.uniform(0.2, 0.99, 20_000), rng.integers(3, size=20_000)
+    correct = rng.random(20_000) < expit(0.5 * logit(confidence) + np.array([0.3, -1.0, 2.0])[predicted])
+    slope, intercepts = calibration.fit_confidence(confidence, correct, predicted, 4)
+    assert slope == pytest.approx(0.5, abs=0.05)
+    assert intercepts[:3] == pytest.approx([0.3, -1.0, 2.0], abs=0.15)
+    assert min(intercepts[:3]) < intercepts[3] < max(intercepts[:3])  # no row: the curve of all
 
 
 @given(ROWS)
 @settings(deadline=None)
 def test_fit_confidence_of_few_rows_rises_and_is_finite(rows):
-    slope, intercept = calibration.fit_confidence(*columns(rows))
+    confidence, correct = columns(rows)
+    slope, intercepts = calibration.fit_confidence(confidence, correct, np.zeros(len(confidence), np.int64), 2)
     assert slope >= calibration.FLATTEST
-    assert np.isfinite([slope, intercept]).all()
+    assert np.isfinite([slope, *intercepts]).all()
 
 
 @given(st.integers(2, 6), st.floats(0.1, 3), st.floats(-3, 3), st.sampled_from([0.5, 5.0, 50.0]), st.integers(0, 20))
