@@ -88,8 +88,8 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(flag, nargs="*", action=_Pairs, const=convert, metavar="NOMBRE VALOR", **common)
         else:
             convert, metavar = _TYPES[inner[0] if origin is tuple else kind]
-            count = "*" if origin is tuple else None
-            self.add_argument(flag, nargs=count, type=convert, metavar=metavar, **common)
+            several = {"nargs": "*", "action": "extend"} if origin is tuple else {}
+            self.add_argument(flag, type=convert, metavar=metavar, **several, **common)
 
     def add_options(self, source: Callable[..., Any], defaults: Any = None) -> None:
         """Add an option per parameter of a function or dataclass; `defaults` has other default values."""

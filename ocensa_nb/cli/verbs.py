@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
 
+from ocensa_nb.cli.arguments import BadArgumentsError
 from ocensa_nb.config import RECIPES, TEXT_FIELDS, TrainConfig
 from ocensa_nb.errors import IncompleteError, UserError
 from ocensa_nb.files.atomic import create_new
@@ -24,6 +25,9 @@ Recipe = Annotated[
     str,
     Doc(f"receta: auto (según la máquina), {', '.join(RECIPES)}; los demás parámetros tienen prioridad sobre ella"),
 ]
+TEXT_OR_FILE = (
+    "Indique --data y --out, para un archivo, o solo --text, para un aviso.\nAyuda: python -m ocensa_nb predict --help"
+)
 MOST_ROWS = 5_000_000  # all rows are in memory at once
 RunFolder = Annotated[str, Doc("carpeta de una corrida terminada")]
 Source = Annotated[
@@ -117,15 +121,21 @@ def evaluate(
 
 def predict(
     run: RunFolder,
-    data: Data,
-    out: Annotated[str, Doc("archivo nuevo; sin extensión, se le pone la de su formato")],
+    data: Data = "",
+    out: Annotated[str, Doc("archivo nuevo; sin extensión, se le pone la de su formato")] = "",
     format: Annotated[
         Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
     ] = "auto",
     with_: Source = "auto",
     columns: Columns = AS_TRAINED,
+    text: Annotated[str, Doc("un solo aviso, en lugar de data y out: se predice y se explica por qué")] = "",
+    field: Annotated[tuple[str, ...], Doc("con text, otra columna del aviso, p. ej. equipo=BOMBA; se repite")] = (),
 ) -> dict[str, Any]:
     """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
+    if (data or out) if text else not (data and out):
+        raise BadArgumentsError(TEXT_OR_FILE)
+    if text:
+        return _explain(run, text, field, with_)
     from ocensa_nb.evaluation import predict as prediction
     from ocensa_nb.files.notice_file import table_suffix
     from ocensa_nb.files.write import free_table
@@ -147,6 +157,16 @@ def predict(
     for note in predicted.notes:
         logger.info(note)
     return {"out": str(path), "rows": len(table), "scored": scored, "notes": predicted.notes}
+
+
+def _explain(run: str, text: str, fields: Sequence[str], source: str) -> dict[str, Any]:
+    from ocensa_nb.evaluation import explain
+    from ocensa_nb.evaluation.predictor import Predictor
+    from ocensa_nb.runs.run import Run
+
+    explained = explain.explain(Predictor.load(Run.load(run)), text, explain.parse_fields(fields), source)
+    logger.info("\n".join(explained.lines()))
+    return explained.to_dict()
 
 
 def review(

@@ -25,7 +25,7 @@ from ocensa_nb.data.labels import OTHER, encode_labels, require_labels
 from ocensa_nb.data.report import DataReport, reading_lines
 from ocensa_nb.data.splits import split_corrected_rows, split_rows
 from ocensa_nb.errors import UserError
-from ocensa_nb.files.notice_file import NoticeFile, read_table
+from ocensa_nb.files.notice_file import NoticeFile, TableFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
 
@@ -61,14 +61,14 @@ class Notices:
 
 
 def read(
-    path: str | Path,
+    path: str | Path | TableFile,
     columns: Mapping[str, str] | None = None,
     heads: Sequence[str] = ("modo", "causa", "prioridad"),
     text_fields: Sequence[str] = TEXT_FIELDS,
     recorded: Mapping[str, str] | None = None,
     labelled: bool = True,
 ) -> NoticeFile:
-    """Read every row of a CSV or XLSX file of notices.
+    """Read every row of a CSV or XLSX file of notices, or of a table that was read.
 
     Parameters
     ----------
@@ -85,7 +85,10 @@ def read(
         If the file cannot be read or a column is missing; with labels, also if no row has a description.
     """
     columns = columns or {}
-    file = read_table(path, title_predicate((*heads, *text_fields), columns))
+    if isinstance(path, TableFile):
+        file, path = path, path.path
+    else:
+        file = read_table(path, title_predicate((*heads, *text_fields), columns))
     cells = candidates = file.cells
     columns = {role: same_title(name, cells.columns) for role, name in columns.items()}
     labels = list(heads) if labelled else []

@@ -87,6 +87,16 @@ class Predictor:
             by_model[LINEAR] = self.linear.logits(texts)
         return by_model
 
+    def masked_logits(self, pieces: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the encoder's logits of a text, its pieces joined by spaces, and of the text with each of them masked.
+
+        float32 (1 + pieces, classes), per label; a piece of several words becomes one mask token.
+        """
+        _, tokenizer, _ = self._encoder
+        mask = tokenizer.mask_token or tokenizer.unk_token or ""
+        masked = [[*pieces[:number], mask, *pieces[number + 1 :]] for number in range(len(pieces))]
+        return self._encoder_logits([" ".join(words) for words in (pieces, *masked)], "Explicando")
+
     def _encoder_logits(self, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
         model, tokenizer, precision = self._encoder
         distinct, entry = encode(texts, tokenizer, self.run.config.max_length).unique()

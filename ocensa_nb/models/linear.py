@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.feature_extraction import FeatureHasher
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
@@ -69,6 +70,22 @@ class LinearModel:
         features = _weigh(counts[:, self.columns], self.columns, self.idf).astype(np.float32)
         return {head: features @ self.weights[head] + self.biases[head] for head in self.weights}
 
+    def contributions(self, texts: Sequence[Sequence[str]]) -> dict[str, list[np.ndarray]]:
+        """Return what each piece of a text adds to its decision values, float64 (pieces, classes), per label and text.
+
+        A text is its pieces, joined by spaces. An n-gram of characters lies in one piece; one of two words counts for
+        both halves. The sum over the pieces, plus the bias, is that of `logits`.
+        """
+        ends = np.cumsum([len(pieces) for pieces in texts])
+        grams = sparse.vstack([_count_in_pieces(pieces) for pieces in texts], format="csr")[:, self.columns]
+        text_of = np.searchsorted(ends, np.arange(ends[-1]), side="right")
+        members = sparse.csr_matrix((np.ones(ends[-1]), (text_of, np.arange(ends[-1]))), (len(texts), ends[-1]))
+        counts = members @ grams
+        features = _weigh(counts, self.columns, self.idf)
+        counts.data = 1 / counts.data
+        shares = grams.multiply(features.multiply(counts).tocsr()[text_of])
+        return {head: np.split(shares @ weights.astype(float), ends[:-1]) for head, weights in self.weights.items()}
+
     def known_share(self, texts: Sequence[str]) -> np.ndarray:
         """Return the share of the n-grams of each text that the model knows, float64 (texts,); 0 without any."""
         present = count_ngrams(texts) > 0
@@ -99,22 +116,34 @@ class LinearModel:
 
 def count_ngrams(texts: Sequence[str]) -> sparse.csr_matrix:
     """Return the count of each hashed n-gram in each text, float32 (texts, 2 * HASHES)."""
-    return sparse.hstack(
-        [
-            HashingVectorizer(
-                analyzer=analyser,
-                ngram_range=lengths,
-                n_features=HASHES,
-                alternate_sign=False,
-                norm=None,
-                strip_accents="unicode",
-                token_pattern=r"(?u)\b\w+\b",
-                dtype=np.float32,
-            ).transform(texts)
-            for analyser, lengths in ANALYSERS.items()
-        ],
-        format="csr",
+    return sparse.hstack([_vectorizer(analyser).transform(texts) for analyser in ANALYSERS], format="csr")
+
+
+def _vectorizer(analyser: str) -> HashingVectorizer:
+    return HashingVectorizer(
+        analyzer=analyser,
+        ngram_range=ANALYSERS[analyser],
+        n_features=HASHES,
+        alternate_sign=False,
+        norm=None,
+        strip_accents="unicode",
+        token_pattern=r"(?u)\b\w+\b",
+        dtype=np.float32,
     )
+
+
+def _count_in_pieces(pieces: Sequence[str]) -> sparse.csr_matrix:
+    """Return the count of each hashed n-gram in each piece of a text; half of one of two words in two pieces."""
+    words, spanning = _vectorizer("word").build_analyzer(), [[] for _ in pieces]
+    last = None  # the last word before a piece, and its piece
+    for number, piece in enumerate(pieces):
+        if grams := words(piece):  # the words, then each two of them
+            if last:
+                for half in (last[1], number):
+                    spanning[half].append(f"{last[0]} {grams[0]}")
+            last = grams[len(grams) // 2], number
+    halves = FeatureHasher(HASHES, input_type="string", alternate_sign=False, dtype=np.float32).transform(spanning) / 2
+    return count_ngrams(pieces) + sparse.hstack([halves, sparse.csr_matrix(halves.shape)], format="csr")
 
 
 def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:

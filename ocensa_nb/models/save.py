@@ -1,9 +1,9 @@
 """Save and load the models of a run folder: the encoder in Hugging Face's format, the heads, the linear model."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from ocensa_nb.files import tensors
 from ocensa_nb.files.atomic import atomic_write
@@ -15,10 +15,13 @@ from ocensa_nb.models.tokenizer_checks import encoder_errors, probe
 from ocensa_nb.runs.manifest import ENCODER, HEADS, LINEAR
 from ocensa_nb.runs.run import Run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 WEIGHTS = "linear.safetensors"
 
 
-def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokenizerBase) -> None:
+def save_model(run: Run, model: MultiHeadClassifier, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Write the classifier and its tokenizer; raises `UserError` if the disk refuses, or the folder is not held."""
     run.check_held()
     with atomic_write(run.path / ENCODER) as folder, quiet():
@@ -27,7 +30,7 @@ def save_model(run: Run, model: MultiHeadClassifier, tokenizer: PreTrainedTokeni
     tensors.write(run.path / HEADS, _head_weights(model))
 
 
-def load_model(run: Run) -> tuple[MultiHeadClassifier, PreTrainedTokenizerBase]:
+def load_model(run: Run) -> "tuple[MultiHeadClassifier, PreTrainedTokenizerBase]":
     """Return the trained classifier, in eval mode on the CPU, and its tokenizer.
 
     Raises `UserError` if weights are missing or not finite, or the encoder does not match its tokenizer.

@@ -43,6 +43,32 @@ def test_logits_equal_those_of_scikit_learns_pipeline(rows, model):
     assert (logits.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.99
 
 
+TEXTS = (
+    "fuga de aceite en la bomba p-101 fuga de aceite",
+    "x",
+    "¿? mov-370112 . ´válvula´ n° ½ İstanbul ΣΑΣ x",
+    "rotura. Equipo: 20000124. Denominación: BOMBA DE AGUA",
+)
+
+
+@pytest.mark.parametrize("join", [1, 2, 5])
+def test_contributions_of_words_and_bias_sum_to_the_logits(model, rows, join):
+    texts = [*TEXTS, *rows[0][200:230]]
+    words = [text.split(" ") for text in texts]
+    pieces = [[" ".join(parts[i : i + join]) for i in range(0, len(parts), join)] for parts in words]
+    shares = model.contributions(pieces)["prioridad"]
+    assert [len(part) for part in shares] == [len(part) for part in pieces]
+    sums = np.array([part.sum(axis=0) for part in shares]) + model.biases["prioridad"]
+    np.testing.assert_allclose(sums, model.logits(texts)["prioridad"], atol=1e-5)
+
+
+def test_contribution_of_a_text_of_one_word_is_its_decision_value(model):
+    (shares,) = model.contributions([["bomba"]])["prioridad"]
+    np.testing.assert_allclose(
+        shares[0] + model.biases["prioridad"], model.logits(["bomba"])["prioridad"][0], atol=1e-5
+    )
+
+
 def test_fit_predicts_new_texts_better_than_the_majority(rows, model):
     texts, labels = rows
     predicted = model.logits(texts[200:])["prioridad"].argmax(axis=1)

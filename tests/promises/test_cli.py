@@ -88,7 +88,7 @@ def english_words(text):
         (["train", "avisos.csv"], "«avisos.csv» sobra"),
         (["train", "--heads", "causa"], "se esperan pares NOMBRE VALOR"),
         (["evaluate"], "Faltan opciones obligatorias: --run, --out"),
-        (["predict", "--run", "a", "--data", "b"], "Faltan opciones obligatorias: --out"),
+        (["predict", "--run", "a", "--data", "b"], "Indique --data y --out"),
     ],
 )
 def test_bad_arguments_are_exit_code_2_and_a_spanish_message(arguments, message, capsys):

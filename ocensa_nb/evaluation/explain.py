@@ -1,0 +1,189 @@
+"""Why a notice is predicted as it is: what each word and each field adds, by the model or models that decide."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ocensa_nb.data.canonical import canonical
+from ocensa_nb.data.columns import appended, compose
+from ocensa_nb.data.notices import read
+from ocensa_nb.errors import UserError, clipped, listed, unknown
+from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, apply
+from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES
+from ocensa_nb.evaluation.predictor import Predictor, require_source
+from ocensa_nb.evaluation.rows import LEAST_FILLED
+from ocensa_nb.files.notice_file import SPANISH_EXCEL, NoticeFile, TableFile, readable
+from ocensa_nb.files.write import DECIMALS
+from ocensa_nb.runs.run import Run
+
+TYPED = Path("el aviso escrito")  # in place of the name of a file
+LIKELIEST = 3  # classes that are named
+SHOWN = 8  # words of the table
+EDGES = " .,;:¿?¡!()\"'«»"  # no part of a word that is shown
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What decided one label of a notice: its class against the second likeliest."""
+
+    head: str
+    likeliest: list[tuple[str, float]]  # classes and their probabilities, in order
+    pieces: list[str]  # of the text: the words of the description, then each field
+    shares: dict[str, np.ndarray]  # float64 (pieces,), per model that decides: over 0 for the class, below 0 against it
+    notes: list[str]  # where two models disagree, in Spanish
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """The share of each piece from -1 to 1, the mean of the models, float64 (pieces,)."""
+        return np.mean([part / max(np.abs(part).max(), 1e-9) for part in self.shares.values()], axis=0)
+
+    def table(self) -> pd.DataFrame:
+        """Return the strongest words, and the share of each by model; columns in Spanish."""
+        strongest = np.argsort(-np.abs(self.strengths), kind="stable")[:SHOWN]
+        columns = {MODEL_NAMES[model]: part[strongest].round(2) for model, part in self.shares.items()}
+        return pd.DataFrame({"palabra": [self.pieces[piece].strip(EDGES) for piece in strongest], **columns})
+
+    def lines(self) -> list[str]:
+        (name, share), *others = self.likeliest
+        after = ", ".join(f"{other} {part:.2f}" for other, part in others)
+        rows = self.table().to_string(index=False).splitlines()
+        against = f"  Por qué, y no {others[0][0]} (a favor +, en contra -):"
+        notes = [f"  {note}" for note in self.notes]
+        return [f"{self.head}: {name}, confianza {share:.2f}. Después: {after}.", against, *rows, *notes]
+
+
+@dataclass(frozen=True)
+class ExplainedNotice:
+    """One notice with the explanation of each label, and what is unusual in it, in Spanish."""
+
+    text: str
+    labels: dict[str, Explanation]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        parts = [line for label in self.labels.values() for line in ("", *label.lines())]
+        return [f"Texto: {self.text}", *self.notes, *parts]
+
+    def to_dict(self) -> dict[str, Any]:
+        labels = {
+            head: {
+                "likeliest": [[name, round(share, DECIMALS)] for name, share in label.likeliest],
+                "pieces": label.pieces,
+                "shares": {model: part.round(DECIMALS).tolist() for model, part in label.shares.items()},
+                "notes": label.notes,
+            }
+            for head, label in self.labels.items()
+        }
+        return {"text": self.text, "labels": labels, "notes": self.notes}
+
+
+def explain(predictor: Predictor, text: str, fields: Mapping[str, str], source: str = AUTO) -> ExplainedNotice:
+    """Predict one notice and explain each label; `fields` has the values of columns, by role or title.
+
+    The share of the linear model is exact: the n-grams of a word, as they add to the difference between the decision
+    values of the likeliest and the second class. That of the encoder is how much this difference of logits falls if the
+    word is masked (Li et al., *Understanding neural networks through representation erasure*, 2016).
+
+    Raises
+    ------
+    UserError
+        If the text is empty, the run does not know a field, or the source does not exist.
+    """
+    require_source(source)
+    run, file = predictor.run, read_typed(predictor.run, text, fields)
+    pieces = _pieces(run, file)
+    whole, needs = " ".join(pieces), {head: blend.needs(source) for head, blend in predictor.blends.items()}
+    models = {model for used in needs.values() for model in used}
+    logits = {}
+    if ENCODER in models:
+        masked = predictor.masked_logits(pieces)
+        logits[ENCODER] = {head: values[:1] for head, values in masked.items()}
+    if LINEAR in models:
+        logits[LINEAR], exact = predictor.linear.logits([whole]), predictor.linear.contributions([pieces])
+    labels = {}
+    for head, probabilities in apply(predictor.blends, logits, source).items():
+        order = np.argsort(-probabilities[0], kind="stable")
+        best, second = order[:2]
+        shares = {}
+        if LINEAR in needs[head]:
+            shares[LINEAR] = exact[head][0][:, best] - exact[head][0][:, second]
+        if ENCODER in needs[head]:
+            margins = (masked[head][:, best] - masked[head][:, second]).astype(float)
+            shares[ENCODER] = margins[0] - margins[1:]
+        names = run.classes[head]
+        likeliest = [(names[index], float(probabilities[0, index])) for index in order[:LIKELIEST]]
+        answers = {model: names[logits[model][head][0].argmax()] for model in shares}
+        labels[head] = Explanation(head, likeliest, pieces, shares, _disagreements(pieces, shares, answers))
+    return ExplainedNotice(whole, labels, _unusual(run, file))
+
+
+def parse_fields(words: Sequence[str]) -> dict[str, str]:
+    """Return the fields of `equipo=BOMBA 4` and the like; raises `UserError` for a word without a name or `=`."""
+    if wrong := next((word for word in words if not word.partition("=")[0].strip() or "=" not in word), ""):
+        raise UserError(f'«{clipped(wrong)}» no es un campo: escriba NOMBRE=VALOR, p. ej. --field "Equipo=BOMBA 4".')
+    return {name.strip(): value.strip() for name, _, value in (word.partition("=") for word in words)}
+
+
+def field_titles(run: Run) -> dict[str, str]:
+    """Return the columns that a run takes into the text, after the description: title per role."""
+    columns = run.metadata["data"]["columns"]
+    return {role: columns[role] for role in appended(columns, run.config.text_fields, list(run.classes))}
+
+
+def read_typed(run: Run, text: str, fields: Mapping[str, str]) -> NoticeFile:
+    """Return a file of one notice, as if it were read from a file with the run's columns."""
+    titles, cells = field_titles(run), {run.metadata["data"]["columns"]["descripcion"]: text}
+    roles = {_key(name): role for role, title in titles.items() for name in (role, title)}
+    cells |= dict.fromkeys(titles.values(), "")
+    for name, value in fields.items():
+        if _key(name) not in roles:
+            raise UserError(unknown("El campo", name, titles.values()) if titles else "La corrida no usa más columnas.")
+        cells[titles[roles[_key(name)]]] = value
+    table = pd.DataFrame([cells], dtype=str)
+    typed = TableFile(TYPED, table, readable(table)[0], 1, SPANISH_EXCEL, "", None)
+    recorded = run.metadata["data"]["columns"]
+    file = read(typed, recorded, list(run.classes), run.config.text_fields, recorded, labelled=False)
+    if file.texts.iloc[0] == "":
+        raise UserError("El aviso no tiene texto. Escriba lo que diría su descripción, p. ej. «pase en válvula».")
+    return file
+
+
+def _key(name: str) -> str:
+    return canonical(name).replace("_", "")
+
+
+def _pieces(run: Run, file: NoticeFile) -> list[str]:
+    """Return the words of the description, then each field: joined by spaces, they are the text."""
+    words, fields = file.texts.iloc[0].split(" "), list(field_titles(run))
+    ends = [len(compose(file.cells, file.columns, fields[:n]).iloc[0].split(" ")) for n in range(len(fields) + 1)]
+    parts = [" ".join(words[start:end]) for start, end in pairwise(ends)]
+    return [*words[: ends[0]], *filter(None, parts)]
+
+
+def _disagreements(pieces: list[str], shares: Mapping[str, np.ndarray], answers: Mapping[str, str]) -> list[str]:
+    strongest = {model: pieces[int(part.argmax())].strip(EDGES) for model, part in shares.items()}
+    phrases = {"Por sí solo, {} diría «{}»; {}, «{}».": answers, "Para {} pesa más «{}»; para {}, «{}».": strongest}
+    return [
+        phrase.format(*(word for model, name in said.items() for word in (MODEL_TITLES[model], clipped(name))))
+        for phrase, said in phrases.items()
+        if len(set(said.values())) > 1
+    ]
+
+
+def _unusual(run: Run, file: NoticeFile) -> list[str]:
+    """Return, in Spanish, the fields that the notice lacks, and those with a value that the run has never seen."""
+    data, titles = run.metadata["data"], field_titles(run)
+    missing = [titles[role] for role in titles if data["filled"].get(role, 0) >= LEAST_FILLED and not file.values[role]]
+    unseen = [
+        f"«{value}» en {titles[role]}"
+        for role, known in data["values"].items()
+        for value in file.values.get(role, {})
+        if canonical(value) not in set(map(canonical, known))
+    ]
+    notes = [f"Sin {listed(missing)}: la corrida aprendió también de eso; añádalo con --field."] if missing else []
+    return [*notes, f"La corrida no ha visto estos valores: {listed(unseen)}."] if unseen else notes
