@@ -75,6 +75,7 @@ def describe_inputs(config: TrainConfig, notices: Notices, inputs: Inputs) -> di
             "filled": notices.report.filled,
             "values": notices.report.values,
             "merged": notices.report.merged(),
+            "split": notices.report.split,
             "class_rows": {head: rows.tolist() for head, rows in notices.class_rows().items()},
         },
         "inputs": inputs.hashes,

@@ -25,7 +25,7 @@ from ocensa_nb.runs.resume import acquire_run
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed, process
 from ocensa_nb.runtime.timing import timed
-from ocensa_nb.training import expected_time, inputs, quality
+from ocensa_nb.training import card, expected_time, inputs, quality
 from ocensa_nb.training.early_stopping import EarlyStopping, NonFiniteGuard
 from ocensa_nb.training.logger import TrainingLogger
 
@@ -70,10 +70,11 @@ def fit(config: TrainConfig, notices: Notices | None = None, root: Path = RUNS) 
             engine = inputs.build_engine(config, notices, loaded, run.metadata["precision"], world)
         counts, epochs, logits = _train(run, config, notices, engine, seconds)
         if linear:
-            metrics = quality.save_models(run, notices, loaded, linear, logits)
+            metrics = epochs | quality.save_models(run, notices, loaded, linear, logits)
+            card.write_card(run, metrics)
             seconds["total"] = time.perf_counter() - started + seconds["earlier"]
             features = inputs.describe_features(engine)
-            run.finish({"seconds": seconds, "features": features, **counts}, epochs | metrics)
+            run.finish({"seconds": seconds, "features": features, **counts}, metrics)
         world.wait()
     return run
 

@@ -17,7 +17,7 @@ from ocensa_nb.training import train
 def test_run_folder_contains_the_documented_files_and_metadata(run):
     names = {path.name for path in run.path.iterdir()}
     results = {"config.json", "labels.json", "encoder", "heads.safetensors", "history.jsonl", "metrics.json"}
-    assert names == results | {"linear", "splits.safetensors", "manifest.json"}
+    assert names == results | {"linear", "splits.safetensors", "manifest.json", "README.md"}
     assert {path.name for path in (run.path / "linear").iterdir()} == {"linear.safetensors", "blend.json"}
     metadata = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     assert {"config", "fingerprint", "data", "versions", "hardware", "seconds"} <= set(metadata)
