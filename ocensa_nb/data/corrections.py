@@ -48,7 +48,7 @@ def read_corrections(path: str | Path, heads: Collection[str]) -> Corrections:
     if required or len(absent) == len(wanted):
         raise UserError(
             f"«{path}» no es un archivo de correcciones: le falta la columna {(required or absent)[0]}. Use el CSV "
-            f"del cuaderno 07, o el libro de review con las clases correctas en la hoja «{SHEET}»."
+            f"del cuaderno 06, o el libro de review con las clases correctas en la hoja «{SHEET}»."
         )
     others = file.cells.loc[:, [not (name in (ID, TEXT, *wanted) or _PREDICTED.match(name)) for name in names]]
     table = cells.assign(**dict.fromkeys(absent, ""))[[ID, TEXT, *wanted]].rename(columns=wanted).map(plain)

@@ -177,7 +177,7 @@ def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Predi
         true, predicted = max(often, key=often.__getitem__)
         advice.append(
             f"Lo que más se confunde: {often[true, predicted]:,} avisos de «{clipped(classes[true])}» se predicen como "
-            f"«{clipped(classes[predicted])}»; revise sus etiquetas con el cuaderno 06, que dice cuáles se contradicen "
+            f"«{clipped(classes[predicted])}»; revise sus etiquetas con el cuaderno 02, que dice cuáles se contradicen "
             "y si otra columna, como un código de SAP, ya da la respuesta."
         )
     return " ".join(advice)
@@ -279,7 +279,7 @@ def at_majority(
     longer = "" if source == "linear" else "Pruebe con más épocas y una tasa de aprendizaje mayor. "
     return [
         f"{head}: F1 {run[0]:.2f}, que no supera el de {always} ({constant[0]:.2f} en {len(labels):,} avisos): la "
-        f"etiqueta no se ha aprendido. {longer}El cuaderno 06 dice si se puede aprender."
+        f"etiqueta no se ha aprendido. {longer}El cuaderno 02 dice si se puede aprender."
     ]
 
 

@@ -1,4 +1,4 @@
-"""The report of an experiment: the tables of notebook 08, results.csv and report.html, and what they say."""
+"""The report of an experiment: the tables of notebook 07, results.csv and report.html, and what they say."""
 
 import base64
 import hashlib

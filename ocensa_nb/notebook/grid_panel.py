@@ -1,4 +1,4 @@
-"""The panel of notebook 08: run a grid of experiments in another process, with a live table of its cases."""
+"""The panel of notebook 07: run a grid of experiments in another process, with a live table of its cases."""
 
 import shlex
 from html import escape

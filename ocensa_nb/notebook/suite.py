@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 RECIPE = "cpu"  # the one recommended without a GPU, the same on every machine
 STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
 # Not 05, which measures the optimisations for minutes.
-SUITE = ("01_setup_gpu_check", "02_token_length_analysis", "03_train", "04_evaluate", "06_label_audit", "07_review")
+SUITE = ("01_setup_gpu_check", "02_data_audit", "03_train", "04_evaluate", "06_review")
 
 
 def suite(out: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -68,16 +68,22 @@ def suite_parameters(folder: Path, settings: Mapping[str, Any]) -> dict[str, dic
     config = configure(RECIPE, {**settings, "out": run})
     data = {"data": config.data, **UNATTENDED}
     columns = ", ".join(f"{role}: {name}" for role, name in config.columns.items())
-    audit = {"heads": ", ".join(config.heads), "columns": columns, "seed": config.seed, "out": str(folder / "audit")}
+    audit = {
+        "model": config.model,
+        "max_length": config.max_length,
+        "heads": ", ".join(config.heads),
+        "columns": columns,
+        "seed": config.seed,
+        "out": str(folder / "audit"),
+    }
     # The run knows the notices of `data`: there are new ones in the example.
     review = {"run": run, "data": "", "rows": 200, "corrections": "", "out": str(folder / "review.xlsx")}
     return {
         "01_setup_gpu_check": UNATTENDED,
-        "02_token_length_analysis": {**data, "model": config.model, "max_length": config.max_length},
+        "02_data_audit": {**data, **audit},
         "03_train": training_parameters(config, RECIPE),
         "04_evaluate": evaluation_parameters(run, str(folder / "evaluation")),
-        "06_label_audit": {**data, **audit},
-        "07_review": {**review, **UNATTENDED},
+        "06_review": {**review, **UNATTENDED},
     }
 
 

@@ -1,4 +1,4 @@
-"""Panel of notebook 08 in a browser: start, live table, stop, and the cells that wait for the end and show results."""
+"""Panel of notebook 07 in a browser: start, live table, stop, and the cells that wait for the end and show results."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def grid(csv, tmp_path):
 
 
 def test_experiments_panel_starts_stops_and_the_next_cell_finishes(notebook, grid, tmp_path, pictures):
-    opened = notebook("08").set_parameters(grid=str(grid), out=str(tmp_path / "out"))
+    opened = notebook("07").set_parameters(grid=str(grid), out=str(tmp_path / "out"))
     opened.open().run_above("results = panel.run()").wait_until_idle()
     assert opened.errors() == []
     opened.press("Empezar")

@@ -1,4 +1,4 @@
-"""The form of notebook 07 in JupyterLab: its keyboard, its buttons, and a session that is opened again."""
+"""The form of notebook 06 in JupyterLab: its keyboard, its buttons, and a session that is opened again."""
 
 import pytest
 
@@ -12,7 +12,7 @@ HEADS = ("modo", "causa", "prioridad")
 def test_review_form_takes_keys_and_clicks_and_continues_after_reload(notebook, run, tmp_path, pictures):
     answers = tmp_path / "respuestas.csv"
     settings = {"run": str(run.path), "rows": 6, "corrections": str(answers)}
-    opened = notebook("07").set_parameters(**settings).open()
+    opened = notebook("06").set_parameters(**settings).open()
     opened.run_all().wait_until_idle(120)
     assert opened.errors() == []
     assert opened.overflowing() == []
@@ -28,6 +28,6 @@ def test_review_form_takes_keys_and_clicks_and_continues_after_reload(notebook, 
     page.get_by_role("button", name="Deshacer").click()
     assert wait_until(lambda: len(read_corrections(answers, HEADS).table) == 1, 30)
 
-    again = notebook("07").set_parameters(**settings).open()
+    again = notebook("06").set_parameters(**settings).open()
     again.run_all().wait_until_idle(120)
     assert wait_until(lambda: "Aviso 2 de 6; revisados: 1" in again.page.locator(".ocensa-state").inner_text(), 30)

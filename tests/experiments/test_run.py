@@ -214,13 +214,13 @@ def test_other_data_under_the_same_name_fails_with_a_message(copy, csv, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_processes")
-def test_execute_notebook_08_runs_what_is_missing_and_shows_tables_and_image(copy, tmp_path):
+def test_execute_notebook_07_runs_what_is_missing_and_shows_tables_and_image(copy, tmp_path):
     grid, out = copy
     content = yaml.safe_load(grid.read_text(encoding="utf-8"))
     content["cases"] = [{"name": "uno"}, {"name": "mezcla", "predict_with": "blend"}]
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     parameters = {"grid": str(tmp_path / "grid.yaml"), "out": str(out)}
-    executed = suite.execute(ROOT / "notebooks/08_experiments.ipynb", tmp_path, parameters)
+    executed = suite.execute(ROOT / "notebooks/07_experiments.ipynb", tmp_path, parameters)
     outputs = [o for c in nbformat.read(executed, as_version=4).cells for o in c.get("outputs", [])]
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 1
     assert any("2 de 2 casos" in o.get("data", {}).get("text/html", "") for o in outputs)

@@ -1,4 +1,4 @@
-"""The panel of notebook 08 without a browser: grids, the live table, and the process that it starts."""
+"""The panel of notebook 07 without a browser: grids, the live table, and the process that it starts."""
 
 import json
 

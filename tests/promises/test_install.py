@@ -85,7 +85,7 @@ def test_installed_wheel_runs_the_suite_outside_the_checkout(tmp_path):
     ).stdout
     assert Path(shown.strip()).is_relative_to(packages)
     (folder / "demo").mkdir()  # as if the others were done: 03 and 04 use every file of the wheel
-    done_before = ("01_setup_gpu_check", "02_token_length_analysis", "06_label_audit", "07_review")
+    done_before = ("01_setup_gpu_check", "02_data_audit", "06_review")
     state = {"parameters": {}, "process": "", "seconds": dict.fromkeys(done_before, 1.0)}
     (folder / "demo/.suite.json").write_text(json.dumps(state), encoding="utf-8")
     done = subprocess.run(

@@ -118,7 +118,7 @@ def test_suite_executes_all_notebooks_and_returns_metrics_times_and_html(tmp_pat
     for name in results["seconds"]:
         assert "<html" in (folder / f"{name}.html").read_text(encoding="utf-8")
         assert not any(output.output_type == "error" for output in outputs(folder / f"{name}.ipynb"))
-    tokens = folder / "02_token_length_analysis.ipynb"
+    tokens = folder / "02_data_audit.ipynb"
     assert any("image/png" in output.get("data", {}) for output in outputs(tokens))
     require_plain_html(tokens)
     run = Run.load(results["run"])
@@ -144,22 +144,23 @@ def test_execute_notebook_with_user_error_shows_its_message_without_traceback(tm
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_processes")
-def test_execute_notebook_06_shows_ranges_images_and_saves_the_lists(csv, tmp_path):
+def test_execute_notebook_02_shows_ranges_images_and_saves_the_lists(csv, tmp_path):
     out = tmp_path / "auditoria"
     executed = suite.execute(
-        ROOT / "notebooks/06_label_audit.ipynb", tmp_path, {"data": str(csv), "heads": "modo, causa", "out": str(out)}
+        ROOT / "notebooks/02_data_audit.ipynb", tmp_path, {"data": str(csv), "heads": "modo, causa", "out": str(out)}
     )
-    assert sum("image/png" in output.get("data", {}) for output in outputs(executed)) == 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs(executed)) == 6
+    assert any("ocensa_nb train --recipe" in output.get("text", "") for output in outputs(executed))
     assert any("F1 esperado en prueba" in output.get("text", "") for output in outputs(executed))
     assert (out / "review_causa.xlsx").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_processes")
-def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
+def test_execute_notebook_02_without_a_measurable_label_says_so(tmp_path):
     synthetic.write_csv(synthetic.generate(5, seed=1), tmp_path / "avisos.csv")
     parameters = {"data": str(tmp_path / "avisos.csv"), "heads": "modo"}
-    executed = suite.execute(ROOT / "notebooks/06_label_audit.ipynb", tmp_path, parameters)
+    executed = suite.execute(ROOT / "notebooks/02_data_audit.ipynb", tmp_path, parameters)
     printed = "".join(output.get("text", "") for output in outputs(executed))
     assert "No hay ninguna etiqueta que mostrar." in printed
     assert "Ninguna etiqueta se puede medir." in printed
@@ -167,10 +168,10 @@ def test_execute_notebook_06_without_a_measurable_label_says_so(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_processes")
-def test_execute_notebook_07_shows_tables_and_saves_the_workbook(run, tmp_path):
+def test_execute_notebook_06_shows_tables_and_saves_the_workbook(run, tmp_path):
     out = tmp_path / "revision.xlsx"
     parameters = {"run": str(run.path), "rows": 15, "out": str(out)}
-    executed = suite.execute(ROOT / "notebooks/07_review.ipynb", tmp_path, parameters)
+    executed = suite.execute(ROOT / "notebooks/06_review.ipynb", tmp_path, parameters)
     kinds = [kind for output in outputs(executed) for kind in output.get("data", {})]
     assert kinds.count("text/html") == 8  # four and three labels, and the notices
     assert "--corrections" in "".join(output.get("text", "") for output in outputs(executed))
