@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, uncalibrated
+from ocensa_nb.evaluation.explain import pulling_words
 from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predictions_of, sentences
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
@@ -23,6 +25,7 @@ from ocensa_nb.evaluation.verdict import check_predictions
 from ocensa_nb.files.atomic import create_new, write_json
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
+from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.paths import plain_path
 from ocensa_nb.runs.run import Run, free_folder
 
@@ -35,6 +38,8 @@ METRIC_TITLES = {
     "precision": "precisión",
     "recall": "exhaustividad (recall)",
 }
+EXPLAINED_PAIRS = 10  # of confused classes
+LEAST_BOTH, CONFUSED = 2, 1 / 3  # mistakes in each direction, and the confusion, from which classes are a group
 NAMED_LABELS = 5  # how many unknown labels a message names
 ASK_FOR_FILE = (
     "Indique el mismo archivo con data en el cuaderno 04 (en Colab, upload_labelled = True) o con --data en una "
@@ -58,6 +63,7 @@ class Evaluation:
     uncalibrated: dict[str, Predictions] = field(default_factory=dict)
     by_source: dict[str, dict[str, Predictions]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    linear: LinearModel | None = None  # names the words of confused pairs
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -95,12 +101,53 @@ class Evaluation:
         return table.sort_values("confianza", ascending=False, kind="stable", ignore_index=True)
 
     def confused_pairs(self, head: str, most: int = 10) -> pd.DataFrame:
-        """Return the most frequent mistakes: true and predicted class, rows, share of the true class, an example."""
+        """Return the most frequent mistakes: true and predicted class, rows, share of the true class, words, example.
+
+        The words of the first pairs: what pulls the linear model most to the wrong class (see `pulling_words`).
+        """
         pairs = self.wrong(head).groupby(["verdadera", "predicha"]).agg(filas=(TEXT, "size"), ejemplo=(TEXT, "first"))
-        pairs = pairs.reset_index().sort_values("filas", ascending=False, kind="stable").head(most)
-        totals = self.per_class(head)["filas"]
+        pairs = pairs.reset_index().sort_values("filas", ascending=False, kind="stable", ignore_index=True).head(most)
+        totals, names = self.per_class(head)["filas"], self.classes[head]
         pairs["% de la clase"] = (100 * pairs["filas"] / pairs["verdadera"].map(totals)).round(1)
-        return pairs[["verdadera", "predicha", "filas", "% de la clase", "ejemplo"]].reset_index(drop=True)
+        shown = pairs[["verdadera", "predicha"]].head(EXPLAINED_PAIRS if self.linear else 0)
+        indices = [(names.index(true), names.index(wrong)) for true, wrong in shown.itertuples(index=False)]
+        words = pulling_words(self.linear, self.texts, self.predictions[head], head, indices)
+        pairs["palabras"] = pd.Series(words, shown.index, dtype=object).reindex(pairs.index, fill_value="")
+        return pairs[["verdadera", "predicha", "filas", "% de la clase", "palabras", "ejemplo"]]
+
+    def groups(self, head: str) -> pd.DataFrame:
+        """Return groups of classes that are confused with each other, and the F1 with each group as one class.
+
+        Half of the distinct texts proposes them, and the F1, weighted and macro, is that of the others; the last row is
+        of all classes. The confusion of two classes is half the mistakes between them, by the rows of the smaller:
+        0.5 if the one is told from the other by chance. Empty without a group.
+        """
+        part, names = self.predictions[head], np.array(self.classes[head])
+        proposes = group_texts(self.texts) % 2 == 0
+        counts = confusion_matrix(part.labels[proposes], part.predicted[proposes], labels=range(len(names)))
+        rows, mistakes = counts.sum(axis=1), counts + counts.T
+        confusion = (
+            mistakes / 2 / np.minimum.outer(rows, rows).clip(min=1) * (np.minimum(counts, counts.T) >= LEAST_BOTH)
+        )
+        np.fill_diagonal(confusion, 1)
+        options = {"metric": "precomputed", "linkage": "average", "distance_threshold": 1 - CONFUSED}
+        cluster = AgglomerativeClustering(None, **options).fit_predict(1 - confusion)
+        groups = [
+            members for members in map(np.flatnonzero, cluster == np.unique(cluster)[:, None]) if len(members) > 1
+        ]
+        truth, guess = part.labels[~proposes], part.predicted[~proposes]
+        groups = [members for members in groups if np.isin(truth, members).any()]
+        table = []
+        for members in [*groups, np.arange(len(names))] if groups else []:
+            shown = "toda la etiqueta" if len(members) == len(names) else " | ".join(names[members])
+            scores = {"clases": shown, "filas": int(np.isin(truth, members).sum())}
+            for when, merged in (("separadas", np.arange(len(names))), ("juntas", cluster)):
+                pair = merged[truth], merged[guess]
+                present = np.intersect1d(merged[members], pair)
+                for title, average in (("F1", "weighted"), ("F1 macro", "macro")):
+                    scores[f"{title} {when}"] = f1_score(*pair, labels=present, average=average, zero_division=0)
+            table.append(scores)
+        return pd.DataFrame(table)
 
     def save(self, out: str | Path) -> Path:
         """Write the metrics, tables and predictions to a new folder, which appears complete, and return it."""
@@ -134,7 +181,10 @@ class Evaluation:
                 ("confusion", shares.reset_index(names="verdadera")),
                 ("confused", self.confused_pairs(head, most=50)),
                 ("wrong", self.wrong(head)),
+                ("groups", self.groups(head)),
             ):
+                if name == "groups" and table.empty:
+                    continue
                 write_table(table, folder / f"{name}_{head}.csv", self.csv_format)
             rows[head], rows[f"pred_{head}"] = self._names(head)
             rows[f"conf_{head}"] = self.predictions[head].confidence
@@ -204,7 +254,7 @@ def _evaluate_rows(
     comparison = compare(by_source, group_texts(texts))
     class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
     used = {head: blend.used(source) for head, blend in blends.items()}
-    return Evaluation(
+    evaluation = Evaluation(
         source=what,
         texts=texts,
         ids=frame[ID].tolist(),
@@ -213,11 +263,28 @@ def _evaluate_rows(
         csv_format=csv_format,
         uncalibrated=predictions_of(apply(uncalibrated(blends), logits, source), labels),
         by_source=by_source,
+        linear=predictor.linear,
         notes=[
             describe_sources(blends, source),
             *sentences(comparison),
             *check_predictions(run.classes, class_rows, predictions, comparison, used),
         ],
+    )
+    groups = [note for head in run.classes if (note := _group_note(head, evaluation.groups(head)))]
+    return dataclasses.replace(evaluation, notes=[*evaluation.notes, *groups])
+
+
+def _group_note(head: str, groups: pd.DataFrame) -> str:
+    """Return, in Spanish, the groups of classes that a text does not tell apart, and the F1 if each were one class."""
+    if groups.empty:
+        return ""
+    *names, _ = (classes.replace(" | ", "», «") for classes in groups["clases"])
+    last = groups.iloc[-1]
+    return (
+        f"{head}: el texto no distingue bien entre sí «{'»; ni «'.join(names)}». Con cada grupo como una clase (otras "
+        f"clases, no un modelo mejor), el F1 sería {last['F1 juntas']:.3f} y no {last['F1 separadas']:.3f}; el macro, "
+        f"{last['F1 macro juntas']:.3f} y no {last['F1 macro separadas']:.3f} ({last['filas']:,} avisos, distintos de "
+        "los que los proponen)."
     )
 
 

@@ -1,5 +1,6 @@
 """Why a notice is predicted as it is: what each word and each field adds, by the model or models that decide."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,16 +15,18 @@ from ocensa_nb.data.columns import appended, compose
 from ocensa_nb.data.notices import read
 from ocensa_nb.errors import UserError, clipped, listed, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, apply
-from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES
+from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES, Predictions
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import LEAST_FILLED
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, NoticeFile, TableFile, readable
 from ocensa_nb.files.write import DECIMALS
+from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.runs.run import Run
 
 TYPED = Path("el aviso escrito")  # in place of the name of a file
 LIKELIEST = 3  # classes that are named
 SHOWN = 8  # words of the table
+PAIR_ROWS, PAIR_WORDS = 20, 3  # rows of two confused classes that are explained, and words that are named
 EDGES = " .,;:¿?¡!()\"'«»"  # no part of a word that is shown
 
 
@@ -151,6 +154,26 @@ def read_typed(run: Run, text: str, fields: Mapping[str, str]) -> NoticeFile:
     if file.texts.iloc[0] == "":
         raise UserError("El aviso no tiene texto. Escriba lo que diría su descripción, p. ej. «pase en válvula».")
     return file
+
+
+def pulling_words(
+    linear: LinearModel, texts: Sequence[str], part: Predictions, head: str, pairs: Sequence[tuple[int, int]]
+) -> list[str]:
+    """Return the words that pull the linear model most from a true class to a predicted one, per pair of them.
+
+    What a word adds to the one less what it adds to the other, the mean over the first `PAIR_ROWS` rows of the pair.
+    """
+    rows = [np.flatnonzero((part.labels == true) & (part.predicted == wrong))[:PAIR_ROWS] for true, wrong in pairs]
+    words = [[texts[row].split(" ") for row in some] for some in rows]
+    shares = iter(linear.contributions([pieces for some in words for pieces in some])[head] if words else ())
+    named = []
+    for (true, wrong), some in zip(pairs, words, strict=True):
+        pulls: Counter[str] = Counter()
+        for pieces in some:
+            for word, values in zip(pieces, next(shares), strict=True):
+                pulls[word.strip(EDGES).lower()] += values[wrong] - values[true]
+        named.append(" · ".join(word for word, pull in pulls.most_common(PAIR_WORDS) if pull > 0))
+    return named
 
 
 def _key(name: str) -> str:

@@ -77,7 +77,7 @@ class LinearModel:
         both halves. The sum over the pieces, plus the bias, is that of `logits`.
         """
         ends = np.cumsum([len(pieces) for pieces in texts])
-        grams = sparse.vstack([_count_in_pieces(pieces) for pieces in texts], format="csr")[:, self.columns]
+        grams = _count_in_pieces(texts)[:, self.columns]
         text_of = np.searchsorted(ends, np.arange(ends[-1]), side="right")
         members = sparse.csr_matrix((np.ones(ends[-1]), (text_of, np.arange(ends[-1]))), (len(texts), ends[-1]))
         counts = members @ grams
@@ -132,18 +132,21 @@ def _vectorizer(analyser: str) -> HashingVectorizer:
     )
 
 
-def _count_in_pieces(pieces: Sequence[str]) -> sparse.csr_matrix:
-    """Return the count of each hashed n-gram in each piece of a text; half of one of two words in two pieces."""
-    words, spanning = _vectorizer("word").build_analyzer(), [[] for _ in pieces]
-    last = None  # the last word before a piece, and its piece
-    for number, piece in enumerate(pieces):
-        if grams := words(piece):  # the words, then each two of them
-            if last:
-                for half in (last[1], number):
-                    spanning[half].append(f"{last[0]} {grams[0]}")
-            last = grams[len(grams) // 2], number
+def _count_in_pieces(texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
+    """Return the count of each hashed n-gram in each piece of the texts; half of one of two words in two pieces."""
+    words, spanning = _vectorizer("word").build_analyzer(), []
+    for pieces in texts:
+        last = None  # the last word before a piece, and the n-grams of its piece
+        for piece in pieces:
+            spanning.append([])
+            if grams := words(piece):  # the words, then each two of them
+                if last:
+                    last[1].append(f"{last[0]} {grams[0]}")
+                    spanning[-1].append(f"{last[0]} {grams[0]}")
+                last = grams[len(grams) // 2], spanning[-1]
     halves = FeatureHasher(HASHES, input_type="string", alternate_sign=False, dtype=np.float32).transform(spanning) / 2
-    return count_ngrams(pieces) + sparse.hstack([halves, sparse.csr_matrix(halves.shape)], format="csr")
+    whole = count_ngrams([piece for pieces in texts for piece in pieces])
+    return whole + sparse.hstack([halves, sparse.csr_matrix(halves.shape)], format="csr")
 
 
 def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:

@@ -14,8 +14,10 @@ from sklearn.metrics import confusion_matrix, f1_score
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, metrics, predict
+from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.figures import quality, training
 from ocensa_nb.files.notice_file import read_table
+from ocensa_nb.models.save import read_linear
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
@@ -129,6 +131,50 @@ def test_confusion_and_per_class_tables_match_the_predictions(evaluation):
         pairs = evaluation.confused_pairs(head, most=10_000)
         assert pairs["filas"].sum() == (y != guess).sum()
         assert (pairs["verdadera"] != pairs["predicha"]).all()
+
+
+def test_confused_pairs_name_the_words_that_add_most_to_the_wrong_class(evaluation, run):
+    pair = evaluation.confused_pairs("causa").iloc[0]
+    part, names = evaluation.predictions["causa"], run.classes["causa"]
+    true, wrong = names.index(pair["verdadera"]), names.index(pair["predicha"])
+    pulls = {}
+    for row in np.flatnonzero((part.labels == true) & (part.predicted == wrong)):
+        words = evaluation.texts[row].split()
+        for word, values in zip(words, read_linear(run).contributions([words])["causa"][0], strict=True):
+            word = word.strip(".,:;").lower()
+            pulls[word] = pulls.get(word, 0) + values[wrong] - values[true]
+    assert pair["palabras"].split(" · ") == sorted(pulls, key=pulls.get, reverse=True)[:3]
+    assert (evaluation.confused_pairs("causa", most=50)["palabras"][10:] == "").all()
+
+
+CLASSES = {"modo": ["a", "b", "c", "rara"]}
+
+
+def answers(labels, predicted):
+    """Return an evaluation of one label; every text occurs once."""
+    labels, predicted = np.array(labels), np.array(predicted)
+    texts = [f"aviso {'x' * row}" for row in range(len(labels))]
+    predictions = {"modo": Predictions(np.ones(len(labels)), predicted, labels)}
+    return evaluate.Evaluation("x", texts, texts, CLASSES, predictions)
+
+
+def test_classes_confused_with_each_other_are_a_group_and_its_f1_is_of_other_rows():
+    # The even rows propose: of 40 rows of a and b, half is taken for the other. The odd rows measure.
+    labels = np.repeat([[0, 1, 2]], 80, axis=0).T.ravel()
+    predicted = np.where(labels == 2, 2, np.resize([0, 0, 1, 0], 240) ^ (labels == 1))
+    found = answers(labels, predicted).groups("modo")
+    assert found["clases"].tolist() == ["a | b", "toda la etiqueta"]
+    assert found["filas"].tolist() == [80, 120]
+    assert found["F1 separadas"].tolist() == found["F1 macro separadas"].tolist() == [1, 1]
+    worse = answers(labels, np.where((np.arange(240) % 2 == 1) & (labels < 2), 2, predicted)).groups("modo")
+    assert worse["clases"].tolist() == ["a | b", "toda la etiqueta"]
+    assert worse["F1 juntas"][0] == 0
+
+
+@pytest.mark.parametrize("predicted", [[0, 1, 2, 3], [0, 1, 2, 0]])
+def test_class_that_is_swallowed_by_another_is_no_group(predicted):
+    labels = np.repeat([0, 1, 2, 3], [100, 60, 40, 8])
+    assert answers(labels, np.array(predicted)[labels]).groups("modo").empty
 
 
 def test_save_evaluation_writes_every_row_and_never_overwrites(evaluation, tmp_path):
