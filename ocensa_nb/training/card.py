@@ -41,12 +41,14 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
         ),
         f"En {_number(data['split']['test'], 0)} avisos de prueba, cuyo texto no se usó al entrenar. El error de "
         "calibración es lo que la confianza se aparta de los aciertos, de 0 a 1.",
+        _bullets(_suggested(head, measured) for head, measured in metrics.get("suggestion", {}).items()),
         "## Datos",
         _bullets(
             [
                 f"«{Path(data['path']).name}»: {_number(data['split']['train'], 0)} avisos de entrenamiento, "
                 f"{_number(data['split']['val'], 0)} de validación y {_number(data['split']['test'], 0)} de prueba.",
                 "Columnas: " + ", ".join(f"{role} ← «{name}»" for role, name in data["columns"].items()) + ".",
+                *(_helped(head, choice) for head, choice in metrics.get("fields", {}).items() if choice["terms"]),
             ]
         ),
         _table(
@@ -74,7 +76,7 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
         _code(command_line(config.replace(out=""), recipe)),
         _code(f"python -m ocensa_nb predict --run {run.path.name} --data nuevos.xlsx --out predicciones.xlsx"),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _quality(head: str, metrics: Mapping[str, Any]) -> list[str]:
@@ -83,6 +85,20 @@ def _quality(head: str, metrics: Mapping[str, Any]) -> list[str]:
     gain = "{difference:+.3f} ({low:+.3f} a {high:+.3f})".format(**pair["f1"]).replace(".", ",") if pair else "—"
     scores = [_number(metrics["test"][f"{head}_{name}"]) for name in F1_NAMES]
     return [head, MODEL_TITLES[source], *scores, gain, _number(metrics["calibration"][head]["after"])]
+
+
+def _suggested(head: str, measured: Mapping[str, Any]) -> str:
+    share, low, high = (f"{100 * value:.0f}" for value in (measured["sets"]["right"], *measured["interval"]))
+    size = _number(measured["size"], 1)
+    return (
+        f"{head}: el conjunto sugerido, de {size} clases, contiene la correcta {share} de 100 veces ({low} a {high})."
+    )
+
+
+def _helped(head: str, choice: Mapping[str, Any]) -> str:
+    names = listed(dict.fromkeys(f"«{title}»" for term in choice["terms"] for title in term))
+    gain = f"F1 {_number(choice['f1_without'])} → {_number(choice['f1'])}"
+    return f"{head}, en el modelo simple, también con {names}: {gain}."
 
 
 def _classes(head: str, names: Sequence[str], rows: Sequence[int]) -> list[str]:

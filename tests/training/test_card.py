@@ -42,6 +42,8 @@ def test_card_shows_hostile_names_as_text_in_one_cell(run):
     }
     metrics = copy.deepcopy(run.metrics)
     metrics["warnings"] = EVIL
+    metrics["fields"] = {"modo": {"terms": [[EVIL[0], EVIL[1]]], "f1_without": 0.5, "f1": 0.75}}
+    metrics["suggestion"] = {"modo": {"sets": {"right": 0.914}, "interval": [0.88, 0.939], "size": 3.14}}
     page = markdown2html_mistune(model_card(dataclasses.replace(run, metadata=metadata, classes=classes), metrics))
     dangers = Dangers(page)
     assert dangers.found == []
@@ -49,4 +51,6 @@ def test_card_shows_hostile_names_as_text_in_one_cell(run):
     assert page.count("<td") == len(run.classes) * (7 + 4)
     assert page.count("<h1") == 1
     assert "a | b # c" in dangers.text
+    assert "de 3,1 clases, contiene la correcta 91 de 100 veces (88 a 94)" in dangers.text
+    assert f"«{EVIL[0]}», «{EVIL[1]}»: F1 0,500 → 0,750" in dangers.text
     assert all(text.strip() in dangers.text for text in EVIL[:4])
