@@ -64,6 +64,7 @@ def evaluation_parameters(run: str, out: str, data: str = "", predict_with: str 
         "data": data,
         "predict_with": predict_with,
         "new_notices": "",
+        "notice": "",
         "upload_labelled": False,
         **UNATTENDED,
     }

@@ -1,0 +1,82 @@
+"""One notice, typed and explained: a box, and its answer as a table with the words shaded by their share."""
+
+from html import escape
+
+import ipywidgets as ipw
+import numpy as np
+from IPython.display import HTML, display
+
+from ocensa_nb.evaluation.explain import ExplainedNotice, Explanation, explain, field_titles, parse_fields
+from ocensa_nb.evaluation.metrics import MODEL_NAMES
+from ocensa_nb.evaluation.predictor import Predictor
+from ocensa_nb.figures.style import COLOURS
+from ocensa_nb.files.notice_file import NoticeFile
+from ocensa_nb.notebook import session
+from ocensa_nb.notebook.controls import button, guarded, panel
+from ocensa_nb.runs.run import Run
+
+FOR, AGAINST = COLOURS[0], COLOURS[1]
+DARKEST = 150  # of 255: the text has to be legible
+LEGEND = f'<span style="background: {FOR}60">A favor</span> o <span style="background: {AGAINST}60">en contra</span>'
+
+
+def notice_form(run: Run, notice: str, examples: NoticeFile, source: str) -> "NoticeForm | None":
+    """Return a box for a notice, with its answer; without a user, show the answer alone.
+
+    Without a notice it explains the first of `examples` that has a text.
+    """
+    predictor, fields, text = Predictor.load(run), {}, notice
+    if not notice:
+        row = int(np.argmax(examples.texts != ""))
+        cells = {role: examples.cells[name].iloc[row] for role, name in examples.columns.items()}
+        fields, text = {role: cells[role] for role in field_titles(run) if role in cells}, cells["descripcion"]
+    if session.is_interactive():
+        return NoticeForm(predictor, text, fields, source)
+    display(HTML(as_html(explain(predictor, text, fields, source))))
+    return None
+
+
+class NoticeForm:
+    """The box: the description, a line for each other column of the run, and the button."""
+
+    def __init__(self, predictor: Predictor, text: str, fields: dict[str, str], source: str) -> None:
+        self._predictor, self._source = predictor, source
+        lines = [f"{title} = {fields.get(role, '')}" for role, title in field_titles(predictor.run).items()]
+        self.text = ipw.Textarea(text, layout={"width": "100%", "height": "60px"})
+        self.fields = ipw.Textarea("\n".join(lines), layout={"width": "100%", "height": f"{20 * len(lines) + 12}px"})
+        self.answer = ipw.HTML()
+        self.button = button("Explicar", self._explain, self._say, "Predice el aviso y dice qué palabras lo deciden")
+        self.box = panel(self.text, *([self.fields] if lines else []), self.button, self.answer)
+        guarded(self._explain, self._say)
+
+    def _ipython_display_(self) -> None:
+        display(self.box)
+
+    def _explain(self) -> None:
+        fields = parse_fields([line for line in self.fields.value.splitlines() if line.strip()])
+        self.answer.value = as_html(explain(self._predictor, self.text.value, fields, self._source))
+
+    def _say(self, sentence: str) -> None:
+        self.answer.value = f'<div class="ocensa-state">{escape(sentence)}</div>'
+
+
+def as_html(notice: ExplainedNotice) -> str:
+    """Return the explanation as an HTML table; what is in the notice is shown, and never interpreted."""
+    rows = "".join(map(_row, notice.labels.values()))
+    notes = "".join(f"<p>{escape(note)}</p>" for note in notice.notes)
+    titles = f"<tr><th></th><th>Clase y confianza</th><th>{LEGEND} de la clase, frente a la segunda</th></tr>"
+    return f'<div class="ocensa ocensa-cases"><table>{titles}{rows}</table>{notes}</div>'
+
+
+def _row(label: Explanation) -> str:
+    (best, share), *others = [(escape(name), f"{share:.2f}") for name, share in label.likeliest]
+    words = []
+    for number, (piece, strength) in enumerate(zip(label.pieces, label.strengths, strict=True)):
+        colour = f"{FOR if strength > 0 else AGAINST}{round(DARKEST * abs(strength)):02x}"
+        shares = ", ".join(f"{MODEL_NAMES[model]} {part[number]:+.2f}" for model, part in label.shares.items())
+        words.append(f'<span style="background: {colour}" title="{shares}">{escape(piece)}</span>')
+    after = "".join(f"<br><small>{name} {part}</small>" for name, part in others)
+    notes = "".join(f"<br><small>{escape(note)}</small>" for note in label.notes)
+    return (
+        f"<tr><th>{escape(label.head)}</th><td><b>{best}</b> {share}{after}</td><td>{' '.join(words)}{notes}</td></tr>"
+    )
