@@ -36,6 +36,10 @@ Source = Annotated[
 ]
 
 
+Target = Annotated[
+    float, Doc("de cada conjunto, la probabilidad de tener la correcta; y de lo aceptado, la parte de aciertos")
+]
+Verbose = Annotated[bool, Doc("decir también qué modelo va mejor en cada etiqueta, y todas las advertencias")]
 Columns = Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. descripcion "Mi columna"')]
 AS_TRAINED: Mapping[str, str] = MappingProxyType({})
 
@@ -58,7 +62,7 @@ def generate(
     return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
 
 
-def train(recipe: Recipe = "auto", **fields: Any) -> dict[str, Any]:
+def train(recipe: Recipe = "auto", verbose: Verbose = False, **fields: Any) -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
     from ocensa_nb.evaluation.blend import describe_sources, read_blends
     from ocensa_nb.figures.training import training_gif
@@ -80,14 +84,13 @@ def train(recipe: Recipe = "auto", **fields: Any) -> dict[str, Any]:
         return {}
     training_gif(run)
     metrics, seconds = run.metrics, run.metadata["seconds"]
-    logger.info(f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}.")
+    logger.info("\n".join(report(metrics, verbose)))
+    logger.info(f"Prueba: {_scores(metrics['test'])}. {describe_sources(read_blends(run))}")
     logger.info(
-        f"El entrenamiento tardó {seconds['training']:.0f} s (previstos: {seconds['expected']:.0f} s); en total, "
+        f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}. El "
+        f"entrenamiento tardó {seconds['training']:.0f} s (previstos: {seconds['expected']:.0f} s); en total, "
         f"{seconds['total']:.0f} s."
     )
-    logger.info(f"Prueba: {_scores(metrics['test'])}.")
-    logger.info(describe_sources(read_blends(run)))
-    logger.info("\n".join(report(metrics)))
     return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
 
 
@@ -97,6 +100,7 @@ def evaluate(
     data: Annotated[str, Doc("CSV o XLSX etiquetado; vacío = las filas de prueba de la corrida")] = "",
     with_: Source = "auto",
     columns: Columns = AS_TRAINED,
+    verbose: Verbose = False,
 ) -> dict[str, Any]:
     """Evaluar una corrida: métricas, informe por clase y matrices de confusión."""
     from ocensa_nb.evaluation import evaluate as evaluation
@@ -114,7 +118,7 @@ def evaluate(
             style.save(figure, folder / f"confusion_{head}.png")
     logger.info(f"Evaluación de {result.source} ({len(result.texts):,}) en {path}.")
     logger.info(result.summary().round(3).to_string())
-    for note in result.notes:
+    for note in [*result.notes, *(result.comparison if verbose else [])]:
         logger.info(note)
     return {"out": str(path), **result.record()}
 
@@ -127,6 +131,7 @@ def predict(
         Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
     ] = "auto",
     with_: Source = "auto",
+    target: Target = 0.9,
     columns: Columns = AS_TRAINED,
     text: Annotated[str, Doc("un solo aviso, en lugar de data y out: se predice y se explica por qué")] = "",
     field: Annotated[tuple[str, ...], Doc("con text, otra columna del aviso, p. ej. equipo=BOMBA; se repite")] = (),
@@ -146,7 +151,7 @@ def predict(
     with world.agreed():
         trained = Run.load(run)
         free_table(out, format, table_suffix(data))  # fail before the work, not after
-    predicted = prediction.predict(trained, data, with_, columns)
+    predicted = prediction.predict(trained, data, with_, columns, target)
     if not world.is_first:
         return {}
     path = prediction.save(predicted, out, format)
@@ -177,6 +182,7 @@ def review(
     prefill: Annotated[
         bool, Doc("llenar las clases correctas con lo predicho; todas las filas cuentan como revisadas")
     ] = False,
+    target: Target = 0.9,
     columns: Columns = AS_TRAINED,
 ) -> dict[str, Any]:
     """Elegir los avisos que conviene revisar a mano, y predecir los demás; con lo corregido se entrena otra vez."""
@@ -187,7 +193,7 @@ def review(
 
     trained = Run.load(run)
     path = free_table(out, "xlsx")  # fail before the work, not after
-    chosen = reviewing.review(trained, data, rows, columns)
+    chosen = reviewing.review(trained, data, rows, columns, target)
     workbook.write(chosen, path, prefill)
     logger.info(
         f"{len(chosen.doubtful):,} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "

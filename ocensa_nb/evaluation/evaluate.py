@@ -21,7 +21,8 @@ from ocensa_nb.evaluation.explain import pulling_words
 from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predictions_of, sentences
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
-from ocensa_nb.evaluation.verdict import check_predictions
+from ocensa_nb.evaluation.suggestion import Rows
+from ocensa_nb.evaluation.verdict import check_predictions, describe_sets
 from ocensa_nb.files.atomic import create_new, write_json
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
@@ -63,6 +64,8 @@ class Evaluation:
     uncalibrated: dict[str, Predictions] = field(default_factory=dict)
     by_source: dict[str, dict[str, Predictions]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    comparison: list[str] = field(default_factory=list)  # of the models, in Spanish
+    suggestion: dict[str, dict[str, Any]] = field(default_factory=dict)  # per label, from `Suggestion.measure`
     linear: LinearModel | None = None  # names the words of confused pairs
 
     @property
@@ -166,7 +169,9 @@ class Evaluation:
             "unknown_labels": self.unknown,
             "metrics": self.metrics,
             "models": {name: metrics_of(predictions) for name, predictions in self.by_source.items()},
+            "suggestion": self.suggestion,
             "notes": self.notes,
+            "comparison": self.comparison,
         }
 
     def write(self, folder: Path) -> None:
@@ -249,9 +254,14 @@ def _evaluate_rows(
 ) -> Evaluation:
     run, texts = predictor.run, frame[TEXT].tolist()
     blends, logits = predictor.blends, predictor.logits(texts, title="Evaluando")
-    predictions = predictions_of(apply(blends, logits, source), labels)
+    shares, repeats = apply(blends, logits, source), group_texts(texts)
+    predictions = predictions_of(shares, labels)
     by_source = {name: predictions_of(apply(blends, logits, name), labels) for name in SOURCES}
-    comparison = compare(by_source, group_texts(texts))
+    comparison = compare(by_source, repeats)
+    suggestion = {
+        head: part.measure(Rows(shares[head], labels[head], repeats), run.classes[head])
+        for head, (part, _) in predictor.suggestions(source).items()
+    }
     class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
     used = {head: blend.used(source) for head, blend in blends.items()}
     evaluation = Evaluation(
@@ -266,9 +276,11 @@ def _evaluate_rows(
         linear=predictor.linear,
         notes=[
             describe_sources(blends, source),
-            *sentences(comparison),
+            *(describe_sets(head, measured) for head, measured in suggestion.items()),
             *check_predictions(run.classes, class_rows, predictions, comparison, used),
         ],
+        comparison=sentences(comparison),
+        suggestion=suggestion,
     )
     groups = [note for head in run.classes if (note := _group_note(head, evaluation.groups(head)))]
     return dataclasses.replace(evaluation, notes=[*evaluation.notes, *groups])

@@ -18,10 +18,11 @@ from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import unlike_training
-from ocensa_nb.evaluation.verdict import apply_verdict, check_predictions
+from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion, require_target
+from ocensa_nb.evaluation.verdict import check_predictions, describe_decisions
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.notice_file import NoticeFile, table_suffix
-from ocensa_nb.files.write import DECIMALS, free_table, write_table
+from ocensa_nb.files.write import free_table, write_table
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
 
@@ -37,30 +38,47 @@ class PredictedFile:
     notes: list[str] = field(default_factory=list)
 
 
-def predict(run: Run, data: str | Path, source: str = AUTO, columns: Mapping[str, str] | None = None) -> PredictedFile:
-    """Predict the labels of a CSV or XLSX file: its table with two columns more per head, `pred_` and `conf_`.
+def predict(
+    run: Run,
+    data: str | Path,
+    source: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    target: float = TARGET,
+) -> PredictedFile:
+    """Predict the labels of a CSV or XLSX file: its table with the columns of `add_predictions` more.
 
-    `columns` has the column name of roles that are not named as in the run's file.
+    `columns` has the column name of roles that are not named as in the run's file, and `target` is the share of right
+    answers for which a prediction is accepted, and of sets with the right class.
 
     Raises
     ------
     UserError
-        If the file cannot be read, has no description column, or already has one of the new columns, or the source does
-        not exist; see `Predictor.probabilities`.
+        If the file cannot be read, has no description column, or already has one of the new columns, the source does
+        not exist, or the target is out of range; see `Predictor.probabilities`.
     """
     require_source(source)
+    require_target(target)
     world = distributed.world()
     with world.agreed():
         file = read_unlabelled(run, data, columns)
         predictor = Predictor.load(run)
+        suggestions = predictor.suggestions(source, target)
     rows = np.flatnonzero(file.texts != "")
     world.require_same(
         lambda: [hashlib.sha256("\n".join(file.texts).encode()).hexdigest(), run.metadata["fingerprint"]],
         "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
     )
     probabilities = predictor.probabilities(file.texts.iloc[rows].tolist(), source, world=world)
-    table = add_predictions(file.table, rows, probabilities, run.classes)
-    return PredictedFile(file, table, _notes(predictor, file, probabilities, source) if len(rows) else [])
+    differences = unlike_training(run, file, predictor.linear)
+    fitted = {head: suggestion for head, (suggestion, _) in suggestions.items()}
+    table = add_predictions(file.table, rows, probabilities, run.classes, fitted, not differences)
+    notes = [*differences, describe_sources(predictor.blends, source)]
+    if not differences:  # what was measured holds of notices like those of the run
+        for head, (_, measured) in suggestions.items():
+            notes.append(describe_decisions(head, measured, table[f"decision_{head}"].iloc[rows].to_numpy()))
+    class_rows = {head: np.array(counts) for head, counts in run.metadata["data"]["class_rows"].items()}
+    notes += check_predictions(run.classes, class_rows, predictions_of(probabilities))
+    return PredictedFile(file, table, notes if len(rows) else [])
 
 
 def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | None = None) -> NoticeFile:
@@ -76,7 +94,7 @@ def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | Non
         if file.columns.get(role) != same_title(name, file.table.columns):
             raise UserError(f"«{data}»: " + unknown(f"La columna de {role},", name, file.table.columns))
     logger.info("\n".join(reading_lines(file)))
-    added = [f"{kind}_{head}" for head in run.classes for kind in ("pred", "conf")]
+    added = [f"{kind}_{head}" for head in run.classes for kind in COLUMNS]
     if taken := [name for name in added if name in file.table.columns]:
         raise UserError(
             f"«{data}» ya tiene estas columnas: {', '.join(taken)}. Quítelas o cámbieles el nombre, y repita."
@@ -85,30 +103,25 @@ def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | Non
 
 
 def add_predictions(
-    table: pd.DataFrame, rows: np.ndarray, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
+    table: pd.DataFrame,
+    rows: np.ndarray,
+    shares: Mapping[str, np.ndarray],
+    classes: Mapping[str, list[str]],
+    suggestions: Mapping[str, Suggestion],
+    reliable: bool = True,
 ) -> pd.DataFrame:
-    """Return a table with two columns more per head: `pred_`, the name of a class, and `conf_`, its probability.
+    """Return a table with six columns more per head, `suggestion.COLUMNS`.
 
-    `rows` are the positions of the rows with text, and `shares` their probabilities (rows, classes); others have NaN.
+    They are the most probable class, its probability, the second and the third class, the set, and the decision; none
+    but `revisar` if the predictions are not `reliable`. `rows` are the positions of the rows with text, and `shares`
+    their probabilities (rows, classes); others have "" and NaN.
     """
     result = table.copy()
     for head, names in classes.items():
-        result[f"pred_{head}"], result[f"conf_{head}"] = "", np.nan
-        result.loc[result.index[rows], f"pred_{head}"] = np.array(names)[shares[head].argmax(axis=1)]
-        result.loc[result.index[rows], f"conf_{head}"] = shares[head].max(axis=1).astype(float).round(DECIMALS)
+        for kind, values in suggestions[head].columns(shares[head], names, reliable).items():
+            result[f"{kind}_{head}"] = np.nan if kind == "conf" else ""
+            result.loc[result.index[rows], f"{kind}_{head}"] = values
     return result
-
-
-def _notes(predictor: Predictor, file: NoticeFile, probabilities: Mapping[str, np.ndarray], source: str) -> list[str]:
-    """Return, in Spanish, what predicts each label, what it is good for, and what is unusual in the predictions."""
-    run, predictions = predictor.run, predictions_of(probabilities)
-    differences = unlike_training(run, file, predictor.linear)
-    notes = [*differences, describe_sources(predictor.blends, source)]
-    if source == AUTO and not differences:  # a verdict is about notices like those of the run
-        verdicts = run.metrics["verdict"]
-        notes += [apply_verdict(head, verdicts[head], part.confidence) for head, part in predictions.items()]
-    class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
-    return notes + check_predictions(run.classes, class_rows, predictions)
 
 
 def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:

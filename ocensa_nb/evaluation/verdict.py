@@ -1,16 +1,13 @@
 """What the predictions of a label are good for: a verdict, and warnings.
 
-The rule of the verdict, for a target accuracy of 90 %:
+A verdict has four levels. What a level claims is a bound of the test rows (one-sided, 95 %) for thresholds and sizes
+that validation rows chose, and is tested in a fixed sequence, which keeps the chance of a false claim at 5 %
+(Angelopoulos et al., *Learn then test*, 2021): a label is `useful` only if it is also `useful_above` a confidence.
 
-1. `useful` if the lower bound of the accuracy on all test rows (one-sided Wilson, 95 %) reaches the target.
-2. `useful_above` a threshold if, on the validation rows, the lower bound of the accuracy from that confidence on
-   reaches the target, and on the test rows the measured accuracy does too, with at least 20 rows and 10 % of all rows.
-3. `not_yet` otherwise, with the reason and what to try.
-
-A label of which only one class is ever recognised on the test rows is `not_yet`. So are rows, all or above the
-threshold, with 5 rows or more of a class that is never recognised there.
-
-Validation has chosen the threshold, the epoch and the temperature, so only the test rows are evidence.
+1. `useful`: at least 90 % of the answers are right, and more than if the most frequent class is always the answer.
+2. `useful_above` a confidence: that holds of the answers above it.
+3. `suggestion`: the right class is among 2 to 5 options as often, and surely more often than among the most frequent.
+4. `not_yet` otherwise, with the reason and what to try.
 """
 
 import math
@@ -23,17 +20,13 @@ from scipy.stats import chi2_contingency
 
 from ocensa_nb.data.labels import OTHER
 from ocensa_nb.errors import clipped, listed
-from ocensa_nb.evaluation.calibration import ONE_SIDED, threshold_for, wilson
 from ocensa_nb.evaluation.metrics import INTERVAL, MODEL_TITLES, Predictions, bootstrap, signed
-from ocensa_nb.files.write import DECIMALS
+from ocensa_nb.evaluation.suggestion import ACCEPT, CHOICES, CHOOSE, LEVEL, REVIEW, Suggestion
 
-TARGET = 0.9
-LEAST_ROWS = 20  # test rows above the threshold
-LEAST_COVERAGE = 0.1  # of the test rows: less saves no work
 FEW_ROWS = 50  # training rows of a class, below which more of them are the first thing to try
 RARE_ERRORS = 0.1  # share of the errors that makes the classes with few rows worth naming
 ADVISED_CLASSES = 3
-USEFUL, USEFUL_ABOVE, NOT_YET = "useful", "useful_above", "not_yet"
+USEFUL, USEFUL_ABOVE, SUGGESTION, NOT_YET = "useful", "useful_above", "suggestion", "not_yet"
 
 EXPECTED_ROWS = 5  # of a class, by its training share: with fewer, its absence (or a chi-square cell) says little
 NAMED_CLASSES = 5
@@ -45,124 +38,104 @@ def judge(
     head: str,
     classes: Sequence[str],
     class_rows: np.ndarray,
-    val: Predictions,
-    test: Predictions | None = None,
-    target: float = TARGET,
+    suggestion: Suggestion,
+    measured: Mapping[str, Any],
+    test: Predictions,
 ) -> dict[str, Any]:
-    """Return the verdict on a label, from its training rows per class, int64 (classes,), validation and test rows.
+    """Return the verdict on a label, from its training rows per class, and its suggestion as measured on test rows.
 
-    Its entries are `status`, `threshold` (None, or the lowest confidence to use), `coverage` and `accuracy` above it,
-    `measured_on` (`val` only without test rows), `rows` (measured), `accuracy_all` and its bound `accuracy_all_low`,
-    `accuracy_top` (of the 10 % with the highest confidence), and `sentence` and `advice`, in Spanish.
+    Its entries are `status`, `target`, `threshold` (None, or the lowest confidence of an answer that needs no review),
+    and `sentence` and `advice`, in Spanish.
     """
-    side, measured = ("val", val) if test is None or not len(test.labels) else ("test", test)
-    rows, correct = len(measured.labels), measured.correct
-    low = float(wilson(correct.sum(), rows, -ONE_SIDED)) if rows else None
-    useful = low is not None and low >= target
-    chosen = 0.0 if useful else threshold_for(val.confidence, val.correct, target)
-    threshold = None if chosen is None else _rounded_up(chosen)
-    above = np.zeros(rows, bool) if threshold is None else measured.confidence >= threshold
-    accuracy = _accuracy(correct[above])
-    enough = above.sum() >= LEAST_ROWS and above.mean() >= LEAST_COVERAGE
-    lost = _lost_classes(measured, above)
-    holds_above = enough and accuracy >= target
-    status = NOT_YET if lost else USEFUL if useful else USEFUL_ABOVE if holds_above else NOT_YET
-    verdict: dict[str, Any] = {
+    needed = max(suggestion.target, class_rows.max() / class_rows.sum())
+    status = SUGGESTION if suggestion.options else NOT_YET
+    if measured["accepted"]["low"] > needed:
+        status = USEFUL if measured["all"]["low"] > needed else USEFUL_ABOVE
+    if measured["distinct"] < (fewest := math.log(LEVEL) / math.log(suggestion.target)):  # the bound if all are right
+        sentence = (
+            f"todavía no se sabe si sirve: con {measured['all']['rows']} avisos de prueba no se puede medir (hacen "
+            f"falta {math.ceil(fewest)} de textos distintos)."
+        )
+    elif status == USEFUL:
+        sentence = f"sirve: acierta {_share(measured['all'])}."
+    else:
+        reason = "" if status != NOT_YET else _why_not(classes, class_rows, suggestion, measured, test)
+        sentence = reason + _what_for(status, suggestion, measured)
+    return {
         "status": status,
-        "target": target,
-        "threshold": threshold,
-        "coverage": None if threshold is None else float(above.mean()),
-        "accuracy": accuracy,
-        "measured_on": side,
-        "rows": rows,
-        "accuracy_all": _accuracy(correct),
-        "accuracy_all_low": low,
-        "accuracy_top": _accuracy(correct[_surest(measured.confidence)]),
+        "target": suggestion.target,
+        "threshold": suggestion.accept,
+        "sentence": f"{head}: {sentence}".strip(),
+        "advice": _what_to_try(classes, class_rows, test) if status == NOT_YET else "",
     }
-    lost_names = [f"«{clipped(classes[number])}» ({count:,})" for number, count in lost]
-    verdict["sentence"] = _sentence(head, verdict, lost_names)
-    verdict["advice"] = _what_to_try(classes, class_rows, measured) if status == NOT_YET else ""
-    return verdict
 
 
-def apply_verdict(head: str, verdict: Mapping[str, Any], confidence: np.ndarray) -> str:
-    """Return, in Spanish, what a verdict means for new notices without labels."""
-    rows, target = len(confidence), f"{100 * verdict['target']:.0f} %"
-    if verdict["status"] == USEFUL:
-        return f"{head}: sirve; se espera un {_percent(verdict['accuracy'])} de acierto en estos {rows:,} avisos."
-    if verdict["status"] == NOT_YET:
-        return f"{head}: todavía no sirve sin revisión: no se ha comprobado que acierte el {target}."
-    above = int((np.asarray(confidence) >= verdict["threshold"]).sum())
+def _what_for(status: str, suggestion: Suggestion, measured: Mapping[str, Any]) -> str:
+    sentences = []
+    if suggestion.options:
+        among = f"a correcta está entre {suggestion.options} opciones {_share(measured['options'])}."
+        sentences.append(("sirve como sugerencia: l" if status == SUGGESTION else "L") + among)
+    if suggestion.accept is not None:
+        threshold = f"{suggestion.accept:g} de confianza".replace(".", ",")
+        part = f"el {percent(measured['accepted']['rows'] / measured['all']['rows'])} de los avisos"
+        names = listed([f"«{clipped(name)}»" for name in measured["trusted"]], NAMED_CLASSES)
+        right = f"acierta {_share(measured['accepted'])}{f'; sobre todo {names}' if names else ''}."
+        if status == USEFUL_ABOVE:
+            sentences.insert(0, f"sirve por encima de {threshold}, en {part}: {right}")
+        else:
+            sentences.append(f"Acepte sin revisar {part}, los que pasan de {threshold}: {right}")
+    return " ".join(sentences)
+
+
+def _why_not(
+    classes: Sequence[str],
+    class_rows: np.ndarray,
+    suggestion: Suggestion,
+    measured: Mapping[str, Any],
+    test: Predictions,
+) -> str:
+    why = f"todavía no sirve: acierta {_share(measured['all'])}"
+    if suggestion.learnt:
+        among = f", y la correcta está entre {CHOICES} opciones el {percent(measured['top'][CHOICES - 1])} de las veces"
+        return f"{why}{among if len(classes) > CHOICES else ''}. "
+    majority, rows = int(class_rows.argmax()), np.bincount(test.labels, minlength=len(classes))
+    always = f"siempre «{clipped(classes[majority])}», el {percent((test.labels == majority).mean())}"
+    lost = np.flatnonzero((rows > 0) & (np.bincount(test.labels[test.correct], minlength=len(classes)) == 0))
+    never = listed([f"«{clipped(classes[i])}» ({rows[i]:,})" for i in lost[np.argsort(-rows[lost])]], NAMED_CLASSES)
+    return f"{why}, y quien responde {always}{f'; nunca reconoce {never}' if never else ''}. "
+
+
+def describe_decisions(head: str, measured: Mapping[str, Any], decisions: np.ndarray) -> str:
+    """Return, in Spanish, how many notices to accept, to choose for and to review, and what to expect."""
+    rows = {kind: int((decisions == kind).sum()) for kind in (ACCEPT, CHOOSE, REVIEW)}
+    right, chosen = measured["accepted"], measured["chosen"]
+    parts = {
+        ACCEPT: f"acepte {{}} (acierta el {percent(right['right'])}, al menos el {percent(right['low'])})",
+        CHOOSE: f"en {{}} elija entre {CHOICES} clases o menos (con la correcta el {percent(chosen['right'])})",
+        REVIEW: "revise {}",
+    }
+    counted = [parts[kind].format(f"{count:,}") for kind, count in rows.items() if count]
+    return f"{head}: de {len(decisions):,} avisos, {'; '.join(counted)}."
+
+
+def describe_sets(head: str, measured: Mapping[str, Any]) -> str:
+    """Return, in Spanish, how large the sets of a label are, and how often they have the right class."""
+    low, high = (percent(share) for share in measured["interval"])
+    few = [f"«{clipped(name)}», {percent(share)}" for name, share in measured["uncovered"].items()]
+    size = f"{measured['size']:.1f}".replace(".", ",")
     return (
-        f"{head}: {above:,} de {rows:,} avisos ({_percent(above / max(rows, 1))}) pasan de {verdict['threshold']:g} de "
-        f"confianza, y ahí se espera un {_percent(verdict['accuracy'])} de acierto; revise los demás."
+        f"conjunto_{head}: {size} clases de media, con la correcta el {percent(measured['sets']['right'])} de las "
+        f"veces (de {low} a {high}).{f' Mucho menos en {listed(few, NAMED_CLASSES)}.' if few else ''}"
     )
 
 
-def _accuracy(correct: np.ndarray) -> float | None:
-    return float(correct.mean()) if len(correct) else None
+def _share(part: Mapping[str, Any]) -> str:
+    return f"el {percent(part['right'])} (al menos el {percent(part['low'])})"
 
 
-def _surest(confidence: np.ndarray) -> np.ndarray:
-    """Return the 10 % of the rows with the highest confidence, bool (rows,), ties included."""
-    highest = np.sort(confidence)[::-1][: math.ceil(LEAST_COVERAGE * len(confidence))]
-    return confidence >= highest.min(initial=np.inf)
-
-
-def _lost_classes(measured: Predictions, above: np.ndarray) -> list[tuple[int, int]]:
-    """Return the classes that are never recognised although rows are theirs, and these rows, the most first."""
-
-    def rows_and_hits(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        labels, size = measured.labels[part], int(measured.labels.max(initial=0)) + 1
-        return np.bincount(labels, minlength=size), np.bincount(labels[measured.correct[part]], minlength=size)
-
-    rows, hits = rows_and_hits(np.ones(len(above), bool))
-    if np.count_nonzero(hits) > 1:
-        rows, hits = rows_and_hits(above)
-        rows[rows < EXPECTED_ROWS] = 0
-    lost = [(number, int(rows[number])) for number in np.flatnonzero((rows > 0) & (hits == 0)).tolist()]
-    return sorted(lost, key=lambda part: -part[1])
-
-
-def _rounded_up(threshold: float) -> float:
-    """Return a threshold with two decimals; one that would be 1 is rounded down to the decimals of predictions."""
-    short = math.ceil(threshold * 100 - 1e-9) / 100
-    return short if short < 1 else math.floor(threshold * 10**DECIMALS + 1e-9) / 10**DECIMALS
-
-
-def _sentence(head: str, verdict: Mapping[str, Any], lost: Sequence[str]) -> str:
-    side = "prueba" if verdict["measured_on"] == "test" else "validación, sin comprobar en otros avisos"
-    rows, threshold = verdict["rows"], verdict["threshold"]
-    if not rows:
-        return f"{head}: todavía no se sabe si sirve: no hay avisos de validación ni de prueba."
-    overall, target = _percent(verdict["accuracy_all"]), f"{100 * verdict['target']:.0f} %"
-    if verdict["status"] == USEFUL:
-        return f"{head}: sirve ({overall} de acierto en {rows:,} avisos de {side})."
-    if lost and (verdict["accuracy"] or 0) >= verdict["target"]:
-        return (
-            f"{head}: todavía no sirve: acierta el {overall} de {rows:,} avisos de {side}, pero nunca reconoce "
-            f"{listed(lost, NAMED_CLASSES)} (entre paréntesis, sus avisos)."
-        )
-    if threshold is None:
-        return (
-            f"{head}: todavía no sirve: acierta el {overall} ({rows:,} avisos de {side}) y, del 10 % con más "
-            f"confianza, el {_percent(verdict['accuracy_top'])}; no se comprueba que llegue al {target}."
-        )
-    coverage, above = _percent(verdict["coverage"]), f"por encima de {threshold:g} de confianza"
-    if verdict["accuracy"] is None:
-        return f"{head}: todavía no sirve: ninguno de {rows:,} avisos de {side} pasa de {threshold:g} de confianza."
-    covered = f"({coverage} de los avisos, {_percent(verdict['accuracy'])} de acierto)"
-    if verdict["status"] == USEFUL_ABOVE:
-        unchecked = "" if verdict["measured_on"] == "test" else f" en {side}"
-        return f"{head}: sirve {above} {covered}{unchecked}; revise los demás."
-    if verdict["accuracy"] < verdict["target"]:
-        return f"{head}: todavía no sirve: {above} {covered} debía acertar el {target}."
-    return f"{head}: todavía no sirve: solo acierta el {target} {above}, y son muy pocos avisos {covered}."
-
-
-def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Predictions) -> str:
-    wrong = ~measured.correct
-    pairs = Counter(zip(measured.labels[wrong].tolist(), measured.predicted[wrong].tolist(), strict=True))
+def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, test: Predictions) -> str:
+    wrong = ~test.correct
+    pairs = Counter(zip(test.labels[wrong].tolist(), test.predicted[wrong].tolist(), strict=True))
     named = {pair: count for pair, count in pairs.items() if OTHER not in (classes[pair[0]], classes[pair[1]])}
     rare: Counter[int] = Counter()
     for (true, _), count in named.items():
@@ -183,9 +156,9 @@ def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, measured: Predi
     return " ".join(advice)
 
 
-def _percent(share: float) -> str:
-    """Return a share as a whole percentage, rounded down from 99.5 on, so that 100 % is said of all rows only."""
-    return f"{100 if share == 1 else min(99.0, 100 * share):.0f} %"
+def percent(share: float) -> str:
+    """Return a share as a whole percentage, rounded down: 90 % is said only of what reaches it."""
+    return f"{math.floor(100 * share + 1e-9)} %"
 
 
 def check_predictions(

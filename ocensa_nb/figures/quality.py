@@ -7,7 +7,6 @@ import numpy as np
 
 from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibration_error, reliability
 from ocensa_nb.evaluation.metrics import Predictions
-from ocensa_nb.evaluation.verdict import USEFUL, USEFUL_ABOVE
 from ocensa_nb.figures.style import (
     COLOURS,
     ENOUGH_ROWS,
@@ -152,16 +151,12 @@ def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str,
         curve = coverage_curve(test[head].confidence, test[head].correct)
         shown = curve[curve["rows"] >= min(FEWEST_DRAWN, len(test[head].labels))]
         axes.plot(100 * shown["coverage"], 100 * shown["accuracy"], label=head, linewidth=2, **line)
-        verdict = verdicts[head]
-        if verdict["status"] == USEFUL:
-            marked.append(f"{head}: todos los avisos, con {100 * test[head].correct.mean():.0f} % de acierto")
-        above = test[head].confidence >= (verdict["threshold"] or 0)
-        if verdict["status"] == USEFUL_ABOVE and above.any():
+        threshold = verdicts[head]["threshold"]
+        above = test[head].confidence >= (2 if threshold is None else threshold)
+        if above.any():
             point = 100 * above.mean(), 100 * test[head].correct[above].mean()
             axes.plot(*point, color=line["color"], marker="o", markersize=9, markeredgecolor=INK)
-            axes.annotate(
-                f"confianza {verdict['threshold']:g}", point, (8, 6), textcoords="offset points", color=INK, fontsize=9
-            )
+            axes.annotate(f"confianza {threshold:g}", point, (8, 6), textcoords="offset points", color=INK, fontsize=9)
             marked.append(f"{head}: {point[0]:.0f} % de los avisos con {point[1]:.0f} % de acierto")
     target = 100 * next(iter(verdicts.values()))["target"]
     axes.axhline(target, color=GREY, linestyle=":", label=f"objetivo: {target:.0f} %")

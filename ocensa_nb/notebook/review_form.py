@@ -8,11 +8,13 @@ from html import escape
 from pathlib import Path
 
 import ipywidgets as ipw
+import numpy as np
 import pandas as pd
 from IPython.display import display
 
 from ocensa_nb.data.corrections import ID, TEXT
 from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.suggestion import SEPARATOR
 from ocensa_nb.figures import style
 from ocensa_nb.notebook import session
 from ocensa_nb.notebook.controls import ROW, button, guarded, panel
@@ -89,6 +91,7 @@ class ReviewForm:
 
     def __init__(self, review: Review, answers: Answers) -> None:
         self.answers, self._doubtful = answers, review.doubtful.reset_index(drop=True)
+        self._ordered = {head: np.array(names)[review.likeliest[head]] for head, names in review.classes.items()}
         self.row = answers.next_open() or 0
         self._notice, self._state = ipw.HTML(), ipw.HTML()
         self.progress = ipw.IntProgress(max=len(self._doubtful), layout={"width": "300px"})
@@ -181,9 +184,11 @@ class ReviewForm:
         self._notice.value = f'<div class="ocensa-memory"><small>{escape(number)}</small><br>{escape(text)}</div>'
         for head, buttons in self.buttons.items():
             options = self._options(head)
+            suggested = self._doubtful.loc[self.row, f"conjunto_{head}"].split(SEPARATOR)
             for choice, (name, share) in zip(buttons, options, strict=True):
                 choice.description = f"{name} · {share:.2f}"
-                choice.button_style = "success" if right.get(head) == name else ""
+                choice.button_style = "success" if right.get(head) == name else "info" if name in suggested else ""
+            self.others[head].options = [OTHER, *self._ordered[head][self.row]]
             likely = right.get(head) in [name for name, _ in options]
             self.others[head].value = OTHER if likely else right.get(head, OTHER)
         self.progress.value = self.answers.done

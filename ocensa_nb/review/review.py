@@ -26,6 +26,7 @@ from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.evaluation.rows import TrainingRows, training_file, training_rows, unlike_training
+from ocensa_nb.evaluation.suggestion import TARGET, Suggestion, ranked, require_target
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
@@ -51,8 +52,10 @@ class Review:
 
     file: NoticeFile
     predictions: pd.DataFrame  # from `predict.add_predictions`
-    # id_aviso, texto; per label, the likeliest classes pred1_, …, their probabilities conf1_, …, and correcta_, empty
+    # id_aviso, texto; per label, the set conjunto_, the likeliest classes pred1_, …, their probabilities conf1_, …, and
+    # correcta_, empty
     doubtful: pd.DataFrame
+    likeliest: dict[str, np.ndarray]  # of those notices: all classes, the most probable first, int64 (rows, classes)
     classes: dict[str, list[str]]
     counts: pd.DataFrame  # per label and class: predicted notices, their share, and that in the training
     automation: pd.DataFrame  # from `automation`
@@ -60,16 +63,24 @@ class Review:
     notes: list[str]  # why they are not, in Spanish; then they are NaN
 
 
-def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, str] | None = None) -> Review:
+def review(
+    run: Run,
+    data: str | Path,
+    rows: int = ROWS,
+    columns: Mapping[str, str] | None = None,
+    target: float = TARGET,
+) -> Review:
     """Predict the notices of a CSV or XLSX, without its labels, and choose those to review: `rows` or fewer.
 
     Raises
     ------
     UserError
-        If `rows` is out of range, the file cannot be read, it has no text, or the run was trained on all of them.
+        If `rows` or `target` is out of range, the file cannot be read, it has no text, or the run was trained on all of
+        them.
     """
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= MOST_ROWS:
         raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {MOST_ROWS:,}.")
+    require_target(target)
     file = read_unlabelled(run, data, columns)
     if file.book and (own := next((name for name in file.book.sheets if name.casefold() == SHEET.casefold()), "")):
         raise UserError(
@@ -79,7 +90,9 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
     if not len(filled):
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
     predictor = Predictor.load(run)
+    suggestions = {head: part for head, (part, _) in predictor.suggestions(target=target).items()}
     notes = unlike_training(run, file, predictor.linear)
+    reliable = not notes
     if not (trained := training_rows(run)):
         notes.append(
             f"No se encuentra «{training_file(run)}» como era: no se puede estimar el error ni saber qué avisos conoce."
@@ -105,8 +118,11 @@ def review(run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, s
     doubtful = {head: shares[chosen] for head, shares in new.items()}
     return Review(
         file=file,
-        predictions=add_predictions(file.table, filled, new, run.classes),
-        doubtful=_doubtful(file.ids.iloc[filled[chosen]], file.texts.iloc[filled[chosen]], doubtful, run.classes),
+        predictions=add_predictions(file.table, filled, new, run.classes, suggestions, reliable),
+        doubtful=_doubtful(
+            file.ids.iloc[filled[chosen]], file.texts.iloc[filled[chosen]], doubtful, run.classes, suggestions
+        ),
+        likeliest={head: ranked(shares) for head, shares in doubtful.items()},
         classes=run.classes,
         counts=_counts(new, trained, run.classes),
         automation=automation(predictions_of(new), predictions_of(tested, labels)),
@@ -167,12 +183,16 @@ def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Colle
 
 
 def _doubtful(
-    ids: pd.Series, texts: pd.Series, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
+    ids: pd.Series,
+    texts: pd.Series,
+    shares: Mapping[str, np.ndarray],
+    classes: Mapping[str, list[str]],
+    suggestions: Mapping[str, Suggestion],
 ) -> pd.DataFrame:
     columns = {ID: ids.to_numpy(), TEXT: texts.to_numpy()}
     for head, names in classes.items():
-        likeliest = np.argsort(-shares[head], axis=1, kind="stable")[:, :LIKELIEST]
-        for rank, best in enumerate(likeliest.T, 1):
+        columns[f"conjunto_{head}"] = suggestions[head].columns(shares[head], names)["conjunto"]
+        for rank, best in enumerate(ranked(shares[head])[:, :LIKELIEST].T, 1):
             columns[f"pred{rank}_{head}"] = np.array(names)[best]
             columns[f"conf{rank}_{head}"] = np.take_along_axis(shares[head], best[:, None], axis=1)[:, 0].astype(float)
         columns[f"{RIGHT}{head}"] = ""

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from openpyxl import Workbook
 from openpyxl.styles import PatternFill
@@ -33,8 +34,9 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
         for head in review.classes:
             doubtful[f"{RIGHT}{head}"] = doubtful[f"pred1_{head}"]
     estimate = f"estimado con {review.tested_on}." if review.tested_on else f"sin estimar. {' '.join(review.notes)}"
-    # A column per label: a list inside a drop-down is limited to 255 characters.
-    lists = pd.DataFrame({head: pd.Series(names) for head, names in review.classes.items()}).fillna("")
+    # A row per notice, the most probable class first: a list inside a drop-down is limited to 255 characters.
+    ordered = [np.array(names)[review.likeliest[head]] for head, names in review.classes.items()]
+    lists = pd.DataFrame(np.hstack(ordered)).add_prefix("clase ")
     path, file = free_table(out, "xlsx"), review.file
     is_copy = file.copy_suffix == ".xlsx"
     taken = {name.casefold() for name in file.book.sheets} if is_copy else set()
@@ -67,8 +69,11 @@ def _free(name: str, taken: Collection[str]) -> str:
 def _finish(book: Workbook, classes: dict[str, list[str]], lists: str, rows: int) -> None:
     sheet = book[SHEET]
     titles = {cell.value: cell.column for cell in sheet[1]}
-    for number, (head, names) in enumerate(classes.items(), 1):
-        source = f"{lists}!${get_column_letter(number)}$2:${get_column_letter(number)}${len(names) + 1}"
+    last = 0
+    for head, names in classes.items():
+        first, last = last + 1, last + len(names)
+        # Relative to the row: one rule for all notices, and each has the list of its own row.
+        source = f"{lists}!${get_column_letter(first)}2:${get_column_letter(last)}2"
         letter = get_column_letter(titles[f"{RIGHT}{head}"])
         choice = DataValidation("list", formula1=source, allow_blank=True, showErrorMessage=True)
         choice.errorTitle, choice.error = "Clase desconocida", "Elija una clase de la lista, o deje la celda vacía."

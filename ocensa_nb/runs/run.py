@@ -36,13 +36,11 @@ METADATA = {
         **{"merged": {str: {str: str}}, "class_rows": {str: [int]}, "split": {str: int}},
     },
 }
-_VERDICT = {
-    **{"status": str, "target": float, "threshold": float | None, "accuracy": float | None},
-    **{"sentence": str, "advice": str},
-}
+_VERDICT = {"status": str, "target": float, "threshold": float | None, "sentence": str, "advice": str}
 METRICS_SHAPE = {
     **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
     **{"sources": {str: str}, "comparison": dict, "verdict": {str: _VERDICT}, "warnings": [str]},
+    "suggestion": {str: dict},
     "familiar": float,
 }
 
@@ -102,9 +100,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Validation and test metrics of the restored best epoch; raises `UserError` if they are damaged."""
         metrics = read_json(self.path / METRICS)
-        if not fits(metrics, METRICS_SHAPE) or not all(
-            head in metrics["verdict"] and _is_complete(metrics["verdict"][head]) for head in self.classes
-        ):
+        if not fits(metrics, METRICS_SHAPE) or not metrics["verdict"].keys() >= self.classes.keys():
             raise UserError(f"El archivo «{self.path / METRICS}» está dañado. Vuelva a entrenar.")
         return metrics
 
@@ -282,11 +278,6 @@ def _are_classes(classes: Any, data: Mapping[str, Any]) -> bool:
         and not any(re.search(CONTROL, name) for name in names)
         for head, names in classes.items()
     )
-
-
-def _is_complete(verdict: Mapping[str, Any]) -> bool:
-    """Return whether a verdict has what it says of new notices; one that is not useful yet says nothing of them."""
-    return verdict["status"] == "not_yet" or None not in (verdict["threshold"], verdict["accuracy"])
 
 
 def fits(value: Any, shape: Any) -> bool:

@@ -27,6 +27,7 @@ from ocensa_nb.evaluation.metrics import (
     sentences,
 )
 from ocensa_nb.evaluation.rows import familiar_share, write_splits
+from ocensa_nb.evaluation.suggestion import Evidence
 from ocensa_nb.evaluation.verdict import check_predictions, judge
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.save import save_linear, save_model
@@ -36,6 +37,8 @@ from ocensa_nb.runtime.logs import PREFIXES
 from ocensa_nb.training.inputs import Inputs
 
 logger = logging.getLogger(__name__)
+
+MOST_WARNINGS = 4  # of a short report
 
 Arrays = Mapping[str, np.ndarray]  # per head
 
@@ -62,10 +65,11 @@ def save_models(
     run: Run, notices: Notices, inputs: Inputs, linear: LinearModel, logits: Mapping[str, Arrays]
 ) -> dict[str, Any]:
     """Save the models; `logits`: float32 (rows, classes) per side and head; return the content of metrics.json."""
-    blends, metrics = measure_quality(notices, linear, logits)
+    blends, evidence, metrics = measure_quality(notices, linear, logits)
     save_model(run, inputs.model, inputs.tokenizer)
     save_linear(run, linear)
     write_blends(run, blends)
+    evidence.write(run)
     write_splits(run, notices)
     if corrections := notices.report.corrections:
         # The run depends on them, and their file may get lost.
@@ -75,7 +79,7 @@ def save_models(
 
 def measure_quality(
     notices: Notices, linear: LinearModel, encoder: Mapping[str, Arrays]
-) -> tuple[dict[str, Blend], dict[str, Any]]:
+) -> tuple[dict[str, Blend], Evidence, dict[str, Any]]:
     """Fit the blends on the validation rows, and measure every model on the validation and test rows."""
     labels = {side: _rows(notices.labels, notices.split[side]) for side in encoder}
     texts = {side: _texts(notices, notices.split[side]) for side in encoder}
@@ -89,11 +93,15 @@ def measure_quality(
         source: {side: metrics_of(predictions) for side, predictions in by_side.items()}
         for source, by_side in predicted.items()
     }
-    val, test = predicted[AUTO]["val"], predicted[AUTO]["test"]
+    test = predicted[AUTO]["test"]
     uncalibrated = predictions_of(blending.apply(blending.uncalibrated(blends), logits["test"]), labels["test"])
     sources = {head: blend.source for head, blend in blends.items()}
     counts = notices.class_rows()
-    comparison = compare({source: predicted[source]["test"] for source in SOURCES}, group_texts(texts["test"]))
+    groups = {side: group_texts(part) for side, part in texts.items()}
+    comparison = compare({source: predicted[source]["test"] for source in SOURCES}, groups["test"])
+    evidence = Evidence(logits, labels, groups)
+    suggestions = evidence.suggestions(blends, counts)
+    measured = {head: part.measure(rows, notices.classes[head]) for head, (part, rows) in suggestions.items()}
     metrics = {
         **by_source.pop(AUTO),
         **by_source,
@@ -103,21 +111,26 @@ def measure_quality(
             head: {"before": _calibration_error(uncalibrated[head]), "after": _calibration_error(test[head])}
             for head in blends
         },
+        "suggestion": measured,
         "verdict": {
-            head: judge(head, names, counts[head], val[head], test[head]) for head, names in notices.classes.items()
+            head: judge(head, names, counts[head], suggestions[head][0], measured[head], test[head])
+            for head, names in notices.classes.items()
         },
         "familiar": familiar_share(linear, texts["test"]),
         "warnings": check_predictions(notices.classes, counts, test, comparison, sources),
     }
-    return blends, metrics
+    return blends, evidence, metrics
 
 
-def report(metrics: Mapping[str, Any]) -> list[str]:
-    """Return, in Spanish, which model is better, what each label is good for, and the warnings of metrics.json."""
-    lines = sentences(metrics["comparison"])
-    for verdict in metrics["verdict"].values():
-        lines.append(f"{verdict['sentence']} {verdict['advice']}".strip())
-    return lines + [PREFIXES[logging.WARNING] + warning for warning in metrics["warnings"]]
+def report(metrics: Mapping[str, Any], verbose: bool = False) -> list[str]:
+    """Return, in Spanish, what each label is good for, the warnings, and, if `verbose`, which model is better."""
+    lines = [f"{verdict['sentence']} {verdict['advice']}".strip() for verdict in metrics["verdict"].values()]
+    shown = metrics["warnings"] if verbose else metrics["warnings"][:MOST_WARNINGS]
+    lines += [PREFIXES[logging.WARNING] + warning for warning in shown]
+    if verbose:
+        return lines + sentences(metrics["comparison"])
+    hidden = len(metrics["warnings"]) - len(shown)
+    return lines + [f"Hay {hidden} advertencias más: con --verbose True se ven todas."] * (hidden > 0)
 
 
 def _texts(notices: Notices, rows: np.ndarray) -> list[str]:

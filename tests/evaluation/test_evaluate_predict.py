@@ -15,6 +15,7 @@ from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, metrics, predict
 from ocensa_nb.evaluation.metrics import Predictions
+from ocensa_nb.evaluation.suggestion import COLUMNS
 from ocensa_nb.figures import quality, training
 from ocensa_nb.files.notice_file import read_table
 from ocensa_nb.models.save import read_linear
@@ -250,7 +251,7 @@ def test_predict_keeps_rows_and_columns_and_leaves_rows_without_text_blank(run, 
     path = predict.save(predict.predict(run, source), tmp_path / f"out{suffix}")
     reader = pd.read_csv if suffix == ".csv" else pd.read_excel
     result = reader(path, dtype=str, keep_default_na=False)
-    added = ["pred_modo", "conf_modo", "pred_causa", "conf_causa", "pred_prioridad", "conf_prioridad"]
+    added = [f"{kind}_{head}" for head in run.classes for kind in COLUMNS]
     assert list(result.columns) == [*table.columns, *added]
     pd.testing.assert_frame_equal(result[table.columns], table)
     blank = table["descripcion"].isin(["", "nan"])
@@ -270,10 +271,12 @@ def test_prediction_of_a_csv_keeps_its_separator_encoding_and_decimal_mark(run, 
     content = path.read_bytes()
     assert content.startswith(b"\xef\xbb\xbf") == (encoding == "utf-8-sig")
     header, first, blank, _ = content.decode(encoding).splitlines()
-    assert header == "Descripción;Horas;pred_modo;conf_modo;pred_causa;conf_causa;pred_prioridad;conf_prioridad"
+    assert header.startswith(
+        "Descripción;Horas;pred_modo;conf_modo;top2_modo;top3_modo;conjunto_modo;decision_modo;pred_causa;"
+    )
     assert first.startswith("fuga en válvula;2,5;")
-    assert all(re.fullmatch(r"[01],\d{1,4}", conf) for conf in first.split(";")[3::2])
-    assert blank == ";0,25;;;;;;"
+    assert all(re.fullmatch(r"[01],\d{1,4}", conf) for conf in first.split(";")[3::6])
+    assert blank == ";0,25" + ";" * 18
 
 
 def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(run, tmp_path):

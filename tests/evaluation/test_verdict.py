@@ -1,6 +1,6 @@
 """The verdict on a label: its rule, that the test rows never choose the threshold, what it says, and the warnings."""
 
-import json
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from scipy.stats import chi2_contingency
 
 from ocensa_nb.evaluation import metrics, verdict
 from ocensa_nb.evaluation.metrics import Predictions
-from ocensa_nb.evaluation.verdict import NOT_YET, USEFUL, USEFUL_ABOVE
+from ocensa_nb.evaluation.suggestion import ACCEPT, CHOOSE, REVIEW, Suggestion
+from ocensa_nb.evaluation.verdict import NOT_YET, SUGGESTION, USEFUL_ABOVE
 
 CLASSES = ["Wear", "Corrosion", "Other", "Vibration"]
 ROWS = np.array([500, 20, 300, 80])
@@ -25,154 +26,96 @@ def answers(*blocks, true=0, wrong=3):
     return Predictions(confidence, np.where(correct, true, wrong), np.full(len(correct), true))
 
 
-def judge(val, test=None, **settings):
-    return verdict.judge("modo", CLASSES, ROWS, val, test, **settings)
+SUGGESTED = Suggestion(0.9, 0.2, 0.86, 3, True)
 
 
-MIXED = answers((200, 0.85, 190), (300, 0.5, 150))
+def share(rows, right, low):
+    return {"rows": rows, "right": right, "low": low}
 
 
-def test_label_whose_lower_bound_reaches_the_target_is_useful():
-    found = judge(MIXED, answers((400, 0.95, 380)))
-    assert found["status"] == USEFUL
-    assert found["accuracy_all_low"] == pytest.approx(0.9288, abs=1e-3)
-    assert found["sentence"] == "modo: sirve (95 % de acierto en 400 avisos de prueba)."
-    assert found["advice"] == ""
+MEASURED = {
+    "distinct": 600.0,
+    "all": share(700, 0.69, 0.66),
+    "accepted": share(168, 0.957, 0.912),
+    "chosen": share(500, 0.889, 0.86),
+    "options": share(700, 0.938, 0.915),
+    "top": [0.69, 0.86, 0.938, 0.96, 0.98],
+    "sets": share(700, 0.905, 0.88),
+    "interval": [0.876, 0.929],
+    "size": 2.12,
+    "trusted": {"Wear": 0.96},
+    "by_class": {"Wear": 0.91, "Other": 0.62},
+    "uncovered": {"Other": 0.62},
+}
 
 
-def test_label_whose_rare_classes_are_never_recognised_is_not_useful_whatever_its_accuracy():
-    rare = Predictions(np.full(400, 0.99), np.zeros(400, np.int64), class_indices(397, 2, 0, 1))
-    found = judge(rare, rare)
-    assert found["status"] == NOT_YET
-    assert found["accuracy_all"] > 0.99
-    assert found["sentence"].endswith(
-        "99 % de 400 avisos de prueba, pero nunca reconoce «Corrosion» (2), «Vibration» (1) (entre paréntesis, sus "
-        "avisos)."
-    )
-    predicted = class_indices(392, 2, 6, 0)
-    assert judge(rare, Predictions(rare.confidence, predicted, class_indices(392, 2, 0, 6)))["status"] == NOT_YET
-    # A class with few rows says little, and so does one whose notices a person reviews.
-    assert judge(rare, Predictions(rare.confidence, class_indices(394, 2, 4, 0), class_indices(394, 2, 0, 4)))[
-        "status"
-    ] == (USEFUL)
-    unsure = np.where(class_indices(92, 2, 0, 6) == 3, 0.5, 0.9)
-    mixed = Predictions(unsure, class_indices(92, 2, 6, 0), class_indices(92, 2, 0, 6))
-    assert judge(MIXED, mixed)["status"] == USEFUL_ABOVE
+def judge(suggestion=SUGGESTED, test=None, **changes):
+    test = answers((200, 0.5, 100)) if test is None else test
+    return verdict.judge("modo", CLASSES, ROWS, suggestion, MEASURED | changes, test)
 
 
-def test_label_with_90_percent_of_few_rows_is_not_useful():
-    found = judge(answers((50, 0.5, 46)), answers((50, 0.5, 46)))  # 92 %, but at least 83 % only
-    assert found["status"] == NOT_YET
-
-
-def test_label_with_a_threshold_is_useful_above_it_as_measured_on_test_rows():
-    found = judge(MIXED, answers((82, 0.9, 77), (118, 0.6, 60)))
-    assert found["status"] == USEFUL_ABOVE
-    assert found["threshold"] == 0.85
-    assert found["coverage"] == pytest.approx(0.41)
-    assert found["accuracy"] == pytest.approx(77 / 82)
+def test_levels_say_the_share_on_the_test_rows_and_its_lower_bound():
+    options = "la correcta está entre 3 opciones el 93 % (al menos el 91 %)."
+    found = judge()
+    assert (found["status"], found["threshold"], found["advice"]) == (USEFUL_ABOVE, 0.86, "")
     assert found["sentence"] == (
-        "modo: sirve por encima de 0.85 de confianza (41 % de los avisos, 94 % de acierto); revise los demás."
+        "modo: sirve por encima de 0,86 de confianza, en el 24 % de los avisos: acierta el 95 % (al menos el 91 %); "
+        f"sobre todo «Wear». L{options[1:]}"
+    )
+    assert judge(all=share(700, 0.95, 0.93))["sentence"] == "modo: sirve: acierta el 95 % (al menos el 93 %)."
+    less = judge(accepted=share(168, 0.92, 0.88))
+    assert less["status"] == SUGGESTION
+    assert less["sentence"] == (
+        f"modo: sirve como sugerencia: {options} Acepte sin revisar el 24 % de los avisos, los que pasan de 0,86 de "
+        "confianza: acierta el 92 % (al menos el 88 %); sobre todo «Wear»."
+    )
+    neither = judge(dataclasses.replace(SUGGESTED, accept=None, options=None), accepted=share(0, 0.0, 0.0))
+    assert neither["status"] == NOT_YET
+    assert neither["sentence"] == (
+        "modo: todavía no sirve: acierta el 69 % (al menos el 66 %), y la correcta está entre 3 opciones el 93 % de "
+        "las veces."
+    )
+    assert neither["advice"] != ""
+
+
+def test_decisions_and_sets_are_counted_with_what_to_expect_of_them():
+    decisions = np.repeat([ACCEPT, CHOOSE, REVIEW], [120, 300, 80])
+    assert verdict.describe_decisions("modo", MEASURED, decisions) == (
+        "modo: de 500 avisos, acepte 120 (acierta el 95 %, al menos el 91 %); en 300 elija entre 3 clases o menos (con "
+        "la correcta el 88 %); revise 80."
+    )
+    assert verdict.describe_decisions("modo", MEASURED, decisions[-80:]) == "modo: de 80 avisos, revise 80."
+    assert verdict.describe_sets("modo", MEASURED) == (
+        "conjunto_modo: 2,1 clases de media, con la correcta el 90 % de las veces (de 87 % a 92 %). Mucho menos en "
+        "«Other», 62 %."
     )
 
 
-@given(st.lists(st.tuples(st.integers(1, 90), st.sampled_from([0.3, 0.6, 0.85, 0.95]), st.integers(0, 90)), min_size=1))
-@settings(deadline=None)
-def test_threshold_depends_on_validation_rows_alone(blocks):
-    test = answers(*[(rows, value, min(right, rows)) for rows, value, right in blocks])
-    found = judge(MIXED, test)
-    assert found["threshold"] in ((0.0,) if found["status"] == USEFUL else (0.85,))
-    above = test.confidence >= found["threshold"]
-    assert found["coverage"] == pytest.approx(above.mean())
-    if found["status"] != NOT_YET:
-        assert found["accuracy"] == pytest.approx(test.correct[above].mean())
-        assert found["accuracy"] >= 0.9
-    assert json.loads(json.dumps(found)) == found
-
-
-@pytest.mark.parametrize(
-    ("test", "words"),
-    [
-        (answers((82, 0.9, 70), (118, 0.6, 60)), "(41 % de los avisos, 85 % de acierto) debía acertar el 90 %"),
-        (answers((25, 0.9, 25), (500, 0.6, 200)), "son muy pocos avisos (5 % de los avisos, 100 % de acierto)"),
-        (answers((10, 0.9, 10), (20, 0.6, 3)), "son muy pocos avisos (33 % de los avisos, 100 % de acierto)"),
-        (answers((200, 0.6, 100)), "ninguno de 200 avisos de prueba pasa de 0.85 de confianza"),
-    ],
-)
-def test_threshold_that_test_rows_do_not_confirm_is_not_useful_yet(test, words):
-    found = judge(MIXED, test)
-    assert found["status"] == NOT_YET
-    assert found["sentence"].startswith("modo: todavía no sirve: ")
-    assert words in found["sentence"]
-
-
-def test_label_without_threshold_says_its_accuracy_and_that_of_the_surest():
-    found = judge(answers((200, 0.8, 120)), answers((20, 0.8, 16), (180, 0.5, 84)))
-    assert found["status"] == NOT_YET
-    assert found["accuracy_top"] == pytest.approx(0.8)
-    assert "acierta el 50 % (200 avisos de prueba) y, del 10 % con más confianza, el 80 %" in found["sentence"]
-
-
-def test_other_target_gives_another_verdict():
-    test = answers((82, 0.9, 70), (118, 0.6, 60))
-    assert judge(MIXED, test, target=0.8)["status"] == USEFUL_ABOVE
-    assert "llegue al 99 %" in judge(MIXED, test, target=0.99)["sentence"]
-
-
-@pytest.mark.parametrize("test", [None, answers((0, 0.5, 0))])
-def test_verdict_without_test_rows_is_that_of_validation_and_says_so(test):
-    found = judge(MIXED, test)
-    assert found["status"] == USEFUL_ABOVE
-    assert found["measured_on"] == "val"
-    assert "en validación, sin comprobar en otros avisos" in found["sentence"]
-
-
-def test_verdict_without_any_rows_says_that_it_is_unknown():
-    found = judge(answers((0, 0.5, 0)))
-    assert found["status"] == NOT_YET
-    assert "todavía no se sabe" in found["sentence"]
-    assert found["advice"] == ""
+def advised(test):
+    return judge(dataclasses.replace(SUGGESTED, accept=None, options=None), test, accepted=share(0, 0.0, 0.0))
 
 
 def test_advice_asks_for_notices_of_rare_classes_with_their_rows():
-    found = judge(answers((200, 0.5, 100)), answers((200, 0.5, 100), true=1, wrong=0))
+    found = advised(answers((200, 0.5, 100), true=1, wrong=0))
     assert "Etiquete más avisos" in found["advice"]
     assert "«Corrosion» (20)" in found["advice"]
     assert "confunde" not in found["advice"]
 
 
 def test_advice_names_the_most_confused_pair_of_frequent_classes():
-    found = judge(answers((200, 0.5, 100)), answers((200, 0.5, 100)))
+    found = advised(answers((200, 0.5, 100)))
     assert "100 avisos de «Wear» se predicen como «Vibration»" in found["advice"]
     assert "cuaderno 02" in found["advice"]
     assert "Etiquete" not in found["advice"]
 
 
 def test_advice_says_nothing_of_the_class_of_merged_rare_classes():
-    assert judge(answers((200, 0.5, 100)), answers((200, 0.5, 100), true=2, wrong=0))["advice"] == ""
+    assert advised(answers((200, 0.5, 100), true=2, wrong=0))["advice"] == ""
 
 
-@pytest.mark.parametrize(
-    ("threshold", "shown"), [(0.8, 0.8), (0.801, 0.81), (0.29, 0.29), (0.9951, 0.9951), (1.0, 1.0)]
-)
-def test_threshold_is_rounded_up_to_what_is_shown(threshold, shown):
-    assert verdict._rounded_up(threshold) == shown
-
-
-@pytest.mark.parametrize(("share", "shown"), [(1.0, "100 %"), (0.998, "99 %"), (0.414, "41 %")])
-def test_percent_says_100_of_all_only(share, shown):
-    assert verdict._percent(share) == shown
-
-
-def test_apply_verdict_counts_the_new_notices_above_the_threshold():
-    found = judge(MIXED, answers((82, 0.9, 77), (118, 0.6, 60)))
-    sentence = verdict.apply_verdict("modo", found, np.array([0.85, 0.9, 0.84, 0.2]))
-    assert "2 de 4 avisos (50 %) pasan de 0.85 de confianza" in sentence
-    assert "94 % de acierto" in sentence
-    assert "sirve; se espera un 95 %" in verdict.apply_verdict(
-        "modo", judge(MIXED, answers((400, 0.95, 380))), np.array([0.5])
-    )
-    assert "todavía no sirve" in verdict.apply_verdict("modo", judge(answers((9, 0.5, 1))), np.array([0.5]))
+@pytest.mark.parametrize(("part", "shown"), [(1.0, "100 %"), (0.998, "99 %"), (0.0951, "9 %"), (0.9, "90 %")])
+def test_percent_is_never_more_than_the_share(part, shown):
+    assert verdict.percent(part) == shown
 
 
 def class_indices(*counts):

@@ -6,10 +6,7 @@ import pytest
 
 from ocensa_nb.evaluation.calibration import expected_calibration_error, reliability
 from ocensa_nb.evaluation.metrics import Predictions
-from ocensa_nb.evaluation.verdict import judge
 from ocensa_nb.figures import quality
-
-CLASSES, CLASS_ROWS = ["a", "b"], np.array([500, 500])
 
 
 def answers(rows=400, seed=0, promise=1.0):
@@ -38,40 +35,31 @@ def test_reliability_diagram_has_one_plot_per_label():
     assert len(quality.reliability_diagram(sides, sides).axes) == 3
 
 
-def coverage(**labels):
-    verdicts = {head: judge(head, CLASSES, CLASS_ROWS, *sides) for head, sides in labels.items()}
-    return quality.accuracy_by_coverage({head: test for head, (_, test) in labels.items()}, verdicts), verdicts
+def coverage(thresholds, **labels):
+    verdicts = {head: {"threshold": threshold, "target": 0.9} for head, threshold in thresholds.items()}
+    return quality.accuracy_by_coverage(labels, verdicts)
 
 
 def test_accuracy_by_coverage_marks_the_threshold_and_tells_its_numbers():
-    figure, verdicts = coverage(
-        modo=(answers(2_000, 1), answers(2_000, 2)), causa=(answers(30), answers(30, promise=9))
-    )
+    test = answers(2_000, 2)
+    figure = coverage({"modo": 0.9, "causa": None}, modo=test, causa=answers(30, promise=9))
     (axes,) = figure.axes
-    modo = verdicts["modo"]
-    assert modo["status"] == "useful_above"
     points = [line for line in axes.lines if line.get_marker() == "o"]
     assert len(points) == 1
-    assert points[0].get_xydata()[0] == pytest.approx([100 * modo["coverage"], 100 * modo["accuracy"]])
-    assert [text.get_text() for text in axes.texts] == [f"confianza {modo['threshold']:g}"]
+    above = test.confidence >= 0.9
+    assert points[0].get_xydata()[0] == pytest.approx([100 * above.mean(), 100 * test.correct[above].mean()])
+    assert [text.get_text() for text in axes.texts] == ["confianza 0.9"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["modo", "causa", "objetivo: 90 %"]
     curve = axes.lines[0].get_xydata()
-    assert curve[-1] == pytest.approx([100, 100 * modo["accuracy_all"]])
+    assert curve[-1] == pytest.approx([100, 100 * test.correct.mean()])
     assert curve[0][0] == pytest.approx(100 * 20 / 2_000)  # the first 20 rows are not drawn one by one
     assert figure.get_supxlabel().startswith("modo: ")
 
 
 def test_accuracy_by_coverage_without_threshold_or_with_few_rows_says_so():
-    figure, _ = coverage(modo=(answers(5), answers(5)))
+    figure = coverage({"modo": None}, modo=answers(5))
     assert figure.get_supxlabel().startswith("Con ninguna etiqueta se comprueba un 90 % de acierto.")
     assert len(figure.axes[0].lines[0].get_xdata()) == 1
-
-
-def test_accuracy_by_coverage_of_a_useful_label_says_that_all_rows_are():
-    right = Predictions(np.full(400, 0.95), np.zeros(400, int), np.zeros(400, int))
-    figure, verdicts = coverage(modo=(right, right))
-    assert verdicts["modo"]["status"] == "useful"
-    assert figure.get_supxlabel().startswith("modo: todos los avisos, con 100 % de acierto.")
 
 
 def counts(rows):

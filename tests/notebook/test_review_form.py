@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -24,10 +25,12 @@ def found():
     for head, names in CLASSES.items():
         for place, name in enumerate(names[:3], 1):
             table[f"pred{place}_{head}"], table[f"conf{place}_{head}"] = name, 0.5 / place
+        table[f"conjunto_{head}"] = " | ".join(names[:2])
         table[f"correcta_{head}"] = ""
     empty = pd.DataFrame()
     file = TableFile(Path("a.csv"), table, table, 2, SPANISH_EXCEL, "", None)
-    return Review(file, table[["id_aviso"]], table, CLASSES, empty, empty, "", [])
+    likeliest = {"modo": np.array([[0, 1, 2, 3]] * 3), "prioridad": np.array([[0, 1]] * 3)}
+    return Review(file, table[["id_aviso"]], table, likeliest, CLASSES, empty, empty, "", [])
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_buttons_record_an_answer_each_and_go_to_the_next_notice(form):
     form.buttons["prioridad"][0].click()
     assert (form.row, on_disk(form)) == (1, {"7": ["B", "1"]})
     assert form.progress.value == 1
-    assert form.buttons["modo"][1].button_style == ""
+    assert [choice.button_style for choice in form.buttons["modo"]] == ["info", "info", ""]  # those of the set
 
 
 def test_drop_down_records_any_class(form):

@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import suggestion
 from ocensa_nb.models import save, tokens
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs import run as run_folder
@@ -86,24 +89,18 @@ def test_load_run_with_non_finite_metric_raises_user_error(number, copy):
         Run.load(copy)
 
 
-def useful_without_threshold(verdicts):
-    verdicts["modo"].update(status="useful_above", threshold=None, accuracy=0.95)
-
-
-def useful_without_accuracy(verdicts):
-    verdicts["modo"].update(status="useful", threshold=0.0, accuracy=None)
-
-
-def without_a_label(verdicts):
-    del verdicts["modo"]
-
-
-@pytest.mark.parametrize("edit", [useful_without_threshold, useful_without_accuracy, without_a_label])
-def test_predict_with_damaged_verdict_exits_1(edit, copy, csv, tmp_path, capsys):
-    change(copy, run_folder.METRICS, lambda metrics: edit(metrics["verdict"]))
+def test_predict_without_the_verdict_of_a_label_exits_1(copy, csv, tmp_path, capsys):
+    change(copy, run_folder.METRICS, lambda metrics: metrics["verdict"].pop("modo"))
     assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
     assert run_folder.METRICS in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_predict_with_rows_of_suggestions_that_are_of_another_run_exits_1(copy, csv, tmp_path, capsys):
+    save_file({"groups.val": torch.zeros(3)}, copy / suggestion.FILE)
+    manifest.write(copy)
+    assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
+    assert "rows.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [[False], "otra", None, 7])

@@ -1,6 +1,7 @@
 """The review of a file by a run: what is selected, what can be automated, its workbook, and a run with its answers."""
 
 import json
+import re
 import shutil
 from datetime import datetime
 
@@ -21,6 +22,7 @@ from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.predict import predict, save
 from ocensa_nb.evaluation.predictor import Predictor
+from ocensa_nb.evaluation.suggestion import COLUMNS
 from ocensa_nb.files.write import write_table
 from ocensa_nb.review import workbook
 from ocensa_nb.review.review import ALL, SIMILAR, THRESHOLDS, automation, review, select, uncertainty
@@ -116,7 +118,7 @@ def test_review_of_known_notices_or_without_text_raises_user_error(run, csv, tmp
             review(run, csv, rows)
 
 
-def test_workbook_has_drop_downs_of_all_classes_frozen_titles_and_filters(found, run, tmp_path):
+def test_workbook_has_drop_downs_of_all_classes_the_likeliest_first_frozen_titles_and_filters(found, run, tmp_path):
     book = load_workbook(workbook.write(found, tmp_path / "r"))
     assert book.sheetnames == ["Predicciones", "Dudosos", "Resumen", "Clases"]
     assert book.active.title == SHEET
@@ -128,7 +130,13 @@ def test_workbook_has_drop_downs_of_all_classes_frozen_titles_and_filters(found,
     for head in HEADS:
         choice = lists[f"{titles[f'correcta_{head}']}2:{titles[f'correcta_{head}']}31"]
         name, cells = choice.formula1.split("!")
-        assert [cell.value for (cell,) in book[name][cells.replace("$", "")]] == run.classes[head]
+        assert re.fullmatch(r"\$[A-Z]+2:\$[A-Z]+2", cells)  # relative to the row: each notice has its own list
+        for row in range(2, 32):
+            listed = [cell.value for cell in book[name][cells.replace("$", "").replace("2", str(row))][0]]
+            suggested = sheet[f"{titles[f'conjunto_{head}']}{row}"].value.split(" | ")
+            assert sorted(listed) == sorted(run.classes[head])
+            assert listed[0] == sheet[f"{titles[f'pred1_{head}']}{row}"].value
+            assert listed[: len(suggested)] == suggested
     assert book["Predicciones"].max_row == 121
 
 
@@ -160,10 +168,10 @@ def test_review_of_a_book_is_a_copy_with_columns_and_sheets_more(run, book, tmp_
             copy = new[cell.coordinate]
             assert (copy.value, copy.number_format) == (cell.value, cell.number_format)
     added = [cell.value for cell in after["Avisos"][1][before["Avisos"].max_column :]]
-    assert added == [f"{kind}_{head}" for head in HEADS for kind in ("pred", "conf")]
+    assert added == [f"{kind}_{head}" for head in HEADS for kind in COLUMNS]
     assert len(read_corrections(workbook.write(found, tmp_path / "p.xlsx", prefill=True), HEADS).table) == 12
     (choice, *_) = after[SHEET].data_validations.dataValidation
-    assert choice.formula1.startswith("Clases!$A$2")
+    assert choice.formula1.startswith("Clases!$A2:$")
     assert after["Clases"].sheet_state == "hidden"
 
 
@@ -184,7 +192,8 @@ def test_reviewed_book_given_as_data_is_refused_before_any_work(run, book, tmp_p
     with pytest.raises(UserError, match="ya tiene estas columnas: pred_modo"):
         review(run, again, 5)
     without = load_workbook(again)
-    without["Avisos"].delete_cols(without["Avisos"].max_column - 5, 6)
+    added = len(COLUMNS) * len(HEADS)
+    without["Avisos"].delete_cols(without["Avisos"].max_column - added + 1, added)
     without.save(tmp_path / "sin.xlsx")
     with pytest.raises(UserError, match=r"ya tiene una hoja «Dudosos».*o cambie el nombre de esa hoja"):
         review(run, tmp_path / "sin.xlsx", 5)

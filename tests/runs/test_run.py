@@ -18,7 +18,8 @@ def test_run_folder_contains_the_documented_files_and_metadata(run):
     names = {path.name for path in run.path.iterdir()}
     results = {"config.json", "labels.json", "encoder", "heads.safetensors", "history.jsonl", "metrics.json"}
     assert names == results | {"linear", "splits.safetensors", "manifest.json", "README.md"}
-    assert {path.name for path in (run.path / "linear").iterdir()} == {"linear.safetensors", "blend.json"}
+    linear = {"linear.safetensors", "blend.json", "rows.safetensors"}
+    assert {path.name for path in (run.path / "linear").iterdir()} == linear
     metadata = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     assert {"config", "fingerprint", "data", "versions", "hardware", "seconds"} <= set(metadata)
     assert metadata["fingerprint"] == run.config.fingerprint()
