@@ -29,7 +29,6 @@ LARGEST_HISTORY = 2**30  # bytes: some five million steps
 # What the package reads of the JSON files of a run; see `fits`.
 METADATA = {
     **{"config": dict, "fingerprint": str, "inputs": dict, "precision": str, "device": str, "versions": {str: str}},
-    **{"frozen_layers": int, "parameters": {"trainable": int, "total": int}},
     "hardware": {"gpu": str, "system": str, "cores": int},
     "data": {
         **{"path": str, "fingerprint": str, "columns": {str: str}, "filled": {str: float}, "values": {str: [str]}},

@@ -13,7 +13,7 @@ from ocensa_nb.models.catalogue import CATALOGUE
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.commands import changes, command_line
 
-CARD = "README.md"
+CARD, TASK = "README.md", "text-classification"
 NAMED_CLASSES = 3  # of a label, the most frequent ones
 FEW_ROWS = 10  # training rows of a class that is hardly ever predicted
 F1_NAMES = {"f1": "F1 ponderado", "f1_macro": "F1 macro", "accuracy": "Exactitud"}
@@ -34,22 +34,20 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
         f"# Avisos de mantenimiento: {listed(heads)}",
         "Un clasificador del texto de los avisos, en español. Esta ficha dice con qué se entrenó y para qué sirve.",
         "## Para qué sirve",
-        _bullets(f"{verdict['sentence']} {verdict['advice']}" for verdict in metrics["verdict"].values()),
+        _bullets(*(f"{verdict['sentence']} {verdict['advice']}" for verdict in metrics["verdict"].values())),
         _table(
             ["Etiqueta", "Predice", *F1_NAMES.values(), "F1 frente al modelo simple (95 %)", "Error de calibración"],
             [_quality(head, metrics) for head in heads],
         ),
         f"En {_number(data['split']['test'], 0)} avisos de prueba, cuyo texto no se usó al entrenar. El error de "
         "calibración es lo que la confianza se aparta de los aciertos, de 0 a 1.",
-        _bullets(_suggested(head, measured) for head, measured in metrics.get("suggestion", {}).items()),
+        _bullets(*(_suggested(head, measured) for head, measured in metrics.get("suggestion", {}).items())),
         "## Datos",
         _bullets(
-            [
-                f"«{Path(data['path']).name}»: {_number(data['split']['train'], 0)} avisos de entrenamiento, "
-                f"{_number(data['split']['val'], 0)} de validación y {_number(data['split']['test'], 0)} de prueba.",
-                "Columnas: " + ", ".join(f"{role} ← «{name}»" for role, name in data["columns"].items()) + ".",
-                *(_helped(head, choice) for head, choice in metrics.get("fields", {}).items() if choice["terms"]),
-            ]
+            f"«{Path(data['path']).name}»: {_number(data['split']['train'], 0)} avisos de entrenamiento, "
+            f"{_number(data['split']['val'], 0)} de validación y {_number(data['split']['test'], 0)} de prueba.",
+            "Columnas: " + ", ".join(f"{role} ← «{name}»" for role, name in data["columns"].items()) + ".",
+            *(_helped(head, choice) for head, choice in metrics.get("fields", {}).items() if choice["terms"]),
         ),
         _table(
             ["Etiqueta", "Clases", "Las más frecuentes (avisos de entrenamiento)", f"Con menos de {FEW_ROWS}"],
@@ -57,20 +55,16 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
         ),
         "## Modelo",
         _bullets(
-            [
-                f"Codificador {config.model}: se entrenaron {_number(trained['trainable'], 0)} de "
-                f"{_number(trained['total'], 0)} parámetros; capas congeladas: {run.metadata['frozen_layers']}.",
-                f"Mejor época: {metrics['best_epoch']} de {metrics['epochs']}, en {run.metadata['precision']}. A su "
-                "lado, un modelo simple (TF-IDF), y la mezcla de los dos.",
-            ]
+            f"Codificador {config.model}: se entrenaron {_number(trained['trainable'], 0)} de "
+            f"{_number(trained['total'], 0)} parámetros; capas congeladas: {run.metadata['frozen_layers']}.",
+            f"Mejor época: {metrics['best_epoch']} de {metrics['epochs']}, en {run.metadata['precision']}. A su "
+            "lado, un modelo simple (TF-IDF), y la mezcla de los dos.",
         ),
         "## Límites",
         _bullets(
-            [
-                *metrics["warnings"],
-                "Vale para avisos como los de ese archivo. En otra planta, o más adelante, mídalo con evaluate.",
-                "No conoce otras clases, y las que tienen pocos avisos casi nunca las predice.",
-            ]
+            *metrics["warnings"],
+            "Vale para avisos como los de ese archivo. En otra planta, o más adelante, mídalo con evaluate.",
+            "No conoce otras clases, y las que tienen pocos avisos casi nunca las predice.",
         ),
         "## Para repetirlo y para usarlo",
         _code(command_line(config.replace(out=""), recipe)),
@@ -112,14 +106,12 @@ def _hub_block(run: Run, metrics: Mapping[str, Any]) -> str:
 
     name, path = run.config.model, Path(run.metadata["data"]["path"])
     base = CATALOGUE[name].hub_id if name in CATALOGUE else name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
+    measured = {"task_type": TASK, "dataset_type": "csv", "dataset_name": path.name, "dataset_split": "test"}
     results = [
         EvalResult(
-            task_type="text-classification",
+            **measured,
             task_name=head,
-            dataset_type=path.suffix[1:] or "csv",
-            dataset_name=path.name,
             dataset_config=head,
-            dataset_split="test",
             metric_type="accuracy" if metric == "accuracy" else "f1",
             metric_name=f"{title}, {head}",
             metric_value=round(metrics["test"][f"{head}_{metric}"], 4),
@@ -127,14 +119,9 @@ def _hub_block(run: Run, metrics: Mapping[str, Any]) -> str:
         for head in run.classes
         for metric, title in F1_NAMES.items()
     ]
-    data = ModelCardData(
-        language="es",
-        pipeline_tag="text-classification",
-        base_model=base if base and not Path(name).exists() else None,
-        model_name=run.path.name,
-        eval_results=results,
-    )
-    return data.to_yaml()
+    known = {"base_model": base} if base and not Path(name).exists() else {}
+    common = {"language": "es", "pipeline_tag": TASK, "model_name": run.path.name}
+    return ModelCardData(**common, **known, eval_results=results).to_yaml()
 
 
 def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -143,7 +130,7 @@ def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _bullets(sentences: Iterable[str]) -> str:
+def _bullets(*sentences: str) -> str:
     return "\n".join(f"- {_plain(sentence)}" for sentence in sentences)
 
 
