@@ -140,7 +140,7 @@ def predict(
     if (data or out) if text else not (data and out):
         raise BadArgumentsError(TEXT_OR_FILE)
     if text:
-        return _explain(run, text, field, with_)
+        return _explain(run, text, field, with_, target)
     from ocensa_nb.evaluation import predict as prediction
     from ocensa_nb.files.notice_file import table_suffix
     from ocensa_nb.files.write import free_table
@@ -164,12 +164,13 @@ def predict(
     return {"out": str(path), "rows": len(table), "scored": scored, "notes": predicted.notes}
 
 
-def _explain(run: str, text: str, fields: Sequence[str], source: str) -> dict[str, Any]:
+def _explain(run: str, text: str, fields: Sequence[str], source: str, target: float) -> dict[str, Any]:
     from ocensa_nb.evaluation import explain
     from ocensa_nb.evaluation.predictor import Predictor
     from ocensa_nb.runs.run import Run
 
-    explained = explain.explain(Predictor.load(Run.load(run)), text, explain.parse_fields(fields), source)
+    predictor = Predictor.load(Run.load(run))
+    explained = explain.explain(predictor, text, explain.parse_fields(fields), source, target)
     logger.info("\n".join(explained.lines()))
     return explained.to_dict()
 

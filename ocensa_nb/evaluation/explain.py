@@ -18,8 +18,8 @@ from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, apply
 from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES, Predictions
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import LEAST_FILLED
+from ocensa_nb.evaluation.suggestion import TARGET, require_target
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, NoticeFile, TableFile, readable
-from ocensa_nb.files.write import DECIMALS
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.runs.run import Run
 
@@ -36,6 +36,8 @@ class Explanation:
 
     head: str
     likeliest: list[tuple[str, float]]  # classes and their probabilities, in order
+    suggested: str  # the set with the right class at the target, as in a file of predictions
+    decision: str  # the same
     pieces: list[str]  # of the text: the words of the description, then each field
     shares: dict[str, np.ndarray]  # float64 (pieces,), per model that decides: over 0 for the class, below 0 against it
     notes: list[str]  # where two models disagree, in Spanish
@@ -55,9 +57,10 @@ class Explanation:
         (name, share), *others = self.likeliest
         after = ", ".join(f"{other} {part:.2f}" for other, part in others)
         rows = self.table().to_string(index=False).splitlines()
+        advice = f"  {self.decision.capitalize()}: es, casi siempre, una de {self.suggested}."
         against = f"  Por qué, y no {others[0][0]} (a favor +, en contra -):"
         notes = [f"  {note}" for note in self.notes]
-        return [f"{self.head}: {name}, confianza {share:.2f}. Después: {after}.", against, *rows, *notes]
+        return [f"{self.head}: {name}, confianza {share:.2f}. Después: {after}.", advice, against, *rows, *notes]
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,18 @@ class ExplainedNotice:
 
     def to_dict(self) -> dict[str, Any]:
         labels = {
-            head: {
-                "likeliest": [[name, round(share, DECIMALS)] for name, share in label.likeliest],
-                "pieces": label.pieces,
-                "shares": {model: part.round(DECIMALS).tolist() for model, part in label.shares.items()},
-                "notes": label.notes,
-            }
+            head: vars(label) | {"shares": {model: part.tolist() for model, part in label.shares.items()}}
             for head, label in self.labels.items()
         }
-        return {"text": self.text, "labels": labels, "notes": self.notes}
+        return {**vars(self), "labels": labels}
 
 
-def explain(predictor: Predictor, text: str, fields: Mapping[str, str], source: str = AUTO) -> ExplainedNotice:
+def explain(
+    predictor: Predictor, text: str, fields: Mapping[str, str], source: str = AUTO, target: float = TARGET
+) -> ExplainedNotice:
     """Predict one notice and explain each label; `fields` has the values of columns, by role or title.
+
+    The suggestions and the decision are those of `predict` for a file with this notice.
 
     The share of the linear model is exact: the n-grams of a word, as they add to the difference between the decision
     values of the likeliest and the second class. That of the encoder is how much this difference of logits falls if the
@@ -95,9 +97,10 @@ def explain(predictor: Predictor, text: str, fields: Mapping[str, str], source: 
     Raises
     ------
     UserError
-        If the text is empty, the run does not know a field, or the source does not exist.
+        If the text is empty, the run does not know a field, the source does not exist, or the target is out of range.
     """
     require_source(source)
+    require_target(target)
     run, file = predictor.run, read_typed(predictor.run, text, fields)
     pieces = _pieces(run, file)
     whole, needs = " ".join(pieces), {head: blend.needs(source) for head, blend in predictor.blends.items()}
@@ -108,7 +111,7 @@ def explain(predictor: Predictor, text: str, fields: Mapping[str, str], source: 
         logits[ENCODER] = {head: values[:1] for head, values in masked.items()}
     if LINEAR in models:
         logits[LINEAR], exact = predictor.linear.logits([whole]), predictor.linear.contributions([pieces])
-    labels = {}
+    labels, notes, suggestions = {}, _unusual(run, file), predictor.suggestions(source, target)
     for head, probabilities in apply(predictor.blends, logits, source).items():
         order = np.argsort(-probabilities[0], kind="stable")
         best, second = order[:2]
@@ -121,8 +124,10 @@ def explain(predictor: Predictor, text: str, fields: Mapping[str, str], source: 
         names = run.classes[head]
         likeliest = [(names[index], float(probabilities[0, index])) for index in order[:LIKELIEST]]
         answers = {model: names[logits[model][head][0].argmax()] for model in shares}
-        labels[head] = Explanation(head, likeliest, pieces, shares, _disagreements(pieces, shares, answers))
-    return ExplainedNotice(whole, labels, _unusual(run, file))
+        row = suggestions[head][0].columns(probabilities, names, reliable=not notes)
+        advice, disagreements = (row["conjunto"][0], row["decision"][0]), _disagreements(pieces, shares, answers)
+        labels[head] = Explanation(head, likeliest, *advice, pieces, shares, disagreements)
+    return ExplainedNotice(whole, labels, notes)
 
 
 def parse_fields(words: Sequence[str]) -> dict[str, str]:

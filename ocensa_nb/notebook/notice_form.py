@@ -75,7 +75,7 @@ def _row(label: Explanation) -> str:
         colour = f"{FOR if strength > 0 else AGAINST}{round(DARKEST * abs(strength)):02x}"
         shares = ", ".join(f"{MODEL_NAMES[model]} {part[number]:+.2f}" for model, part in label.shares.items())
         words.append(f'<span style="background: {colour}" title="{shares}">{escape(piece)}</span>')
-    after = "".join(f"<br><small>{name} {part}</small>" for name, part in others)
+    after = "".join(f"<br><small>{name} {part}</small>" for name, part in others) + f"<br><i>{label.decision}</i>"
     notes = "".join(f"<br><small>{escape(note)}</small>" for note in label.notes)
     return (
         f"<tr><th>{escape(label.head)}</th><td><b>{best}</b> {share}{after}</td><td>{' '.join(words)}{notes}</td></tr>"

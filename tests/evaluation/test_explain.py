@@ -48,15 +48,17 @@ def test_shares_of_the_encoder_equal_a_plain_loop_over_masked_texts(predictor):
             assert share == pytest.approx(margin(notice.text) - margin(" ".join(masked)), abs=1e-4)
 
 
-def test_typed_notice_has_the_text_and_the_prediction_of_a_file(predictor, tmp_path):
-    path = tmp_path / "uno.csv"
-    columns = {"descripcion": TEXT, "familia_equipo": "BOMBA", "componente": FIELDS["componente"]}
+@pytest.mark.parametrize(("family", "target"), [("BOMBA", 0.9), ("BOMBA", 0.6), ("COHETE", 0.9), ("", 0.9)])
+def test_typed_notice_has_the_text_the_prediction_and_the_decision_of_a_file(predictor, tmp_path, family, target):
+    path, fields = tmp_path / "uno.csv", FIELDS | {"Familia equipo": family}
+    columns = {"descripcion": TEXT, "familia_equipo": family, "componente": FIELDS["componente"]}
     pd.DataFrame([columns]).to_csv(path, index=False)
-    predicted, notice = predict(predictor.run, path), explain(predictor, TEXT, FIELDS)
+    predicted, notice = predict(predictor.run, path, target=target), explain(predictor, TEXT, fields, target=target)
     assert notice.text == predicted.file.texts.iloc[0]
     for head, label in notice.labels.items():
         row = predicted.table.iloc[0]
         assert label.likeliest[0] == (row[f"pred_{head}"], pytest.approx(row[f"conf_{head}"], abs=1e-4))
+        assert (label.suggested, label.decision) == (row[f"conjunto_{head}"], row[f"decision_{head}"])
 
 
 def test_pieces_are_the_words_of_the_description_and_each_field(predictor):
