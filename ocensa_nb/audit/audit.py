@@ -79,7 +79,7 @@ def audit(config: TrainConfig) -> Audit:
         groups, answers = data.groups[label.rows], result.answers.get(head)
         result.classes[head] = verdict.class_table(label, groups, answers, head)
         if answers is None:
-            result.verdicts[head] = verdict.cannot_measure(head, label, reasons[head])
+            result.verdicts[head] = verdict.cannot_measure(head, len(label.rows), len(label.classes), reasons[head])
             continue
         repeated, test_rows = repeats[head][NORMALISED], len(answers.split["test"])
         expected = verdict.expect_f1(label.labels, answers.predicted(head), groups, test_rows, repeated, config.seed)

@@ -20,6 +20,7 @@ from ocensa_nb.evaluation.metrics import bootstrap, flat_metrics
 
 CAN, PARTLY, CANNOT, UNKNOWN = "se puede aprender", "se aprende en parte", "no se puede aprender", "no se puede medir"
 GOOD, POOR = 0.8, 0.5  # weighted F1: all of the range above the first, or all of it below the second
+FEWEST_ROWS = 50  # of a label: with fewer, a model that is no better than chance says nothing of the label
 FEWEST_TEST = 10  # test rows of a class below which its F1 says little
 FEWEST_TEXTS = 10  # distinct texts of a class below which there is little to learn from
 NO_MEASURE, NO_LEARNING = "muy pocos avisos de prueba para medirla", "muy pocos textos para aprenderla"
@@ -120,7 +121,9 @@ def judge_label(
     text_fields: Sequence[str],
 ) -> Verdict:
     low, high = expected.f1
-    level = CAN if low >= GOOD else CANNOT if high < POOR or not expected.beats_chance else PARTLY
+    rows = int(classes["avisos"].sum())
+    if (level := _level(expected, rows)) == UNKNOWN:
+        return cannot_measure(head, rows, len(classes), "Son pocos para saber si se aprende.")
     sentence = (
         f"{head}: {level}. F1 esperado en prueba, de {low:.2f} a {high:.2f} (macro, de {expected.f1_macro[0]:.2f} a "
         f"{expected.f1_macro[1]:.2f})."
@@ -135,7 +138,8 @@ def judge_label(
         actions.append(added)
     if not expected.beats_chance:
         reasons.append(
-            "El modelo simple no acierta más que respondiendo al azar: el texto no dice nada de esta etiqueta."
+            "El modelo simple no acierta más que al azar, o respondiendo siempre lo mismo: el texto no dice nada de "
+            "esta etiqueta."
         )
     if repeats.ceiling is None:
         reasons.append("Muy pocos avisos repiten un texto para saber si la etiqueta se contradice.")
@@ -144,6 +148,8 @@ def judge_label(
         reasons.append(
             f"Dos avisos con el mismo texto tienen la misma clase el {agreement} % de las veces: en esos "
             f"{repeats.rows:,} avisos, quien decide solo por el texto no pasa del {value} % ({low} a {high} %)."
+            if low < 100
+            else "Los avisos que repiten un texto tienen siempre la misma clase."
         )
         if repeats.ceiling[1] < CONTRADICTORY:
             actions.append(
@@ -157,7 +163,9 @@ def judge_label(
             "avisos. Los primeros son los más sospechosos."
         )
     if doubled is not None:
-        reasons.append(f"Con el doble de avisos de entrenamiento, el F1 del modelo simple cambió en {doubled:+.3f}.")
+        reasons.append(
+            f"Duplicar los avisos {'subió' if doubled >= 0 else 'bajó'} el F1 {abs(doubled):.3f}.".replace(".", ",", 1)
+        )
         if doubled >= HELPS and level != CAN:
             actions.append("Reúna más avisos etiquetados: todavía mejora con ellos.")
         elif level != CAN:
@@ -165,9 +173,19 @@ def judge_label(
     return Verdict(level, sentence, reasons, actions)
 
 
-def cannot_measure(head: str, label: LabelRows, reason: str) -> Verdict:
-    what = f"{head}: {UNKNOWN}. Avisos con texto: {len(label.rows):,}; clases: {len(label.classes):,}. {reason}"
-    more = "Use otra columna" if len(label.classes) == 1 else "Reúna más avisos con esta etiqueta"
+def _level(expected: ExpectedF1, rows: int) -> str:
+    """Return what can be expected; of a label that is nearly always the same class, only what exceeds that answer."""
+    low, high = expected.f1
+    if not expected.beats_chance:
+        return UNKNOWN if rows < FEWEST_ROWS else CANNOT
+    if low >= GOOD and expected.linear_f1 >= (1 + expected.majority) / 2:
+        return CAN
+    return CANNOT if high < POOR else PARTLY
+
+
+def cannot_measure(head: str, rows: int, classes: int, reason: str) -> Verdict:
+    what = f"{head}: {UNKNOWN}. Avisos con texto: {rows:,}; clases: {classes:,}. {reason}"
+    more = "Use otra columna" if classes == 1 else "Reúna más avisos con esta etiqueta"
     return Verdict(UNKNOWN, what, [], [f"{more}, o quítela de heads."])
 
 
@@ -177,7 +195,7 @@ def _about_rare(classes: pd.DataFrame) -> list[str]:
     sentences = []
     if len(rare):
         advice = (
-            f"Una con otras las clases de menos de {FEWEST_TEXTS} textos ({len(rare)}: {listed(rare['clase'])}): son "
+            f"Combine las clases de menos de {FEWEST_TEXTS} textos ({len(rare)}: {listed(rare['clase'])}): son "
             "muy pocos para aprenderlas."
         )
         if len(classes) >= FEWEST_CLASSES and (rare["avisos"] < FEWEST_TEXTS).any():

@@ -31,7 +31,7 @@ COLUMNS = ("pred", "conf", "top2", "top3", "conjunto", "decision")  # of a predi
 SEPARATOR = " | "
 ACCEPT, CHOOSE, REVIEW = "aceptar", "elegir", "revisar"
 FEWEST_ROWS = 20  # test rows of a class, so that something is said of it
-FAR = 0.05  # below the target: a class with less coverage is named
+FAR = 0.05  # below the target: a class with less coverage is named, and answers that may be less accurate are reviewed
 LEVEL = 0.05  # chance that a bound is wrong
 FILE = f"{FOLDER}/rows.safetensors"
 SIDES, MODELS = ("val", "test"), (ENCODER, LINEAR)
@@ -106,7 +106,8 @@ class Suggestion:
             accept = 0.0 if accept <= confidence.min() else _rounded_up(accept)
             accepted = test.count(rank == 0, test.confident(accept))
             # The same share without a model is no reason to accept an answer.
-            accept = accept if accepted.share >= target and accepted.bound(LEVEL) > shares[0] else None
+            sure = accepted.bound(LEVEL) > max(target - FAR, shares[0])
+            accept = accept if accepted.share >= target and sure else None
         most = min(MOST_OPTIONS, len(class_rows) // 2)
         options = next((k for k in range(2, most + 1) if val.count(val.rank < k).bound(LEVEL) >= target), None)
         if options:

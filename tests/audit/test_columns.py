@@ -53,7 +53,7 @@ def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
 def test_column_that_only_says_the_most_frequent_class_is_not_recommended():
     expected = SimpleNamespace(f1=(0.7, 1.0), f1_macro=(0.2, 1.0), majority=0.93, linear_f1=0.94, beats_chance=False)
     column = pd.DataFrame([("fecha", "no", 9, 0.94, 0.95)], columns=COLUMNS)
-    classes = pd.DataFrame({"clase": ["a", "b"], "nota": ["", ""]})
+    classes = pd.DataFrame({"clase": ["a", "b"], "avisos": [93, 7], "nota": ["", ""]})
     said = judge_label("modo", SimpleNamespace(ceiling=None), column, classes, expected, None, 0, ())
     assert "Ninguna columna dice por sí sola modo." in said.reasons
     assert not any("fecha" in action for action in said.actions)

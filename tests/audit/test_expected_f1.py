@@ -1,13 +1,17 @@
 """The expected range of F1: the bootstrap against scikit-learn, and the range against its definition."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from ocensa_nb.audit import verdict
+from ocensa_nb.audit.columns import COLUMNS
 from ocensa_nb.audit.repeats import find_repeats
-from ocensa_nb.audit.verdict import expect_f1
+from ocensa_nb.audit.verdict import CAN, CANNOT, UNKNOWN, expect_f1, judge_label
 from ocensa_nb.evaluation.metrics import bootstrap
+
+NO_COLUMNS = pd.DataFrame(columns=COLUMNS)
 
 
 def answers(rows, right, seed=0, classes=4):
@@ -61,3 +65,28 @@ def test_only_a_model_that_knows_something_beats_chance(right):
     assert found.beats_chance is (right > 0)
     constant = np.full(1_000, np.bincount(labels).argmax())
     assert found.majority == pytest.approx(f1_score(labels, constant, average="weighted", zero_division=0))
+
+
+def level(labels, predicted):
+    groups = np.arange(len(labels))
+    test_rows = max(len(labels) // 10, 1)
+    found = expect_f1(labels, predicted, groups, test_rows, find_repeats(labels, groups, 0), seed=0)
+    classes = pd.DataFrame({"clase": ["a", "b"], "avisos": np.bincount(labels, minlength=2), "nota": ["", ""]})
+    return judge_label("modo", find_repeats(labels, groups, 0), NO_COLUMNS, classes, found, None, 0, ()).level
+
+
+def test_label_shuffled_over_its_texts_cannot_be_learnt_however_high_its_f1():
+    rng = np.random.default_rng(0)
+    found = [level(*(rng.random((2, 600)) < 0.03).astype(np.int64)) for _ in range(40)]
+    assert found.count(CAN) == 0
+    assert found.count(CANNOT) >= 36
+    labels = (rng.random(600) < 0.03).astype(np.int64)
+    assert level(labels, labels) == CAN
+
+
+@pytest.mark.parametrize("rows", [10, 20])
+def test_few_rows_cannot_be_measured_which_is_no_verdict_on_the_label(rows):
+    rng = np.random.default_rng(rows)
+    found = [level(*rng.integers(0, 2, (2, rows))) for _ in range(20)]
+    assert found.count(CANNOT) == 0
+    assert found.count(UNKNOWN) >= 17
