@@ -27,7 +27,18 @@ _PATHS = ("model", "data", "corrections", "out")
 _NOT_IN_FINGERPRINT = ("data", "corrections", "out", "num_workers", "resume", "checkpoint_minutes")
 # The learning task and its data: changing the recipe does not change these fields.
 _TASK = (
-    *("model", "data", "corrections", "heads", "text_fields", "columns", "min_class_count", "val_size", "test_size"),
+    *(
+        "model",
+        "data",
+        "corrections",
+        "heads",
+        "text_fields",
+        "columns",
+        "fields",
+        "min_class_count",
+        "val_size",
+        "test_size",
+    ),
     *("seed", "monitor"),
 )
 
@@ -84,6 +95,10 @@ class TrainConfig:
     columns: Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. causa "Mi columna"')] = field(
         default_factory=dict
     )
+    fields: Annotated[
+        tuple[str, ...],
+        Doc("columnas que lee el modelo simple, además de las de SAP que se conocen al crear el aviso"),
+    ] = ()
     max_length: Annotated[int, Doc("tokens por aviso como máximo; el resto se recorta"), _Whole(4)] = 128
     padding: Annotated[
         str, Doc("relleno: dynamic (hasta el texto más largo del batch) o max_length (todos iguales)")
@@ -122,6 +137,9 @@ class TrainConfig:
         for name in _PATHS:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, meant(getattr(self, name)))
+        for name in ("text_fields", "fields"):
+            if isinstance(getattr(self, name), list):  # of JSON or YAML
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for setting in dataclasses.fields(self):
             if get_args(setting.type)[0] is float:
                 object.__setattr__(self, setting.name, _real(getattr(self, setting.name)))
@@ -178,10 +196,10 @@ class TrainConfig:
                 raise UserError(f"{setting.name} = {clipped(repr(value))}: debe ser {limits[0]}.")
         for name in _PATHS:
             plain_path(getattr(self, name))
-        are_lists = isinstance(self.columns, Mapping) and isinstance(self.text_fields, tuple | list)
-        names = (*self.columns, *self.columns.values(), *self.text_fields) if are_lists else (None,)
+        are_lists = isinstance(self.columns, Mapping) and {type(self.text_fields), type(self.fields)} == {tuple}
+        names = (*self.columns, *self.columns.values(), *self.text_fields, *self.fields) if are_lists else (None,)
         if not all(isinstance(name, str) for name in names):
-            raise UserError("columns debe ser un diccionario {papel: columna}, y text_fields una lista de nombres.")
+            raise UserError("columns debe ser {papel: columna}, y text_fields y fields, listas de nombres.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(unknown(f"En {name}, el valor", getattr(self, name), choices))

@@ -18,7 +18,6 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data import synthetic
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.errors import AskedToStopError
-from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import expected_time, quality, train
@@ -48,9 +47,12 @@ def quick_trainings() -> Iterator[None]:
     """Measure the steps of a training once, and fit the linear model of the same notices once."""
     fit_linear, fitted = quality.fit_linear, {}
 
-    def fit_once(notices: Notices) -> LinearModel:
+    def fit_once(config: TrainConfig, notices: Notices) -> quality.FittedLinear:
         if id(notices) not in fitted:
-            fitted[id(notices)] = notices, fit_linear(notices)  # the notices are kept, so that their id stays theirs
+            fitted[id(notices)] = (
+                notices,
+                fit_linear(config, notices),
+            )  # the notices are kept, so that their id stays theirs
         return fitted[id(notices)][1]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -17,6 +17,8 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.labels import MIN_ROWS
 from ocensa_nb.errors import UserError, clipped
 from ocensa_nb.evaluation.metrics import flat_metrics
+from ocensa_nb.models.linear import count_ngrams
+from ocensa_nb.training.field_choice import FieldChoice, choose_fields
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +66,15 @@ def audit(config: TrainConfig) -> Audit:
         if len(label.rows)
     }
     columns = column_scores(data, config.seed)
-    result = Audit(data, repeats, columns)
+    result = Audit(config, data, repeats, columns)
     reasons = {head: _too_few(label) for head, label in data.labels.items()}
     for heads in _by_rows(data, reasons):
         try:
-            answers, duplicates = _measure(data, heads, config)
+            choices, answers, duplicates = _measure(data, heads, config)
         except UserError as error:
             reasons |= dict.fromkeys(heads, str(error))
             continue
+        result.choices.update(choices)
         for head in heads:
             result.answers[head] = answers
             result.near[head], result.doubled[head] = _effects(data, head, answers, duplicates)
@@ -93,7 +96,6 @@ def audit(config: TrainConfig) -> Audit:
             expected,
             result.doubled[head],
             result.suspects[head],
-            config.text_fields,
         )
     return result
 
@@ -114,8 +116,13 @@ def _too_few(label: LabelRows) -> str:
     return ""
 
 
-def _measure(data: AuditRows, heads: list[str], config: TrainConfig) -> tuple[OutOfFold, NearDuplicates]:
-    """Return the simple model's answers for labels with the same rows, and the near-duplicates across their split."""
+def _measure(
+    data: AuditRows, heads: list[str], config: TrainConfig
+) -> tuple[dict[str, FieldChoice], OutOfFold, NearDuplicates]:
+    """Return, for labels with the same rows, the columns that help the simple model, its answers, near-duplicates.
+
+    The near-duplicates are those across the split of a training.
+    """
     rows = data.labels[heads[0]].rows
     texts = data.file.texts.iloc[rows].tolist()
     groups = pd.factorize(data.groups[rows])[0]  # numbered as a training numbers them
@@ -128,7 +135,11 @@ def _measure(data: AuditRows, heads: list[str], config: TrainConfig) -> tuple[Ou
     if len(duplicates.repeated):
         smaller[WITHOUT_NEAR] = np.setdiff1d(train, duplicates.repeated)
     smaller = {name: fewer for name, fewer in smaller.items() if len(fewer)}
-    return predict_out(texts, labels, split, folds, smaller), duplicates
+    counts, fields = count_ngrams(texts), data.file.fields.iloc[rows]
+    # Chosen on all rows, so also on those that each fold holds out: the F1 of a few columns hardly gains from it.
+    choices = choose_fields(counts, fields, data.file.known_fields, labels, groups)
+    terms = {head: choice.terms for head, choice in choices.items()}
+    return choices, predict_out(counts, fields, terms, labels, split, folds, smaller), duplicates
 
 
 def _effects(

@@ -1,15 +1,15 @@
 """How well each column of the file predicts a label by itself: a code may already say what is to be learnt."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.rows import AuditRows, LabelRows
-from ocensa_nb.data.canonical import fold
 from ocensa_nb.errors import clipped
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime.logs import progress
+from ocensa_nb.training.field_choice import predict_by_value
 
 FOLDS = 5
 COLUMNS = ("columna", "en el texto", "valores", "F1", "exactitud")
@@ -52,18 +52,6 @@ def majority_f1(labels: np.ndarray) -> float:
     return float(share * 2 * share / (1 + share))
 
 
-def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, size: int) -> np.ndarray:
-    """Return the most frequent class of each value in the other folds, of all for a new value, int64 (rows,)."""
-    predicted = np.zeros(len(labels), np.int64)
-    for part in np.unique(folds):
-        seen = folds != part
-        counts = np.bincount(values[seen] * size + labels[seen], minlength=(values.max() + 1) * size)
-        counts = counts.reshape(-1, size)
-        best = np.where(counts.any(axis=1), counts.argmax(axis=1), counts.sum(axis=0).argmax())
-        predicted[~seen] = best[values[~seen]]
-    return predicted
-
-
 def column_sentence(head: str, scores: pd.DataFrame, majority: float, linear_f1: float) -> str:
     if scores.empty:
         return f"Ninguna columna dice por sí sola {head}."
@@ -80,19 +68,3 @@ def column_sentence(head: str, scores: pd.DataFrame, majority: float, linear_f1:
             f"«{name}» dice algo de {head} por sí sola ({measure}{against}; la clase más frecuente, {majority:.2f})."
         )
     return sentence
-
-
-def add_to_text(scores: pd.DataFrame, linear_f1: float, text_fields: Sequence[str]) -> str:
-    """Return, in Spanish, how to add the best column to the text; empty if the text has it or it says too little."""
-    if scores.empty or scores["en el texto"].iloc[0] == "sí" or scores["F1"].iloc[0] < linear_f1:
-        return ""
-    name = scores["columna"].iloc[0]
-    role, fields = fold(name), list(text_fields)
-    if role in fields:  # a second column with the title of one in the text: `find_columns` takes it as role.1
-        role += ".1"
-    else:
-        fields.append(role)
-    return (
-        f"Si «{clipped(name)}» se conoce al escribir el aviso, añádala al texto: --text-fields {' '.join(fields)} "
-        f'--columns {role} "{name}"'
-    )

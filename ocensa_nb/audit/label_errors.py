@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from scipy.special import softmax
 
 from ocensa_nb.audit.repeats import pairs_agreeing
@@ -21,7 +22,7 @@ from ocensa_nb.data.splits import split_rows
 from ocensa_nb.errors import listed
 from ocensa_nb.evaluation.calibration import fit_temperature
 from ocensa_nb.evaluation.metrics import flat_metrics
-from ocensa_nb.models.linear import LinearModel, count_ngrams
+from ocensa_nb.models.linear import LinearModel, Term
 from ocensa_nb.runtime.logs import progress
 
 FOLDS = 4  # each further one costs a fit: 4 audit 10,000 notices in 54 s
@@ -81,24 +82,25 @@ def fold_rows(
 
 
 def predict_out(
-    texts: Sequence[str],
+    counts: sparse.csr_matrix,
+    fields: pd.DataFrame,
+    terms: Mapping[str, Sequence[Term]],
     labels: Mapping[str, np.ndarray],
     split: Mapping[str, np.ndarray],
     folds: np.ndarray,
     smaller: Mapping[str, np.ndarray],
 ) -> OutOfFold:
-    """Fit the simple model once per fold, and once per smaller training set."""
+    """Fit the simple model, of n-gram `counts` and `fields`, once per fold, and once per smaller training set."""
     sizes = {head: int(y.max()) + 1 for head, y in labels.items()}
     used = [fold for fold in range(FOLDS) if (folds == fold).any()]
     jobs = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in used]
     jobs += [(train, np.flatnonzero(folds == 0)) for train in smaller.values()]
 
-    counts = count_ngrams(texts)
-
     def answer(job: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         train, asked = job
-        model = LinearModel.fit_counts(counts[train], {head: y[train] for head, y in labels.items()}, sizes)
-        return model.logits_of(counts[asked])
+        known = {head: y[train] for head, y in labels.items()}
+        model = LinearModel.fit_counts(counts[train], known, sizes, fields.iloc[train], terms)
+        return model.logits_of(counts[asked], fields.iloc[asked])
 
     # One after another: liblinear has one random generator per process, so threads would not be reproducible.
     answers = [answer(job) for job in progress(jobs, "Modelo simple, por partes", "parte")]

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.columns import majority_f1
@@ -11,8 +12,10 @@ from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.audit.verdict import ExpectedF1, Verdict
+from ocensa_nb.config import TrainConfig
 from ocensa_nb.files.atomic import write_json, write_text
 from ocensa_nb.files.write import write_table
+from ocensa_nb.training.field_choice import FieldChoice
 
 EXACT, NORMALISED = "idéntico", "igual sin códigos ni números"  # what counts as the same text
 
@@ -32,6 +35,7 @@ class NearEffect:
 class Audit:
     """What was measured of each label of a file; a label that could not be measured has classes and a verdict only."""
 
+    config: TrainConfig
     data: AuditRows
     repeats: dict[str, dict[str, Repeats]]
     columns: dict[str, pd.DataFrame]
@@ -43,6 +47,7 @@ class Audit:
     review: dict[str, pd.DataFrame] = field(default_factory=dict)
     suspects: dict[str, int] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    choices: dict[str, FieldChoice] = field(default_factory=dict)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per label: its rows, the simple model's F1, the expected range and the verdict, in Spanish."""
@@ -97,6 +102,15 @@ class Audit:
             ]
         )
 
+    def rule(self, head: str) -> pd.DataFrame:
+        """Return the most frequent class for each combination of values of a label's columns, in Spanish."""
+        label, fields = self.data.labels[head], self.choices[head].fields
+        cells = self.data.file.fields[fields].iloc[label.rows].replace("", "(vacía)")
+        rows = cells.assign(clase=np.array(label.classes)[label.labels])
+        rule = rows.groupby(fields)["clase"].agg(**{head: lambda names: names.mode()[0], "avisos": "size"})
+        share = rows.groupby(fields)["clase"].agg(lambda names: names.value_counts(normalize=True).iloc[0])
+        return rule.assign(**{"parte con esa clase": share}).reset_index()
+
     def majority(self, head: str) -> float:
         return majority_f1(self.data.labels[head].labels)
 
@@ -105,8 +119,8 @@ class Audit:
         return self.expected[head].linear_f1 if head in self.expected else None
 
     def lines(self) -> list[str]:
-        """Return the verdicts in Spanish: per label, the expected F1, why, and what to do."""
-        lines = []
+        """Return, in Spanish, the columns that help; then per label the expected F1, why, and what to do."""
+        lines = [line for head, choice in self.choices.items() for line in choice.lines(head, self.config)]
         for verdict in self.verdicts.values():
             lines += [verdict.sentence, *(f"  · {reason}" for reason in verdict.reasons)]
             lines += [f"  → {action}" for action in verdict.actions]
@@ -120,6 +134,7 @@ class Audit:
                 "rows": len(label.rows),
                 "classes": len(label.classes),
                 "repeats": {kind: asdict(values) for kind, values in self.repeats.get(head, {}).items()},
+                "fields": asdict(self.choices[head]) if head in self.choices else None,
                 "columns": dict(zip(columns["columna"], columns["F1"].astype(float), strict=True)),
                 "rare_classes": self.classes[head].query("nota != ''")["clase"].tolist(),
                 "expected": asdict(self.expected[head]) if head in self.expected else None,
@@ -140,7 +155,13 @@ class Audit:
             "near_duplicates": self.near_duplicates(),
             "review_columns": review_columns(),
         }
-        for kind, by_label in (("columns", self.columns), ("classes", self.classes), ("review", self.review)):
+        rules = {head: self.rule(head) for head, choice in self.choices.items() if choice.is_rule}
+        for kind, by_label in (
+            ("columns", self.columns),
+            ("classes", self.classes),
+            ("review", self.review),
+            ("rule", rules),
+        ):
             tables |= {f"{kind}_{head}": table for head, table in by_label.items()}
         for name, table in tables.items():
             write_table(table, folder / f"{name}.csv", self.data.file.csv_format)

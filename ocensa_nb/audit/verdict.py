@@ -3,14 +3,13 @@
 A run predicts with the better of encoder and simple model, or their blend: it starts where the simple model ends.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from ocensa_nb.audit.columns import NEARLY_ALL, SOME, add_to_text, column_sentence, majority_f1
+from ocensa_nb.audit.columns import NEARLY_ALL, SOME, column_sentence, majority_f1
 from ocensa_nb.audit.label_errors import OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
@@ -118,7 +117,6 @@ def judge_label(
     expected: ExpectedF1,
     doubled: float | None,
     suspects: int,
-    text_fields: Sequence[str],
 ) -> Verdict:
     low, high = expected.f1
     rows = int(classes["avisos"].sum())
@@ -134,8 +132,6 @@ def judge_label(
         actions.append(
             f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
         )
-    if added := add_to_text(columns, expected.linear_f1, text_fields):
-        actions.append(added)
     if not expected.beats_chance:
         reasons.append(
             "El modelo simple no acierta más que al azar, o respondiendo siempre lo mismo: el texto no dice nada de "

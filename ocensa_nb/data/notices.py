@@ -21,6 +21,7 @@ from ocensa_nb.data.columns import (
     title_predicate,
 )
 from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, read_corrections
+from ocensa_nb.data.fields import find_fields, read_fields
 from ocensa_nb.data.labels import OTHER, encode_labels, require_labels
 from ocensa_nb.data.report import DataReport, reading_lines
 from ocensa_nb.data.splits import split_corrected_rows, split_rows
@@ -38,6 +39,7 @@ class LabelledRows:
     """The rows of a file that have a text and every label."""
 
     frame: pd.DataFrame
+    fields: pd.DataFrame  # canonical values of the other columns, a row per row of `frame`
     report: DataReport
 
 
@@ -47,12 +49,14 @@ class Notices:
 
     ids: list[str]
     texts: list[str]
+    fields: pd.DataFrame  # canonical values of the other columns that the linear model may read, a row per text
+    known_fields: tuple[str, ...]  # those of them that are filled when a notice is created
     labels: dict[str, np.ndarray]  # class index of each row, int64 (rows,), per head
     classes: dict[str, list[str]]  # class names in the order of the indices, per head
     split: dict[str, np.ndarray]  # row numbers of `train`, `val` and `test`
     class_weights: dict[str, np.ndarray]  # float64 (classes,), only for the heads that are weighted
     report: DataReport
-    fingerprint: str  # SHA-256 of texts, labels and split
+    fingerprint: str  # SHA-256 of texts, fields, labels and split
 
     def class_rows(self) -> dict[str, np.ndarray]:
         """Return the training rows of each class, int64 (classes,), per head."""
@@ -67,6 +71,8 @@ def read(
     text_fields: Sequence[str] = TEXT_FIELDS,
     recorded: Mapping[str, str] | None = None,
     labelled: bool = True,
+    fields: Sequence[str] = (),
+    known_fields: Sequence[str] | None = None,
 ) -> NoticeFile:
     """Read every row of a CSV or XLSX file of notices, or of a table that was read.
 
@@ -78,6 +84,10 @@ def read(
         Column name per role of a trained run: no other role is used in the text. None for a new run.
     labelled
         Whether the labels are read; otherwise their columns, which `recorded` names, are ignored.
+    fields
+        Columns that the linear model may read besides those that SAP fills when a notice is created.
+    known_fields
+        The columns that a trained run may read; None for a new run.
 
     Raises
     ------
@@ -113,16 +123,25 @@ def read(
         name, rows = used["descripcion"], len(cells)
         raise UserError(f"En «{path}» ({file.notes}) la columna «{name}» está vacía en las {rows:,} filas.")
     roles = ("descripcion", *appended(used, text_fields, labels))
+    if known_fields is None:
+        taken = {used["descripcion"], *(used[head] for head in labels)}
+        known_fields, tried = find_fields(cells, fields, taken, str(path))
+    else:
+        tried = []
+    values = read_fields(cells, [*known_fields, *tried])
+    counted = {role: cells[used[role]] for role in roles[1:]}
+    present = {title for title in known_fields if same_title(title, cells.columns) in cells}
+    counted |= {title: values[title] for title in known_fields if title in present - set(used.values())}
     return NoticeFile(
         **{**vars(file), "notes": notes},
         columns=used,
         text_columns=tuple(used[role] for role in roles),
-        values={
-            role: cells[used[role]][has_text & (cells[used[role]] != "")].value_counts().to_dict() for role in roles[1:]
-        },
+        values={name: part[has_text & (part != "")].value_counts().to_dict() for name, part in counted.items()},
         passed_over=passed_over,
         ids=notice_ids(cells, file.first_row),
         texts=texts,
+        fields=values,
+        known_fields=tuple(known_fields),
         labels=pd.DataFrame({head: names for head, (names, _) in merged.items()}),
         left_out={kind: int(rows.sum()) for kind, rows in others.items()},
         spellings={head: several for head, (_, several) in merged.items() if several},
@@ -157,12 +176,15 @@ def labelled_rows(file: NoticeFile, corrections: Corrections | None = None) -> L
         corrections=corrected,
     )
     require_labels(report, heads)
-    return LabelledRows(frame[keep], report)
+    frame = frame[keep]
+    return LabelledRows(frame, file.fields.reindex(frame.index, fill_value="").reset_index(drop=True), report)
 
 
 def load_notices(config: TrainConfig) -> Notices:
     """Read and prepare the data of a config, corrected; an empty path means the synthetic data of the project."""
-    file = read(config.data or SAMPLE_DATA, config.columns, tuple(config.heads), config.text_fields)
+    file = read(
+        config.data or SAMPLE_DATA, config.columns, tuple(config.heads), config.text_fields, fields=config.fields
+    )
     return prepare(file, config, read_corrections(config.corrections, config.heads) if config.corrections else None)
 
 
@@ -194,8 +216,18 @@ def prepare(file: NoticeFile, config: TrainConfig, corrections: Corrections | No
     if config.class_weights and "causa" in labels:
         counts = np.bincount(labels["causa"][split["train"]])  # every class has a training row
         weights["causa"] = counts.sum() / (len(counts) * counts)  # scikit-learn's "balanced"
-    fingerprint = fingerprint_of(texts, labels, split)
-    return Notices(frame[ID].tolist(), texts, labels, classes, split, weights, report, fingerprint)
+    return Notices(
+        ids=frame[ID].tolist(),
+        texts=texts,
+        fields=rows.fields,
+        known_fields=file.known_fields,
+        labels=labels,
+        classes=classes,
+        split=split,
+        class_weights=weights,
+        report=report,
+        fingerprint=fingerprint_of(texts, rows.fields[list(file.known_fields)], labels, split),
+    )
 
 
 def _uncorrected_split(
@@ -209,8 +241,11 @@ def _uncorrected_split(
     return {name: positions[rows] for name, rows in split.items()}
 
 
-def fingerprint_of(texts: list[str], labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
+def fingerprint_of(
+    texts: list[str], fields: pd.DataFrame, labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]
+) -> str:
+    cells = (cell for title in fields for cell in (title, *fields[title]))
+    digest = hashlib.sha256("\0".join([*texts, *cells]).encode("utf-8", "surrogatepass"))
     for name, values in (*labels.items(), *split.items()):
         digest.update(name.encode() + values.tobytes())
     return digest.hexdigest()

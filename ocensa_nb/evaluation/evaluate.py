@@ -221,9 +221,9 @@ def evaluate(
     predictor = Predictor.load(run)
     if trained:
         test = trained.split["test"]
-        frame = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test]
+        frame, fields = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test], trained.fields.iloc[test]
         labels = {head: indices[test] for head, indices in trained.labels.items()}
-        return _evaluate_rows(predictor, "las filas de prueba", frame, labels, file.csv_format, source)
+        return _evaluate_rows(predictor, "las filas de prueba", frame, fields, labels, file.csv_format, source)
     if not data:
         raise UserError(f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}». {ASK_FOR_FILE}")
     rows = labelled_rows(file)
@@ -237,7 +237,8 @@ def evaluate(
     if not known.any():
         raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {left_out:,} filas: {named}.")
     labels = {head: indices[known] for head, indices in labels.items()}
-    evaluation = _evaluate_rows(predictor, f"todas las filas de {data}", frame[known], labels, file.csv_format, source)
+    what, fields = f"todas las filas de {data}", rows.fields[known]
+    evaluation = _evaluate_rows(predictor, what, frame[known], fields, labels, file.csv_format, source)
     notes = [*unlike_training(run, file, predictor.linear), *evaluation.notes, *_repeated_note(run, evaluation.texts)]
     if unknown:
         notes.insert(0, f"{left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: {named}.")
@@ -248,12 +249,13 @@ def _evaluate_rows(
     predictor: Predictor,
     what: str,
     frame: pd.DataFrame,
+    fields: pd.DataFrame,
     labels: dict[str, np.ndarray],
     csv_format: CsvFormat,
     source: str,
 ) -> Evaluation:
     run, texts = predictor.run, frame[TEXT].tolist()
-    blends, logits = predictor.blends, predictor.logits(texts, title="Evaluando")
+    blends, logits = predictor.blends, predictor.logits(texts, fields, title="Evaluando")
     shares, repeats = apply(blends, logits, source), group_texts(texts)
     predictions = predictions_of(shares, labels)
     by_source = {name: predictions_of(apply(blends, logits, name), labels) for name in SOURCES}

@@ -110,7 +110,7 @@ def explain(
         masked = predictor.masked_logits(pieces)
         logits[ENCODER] = {head: values[:1] for head, values in masked.items()}
     if LINEAR in models:
-        logits[LINEAR], exact = predictor.linear.logits([whole]), predictor.linear.contributions([pieces])
+        logits[LINEAR], exact = predictor.linear.logits([whole], file.fields), predictor.linear.contributions([pieces])
     labels, notes, suggestions = {}, _unusual(run, file), predictor.suggestions(source, target)
     for head, probabilities in apply(predictor.blends, logits, source).items():
         order = np.argsort(-probabilities[0], kind="stable")
@@ -154,8 +154,11 @@ def read_typed(run: Run, text: str, fields: Mapping[str, str]) -> NoticeFile:
         cells[titles[roles[_key(name)]]] = value
     table = pd.DataFrame([cells], dtype=str)
     typed = TableFile(TYPED, table, readable(table)[0], 1, SPANISH_EXCEL, "", None)
-    recorded = run.metadata["data"]["columns"]
-    file = read(typed, recorded, list(run.classes), run.config.text_fields, recorded, labelled=False)
+    data = run.metadata["data"]
+    recorded = data["columns"]
+    file = read(
+        typed, recorded, list(run.classes), run.config.text_fields, recorded, False, known_fields=data["fields"]
+    )
     if file.texts.iloc[0] == "":
         raise UserError("El aviso no tiene texto. Escriba lo que diría su descripción, p. ej. «pase en válvula».")
     return file

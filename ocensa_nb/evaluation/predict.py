@@ -1,7 +1,6 @@
 """Predict the labels of new notices: the given table plus a prediction and its confidence per label."""
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.columns import same_title
-from ocensa_nb.data.notices import read
+from ocensa_nb.data.notices import fingerprint_of, read
 from ocensa_nb.data.report import reading_lines
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, describe_sources
@@ -65,10 +64,10 @@ def predict(
         suggestions = predictor.suggestions(source, target)
     rows = np.flatnonzero(file.texts != "")
     world.require_same(
-        lambda: [hashlib.sha256("\n".join(file.texts).encode()).hexdigest(), run.metadata["fingerprint"]],
+        lambda: [fingerprint_of(file.texts.tolist(), file.fields, {}, {}), run.metadata["fingerprint"]],
         "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
     )
-    probabilities = predictor.probabilities(file.texts.iloc[rows].tolist(), source, world=world)
+    probabilities = predictor.probabilities(file.texts.iloc[rows].tolist(), file.fields.iloc[rows], source, world=world)
     differences = unlike_training(run, file, predictor.linear)
     fitted = {head: suggestion for head, (suggestion, _) in suggestions.items()}
     table = add_predictions(file.table, rows, probabilities, run.classes, fitted, not differences)
@@ -88,7 +87,13 @@ def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | Non
     """
     config, recorded = run.config, run.metadata["data"]["columns"]
     file = read(
-        data, {**config.columns, **(columns or {})}, list(run.classes), config.text_fields, recorded, labelled=False
+        data,
+        {**config.columns, **(columns or {})},
+        list(run.classes),
+        config.text_fields,
+        recorded,
+        labelled=False,
+        known_fields=run.metadata["data"]["fields"],
     )
     for role, name in (columns or {}).items():
         if file.columns.get(role) != same_title(name, file.table.columns):

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ocensa_nb.engine.frozen_features import SAMPLE
@@ -49,12 +50,20 @@ class Predictor:
         return cls(run, read_blends(run))
 
     def probabilities(
-        self, texts: Sequence[str], source: str = AUTO, title: str = "Prediciendo", world: World = ALONE
+        self,
+        texts: Sequence[str],
+        fields: pd.DataFrame | None = None,
+        source: str = AUTO,
+        title: str = "Prediciendo",
+        world: World = ALONE,
     ) -> dict[str, np.ndarray]:
         """Return the calibrated probabilities, float32 (texts, classes), of each label; a repeated text costs nothing.
 
         Parameters
         ----------
+        fields
+            The canonical values of the columns that the run may read, a row per text, as `NoticeFile.fields`; None if
+            they are not known.
         source
             `encoder`, `linear`, `blend`, or `auto`: for each label, the best of them on the validation rows.
         world
@@ -71,21 +80,27 @@ class Predictor:
         rows = world.share(np.argsort([len(text) for text in texts], kind="stable"))
         with world.agreed():
             if len(rows):
-                part = apply(self.blends, self.logits([texts[row] for row in rows], models, title), source)
+                part_of_fields = None if fields is None else fields.iloc[rows]
+                logits = self.logits([texts[row] for row in rows], part_of_fields, models, title)
+                part = apply(self.blends, logits, source)
                 for head, values in part.items():
                     shares[head][rows] = values
         world.sum([torch.from_numpy(values) for values in shares.values()])
         return shares
 
     def logits(
-        self, texts: Sequence[str], models: Collection[str] = (ENCODER, LINEAR), title: str = "Prediciendo"
+        self,
+        texts: Sequence[str],
+        fields: pd.DataFrame | None = None,
+        models: Collection[str] = (ENCODER, LINEAR),
+        title: str = "Prediciendo",
     ) -> dict[str, dict[str, np.ndarray]]:
         """Return the logits of models, float32 (texts, classes), per model and label; see `probabilities`."""
         by_model = {}
         if ENCODER in models:
             by_model[ENCODER] = self._encoder_logits(texts, title)
         if LINEAR in models:
-            by_model[LINEAR] = self.linear.logits(texts)
+            by_model[LINEAR] = self.linear.logits(texts, fields)
         return by_model
 
     def masked_logits(self, pieces: Sequence[str]) -> dict[str, np.ndarray]:

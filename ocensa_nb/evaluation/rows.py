@@ -37,6 +37,7 @@ class TrainingRows:
 
     ids: list[str]
     texts: list[str]
+    fields: pd.DataFrame
     labels: dict[str, np.ndarray]
     split: dict[str, np.ndarray]
 
@@ -63,19 +64,26 @@ def read_rows(
 ) -> tuple[NoticeFile, TrainingRows | None]:
     """Read a labelled file, and its rows, with the corrections, if the run was trained on its content; else None."""
     config, recorded = run.config, run.metadata["data"]["columns"]
-    file = read(data, {**config.columns, **(columns or {})}, list(run.classes), config.text_fields, recorded)
+    file = read(
+        data,
+        {**config.columns, **(columns or {})},
+        list(run.classes),
+        config.text_fields,
+        recorded,
+        known_fields=run.metadata["data"]["fields"],
+    )
     path = run.path / CORRECTIONS
     try:
         corrections = read_corrections(path, run.classes) if path.exists() else None
-        frame = labelled_rows(file, corrections).frame
+        rows = labelled_rows(file, corrections)
     except UserError:  # another file: it lacks labels, or the classes of the corrections
         return file, None
     stored, _ = tensors.read(run.path / SPLITS)
     split = {side: stored[side].numpy() for side in ("train", "val", "test")}
-    texts, labels = frame[TEXT].tolist(), class_indices(run, frame)
-    if fingerprint_of(texts, labels, split) != run.metadata["data"]["fingerprint"]:
+    texts, labels = rows.frame[TEXT].tolist(), class_indices(run, rows.frame)
+    if fingerprint_of(texts, rows.fields, labels, split) != run.metadata["data"]["fingerprint"]:
         return file, None
-    return file, TrainingRows(frame[ID].tolist(), texts, labels, split)
+    return file, TrainingRows(rows.frame[ID].tolist(), texts, rows.fields, labels, split)
 
 
 def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -97,20 +105,22 @@ def unlike_training(run: Run, file: NoticeFile, linear: LinearModel) -> list[str
     n-grams of the training rows.
     """
     texts, filled, warnings = [text for text in file.texts if text], file.filled, []
-    for role, share in run.metadata["data"]["filled"].items():
+    recorded = run.metadata["data"]
+    unread = set(recorded["fields"]) - set(linear.used_fields) - set(recorded["columns"].values())
+    for role, share in recorded["filled"].items():
         now = filled.get(role, 0.0)
-        if share >= LEAST_FILLED and now < share / 2 and texts:
-            name = clipped(run.metadata["data"]["columns"].get(role, role))
+        if share >= LEAST_FILLED and now < share / 2 and texts and role not in unread:
+            name = clipped(recorded["columns"].get(role, role))
             state = "tiene casi vacía" if role in filled else "no tiene"
             warnings.append(
                 f"La corrida aprendió también de «{name}», que este archivo {state} ({round(now * len(texts)):,} de "
                 f"{len(texts):,} avisos; al entrenar, el {100 * share:.0f} %): {UNRELIABLE}"
             )
-    for role, known in run.metadata["data"]["values"].items():
+    for role, known in recorded["values"].items():
         counts, seen = file.values.get(role, {}), set(map(canonical, known))
         unseen = {value: count for value, count in counts.items() if canonical(value) not in seen}
-        if (rows := sum(unseen.values())) > MOST_FOREIGN * sum(counts.values()):
-            name, values = clipped(file.columns[role]), listed(unseen, NAMED_VALUES)
+        if (rows := sum(unseen.values())) > MOST_FOREIGN * sum(counts.values()) and role not in unread:
+            name, values = clipped(file.columns.get(role, role)), listed(unseen, NAMED_VALUES)
             warnings.append(
                 f"«{name}» tiene en {rows:,} de {len(texts):,} avisos valores que la corrida no ha visto ({values}): "
                 f"{UNRELIABLE}"

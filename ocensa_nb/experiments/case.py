@@ -117,8 +117,6 @@ class Case:
     def train_config(self) -> TrainConfig:
         known = {**self.content["settings"], **self.content["files"]}
         settings = {name: value for name, value in known.items() if name not in USUAL_EVALUATION}
-        if "text_fields" in settings:
-            settings["text_fields"] = tuple(settings["text_fields"])
         return configure(settings.pop("recipe"), {**settings, "out": str(self.run)})
 
     @property

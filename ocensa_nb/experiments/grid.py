@@ -203,8 +203,6 @@ def _settle(fields: Mapping[str, Any], auto: str) -> tuple[dict[str, Any], dict[
         raise UserError(unknown("En predict_with, el valor", predict_with, (AUTO, *SOURCES)))
     recipe = _checked_text("recipe", values.pop("recipe"))
     recipe = auto if recipe == "auto" else recipe
-    if isinstance(values.get("text_fields"), list):
-        values["text_fields"] = tuple(values["text_fields"])
     config = configure(recipe, values).validate()
     # As the config has them: 0 and 0.0 are the same setting.
     written = {name: fields[name] for name in (*PATHS, "predict_with") if name in fields}

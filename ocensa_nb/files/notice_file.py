@@ -80,17 +80,19 @@ class NoticeFile(TableFile):
 
     columns: dict[str, str]  # column name per role: the description, the text fields, the labels
     text_columns: tuple[str, ...]  # of which the texts are composed
-    values: dict[str, dict[str, int]]  # per role of a field of the text, the rows with a text that have each value
+    values: dict[str, dict[str, int]]  # per role in the text, and title in `fields`, the rows of each value
     passed_over: dict[str, tuple[str, str]]  # other columns with such a name: their role, and the reason in Spanish
     ids: pd.Series  # the number of each notice, or its row in a spreadsheet
     texts: pd.Series  # "" for a row without a description
+    fields: pd.DataFrame  # canonical values of the other columns that a model may read, by title, a row per row
+    known_fields: tuple[str, ...]  # those of them that are filled when a notice is created
     labels: pd.DataFrame  # one column per label, "" where it is missing; none if the labels were not read
     left_out: dict[str, int]  # rows that are no notices, by kind in Spanish: they have no text and no labels
     spellings: dict[str, dict[str, dict[str, int]]]  # per label, the classes with several spellings, and rows of each
 
     @property
     def filled(self) -> dict[str, float]:
-        """The share of the rows with a text in which each role of `values` has one."""
+        """The share of the rows with a text in which each role or title of `values` has one."""
         rows = int((self.texts != "").sum())
         return {role: sum(counts.values()) / max(rows, 1) for role, counts in self.values.items()}
 

@@ -1,15 +1,17 @@
-"""The linear model: TF-IDF of words and characters with one linear SVM per label. In `RUN/linear`.
+"""The linear model: TF-IDF of words and characters, and columns, with one linear SVM per label. In `RUN/linear`.
 
 It is hard to beat on short technical texts (Joachims, *Text categorization with support vector machines*, 1998).
-N-grams are hashed, so no vocabulary is stored.
+N-grams and the values of columns are hashed, so no vocabulary is stored.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.feature_extraction import FeatureHasher
@@ -21,54 +23,112 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
 from ocensa_nb.runtime.logs import progress
 
-HASHES = 2**20  # columns of each analyser before the selection
+HASHES = 2**20  # columns of each analyser before the selection, and of the terms
 LEAST_ROWS = 2  # an n-gram of a single training row says nothing about another row
 LARGEST_BYTES = 38_000_000  # of the file
 ANALYSERS = {"word": (1, 2), "char_wb": (2, 5)}
 TOLERANCE = 0.01  # with 0.0001 the F1 on real notices is the same and the fit takes a quarter longer
+VALUES = 2 * HASHES  # where the hashed values of columns start
+# Length of a value beside n-grams of length 1 for words and 1 for characters. On 7,100 real notices (2 splits) 0.3 to 2
+# give the priority the same F1; with 1 for ten columns at once, the mode loses 0.04.
+TERM_WEIGHT = 0.5
 FIT_SEED = 0  # order of the coordinate descent; the solution hardly depends on it
+
+
+Term = tuple[str, ...]  # the titles of a column, or of two whose values count together
 
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A linear classifier over hashed n-grams, for all labels."""
+    """A linear classifier over hashed n-grams and the values of columns, for all labels."""
 
-    columns: np.ndarray  # int32 (features,): the hashed columns in use; those of the second analyser start at `HASHES`
-    idf: np.ndarray  # float32 (features,): inverse document frequency of each column
+    columns: np.ndarray  # int32 (features,): the hashed columns in use, of the two analysers and of the terms
+    idf: np.ndarray  # float32 (features,): inverse document frequency of each n-gram, `TERM_WEIGHT` of a value
     weights: dict[str, np.ndarray]  # float32 (features, classes), per label
     biases: dict[str, np.ndarray]  # float32 (classes,), per label
+    terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)  # per label; the weights of others are 0
 
     @classmethod
-    def fit(cls, texts: Sequence[str], labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> "LinearModel":
+    def fit(
+        cls,
+        texts: Sequence[str],
+        labels: Mapping[str, np.ndarray],
+        sizes: Mapping[str, int],
+        fields: pd.DataFrame | None = None,
+        terms: Mapping[str, Sequence[Term]] = MappingProxyType({}),
+    ) -> "LinearModel":
         """Fit the model to texts, the class index of each, int64 (rows,), per label, and the number of classes.
 
-        Classes are weighted by the inverse of their rows; a class without rows is never predicted.
+        `fields` has the values of columns, canonical, and `terms` those that each label uses. Classes are weighted by
+        the inverse of their rows; a class without rows is never predicted.
         """
-        return cls.fit_counts(count_ngrams(texts), labels, sizes)
+        return cls.fit_counts(count_ngrams(texts), labels, sizes, fields, terms)
 
     @classmethod
     def fit_counts(
-        cls, counts: sparse.csr_matrix, labels: Mapping[str, np.ndarray], sizes: Mapping[str, int]
+        cls,
+        counts: sparse.csr_matrix,
+        labels: Mapping[str, np.ndarray],
+        sizes: Mapping[str, int],
+        fields: pd.DataFrame | None = None,
+        terms: Mapping[str, Sequence[Term]] = MappingProxyType({}),
     ) -> "LinearModel":
         rows_of = np.asarray((counts > 0).sum(axis=0)).ravel()
         columns = _select(rows_of, sum(sizes.values()))
         idf = np.log((1 + counts.shape[0]) / (1 + rows_of[columns])) + 1  # as scikit-learn's TfidfTransformer
-        features = _weigh(counts[:, columns], columns, idf)
+        values = {head: count_values(fields, terms.get(head, ()), counts.shape[0]) for head in labels}
+        used = {head: np.unique(part.indices) for head, part in values.items()}
+        every = np.unique(np.concatenate(list(used.values())))
+        ngrams = _weigh(counts[:, columns], columns, idf)
 
         # One after another: liblinear has one random generator per process, so threads would not be reproducible.
-        shown = progress(labels, "Modelo simple", "etiqueta")
-        fitted = {head: _fit_linear(features, labels[head], sizes[head]) for head in shown}
-        weights, biases = ({head: pair[i] for head, pair in fitted.items()} for i in range(2))
-        return cls(columns.astype(np.int32), idf.astype(np.float32), weights, biases)
+        weights, biases = {}, {}
+        for head in progress(labels, "Modelo simple", "etiqueta"):
+            features = sparse.hstack([ngrams, values[head][:, used[head]] * TERM_WEIGHT], format="csr")
+            fitted, biases[head] = fit_classifier(features, labels[head], sizes[head])
+            weights[head] = np.zeros((len(columns) + len(every), sizes[head]), np.float32)
+            weights[head][np.r_[: len(columns), len(columns) + np.searchsorted(every, used[head])]] = fitted
+        return cls(
+            np.r_[columns, VALUES + every].astype(np.int32),
+            np.r_[idf, np.full(len(every), TERM_WEIGHT)].astype(np.float32),
+            weights,
+            biases,
+            {head: tuple(map(tuple, terms[head])) for head in labels if terms.get(head)},
+        )
 
-    def logits(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the decision values, float32 (texts, classes), per label; a repeated text is computed once."""
+    @property
+    def used_fields(self) -> list[str]:
+        """The titles of the columns that any label uses."""
+        return list(dict.fromkeys(title for terms in self.terms.values() for term in terms for title in term))
+
+    def logits(self, texts: Sequence[str], fields: pd.DataFrame | None = None) -> dict[str, np.ndarray]:
+        """Return the decision values, float32 (texts, classes), per label; a repeated text is computed once.
+
+        `fields` has the canonical values of `used_fields`, a row per text; None if they are not known.
+        """
         distinct, entry = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
-        return {head: values[entry] for head, values in self.logits_of(count_ngrams(distinct.tolist())).items()}
+        return self._add_values(
+            {head: part[entry] for head, part in self._of_ngrams(count_ngrams(distinct.tolist())).items()}, fields
+        )
 
-    def logits_of(self, counts: sparse.csr_matrix) -> dict[str, np.ndarray]:
-        features = _weigh(counts[:, self.columns], self.columns, self.idf).astype(np.float32)
-        return {head: features @ self.weights[head] + self.biases[head] for head in self.weights}
+    def logits_of(self, counts: sparse.csr_matrix, fields: pd.DataFrame | None = None) -> dict[str, np.ndarray]:
+        return self._add_values(self._of_ngrams(counts), fields)
+
+    @property
+    def _border(self) -> int:
+        """Where the features of the columns' values start."""
+        return int(np.searchsorted(self.columns, VALUES))
+
+    def _of_ngrams(self, counts: sparse.csr_matrix) -> dict[str, np.ndarray]:
+        columns = self.columns[: self._border]
+        features = _weigh(counts[:, columns], columns, self.idf[: self._border]).astype(np.float32)
+        return {head: features @ self.weights[head][: self._border] + self.biases[head] for head in self.weights}
+
+    def _add_values(self, logits: dict[str, np.ndarray], fields: pd.DataFrame | None) -> dict[str, np.ndarray]:
+        for head, terms in self.terms.items():
+            values = count_values(fields, terms, len(logits[head]))[:, self.columns[self._border :] - VALUES]
+            logits[head] = logits[head] + TERM_WEIGHT * (values @ self.weights[head][self._border :])
+        return logits
 
     def contributions(self, texts: Sequence[Sequence[str]]) -> dict[str, list[np.ndarray]]:
         """Return what each piece of a text adds to its decision values, float64 (pieces, classes), per label and text.
@@ -77,41 +137,61 @@ class LinearModel:
         both halves. The sum over the pieces, plus the bias, is that of `logits`.
         """
         ends = np.cumsum([len(pieces) for pieces in texts])
-        grams = _count_in_pieces(texts)[:, self.columns]
+        columns = self.columns[: self._border]
+        grams = _count_in_pieces(texts)[:, columns]
         text_of = np.searchsorted(ends, np.arange(ends[-1]), side="right")
         members = sparse.csr_matrix((np.ones(ends[-1]), (text_of, np.arange(ends[-1]))), (len(texts), ends[-1]))
         counts = members @ grams
-        features = _weigh(counts, self.columns, self.idf)
+        features = _weigh(counts, columns, self.idf[: self._border])
         counts.data = 1 / counts.data
         shares = grams.multiply(features.multiply(counts).tocsr()[text_of])
-        return {head: np.split(shares @ weights.astype(float), ends[:-1]) for head, weights in self.weights.items()}
+        return {
+            head: np.split(shares @ weights[: self._border].astype(float), ends[:-1])
+            for head, weights in self.weights.items()
+        }
+
+    def value_contributions(self, fields: pd.DataFrame) -> dict[str, dict[Term, np.ndarray]]:
+        """Return what the value of each term adds to the decision values of one row, float64 (classes,), per label."""
+        own = self.columns[self._border :] - VALUES
+        return {
+            head: {
+                term: TERM_WEIGHT * (count_values(fields, [term], 1)[:, own] @ self.weights[head][self._border :])[0]
+                for term in terms
+            }
+            for head, terms in self.terms.items()
+        }
 
     def known_share(self, texts: Sequence[str]) -> np.ndarray:
         """Return the share of the n-grams of each text that the model knows, float64 (texts,); 0 without any."""
         present = count_ngrams(texts) > 0
-        known, all_ngrams = (np.asarray(part.sum(axis=1)).ravel() for part in (present[:, self.columns], present))
+        known = present[:, self.columns[: self._border]]
+        known, all_ngrams = (np.asarray(part.sum(axis=1)).ravel() for part in (known, present))
         return known / np.maximum(all_ngrams, 1)
 
     def write(self, path: Path) -> None:
         arrays = {"columns": self.columns, "idf": self.idf}
         for head in self.weights:
             arrays |= {f"{head}.weights": self.weights[head], f"{head}.biases": self.biases[head]}
-        tensors.write(path, {name: torch.from_numpy(values) for name, values in arrays.items()})
+        tensors.write(path, {name: torch.from_numpy(values) for name, values in arrays.items()}, self.terms)
 
     @classmethod
     def read(cls, path: Path, sizes: Mapping[str, int]) -> "LinearModel":
         """Return the model of a file; raises `UserError` if it is missing, damaged or of other labels."""
-        arrays = {name: tensor.numpy() for name, tensor in tensors.read(path)[0].items()}
+        stored, terms = tensors.read(path)
+        arrays = {name: tensor.numpy() for name, tensor in stored.items()}
         features = len(arrays.get("columns", ()))
         shapes = {"columns": (features,), "idf": (features,)}
         for head, size in sizes.items():
             shapes |= {f"{head}.weights": (features, size), f"{head}.biases": (size,)}
-        if {name: values.shape for name, values in arrays.items()} != shapes or not all(
-            np.isfinite(values).all() for values in arrays.values()
+        if (
+            {name: values.shape for name, values in arrays.items()} != shapes
+            or not all(np.isfinite(values).all() for values in arrays.values())
+            or not _are_terms(terms, sizes)
         ):
             raise UserError(f"El archivo «{path}» no es el modelo simple de esta corrida. Vuelva a entrenar.")
         weights, biases = ({head: arrays[f"{head}.{part}"] for head in sizes} for part in ("weights", "biases"))
-        return cls(arrays["columns"], arrays["idf"], weights, biases)
+        terms = {head: tuple(map(tuple, terms[head])) for head in terms}
+        return cls(arrays["columns"], arrays["idf"], weights, biases, terms)
 
 
 def count_ngrams(texts: Sequence[str]) -> sparse.csr_matrix:
@@ -149,6 +229,30 @@ def _count_in_pieces(texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
     return whole + sparse.hstack([halves, sparse.csr_matrix(halves.shape)], format="csr")
 
 
+def count_values(fields: pd.DataFrame | None, terms: Sequence[Term], rows: int) -> sparse.csr_matrix:
+    """Return which hashed value of each term a row has, float32 (rows, HASHES); without `fields`, every cell is empty.
+
+    An empty cell is a value too: a mark such as SAP's of a stopped unit is made by leaving it out.
+    """
+    hasher = FeatureHasher(HASHES, input_type="string", alternate_sign=False, dtype=np.float32)
+    counts = sparse.csr_matrix((rows, HASHES), dtype=np.float32)
+    for term in terms:
+        cells = [[""] * rows if fields is None or title not in fields else fields[title] for title in term]
+        joined, distinct = pd.factorize(pd.Series(["\x1f".join(values) for values in zip(*cells, strict=True)]))
+        name = "\x1f".join(term)
+        counts = counts + hasher.transform([[f"{name}={value}"] for value in distinct])[joined]
+    return counts
+
+
+def _are_terms(terms: object, sizes: Mapping[str, int]) -> bool:
+    return isinstance(terms, dict) and all(
+        head in sizes
+        and isinstance(of_head, list)
+        and all(isinstance(term, list) and term and all(isinstance(title, str) for title in term) for term in of_head)
+        for head, of_head in terms.items()
+    )
+
+
 def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
     """Return the columns to use, in order: those in several rows, the most frequent if the file would be too large."""
     if not rows_of.any():
@@ -160,6 +264,14 @@ def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
     return columns
 
 
+def weigh_words(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return TF-IDF of the words alone, float64 (texts, words), from `count_ngrams`."""
+    words = counts[:, :HASHES]
+    rows_of = np.asarray((words > 0).sum(axis=0)).ravel()
+    columns = _select(rows_of, 0)
+    return _weigh(words[:, columns], columns, np.log((1 + words.shape[0]) / (1 + rows_of[columns])) + 1)
+
+
 def _weigh(counts: sparse.csr_matrix, columns: np.ndarray, idf: np.ndarray) -> sparse.csr_matrix:
     counts = counts.astype(np.float64)
     counts.data = 1 + np.log(counts.data)
@@ -169,7 +281,7 @@ def _weigh(counts: sparse.csr_matrix, columns: np.ndarray, idf: np.ndarray) -> s
     return sparse.hstack([normalize(part) for part in parts], format="csr")
 
 
-def _fit_linear(features: sparse.csr_matrix, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def fit_classifier(features: sparse.csr_matrix, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return weights (features, classes) and biases (classes,) of a linear SVM; absent classes get a low bias."""
     present = np.unique(labels)
     weights, biases = np.zeros((features.shape[1], size), np.float32), np.full(size, -10, np.float32)

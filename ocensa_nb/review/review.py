@@ -101,7 +101,8 @@ def review(
         logger.warning(note)
     test = np.zeros(0, np.int64) if notes else trained.split["test"]  # the error of other notices says nothing
     new_texts, test_texts = file.texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
-    probabilities = predictor.probabilities([*new_texts, *test_texts])
+    fields = [file.fields.iloc[filled], *([trained.fields.iloc[test]] if trained else [])]
+    probabilities = predictor.probabilities([*new_texts, *test_texts], pd.concat(fields))
     new = {head: shares[: len(filled)] for head, shares in probabilities.items()}
     tested = {head: shares[len(filled) :] for head, shares in probabilities.items()}
     labels = {head: trained.labels[head][test] if trained else test for head in run.classes}

@@ -90,7 +90,6 @@ class Run:
         """The config that the run was trained with; raises `UserError` if the saved one is not valid."""
         values = dict(self.metadata["config"])
         try:
-            values["text_fields"] = tuple(values["text_fields"])
             return TrainConfig().replace(**values).validate()
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"La configuración guardada en «{self.path}» está dañada: {error}.") from error

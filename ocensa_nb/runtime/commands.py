@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from ocensa_nb.config import TrainConfig
+from ocensa_nb.config import TrainConfig, with_recipe
 from ocensa_nb.errors import UserError
-from ocensa_nb.runtime.machine import configure
+from ocensa_nb.runtime.machine import chosen_recipe, configure
 
 # Fields with their own parameter in notebook 03; the others go into its `more_settings`.
 PARAMETERS = (
@@ -43,6 +43,12 @@ def as_text(value: Any) -> str:
 
 def command_line(config: TrainConfig, recipe: str) -> str:
     return _join(["python", "-m", "ocensa_nb", *arguments(config, recipe)])
+
+
+def command_with_field(config: TrainConfig, field: str) -> str:
+    """Return the command that trains on the same notices with one column more."""
+    task = config.replace(fields=(*config.fields, field), monitor="f1", out="")
+    return command_line(with_recipe(task, chosen_recipe("auto")), "auto")
 
 
 def training_parameters(config: TrainConfig, recipe: str) -> dict[str, Any]:

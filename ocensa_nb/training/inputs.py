@@ -74,6 +74,7 @@ def describe_inputs(config: TrainConfig, notices: Notices, inputs: Inputs) -> di
             "columns": notices.report.columns,
             "filled": notices.report.filled,
             "values": notices.report.values,
+            "fields": list(notices.known_fields),
             "merged": notices.report.merged(),
             "split": notices.report.split,
             "class_rows": {head: rows.tolist() for head, rows in notices.class_rows().items()},

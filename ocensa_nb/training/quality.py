@@ -5,6 +5,7 @@ The models of a run are the encoder of its best epoch, the linear model, and the
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,12 @@ from ocensa_nb.evaluation.metrics import (
 from ocensa_nb.evaluation.rows import familiar_share, write_splits
 from ocensa_nb.evaluation.suggestion import Evidence
 from ocensa_nb.evaluation.verdict import check_predictions, judge
-from ocensa_nb.models.linear import LinearModel
+from ocensa_nb.models.linear import LinearModel, count_ngrams
 from ocensa_nb.models.save import save_linear, save_model
 from ocensa_nb.runs.manifest import CORRECTIONS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import PREFIXES
+from ocensa_nb.training.field_choice import FieldChoice, choose_fields
 from ocensa_nb.training.inputs import Inputs
 
 logger = logging.getLogger(__name__)
@@ -43,15 +45,32 @@ MOST_WARNINGS = 4  # of a short report
 Arrays = Mapping[str, np.ndarray]  # per head
 
 
-def fit_linear(notices: Notices) -> LinearModel:
-    """Fit the linear model on the training rows and print its validation F1, which the encoder has to exceed."""
+@dataclass(frozen=True)
+class FittedLinear:
+    """The linear model of the training rows, and the columns that each of its labels uses."""
+
+    model: LinearModel
+    choices: dict[str, FieldChoice]
+
+
+def fit_linear(config: TrainConfig, notices: Notices) -> FittedLinear:
+    """Choose columns and fit the linear model, on the training rows; print its validation F1, the encoder's hurdle."""
     train, val = notices.split["train"], notices.split["val"]
+    labels, fields = _rows(notices.labels, train), notices.fields.iloc[train]
+    counts = count_ngrams(_texts(notices, train))
+    groups = group_texts(_texts(notices, train))
+    choices = choose_fields(counts, fields, notices.known_fields, labels, groups)
     sizes = {head: len(names) for head, names in notices.classes.items()}
-    linear = LinearModel.fit(_texts(notices, train), _rows(notices.labels, train), sizes)
-    scores = flat_metrics(_rows(notices.labels, val), predicted_classes(linear.logits(_texts(notices, val))))
+    terms = {head: choice.terms for head, choice in choices.items()}
+    model = LinearModel.fit_counts(counts, labels, sizes, fields, terms)
+    for head, choice in choices.items():
+        for line in choice.lines(head, config):
+            logger.info(line)
+    predicted = predicted_classes(model.logits(_texts(notices, val), notices.fields.iloc[val]))
+    scores = flat_metrics(_rows(notices.labels, val), predicted)
     f1 = ", ".join(f"{head} {scores[f'{head}_f1']:.3f}" for head in notices.classes)
     logger.info(f"Modelo simple (TF-IDF): F1 de validación {f1}. Es lo que el codificador tiene que superar.")
-    return linear
+    return FittedLinear(model, choices)
 
 
 def validate(config: TrainConfig, notices: Notices, logits: Arrays) -> tuple[dict[str, float], list[list[int]]]:
@@ -62,12 +81,12 @@ def validate(config: TrainConfig, notices: Notices, logits: Arrays) -> tuple[dic
 
 
 def save_models(
-    run: Run, notices: Notices, inputs: Inputs, linear: LinearModel, logits: Mapping[str, Arrays]
+    run: Run, notices: Notices, inputs: Inputs, linear: FittedLinear, logits: Mapping[str, Arrays]
 ) -> dict[str, Any]:
     """Save the models; `logits`: float32 (rows, classes) per side and head; return the content of metrics.json."""
     blends, evidence, metrics = measure_quality(notices, linear, logits)
     save_model(run, inputs.model, inputs.tokenizer)
-    save_linear(run, linear)
+    save_linear(run, linear.model)
     write_blends(run, blends)
     evidence.write(run)
     write_splits(run, notices)
@@ -78,12 +97,15 @@ def save_models(
 
 
 def measure_quality(
-    notices: Notices, linear: LinearModel, encoder: Mapping[str, Arrays]
+    notices: Notices, linear: FittedLinear, encoder: Mapping[str, Arrays]
 ) -> tuple[dict[str, Blend], Evidence, dict[str, Any]]:
     """Fit the blends on the validation rows, and measure every model on the validation and test rows."""
     labels = {side: _rows(notices.labels, notices.split[side]) for side in encoder}
     texts = {side: _texts(notices, notices.split[side]) for side in encoder}
-    logits = {side: {ENCODER: encoder[side], LINEAR: linear.logits(texts[side])} for side in encoder}
+    fields = {side: notices.fields.iloc[notices.split[side]] for side in encoder}
+    logits = {
+        side: {ENCODER: encoder[side], LINEAR: linear.model.logits(texts[side], fields[side])} for side in encoder
+    }
     blends = blending.fit(logits["val"], labels["val"])
     predicted = {
         source: {side: predictions_of(blending.apply(blends, logits[side], source), labels[side]) for side in encoder}
@@ -116,7 +138,8 @@ def measure_quality(
             head: judge(head, names, counts[head], suggestions[head][0], measured[head], test[head])
             for head, names in notices.classes.items()
         },
-        "familiar": familiar_share(linear, texts["test"]),
+        "fields": {head: asdict(choice) for head, choice in linear.choices.items()},
+        "familiar": familiar_share(linear.model, texts["test"]),
         "warnings": check_predictions(notices.classes, counts, test, comparison, sources),
     }
     return blends, evidence, metrics

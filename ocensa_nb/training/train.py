@@ -65,7 +65,7 @@ def fit(config: TrainConfig, notices: Notices | None = None, root: Path = RUNS) 
             return Run.load(run.path) if world.is_first else run
         seconds: dict[str, float] = {}
         with timed(seconds, "linear"), world.agreed():
-            linear = quality.fit_linear(notices) if world.is_first else None
+            linear = quality.fit_linear(config, notices) if world.is_first else None
         with timed(seconds, "features"):
             engine = inputs.build_engine(config, notices, loaded, run.metadata["precision"], world)
         counts, epochs, logits = _train(run, config, notices, engine, seconds)

@@ -4,12 +4,14 @@ import importlib.util
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ocensa_nb.audit import label_errors
 from ocensa_nb.audit.audit import settings
 from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, confidently_other, find_label_errors, fold_rows, predict_out
 from ocensa_nb.data import corrections, synthetic
+from ocensa_nb.models.linear import count_ngrams
 
 needs_cleanlab = pytest.mark.skipif(not importlib.util.find_spec("cleanlab"), reason="cleanlab is not installed")
 
@@ -67,9 +69,9 @@ def test_fits_one_after_another_because_liblinear_shares_its_generator(monkeypat
         return fit(*arguments)
 
     monkeypatch.setattr(label_errors.LinearModel, "fit_counts", recorded)
-    texts = synthetic.generate(80, seed=1)["descripcion"].tolist()
+    counts, fields = count_ngrams(synthetic.generate(80, seed=1)["descripcion"].tolist()), pd.DataFrame(index=range(80))
     labels = {"modo": np.arange(80) % 3}
     split, folds = fold_rows(np.arange(80), labels, settings(""))
-    found = predict_out(texts, labels, split, folds, {"fewer": split["train"][::2]})
+    found = predict_out(counts, fields, {}, labels, split, folds, {"fewer": split["train"][::2]})
     assert set(threads) == {threading.main_thread()}
     assert len(threads) == label_errors.FOLDS + len(found.without)

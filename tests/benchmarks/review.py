@@ -61,7 +61,7 @@ class Encoder:
         with tempfile.TemporaryDirectory() as folder:
             own = dataclasses.replace(data, split={**data.split, "train": rows})
             run = train.fit(config.replace(out=f"{folder}/run"), own)
-            found = Predictor.load(run).logits(_texts(data, scored), (blend.ENCODER,))[blend.ENCODER]
+            found = Predictor.load(run).logits(_texts(data, scored), models=(blend.ENCODER,))[blend.ENCODER]
         self._place = {int(row): place for place, row in enumerate(scored)}
         self._scores = found
 

@@ -40,7 +40,7 @@ def test_shares_of_the_encoder_equal_a_plain_loop_over_masked_texts(predictor):
         best, second = (predictor.run.classes[head].index(name) for name, _ in label.likeliest[:2])
 
         def margin(text, head=head, best=best, second=second):
-            values = predictor.logits([text], ["encoder"])["encoder"][head][0]
+            values = predictor.logits([text], models=["encoder"])["encoder"][head][0]
             return values[best] - values[second]
 
         for number, share in enumerate(label.shares["encoder"]):

@@ -25,7 +25,9 @@ def test_recorded_metrics_are_those_of_the_saved_models(run, notices, source):
     recorded = run.metrics if source == AUTO else run.metrics[source]
     for side in ("val", "test"):
         rows = notices.split[side]
-        found = Predictor.load(run).probabilities([notices.texts[row] for row in rows], source)
+        found = Predictor.load(run).probabilities(
+            [notices.texts[row] for row in rows], notices.fields.iloc[rows], source
+        )
         labels = {head: y[rows] for head, y in notices.labels.items()}
         assert recorded[side] == pytest.approx(metrics_of(predictions_of(found, labels)))
 
@@ -36,9 +38,9 @@ def test_linear_never_sees_a_validation_or_test_row(run, notices):
     for y in relabelled.values():
         y[others] = 0
     texts = ["otro texto" if row in set(others.tolist()) else text for row, text in enumerate(notices.texts)]
-    fitted = fit_linear(type(notices)(**{**vars(notices), "labels": relabelled, "texts": texts}))
+    fitted = fit_linear(run.config, type(notices)(**{**vars(notices), "labels": relabelled, "texts": texts}))
     for head, weights in read_linear(run).weights.items():
-        np.testing.assert_array_equal(fitted.weights[head], weights)
+        np.testing.assert_array_equal(fitted.model.weights[head], weights)
 
 
 def test_report_judges_every_label_first_in_few_lines_and_compares_the_models_if_verbose(run):
