@@ -20,7 +20,7 @@ from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import LEAST_FILLED
 from ocensa_nb.evaluation.suggestion import TARGET, require_target
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, NoticeFile, TableFile, readable
-from ocensa_nb.models.linear import LinearModel
+from ocensa_nb.models.linear import LinearModel, Term
 from ocensa_nb.runs.run import Run
 
 TYPED = Path("el aviso escrito")  # in place of the name of a file
@@ -38,7 +38,7 @@ class Explanation:
     likeliest: list[tuple[str, float]]  # classes and their probabilities, in order
     suggested: str  # the set with the right class at the target, as in a file of predictions
     decision: str  # the same
-    pieces: list[str]  # of the text: the words of the description, then each field
+    pieces: list[str]  # the words of the description, each field in the text, and each column that the label uses
     shares: dict[str, np.ndarray]  # float64 (pieces,), per model that decides: over 0 for the class, below 0 against it
     notes: list[str]  # where two models disagree, in Spanish
 
@@ -90,9 +90,10 @@ def explain(
 
     The suggestions and the decision are those of `predict` for a file with this notice.
 
-    The share of the linear model is exact: the n-grams of a word, as they add to the difference between the decision
-    values of the likeliest and the second class. That of the encoder is how much this difference of logits falls if the
-    word is masked (Li et al., *Understanding neural networks through representation erasure*, 2016).
+    The share of the linear model is exact: the n-grams of a word, or the value of a column, as they add to the
+    difference between the decision values of the likeliest and the second class. That of the encoder, which reads no
+    columns, is how much this difference of logits falls if the word is masked (Li et al., *Understanding neural
+    networks through representation erasure*, 2016).
 
     Raises
     ------
@@ -101,7 +102,7 @@ def explain(
     """
     require_source(source)
     require_target(target)
-    run, file = predictor.run, read_typed(predictor.run, text, fields)
+    run, file = predictor.run, read_typed(predictor, text, fields)
     pieces = _pieces(run, file)
     whole, needs = " ".join(pieces), {head: blend.needs(source) for head, blend in predictor.blends.items()}
     models = {model for used in needs.values() for model in used}
@@ -110,23 +111,27 @@ def explain(
         masked = predictor.masked_logits(pieces)
         logits[ENCODER] = {head: values[:1] for head, values in masked.items()}
     if LINEAR in models:
-        logits[LINEAR], exact = predictor.linear.logits([whole], file.fields), predictor.linear.contributions([pieces])
-    labels, notes, suggestions = {}, _unusual(run, file), predictor.suggestions(source, target)
+        logits[LINEAR] = predictor.linear.logits([whole], file.fields)
+        words, values = predictor.linear.contributions([pieces]), predictor.linear.value_contributions(file.fields)
+    labels, notes, suggestions = {}, _unusual(predictor, file), predictor.suggestions(source, target)
     for head, probabilities in apply(predictor.blends, logits, source).items():
         order = np.argsort(-probabilities[0], kind="stable")
         best, second = order[:2]
-        shares = {}
+        shares, named = {}, pieces
         if LINEAR in needs[head]:
-            shares[LINEAR] = exact[head][0][:, best] - exact[head][0][:, second]
+            columns = values.get(head, {})
+            named = [*pieces, *(_described(file, term) for term in columns)]
+            exact = np.vstack([words[head][0], *columns.values()])
+            shares[LINEAR] = exact[:, best] - exact[:, second]
         if ENCODER in needs[head]:
             margins = (masked[head][:, best] - masked[head][:, second]).astype(float)
-            shares[ENCODER] = margins[0] - margins[1:]
+            shares[ENCODER] = np.append(margins[0] - margins[1:], np.zeros(len(named) - len(pieces)))
         names = run.classes[head]
         likeliest = [(names[index], float(probabilities[0, index])) for index in order[:LIKELIEST]]
         answers = {model: names[logits[model][head][0].argmax()] for model in shares}
         row = suggestions[head][0].columns(probabilities, names, reliable=not notes)
-        advice, disagreements = (row["conjunto"][0], row["decision"][0]), _disagreements(pieces, shares, answers)
-        labels[head] = Explanation(head, likeliest, *advice, pieces, shares, disagreements)
+        advice, disagreements = (row["conjunto"][0], row["decision"][0]), _disagreements(named, shares, answers)
+        labels[head] = Explanation(head, likeliest, *advice, named, shares, disagreements)
     return ExplainedNotice(whole, labels, notes)
 
 
@@ -137,28 +142,26 @@ def parse_fields(words: Sequence[str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (word.partition("=") for word in words)}
 
 
-def field_titles(run: Run) -> dict[str, str]:
-    """Return the columns that a run takes into the text, after the description: title per role."""
-    columns = run.metadata["data"]["columns"]
-    return {role: columns[role] for role in appended(columns, run.config.text_fields, list(run.classes))}
+def field_titles(predictor: Predictor) -> dict[str, str]:
+    """Return the columns that a run reads beside the description, title per role: the text fields, then the others."""
+    text = _text_titles(predictor.run)
+    others = [title for title in predictor.linear.used_fields if title not in text.values()]
+    return text | dict(zip(others, others, strict=True))
 
 
-def read_typed(run: Run, text: str, fields: Mapping[str, str]) -> NoticeFile:
+def read_typed(predictor: Predictor, text: str, fields: Mapping[str, str]) -> NoticeFile:
     """Return a file of one notice, as if it were read from a file with the run's columns."""
-    titles, cells = field_titles(run), {run.metadata["data"]["columns"]["descripcion"]: text}
+    run, titles = predictor.run, field_titles(predictor)
+    recorded, known = (run.metadata["data"][name] for name in ("columns", "fields"))
     roles = {_key(name): role for role, title in titles.items() for name in (role, title)}
-    cells |= dict.fromkeys(titles.values(), "")
+    cells = {recorded["descripcion"]: text, **dict.fromkeys(titles.values(), "")}
     for name, value in fields.items():
         if _key(name) not in roles:
             raise UserError(unknown("El campo", name, titles.values()) if titles else "La corrida no usa más columnas.")
         cells[titles[roles[_key(name)]]] = value
-    table = pd.DataFrame([cells], dtype=str)
+    table, heads, text_fields = pd.DataFrame([cells], dtype=str), list(run.classes), run.config.text_fields
     typed = TableFile(TYPED, table, readable(table)[0], 1, SPANISH_EXCEL, "", None)
-    data = run.metadata["data"]
-    recorded = data["columns"]
-    file = read(
-        typed, recorded, list(run.classes), run.config.text_fields, recorded, False, known_fields=data["fields"]
-    )
+    file = read(typed, recorded, heads, text_fields, recorded, labelled=False, known_fields=known)
     if file.texts.iloc[0] == "":
         raise UserError("El aviso no tiene texto. Escriba lo que diría su descripción, p. ej. «pase en válvula».")
     return file
@@ -188,9 +191,19 @@ def _key(name: str) -> str:
     return canonical(name).replace("_", "")
 
 
+def _text_titles(run: Run) -> dict[str, str]:
+    columns = run.metadata["data"]["columns"]
+    return {role: columns[role] for role in appended(columns, run.config.text_fields, list(run.classes))}
+
+
+def _described(file: NoticeFile, term: Term) -> str:
+    """Return a column and its value, or two of them: `Indicador ABC = 2`."""
+    return ", ".join(f"{title} = {file.cells[title].iloc[0] or '(vacío)'}" for title in term)
+
+
 def _pieces(run: Run, file: NoticeFile) -> list[str]:
     """Return the words of the description, then each field: joined by spaces, they are the text."""
-    words, fields = file.texts.iloc[0].split(" "), list(field_titles(run))
+    words, fields = file.texts.iloc[0].split(" "), list(_text_titles(run))
     ends = [len(compose(file.cells, file.columns, fields[:n]).iloc[0].split(" ")) for n in range(len(fields) + 1)]
     parts = [" ".join(words[start:end]) for start, end in pairwise(ends)]
     return [*words[: ends[0]], *filter(None, parts)]
@@ -206,15 +219,17 @@ def _disagreements(pieces: list[str], shares: Mapping[str, np.ndarray], answers:
     ]
 
 
-def _unusual(run: Run, file: NoticeFile) -> list[str]:
+def _unusual(predictor: Predictor, file: NoticeFile) -> list[str]:
     """Return, in Spanish, the fields that the notice lacks, and those with a value that the run has never seen."""
-    data, titles = run.metadata["data"], field_titles(run)
-    missing = [titles[role] for role in titles if data["filled"].get(role, 0) >= LEAST_FILLED and not file.values[role]]
+    data, titles = predictor.run.metadata["data"], field_titles(predictor)
+    missing = [
+        titles[role] for role in titles if data["filled"].get(role, 0) >= LEAST_FILLED and not file.values.get(role)
+    ]
     unseen = [
         f"«{value}» en {titles[role]}"
-        for role, known in data["values"].items()
+        for role in titles.keys() & data["values"].keys()
         for value in file.values.get(role, {})
-        if canonical(value) not in set(map(canonical, known))
+        if canonical(value) not in set(map(canonical, data["values"][role]))
     ]
     notes = [f"Sin {listed(missing)}: la corrida aprendió también de eso; añádalo con --field."] if missing else []
     return [*notes, f"La corrida no ha visto estos valores: {listed(unseen)}."] if unseen else notes

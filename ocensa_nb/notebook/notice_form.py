@@ -28,8 +28,9 @@ def notice_form(run: Run, notice: str, examples: NoticeFile, source: str) -> "No
     predictor, fields, text = Predictor.load(run), {}, notice
     if not notice:
         row = int(np.argmax(examples.texts != ""))
-        cells = {role: examples.cells[name].iloc[row] for role, name in examples.columns.items()}
-        fields, text = {role: cells[role] for role in field_titles(run) if role in cells}, cells["descripcion"]
+        cells = examples.cells.iloc[row].to_dict()
+        cells |= {role: cells[name] for role, name in examples.columns.items()}
+        fields, text = {role: cells[role] for role in field_titles(predictor) if role in cells}, cells["descripcion"]
     if session.is_interactive():
         return NoticeForm(predictor, text, fields, source)
     display(HTML(as_html(explain(predictor, text, fields, source))))
@@ -41,7 +42,7 @@ class NoticeForm:
 
     def __init__(self, predictor: Predictor, text: str, fields: dict[str, str], source: str) -> None:
         self._predictor, self._source = predictor, source
-        lines = [f"{title} = {fields.get(role, '')}" for role, title in field_titles(predictor.run).items()]
+        lines = [f"{title} = {fields.get(role, '')}" for role, title in field_titles(predictor).items()]
         self.text = ipw.Textarea(text, layout={"width": "100%", "height": "60px"})
         self.fields = ipw.Textarea("\n".join(lines), layout={"width": "100%", "height": f"{20 * len(lines) + 12}px"})
         self.answer = ipw.HTML()

@@ -1,5 +1,6 @@
 """One notice explained: what each word adds, against the models themselves and a file with the same notice."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from ocensa_nb.evaluation import predictor as predicting
 from ocensa_nb.evaluation.explain import explain
 from ocensa_nb.evaluation.predict import predict
 from ocensa_nb.evaluation.predictor import Predictor
+from ocensa_nb.models.linear import LinearModel
 from tests.helpers import forked
 
 TEXT = "fuga de aceite por el sello de la bomba p-101"
@@ -29,7 +31,8 @@ def test_shares_of_the_linear_model_and_its_bias_sum_to_the_difference_of_decisi
     for head, label in notice.labels.items():
         names = predictor.run.classes[head]
         best, second = (names.index(name) for name, _ in label.likeliest[:2])
-        logits, biases = predictor.linear.logits([notice.text])[head][0], predictor.linear.biases[head]
+        values = explaining.read_typed(predictor, TEXT, fields).fields
+        logits, biases = predictor.linear.logits([notice.text], values)[head][0], predictor.linear.biases[head]
         total = label.shares["linear"].sum() + biases[best] - biases[second]
         assert total == pytest.approx(logits[best] - logits[second], abs=1e-5)
 
@@ -66,6 +69,40 @@ def test_pieces_are_the_words_of_the_description_and_each_field(predictor):
     *words, family, component = notice.labels["modo"].pieces
     assert words == [*TEXT.split()[:-1], "p-101."]
     assert (family, component) == ("Familia: BOMBA.", "Componente: Sello mecánico")
+
+
+@pytest.fixture(scope="module")
+def with_column(run, notices):
+    """Return a predictor whose linear model reads a column that decides the priority."""
+    sizes = {head: len(names) for head, names in notices.classes.items()}
+    fields = pd.DataFrame({"Indicador ABC": notices.labels["prioridad"].astype(str)})
+    terms = {"prioridad": [("Indicador ABC",)]}
+    data = {**run.metadata["data"], "fields": ["Indicador ABC"], "values": {"Indicador ABC": list("0123")}}
+    predictor = Predictor.load(dataclasses.replace(run, metadata={**run.metadata, "data": data}))
+    vars(predictor)["linear"] = LinearModel.fit(notices.texts, notices.labels, sizes, fields, terms)
+    return predictor
+
+
+@pytest.mark.parametrize("value", ["2", "2.0", ""])
+def test_column_that_decides_is_a_piece_and_its_share_is_exact(with_column, value):
+    label = explain(with_column, TEXT, {"indicador abc": value}, "linear").labels["prioridad"]
+    assert label.pieces[-1] == f"Indicador ABC = {value or '(vacío)'}"
+    names, linear = with_column.run.classes["prioridad"], with_column.linear
+    best, second = (names.index(name) for name, _ in label.likeliest[:2])
+    logits = linear.logits([TEXT], pd.DataFrame({"Indicador ABC": [value[:1]]}))["prioridad"][0]
+    total = label.shares["linear"].sum() + linear.biases["prioridad"][best] - linear.biases["prioridad"][second]
+    assert total == pytest.approx(logits[best] - logits[second], abs=1e-5)
+    if value:
+        assert (best, label.table()["palabra"][0]) == (2, label.pieces[-1])
+
+
+def test_column_is_a_field_and_the_encoder_gives_it_no_share(with_column):
+    labels = explain(with_column, TEXT, {"Indicador ABC": "9"}, "blend").labels
+    assert labels["prioridad"].shares["encoder"][-1] == 0
+    assert labels["modo"].pieces[-1] == "p-101"
+    assert "«9» en Indicador ABC" in explain(with_column, TEXT, {"Indicador ABC": "9"}, "linear").notes[-1]
+    with pytest.raises(UserError, match="Indicador ABC"):
+        explain(with_column, TEXT, {"Indicador": "1"})
 
 
 def test_table_has_a_column_per_model_that_decides_strongest_word_first(predictor):
