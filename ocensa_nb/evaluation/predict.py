@@ -18,7 +18,7 @@ from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import unlike_training
 from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion, require_target
-from ocensa_nb.evaluation.verdict import check_predictions, describe_decisions
+from ocensa_nb.evaluation.verdict import check_predictions, describe_decisions, percent
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.notice_file import NoticeFile, table_suffix
 from ocensa_nb.files.write import free_table, write_table
@@ -26,6 +26,8 @@ from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
 
 logger = logging.getLogger(__name__)
+
+MOST_UNSEEN = 0.05  # share of the notices; on real ones, 0.1 to 0.9 %
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,20 @@ def predict(
             notes.append(describe_decisions(head, measured, table[f"decision_{head}"].iloc[rows].to_numpy()))
     class_rows = {head: np.array(counts) for head, counts in run.metadata["data"]["class_rows"].items()}
     notes += check_predictions(run.classes, class_rows, predictions_of(probabilities))
-    return PredictedFile(file, table, notes if len(rows) else [])
+    return PredictedFile(file, table, notes + _unseen_pairs(run, probabilities) if len(rows) else [])
+
+
+def _unseen_pairs(run: Run, probabilities: Mapping[str, np.ndarray]) -> list[str]:
+    """Return a note, in Spanish, if many notices have classes of the first two labels that no training row has both."""
+    heads, seen = list(run.classes)[:2], set(map(tuple, run.metrics["pairs"]))
+    pairs = zip(*(probabilities[head].argmax(axis=1).tolist() for head in heads), strict=True)
+    unseen = float(np.mean([pair not in seen for pair in pairs]))
+    if unseen <= MOST_UNSEEN:
+        return []
+    named = " y ".join(heads)
+    return [
+        f"En el {percent(unseen)} de los avisos, {named} no se dan juntos en ningún aviso del entrenamiento: revíselos."
+    ]
 
 
 def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | None = None) -> NoticeFile:

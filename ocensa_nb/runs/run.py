@@ -40,6 +40,7 @@ METRICS_SHAPE = {
     **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
     **{"sources": {str: str}, "comparison": dict, "verdict": {str: _VERDICT}, "warnings": [str]},
     "suggestion": {str: dict},
+    "pairs": [[int]],  # classes of the first two labels that a training row has
     "familiar": float,
 }
 

@@ -138,6 +138,9 @@ def measure_quality(
             head: judge(head, names, counts[head], suggestions[head][0], measured[head], test[head])
             for head, names in notices.classes.items()
         },
+        "pairs": np.unique(
+            np.stack(list(_rows(notices.labels, notices.split["train"]).values())[:2], 1), axis=0
+        ).tolist(),
         "fields": {head: asdict(choice) for head, choice in linear.choices.items()},
         "familiar": familiar_share(linear.model, texts["test"]),
         "warnings": check_predictions(notices.classes, counts, test, comparison, sources),

@@ -391,3 +391,11 @@ def test_predict_takes_the_column_that_the_user_names(run, tmp_path):
     assert (named.table["pred_modo"] != "").all()
     with pytest.raises(UserError, match="La columna de equipo, «Otra» no existe"):
         predict.predict(run, tmp_path / "a.csv", columns={"descripcion": "Lo que pasó", "equipo": "Otra"})
+
+
+def test_predictions_of_two_labels_that_never_occur_together_are_counted(run, csv, monkeypatch):
+    assert not any("no se dan juntos" in note for note in predict.predict(run, csv).notes)
+    monkeypatch.setitem(run.metrics, "pairs", [[0, 0]])
+    (note,) = [note for note in predict.predict(run, csv).notes if "no se dan juntos" in note]
+    assert note.startswith("En el ")
+    assert "modo y causa no se dan juntos en ningún aviso del entrenamiento" in note
