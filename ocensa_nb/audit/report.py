@@ -1,6 +1,7 @@
 """What an audit found out about each label: its tables, its verdicts and its files."""
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,12 @@ class Audit:
             ]
         )
 
-    def rule(self, head: str) -> pd.DataFrame:
+    @cached_property
+    def rules(self) -> dict[str, pd.DataFrame]:
+        """The rule of each label that columns alone give."""
+        return {head: self._rule(head) for head, choice in self.choices.items() if choice.is_rule}
+
+    def _rule(self, head: str) -> pd.DataFrame:
         """Return the most frequent class for each combination of values of a label's columns, in Spanish."""
         label, fields = self.data.labels[head], self.choices[head].fields
         cells = self.data.file.fields[fields].iloc[label.rows].replace("", "(vacía)")
@@ -119,8 +125,16 @@ class Audit:
         return self.expected[head].linear_f1 if head in self.expected else None
 
     def lines(self) -> list[str]:
-        """Return, in Spanish, the columns that help; then per label the expected F1, why, and what to do."""
-        lines = [line for head, choice in self.choices.items() for line in choice.lines(head, self.config)]
+        """Return, in Spanish, `field_lines` and `label_lines`."""
+        return self.field_lines() + self.label_lines()
+
+    def field_lines(self) -> list[str]:
+        """Return, in Spanish, what columns add to the text, and how to use another that helps."""
+        return [line for head, choice in self.choices.items() for line in choice.lines(head, self.config)]
+
+    def label_lines(self) -> list[str]:
+        """Return, in Spanish, the expected F1 of each label, why, and what to do."""
+        lines = []
         for verdict in self.verdicts.values():
             lines += [verdict.sentence, *(f"  · {reason}" for reason in verdict.reasons)]
             lines += [f"  → {action}" for action in verdict.actions]
@@ -155,12 +169,11 @@ class Audit:
             "near_duplicates": self.near_duplicates(),
             "review_columns": review_columns(),
         }
-        rules = {head: self.rule(head) for head, choice in self.choices.items() if choice.is_rule}
         for kind, by_label in (
             ("columns", self.columns),
             ("classes", self.classes),
             ("review", self.review),
-            ("rule", rules),
+            ("rule", self.rules),
         ):
             tables |= {f"{kind}_{head}": table for head, table in by_label.items()}
         for name, table in tables.items():

@@ -399,3 +399,44 @@ def test_predictions_of_two_labels_that_never_occur_together_are_counted(run, cs
     (note,) = [note for note in predict.predict(run, csv).notes if "no se dan juntos" in note]
     assert note.startswith("En el ")
     assert "modo y causa no se dan juntos en ningún aviso del entrenamiento" in note
+
+
+@pytest.fixture(scope="module")
+def ruled(config, tmp_path_factory):
+    """Return a run of notices whose priority follows from two columns, and 60 other notices of the same rule."""
+    folder = tmp_path_factory.mktemp("ruled")
+    table = synthetic.generate(460, seed=6)
+    rng = np.random.default_rng(0)
+    table["Indicador ABC"], table["Parada"] = rng.choice(["1", "2", "3"], 460), rng.choice(["X", ""], 460)
+    table["prioridad"] = [
+        "1-Critica" if stopped and abc != "3" else "2-Alta" if stopped or abc == "1" else "3-Media"
+        for abc, stopped in zip(table["Indicador ABC"], table["Parada"], strict=True)
+    ]
+    table[:400].to_csv(folder / "avisos.csv", index=False)
+    settings = {"data": str(folder / "avisos.csv"), "out": str(folder / "run"), "epochs": 1}
+    return train.fit(config.replace(**settings)), table[400:].reset_index(drop=True)
+
+
+def test_columns_that_decide_a_label_are_used_from_training_to_evaluation(ruled, tmp_path):
+    run, others = ruled
+    assert run.metrics["fields"]["prioridad"]["f1"] > 0.9
+    assert run.metrics["linear"]["test"]["prioridad_f1"] > 0.9
+    assert evaluate.evaluate(run).metrics == pytest.approx(run.metrics["test"], abs=1e-12)
+    others.assign(**{"Indicador ABC": others["Indicador ABC"] + ".0"}).to_csv(tmp_path / "nuevos.csv", index=False)
+    table = predict.predict(run, tmp_path / "nuevos.csv", "linear").table  # 2.0 is what was learnt as 2
+    assert (table["pred_prioridad"] == others["prioridad"]).mean() > 0.9
+
+
+def test_file_without_a_column_that_decided_or_with_other_values_says_so(ruled, tmp_path):
+    run, others = ruled
+    others.drop(columns="Indicador ABC").to_csv(tmp_path / "sin.csv", index=False)
+    others.assign(**{"Indicador ABC": "Z"}).to_csv(tmp_path / "otros.csv", index=False)
+    assert any("«Indicador ABC», que este archivo no tiene" in note for note in _notes(run, tmp_path / "sin.csv"))
+    assert any(
+        "«Indicador ABC» tiene en 60 de 60 avisos valores que la corrida no ha visto (z)" in note
+        for note in _notes(run, tmp_path / "otros.csv")
+    )
+
+
+def _notes(run, path):
+    return predict.predict(run, path).notes
