@@ -17,7 +17,7 @@ from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
 from ocensa_nb.errors import UserError, listed
 from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, uncalibrated
-from ocensa_nb.evaluation.explain import pulling_words
+from ocensa_nb.evaluation.explain import decimal, pulling_words
 from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predictions_of, sentences
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
@@ -293,11 +293,11 @@ def _group_note(head: str, groups: pd.DataFrame) -> str:
     if groups.empty:
         return ""
     *names, _ = (classes.replace(" | ", "», «") for classes in groups["clases"])
-    last = groups.iloc[-1]
+    last = {name: decimal(value, ".0f" if name == "filas" else ".3f") for name, value in groups.iloc[-1, 1:].items()}
     return (
         f"{head}: el texto no distingue bien entre sí «{'»; ni «'.join(names)}». Con cada grupo como una clase (otras "
-        f"clases, no un modelo mejor), el F1 sería {last['F1 juntas']:.3f} y no {last['F1 separadas']:.3f}; el macro, "
-        f"{last['F1 macro juntas']:.3f} y no {last['F1 macro separadas']:.3f} ({last['filas']:,} avisos, distintos de "
+        f"clases, no un modelo mejor), el F1 sería {last['F1 juntas']} y no {last['F1 separadas']}; el macro, "
+        f"{last['F1 macro juntas']} y no {last['F1 macro separadas']} ({last['filas']} avisos, distintos de "
         "los que los proponen)."
     )
 

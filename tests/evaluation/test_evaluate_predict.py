@@ -166,6 +166,7 @@ def test_classes_confused_with_each_other_are_a_group_and_its_f1_is_of_other_row
     found = answers(labels, predicted).groups("modo")
     assert found["clases"].tolist() == ["a | b", "toda la etiqueta"]
     assert found["filas"].tolist() == [80, 120]
+    assert "el F1 sería 1,000 y no 1,000; el macro, 1,000 y no 1,000 (120 avisos" in evaluate._group_note("modo", found)
     assert found["F1 separadas"].tolist() == found["F1 macro separadas"].tolist() == [1, 1]
     worse = answers(labels, np.where((np.arange(240) % 2 == 1) & (labels < 2), 2, predicted)).groups("modo")
     assert worse["clases"].tolist() == ["a | b", "toda la etiqueta"]

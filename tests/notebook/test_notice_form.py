@@ -40,7 +40,7 @@ def test_form_starts_with_the_first_example_and_answers_as_the_command(form, run
     assert form.answer.value == notice_form.as_html(notice)
     for head, label in notice.labels.items():
         name, share = label.likeliest[0]
-        assert f"{head} {name} {share:.2f}" in plain(form.answer.value)
+        assert f"{head} {name} {share:.2f}".replace(".", ",") in plain(form.answer.value)
 
 
 def test_what_is_typed_is_shown_and_never_html(form):
