@@ -4,7 +4,8 @@
 
 Each split is one training with another seed, in a temporary folder; features of frozen layers are not read
 from disk. The table has mean and standard deviation over the splits: weighted and macro F1, all classes counted, the
-calibration error of the confidence, and the seconds of the whole training and of the simple model within it.
+calibration error of the confidence, coverage and size of the suggested sets, and the seconds of the whole training and
+of the simple model within it.
 """
 
 import json
@@ -20,9 +21,13 @@ from ocensa_nb.config import from_recipe
 from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.figures import style
-from ocensa_nb.figures.style import INK, MODEL_COLOURS, new_figure, read_as, styled
+from ocensa_nb.figures.style import GREY, INK, MODEL_COLOURS, new_figure, read_as, styled
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import train
+
+FIRST = "first 3"
+BARS = MODEL_NAMES | {FIRST: "la correcta está entre 3"}
+COLOUR_OF = MODEL_COLOURS | {FIRST: GREY}
 
 
 def measure(data: str, recipe: str, split: int) -> tuple[list[dict], dict]:
@@ -37,7 +42,13 @@ def measure(data: str, recipe: str, split: int) -> tuple[list[dict], dict]:
         for head in metrics["sources"]
     ]
     errors = {f"{head} {when}": error for head, both in metrics["calibration"].items() for when, error in both.items()}
-    rows = {"seconds": seconds["total"], "seconds of the simple model": seconds["linear"], **errors}
+    suggested = {}
+    for head, part in metrics["suggestion"].items():
+        suggested |= {f"{head} coverage": part["sets"]["right"], f"{head} size": part["size"]}
+        suggested |= {f"{head} accepted": part["accepted"]["rows"] / part["all"]["rows"]}
+        suggested |= {f"{head} right of the accepted": part["accepted"]["right"] if part["accepted"]["rows"] else None}
+        suggested |= {f"{head} in the first {k}": part["top"][k - 1] for k in (1, 2, 3) if k <= len(part["top"])}
+    rows = {"seconds": seconds["total"], "seconds of the simple model": seconds["linear"], **errors, **suggested}
     return scores, rows | {"sources": metrics["sources"], "verdict": metrics["verdict"]}
 
 
@@ -45,13 +56,13 @@ def measure(data: str, recipe: str, split: int) -> tuple[list[dict], dict]:
 def f1_by_model(table: pd.DataFrame, title: str, repeats: str = "") -> Figure:
     """Return the F1 of each `label` and `model` as bars, `mean` and `sd`; `repeats` says what the mean is over."""
     figure, axes = new_figure(7.5, 4)
-    heads, models = list(dict.fromkeys(table["label"])), [m for m in MODEL_NAMES if m in set(table["model"])]
+    heads, models = list(dict.fromkeys(table["label"])), [m for m in BARS if m in set(table["model"])]
     width = 0.8 / len(models)
     for place, model in enumerate(models):
         part = table[table["model"] == model].set_index("label").reindex(heads)
         at = np.arange(len(heads)) + (place - (len(models) - 1) / 2) * width
         spread = part["sd"].fillna(0).to_numpy()
-        axes.bar(at, part["mean"], 0.92 * width, color=MODEL_COLOURS[model], label=MODEL_NAMES[model])
+        axes.bar(at, part["mean"], 0.92 * width, color=COLOUR_OF[model], label=BARS[model])
         axes.errorbar(at, part["mean"], spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
         for x, mean, sd in zip(at, part["mean"], spread, strict=True):
             if np.isfinite(mean):
@@ -59,12 +70,15 @@ def f1_by_model(table: pd.DataFrame, title: str, repeats: str = "") -> Figure:
                     f"{mean:.2f}", (x, mean + sd), (0, 3), textcoords="offset points", ha="center", fontsize=9
                 )
     axes.set_xticks(np.arange(len(heads)), heads)
-    axes.set(ylabel="F1 ponderado", title=title, ylim=(0, 1.12 * float((table["mean"] + table["sd"].fillna(0)).max())))
+    axes.set(
+        ylabel="F1 ponderado, o parte de los avisos",
+        title=title,
+        ylim=(0, 1.12 * float((table["mean"] + table["sd"].fillna(0)).max())),
+    )
     axes.grid(False, axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
-    best = [table[table["label"] == head].nlargest(1, "mean").iloc[0] for head in heads]
-    reading = "Lo mejor: " + "; ".join(f"{row['label']}, {MODEL_NAMES[row['model']]}" for row in best)
-    read_as(figure, f"{reading}." + (f" Barras: desviación estándar, {repeats}." if repeats else ""))
+    reading = "Un modo o una causa se eligen entre 3 clases; la prioridad se deduce de dos columnas."
+    read_as(figure, reading + (f" Barras: desviación estándar, {repeats}." if repeats else ""))
     return figure
 
 
@@ -85,9 +99,12 @@ def main(
         pd.DataFrame(others).drop(columns=["split", "sources", "verdict"]).agg(["mean", "std"]).round(3).T.to_string()
     )
     if picture:
-        shown = table[table["model"] != "run"].groupby(["label", "model"], sort=False)["f1"]
+        columns = [f"{head} in the first 3" for head in dict.fromkeys(table["label"])]
+        first = pd.DataFrame(others)[columns].rename(columns=lambda name: name.split(" ")[0])
+        first = first.melt(var_name="label", value_name="f1").assign(model=FIRST)
+        shown = pd.concat([table[table["model"] != "run"], first]).groupby(["label", "model"], sort=False)["f1"]
         shown = shown.agg(mean="mean", sd="std").reset_index()
-        figure = f1_by_model(shown, "F1 en avisos que ningún modelo vio", f"{splits} repartos")
+        figure = f1_by_model(shown, "Avisos reales que ningún modelo vio", f"{splits} repartos")
         style.save(figure, Path(picture))
     if save:
         Path(save).write_text(json.dumps({"scores": scores, "others": others}, ensure_ascii=False, indent=1))
