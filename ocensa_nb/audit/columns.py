@@ -57,14 +57,8 @@ def column_sentence(head: str, scores: pd.DataFrame, majority: float, linear_f1:
         return f"Ninguna columna dice por sí sola {head}."
     best = scores.iloc[0]
     name, f1 = clipped(best["columna"]), best["F1"]
-    measure = f"acierta el {100 * best['exactitud']:.0f} % de los avisos; F1 {f1:.2f}"
-    against = f", y el modelo simple, con todo el texto, {linear_f1:.2f}"
-    if f1 >= NEARLY_ALL:
-        sentence = f"{head} ya está casi por completo en «{name}» ({measure}{against}): ya está en el código."
-    elif f1 >= majority + MUCH and f1 >= linear_f1 - CLOSE:
-        sentence = f"{head} ya está en buena parte en «{name}» ({measure}{against}): ya está en el código."
-    else:
-        sentence = (
-            f"«{name}» dice algo de {head} por sí sola ({measure}{against}; la clase más frecuente, {majority:.2f})."
-        )
-    return sentence
+    alone = f"Con solo «{name}» se acierta {head} el {100 * best['exactitud']:.0f} %"
+    measure = f"(F1 {f1:.2f}; el modelo simple, {linear_f1:.2f}"
+    if f1 >= NEARLY_ALL or (f1 >= majority + MUCH and f1 >= linear_f1 - CLOSE):
+        return f"{alone} {measure}): lo demás casi no añade."
+    return f"{alone} {measure}; la clase más frecuente, {majority:.2f})."

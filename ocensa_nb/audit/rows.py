@@ -47,12 +47,14 @@ class AuditRows:
 
 def read_audit_rows(config: TrainConfig) -> AuditRows:
     """Read the file of a config; an empty path means the synthetic data of the project."""
-    file = read(config.data or SAMPLE_DATA, config.columns, list(config.heads), config.text_fields)
+    file = read(
+        config.data or SAMPLE_DATA, config.columns, list(config.heads), config.text_fields, fields=config.fields
+    )
     labels = {head: _label_rows(file, head, config.min_class_count) for head in config.heads}
     if not any(len(label.rows) for label in labels.values()):
         raise UserError(
-            f"{file.path}: ningún aviso tiene texto y alguna de las etiquetas {', '.join(config.heads)}. Diga qué "
-            f'columnas son con columns, p. ej. --columns {next(iter(config.heads))} "Mi columna".'
+            f"{file.path}: ningún aviso tiene texto y alguna de las etiquetas {', '.join(config.heads)}. Indique "
+            f'sus columnas con --columns, p. ej. --columns {next(iter(config.heads))} "Mi columna".'
         )
     groups = group_texts(progress(file.texts.tolist(), "Avisos que repiten un texto", "aviso"))
     return AuditRows(file, groups, labels)

@@ -238,6 +238,7 @@ def audit(
     heads: Annotated[tuple[str, ...], Doc("etiquetas que se revisan")] = ("modo", "causa", "prioridad"),
     columns: Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. causa "Mi columna"')] = {},  # noqa: B006
     text_fields: Annotated[tuple[str, ...], Doc("columnas que se añaden a la descripción, si existen")] = TEXT_FIELDS,
+    fields: Annotated[tuple[str, ...], Doc("columnas que puede leer el modelo simple, además de las de SAP")] = (),
     min_class_count: Annotated[int, Doc("con 6 clases o más, las de menos filas se unen en «Other»")] = 2,
     seed: Annotated[int, Doc("semilla; con la de un entrenamiento, la misma prueba si no faltan etiquetas")] = 42,
 ) -> dict[str, Any]:
@@ -247,8 +248,8 @@ def audit(
     from ocensa_nb.runs.run import free_folder
 
     path = free_folder(out)  # fail before the work, not after
-    fields = {"columns": columns, "text_fields": text_fields, "min_class_count": min_class_count, "seed": seed}
-    result = auditing.audit(auditing.settings(data, heads, **fields))
+    settings = {"columns": columns, "text_fields": text_fields, "fields": fields, "min_class_count": min_class_count}
+    result = auditing.audit(auditing.settings(data, heads, seed=seed, **settings))
     audit_plots.save_audit(result, path)
     logger.info(result.summary().round(3).to_string(index=False))
     logger.info("\n".join(result.lines()))

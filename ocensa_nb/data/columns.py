@@ -116,7 +116,7 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
     if ranked:
         message += f" Columnas del archivo, las más probables primero: {listed(ranked)}."
     if likely:
-        message += f' Diga cuál es con columns, p. ej. --columns {role} "{clipped(likely)}".'
+        message += f' Indíquela con --columns, p. ej. --columns {role} "{clipped(likely)}".'
     elif is_label:
         message += f" Si el archivo no tiene esa etiqueta, quite «{role}» de heads."
     return message

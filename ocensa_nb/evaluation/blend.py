@@ -119,9 +119,9 @@ def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:
     parts = []
     for head, blend in blends.items():
         used = blend.used(source)
-        share = f" ({100 * blend.weight:.0f} % del modelo simple)" if used == BLEND else ""
-        parts.append(f"{head}, {MODEL_TITLES[used]}{share}")
-    return f"Predice: {'; '.join(parts)}."
+        both = f"predicen juntos los dos modelos ({100 * blend.weight:.0f} % el simple)"
+        parts.append(f"{head}: {both if used == BLEND else f'predice {MODEL_TITLES[used]}'}")
+    return f"{'; '.join(parts)}."
 
 
 def _of(logits: Mapping[str, Logits], head: str) -> dict[str, np.ndarray]:

@@ -212,7 +212,7 @@ def draw_losses(axes: "Axes", steps: Lines) -> list["Line2D"]:
         *axes.plot(numbers, losses, color=COLOURS[5], linewidth=0.7, alpha=0.6, label="cada paso"),
         *axes.plot(numbers, smoothed, color=COLOURS[0], linewidth=1.8, label="suavizada"),
     ]
-    axes.set(xlabel="paso del optimizador", ylabel="pérdida (nats)", title="Entrenamiento")
+    axes.set(xlabel="paso del optimizador", ylabel="pérdida (menos es mejor)", title="Entrenamiento")
     axes.set(xlim=(0, numbers[-1]), ylim=(0, 1.05 * max(losses)))
     axes.legend(loc="upper right")
     return drawn

@@ -147,7 +147,7 @@ class ExpectedTime:
             return
         compared, times = "no se pudo estimar", before.seconds / expected.seconds
         if before.spread <= UNRELIABLE:
-            compared = f"{before}, {times:.{0 if times >= 10 else 1}f} veces más"
+            compared = f"{before}, {times:.{0 if times >= 10 else 1}f} veces este tiempo"
         measured = self._forecast.measured_seconds(self._config, baseline)
         self._say(
             f"{taken}<b>Tiempo previsto: {expected}</b><br>Punto de partida de la guía (baseline): {compared}. "

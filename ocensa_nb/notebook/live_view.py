@@ -111,7 +111,9 @@ def loss_chart(history: History, total_steps: int) -> str:
     steps = [(step, loss) for step, loss, _ in history.losses]
     smooth = [(step, smoothed) for step, _, smoothed in history.losses]
     lines = {"cada paso": (steps, COLOURS[5], 0.8), "suavizada": (smooth, COLOURS[0], 2)}
-    return _chart("Pérdida (nats) por paso", total_steps, max((loss for _, loss in steps), default=1.0), lines)
+    return _chart(
+        "Pérdida por paso (menos es mejor)", total_steps, max((loss for _, loss in steps), default=1.0), lines
+    )
 
 
 def score_chart(history: History, epochs: int) -> str:

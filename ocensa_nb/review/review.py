@@ -151,8 +151,8 @@ def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Pred
             "avisos": automatic,
             "parte de los avisos": automatic / max(len(confidence), 1),
             "error esperado": errors / np.where(rows, rows, np.nan),
-            "error, de": wilson(errors, rows, -TWO_SIDED),
-            "error, a": wilson(errors, rows, TWO_SIDED),
+            "error probable: mínimo (95 %)": wilson(errors, rows, -TWO_SIDED),
+            "error probable: máximo (95 %)": wilson(errors, rows, TWO_SIDED),
             "avisos de prueba": rows,
         }
         parts.append(pd.DataFrame(part))

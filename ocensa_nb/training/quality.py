@@ -156,7 +156,7 @@ def report(metrics: Mapping[str, Any], verbose: bool = False) -> list[str]:
     if verbose:
         return lines + sentences(metrics["comparison"])
     hidden = len(metrics["warnings"]) - len(shown)
-    return lines + [f"Hay {hidden} advertencias más: con --verbose True se ven todas."] * (hidden > 0)
+    return lines + [f"Hay {hidden} advertencias más; en una terminal, --verbose True las muestra."] * (hidden > 0)
 
 
 def _texts(notices: Notices, rows: np.ndarray) -> list[str]:

@@ -158,7 +158,7 @@ def test_label_of_random_classes_cannot_be_learnt_and_a_copy_of_the_text_can(fil
     found = audit(settings(file(frame), ["azar", "copia"], columns={"azar": "azar", "copia": "copia"}))
     assert found.verdicts["azar"].level == CANNOT
     assert found.verdicts["copia"].level == CAN
-    assert "ya está casi por completo en «familia_equipo»" in " ".join(found.verdicts["copia"].reasons)
+    assert "Con solo «familia_equipo» se acierta copia" in " ".join(found.verdicts["copia"].reasons)
 
 
 def test_audit_without_any_label_raises_user_error(file):

@@ -42,8 +42,8 @@ def test_columns_of_labels_text_and_a_single_value_are_not_scored(scores):
 
 def test_sentence_names_the_column_and_says_that_it_is_in_the_code(scores):
     said = column_sentence("modo", scores["modo"], 0.2, 0.9)
-    assert "modo ya está casi por completo en «codigo»" in said
-    assert "ya está en el código" in said
+    assert "Con solo «codigo» se acierta modo" in said
+    assert "lo demás casi no añade" in said
     assert column_sentence("modo", scores["modo"].iloc[:0], 0.5, 0.5) == "Ninguna columna dice por sí sola modo."
 
 

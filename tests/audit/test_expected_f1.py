@@ -72,7 +72,7 @@ def level(labels, predicted):
     test_rows = max(len(labels) // 10, 1)
     found = expect_f1(labels, predicted, groups, test_rows, find_repeats(labels, groups, 0), seed=0)
     classes = pd.DataFrame({"clase": ["a", "b"], "avisos": np.bincount(labels, minlength=2), "nota": ["", ""]})
-    return judge_label("modo", find_repeats(labels, groups, 0), NO_COLUMNS, classes, found, None, 0, ()).level
+    return judge_label("modo", find_repeats(labels, groups, 0), NO_COLUMNS, classes, found, None, 0).level
 
 
 def test_label_shuffled_over_its_texts_cannot_be_learnt_however_high_its_f1():

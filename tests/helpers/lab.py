@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 # What the panel shows in the end as the time of a training; the browser may itself keep the machine busy.
-MEASURED = re.compile("veces más|No se pudo estimar el tiempo: la máquina está ocupada")
+MEASURED = re.compile("veces este tiempo|No se pudo estimar el tiempo: la máquina está ocupada")
 
 
 @dataclass(frozen=True)

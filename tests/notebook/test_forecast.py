@@ -84,7 +84,7 @@ def test_show_returns_at_once_and_ticks_show_progress_then_the_prediction(shown,
     forecast.release.set()
     wait_until(lambda: "midiendo" not in shown.text.value, shown.clock)
     assert "<b>Tiempo previsto: 2.0 min ± 10 %</b>" in shown.text.value
-    assert "(baseline): 15.0 min ± 10 %, 7.5 veces más" in shown.text.value
+    assert "(baseline): 15.0 min ± 10 %, 7.5 veces este tiempo" in shown.text.value
     assert forecast.started == [config, baseline_of(config)]
     assert shown.errors == []
 

@@ -72,7 +72,7 @@ def test_evaluate_with_a_source_has_its_recorded_metrics(run, source):
     found = evaluate(run, source=source)
     assert found.metrics == pytest.approx((run.metrics if source == AUTO else run.metrics[source])["test"])
     assert found.record()["models"].keys() == set(SOURCES)
-    assert found.notes[0].startswith("Predice: ")
+    assert found.notes[0].startswith("modo: predice")
 
 
 def test_predict_with_the_linear_has_its_classes_and_confidence(run):
