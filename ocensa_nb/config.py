@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 
 from typing_extensions import Doc
 
-from ocensa_nb.errors import UserError, clipped, unknown
+from ocensa_nb.errors import UserError, clipped, num, unknown
 from ocensa_nb.paths import meant, plain_path
 
 # `parada`, SAP's mark of a stopped unit, raises the weighted F1 of the priority from 0.561 to 0.590 and its macro F1
@@ -54,7 +54,7 @@ class _Whole:
         return isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most
 
     def __str__(self) -> str:
-        return f"un número entero, de {self.least} a {self.most:,}"
+        return f"un número entero, de {self.least} a {num(self.most)}"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,12 @@ def listed(names: Iterable[object], most: int = LISTED) -> str:
     """Return the first names of a list and the number of the others, in Spanish."""
     names = list(names)
     more = len(names) - most
-    return ", ".join(map(clipped, names[:most])) + (f" y {more:,} más" if more > 0 else "")
+    return ", ".join(map(clipped, names[:most])) + (f" y {num(more)} más" if more > 0 else "")
+
+
+def num(value: float, decimals: int = 0, sign: str = "", form: str = "f") -> str:
+    """Return a number as Spanish writes it: a space between thousands, and a comma before the decimals."""
+    return f"{value:{sign},.{decimals}{form}}".translate({ord(","): " ", ord("."): ","})
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:

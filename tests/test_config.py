@@ -90,5 +90,5 @@ def test_number_of_hundreds_of_digits_raises_short_user_error(field):
 
 def test_seed_over_numpy_maximum_raises_user_error():
     assert from_recipe("cpu", {"seed": 2**32 - 1}).seed == 2**32 - 1
-    with pytest.raises(UserError, match="de 0 a 4,294,967,295"):
+    with pytest.raises(UserError, match="de 0 a 4 294 967 295"):
         from_recipe("cpu", {"seed": 2**32})

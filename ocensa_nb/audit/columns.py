@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.rows import AuditRows, LabelRows
-from ocensa_nb.errors import clipped
+from ocensa_nb.errors import clipped, num
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime.logs import progress
 from ocensa_nb.training.field_choice import predict_by_value
@@ -58,7 +58,7 @@ def column_sentence(head: str, scores: pd.DataFrame, majority: float, linear_f1:
     best = scores.iloc[0]
     name, f1 = clipped(best["columna"]), best["F1"]
     alone = f"Con solo «{name}» se acierta {head} el {100 * best['exactitud']:.0f} %"
-    measure = f"(F1 {f1:.2f}; el modelo simple, {linear_f1:.2f}"
+    measure = f"(F1 {num(f1, 2)}; el modelo simple, {num(linear_f1, 2)}"
     if f1 >= NEARLY_ALL or (f1 >= majority + MUCH and f1 >= linear_f1 - CLOSE):
         return f"{alone} {measure}): lo demás casi no añade."
-    return f"{alone} {measure}; la clase más frecuente, {majority:.2f})."
+    return f"{alone} {measure}; la clase más frecuente, {num(majority, 2)})."

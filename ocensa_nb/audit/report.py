@@ -14,6 +14,7 @@ from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.audit.verdict import ExpectedF1, Verdict
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.errors import num
 from ocensa_nb.files.atomic import write_json, write_text
 from ocensa_nb.files.write import write_table
 from ocensa_nb.training.field_choice import FieldChoice
@@ -78,7 +79,7 @@ class Audit:
                         "texto": kind,
                         "avisos que repiten un texto": repeats.rows,
                         "de ellos, contradictorios": repeats.contradictory_rows,
-                        "techo en ellos": "–" if ceiling is None else f"{ceiling[1]:.2f} ({_range(ceiling[::2])})",
+                        "techo en ellos": "–" if ceiling is None else f"{num(ceiling[1], 2)} ({_range(ceiling[::2])})",
                         "techo de exactitud": repeats.accuracy,
                         "techo de F1": repeats.f1,
                         "techo de F1 macro": repeats.f1_macro,
@@ -188,4 +189,4 @@ def review_columns() -> pd.DataFrame:
 
 
 def _range(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:.2f} a {bounds[1]:.2f}"
+    return f"{num(bounds[0], 2)} a {num(bounds[1], 2)}"

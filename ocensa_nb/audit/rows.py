@@ -10,7 +10,7 @@ from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.labels import join_rare
 from ocensa_nb.data.notices import read
 from ocensa_nb.data.report import reading_lines
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
@@ -38,10 +38,10 @@ class AuditRows:
         file = self.file
         with_text = file.texts != ""
         complete = int((with_text & (file.labels != "").all(axis=1)).sum())
-        counts = ", ".join(f"{head} {len(label.rows):,}" for head, label in self.labels.items())
-        lines = [*reading_lines(file), f"Avisos con texto: {int(with_text.sum()):,}; con cada etiqueta: {counts}."]
+        counts = ", ".join(f"{head} {num(len(label.rows))}" for head, label in self.labels.items())
+        lines = [*reading_lines(file), f"Avisos con texto: {num(int(with_text.sum()))}; con cada etiqueta: {counts}."]
         if complete < max(len(label.rows) for label in self.labels.values()):
-            lines.append(f"Un entrenamiento con estas etiquetas usa los que las tienen todas: {complete:,}.")
+            lines.append(f"Un entrenamiento con estas etiquetas usa los que las tienen todas: {num(complete)}.")
         return lines
 
 

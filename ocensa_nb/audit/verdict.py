@@ -14,7 +14,7 @@ from ocensa_nb.audit.label_errors import OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
 from ocensa_nb.data.labels import FEWEST_CLASSES, OTHER
-from ocensa_nb.errors import listed
+from ocensa_nb.errors import listed, num
 from ocensa_nb.evaluation.metrics import bootstrap, flat_metrics
 
 CAN, PARTLY, CANNOT, UNKNOWN = "se puede aprender", "se aprende en parte", "no se puede aprender", "no se puede medir"
@@ -123,8 +123,8 @@ def judge_label(
     if (level := _level(expected, rows)) == UNKNOWN:
         return cannot_measure(head, rows, len(classes), "Son pocos para saber si se aprende.")
     sentence = (
-        f"{head}: {level}. F1 esperado en prueba, de {low:.2f} a {high:.2f} (macro, de {expected.f1_macro[0]:.2f} a "
-        f"{expected.f1_macro[1]:.2f})."
+        f"{head}: {level}. F1 esperado en prueba, de {num(low, 2)} a {num(high, 2)} (macro, de "
+        f"{num(expected.f1_macro[0], 2)} a {num(expected.f1_macro[1], 2)})."
     )
     columns = columns[columns["F1"] >= expected.majority + SOME]  # the others say nothing
     reasons, actions = [column_sentence(head, columns, expected.majority, expected.linear_f1)], []
@@ -143,7 +143,7 @@ def judge_label(
         agreement, low, value, high = (round(100 * share) for share in (repeats.agreement, *repeats.ceiling))
         reasons.append(
             f"Dos avisos con el mismo texto tienen la misma clase el {agreement} % de las veces: en esos "
-            f"{repeats.rows:,} avisos, quien decide solo por el texto no pasa del {value} % ({low} a {high} %)."
+            f"{num(repeats.rows)} avisos, quien decide solo por el texto no pasa del {value} % ({low} a {high} %)."
             if low < 100
             else "Los avisos que repiten un texto tienen siempre la misma clase."
         )
@@ -155,13 +155,11 @@ def judge_label(
     actions += _about_rare(classes)
     if level != CAN:
         actions.append(
-            f"Revise las etiquetas en el orden de review_{head}.xlsx: el modelo simple daría otra clase a {suspects:,} "
-            "avisos. Los primeros son los más sospechosos."
+            f"Revise las etiquetas en el orden de review_{head}.xlsx: el modelo simple daría otra clase a "
+            f"{num(suspects)} avisos. Los primeros son los más sospechosos."
         )
     if doubled is not None:
-        reasons.append(
-            f"Duplicar los avisos {'subió' if doubled >= 0 else 'bajó'} el F1 {abs(doubled):.3f}.".replace(".", ",", 1)
-        )
+        reasons.append(f"Duplicar los avisos {'subió' if doubled >= 0 else 'bajó'} el F1 {num(abs(doubled), 3)}.")
         if doubled >= HELPS and level != CAN:
             actions.append("Reúna más avisos etiquetados: todavía mejora con ellos.")
         elif level != CAN:
@@ -180,7 +178,7 @@ def _level(expected: ExpectedF1, rows: int) -> str:
 
 
 def cannot_measure(head: str, rows: int, classes: int, reason: str) -> Verdict:
-    what = f"{head}: {UNKNOWN}. Avisos con texto: {rows:,}; clases: {classes:,}. {reason}"
+    what = f"{head}: {UNKNOWN}. Avisos con texto: {num(rows)}; clases: {num(classes)}. {reason}"
     more = "Use otra columna" if classes == 1 else "Reúna más avisos con esta etiqueta"
     return Verdict(UNKNOWN, what, [], [f"{more}, o quítela de heads."])
 

@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ocensa_nb.benchmark.techniques import SHORTER, Setting, Technique, cumulative, individual, summarize
+from ocensa_nb.benchmark.techniques import SHORTER, Setting, Technique, cumulative, individual, promised, summarize
 from ocensa_nb.config import TrainConfig, baseline_of
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import MicroBatch, StepDataset
 from ocensa_nb.engine.frozen_features import FrozenFeatures
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.files.atomic import write_json, write_text
 from ocensa_nb.files.write import write_table
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
@@ -281,15 +281,15 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
     columns = {
         "técnica": lambda m: m["title"],
         "tipo": lambda m: m["kind"],
-        "s por paso": lambda m: f"{m['seconds_per_step']:.3g}",
-        "veces": lambda m: f"{m['speedup']:.1f} ({m['speedup_min']:.1f} a {m['speedup_max']:.1f})",
-        "guía": lambda m: "–" if m["claim"] is None else "×" + " a ".join(f"{c:g}" for c in dict.fromkeys(m["claim"])),
-        "filas/s": lambda m: f"{m['rows_per_second']:.1f}",
-        "memoria (GiB)": lambda m: f"{m['peak_memory'] / 2**30:.2f}",
-        "entrenables (M)": lambda m: f"{m['trainable_parameters'] / 1e6:.1f}",
+        "s por paso": lambda m: num(m["seconds_per_step"], 3, form="g"),
+        "veces": lambda m: f"{num(m['speedup'], 1)} ({num(m['speedup_min'], 1)} a {num(m['speedup_max'], 1)})",
+        "guía": lambda m: "–" if m["claim"] is None else "×" + promised(m["claim"]),
+        "filas/s": lambda m: num(m["rows_per_second"], 1),
+        "memoria (GiB)": lambda m: num(m["peak_memory"] / 2**30, 2),
+        "entrenables (M)": lambda m: num(m["trainable_parameters"] / 1e6, 1),
         "relleno": lambda m: f"{m['padded_share']:.0%}",
         "uso de la máquina": lambda m: f"{m['utilisation']:.0%}",
-        "s por paso, límite": lambda m: f"{m['roofline_seconds']:.3g}",
+        "s por paso, límite": lambda m: num(m["roofline_seconds"], 3, form="g"),
         "del límite": lambda m: f"{m['roofline_share']:.0%}",
         "15 épocas": lambda m: timing.duration(m["run_seconds"]),
         "tres modelos": lambda m: timing.duration(m["models_seconds"]),
@@ -306,7 +306,7 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
         *(f"{m['title']}. {m['verdict']}" for m in results["alone"]),
         f"GPU en la nube (la guía: 5 a 10 veces). Se mide la máquina en uso; {gpu}.",
         "DataLoader con varios procesos (workers). Preparar un batch toma como mucho el "
-        f"{loading:.2%} de un paso: no pueden ahorrar más que eso.",
+        f"{num(100 * loading, 2)} % de un paso: no pueden ahorrar más que eso.",
         "Menos épocas y parada anticipada (la guía: cerca del 40 %). Ahorran épocas enteras, no segundos por paso; lo "
         "que cuestan lo dice el F1 de validación de su corrida.",
         f"Todo junto. {best['speedup']:.0f} veces el punto de partida por paso ({best['speedup_min']:.0f} a "

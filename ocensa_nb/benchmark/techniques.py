@@ -1,11 +1,12 @@
 """Define the measured techniques: what each changes, whether it is exact, and the gain stated in the guide."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine.step import Fast
+from ocensa_nb.errors import num
 
 SHORTER = 128  # tokens: the guide's shorter max_length
 EXACT, GIVEN_FREEZING, TRADE = "exacta", "exacta si se congela", "compromiso"
@@ -88,19 +89,23 @@ def summarize(technique: Technique, speedup: float, low: float, high: float) -> 
     if low >= 0.9 and high <= 1.1:
         gain = "aquí apenas cambia el tiempo"
     elif low <= 1 <= high:
-        gain = f"aquí la ganancia no se distingue del ruido ({low:.2f} a {high:.2f} veces)"
+        gain = f"aquí la ganancia no se distingue del ruido ({num(low, 2)} a {num(high, 2)} veces)"
     elif speedup < 1:
-        gain = f"aquí tarda {1 / speedup:.2f} veces lo que tardaba"
+        gain = f"aquí tarda {num(1 / speedup, 2)} veces lo que tardaba"
     else:
-        gain = f"aquí va {speedup:.{1 if speedup >= 10 else 2}f} veces más rápido"
+        gain = f"aquí va {num(speedup, 1 if speedup >= 10 else 2)} veces más rápido"
     costs = {EXACT: "el resultado es el mismo", GIVEN_FREEZING: "el mismo resultado que congelando"}
     cost = costs.get(technique.kind, "cambia el resultado: mire el F1")
     if technique.claim is None:
         return f"{gain.capitalize()}; {cost}."
     least, most = technique.claim
-    promised = f"{least:g}" if least == most else f"{least:g} a {most:g}"
     against = "menos que" if high < least else "más que" if low > most else "en línea con"
-    return f"{gain.capitalize()}, {against} las {promised} veces de la guía; {cost}."
+    return f"{gain.capitalize()}, {against} las {promised(technique.claim)} veces de la guía; {cost}."
+
+
+def promised(claim: Sequence[float]) -> str:
+    """Return the guide's gain, such as `1,5 a 2`."""
+    return " a ".join(num(end, 6, form="g") for end in dict.fromkeys(claim))
 
 
 def _freeze(depth: int) -> Technique:

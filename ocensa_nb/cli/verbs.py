@@ -10,7 +10,7 @@ from typing_extensions import Doc
 
 from ocensa_nb.cli.arguments import BadArgumentsError
 from ocensa_nb.config import RECIPES, TEXT_FIELDS, TrainConfig
-from ocensa_nb.errors import IncompleteError, UserError
+from ocensa_nb.errors import IncompleteError, UserError, num
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path
 
@@ -53,12 +53,12 @@ def generate(
     from ocensa_nb.data import synthetic
 
     if not 1 <= rows <= MOST_ROWS or seed < 0:
-        raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser de 1 a {MOST_ROWS:,}, y seed 0 como mínimo.")
+        raise UserError(f"rows = {rows}, seed = {seed}: rows debe ser de 1 a {num(MOST_ROWS)}, y seed 0 como mínimo.")
     path = free_path(out)
     with create_new(path) as temporary:
         synthetic.write_csv(synthetic.generate(rows, seed), temporary)
     ceiling = _scores(synthetic.ceiling())
-    logger.info(f"{rows:,} avisos sintéticos en {path}. Ningún clasificador puede superar: {ceiling}.")
+    logger.info(f"{num(rows)} avisos sintéticos en {path}. Ningún clasificador puede superar: {ceiling}.")
     return {"out": str(path), "rows": rows, "seed": seed, "ceiling": synthetic.ceiling()}
 
 
@@ -116,8 +116,8 @@ def evaluate(
         for head in result.classes:
             figure = quality.confusion(result.confusion(head), f"Confusión: {head}")
             style.save(figure, folder / f"confusion_{head}.png")
-    logger.info(f"Evaluación de {result.source} ({len(result.texts):,}) en {path}.")
-    logger.info(result.summary().round(3).to_string())
+    logger.info(f"Evaluación de {result.source} ({num(len(result.texts))}) en {path}.")
+    logger.info(result.summary().round(3).to_string(decimal=","))
     for note in [*result.notes, *(result.comparison if verbose else [])]:
         logger.info(note)
     return {"out": str(path), **result.record()}
@@ -157,8 +157,8 @@ def predict(
     path = prediction.save(predicted, out, format)
     table = predicted.table
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
-    blank = f" Filas sin texto, que quedan sin predicción: {len(table) - scored:,}." if scored < len(table) else ""
-    logger.info(f"{scored:,} de {len(table):,} filas con predicción en {path}.{blank}")
+    blank = f" Filas sin texto, que quedan sin predicción: {num(len(table) - scored)}." if scored < len(table) else ""
+    logger.info(f"{num(scored)} de {num(len(table))} filas con predicción en {path}.{blank}")
     for note in predicted.notes:
         logger.info(note)
     return {"out": str(path), "rows": len(table), "scored": scored, "notes": predicted.notes}
@@ -197,7 +197,7 @@ def review(
     chosen = reviewing.review(trained, data, rows, columns, target)
     workbook.write(chosen, path, prefill)
     logger.info(
-        f"{len(chosen.doubtful):,} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
+        f"{num(len(chosen.doubtful))} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
         f"cada etiqueta y entrene otra vez, con los mismos ajustes y --corrections {path}."
     )
     return {
@@ -251,7 +251,7 @@ def audit(
     settings = {"columns": columns, "text_fields": text_fields, "fields": fields, "min_class_count": min_class_count}
     result = auditing.audit(auditing.settings(data, heads, seed=seed, **settings))
     audit_plots.save_audit(result, path)
-    logger.info(result.summary().round(3).to_string(index=False))
+    logger.info(result.summary().round(3).to_string(index=False, decimal=","))
     logger.info("\n".join(result.lines()))
     logger.info(f"Tablas, figuras y listas para revisar en {path}.")
     return {"out": str(path), **result.to_dict()}
@@ -262,7 +262,7 @@ def suite(out: Out) -> dict[str, Any]:
     from ocensa_nb.notebook import suite as headless
 
     results = headless.suite(out)
-    logger.info(headless.results_table(results).to_string())
+    logger.info(headless.results_table(results).to_string(decimal=","))
     logger.info("Segundos: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items()) + ".")
     logger.info(f"Cuadernos ejecutados y copias HTML en {results['out']}.")
     return results
@@ -296,4 +296,4 @@ def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def _scores(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith("_f1"))
+    return ", ".join(f"{name} {num(value, 3)}" for name, value in metrics.items() if name.endswith("_f1"))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.canonical import canonical, fold, map_values, plain, whole, without_accents
-from ocensa_nb.errors import LISTED, UserError, clipped, listed, unknown
+from ocensa_nb.errors import LISTED, UserError, clipped, listed, num, unknown
 
 FEW_VALUES = 10  # with so few, values that do not repeat prove nothing
 
@@ -217,7 +217,7 @@ def notice_ids(table: pd.DataFrame, first_row: int = 2) -> pd.Series:
 def _not_a_label(column: pd.Series) -> str:
     values = column[column.str.strip() != ""].str.strip()
     if len(values) < len(column) / 2:
-        return f"vacía en {len(column) - len(values):,} de {len(column):,} filas"
+        return f"vacía en {num(len(column) - len(values))} de {num(len(column))} filas"
     if values.str.fullmatch(r"[\d.,]+").all():
         return "solo tiene números"
     if len(values) > FEW_VALUES and values.nunique() > len(values) / 2:

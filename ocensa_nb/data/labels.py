@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.report import DataReport
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 
 OTHER = "Other"
 MIN_ROWS = 10
@@ -33,7 +33,7 @@ def encode_labels(
         classes[head] = sorted(column.unique())
         if len(classes[head]) < 2:
             raise UserError(
-                f"{source}: la etiqueta «{head}» tiene una sola clase, «{classes[head][0]}», en las {len(names):,} "
+                f"{source}: la etiqueta «{head}» tiene una sola clase, «{classes[head][0]}», en las {num(len(names))} "
                 f"filas útiles: no hay nada que aprender. Use otra columna (columns) o quite «{head}» de heads."
             )
         labels[head] = pd.Categorical(column, categories=classes[head]).codes.astype(np.int64)
@@ -60,7 +60,7 @@ def require_labels(report: DataReport, heads: Sequence[str]) -> None:
     if report.without_label[worst] > texts / 2:
         raise UserError(
             f"{report.source}: la etiqueta «{worst}» (columna «{report.columns[worst]}») está vacía en "
-            f"{report.without_label[worst]:,} de {texts:,} filas con texto. Si la etiqueta está en otra columna, diga "
-            f"cuál con columns (p. ej. --columns {worst} «nombre»); si es esa, deje solo las filas que la tienen. "
+            f"{num(report.without_label[worst])} de {num(texts)} filas con texto. Si la etiqueta está en otra columna, "
+            f"diga cuál con columns (p. ej. --columns {worst} «nombre»); si es esa, deje solo las filas que la tienen. "
             f"{report.reading[0]}"
         )

@@ -25,7 +25,7 @@ from ocensa_nb.data.fields import find_fields, read_fields
 from ocensa_nb.data.labels import OTHER, encode_labels, require_labels
 from ocensa_nb.data.report import DataReport, reading_lines
 from ocensa_nb.data.splits import split_corrected_rows, split_rows
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.files.notice_file import NoticeFile, TableFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runtime.logs import progress
@@ -116,12 +116,13 @@ def read(
     notes, long = file.notes, np.flatnonzero(texts.str.len() > MAX_CHARACTERS)
     if len(long):
         row = long[0] + file.first_row
-        notes += f"; textos cortados a {MAX_CHARACTERS:,} caracteres: {len(long):,} (el primero, en la fila {row:,})"
+        notes += f"; textos cortados a {num(MAX_CHARACTERS)} caracteres: {num(len(long))} "
+        notes += f"(el primero, en la fila {num(row)})"
         texts = texts.str[:MAX_CHARACTERS]
     has_text = texts != ""
     if labelled and not has_text.any():
         name, rows = used["descripcion"], len(cells)
-        raise UserError(f"En «{path}» ({file.notes}) la columna «{name}» está vacía en las {rows:,} filas.")
+        raise UserError(f"En «{path}» ({file.notes}) la columna «{name}» está vacía en las {num(rows)} filas.")
     roles = ("descripcion", *appended(used, text_fields, labels))
     if known_fields is None:
         taken = {used["descripcion"], *(used[head] for head in labels)}

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ocensa_nb.errors import listed
+from ocensa_nb.errors import listed, num
 from ocensa_nb.files.notice_file import NoticeFile
 
 FEW_TEXTS = 200  # distinct ones, below which test scores say little: 20 of test or fewer
@@ -30,10 +30,10 @@ class CorrectionsReport:
     left_test: int = 0
 
     def lines(self) -> list[str]:
-        changed = ", ".join(f"{head} {count:,}" for head, count in self.changed.items())
+        changed = ", ".join(f"{head} {num(count)}" for head, count in self.changed.items())
         lines = [
-            f"Correcciones: {self.source}, {self.rows:,} avisos. Cambian de clase: {changed}. Avisos que no tenían "
-            f"todas las etiquetas y ahora sirven: {self.labelled:,}; nuevos, que no estaban: {self.added:,}."
+            f"Correcciones: {self.source}, {num(self.rows)} avisos. Cambian de clase: {changed}. Avisos que no tenían "
+            f"todas las etiquetas y ahora sirven: {num(self.labelled)}; nuevos, que no estaban: {num(self.added)}."
         ]
         if self.absent:
             lines.append(f"Las correcciones no tienen {listed(self.absent)}: esas etiquetas no se corrigen.")
@@ -46,10 +46,10 @@ class CorrectionsReport:
             ("descartadas porque al aviso le falta otra etiqueta", self.incomplete, "Complete su fila."),
         ):
             if which:
-                lines.append(f"Correcciones {what}: {len(which):,} ({listed(which)}). {advice}")
+                lines.append(f"Correcciones {what}: {num(len(which))} ({listed(which)}). {advice}")
         if self.left_test:
             lines.append(
-                f"Avisos de prueba que pasan a entrenamiento por estar corregidos: {self.left_test:,}. Eran de los "
+                f"Avisos de prueba que pasan a entrenamiento por estar corregidos: {num(self.left_test)}. Eran de los "
                 "más difíciles: parte de lo que suba el F1 de prueba se debe a eso."
             )
         return lines
@@ -57,7 +57,7 @@ class CorrectionsReport:
 
 def reading_lines(file: NoticeFile) -> list[str]:
     """Return, in Spanish, how a file was read: its format and its columns, the rows left out, and spellings merged."""
-    lines = [f"Archivo: {file.path} ({file.notes}), {len(file.table):,} filas."]
+    lines = [f"Archivo: {file.path} ({file.notes}), {num(len(file.table))} filas."]
     lines.append("Columnas usadas: " + ", ".join(f"{role} ← «{name}»" for role, name in file.columns.items()) + ".")
     description, *others = (f"«{name}»" for name in file.text_columns)
     *first, last = others or ("",)
@@ -66,11 +66,11 @@ def reading_lines(file: NoticeFile) -> list[str]:
     lines.append(f"El texto de cada aviso es {description}{after}")
     lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in file.passed_over.items()]
     if file.left_out:
-        kinds = ", ".join(f"{rows:,} {kind}" for kind, rows in file.left_out.items())
+        kinds = ", ".join(f"{num(rows)} {kind}" for kind, rows in file.left_out.items())
         lines.append(f"Filas que no son avisos, y no se usaron: {kinds}.")
     for head, classes in file.spellings.items():
         names = "; ".join(
-            listed(f"{name} ({rows:,})" for name, rows in several.items()) for several in classes.values()
+            listed(f"{name} ({num(rows)})" for name, rows in several.items()) for several in classes.values()
         )
         lines.append(f"En {head} se leyeron como la misma clase: {names}.")
     return lines
@@ -102,26 +102,26 @@ class DataReport:
     def lines(self) -> list[str]:
         lines = list(self.reading)
         if self.without_text:
-            lines.append(f"Filas sin texto, descartadas: {self.without_text:,}.")
+            lines.append(f"Filas sin texto, descartadas: {num(self.without_text)}.")
         if any(self.without_label.values()):
-            counts = ", ".join(f"{head} {count:,}" for head, count in self.without_label.items() if count)
+            counts = ", ".join(f"{head} {num(count)}" for head, count in self.without_label.items() if count)
             dropped = self.rows - self.left_out - self.without_text - self.kept
-            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {dropped:,} ({counts}).")
-        lines.append(f"Filas útiles: {self.kept:,} de {self.rows:,}.")
+            lines.append(f"Filas con texto y alguna etiqueta vacía, descartadas: {num(dropped)} ({counts}).")
+        lines.append(f"Filas útiles: {num(self.kept)} de {num(self.rows)}.")
         if self.corrections:
             lines += self.corrections.lines()
         for head, (other, classes) in self.joined.items():
-            names = ", ".join(f"{name} ({count})" for name, count in classes.items())
+            names = ", ".join(f"{name} ({num(count)})" for name, count in classes.items())
             lines.append(f"Clases de {head} con muy pocas filas, unidas en «{other}»: {names}.")
         if self.split:
-            parts = ", ".join(f"{SIDES[name]} {count:,}" for name, count in self.split.items()).capitalize()
-            lines.append(f"{parts}; filas que repiten un texto, y quedan juntas: {self.repeated_texts:,}.")
+            parts = ", ".join(f"{SIDES[name]} {num(count)}" for name, count in self.split.items()).capitalize()
+            lines.append(f"{parts}; filas que repiten un texto, y quedan juntas: {num(self.repeated_texts)}.")
             texts = self.kept - self.repeated_texts
             if texts < FEW_TEXTS or self.split["test"] < FEW_TEST_ROWS:
                 lines.append(
-                    f"Atención: filas útiles {self.kept:,}, textos distintos {texts:,}, y solo {self.split['test']:,} "
-                    "filas de prueba. Con tan pocos, los resultados de prueba son poco fiables. Reúna al menos "
-                    f"{FEW_TEXTS} avisos con textos distintos."
+                    f"Atención: filas útiles {num(self.kept)}, textos distintos {num(texts)}, y solo "
+                    f"{num(self.split['test'])} filas de prueba. Con tan pocos, los resultados de prueba son poco "
+                    f"fiables. Reúna al menos {FEW_TEXTS} avisos con textos distintos."
                 )
         return lines
 

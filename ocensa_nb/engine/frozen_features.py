@@ -18,6 +18,7 @@ import torch
 
 from ocensa_nb.engine.memory import MEMORY_SHARE
 from ocensa_nb.engine.out_of_memory import explained, run_in_pieces
+from ocensa_nb.errors import num
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.models.layers import if_supported, in_eval_mode, layers
 from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches
@@ -96,19 +97,19 @@ def build(
     array = array_cache.read(folder, key, shape, stored) if folder else None
     reused = world.all(array is not None)
     if reused:
-        logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, ya calculadas en {folder}.")
+        logger.info(f"Capas congeladas: {num(size / GIB, 2)} GiB, ya calculadas en {folder}.")
     else:
         array = _store(folder, key, shape, stored, fill) if folder and world.size == 1 else None
     if array is None:
         if not world.all(_fits_in_memory(size, world)):
             logger.warning(
-                f"Las capas congeladas ocuparían {size / GIB:.2f} GiB y no caben en memoria"
+                f"Las capas congeladas ocuparían {num(size / GIB, 2)} GiB y no caben en memoria"
                 f"{' ni en disco' if folder and world.size == 1 else ''}: se calculan en cada paso."
             )
             return tokens
         why = ": no hay espacio en disco para guardarlas" if folder else ""
         how = f"las calculan {world.size} procesos" if world.size > 1 else f"solo en memoria{why}"
-        logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, {how}.")
+        logger.info(f"Capas congeladas: {num(size / GIB, 2)} GiB, {how}.")
         array = np.zeros(shape, stored)
         fill(array)
         kept = False
@@ -128,7 +129,7 @@ def _store(
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if not array_cache.make_room(folder, size):
         return None
-    logger.info(f"Capas congeladas: {size / GIB:.2f} GiB, se calculan y se guardan en {folder}.")
+    logger.info(f"Capas congeladas: {num(size / GIB, 2)} GiB, se calculan y se guardan en {folder}.")
     with contextlib.suppress(OSError):
         with array_cache.write(folder, key, shape, dtype) as array:
             fill(array)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.errors import num
 from ocensa_nb.models.catalogue import architecture, untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
 from ocensa_nb.models.layers import ClsLayer, if_supported, layers
@@ -47,8 +48,8 @@ class MemoryEstimate:
         return {name: size / GIB for name, size in sizes.items()}
 
     def __str__(self) -> str:
-        named = ", ".join(f"{name} {size:.2f}" for name, size in self.parts().items())
-        return f"{self.total / GIB:.2f} GiB ({named})"
+        named = ", ".join(f"{name} {num(size, 2)}" for name, size in self.parts().items())
+        return f"{num(self.total / GIB, 2)} GiB ({named})"
 
 
 def estimate_memory(
@@ -96,7 +97,7 @@ def memory_note(
 
 
 def describe(needed: MemoryEstimate, config: TrainConfig, memory: int, on_cpu: bool) -> str:
-    whole = f"de los {memory / GIB:.1f} GiB {'libres en esta máquina' if on_cpu else 'de la GPU'}"
+    whole = f"de los {num(memory / GIB, 1)} GiB {'libres en esta máquina' if on_cpu else 'de la GPU'}"
     takes = f"Memoria del entrenamiento: hasta {needed}, {whole}."
     if needed.fits(memory):
         return takes

@@ -15,9 +15,9 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 
 from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
-from ocensa_nb.errors import UserError, listed
+from ocensa_nb.errors import UserError, listed, num
 from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, uncalibrated
-from ocensa_nb.evaluation.explain import decimal, pulling_words
+from ocensa_nb.evaluation.explain import pulling_words
 from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predictions_of, sentences
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
@@ -232,16 +232,16 @@ def evaluate(
     labels = class_indices(run, frame)
     known = np.all([indices >= 0 for indices in labels.values()], axis=0)
     left_out, unknown = int((~known).sum()), _unknown_labels(frame, labels)
-    counts = [f"{head} «{name}» ({rows:,})" for head, names in unknown.items() for name, rows in names.items()]
+    counts = [f"{head} «{name}» ({num(rows)})" for head, names in unknown.items() for name, rows in names.items()]
     named = listed(counts, NAMED_LABELS)
     if not known.any():
-        raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {left_out:,} filas: {named}.")
+        raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {num(left_out)} filas: {named}.")
     labels = {head: indices[known] for head, indices in labels.items()}
     what, fields = f"todas las filas de {data}", rows.fields[known]
     evaluation = _evaluate_rows(predictor, what, frame[known], fields, labels, file.csv_format, source)
     notes = [*unlike_training(run, file, predictor.linear), *evaluation.notes, *_repeated_note(run, evaluation.texts)]
     if unknown:
-        notes.insert(0, f"{left_out:,} filas se dejaron fuera, porque la corrida no conoce estas etiquetas: {named}.")
+        notes.insert(0, f"{num(left_out)} filas se dejaron fuera: la corrida no conoce estas etiquetas: {named}.")
     return dataclasses.replace(evaluation, left_out=left_out, unknown=unknown, notes=notes)
 
 
@@ -293,7 +293,7 @@ def _group_note(head: str, groups: pd.DataFrame) -> str:
     if groups.empty:
         return ""
     *names, _ = (classes.replace(" | ", "», «") for classes in groups["clases"])
-    last = {name: decimal(value, ".0f" if name == "filas" else ".3f") for name, value in groups.iloc[-1, 1:].items()}
+    last = {name: num(value, 0 if name == "filas" else 3) for name, value in groups.iloc[-1, 1:].items()}
     return (
         f"{head}: el texto no distingue bien entre sí «{'»; ni «'.join(names)}». Con cada grupo como una clase (otras "
         f"clases, no un modelo mejor), el F1 sería {last['F1 juntas']} y no {last['F1 separadas']}; el macro, "
@@ -315,8 +315,8 @@ def _repeated_note(run: Run, texts: Sequence[str]) -> list[str]:
     if not repeated:
         return []
     return [
-        f"Atención: {repeated:,} de {len(texts):,} avisos repiten el texto de uno con que se entrenó o se validó: el "
-        "resultado, con sus intervalos, es optimista."
+        f"Atención: {num(repeated)} de {num(len(texts))} avisos repiten el texto de uno con que se entrenó o se "
+        "validó: el resultado, con sus intervalos, es optimista."
     ]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.columns import appended, compose
 from ocensa_nb.data.notices import read
-from ocensa_nb.errors import UserError, clipped, listed, unknown
+from ocensa_nb.errors import UserError, clipped, listed, num, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, apply
 from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES, Predictions
 from ocensa_nb.evaluation.predictor import Predictor, require_source
@@ -55,12 +55,12 @@ class Explanation:
 
     def lines(self) -> list[str]:
         (name, share), *others = self.likeliest
-        after = ", ".join(f"{other} {decimal(part)}" for other, part in others)
+        after = ", ".join(f"{other} {num(part, 2)}" for other, part in others)
         rows = self.table().to_string(index=False, decimal=",").splitlines()
         advice = f"  {self.decision.capitalize()}: es, casi siempre, una de {self.suggested}."
         against = f"  Por qué, y no {others[0][0]} (a favor +, en contra -):"
         notes = [f"  {note}" for note in self.notes]
-        return [f"{self.head}: {name}, confianza {decimal(share)}. Después: {after}.", advice, against, *rows, *notes]
+        return [f"{self.head}: {name}, confianza {num(share, 2)}. Después: {after}.", advice, against, *rows, *notes]
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,6 @@ def pulling_words(
                 pulls[word.strip(EDGES).lower()] += values[wrong] - values[true]
         named.append(" · ".join(word for word, pull in pulls.most_common(PAIR_WORDS) if pull > 0))
     return named
-
-
-def decimal(value: float, form: str = ".2f") -> str:
-    return format(value, form).replace(".", ",")
 
 
 def _key(name: str) -> str:

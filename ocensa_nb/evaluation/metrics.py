@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from ocensa_nb.config import MEANS
+from ocensa_nb.errors import num
 
 RESAMPLES = 2_000
 INTERVAL = (2.5, 97.5)  # percentiles
@@ -183,9 +184,8 @@ def _sentence(head: str, first: str, second: str, entry: Mapping[str, Any]) -> s
 
 
 def signed(value: float, plus: bool = False) -> str:
-    """Return a number with two decimals, or up to four if fewer show 0; with a minus sign, and never −0.00."""
+    """Return a number with two decimals, or up to four if fewer show 0; with a minus sign, and never −0,00."""
     for decimals in (2, 3, 4):
-        text = f"{abs(value):.{decimals}f}"
-        if float(text):
-            return f"{'−' if value < 0 else '+' if plus else ''}{text}"
-    return "0.00"
+        if round(abs(value), decimals):
+            return f"{'−' if value < 0 else '+' if plus else ''}{num(abs(value), decimals)}"
+    return "0,00"

@@ -11,7 +11,7 @@ import torch
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.corrections import ID, TEXT, read_corrections
 from ocensa_nb.data.notices import Notices, fingerprint_of, labelled_rows, read
-from ocensa_nb.errors import UserError, clipped, listed
+from ocensa_nb.errors import UserError, clipped, listed, num
 from ocensa_nb.files import tensors
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.models.linear import LinearModel
@@ -113,8 +113,8 @@ def unlike_training(run: Run, file: NoticeFile, linear: LinearModel) -> list[str
             name = clipped(recorded["columns"].get(role, role))
             state = "tiene casi vacía" if role in filled else "no tiene"
             warnings.append(
-                f"La corrida aprendió también de «{name}», que este archivo {state} ({round(now * len(texts)):,} de "
-                f"{len(texts):,} avisos; al entrenar, el {100 * share:.0f} %): {UNRELIABLE}"
+                f"La corrida aprendió también de «{name}», que este archivo {state} ({num(round(now * len(texts)))} de "
+                f"{num(len(texts))} avisos; al entrenar, el {100 * share:.0f} %): {UNRELIABLE}"
             )
     for role, known in recorded["values"].items():
         counts, seen = file.values.get(role, {}), set(map(canonical, known))
@@ -122,8 +122,8 @@ def unlike_training(run: Run, file: NoticeFile, linear: LinearModel) -> list[str
         if (rows := sum(unseen.values())) > MOST_FOREIGN * sum(counts.values()) and role not in unread:
             name, values = clipped(file.columns.get(role, role)), listed(unseen, NAMED_VALUES)
             warnings.append(
-                f"«{name}» tiene en {rows:,} de {len(texts):,} avisos valores que la corrida no ha visto ({values}): "
-                f"{UNRELIABLE}"
+                f"«{name}» tiene en {num(rows)} de {num(len(texts))} avisos valores que la corrida no ha visto "
+                f"({values}): {UNRELIABLE}"
             )
     step = -(-len(texts) // SAMPLED_TEXTS)
     foreign = np.mean(linear.known_share(texts[::step]) < run.metrics["familiar"]) if texts else 0.0

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from ocensa_nb.data.labels import OTHER
-from ocensa_nb.errors import clipped, listed
+from ocensa_nb.errors import clipped, listed, num
 from ocensa_nb.evaluation.metrics import INTERVAL, MODEL_TITLES, Predictions, bootstrap, signed
 from ocensa_nb.evaluation.suggestion import ACCEPT, CHOICES, CHOOSE, LEVEL, REVIEW, Suggestion
 
@@ -76,7 +76,7 @@ def _what_for(status: str, suggestion: Suggestion, measured: Mapping[str, Any]) 
         among = f"a correcta está entre {suggestion.options} opciones {_share(measured['options'])}."
         sentences.append(("sirve como sugerencia: l" if status == SUGGESTION else "L") + among)
     if suggestion.accept is not None:
-        threshold = f"{suggestion.accept:g} de confianza".replace(".", ",")
+        threshold = f"{num(suggestion.accept, 6, form='g')} de confianza"
         part = f"el {percent(measured['accepted']['rows'] / measured['all']['rows'])} de los avisos"
         names = listed([f"«{clipped(name)}»" for name in measured["trusted"]], NAMED_CLASSES)
         right = f"acierta {_share(measured['accepted'])}{f'; sobre todo {names}' if names else ''}."
@@ -101,7 +101,7 @@ def _why_not(
     majority, rows = int(class_rows.argmax()), np.bincount(test.labels, minlength=len(classes))
     always = f"siempre «{clipped(classes[majority])}», el {percent((test.labels == majority).mean())}"
     lost = np.flatnonzero((rows > 0) & (np.bincount(test.labels[test.correct], minlength=len(classes)) == 0))
-    never = listed([f"«{clipped(classes[i])}» ({rows[i]:,})" for i in lost[np.argsort(-rows[lost])]], NAMED_CLASSES)
+    never = listed([f"«{clipped(classes[i])}» ({num(rows[i])})" for i in lost[np.argsort(-rows[lost])]], NAMED_CLASSES)
     return f"{why}, y quien responde {always}{f'; nunca reconoce {never}' if never else ''}. "
 
 
@@ -114,18 +114,18 @@ def describe_decisions(head: str, measured: Mapping[str, Any], decisions: np.nda
         CHOOSE: f"en {{}} elija entre {CHOICES} clases o menos (con la correcta el {percent(chosen['right'])})",
         REVIEW: "revise {}",
     }
-    counted = [parts[kind].format(f"{count:,}") for kind, count in rows.items() if count]
-    return f"{head}: de {len(decisions):,} avisos, {'; '.join(counted)}."
+    counted = [parts[kind].format(num(count)) for kind, count in rows.items() if count]
+    return f"{head}: de {num(len(decisions))} avisos, {'; '.join(counted)}."
 
 
 def describe_sets(head: str, measured: Mapping[str, Any]) -> str:
     """Return, in Spanish, how large the sets of a label are, and how often they have the right class."""
     low, high = (percent(share) for share in measured["interval"])
     few = [f"«{clipped(name)}», {percent(share)}" for name, share in measured["uncovered"].items()]
-    size = f"{measured['size']:.1f}".replace(".", ",")
     return (
-        f"conjunto_{head}: {size} clases de media, con la correcta el {percent(measured['sets']['right'])} de las "
-        f"veces (de {low} a {high}).{f' Mucho menos en {listed(few, NAMED_CLASSES)}.' if few else ''}"
+        f"conjunto_{head}: {num(measured['size'], 1)} clases de media, con la correcta el "
+        f"{percent(measured['sets']['right'])} de las veces (de {low} a {high})."
+        f"{f' Mucho menos en {listed(few, NAMED_CLASSES)}.' if few else ''}"
     )
 
 
@@ -143,15 +143,15 @@ def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, test: Predictio
             rare[true] += count
     advice = []
     if rare.total() > RARE_ERRORS * wrong.sum():
-        names = [f"«{clipped(classes[true])}» ({class_rows[true]:,})" for true, _ in rare.most_common(ADVISED_CLASSES)]
+        names = [f"«{clipped(classes[i])}» ({num(class_rows[i])})" for i, _ in rare.most_common(ADVISED_CLASSES)]
         advice.append(f"Etiquete más avisos de las clases con pocos en el entrenamiento: {', '.join(names)}.")
     often = {pair: count for pair, count in named.items() if min(class_rows[list(pair)]) >= FEW_ROWS}
     if often:
         true, predicted = max(often, key=often.__getitem__)
         advice.append(
-            f"Lo que más se confunde: {often[true, predicted]:,} avisos de «{clipped(classes[true])}» se predicen como "
-            f"«{clipped(classes[predicted])}»; revise sus etiquetas con el cuaderno 02, que dice cuáles se contradicen "
-            "y si otra columna, como un código de SAP, ya da la respuesta."
+            f"Lo que más se confunde: {num(often[true, predicted])} avisos de «{clipped(classes[true])}» se predicen "
+            f"como «{clipped(classes[predicted])}»; revise sus etiquetas con el cuaderno 02, que dice cuáles se "
+            "contradicen y si otra columna, como un código de SAP, ya da la respuesta."
         )
     return " ".join(advice)
 
@@ -190,12 +190,12 @@ def never_predicted(
     if not len(absent):
         return []
     absent = absent[np.argsort(-class_rows[absent], kind="stable")]
-    names = [f"«{clipped(classes[i])}» ({class_rows[i]:,})" for i in absent[:NAMED_CLASSES]]
-    more = f" y {len(absent) - NAMED_CLASSES:,} más" if len(absent) > NAMED_CLASSES else ""
-    subject = "una clase no se predice" if len(absent) == 1 else f"{len(absent):,} clases no se predicen"
+    names = [f"«{clipped(classes[i])}» ({num(class_rows[i])})" for i in absent[:NAMED_CLASSES]]
+    more = f" y {num(len(absent) - NAMED_CLASSES)} más" if len(absent) > NAMED_CLASSES else ""
+    subject = "una clase no se predice" if len(absent) == 1 else f"{num(len(absent))} clases no se predicen"
     epochs = "" if source == "linear" else "más épocas o "
     return [
-        f"{head}: {subject} en ninguno de {rows:,} avisos, aunque por su parte del entrenamiento se esperaban "
+        f"{head}: {subject} en ninguno de {num(rows)} avisos, aunque por su parte del entrenamiento se esperaban "
         f"{EXPECTED_ROWS} o más: {', '.join(names)}{more} (entre paréntesis, avisos de entrenamiento). Pruebe con "
         f"{epochs}más avisos de lo que falta."
     ]
@@ -224,9 +224,9 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
         )
     return [
         f"{head}: {100 * shares[1, most]:.0f} % de las predicciones son «{clipped(classes[most])}», que en el "
-        f"entrenamiento es el {100 * shares[0, most]:.0f} %{lost} (chi-cuadrado, p < {LARGEST_P}; diferencia total "
-        f"{distance:.2f} en {rows:,} avisos). Si estos avisos son como los de entrenamiento, esa clase se predice de "
-        "más: revise una muestra antes de usar las predicciones."
+        f"entrenamiento es el {100 * shares[0, most]:.0f} %{lost} (chi-cuadrado, p < {num(LARGEST_P, 3)}; diferencia "
+        f"total {num(distance, 2)} en {num(rows)} avisos). Si estos avisos son como los de entrenamiento, esa clase "
+        "se predice de más: revise una muestra antes de usar las predicciones."
     ]
 
 
@@ -246,13 +246,13 @@ def at_majority(
     always = f"predecir siempre la clase más frecuente, «{clipped(classes[majority])}»"
     if high > 0:
         return [
-            f"{head}: F1 {run[0]:.2f}; con {len(labels):,} avisos no se puede saber si es mejor que {always} "
-            f"({constant[0]:.2f}; diferencia, de {signed(low)} a {signed(high)}). Pruebe con más avisos."
+            f"{head}: F1 {num(run[0], 2)}; con {num(len(labels))} avisos no se puede saber si es mejor que {always} "
+            f"({num(constant[0], 2)}; diferencia, de {signed(low)} a {signed(high)}). Pruebe con más avisos."
         ]
     longer = "" if source == "linear" else "Pruebe con más épocas y una tasa de aprendizaje mayor. "
     return [
-        f"{head}: F1 {run[0]:.2f}, que no supera el de {always} ({constant[0]:.2f} en {len(labels):,} avisos): la "
-        f"etiqueta no se ha aprendido. {longer}El cuaderno 02 dice si se puede aprender."
+        f"{head}: F1 {num(run[0], 2)}, que no supera el de {always} ({num(constant[0], 2)} en {num(len(labels))} "
+        f"avisos): la etiqueta no se ha aprendido. {longer}El cuaderno 02 dice si se puede aprender."
     ]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import UserError, clipped, unknown
+from ocensa_nb.errors import UserError, clipped, num, unknown
 from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.files.verify import read_regular
 from ocensa_nb.paths import SAMPLE_DATA, SAMPLES, plain_path, reason
@@ -118,7 +118,7 @@ def expand(content: Mapping[str, Any], auto: str) -> list[CaseSpec]:
     seeds = [{"seed": seed} for seed in content.get("seeds", [])] or [{}]
     count = (math.prod(map(len, crossed.values())) + len(named)) * len(seeds)
     if count > MOST_CASES:
-        raise UserError(f"La cuadrícula tiene {count:,} casos, y {MOST_CASES:,} son el máximo. Quite valores.")
+        raise UserError(f"La cuadrícula tiene {num(count)} casos, y {num(MOST_CASES)} son el máximo. Quite valores.")
     products = [dict(zip(crossed, values, strict=True)) for values in itertools.product(*crossed.values())]
     cases = [*(products if crossed or not named else []), *named]
     specs = [_spec({"recipe": "auto", **base, **seed}, case, seed, auto) for seed in seeds for case in cases]

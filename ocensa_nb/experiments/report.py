@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.experiments.case import CASES, STATES, Case
 from ocensa_nb.experiments.effects import FEWEST, Interval, effects
@@ -93,8 +94,8 @@ def effects_table(results: Results) -> pd.DataFrame:
     columns = ["ajuste", "de", "a", "pares (semillas)", "diferencia de F1", "lectura", "segundos: veces"]
     rows = []
     for e in effects(results):
-        difference = _with_ends(e.score, "+.3f") if e.score else f"{e.mean:+.3f}"
-        ratio = _with_ends(e.time, ".3g") if e.time else EMPTY
+        difference = _with_ends(e.score, "+") if e.score else num(e.mean, 3, "+")
+        ratio = _with_ends(e.time, form="g") if e.time else EMPTY
         rows.append((e.field, e.before, e.after, f"{e.pairs} ({e.seeds})", difference, e.verdict, ratio))
     return pd.DataFrame(rows, columns=columns)
 
@@ -131,8 +132,9 @@ def headlines(results: Results) -> list[str]:
     notes = []
     if test.count() and val.count():
         notes.append(
-            f"La mejor en validación es «{best.title}» (n.º {best.number}): {metric} {val.mean():.3f} en validación y "
-            f"{test.mean():.3f} en prueba. La tabla está ordenada por la prueba: la primera puede serlo por azar."
+            f"La mejor en validación es «{best.title}» (n.º {best.number}): {metric} {num(val.mean(), 3)} en "
+            f"validación y {num(test.mean(), 3)} en prueba. La tabla está ordenada por la prueba: la primera puede "
+            "serlo por azar."
         )
     if baseline is None:
         notes.append(
@@ -225,7 +227,7 @@ def write_report(results: Results) -> Path:
 
     folder = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"sha256": _sha256, "shown": _shown}
+    page.filters |= {"sha256": _sha256, "shown": _shown, "num": num}
     groups = grouped(results)
     content: dict[str, Any] = {"warnings": []}
     if groups:
@@ -255,12 +257,12 @@ def _sha256(text: Any) -> str:
     return base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
 
 
-def _shown(table: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    """Return some columns of a table as text; `columns` has the title and the format of each."""
+def _shown(table: pd.DataFrame, columns: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
+    """Return some columns of a table as text; `columns` has the title and the decimals of each, 0 for no number."""
     return pd.DataFrame(
         {
-            title: [EMPTY if pd.isna(value) or value == "" else form.format(value) for value in table[name]]
-            for name, (title, form) in columns.items()
+            title: [EMPTY if pd.isna(v) or v == "" else num(v, places) if places else str(v) for v in table[name]]
+            for name, (title, places) in columns.items()
         }
     )
 
@@ -289,8 +291,8 @@ def _mean_sd(values: pd.Series, decimals: int = 3) -> str:
     known = values.dropna()
     if known.empty:
         return EMPTY
-    deviation = f" ± {known.std():.{decimals}f}" if len(known) > 1 else ""
-    return f"{known.mean():,.{decimals}f}{deviation} ({len(known)})"
+    deviation = f" ± {num(known.std(), decimals)}" if len(known) > 1 else ""
+    return f"{num(known.mean(), decimals)}{deviation} ({len(known)})"
 
 
 def _times_faster(group: Group, baseline: Group | None) -> str:
@@ -300,7 +302,8 @@ def _times_faster(group: Group, baseline: Group | None) -> str:
         return "no comparable"
     if group is baseline:
         return "1"
-    return f"{times.mean():.3g}" + (f" ({times.min():.3g} a {times.max():.3g})" if len(times) > 1 else "")
+    mean, low, high = (num(value, 3, form="g") for value in (times.mean(), times.min(), times.max()))
+    return f"{mean} ({low} a {high})" if len(times) > 1 else mean
 
 
 def _until_target(seconds: Sequence[float | None]) -> str:
@@ -310,8 +313,8 @@ def _until_target(seconds: Sequence[float | None]) -> str:
     return _mean_sd(pd.Series(seconds, dtype=float), 1) + (f"; {missed} sin llegar" if missed else "")
 
 
-def _with_ends(interval: Interval, form: str) -> str:
-    mean, low, high = (format(value, form) for value in (interval.mean, interval.low, interval.high))
+def _with_ends(interval: Interval, sign: str = "", form: str = "f") -> str:
+    mean, low, high = (num(value, 3, sign, form) for value in (interval.mean, interval.low, interval.high))
     return f"{mean} ({low} a {high})"
 
 
@@ -325,6 +328,6 @@ def _notes(case: Case) -> str:
         "↻ se interrumpió y continuó": case.is_resumed,
         "∥ al mismo tiempo que otros": case.beside and case.is_finished,
         "usa la corrida de otro caso": not case.owns_run,
-        f"capas congeladas ya calculadas por otro caso: ahorró {case.saved_seconds():.1f} s": case.saved_seconds() > 0,
+        f"capas congeladas de otro caso: ahorró {num(case.saved_seconds(), 1)} s": case.saved_seconds() > 0,
     }
     return "; ".join(note for note, applies in notes.items() if applies)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import UserError, listed
+from ocensa_nb.errors import UserError, listed, num
 from ocensa_nb.experiments.case import (
     FAILED,
     FINISHED,
@@ -206,7 +206,7 @@ def summary(results: Results) -> str:
     if results.saved_seconds > 0:
         reused = sum(case.saved_seconds() > 0 for case in results.finished)
         text += (
-            f" Guardar una sola vez las capas congeladas ahorró {results.saved_seconds:.1f} s en "
+            f" Guardar una sola vez las capas congeladas ahorró {num(results.saved_seconds, 1)} s en "
             f"{counted(reused, 'caso')}: lo que tardó en calcularlas el primero, menos lo que los demás en leerlas."
         )
     return text

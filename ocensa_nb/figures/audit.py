@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ocensa_nb.errors import num
 from ocensa_nb.figures.style import COLOURS, GREY, INK, new_figure, read_as, save, short, styled
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.runs.run import free_folder
@@ -39,7 +40,8 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
         label = "techo de los avisos que repiten un texto"
         axes.scatter(ceilings[repeated], rows[repeated], label=label, **look)
     for row, start, end in zip(rows, low, high, strict=True):
-        axes.annotate(f"{start:.2f} a {end:.2f}", ((start + end) / 2, row - 0.25), ha="center", va="bottom", fontsize=8)
+        label = f"{num(start, 2)} a {num(end, 2)}"
+        axes.annotate(label, ((start + end) / 2, row - 0.25), ha="center", va="bottom", fontsize=8)
     axes.set_yticks(rows, [short(head) for head in expected])
     axes.set(xlim=(0, 1), ylim=(len(expected) - 0.4, -0.8), xlabel="F1 ponderado", title="Qué F1 esperar, por etiqueta")
     axes.grid(False, axis="y")
@@ -64,9 +66,9 @@ def column_scores(scores: "pd.DataFrame", head: str, majority: float, linear_f1:
     ):
         if mask.any():
             axes.barh(rows[mask], shown["F1"].to_numpy()[mask], height=0.7, color=colour, label=label)
-    axes.axvline(majority, color=GREY, linestyle=":", label=f"siempre la clase más frecuente: {majority:.2f}")
+    axes.axvline(majority, color=GREY, linestyle=":", label=f"siempre la clase más frecuente: {num(majority, 2)}")
     if linear_f1 is not None:
-        axes.axvline(linear_f1, color=INK, linestyle="--", label=f"modelo simple, con todo el texto: {linear_f1:.2f}")
+        axes.axvline(linear_f1, color=INK, linestyle="--", label=f"modelo simple, todo el texto: {num(linear_f1, 2)}")
     axes.set_yticks(rows, [short(name) for name in shown["columna"]], fontsize=9)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="F1 ponderado", title=f"Qué dice cada columna, por sí sola, de {short(head)}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.figures.style import (
     COLOURS,
@@ -54,7 +55,8 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
         look = {"color": KIND_COLOURS[kind], "ecolor": GREY, "capsize": 4, "label": kind}
         axes.barh(part.index, part["speedup"], xerr=reach, **look)
     for row in rows.itertuples():
-        axes.annotate(f" ×{row.speedup:.{0 if row.speedup >= 20 else 1}f}", (row.speedup_max, row.Index), va="center")
+        times = " ×" + num(row.speedup, 0 if row.speedup >= 20 else 1)
+        axes.annotate(times, (row.speedup_max, row.Index), va="center")
     axes.set_yticks(rows.index, rows["title"])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     figure.legend(loc="outside upper center", ncols=rows["kind"].nunique())
@@ -66,11 +68,11 @@ def speedups(results: Mapping[str, Any], which: str = "ladder") -> "Figure":
     last = measured[-1]
     if which == "ladder":
         axes.set_title("Mejora acumulada: cada técnica sobre las anteriores")
-        before, after = (f"{m['seconds_per_step']:.3g} s" for m in (measured[0], last))
+        before, after = (f"{num(m['seconds_per_step'], 3, form='g')} s" for m in (measured[0], last))
         reading = f"Todas juntas: un paso tarda {after} en lugar de {before}."
     else:
         axes.set_title("Cada técnica por separado")
-        reading = f"La que más gana por sí sola: {last['title']}, {last['speedup']:.1f} veces."
+        reading = f"La que más gana por sí sola: {last['title']}, {num(last['speedup'], 1)} veces."
     read_as(figure, reading)
     return figure
 
@@ -120,7 +122,7 @@ def f1_against_seconds(points: "pd.DataFrame", linear: float | None, width: floa
     front = points[points["on_front"]].sort_values("seconds")
     axes.plot(front["seconds"], front["score"], color=COLOURS[0], label="frente de Pareto")
     if linear is not None:
-        axes.axhline(linear, color=COLOURS[1], linestyle="--", label=f"modelo simple: {linear:.3f}")
+        axes.axhline(linear, color=COLOURS[1], linestyle="--", label=f"modelo simple: {num(linear, 3)}")
     least, most = points["seconds"].min(), points["seconds"].max()
     if most >= FAR * least > 0:
         count_logarithmically(axes)

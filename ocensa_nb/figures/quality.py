@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation.calibration import coverage_curve, expected_calibration_error, reliability
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.figures.style import (
@@ -52,7 +53,7 @@ def confusion(counts: "pd.DataFrame", title: str, all_classes: bool = False) -> 
         matrix = np.column_stack([matrix, shares[:drawn, drawn:].sum(axis=1)])
         columns.append(f"otras {rest} clases")
         title = f"{title}, las {drawn} clases más frecuentes de {len(counts)}"
-    rows = [f"{short(name)} ({size:,})" for name, size in sizes[:drawn].items()]
+    rows = [f"{short(name)} ({num(size)})" for name, size in sizes[:drawn].items()]
     few = drawn <= TOP_CLASSES
     named = drawn <= MAX_NAMED_CLASSES
     size = 9 if few else 7
@@ -98,7 +99,7 @@ def _weakest_class(counts: "pd.DataFrame", drawn: int) -> str:
     taken = int(mistakes.argmax())
     return (
         f"Con {ENOUGH_ROWS} avisos o más, la menos reconocida: «{short(names[worst])}», {100 * recall[worst]:.0f} % "
-        f"de {sizes[worst]:,}; se confunde sobre todo con «{short(names[taken])}» ({mistakes[taken]:,})."
+        f"de {num(sizes[worst])}; se confunde sobre todo con «{short(names[taken])}» ({num(mistakes[taken])})."
     )
 
 
@@ -128,13 +129,13 @@ def reliability_diagram(before: Mapping[str, Predictions], after: Mapping[str, P
             )
             errors[head].append(expected_calibration_error(answers.confidence, answers.correct))
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confianza", ylabel="parte de aciertos")
-        axes.set_title("{}: error {:.3f} → {:.3f}".format(head, *errors[head]))
+        axes.set_title("{}: error {} → {}".format(head, *(num(error, 3) for error in errors[head])))
         axes.legend(loc="lower right", title="calibración", title_fontsize=9)
     rows = len(next(iter(after.values())).labels)
     read_as(
         figure,
         "En la diagonal, la confianza es la parte de aciertos; por debajo, promete de más. El error es la distancia "
-        f"media entre las dos, en {rows:,} avisos.",
+        f"media entre las dos, en {num(rows)} avisos.",
     )
     return figure
 
@@ -156,7 +157,8 @@ def accuracy_by_coverage(test: Mapping[str, Predictions], verdicts: Mapping[str,
         if above.any():
             point = 100 * above.mean(), 100 * test[head].correct[above].mean()
             axes.plot(*point, color=line["color"], marker="o", markersize=9, markeredgecolor=INK)
-            axes.annotate(f"confianza {threshold:g}", point, (8, 6), textcoords="offset points", color=INK, fontsize=9)
+            confidence = f"confianza {num(threshold, 6, form='g')}"
+            axes.annotate(confidence, point, (8, 6), textcoords="offset points", color=INK, fontsize=9)
             marked.append(f"{head}: {point[0]:.0f} % de los avisos con {point[1]:.0f} % de acierto")
     target = 100 * next(iter(verdicts.values()))["target"]
     axes.axhline(target, color=GREY, linestyle=":", label=f"objetivo: {target:.0f} %")

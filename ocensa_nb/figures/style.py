@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
+from ocensa_nb.errors import num
 from ocensa_nb.files.atomic import create_new
 
 if TYPE_CHECKING:
@@ -81,10 +82,24 @@ def styled(draw: "Callable[Given, Figure]") -> "Callable[Given, Figure]":
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> "Figure":
         with style():
             figure = draw(*args, **kwargs)
+            label_ticks(figure)
             figure.draw_without_rendering()  # ticks are created, and styled, when first needed
         return figure
 
     return drawn
+
+
+def label_ticks(figure: "Figure") -> None:
+    """Write the numbers at the ticks of all axes as Spanish does."""
+    from matplotlib.ticker import ScalarFormatter
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.set_major_formatter(_tick)
+
+
+def _tick(value: float, _position: int) -> str:
+    return num(round(value, 12) + 0, 12, form="g").replace("-", "−")
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure", Any]:
@@ -121,7 +136,7 @@ def count_logarithmically(axes: "Axes") -> None:
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter(_tick)
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -147,8 +162,8 @@ def readable(table: "pd.DataFrame") -> "Styler":
     numbers = table.select_dtypes("number")
     small = [name for name in numbers.select_dtypes("floating") if 0 < numbers[name].abs().max() <= 1]
     texts = [name for name in table if name not in numbers]
-    shown = table.style.format(precision=1, thousands=",", na_rep="–", escape="html")
-    shown = shown.format("{:.3f}", subset=small, na_rep="–")
+    shown = table.style.format(precision=1, decimal=",", thousands="\xa0", na_rep="–", escape="html")
+    shown = shown.format(precision=3, decimal=",", subset=small, na_rep="–")
     shown = shown.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
     selectors = {"": "table-layout: auto", "td, th": CELLS, "th.row_heading": "text-align: left"}
     shown = shown.set_table_styles([{"selector": name, "props": props} for name, props in selectors.items()])

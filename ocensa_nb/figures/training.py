@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ocensa_nb.errors import num
 from ocensa_nb.figures.style import (
     CARD,
     COLOURS,
@@ -16,6 +17,7 @@ from ocensa_nb.figures.style import (
     INK,
     MAX_NAMED_CLASSES,
     SMOOTHING,
+    label_ticks,
     line_styles,
     new_figure,
     read_as,
@@ -58,7 +60,7 @@ def token_lengths(lengths: np.ndarray, max_length: int) -> "Figure":
     axes.legend()
     cut = 100 * float((lengths > max_length).mean())
     read_as(
-        figure, f"Con max_length = {max_length} se corta el {cut:.1f} % de los avisos; bastan {recommended} tokens."
+        figure, f"Con max_length = {max_length} se corta el {num(cut, 1)} % de los avisos; bastan {recommended} tokens."
     )
     return figure
 
@@ -74,7 +76,7 @@ def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
         shown = pd.concat([shown, pd.Series({f"otras {len(rest)} clases": rest.sum()})])
     figure, axes = new_figure(7, 1.5 + 0.2 * len(shown))
     rows = np.arange(len(shown))  # not the names: two may be equal
-    axes.bar_label(axes.barh(rows, shown, color=COLOURS[0]), fmt="{:,.0f}", padding=3, fontsize=8)
+    axes.bar_label(axes.barh(rows, shown, color=COLOURS[0]), fmt=num, padding=3, fontsize=8)
     axes.set_yticks(rows, [short(name) for name in shown.index], fontsize=8)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set(xlabel="avisos", ylabel="", title=f"Clases de {label}: {len(sizes)}", xlim=(0, 1.1 * shown.max()))
@@ -83,7 +85,7 @@ def class_sizes(sizes: "pd.Series", label: str) -> "Figure":
     few = int((sizes < ENOUGH_ROWS).sum())
     read_as(
         figure,
-        f"La clase más frecuente tiene {ratio:,.0f} veces los avisos de la menos frecuente; {few} de las {len(sizes)} "
+        f"La clase más frecuente tiene {num(ratio)} veces los avisos de la menos frecuente; {few} de las {len(sizes)} "
         f"tienen menos de {ENOUGH_ROWS}.",
     )
     return figure
@@ -99,7 +101,7 @@ def learning_curves(run: Run) -> "Figure":
     right.axvline(best, color=GREY, linestyle=":", label=f"mejor época: {best}")
     draw_scores(right, run.classes, epoch_lines(history))
     value = run.metrics["val"][monitor]
-    read_as(figure, f"Se guardó la época {best}, la de mejor {monitor} en validación: {value:.3f}.")
+    read_as(figure, f"Se guardó la época {best}, la de mejor {monitor} en validación: {num(value, 3)}.")
     return figure
 
 
@@ -124,6 +126,7 @@ class TrainingAnimation:
         right.spines[:].set_visible(True)
         self.figure.colorbar(self.image, label="fracción de la clase verdadera", ticks=[0, 0.5, 1], shrink=0.75)
         self.caption = self.figure.supxlabel(" ", fontsize=10)
+        label_ticks(self.figure)
         edges = right.spines.values()  # an image is drawn over its edges
         self.moving = [*self.losses, *self.scores, self.mark, middle.get_legend(), self.image, *edges, self.caption]
         self.whole = {line: line.get_xydata().T for line in (*self.losses, *self.scores)}
@@ -147,7 +150,7 @@ class TrainingAnimation:
             for line in lines:
                 line.set_data(self.whole[line][:, :count])
         for text, head in zip(self.scores[0].axes.get_legend().get_texts(), self.run.classes, strict=True):
-            text.set_text(f"{head} {shown[f'{head}_f1']:.2f}" if shown else head)
+            text.set_text(f"{head} {num(shown[f'{head}_f1'], 2)}" if shown else head)
         self.image.set_data(self._shares(shown))
         self.canvas.restore_region(self.still)
         for artist in self.moving:

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from ocensa_nb.errors import UserError, listed
+from ocensa_nb.errors import UserError, listed, num
 
 SCANNED_ROWS = 100
 MOST_ABOVE = 20  # rows that are skipped; known titles further down are an error
@@ -66,8 +66,8 @@ def check_certain(path: Path, header: Header, above: int) -> None:
 def skipped_note(skipped: int) -> str:
     if not skipped:
         return ""
-    rows = "se saltó 1 fila" if skipped == 1 else f"se saltaron {skipped:,} filas"
-    return f"los títulos están en la fila {skipped + 1:,}; {rows}"
+    rows = "se saltó 1 fila" if skipped == 1 else f"se saltaron {num(skipped)} filas"
+    return f"los títulos están en la fila {num(skipped + 1)}; {rows}"
 
 
 def _is_narrow(cells: Sequence[tuple[str, ...]], row: int) -> bool:
@@ -104,6 +104,6 @@ MAX_COLUMNS = 1_000  # an export of SAP has 30 to 200; pandas takes a millisecon
 def check_width(path: Path, columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise UserError(
-            f"«{path}» tiene {columns:,} columnas, y se leen {MAX_COLUMNS:,} como máximo. Deje las de los avisos "
+            f"«{path}» tiene {num(columns)} columnas, y se leen {num(MAX_COLUMNS)} como máximo. Deje las de los avisos "
             "(texto, etiquetas, equipo, …), y compruebe que la tabla no esté girada, con una fila por columna."
         )

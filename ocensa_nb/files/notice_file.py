@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.errors import CONTROL, UserError, clipped, listed
+from ocensa_nb.errors import CONTROL, UserError, clipped, listed, num
 from ocensa_nb.files.header import IsTitle, skipped_note
 from ocensa_nb.files.read_csv import EMPTY, read_csv
 from ocensa_nb.files.read_excel import Book, read_excel
@@ -118,7 +118,7 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
     if not content:
         raise UserError(EMPTY.format(path=path))
     if len(content) > LARGE:
-        logger.info(f"Leyendo «{path}» ({len(content) / 2**20:,.0f} MiB)…")
+        logger.info(f"Leyendo «{path}» ({num(len(content) / 2**20)} MiB)…")
     if is_workbook(path, content):
         table, skipped, notes, book = read_excel(path, content, is_title, sheet)
         csv_format = SPANISH_EXCEL
@@ -140,7 +140,7 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
     cells, errors = readable(table)
     if errors:
         names = listed(error.upper() for error in errors)
-        notes += f"; celdas con un error ({names}), leídas vacías: {sum(errors.values()):,}"
+        notes += f"; celdas con un error ({names}), leídas vacías: {num(sum(errors.values()))}"
     return TableFile(path, table, cells, skipped + 2, csv_format, notes, book)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.files.header import SCANNED_ROWS, Header, IsTitle, check_certain, check_width, find_header
 
 SEPARATORS = ",;\t|"
@@ -52,7 +52,7 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
     if breaks := text.count("\r"):
         # In a file whose lines end in \n, a return is a line break inside a text.
         if "\n" in text:
-            notes.append(f"retornos dentro de un texto, leídos como espacios: {breaks:,}")
+            notes.append(f"retornos dentro de un texto, leídos como espacios: {num(breaks)}")
         text = text.replace("\r", " " if "\n" in text else "\n")
     blank = len(text) - len(text.lstrip("\n"))
     text = text[blank:]
@@ -73,7 +73,7 @@ def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFram
         raise UserError(_misshapen(path, text, separator, above, quoting)) from error
     if len(table) != records - 1:
         raise UserError(
-            f"«{path}» tiene {records - 1:,} filas bajo los títulos, y se leyeron {len(table):,}. {_HOW_TO_EXPORT}"
+            f"«{path}» tiene {num(records - 1)} filas bajo los títulos y se leyeron {num(len(table))}. {_HOW_TO_EXPORT}"
         )
     # A row shorter than the header leaves NaN even so.
     return table.fillna(""), above, separator, encoding, quoting == csv.QUOTE_MINIMAL and '"' in text, notes
@@ -179,15 +179,16 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
         row = text.count("\n", 0, _FOREIGN.search(text).start()) + 1
         text = _FOREIGN.sub(lambda byte: byte[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace"), text)
         notes.append(
-            f"bytes que no son UTF-8, leídos como Windows-1252: {len(foreign):,} (el primero, en la línea {row:,})"
+            f"bytes que no son UTF-8, leídos como Windows-1252: {num(len(foreign))} (el primero, en "
+            f"la línea {num(row)})"
         )
     letters = 0
     while any(first in text for first in "ÂÃÅâï") and (fixed := _TWICE.subn(_decode_again, text))[0] != text:
         text, letters = fixed[0], letters + fixed[1]
     if letters:
-        notes.append(f"letras convertidas dos veces («Ã³» por «ó»), corregidas: {letters:,}")
+        notes.append(f"letras convertidas dos veces («Ã³» por «ó»), corregidas: {num(letters)}")
     if lost := text.count("�"):
-        notes.append(f"letras perdidas al exportar («�» en su lugar): {lost:,}; expórtelo de nuevo")
+        notes.append(f"letras perdidas al exportar («�» en su lugar): {num(lost)}; expórtelo de nuevo")
     return text.lstrip("\ufeff"), encoding, notes
 
 

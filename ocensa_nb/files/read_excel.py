@@ -18,7 +18,7 @@ from openpyxl.reader.excel import ExcelReader
 from openpyxl.worksheet import _reader
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
-from ocensa_nb.errors import UserError, listed
+from ocensa_nb.errors import UserError, listed, num
 from ocensa_nb.files.header import SCANNED_ROWS, IsTitle, check_certain, check_width, find_header
 from ocensa_nb.runtime.logs import progress
 
@@ -83,7 +83,7 @@ def read_excel(
     if formulas := _uncalculated(archive, sheet):
         notes += (
             "; celdas leídas vacías, con una fórmula que ningún programa ha calculado: "
-            f"{len(formulas):,} ({listed(formulas)}); abra el libro en Excel y guárdelo"
+            f"{num(len(formulas))} ({listed(formulas)}); abra el libro en Excel y guárdelo"
         )
     return table.fillna(""), skipped, notes, Book(sheet._worksheet_path, reader.wb.sheetnames, formulas)
 
@@ -112,14 +112,14 @@ def _refuse_bombs(archive: zipfile.ZipFile) -> None:
     sizes = [(member.filename, member.file_size) for member in archive.infolist()]
     unpacked = sum(size for _, size in sizes)
     if unpacked > MAX_UNPACKED:
-        raise UserError(f"«{archive.filename}» ocupa {unpacked / 2**30:,.1f} GiB al abrirlo, y es demasiado. {_AS_CSV}")
+        raise UserError(f"«{archive.filename}» ocupa {num(unpacked / 2**30, 1)} GiB al abrirlo: demasiado. {_AS_CSV}")
     # openpyxl parses a member as a whole, except the texts of the cells.
     cells = ("xl/worksheets/sheet", "xl/sharedStrings")
     whole = [size for name, size in sizes if name.endswith((".xml", ".rels")) and not name.startswith(cells)]
     workbook = max((size for name, size in sizes if name == "xl/workbook.xml"), default=0)
     if sum(whole) > MAX_METADATA or workbook > MAX_WORKBOOK_PART:
         raise UserError(
-            f"«{archive.filename}»: {sum(whole) / 2**20:,.0f} MiB de estilos, hojas y nombres: demasiado. {_AS_CSV}"
+            f"«{archive.filename}»: {num(sum(whole) / 2**20)} MiB de estilos, hojas y nombres: demasiado. {_AS_CSV}"
         )
 
 
@@ -173,14 +173,14 @@ def _rows(path: Path, sheet: ReadOnlyWorksheet) -> list[list[str]]:
         characters += sum(map(len, texts))
         if characters > MAX_CHARACTERS:
             raise UserError(
-                f"La hoja «{sheet.title}» de «{path}» tiene más de {MAX_CHARACTERS:,} caracteres. {_AS_CSV}"
+                f"La hoja «{sheet.title}» de «{path}» tiene más de {num(MAX_CHARACTERS)} caracteres. {_AS_CSV}"
             )
         rows.append(texts)
         started = started or bool(texts)
         widest = max(widest, len(row), 1)
         if number * widest > MAX_CELLS or number > MAX_ROWS:
             raise UserError(
-                f"La hoja «{sheet.title}» de «{path}» tiene más de {number - 1:,} filas por {widest:,} columnas: "
+                f"La hoja «{sheet.title}» de «{path}» tiene más de {num(number - 1)} filas por {num(widest)} columnas: "
                 f"suelen ser celdas sueltas muy lejos de la tabla. {_AS_CSV}"
             )
     while rows and not rows[-1]:

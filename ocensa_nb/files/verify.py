@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 
 LARGEST_JSON = 2**26  # bytes; a labels.json of 10,000 classes has less than one MB
 CHUNK_BYTES = 2**24
@@ -30,7 +30,7 @@ def read_regular(path: Path, most: int) -> bytes:
         too_large = os.fstat(file.fileno()).st_size > most
         content = b"" if too_large else file.read(most + 1)
     if too_large or len(content) > most:  # the file may have grown since fstat
-        raise OSError(errno.EOVERFLOW, f"ocupa más de {most / 2**20:,.0f} MiB")
+        raise OSError(errno.EOVERFLOW, f"ocupa más de {num(most / 2**20)} MiB")
     return content
 
 

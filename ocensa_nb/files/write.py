@@ -18,7 +18,7 @@ from openpyxl.worksheet._writer import WorksheetWriter
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.writer.excel import ExcelWriter
 
-from ocensa_nb.errors import UserError, clipped
+from ocensa_nb.errors import UserError, clipped, num
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.files.notice_file import CsvFormat
 from ocensa_nb.paths import free_path, plain_path
@@ -124,7 +124,7 @@ def _fitting(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if rows:
         logger.info(
             f"«{path.name}»: filas con caracteres que Excel no admite, escritos como espacios, o con celdas de más de "
-            f"{LONGEST_CELL:,} caracteres, cortadas: {len(rows):,} (la primera, la {min(rows) + 2:,})."
+            f"{num(LONGEST_CELL)} caracteres, cortadas: {num(len(rows))} (la primera, la {num(min(rows) + 2)})."
         )
     return table.rename(columns=lambda title: _ILLEGAL.sub(" ", str(title)))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.models.layers import ClsLayer, Slice, if_supported, in_eval_mode, layers, takes_ready_mask
 from ocensa_nb.runtime.precision import full_fp32
 
@@ -174,7 +174,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 def describe_parameters(model: nn.Module) -> str:
     trainable, total = count_parameters(model)
-    return f"Parámetros: {trainable:,} entrenables de {total:,} totales ({100 * trainable / total:.1f}%)"
+    return f"Parámetros: {num(trainable)} entrenables de {num(total)} totales ({num(100 * trainable / total, 1)}%)"
 
 
 def _head(hidden: int, classes: int, dropout: float) -> nn.Sequential:

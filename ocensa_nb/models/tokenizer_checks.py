@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.models.checks import as_user_error
 from ocensa_nb.models.layers import in_eval_mode
 from ocensa_nb.models.tokens import TokenTable
@@ -51,9 +51,9 @@ def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", vocab_size: int,
         largest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]])
     if largest >= vocab_size or not SMALLEST * vocab_size <= len(tokenizer) <= vocab_size:
         raise UserError(
-            f"El tokenizador de «{source}» tiene {len(tokenizer)} tokens y da el id {largest}, y el codificador espera "
-            f"{vocab_size} tokens: no es el suyo, o está incompleto o dañado. Copie otra vez tokenizer.json o "
-            "vocab.txt de donde vino el modelo."
+            f"El tokenizador de «{source}» tiene {num(len(tokenizer))} tokens y da el id {num(largest)}, y el "
+            f"codificador espera {num(vocab_size)} tokens: no es el suyo, o está incompleto o dañado. Copie otra vez "
+            "tokenizer.json o vocab.txt de donde vino el modelo."
         )
 
 
@@ -112,7 +112,7 @@ def describe(share: float, texts: Sequence[str], tokenizer: "PreTrainedTokenizer
     shown = range(SHOWN_LETTERS, LONGEST_SHOWN + 1)
     counts = Counter(word for text in sample for word in text.split() if len(word) in shown and word.isalpha())
     words = [f"{word} → {_pieces(word, tokenizer)}" for word, _ in counts.most_common(SHOWN_WORDS)]
-    return f"Tokens desconocidos: {100 * share:.1f} %. Cómo se dividen las palabras más frecuentes: {'; '.join(words)}."
+    return f"Tokens desconocidos: {num(100 * share, 1)} %. Así se dividen las palabras frecuentes: {'; '.join(words)}."
 
 
 def _pieces(word: str, tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -11,7 +11,7 @@ from IPython.display import display
 
 from ocensa_nb.benchmark.forecast import Forecast
 from ocensa_nb.config import PRECISIONS, RECIPES, TrainConfig
-from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.errors import AskedToStopError, UserError, num
 from ocensa_nb.figures.style import PANEL_CSS
 from ocensa_nb.models import catalogue
 from ocensa_nb.notebook import session
@@ -274,7 +274,7 @@ def _frozen(config: TrainConfig, forecast: Forecast) -> Note:
 def _cut(config: TrainConfig, forecast: Forecast) -> Note:
     encoder, share = forecast.encoder(config.model), forecast.cut_share(config.model, config.max_length)
     counted = "" if encoder.here else f", contados con {encoder.counted_with}"
-    text = f"tokens: se corta el {100 * share:.1f} % de sus avisos{counted}"
+    text = f"tokens: se corta el {num(100 * share, 1)} % de sus avisos{counted}"
     if share <= CUT_CAUTION:
         return Note(text)
     return Note(f"{text}; el modelo no lee lo cortado", HARM if share > CUT_HARM else CAUTION)
@@ -288,7 +288,7 @@ def _batch(config: TrainConfig, rows: int) -> Note:
 
 
 def _millions(count: int) -> str:
-    return f"{count / 1e6:.{1 if count >= 1e6 else 3}f}"
+    return num(count / 1e6, 1 if count >= 1e6 else 3)
 
 
 def by_label(labels: Iterable[str], show: Callable[[str], Any], first: str | None) -> None:

@@ -10,6 +10,7 @@ import ipywidgets as ipw
 
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import TrainConfig, baseline_of
+from ocensa_nb.errors import num
 from ocensa_nb.notebook.controls import guarded
 from ocensa_nb.notebook.process_panel import ChildProcess, PageClock
 from ocensa_nb.runs.run import Run
@@ -147,10 +148,10 @@ class ExpectedTime:
             return
         compared, times = "no se pudo estimar", before.seconds / expected.seconds
         if before.spread <= UNRELIABLE:
-            compared = f"{before}, {times:.{0 if times >= 10 else 1}f} veces este tiempo"
+            compared = f"{before}, {num(times, 0 if times >= 10 else 1)} veces este tiempo"
         measured = self._forecast.measured_seconds(self._config, baseline)
         self._say(
             f"{taken}<b>Tiempo previsto: {expected}</b><br>Punto de partida de la guía (baseline): {compared}. "
-            f"Calculado a partir de pasos medidos aquí durante {measured:.1f} s, sin contar el arranque; si deja de "
-            "mejorar antes, será menos."
+            f"Calculado a partir de pasos medidos aquí durante {num(measured, 1)} s, sin contar el arranque; si deja "
+            "de mejorar antes, será menos."
         )

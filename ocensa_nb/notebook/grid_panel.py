@@ -8,7 +8,7 @@ import ipywidgets as ipw
 import pandas as pd
 from IPython.display import HTML, display
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.experiments.case import (
     FAILED,
     FINISHED,
@@ -178,5 +178,5 @@ def _row(case: Case) -> dict[str, str]:
         "Semilla": str(case.seed),
         "Estado": STATES[case.status] + (f": {case.error}" if case.status == FAILED else ""),
         "Tiempo": "" if case.took is None else duration(case.took),
-        "F1": "" if score is None else f"{score:.3f}",
+        "F1": "" if score is None else num(score, 3),
     }

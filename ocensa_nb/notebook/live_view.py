@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ocensa_nb.errors import num
 from ocensa_nb.figures.style import COLOURS, SMOOTHING
 from ocensa_nb.files.verify import open_regular
 from ocensa_nb.runtime.timing import duration
@@ -92,16 +93,16 @@ def view(history: History, total_steps: int, epochs: int, state: str, over: bool
     left = None if over else history.seconds_left(total_steps)
     epoch = history.epoch if over else min(history.epoch + 1, epochs)
     numbers = {
-        "Paso": f"{history.step} de {total_steps}",
+        "Paso": f"{num(history.step)} de {num(total_steps)}",
         "Tiempo restante": "—" if over else "…" if left is None else f"{duration(left)} aprox.",
-        "Ritmo": f"{history.rows_per_second:.0f} filas/s" if history.step else "…",
-        "Memoria": f"{history.memory / 2**30:.1f} GiB" if history.step else "…",
+        "Ritmo": f"{num(history.rows_per_second)} filas/s" if history.step else "…",
+        "Memoria": f"{num(history.memory / 2**30, 1)} GiB" if history.step else "…",
     }
     cells = "".join(f"<span><small>{name}</small><b>{value}</b></span>" for name, value in numbers.items())
     return (
         f'<div class="ocensa"><div class="ocensa-state">{escape(state)}</div>'
         f"{bar(f'Época {epoch} de {epochs}', 1.0 if over else max(0, in_epoch) / steps_an_epoch)}"
-        f"{bar(f'Total {history.step} de {total_steps}', history.step / total_steps)}"
+        f"{bar(f'Total {num(history.step)} de {num(total_steps)}', history.step / total_steps)}"
         f'<div class="ocensa-numbers">{cells}</div><div class="ocensa-charts">{loss_chart(history, total_steps)}'
         f"{score_chart(history, epochs)}</div></div>"
     )
@@ -118,7 +119,7 @@ def loss_chart(history: History, total_steps: int) -> str:
 
 def score_chart(history: History, epochs: int) -> str:
     lines = {
-        f"{head} {scores[-1][1]:.2f}" if scores else head: (scores, COLOURS[number % len(COLOURS)], 2)
+        f"{head} {num(scores[-1][1], 2)}" if scores else head: (scores, COLOURS[number % len(COLOURS)], 2)
         for number, (head, scores) in enumerate(history.scores.items())
     }
     return _chart("F1 de validación (0 a 1) por época", epochs, 1.0, lines, dots=True)
@@ -136,10 +137,10 @@ def _chart(title: str, right: float, top: float, lines: Mapping[str, Line], dots
         x, y = pixel(right, top * share)
         parts.append(
             f'<line x1="{MARGIN}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".18"/>'
-            f'<text x="{MARGIN - 4}" y="{y + 3:.1f}" text-anchor="end">{top * share:.3g}</text>'
+            f'<text x="{MARGIN - 4}" y="{y + 3:.1f}" text-anchor="end">{num(top * share, 3, form="g")}</text>'
         )
         x, y = pixel(right * share, 0)
-        parts.append(f'<text x="{x:.1f}" y="{y + 13:.1f}" text-anchor="{anchor}">{right * share:.0f}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{y + 13:.1f}" text-anchor="{anchor}">{num(right * share)}</text>')
     for points, colour, width in lines.values():
         pixels = [pixel(*point) for point in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)

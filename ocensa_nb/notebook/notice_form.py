@@ -6,7 +6,8 @@ import ipywidgets as ipw
 import numpy as np
 from IPython.display import HTML, display
 
-from ocensa_nb.evaluation.explain import ExplainedNotice, Explanation, decimal, explain, field_titles, parse_fields
+from ocensa_nb.errors import num
+from ocensa_nb.evaluation.explain import ExplainedNotice, Explanation, explain, field_titles, parse_fields
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.figures.style import COLOURS
@@ -70,13 +71,11 @@ def as_html(notice: ExplainedNotice) -> str:
 
 
 def _row(label: Explanation) -> str:
-    (best, share), *others = [(escape(name), decimal(share)) for name, share in label.likeliest]
+    (best, share), *others = [(escape(name), num(share, 2)) for name, share in label.likeliest]
     words = []
     for number, (piece, strength) in enumerate(zip(label.pieces, label.strengths, strict=True)):
         colour = f"{FOR if strength > 0 else AGAINST}{round(DARKEST * abs(strength)):02x}"
-        shares = ", ".join(
-            f"{MODEL_NAMES[model]} {decimal(part[number], '+.2f')}" for model, part in label.shares.items()
-        )
+        shares = ", ".join(f"{MODEL_NAMES[model]} {num(part[number], 2, '+')}" for model, part in label.shares.items())
         words.append(f'<span style="background: {colour}" title="{shares}">{escape(piece)}</span>')
     after = "".join(f"<br><small>{name} {part}</small>" for name, part in others) + f"<br><i>{label.decision}</i>"
     notes = "".join(f"<br><small>{escape(note)}</small>" for note in label.notes)

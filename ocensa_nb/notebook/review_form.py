@@ -13,7 +13,7 @@ import pandas as pd
 from IPython.display import display
 
 from ocensa_nb.data.corrections import ID, TEXT
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.evaluation.suggestion import SEPARATOR
 from ocensa_nb.figures import style
 from ocensa_nb.notebook import session
@@ -82,7 +82,7 @@ def _summary(review: Review) -> pd.DataFrame:
     table = review.doubtful[[ID, TEXT]].copy()
     for head in review.classes:
         options = [_options(review.doubtful, row, head) for row in range(len(table))]
-        table[head] = [" · ".join(f"{name} ({share:.2f})" for name, share in pairs) for pairs in options]
+        table[head] = [" · ".join(f"{name} ({num(share, 2)})" for name, share in pairs) for pairs in options]
     return table
 
 
@@ -186,7 +186,7 @@ class ReviewForm:
             options = self._options(head)
             suggested = self._doubtful.loc[self.row, f"conjunto_{head}"].split(SEPARATOR)
             for choice, (name, share) in zip(buttons, options, strict=True):
-                choice.description = f"{name} · {share:.2f}"
+                choice.description = f"{name} · {num(share, 2)}"
                 choice.button_style = "success" if right.get(head) == name else "info" if name in suggested else ""
             self.others[head].options = [OTHER, *self._ordered[head][self.row]]
             likely = right.get(head) in [name for name, _ in options]

@@ -14,7 +14,7 @@ from IPython.display import display
 from ocensa_nb.benchmark.forecast import Encoder, Forecast
 from ocensa_nb.config import RECIPES, TrainConfig, with_recipe
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.figures import training as plots
 from ocensa_nb.notebook import controls, live_view, session
 from ocensa_nb.notebook.controls import Note, button, guarded, in_terminal
@@ -183,7 +183,7 @@ class TrainPanel(SettingsTable, ProcessPanel):
     def _outcome(self) -> tuple[Run, str]:
         run = self.process.outcome(self.notices.fingerprint, self.root)
         self.expected.note_taken(run)
-        scores = ", ".join(f"{head} {run.metrics['test'][f'{head}_f1']:.3f}" for head in run.classes)
+        scores = ", ".join(f"{head} {num(run.metrics['test'][f'{head}_f1'], 3)}" for head in run.classes)
         best, epochs = run.metrics["best_epoch"], run.metrics["epochs"]
         return run, f"✅ Listo, en «{_short(run.path)}». Mejor época: {best} de {epochs}. F1 de prueba: {scores}."
 

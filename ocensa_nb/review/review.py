@@ -20,7 +20,7 @@ from sklearn.preprocessing import normalize
 
 from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import ID, RIGHT, SHEET, TEXT
-from ocensa_nb.errors import UserError, clipped
+from ocensa_nb.errors import UserError, clipped, num
 from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
 from ocensa_nb.evaluation.metrics import Predictions, predictions_of
 from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
@@ -79,7 +79,7 @@ def review(
         them.
     """
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= MOST_ROWS:
-        raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {MOST_ROWS:,}.")
+        raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {num(MOST_ROWS)}.")
     require_target(target)
     file = read_unlabelled(run, data, columns)
     if file.book and (own := next((name for name in file.book.sheets if name.casefold() == SHEET.casefold()), "")):
@@ -114,8 +114,8 @@ def review(
             f"«{data}» no tiene avisos que revisar: «{run.path}» ya conoce todos sus textos. Indique avisos nuevos."
         )
     if len(chosen) < rows:
-        logger.info(f"Avisos que revisar: {len(chosen):,}, y no {rows:,}. Los demás repiten un texto o ya se conocen.")
-    tested_on = "" if notes else f"los {len(test):,} avisos de prueba de la corrida, que no se usaron para entrenar"
+        logger.info(f"Avisos que revisar: {num(len(chosen))}, y no {num(rows)}. El resto repite un texto o se conoce.")
+    tested_on = "" if notes else f"los {num(len(test))} avisos de prueba de la corrida, que no se usaron para entrenar"
     doubtful = {head: shares[chosen] for head, shares in new.items()}
     return Review(
         file=file,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ocensa_nb.errors import StoppedError, UserError
+from ocensa_nb.errors import StoppedError, UserError, num
 from ocensa_nb.files import tensors as tensor_files
 from ocensa_nb.files.atomic import overwriting
 from ocensa_nb.files.verify import CHUNK_BYTES, require_regular
@@ -86,10 +86,11 @@ class CheckpointManager:
 
     def describe(self, trained: int) -> str:
         """Return, in Spanish, the location, interval and size of the checkpoints; `trained` is a number of weights."""
-        size = f"{4 * 4 * trained / MIB:,.0f}"  # weights, best weights and two moments, in fp32
+        size = num(4 * 4 * trained / MIB)  # weights, best weights and two moments, in fp32
         return (
-            f"Checkpoints: dos archivos de hasta {size} MiB en «{self.folder}», cada {self.minutes:g} min y en "
-            "cada época. Si la sesión se corta, ejecute lo mismo otra vez y continúa."
+            f"Checkpoints: dos archivos de hasta {size} MiB en «{self.folder}», cada "
+            f"{num(self.minutes, 6, form='g')} min y en cada época. Si la sesión se corta, ejecute lo mismo "
+            "otra vez y continúa."
         )
 
     def restore(self) -> bool:

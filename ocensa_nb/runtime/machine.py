@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.config import TrainConfig, from_recipe
+from ocensa_nb.errors import num
 from ocensa_nb.runtime import precision
 
 if TYPE_CHECKING:
@@ -145,9 +146,12 @@ def recommend(machine: Hardware) -> tuple[str, str]:
         why = f"la GPU {machine.gpu} no sirve con esta versión de PyTorch: cambie el entorno a GPU T4"
         return "cpu", f"{why}; mientras tanto se entrena en CPU."
     if machine.gpu_usable and machine.gpu_gib >= 12:
-        return "t4", f"hay una GPU {machine.gpu} con {machine.gpu_gib} GiB: caben batches de 64 sin congelar capas."
+        return (
+            "t4",
+            f"hay una GPU {machine.gpu} con {num(machine.gpu_gib, 1)} GiB: batches de 64, sin congelar capas.",
+        )
     if machine.gpu_usable:
-        return "t4-small", f"la GPU {machine.gpu} tiene {machine.gpu_gib} GiB: micro-batches de 16, acumulados."
+        return "t4-small", f"la GPU {machine.gpu} tiene {num(machine.gpu_gib, 1)} GiB: micro-batches de 16, acumulados."
     return "cpu", "no hay GPU: se congelan las capas bajas y se entrena en CPU con el formato numérico más rápido."
 
 
@@ -170,7 +174,7 @@ def describe(machine: Hardware) -> dict[str, str]:
     yes = {True: "sí", False: "no"}
     gpu = {
         "GPU": machine.gpu or "ninguna",
-        "Memoria de GPU": f"{machine.gpu_gib} GiB",
+        "Memoria de GPU": f"{num(machine.gpu_gib, 1)} GiB",
         "Capacidad de cómputo": machine.capability,
         "PyTorch está compilado para ella": yes[machine.gpu_usable],
         "fp16 / bf16 en la GPU": f"{yes[machine.fp16]} / {yes[machine.bf16]}",
@@ -182,8 +186,8 @@ def describe(machine: Hardware) -> dict[str, str]:
         **(gpu if machine.gpu else {"GPU": "ninguna"}),
         "Formato numérico más rápido en CPU": precision.fastest_on_cpu(),
         "Núcleos de CPU": str(machine.cores),
-        "Memoria RAM": f"{machine.ram_gib} GiB",
-        "Disco libre": f"{machine.disk_free_gib} GiB",
+        "Memoria RAM": f"{num(machine.ram_gib, 1)} GiB",
+        "Disco libre": f"{num(machine.disk_free_gib, 1)} GiB",
         "Python": machine.python,
         **versions(),
     }

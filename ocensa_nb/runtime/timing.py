@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ocensa_nb.errors import num
 from ocensa_nb.runtime.machine import memory_taken, synchronize
 
 SAMPLE_SECONDS = 0.002
@@ -119,4 +120,4 @@ def release_memory() -> None:
 def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{num(seconds / 60, 1)} min" if seconds < 6000 else f"{num(seconds / 3600, 1)} h"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.config import RECIPES
-from ocensa_nb.errors import listed
+from ocensa_nb.errors import listed, num
 from ocensa_nb.evaluation.metrics import MODEL_TITLES
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.models.catalogue import CATALOGUE
@@ -39,13 +39,13 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
             ["Etiqueta", "Predice", *F1_NAMES.values(), "F1 frente al modelo simple (95 %)", "Error de calibración"],
             [_quality(head, metrics) for head in heads],
         ),
-        f"En {_number(data['split']['test'], 0)} avisos de prueba, cuyo texto no se usó al entrenar. El error de "
+        f"En {num(data['split']['test'])} avisos de prueba, cuyo texto no se usó al entrenar. El error de "
         "calibración es lo que la confianza se aparta de los aciertos, de 0 a 1.",
         _bullets(*(_suggested(head, measured) for head, measured in metrics.get("suggestion", {}).items())),
         "## Datos",
         _bullets(
-            f"«{Path(data['path']).name}»: {_number(data['split']['train'], 0)} avisos de entrenamiento, "
-            f"{_number(data['split']['val'], 0)} de validación y {_number(data['split']['test'], 0)} de prueba.",
+            f"«{Path(data['path']).name}»: {num(data['split']['train'])} avisos de entrenamiento, "
+            f"{num(data['split']['val'])} de validación y {num(data['split']['test'])} de prueba.",
             "Columnas: " + ", ".join(f"{role} ← «{name}»" for role, name in data["columns"].items()) + ".",
             *(_helped(head, choice) for head, choice in metrics.get("fields", {}).items() if choice["terms"]),
         ),
@@ -55,8 +55,8 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
         ),
         "## Modelo",
         _bullets(
-            f"Codificador {config.model}: se entrenaron {_number(trained['trainable'], 0)} de "
-            f"{_number(trained['total'], 0)} parámetros; capas congeladas: {run.metadata['frozen_layers']}.",
+            f"Codificador {config.model}: se entrenaron {num(trained['trainable'])} de "
+            f"{num(trained['total'])} parámetros; capas congeladas: {run.metadata['frozen_layers']}.",
             f"Mejor época: {metrics['best_epoch']} de {metrics['epochs']}, en {run.metadata['precision']}. A su "
             "lado, un modelo simple (TF-IDF), y la mezcla de los dos.",
         ),
@@ -76,14 +76,15 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
 def _quality(head: str, metrics: Mapping[str, Any]) -> list[str]:
     source = metrics["sources"][head]
     pair = metrics["comparison"].get(head, {}).get(f"{source}-linear")
-    gain = "{difference:+.3f} ({low:+.3f} a {high:+.3f})".format(**pair["f1"]).replace(".", ",") if pair else "—"
-    scores = [_number(metrics["test"][f"{head}_{name}"]) for name in F1_NAMES]
-    return [head, MODEL_TITLES[source], *scores, gain, _number(metrics["calibration"][head]["after"])]
+    ends = [num(pair["f1"][name], 3, "+") for name in ("difference", "low", "high")] if pair else []
+    gain = "{} ({} a {})".format(*ends) if ends else "—"
+    scores = [num(metrics["test"][f"{head}_{name}"], 3) for name in F1_NAMES]
+    return [head, MODEL_TITLES[source], *scores, gain, num(metrics["calibration"][head]["after"], 3)]
 
 
 def _suggested(head: str, measured: Mapping[str, Any]) -> str:
     share, low, high = (f"{100 * value:.0f}" for value in (measured["sets"]["right"], *measured["interval"]))
-    size = _number(measured["size"], 1)
+    size = num(measured["size"], 1)
     return (
         f"{head}: el conjunto sugerido, de {size} clases, contiene la correcta {share} de 100 veces ({low} a {high})."
     )
@@ -91,13 +92,13 @@ def _suggested(head: str, measured: Mapping[str, Any]) -> str:
 
 def _helped(head: str, choice: Mapping[str, Any]) -> str:
     names = listed(dict.fromkeys(f"«{title}»" for term in choice["terms"] for title in term))
-    gain = f"F1 {_number(choice['f1_without'])} → {_number(choice['f1'])}"
+    gain = f"F1 {num(choice['f1_without'], 3)} → {num(choice['f1'], 3)}"
     return f"{head}, en el modelo simple, también con {names}: {gain}."
 
 
 def _classes(head: str, names: Sequence[str], rows: Sequence[int]) -> list[str]:
     most = sorted(zip(names, rows, strict=True), key=lambda part: -part[1])[:NAMED_CLASSES]
-    frequent = ", ".join(f"{name} ({_number(count, 0)})" for name, count in most)
+    frequent = ", ".join(f"{name} ({num(count)})" for name, count in most)
     return [head, str(len(names)), frequent, str(sum(count < FEW_ROWS for count in rows))]
 
 
@@ -143,7 +144,3 @@ def _plain(text: str) -> str:
     return re.sub(
         r"[&<>|\\`*\[\]$#~{}!]|(?<![^\W_])_|_(?![^\W_])", lambda found: f"&#{ord(found[0])};", " ".join(text.split())
     )
-
-
-def _number(value: float, decimals: int = 3) -> str:
-    return f"{value:,.{decimals}f}".replace(",", " ").replace(".", ",")

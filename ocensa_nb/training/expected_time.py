@@ -12,6 +12,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine.batching import EpochSampler, StepDataset
 from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.step import Engine
+from ocensa_nb.errors import num
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.runtime.timing import duration, seconds_of
@@ -36,7 +37,7 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"Tiempo previsto: {duration(self.training)}, a {duration(self.epoch)} por época. Sale de pasos medidos en "
-            f"esta máquina durante {self.measured:.1f} s; si deja de mejorar antes, será menos."
+            f"esta máquina durante {num(self.measured, 1)} s; si deja de mejorar antes, será menos."
         )
 
 

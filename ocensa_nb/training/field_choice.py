@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.metrics import f1_score
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import clipped
+from ocensa_nb.errors import clipped, num
 from ocensa_nb.evaluation.metrics import bootstrap
 from ocensa_nb.models.linear import TERM_WEIGHT, Term, count_values, fit_classifier, weigh_words
 from ocensa_nb.runtime.commands import command_with_field
@@ -51,15 +51,15 @@ class FieldChoice:
         """Return, in Spanish, what the columns gain, whether they are a rule, and how to add another that helps."""
         names, lines = " y ".join(f"«{clipped(title)}»" for title in self.fields), []
         if self.f1 - self.f1_without >= WORTH_NAMING:
-            lines.append(f"{head}: F1 {self.f1_without:.2f} → {self.f1:.2f} con {names}, que lee el modelo simple.")
+            lines.append(f"{head}: F1 {num(self.f1_without, 2)} → {num(self.f1, 2)} con {names} en el modelo simple.")
         if self.is_rule:
             lines.append(
-                f"{head} se deduce de {names} (F1 {self.alone:.2f} sin el texto): no hace falta un modelo de texto."
+                f"{head} se deduce de {names} (F1 {num(self.alone, 2)} sin el texto): no hace falta un modelo de texto."
             )
         if self.advised:
             lines.append(
-                f"{head}: F1 {self.f1:.2f} → {self.f1_advised:.2f} con «{clipped(self.advised)}». Si se conoce al "
-                f"crear el aviso, ejecute: {command_with_field(config, self.advised)}"
+                f"{head}: F1 {num(self.f1, 2)} → {num(self.f1_advised, 2)} con «{clipped(self.advised)}». Si se conoce "
+                f"al crear el aviso, ejecute: {command_with_field(config, self.advised)}"
             )
         return lines
 

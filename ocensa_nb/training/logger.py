@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ocensa_nb.engine.batching import EpochSampler
-from ocensa_nb.errors import UserError, listed
+from ocensa_nb.errors import UserError, listed, num
 from ocensa_nb.paths import is_on_drive
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
@@ -79,7 +79,7 @@ class TrainingLogger:
         before, memory = self.watch.skipped, memory_taken(self.device)
         for step, (*losses, norm) in zip(self._pending, table.tolist(), strict=True):
             self._note(step, losses, norm, rows_per_second, memory)
-        shown = f"pérdida {sum(losses):.3f}, {rows_per_second:.0f} filas/s"
+        shown = f"pérdida {num(sum(losses), 3)}, {rows_per_second:.0f} filas/s"
         bar.set_postfix_str(shown, refresh=False)
         bar.update(len(self._pending))
         self._pending.clear()
@@ -101,7 +101,7 @@ class TrainingLogger:
         self._losses.clear()
         monitor = self.run.config.monitor
         logger.info(
-            f"Época {epoch}: pérdida {loss:.3f}, {monitor} de validación {scores[monitor]:.3f}, {seconds:.0f} s"
+            f"Época {epoch}: pérdida {num(loss, 3)}, {monitor} de validación {num(scores[monitor], 3)}, {seconds:.0f} s"
         )
         self._read_at = time.perf_counter()  # validation is not training
 
@@ -141,7 +141,8 @@ class TrainingLogger:
         if wrong and not (finite and self.watch.scaled):  # overflows of a scaler are only counted
             rows = listed(row + 1 for row in sorted(self.sampler.rows_of(step.epoch, step.number)))
             logger.warning(
-                f"Paso {self._step:,}: {wrong} (tasa {step.lr:.2g}; filas útiles {rows}). El paso no se aplica."
+                f"Paso {num(self._step)}: {wrong} (tasa {num(step.lr, 2, form='g')}; filas útiles {rows}). El paso no "
+                "se aplica."
             )
         self._lines.append({**line, "rows_per_second": rows_per_second, "memory": memory})
 

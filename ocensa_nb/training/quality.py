@@ -14,6 +14,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.corrections import write_corrections
 from ocensa_nb.data.notices import Notices
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation import blend as blending
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, write_blends
 from ocensa_nb.evaluation.calibration import expected_calibration_error
@@ -68,7 +69,7 @@ def fit_linear(config: TrainConfig, notices: Notices) -> FittedLinear:
             logger.info(line)
     predicted = predicted_classes(model.logits(_texts(notices, val), notices.fields.iloc[val]))
     scores = flat_metrics(_rows(notices.labels, val), predicted)
-    f1 = ", ".join(f"{head} {scores[f'{head}_f1']:.3f}" for head in notices.classes)
+    f1 = ", ".join(f"{head} {num(scores[f'{head}_f1'], 3)}" for head in notices.classes)
     logger.info(f"Modelo simple (TF-IDF): F1 de validación {f1}. Es lo que el codificador tiene que superar.")
     return FittedLinear(model, choices)
 

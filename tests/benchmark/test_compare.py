@@ -136,11 +136,11 @@ def test_comparison_killed_at_any_file_operation_can_be_saved_again(compared, tm
     ("speedup", "low", "high", "kind", "claim", "words"),
     [
         (1.0, 0.99, 1.02, EXACT, None, "Aquí apenas cambia el tiempo; el resultado es el mismo."),
-        (0.5, 0.4, 0.6, EXACT, None, "Aquí tarda 2.00 veces lo que tardaba; el resultado es el mismo."),
-        (1.2, 0.9, 1.6, EXACT, None, "Aquí la ganancia no se distingue del ruido (0.90 a 1.60 veces); el"),
-        (3.5, 3.2, 3.6, TRADE, (2, 3), "Aquí va 3.50 veces más rápido, más que las 2 a 3 veces de la guía; cambia"),
-        (1.4, 1.3, 1.5, TRADE, (2, 3), "Aquí va 1.40 veces más rápido, menos que las 2 a 3 veces"),
-        (12.0, 1.9, 13.0, TRADE, (2, 2), "Aquí va 12.0 veces más rápido, en línea con las 2 veces"),
+        (0.5, 0.4, 0.6, EXACT, None, "Aquí tarda 2,00 veces lo que tardaba; el resultado es el mismo."),
+        (1.2, 0.9, 1.6, EXACT, None, "Aquí la ganancia no se distingue del ruido (0,90 a 1,60 veces); el"),
+        (3.5, 3.2, 3.6, TRADE, (2, 3), "Aquí va 3,50 veces más rápido, más que las 2 a 3 veces de la guía; cambia"),
+        (1.4, 1.3, 1.5, TRADE, (2, 3), "Aquí va 1,40 veces más rápido, menos que las 2 a 3 veces"),
+        (12.0, 1.9, 13.0, TRADE, (2, 2), "Aquí va 12,0 veces más rápido, en línea con las 2 veces"),
     ],
 )
 def test_summarize_compares_measured_speedup_with_the_claimed_range(speedup, low, high, kind, claim, words):

@@ -6,6 +6,7 @@ import pytest
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data import notices, synthetic
 from ocensa_nb.data.report import FEW_TEST_ROWS, FEW_TEXTS
+from ocensa_nb.errors import num
 
 
 def report(path, rows, columns=()):
@@ -31,7 +32,7 @@ def test_report_says_which_columns_form_the_text(tmp_path, dropped, said):
 def test_report_names_the_sides_of_the_split_in_spanish(tmp_path):
     found = report(tmp_path / "a.csv", 2_000)
     train, val, test = (found.split[side] for side in ("train", "val", "test"))
-    assert f"Entrenamiento {train:,}, validación {val:,}, prueba {test:,};" in str(found)
+    assert f"Entrenamiento {num(train)}, validación {num(val)}, prueba {num(test)};" in str(found)
 
 
 def test_report_of_few_rows_says_that_the_scores_say_little(tmp_path):
@@ -46,4 +47,4 @@ def test_report_of_few_distinct_texts_in_many_rows_says_that_the_scores_say_litt
     table.to_csv(tmp_path / "a.csv", index=False)
     found = notices.prepare(notices.read(tmp_path / "a.csv"), TrainConfig()).report
     assert found.split["test"] > FEW_TEST_ROWS
-    assert "filas útiles 1,000, textos distintos 100, y solo" in found.lines()[-1]
+    assert "filas útiles 1 000, textos distintos 100, y solo" in found.lines()[-1]

@@ -21,6 +21,7 @@ from ocensa_nb.data.synthetic import (
     write_csv,
 )
 from ocensa_nb.data.synthetic_text import Component, vocabulary
+from ocensa_nb.errors import num
 from ocensa_nb.paths import ROOT
 from tests.helpers.sap_example import generate_iw69, write_iw69
 
@@ -122,7 +123,7 @@ def test_shipped_files_are_byte_identical_to_generated_ones(tmp_path):
 def test_data_readme_states_every_ceiling_score():
     readme = (DATA / "README.md").read_text(encoding="utf-8")
     for score in ceiling().values():
-        assert f"{score:.4f}" in readme
+        assert num(score, 4) in readme
 
 
 # --- the vocabulary ---------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_read_long_text_under_skipped_rows_is_cut_and_names_its_row_in_the_sprea
     table.loc[7, "Texto breve"] = "x" * 10_000
     file = notices.read(write(path, table))
     assert file.texts.str.len().max() == notices.MAX_CHARACTERS
-    assert "textos cortados a 5,000 caracteres: 1 (el primero, en la fila 12)" in file.notes
+    assert "textos cortados a 5 000 caracteres: 1 (el primero, en la fila 12)" in file.notes
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation import metrics
 from ocensa_nb.evaluation.metrics import Predictions
 
@@ -137,7 +138,7 @@ def test_sentence_of_an_undecided_pair_has_the_sign_of_first_minus_second():
     labels, predicted = sample(rows=300, accuracies=(0.5, 0.55))
     found = metrics.compare(predictions(labels, predicted))["modo"]["encoder-linear"]
     assert found["f1"]["difference"] < 0 < found["f1"]["high"]
-    assert f"no se distinguen: −{-found['f1']['difference']:.2f} (−" in found["sentence"]
+    assert f"no se distinguen: −{num(-found['f1']['difference'], 2)} (−" in found["sentence"]
 
 
 def test_sentence_of_equal_predictions_says_that_they_are_the_same():
@@ -151,13 +152,13 @@ def test_sentence_of_equal_predictions_says_that_they_are_the_same():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.114, "+0.11"),
-        (-0.114, "−0.11"),
-        (0.0, "0.00"),
-        (-1e-9, "0.00"),
-        (0.0031, "+0.003"),
-        (-0.0031, "−0.003"),
-        (2e-4, "+0.0002"),
+        (0.114, "+0,11"),
+        (-0.114, "−0,11"),
+        (0.0, "0,00"),
+        (-1e-9, "0,00"),
+        (0.0031, "+0,003"),
+        (-0.0031, "−0,003"),
+        (2e-4, "+0,0002"),
     ],
 )
 def test_signed_shows_a_minus_sign_and_small_numbers_with_more_decimals(value, text):

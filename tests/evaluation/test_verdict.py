@@ -128,13 +128,13 @@ def drawn(rows, seed):
 
 def test_never_predicted_names_absent_classes_with_their_training_rows():
     (warning,) = verdict.never_predicted("prioridad", PRIORITIES, TRAINED, class_indices(2_432, 568, 0, 0))
-    assert warning.startswith("prioridad: 2 clases no se predicen en ninguno de 3,000 avisos")
+    assert warning.startswith("prioridad: 2 clases no se predicen en ninguno de 3 000 avisos")
     assert "«3-Media» (220), «4-Baja» (40) (" in warning
 
 
 def test_never_predicted_of_one_class_is_singular():
     (warning,) = verdict.never_predicted("prioridad", PRIORITIES, TRAINED, class_indices(500, 300, 200, 0))
-    assert "una clase no se predice en ninguno de 1,000 avisos" in warning
+    assert "una clase no se predice en ninguno de 1 000 avisos" in warning
 
 
 def test_never_predicted_names_five_classes_most_frequent_first_and_counts_the_rest():
@@ -153,7 +153,7 @@ def test_far_shares_states_the_class_the_test_and_its_size():
     (warning,) = verdict.far_shares("prioridad", PRIORITIES, TRAINED, class_indices(2_430, 500, 70, 0))
     assert warning.startswith(
         "prioridad: 81 % de las predicciones son «1-Critica», que en el entrenamiento es el 44 % "
-        "(chi-cuadrado, p < 0.001; diferencia total 0.37 en 3,000 avisos)"
+        "(chi-cuadrado, p < 0,001; diferencia total 0,37 en 3 000 avisos)"
     )
 
 
@@ -203,7 +203,7 @@ def test_at_majority_warns_of_a_constant_prediction_and_names_the_class():
     labels = class_indices(440, 300, 220, 40)
     constant = Predictions(np.ones(1_000), np.zeros_like(labels), labels)
     (warning,) = verdict.at_majority("prioridad", PRIORITIES, TRAINED, constant)
-    assert "F1 0.27, que no supera el de predecir siempre la clase más frecuente, «1-Critica» (0.27 en" in warning
+    assert "F1 0,27, que no supera el de predecir siempre la clase más frecuente, «1-Critica» (0,27 en" in warning
 
 
 def test_at_majority_says_that_few_rows_decide_nothing():
@@ -247,7 +247,7 @@ def test_below_linear_judges_the_model_in_use_or_the_encoder_and_names_both():
     worse, better = {"f1": {"difference": -0.1, "low": -0.2, "high": -0.05}}, {"f1": {"high": 0.1}}
     (warning,) = verdict.below_linear("modo", {"encoder-linear": worse, "blend-linear": worse}, "linear")
     assert "el codificador queda por debajo" in warning
-    assert "(−0.20 a −0.05); la corrida predice esta etiqueta con el modelo simple." in warning
+    assert "(−0,20 a −0,05); la corrida predice esta etiqueta con el modelo simple." in warning
     (warning,) = verdict.below_linear("modo", {"encoder-linear": worse, "blend-linear": worse}, "blend")
     assert "la mezcla queda por debajo" in warning
     assert "la corrida" not in warning

@@ -143,7 +143,7 @@ WRONG = {
     "base: {epochs: 1:30}": "epochs = '1:30': debe ser un número",
     "base: {epochs: true}": "epochs = True",
     "base: {epochs: }": "epochs no tiene valor",
-    "base: {epochs: 0}": "epochs = 0: debe ser un número entero, de 1 a 1,000,000",
+    "base: {epochs: 0}": "epochs = 0: debe ser un número entero, de 1 a 1 000 000",
     "base: {class_weights: yes}": "class_weights = 'yes': debe ser True o False",
     "base: {recipe: cpux}": "«cpux» no existe. ¿Quiso decir «cpu»",
     "base: {recipe: 3}": "recipe = 3: debe ser un texto",
@@ -164,7 +164,7 @@ WRONG = {
     r'base: {"\ud800": 1}': "texto que no es UTF-8",
     "base: \x07": "no es YAML válido",
     "grid: {epochs: [%s], seed: [1]}" % ", ".join(map(str, range(1, 5))): "seed va en seeds",  # noqa: UP031
-    "grid: {epochs: [%s]}\nseeds: [%s]" % ((", ".join(map(str, range(1, 202))),) * 2): "40,401 casos",
+    "grid: {epochs: [%s]}\nseeds: [%s]" % ((", ".join(map(str, range(1, 202))),) * 2): "40 401 casos",
 }
 
 

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
+from ocensa_nb.errors import num
 from ocensa_nb.experiments.report import (
     cases_table,
     effects_table,
@@ -66,7 +67,7 @@ def page(out):
 
 def test_report_has_scores_speedup_verdicts_and_what_is_not_measured(page):
     for said in (
-        "0.520 ± 0.010 (3)",
+        "0,520 ± 0,010 (3)",
         "2 (2 a 2)",
         "empeora",
         "La mejor en validación es «baseline»",
@@ -190,9 +191,9 @@ def test_notebook_csv_and_page_show_the_same_tables(out, page, tmp_path):
         assert all(str(value) in page.texts for value in table.to_numpy().ravel())
     csv = pd.read_csv(write_results(results), sep=";", decimal=",", encoding="utf-8-sig")
     assert list(csv["caso"]) == list(cases_table(results)["caso"])
-    assert all(f"{value:.3f}" in page.texts for value in csv["prueba"].dropna())
-    assert quality_table(results)["F1 de prueba"][0] == "0.520 ± 0.010 (3)"
-    assert list(quality_table(results)["segundos hasta el 95 %"]) == ["100.0 ± 0.0 (3)", "no llega"]
+    assert all(num(value, 3) in page.texts for value in csv["prueba"].dropna())
+    assert quality_table(results)["F1 de prueba"][0] == "0,520 ± 0,010 (3)"
+    assert list(quality_table(results)["segundos hasta el 95 %"]) == ["100,0 ± 0,0 (3)", "no llega"]
     assert effects_table(results)["lectura"][0] == "empeora"
     assert pareto_figure(results).axes[0].get_ylabel() == "F1 de prueba (0 a 1)"
 

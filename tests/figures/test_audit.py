@@ -18,7 +18,7 @@ def test_expected_f1_has_a_bar_per_label_and_reads_best_and_worst():
     bars = axes.containers[0]
     assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0.6, pytest.approx(0.1)), (0.3, pytest.approx(0.1))]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["modo", "causa"]
-    assert {text.get_text() for text in axes.texts} == {"0.60 a 0.70", "0.30 a 0.40"}
+    assert {text.get_text() for text in axes.texts} == {"0,60 a 0,70", "0,30 a 0,40"}
     assert figure.get_supxlabel().startswith("La que mejor se aprende: modo. La peor: causa.")
 
 

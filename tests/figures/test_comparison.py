@@ -47,7 +47,7 @@ def test_front_is_drawn_by_time_and_the_simple_model_as_a_line():
     (axes,) = f1_against_seconds(points_of((50.0, 0.6, True), (5.0, 0.5, True), (60.0, 0.1, False)), 0.4).axes
     front = next(line for line in axes.lines if line.get_label() == "frente de Pareto")
     assert list(front.get_xdata()) == [5.0, 50.0]
-    assert any("0.400" in str(line.get_label()) for line in axes.lines)
+    assert any("0,400" in str(line.get_label()) for line in axes.lines)
 
 
 @pytest.mark.parametrize("width", [WIDE, PHONE])

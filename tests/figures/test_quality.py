@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation.calibration import expected_calibration_error, reliability
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.figures import quality
@@ -26,7 +27,7 @@ def test_reliability_diagram_draws_both_tables_and_their_errors():
         table = reliability(side["modo"].confidence, side["modo"].correct)
         np.testing.assert_allclose(curves[name].get_xydata(), table[["confidence", "accuracy"]])
     errors = [expected_calibration_error(side["modo"].confidence, side["modo"].correct) for side in (before, after)]
-    assert axes.get_title() == f"modo: error {errors[0]:.3f} → {errors[1]:.3f}"
+    assert axes.get_title() == f"modo: error {num(errors[0], 3)} → {num(errors[1], 3)}"
     assert "en 400 avisos." in figure.get_supxlabel().replace("\n", " ")
 
 
@@ -48,7 +49,7 @@ def test_accuracy_by_coverage_marks_the_threshold_and_tells_its_numbers():
     assert len(points) == 1
     above = test.confidence >= 0.9
     assert points[0].get_xydata()[0] == pytest.approx([100 * above.mean(), 100 * test.correct[above].mean()])
-    assert [text.get_text() for text in axes.texts] == ["confianza 0.9"]
+    assert [text.get_text() for text in axes.texts] == ["confianza 0,9"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["modo", "causa", "objetivo: 90 %"]
     curve = axes.lines[0].get_xydata()
     assert curve[-1] == pytest.approx([100, 100 * test.correct.mean()])

@@ -65,9 +65,9 @@ def test_import_of_style_does_not_import_matplotlib():
 
 def test_readable_numbers_have_few_decimals():
     html = looks.readable(pd.DataFrame({"F1": [0.123456], "% de la clase": [33.3333], "filas": [1234]})).to_html()
-    assert ">0.123<" in html
-    assert ">33.3<" in html
-    assert ">1,234<" in html
+    assert ">0,123<" in html
+    assert ">33,3<" in html
+    assert ">1\xa0234<" in html
 
 
 def test_readable_text_is_whole_and_wraps_at_spaces_only():

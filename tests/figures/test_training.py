@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
+from ocensa_nb.errors import num
 from ocensa_nb.figures import style, training
 from ocensa_nb.runs.run import Run
 
@@ -22,7 +23,7 @@ def test_class_sizes_are_sorted_and_counted():
     (axes,) = figure.axes
     assert labels(axes.yaxis) == ["común", "media", "rara"]
     assert [bar.get_width() for bar in axes.patches] == [1500, 40, 2]
-    assert {"1,500", "40", "2"} <= {text.get_text() for text in axes.texts}
+    assert {"1 500", "40", "2"} <= {text.get_text() for text in axes.texts}
     assert "750 veces" in figure.get_supxlabel()
     assert "1 de las 3 tienen menos de 10" in figure.get_supxlabel()
 
@@ -87,7 +88,7 @@ def test_training_gif_last_frame_shows_the_best_epoch_and_its_scores(copy):
     kept = next(line for line in copy.history() if "step" not in line and line["epoch"] == best)
     assert f"Se guardó la época {best}" in drawn.caption.get_text()
     legend = [text.get_text() for text in drawn.scores[0].axes.get_legend().get_texts()]
-    assert legend == [f"{head} {kept[f'{head}_f1']:.2f}" for head in copy.classes]
+    assert legend == [f"{head} {num(kept[f'{head}_f1'], 2)}" for head in copy.classes]
     hits = np.ma.filled(drawn.image.get_array(), np.nan)
     truth = np.zeros(len(copy.classes[copy.config.monitored_head]))
     for true, predicted, rows in kept["confusion"]:

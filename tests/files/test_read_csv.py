@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.files.notice_file import read_table
 from ocensa_nb.files.read_csv import decode
 
@@ -49,7 +49,7 @@ def test_file_joined_from_two_encodings_is_read_right_and_named(rows, majority):
     old = "3;Válvula dañada;Corrosión\n" * rows
     text, encoding, notes = decode(Path("a.csv"), SPANISH.encode() + old.encode("cp1252"))
     assert (text, encoding) == (SPANISH + old, majority)
-    assert f"bytes que no son UTF-8, leídos como Windows-1252: {3 * rows:,} (el primero, en la línea 4)" in notes[0]
+    assert f"bytes que no son UTF-8, leídos como Windows-1252: {num(3 * rows)} (el primero, en la línea 4)" in notes[0]
 
 
 @pytest.mark.parametrize("text", ["«Ñandú» – “urgente” Á…", "AÑO 2½ º", "\ufeffaviso;descripcion"])

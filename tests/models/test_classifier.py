@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.models.catalogue import untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters, describe_parameters, freeze
 from ocensa_nb.models.layers import ClsLayer, layers, takes_ready_mask
@@ -103,8 +103,8 @@ def test_describe_parameters_uses_the_format_of_the_guide():
     model = classifier("bert")
     freeze(model, 3)
     trainable, total = count_parameters(model)
-    share = 100 * trainable / total
-    assert describe_parameters(model) == f"Parámetros: {trainable:,} entrenables de {total:,} totales ({share:.1f}%)"
+    share = num(100 * trainable / total, 1)
+    assert describe_parameters(model) == f"Parámetros: {num(trainable)} entrenables de {num(total)} totales ({share}%)"
 
 
 @pytest.mark.parametrize("family", CLS_FAMILIES)

@@ -213,7 +213,7 @@ def test_describe_shows_words_as_tokenised(folder):
     stripping = catalogue.load_tokenizer(str(folder))
     assert "Válvula → Válvula" in tokenizer_checks.describe(0.0, texts, cased)
     assert "Válvula → v·a·l·v·u·l·a" in tokenizer_checks.describe(0.0, texts, stripping)
-    assert tokenizer_checks.describe(0.123, texts, cased).startswith("Tokens desconocidos: 12.3 %.")
+    assert tokenizer_checks.describe(0.123, texts, cased).startswith("Tokens desconocidos: 12,3 %.")
 
 
 @renames_weights

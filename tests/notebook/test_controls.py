@@ -4,6 +4,7 @@ import ipywidgets as ipw
 import pytest
 
 from ocensa_nb.benchmark.forecast import Forecast
+from ocensa_nb.errors import num
 from ocensa_nb.figures import style
 from ocensa_nb.notebook import controls
 from ocensa_nb.notebook.controls import CAUTION, HARM, Note
@@ -129,7 +130,7 @@ def test_length_that_cuts_many_notices_is_a_warning_by_their_share(notes_of, mon
     monkeypatch.setattr(Forecast, "cut_share", lambda *_: share)
     note = notes_of(max_length=16)["max_length"]
     assert note.level == level
-    assert f"se corta el {100 * share:.1f} %" in note.text
+    assert f"se corta el {num(100 * share, 1)} %" in note.text
     assert ("no lee lo cortado" in note.text) == bool(level)
 
 

@@ -83,8 +83,8 @@ def test_show_returns_at_once_and_ticks_show_progress_then_the_prediction(shown,
     wait_until(lambda: "20 %" in shown.text.value, shown.clock)  # 40 % of the first of two configs
     forecast.release.set()
     wait_until(lambda: "midiendo" not in shown.text.value, shown.clock)
-    assert "<b>Tiempo previsto: 2.0 min ± 10 %</b>" in shown.text.value
-    assert "(baseline): 15.0 min ± 10 %, 7.5 veces este tiempo" in shown.text.value
+    assert "<b>Tiempo previsto: 2,0 min ± 10 %</b>" in shown.text.value
+    assert "(baseline): 15,0 min ± 10 %, 7,5 veces este tiempo" in shown.text.value
     assert forecast.started == [config, baseline_of(config)]
     assert shown.errors == []
 
@@ -98,7 +98,7 @@ def test_newest_settings_cancel_the_measurement_before_and_replace_it(shown, for
     wait_until(lambda: forecast.started[-1] == newest)
     forecast.release.set()
     wait_until(lambda: "midiendo" not in shown.text.value, shown.clock)
-    assert "3.0 min ± 10 %" in shown.text.value
+    assert "3,0 min ± 10 %" in shown.text.value
     assert config in forecast.cancelled
 
 
@@ -161,10 +161,10 @@ def test_large_spread_is_shown_in_place_of_the_time(shown, forecast, config):
     assert (
         "No se pudo estimar el tiempo: la máquina está ocupada, y el error podría ser de ± 226 %." in shown.text.value
     )
-    assert "2.0 min" not in shown.text.value
+    assert "2,0 min" not in shown.text.value
     forecast.spread = 1.0
     shown.show(config)
-    assert "2.0 min ± 100 %" in shown.text.value
+    assert "2,0 min ± 100 %" in shown.text.value
 
 
 def test_pace_of_the_training_corrects_the_prediction_and_the_time_taken_is_kept(shown, forecast, config, run):
@@ -172,14 +172,14 @@ def test_pace_of_the_training_corrects_the_prediction_and_the_time_taken_is_kept
     shown.show(config)
     shown.show_pace(240.0)
     assert (
-        "<b>Tiempo previsto: 4.0 min, al ritmo de este entrenamiento.</b> Antes de empezar: 2.0 min ± 10 %."
+        "<b>Tiempo previsto: 4,0 min, al ritmo de este entrenamiento.</b> Antes de empezar: 2,0 min ± 10 %."
         in shown.text.value
     )
     metadata = {**run.metadata, "seconds": {**run.metadata["seconds"], "training": 210.0}}
     done = types.SimpleNamespace(config=config, metadata=metadata, metrics={"epochs": 1})
     shown.note_taken(done)
-    assert "<b>Tardó 3.5 min</b>, con 1 de 2 épocas porque dejó de mejorar." in shown.text.value
-    assert "Tiempo previsto: 2.0 min ± 10 %" in shown.text.value
+    assert "<b>Tardó 3,5 min</b>, con 1 de 2 épocas porque dejó de mejorar." in shown.text.value
+    assert "Tiempo previsto: 2,0 min ± 10 %" in shown.text.value
     shown.show(config.replace(epochs=9), measuring=False)
     assert "Tardó" not in shown.text.value
 

@@ -94,7 +94,7 @@ def test_end_with_failed_cases_says_so_and_escapes_it(panel):
     panel.clock.tick()
     assert "en el informe. Falló 1 caso &lt;b&gt;" in text(panel)
     assert "fallido: 03, celda [1]: &lt;script&gt;" in text(panel)
-    assert "0.500" in text(panel)
+    assert "0,500" in text(panel)
 
 
 def test_end_without_cases_shows_the_error_message(panel):

@@ -94,7 +94,7 @@ def test_view_is_well_formed_and_shows_progress_and_scores(path, history):
     html = live_view.view(history, 40, 4, "a < b & <script>")
     tree = ET.fromstring(html)
     text = " ".join(tree.itertext())
-    for shown in ("15 de 40", "Época 2 de 4", "3.0 GiB", "100 filas/s", "modo 0.50", "causa 0.25", "a < b & <script>"):
+    for shown in ("15 de 40", "Época 2 de 4", "3,0 GiB", "100 filas/s", "modo 0,50", "causa 0,25", "a < b & <script>"):
         assert shown in text
     widths = [bar.get("style") for bar in tree.iter("i")]
     assert widths == ["width:50.0%", "width:37.5%"]

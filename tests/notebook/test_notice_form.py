@@ -5,6 +5,7 @@ from html import unescape
 
 import pytest
 
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation.explain import explain
 from ocensa_nb.evaluation.predict import read_unlabelled
 from ocensa_nb.evaluation.predictor import Predictor
@@ -40,7 +41,7 @@ def test_form_starts_with_the_first_example_and_answers_as_the_command(form, run
     assert form.answer.value == notice_form.as_html(notice)
     for head, label in notice.labels.items():
         name, share = label.likeliest[0]
-        assert f"{head} {name} {share:.2f}".replace(".", ",") in plain(form.answer.value)
+        assert f"{head} {name} {num(share, 2)}" in plain(form.answer.value)
 
 
 def test_what_is_typed_is_shown_and_never_html(form):

@@ -121,7 +121,7 @@ def test_without_a_user_a_table_is_shown_and_the_workbook_is_saved(found, run, t
     assert review_form.review_form(found, run, out=str(tmp_path / "r.xlsx")) is None
     assert (tmp_path / "r.xlsx").exists()
     assert "r.xlsx" in capsys.readouterr().out
-    assert "A (0.50) · B (0.25)" in shown[0].to_html()
+    assert "A (0,50) · B (0,25)" in shown[0].to_html()
 
 
 def test_next_steps_repeat_the_settings_of_the_run_with_its_corrections(run, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import RECIPES
-from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.errors import AskedToStopError, UserError, num
 from ocensa_nb.notebook import process_panel, session
 from ocensa_nb.notebook import train_panel as widgets
 from ocensa_nb.notebook.process_panel import STOPPING
@@ -148,7 +148,7 @@ def test_control_change_updates_notes_expected_time_and_command(panel):
     assert note(panel, "freeze_layers") != before[0]
     assert panel.expected.text.value != before[1]
     move(panel, "max_length", 16)
-    assert f"se corta el {100 * panel._forecast.cut_share('tiny', 16):.1f} %" in note(panel, "max_length")
+    assert f"se corta el {num(100 * panel._forecast.cut_share('tiny', 16), 1)} %" in note(panel, "max_length")
     assert "Tiempo previsto" in panel.expected.text.value
     assert "baseline" in panel.expected.text.value
     assert "±" in panel.expected.text.value

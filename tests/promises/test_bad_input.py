@@ -124,7 +124,7 @@ def test_review_with_bad_suffix_or_rows_fails_before_predicting(run, csv, tmp_pa
     assert cli.main([*review, str(tmp_path / "r.csv")]) == 1
     assert "el formato pedido es xlsx" in capsys.readouterr().err
     assert cli.main([*review, str(tmp_path / "r.xlsx"), "--rows", "0"]) == 1
-    assert "rows = 0: debe ser un número entero, de 1 a 2,000" in capsys.readouterr().err
+    assert "rows = 0: debe ser un número entero, de 1 a 2 000" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -131,7 +131,7 @@ def test_train_options_override_the_recipe(tmp_path):
     done = forked.run(
         "train", "--recipe", "baseline", "--epochs", "-4", "--class-weights", "False", "--heads", "causa", "1.0"
     )
-    assert (done.returncode, done.stderr.strip()) == (1, "epochs = -4: debe ser un número entero, de 1 a 1,000,000.")
+    assert (done.returncode, done.stderr.strip()) == (1, "epochs = -4: debe ser un número entero, de 1 a 1 000 000.")
 
 
 def test_import_of_package_does_not_import_heavy_modules():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ocensa_nb.data import canonical, columns
 from ocensa_nb.data.canonical import _TAG_PREFIXES, normalise
 from ocensa_nb.data.notices import read
-from ocensa_nb.errors import LISTED, UserError
+from ocensa_nb.errors import LISTED, UserError, num
 from ocensa_nb.files import notice_file, read_csv, write
 from ocensa_nb.models import catalogue, tokenizer_checks
 
@@ -130,7 +130,7 @@ def test_read_table_with_too_many_columns_raises_after_reading_the_header(tmp_pa
         pd.DataFrame([titles]).to_excel(path, index=False, header=False)
     else:
         path.write_text(",".join(titles) + "\n1\n", encoding="utf-8")
-    with pytest.raises(UserError, match=f"{count:,} columnas") as raised:
+    with pytest.raises(UserError, match=f"{num(count)} columnas") as raised:
         notice_file.read_table(path)
     assert len(str(raised.value)) < 500
 

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
+from ocensa_nb.errors import num
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training.card import CARD, model_card
 from tests.helpers.hostile_html import EVIL, Dangers
@@ -25,7 +26,7 @@ def test_card_says_what_was_measured_on_what_and_how_to_repeat_it(run):
     card = model_card(run, run.metrics)
     for head, classes in run.classes.items():
         row = next(line for line in card.splitlines() if line.startswith(f"| {head} | ") and "0," in line)
-        assert f"{run.metrics['test'][f'{head}_f1']:.3f}".replace(".", ",") in row
+        assert num(run.metrics["test"][f"{head}_f1"], 3) in row
         assert f"| {head} | {len(classes)} | " in card
         assert run.metrics["verdict"][head]["sentence"].split(":")[0] in card
     assert "«avisos.csv»: 320 avisos de entrenamiento, 40 de validación y 40 de prueba" in card

@@ -44,4 +44,4 @@ def test_estimate_time_sums_steps_by_size_and_scoring(config, notices, monkeypat
 
 
 def test_duration_uses_seconds_minutes_or_hours():
-    assert [duration(s) for s in (3.4, 99, 600, 7200)] == ["3 s", "99 s", "10.0 min", "2.0 h"]
+    assert [duration(s) for s in (3.4, 99, 600, 7200)] == ["3 s", "99 s", "10,0 min", "2,0 h"]

@@ -51,7 +51,7 @@ def test_fit_with_non_finite_steps_skips_reports_and_continues(
     said = capsys.readouterr()
     text = said.out + said.err
     assert f"Paso 3: la pérdida de «causa» es {value}" in text
-    assert re.search(r"\(tasa 0\.000\d+; filas útiles \d", text)
+    assert re.search(r"\(tasa 0,000\d+; filas útiles \d", text)
     assert "Paso 4:" in text
     assert "Paso 5:" not in text
     assert run.metadata["skipped_steps"] == 2
