@@ -18,6 +18,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from ocensa_nb.config import from_recipe
+from ocensa_nb.errors import num
 from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.figures import style
@@ -66,9 +67,8 @@ def f1_by_model(table: pd.DataFrame, title: str, repeats: str = "") -> Figure:
         axes.errorbar(at, part["mean"], spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
         for x, mean, sd in zip(at, part["mean"], spread, strict=True):
             if np.isfinite(mean):
-                axes.annotate(
-                    f"{mean:.2f}", (x, mean + sd), (0, 3), textcoords="offset points", ha="center", fontsize=9
-                )
+                above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+                axes.annotate(num(mean, 2), (x, mean + sd), **above)
     axes.set_xticks(np.arange(len(heads)), heads)
     axes.set(
         ylabel="F1 ponderado, o parte de los avisos",

@@ -236,7 +236,7 @@ def compared(encoder, linear):
 
 def test_below_linear_warns_only_if_the_interval_is_below():
     (warning,) = verdict.below_linear("prioridad", compared(0.3, 0.6))
-    assert warning.startswith("prioridad: el codificador queda por debajo del modelo simple: F1 −0.")
+    assert warning.startswith("prioridad: el codificador queda por debajo del modelo simple: F1 −0,")
     assert "freeze_layers" in warning
     assert verdict.below_linear("prioridad", compared(0.55, 0.5)) == []
     assert verdict.below_linear("prioridad", compared(0.6, 0.3)) == []
