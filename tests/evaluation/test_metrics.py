@@ -122,7 +122,7 @@ def compared(accuracies, rows=800):
 
 def test_sentence_names_the_better_model_with_a_positive_difference():
     (sentence,) = compared((0.4, 0.6))
-    assert sentence.startswith("En prioridad, el modelo simple va mejor que el codificador: +0.")
+    assert sentence.startswith("En prioridad, el modelo simple va mejor que el codificador: +0,")
     assert "−" not in sentence
     (sentence,) = compared((0.6, 0.4))
     assert sentence.startswith("En prioridad, el codificador va mejor que el modelo simple: +0.")
@@ -131,7 +131,7 @@ def test_sentence_names_the_better_model_with_a_positive_difference():
 def test_sentence_of_models_that_chance_explains_says_so():
     (sentence,) = compared((0.5, 0.5))
     assert sentence.startswith("En prioridad, el codificador y el modelo simple no se distinguen: ")
-    assert "(−0." in sentence
+    assert "(−0," in sentence
 
 
 def test_sentence_of_an_undecided_pair_has_the_sign_of_first_minus_second():

@@ -152,7 +152,7 @@ WRONG = {
     "base: {evaluation_data: no.csv}": r"evaluation_data = no\.csv: no existe ese archivo",
     "base: {out: x}": "out no se puede fijar",
     "base: {resume: never}": "resume no se puede fijar",
-    "base: {text_fields: equipo}": "text_fields una lista",
+    "base: {text_fields: equipo}": "text_fields y fields, listas",
     "base: !!python/object/apply:os.system ['true']": "no es YAML válido",
     "&a [*a]": "debe tener las claves",
     "base: &a {heads: *a}": "se contienen a sí mismos",
