@@ -156,7 +156,7 @@ def test_panel_screenshot_for_the_readme_is_updated(notebook, pictures):
     opened.open().run_above("run = panel.run()").wait_until_idle(2 * STARTS)
     opened.wait_for_text("ocensa-expected", "veces")
     opened.press("Entrenar")
-    opened.wait_for_text("ocensa-charts", "causa 0.", 3 * STARTS)
+    opened.wait_for_text("ocensa-charts", "causa 0,", 3 * STARTS)
     opened.wait_for_text("ocensa-bar", "Época 5 de 6", 3 * STARTS)
     opened.screenshot(pictures / "panel.png", "ocensa-panel")
     opened.press("Detener")

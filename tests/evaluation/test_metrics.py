@@ -125,7 +125,7 @@ def test_sentence_names_the_better_model_with_a_positive_difference():
     assert sentence.startswith("En prioridad, el modelo simple va mejor que el codificador: +0,")
     assert "−" not in sentence
     (sentence,) = compared((0.6, 0.4))
-    assert sentence.startswith("En prioridad, el codificador va mejor que el modelo simple: +0.")
+    assert sentence.startswith("En prioridad, el codificador va mejor que el modelo simple: +0,")
 
 
 def test_sentence_of_models_that_chance_explains_says_so():
