@@ -36,7 +36,7 @@ from ocensa_nb.models.save import save_linear, save_model
 from ocensa_nb.runs.manifest import CORRECTIONS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import PREFIXES
-from ocensa_nb.training.field_choice import FieldChoice, choose_fields
+from ocensa_nb.training.field_choice import choose_fields
 from ocensa_nb.training.inputs import Inputs
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class FittedLinear:
     """The linear model of the training rows, and the columns that each of its labels uses."""
 
     model: LinearModel
-    choices: dict[str, FieldChoice]
+    fields: dict[str, dict[str, Any]]  # per label, its `FieldChoice`, and `lines` about it in Spanish
 
 
 def fit_linear(config: TrainConfig, notices: Notices) -> FittedLinear:
@@ -64,14 +64,15 @@ def fit_linear(config: TrainConfig, notices: Notices) -> FittedLinear:
     sizes = {head: len(names) for head, names in notices.classes.items()}
     terms = {head: choice.terms for head, choice in choices.items()}
     model = LinearModel.fit_counts(counts, labels, sizes, fields, terms)
-    for head, choice in choices.items():
-        for line in choice.lines(head, config):
+    lines = {head: choice.lines(head, config) for head, choice in choices.items()}
+    for head in lines:
+        for line in lines[head]:
             logger.info(line)
     predicted = predicted_classes(model.logits(_texts(notices, val), notices.fields.iloc[val]))
     scores = flat_metrics(_rows(notices.labels, val), predicted)
     f1 = ", ".join(f"{head} {num(scores[f'{head}_f1'], 3)}" for head in notices.classes)
     logger.info(f"Modelo simple (TF-IDF): F1 de validación {f1}. Es lo que el codificador tiene que superar.")
-    return FittedLinear(model, choices)
+    return FittedLinear(model, {head: asdict(choice) | {"lines": lines[head]} for head, choice in choices.items()})
 
 
 def validate(config: TrainConfig, notices: Notices, logits: Arrays) -> tuple[dict[str, float], list[list[int]]]:
@@ -142,11 +143,16 @@ def measure_quality(
         "pairs": np.unique(
             np.stack(list(_rows(notices.labels, notices.split["train"]).values())[:2], 1), axis=0
         ).tolist(),
-        "fields": {head: asdict(choice) for head, choice in linear.choices.items()},
+        "fields": linear.fields,
         "familiar": familiar_share(linear.model, texts["test"]),
         "warnings": check_predictions(notices.classes, counts, test, comparison, sources),
     }
     return blends, evidence, metrics
+
+
+def field_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Return, in Spanish, what columns add to the text, and how to use another that helps."""
+    return [line for choice in metrics["fields"].values() for line in choice["lines"]]
 
 
 def report(metrics: Mapping[str, Any], verbose: bool = False) -> list[str]:
