@@ -27,19 +27,8 @@ _PATHS = ("model", "data", "corrections", "out")
 _NOT_IN_FINGERPRINT = ("data", "corrections", "out", "num_workers", "resume", "checkpoint_minutes")
 # The learning task and its data: changing the recipe does not change these fields.
 _TASK = (
-    *(
-        "model",
-        "data",
-        "corrections",
-        "heads",
-        "text_fields",
-        "columns",
-        "fields",
-        "min_class_count",
-        "val_size",
-        "test_size",
-    ),
-    *("seed", "monitor"),
+    *("model", "data", "corrections", "heads", "text_fields", "columns", "fields"),
+    *("min_class_count", "val_size", "test_size", "seed", "monitor"),
 )
 
 
@@ -96,8 +85,7 @@ class TrainConfig:
         default_factory=dict
     )
     fields: Annotated[
-        tuple[str, ...],
-        Doc("columnas que lee el modelo simple, además de las de SAP que se conocen al crear el aviso"),
+        tuple[str, ...], Doc("columnas que lee el modelo simple, además de las de SAP que se conocen al crear el aviso")
     ] = ()
     max_length: Annotated[int, Doc("tokens por aviso como máximo; el resto se recorta"), _Whole(4)] = 128
     padding: Annotated[

@@ -89,13 +89,7 @@ def audit(config: TrainConfig) -> Audit:
         result.expected[head] = expected
         result.review[head], result.suspects[head] = label_errors.review_list(data, head, answers)
         result.verdicts[head] = verdict.judge_label(
-            head,
-            repeated,
-            columns[head],
-            result.classes[head],
-            expected,
-            result.doubled[head],
-            result.suspects[head],
+            head, repeated, columns[head], result.classes[head], expected, result.doubled[head], result.suspects[head]
         )
     return result
 

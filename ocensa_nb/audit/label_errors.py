@@ -99,7 +99,7 @@ def predict_out(
     def answer(job: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         train, asked = job
         known = {head: y[train] for head, y in labels.items()}
-        model = LinearModel.fit_counts(counts[train], known, sizes, fields.iloc[train], terms)
+        model = LinearModel.fit(counts[train], known, sizes, fields.iloc[train], terms)
         return model.logits_of(counts[asked], fields.iloc[asked])
 
     # One after another: liblinear has one random generator per process, so threads would not be reproducible.

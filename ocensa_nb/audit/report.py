@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.audit.columns import majority_f1
 from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
@@ -117,13 +116,6 @@ class Audit:
         rule = rows.groupby(fields)["clase"].agg(**{head: lambda names: names.mode()[0], "avisos": "size"})
         share = rows.groupby(fields)["clase"].agg(lambda names: names.value_counts(normalize=True).iloc[0])
         return rule.assign(**{"parte con esa clase": share}).reset_index()
-
-    def majority(self, head: str) -> float:
-        return majority_f1(self.data.labels[head].labels)
-
-    def linear_f1(self, head: str) -> float | None:
-        """Return the simple model's weighted F1 of a label, out of fold; None if it was not measured."""
-        return self.expected[head].linear_f1 if head in self.expected else None
 
     def lines(self) -> list[str]:
         """Return, in Spanish, `field_lines` and `label_lines`."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from ocensa_nb.audit.columns import NEARLY_ALL, SOME, column_sentence, majority_f1
+from ocensa_nb.audit.columns import SOME, column_sentence, majority_f1
 from ocensa_nb.audit.label_errors import OutOfFold
 from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import LabelRows
@@ -41,15 +41,12 @@ class ExpectedF1:
     f1: tuple[float, float]  # from the simple model's on an unlucky test set to what an encoder has added
     f1_macro: tuple[float, float]  # the lowest includes what the blend has lost
     linear_f1: float  # of the simple model on every row, out of fold
-    linear_f1_macro: float
-    linear_accuracy: float
     majority: float  # weighted F1 of always predicting the most frequent class
     # Whether the simple model's kappa is positive in at least 97.5 % of the resamples of the whole file: it agrees with
     # the labels more often than its predictions, shuffled, would (Cohen, *A coefficient of agreement for nominal
     # scales*, 1960). A constant answer has kappa 0.
     beats_chance: bool
     ceiling: float  # highest accuracy that notices with the same text allow, upper end of its interval; 1 if unknown
-    test_rows: int
 
 
 def expect_f1(
@@ -69,12 +66,9 @@ def expect_f1(
         f1=(float(low), float(min(high + gain, repeats.f1, 1.0))),
         f1_macro=(float(max(macro_low - MACRO_LOSS, 0.0)), float(min(macro_high, repeats.f1_macro))),
         linear_f1=flat["_f1"],
-        linear_f1_macro=flat["_f1_macro"],
-        linear_accuracy=flat["_accuracy"],
         majority=majority_f1(labels),
         beats_chance=bool(np.quantile(resampled(1.0)["kappa"][1:], INTERVAL[0]) > 0),
         ceiling=ceiling,
-        test_rows=test_rows,
     )
 
 
@@ -128,10 +122,6 @@ def judge_label(
     )
     columns = columns[columns["F1"] >= expected.majority + SOME]  # the others say nothing
     reasons, actions = [column_sentence(head, columns, expected.majority, expected.linear_f1)], []
-    if not columns.empty and columns["F1"].iloc[0] >= NEARLY_ALL:
-        actions.append(
-            f"Use «{columns['columna'].iloc[0]}» en los avisos que la tienen; el modelo solo hace falta en los demás."
-        )
     if not expected.beats_chance:
         reasons.append(
             "El modelo simple no acierta más que al azar, o respondiendo siempre lo mismo: el texto no dice nada de "

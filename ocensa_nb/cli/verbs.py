@@ -1,10 +1,9 @@
 """The verbs: parameters are options, the docstring is the help, the result is what `--json` writes."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
@@ -14,16 +13,12 @@ from ocensa_nb.errors import IncompleteError, UserError, num
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import free_path
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 logger = logging.getLogger(__name__)
 
 Out = Annotated[str, Doc("dónde se escribe el resultado; no se sobrescribe nada")]
 Data = Annotated[str, Doc("CSV o XLSX con los avisos")]
 Recipe = Annotated[
-    str,
-    Doc(f"receta: auto (según la máquina), {', '.join(RECIPES)}; los demás parámetros tienen prioridad sobre ella"),
+    str, Doc(f"receta: auto (según la máquina), {', '.join(RECIPES)}; los demás parámetros tienen prioridad sobre ella")
 ]
 TEXT_OR_FILE = (
     "Indique --data y --out, para un archivo, o solo --text, para un aviso.\nAyuda: python -m ocensa_nb predict --help"
@@ -39,7 +34,7 @@ Source = Annotated[
 Target = Annotated[
     float, Doc("de cada conjunto, la probabilidad de tener la correcta; y de lo aceptado, la parte de aciertos")
 ]
-Verbose = Annotated[bool, Doc("decir también qué modelo va mejor en cada etiqueta, y todas las advertencias")]
+Verbose = Annotated[bool, Doc("decir también qué modelo va mejor en cada etiqueta")]
 Columns = Annotated[dict[str, str], Doc('columnas con otro nombre, p. ej. descripcion "Mi columna"')]
 AS_TRAINED: Mapping[str, str] = MappingProxyType({})
 
@@ -196,6 +191,8 @@ def review(
     path = free_table(out, "xlsx")  # fail before the work, not after
     chosen = reviewing.review(trained, data, rows, columns, target)
     workbook.write(chosen, path, prefill)
+    for note in chosen.notes:
+        logger.info(note)
     logger.info(
         f"{num(len(chosen.doubtful))} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
         f"cada etiqueta y entrene otra vez, con los mismos ajustes y --corrections {path}."
@@ -204,10 +201,8 @@ def review(
         "out": str(path),
         "rows": len(chosen.predictions),
         "selected": len(chosen.doubtful),
-        "tested_on": chosen.tested_on,
         "notes": chosen.notes,
-        "automation": _records(chosen.automation),
-        "counts": _records(chosen.counts),
+        "counts": chosen.counts.to_dict("records"),
     }
 
 
@@ -262,7 +257,7 @@ def suite(out: Out) -> dict[str, Any]:
     from ocensa_nb.notebook import suite as headless
 
     results = headless.suite(out)
-    logger.info(headless.results_table(results).to_string(decimal=","))
+    logger.info(f"Prueba: {_scores(results['test'])}.")
     logger.info("Segundos: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items()) + ".")
     logger.info(f"Cuadernos ejecutados y copias HTML en {results['out']}.")
     return results
@@ -288,11 +283,6 @@ def experiments(
 
 _ALL = (generate, train, evaluate, predict, review, compare, audit, suite, experiments)
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {verb.__name__: verb for verb in _ALL}
-
-
-def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows of a table for JSON; what is missing is null."""
-    return json.loads(table.to_json(orient="records"))
 
 
 def _scores(metrics: dict[str, float]) -> str:

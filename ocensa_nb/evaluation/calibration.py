@@ -100,31 +100,13 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
     return diagram.assign(accuracy=right / rows, low=low, high=high, rows=rows).reset_index(drop=True)
 
 
-def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
-    """Return the accuracy of the rows at or above each confidence that occurs, the highest first.
-
-    Columns: `threshold`, `rows`, `coverage`, `accuracy`, and `low` (one-sided Wilson bound, 95 %).
-    """
-    thresholds, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
-    rows = np.bincount(group, minlength=len(thresholds))[::-1].cumsum()
-    right = np.bincount(group, correct, len(thresholds))[::-1].cumsum()
-    return pd.DataFrame(
-        {
-            "threshold": thresholds[::-1],
-            "rows": rows,
-            "coverage": rows / max(len(group), 1),
-            "accuracy": right / rows,
-            "low": wilson(right, rows, -ONE_SIDED),
-        }
-    )
-
-
 def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) -> float | None:
     """Return the lowest confidence from which on the lower bound of the accuracy reaches a target."""
     # The best of many thresholds: the rows that it is chosen on flatter it. Measure its accuracy on other rows.
-    curve = coverage_curve(confidence, correct)
-    reached = curve.loc[curve["low"] >= target, "threshold"]
-    return float(reached.iloc[-1]) if len(reached) else None
+    thresholds, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
+    rows, right = (np.bincount(group, part, len(thresholds))[::-1].cumsum() for part in (None, correct))
+    reached = thresholds[::-1][wilson(right, rows, -ONE_SIDED) >= target]
+    return float(reached[-1]) if len(reached) else None
 
 
 def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.ndarray:

@@ -16,13 +16,13 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
 from ocensa_nb.errors import UserError, listed, num
-from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources, uncalibrated
+from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources
 from ocensa_nb.evaluation.explain import pulling_words
 from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predictions_of, sentences
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
 from ocensa_nb.evaluation.suggestion import Rows
-from ocensa_nb.evaluation.verdict import check_predictions, describe_sets
+from ocensa_nb.evaluation.verdict import check_predictions, describe_sets, judge
 from ocensa_nb.files.atomic import create_new, write_json
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
@@ -61,7 +61,6 @@ class Evaluation:
     left_out: int = 0
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
     csv_format: CsvFormat = SPANISH_EXCEL
-    uncalibrated: dict[str, Predictions] = field(default_factory=dict)
     by_source: dict[str, dict[str, Predictions]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     comparison: list[str] = field(default_factory=list)  # of the models, in Spanish
@@ -126,25 +125,21 @@ class Evaluation:
         0.5 if the one is told from the other by chance. Empty without a group.
         """
         part, names = self.predictions[head], np.array(self.classes[head])
-        proposes = group_texts(self.texts) % 2 == 0
-        counts = confusion_matrix(part.labels[proposes], part.predicted[proposes], labels=range(len(names)))
-        rows, mistakes = counts.sum(axis=1), counts + counts.T
-        confusion = (
-            mistakes / 2 / np.minimum.outer(rows, rows).clip(min=1) * (np.minimum(counts, counts.T) >= LEAST_BOTH)
-        )
+        every, proposes = np.arange(len(names)), group_texts(self.texts) % 2 == 0
+        counts = confusion_matrix(part.labels[proposes], part.predicted[proposes], labels=every)
+        rows, both = counts.sum(axis=1), np.minimum(counts, counts.T) >= LEAST_BOTH
+        confusion = both * (counts + counts.T) / 2 / np.minimum.outer(rows, rows).clip(min=1)
         np.fill_diagonal(confusion, 1)
         options = {"metric": "precomputed", "linkage": "average", "distance_threshold": 1 - CONFUSED}
-        cluster = AgglomerativeClustering(None, **options).fit_predict(1 - confusion)
-        groups = [
-            members for members in map(np.flatnonzero, cluster == np.unique(cluster)[:, None]) if len(members) > 1
-        ]
+        joined = AgglomerativeClustering(None, **options).fit_predict(1 - confusion)
         truth, guess = part.labels[~proposes], part.predicted[~proposes]
-        groups = [members for members in groups if np.isin(truth, members).any()]
+        groups = [np.flatnonzero(joined == number) for number in np.unique(joined)]
+        groups = [members for members in groups if len(members) > 1 and np.isin(truth, members).any()]
         table = []
-        for members in [*groups, np.arange(len(names))] if groups else []:
+        for members in [*groups, every] if groups else []:
             shown = "toda la etiqueta" if len(members) == len(names) else " | ".join(names[members])
             scores = {"clases": shown, "filas": int(np.isin(truth, members).sum())}
-            for when, merged in (("separadas", np.arange(len(names))), ("juntas", cluster)):
+            for when, merged in (("separadas", every), ("juntas", joined)):
                 pair = merged[truth], merged[guess]
                 present = np.intersect1d(merged[members], pair)
                 for title, average in (("F1", "weighted"), ("F1 macro", "macro")):
@@ -223,7 +218,7 @@ def evaluate(
         test = trained.split["test"]
         frame, fields = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test], trained.fields.iloc[test]
         labels = {head: indices[test] for head, indices in trained.labels.items()}
-        return _evaluate_rows(predictor, "las filas de prueba", frame, fields, labels, file.csv_format, source)
+        return _evaluate_rows(predictor, "las filas de prueba", frame, fields, labels, file.csv_format, source, [])
     if not data:
         raise UserError(f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}». {ASK_FOR_FILE}")
     rows = labelled_rows(file)
@@ -237,9 +232,10 @@ def evaluate(
     if not known.any():
         raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {num(left_out)} filas: {named}.")
     labels = {head: indices[known] for head, indices in labels.items()}
-    what, fields = f"todas las filas de {data}", rows.fields[known]
-    evaluation = _evaluate_rows(predictor, what, frame[known], fields, labels, file.csv_format, source)
-    notes = [*unlike_training(run, file, predictor.linear), *evaluation.notes, *_repeated_note(run, evaluation.texts)]
+    what, fields, frame = f"todas las filas de {data}", rows.fields[known], frame[known]
+    differences = unlike_training(run, file, predictor.linear)
+    evaluation = _evaluate_rows(predictor, what, frame, fields, labels, file.csv_format, source, differences)
+    notes = [*evaluation.notes, *_repeated_note(run, evaluation.texts)]
     if unknown:
         notes.insert(0, f"{num(left_out)} filas se dejaron fuera: la corrida no conoce estas etiquetas: {named}.")
     return dataclasses.replace(evaluation, left_out=left_out, unknown=unknown, notes=notes)
@@ -253,6 +249,7 @@ def _evaluate_rows(
     labels: dict[str, np.ndarray],
     csv_format: CsvFormat,
     source: str,
+    differences: list[str],
 ) -> Evaluation:
     run, texts = predictor.run, frame[TEXT].tolist()
     blends, logits = predictor.blends, predictor.logits(texts, fields, title="Evaluando")
@@ -260,12 +257,11 @@ def _evaluate_rows(
     predictions = predictions_of(shares, labels)
     by_source = {name: predictions_of(apply(blends, logits, name), labels) for name in SOURCES}
     comparison = compare(by_source, repeats)
-    suggestion = {
-        head: part.measure(Rows(shares[head], labels[head], repeats), run.classes[head])
-        for head, (part, _) in predictor.suggestions(source).items()
-    }
-    class_rows = {head: np.array(rows) for head, rows in run.metadata["data"]["class_rows"].items()}
-    used = {head: blend.used(source) for head, blend in blends.items()}
+    suggestion, verdicts = {}, []
+    for head, (part, _) in predictor.suggestions(source).items():
+        names, rows = run.classes[head], Rows(shares[head], labels[head], repeats)
+        suggestion[head] = part.measure(rows, names)
+        verdicts.append(judge(head, names, run.class_rows[head], part, suggestion[head], predictions[head])["sentence"])
     evaluation = Evaluation(
         source=what,
         texts=texts,
@@ -273,13 +269,13 @@ def _evaluate_rows(
         classes=run.classes,
         predictions=predictions,
         csv_format=csv_format,
-        uncalibrated=predictions_of(apply(uncalibrated(blends), logits, source), labels),
         by_source=by_source,
         linear=predictor.linear,
         notes=[
+            *(differences or verdicts),  # a verdict holds of notices like those of the training
             describe_sources(blends, source),
             *(describe_sets(head, measured) for head, measured in suggestion.items()),
-            *check_predictions(run.classes, class_rows, predictions, comparison, used),
+            *check_predictions(run.classes, run.class_rows, predictions),
         ],
         comparison=sentences(comparison),
         suggestion=suggestion,

@@ -12,13 +12,12 @@ import pandas as pd
 
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.columns import appended, compose
-from ocensa_nb.data.notices import read
-from ocensa_nb.errors import UserError, clipped, listed, num, unknown
+from ocensa_nb.errors import UserError, clipped, num, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, apply
 from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES, Predictions
 from ocensa_nb.evaluation.predictor import Predictor, require_source
-from ocensa_nb.evaluation.rows import LEAST_FILLED
-from ocensa_nb.evaluation.suggestion import TARGET, require_target
+from ocensa_nb.evaluation.rows import read_as_trained, unlike_training
+from ocensa_nb.evaluation.suggestion import TARGET
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, NoticeFile, TableFile, readable
 from ocensa_nb.models.linear import LinearModel, Term
 from ocensa_nb.runs.run import Run
@@ -101,8 +100,8 @@ def explain(
         If the text is empty, the run does not know a field, the source does not exist, or the target is out of range.
     """
     require_source(source)
-    require_target(target)
-    run, file = predictor.run, read_typed(predictor, text, fields)
+    run, suggestions = predictor.run, predictor.suggestions(source, target)
+    file = read_typed(predictor, text, fields)
     pieces = _pieces(run, file)
     whole, needs = " ".join(pieces), {head: blend.needs(source) for head, blend in predictor.blends.items()}
     models = {model for used in needs.values() for model in used}
@@ -113,7 +112,7 @@ def explain(
     if LINEAR in models:
         logits[LINEAR] = predictor.linear.logits([whole], file.fields)
         words, values = predictor.linear.contributions([pieces]), predictor.linear.value_contributions(file.fields)
-    labels, notes, suggestions = {}, _unusual(predictor, file), predictor.suggestions(source, target)
+    labels, notes = {}, unlike_training(run, file, predictor.linear)
     for head, probabilities in apply(predictor.blends, logits, source).items():
         order = np.argsort(-probabilities[0], kind="stable")
         best, second = order[:2]
@@ -152,16 +151,16 @@ def field_titles(predictor: Predictor) -> dict[str, str]:
 def read_typed(predictor: Predictor, text: str, fields: Mapping[str, str]) -> NoticeFile:
     """Return a file of one notice, as if it were read from a file with the run's columns."""
     run, titles = predictor.run, field_titles(predictor)
-    recorded, known = (run.metadata["data"][name] for name in ("columns", "fields"))
+    recorded = run.metadata["data"]["columns"]
     roles = {_key(name): role for role, title in titles.items() for name in (role, title)}
     cells = {recorded["descripcion"]: text, **dict.fromkeys(titles.values(), "")}
     for name, value in fields.items():
         if _key(name) not in roles:
             raise UserError(unknown("El campo", name, titles.values()) if titles else "La corrida no usa más columnas.")
         cells[titles[roles[_key(name)]]] = value
-    table, heads, text_fields = pd.DataFrame([cells], dtype=str), list(run.classes), run.config.text_fields
+    table = pd.DataFrame([cells], dtype=str)
     typed = TableFile(TYPED, table, readable(table)[0], 1, SPANISH_EXCEL, "", None)
-    file = read(typed, recorded, heads, text_fields, recorded, labelled=False, known_fields=known)
+    file = read_as_trained(run, typed, recorded, labelled=False)
     if file.texts.iloc[0] == "":
         raise UserError("El aviso no tiene texto. Escriba lo que diría su descripción, p. ej. «pase en válvula».")
     return file
@@ -217,19 +216,3 @@ def _disagreements(pieces: list[str], shares: Mapping[str, np.ndarray], answers:
         for phrase, said in phrases.items()
         if len(set(said.values())) > 1
     ]
-
-
-def _unusual(predictor: Predictor, file: NoticeFile) -> list[str]:
-    """Return, in Spanish, the fields that the notice lacks, and those with a value that the run has never seen."""
-    data, titles = predictor.run.metadata["data"], field_titles(predictor)
-    missing = [
-        titles[role] for role in titles if data["filled"].get(role, 0) >= LEAST_FILLED and not file.values.get(role)
-    ]
-    unseen = [
-        f"«{value}» en {titles[role]}"
-        for role in titles.keys() & data["values"].keys()
-        for value in file.values.get(role, {})
-        if canonical(value) not in set(map(canonical, data["values"][role]))
-    ]
-    notes = [f"Sin {listed(missing)}: la corrida aprendió también de eso; añádalo con --field."] if missing else []
-    return [*notes, f"La corrida no ha visto estos valores: {listed(unseen)}."] if unseen else notes

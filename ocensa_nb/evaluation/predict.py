@@ -3,21 +3,21 @@
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.columns import same_title
-from ocensa_nb.data.notices import fingerprint_of, read
+from ocensa_nb.data.notices import fingerprint_of
 from ocensa_nb.data.report import reading_lines
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.predictor import Predictor, require_source
-from ocensa_nb.evaluation.rows import unlike_training
-from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion, require_target
+from ocensa_nb.evaluation.rows import read_as_trained, unlike_training
+from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion
 from ocensa_nb.evaluation.verdict import check_predictions, describe_decisions, percent
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.notice_file import NoticeFile, table_suffix
@@ -36,15 +36,13 @@ class PredictedFile:
 
     file: NoticeFile
     table: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
+    rows: np.ndarray  # those with a text, int64
+    probabilities: dict[str, np.ndarray]  # of them, float32 (rows, classes), per label
+    notes: list[str]
 
 
 def predict(
-    run: Run,
-    data: str | Path,
-    source: str = AUTO,
-    columns: Mapping[str, str] | None = None,
-    target: float = TARGET,
+    run: Run, data: str | Path, source: str = AUTO, columns: Mapping[str, str] | None = None, target: float = TARGET
 ) -> PredictedFile:
     """Predict the labels of a CSV or XLSX file: its table with the columns of `add_predictions` more.
 
@@ -58,10 +56,15 @@ def predict(
         not exist, or the target is out of range; see `Predictor.probabilities`.
     """
     require_source(source)
-    require_target(target)
+    with distributed.world().agreed():
+        file = read_unlabelled(run, data, columns)
+    return predict_file(run, file, source, target)
+
+
+def predict_file(run: Run, file: NoticeFile, source: str = AUTO, target: float = TARGET) -> PredictedFile:
+    """Predict the labels of a file from `read_unlabelled`; see `predict`."""
     world = distributed.world()
     with world.agreed():
-        file = read_unlabelled(run, data, columns)
         predictor = Predictor.load(run)
         suggestions = predictor.suggestions(source, target)
     rows = np.flatnonzero(file.texts != "")
@@ -77,9 +80,9 @@ def predict(
     if not differences:  # what was measured holds of notices like those of the run
         for head, (_, measured) in suggestions.items():
             notes.append(describe_decisions(head, measured, table[f"decision_{head}"].iloc[rows].to_numpy()))
-    class_rows = {head: np.array(counts) for head, counts in run.metadata["data"]["class_rows"].items()}
-    notes += check_predictions(run.classes, class_rows, predictions_of(probabilities))
-    return PredictedFile(file, table, notes + _unseen_pairs(run, probabilities) if len(rows) else [])
+    notes += check_predictions(run.classes, run.class_rows, predictions_of(probabilities))
+    notes = notes + _unseen_pairs(run, probabilities) if len(rows) else []
+    return PredictedFile(file, table, rows, probabilities, notes)
 
 
 def _unseen_pairs(run: Run, probabilities: Mapping[str, np.ndarray]) -> list[str]:
@@ -100,16 +103,7 @@ def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | Non
 
     `columns` has the column name of roles that are not named as in the run's file.
     """
-    config, recorded = run.config, run.metadata["data"]["columns"]
-    file = read(
-        data,
-        {**config.columns, **(columns or {})},
-        list(run.classes),
-        config.text_fields,
-        recorded,
-        labelled=False,
-        known_fields=run.metadata["data"]["fields"],
-    )
+    file = read_as_trained(run, data, columns, labelled=False)
     for role, name in (columns or {}).items():
         if file.columns.get(role) != same_title(name, file.table.columns):
             raise UserError(f"«{data}»: " + unknown(f"La columna de {role},", name, file.table.columns))

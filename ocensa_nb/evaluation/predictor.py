@@ -137,8 +137,7 @@ class Predictor:
 
     def suggestions(self, source: str = AUTO, target: float = TARGET) -> dict[str, tuple[Suggestion, dict[str, Any]]]:
         """Return what is suggested for each label, and what that is worth on the test rows of the run."""
-        class_rows = {head: np.array(rows) for head, rows in self.run.metadata["data"]["class_rows"].items()}
-        fitted = Evidence.read(self.run).suggestions(self.blends, class_rows, source, target)
+        fitted = Evidence.read(self.run).suggestions(self.blends, self.run.class_rows, source, target)
         return {head: (part, part.measure(rows, self.run.classes[head])) for head, (part, rows) in fitted.items()}
 
     @cached_property

@@ -11,9 +11,9 @@ import torch
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.corrections import ID, TEXT, read_corrections
 from ocensa_nb.data.notices import Notices, fingerprint_of, labelled_rows, read
-from ocensa_nb.errors import UserError, clipped, listed, num
+from ocensa_nb.errors import UserError, clipped, listed
 from ocensa_nb.files import tensors
-from ocensa_nb.files.notice_file import NoticeFile
+from ocensa_nb.files.notice_file import NoticeFile, TableFile
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.paths import SAMPLE_DATA
 from ocensa_nb.runs.manifest import CORRECTIONS, SPLITS
@@ -59,20 +59,21 @@ def training_rows(run: Run) -> TrainingRows | None:
         return None
 
 
+def read_as_trained(
+    run: Run, data: str | Path | TableFile, columns: Mapping[str, str] | None = None, labelled: bool = True
+) -> NoticeFile:
+    """Read a file with the columns that a run was trained on; `columns` has those with another name, by role."""
+    config, recorded = run.config, run.metadata["data"]
+    names, heads = {**config.columns, **(columns or {})}, list(run.classes)
+    known = recorded["fields"]
+    return read(data, names, heads, config.text_fields, recorded["columns"], labelled, known_fields=known)
+
+
 def read_rows(
     run: Run, data: str | Path, columns: Mapping[str, str] | None = None
 ) -> tuple[NoticeFile, TrainingRows | None]:
     """Read a labelled file, and its rows, with the corrections, if the run was trained on its content; else None."""
-    config, recorded = run.config, run.metadata["data"]["columns"]
-    file = read(
-        data,
-        {**config.columns, **(columns or {})},
-        list(run.classes),
-        config.text_fields,
-        recorded,
-        known_fields=run.metadata["data"]["fields"],
-    )
-    path = run.path / CORRECTIONS
+    file, path = read_as_trained(run, data, columns), run.path / CORRECTIONS
     try:
         corrections = read_corrections(path, run.classes) if path.exists() else None
         rows = labelled_rows(file, corrections)
@@ -101,30 +102,25 @@ def class_indices(run: Run, frame: pd.DataFrame) -> dict[str, np.ndarray]:
 def unlike_training(run: Run, file: NoticeFile, linear: LinearModel) -> list[str]:
     """Return, in Spanish, how a file differs from the one that a run learnt from and was measured on.
 
-    It lacks a column of the texts or has it in few of its rows, or with values never seen; or many texts have few
-    n-grams of the training rows.
+    It lacks columns that the run learnt from or has them in few of its rows, or with values never seen; or many texts
+    have few n-grams of the training rows.
     """
-    texts, filled, warnings = [text for text in file.texts if text], file.filled, []
-    recorded = run.metadata["data"]
+    texts, warnings, missing, recorded = [text for text in file.texts if text], [], [], run.metadata["data"]
     unread = set(recorded["fields"]) - set(linear.used_fields) - set(recorded["columns"].values())
     for role, share in recorded["filled"].items():
-        now = filled.get(role, 0.0)
+        now = file.filled.get(role, 0.0)
         if share >= LEAST_FILLED and now < share / 2 and texts and role not in unread:
             name = clipped(recorded["columns"].get(role, role))
-            state = "tiene casi vacía" if role in filled else "no tiene"
-            warnings.append(
-                f"La corrida aprendió también de «{name}», que este archivo {state} ({num(round(now * len(texts)))} de "
-                f"{num(len(texts))} avisos; al entrenar, el {100 * share:.0f} %): {UNRELIABLE}"
-            )
+            missing.append(f"«{name}» (aquí, el {100 * now:.0f} %; al entrenar, el {100 * share:.0f} %)")
+    if missing:
+        warnings.append(f"Faltan datos de los que la corrida aprendió: {', '.join(missing)}. Por eso, {UNRELIABLE}")
     for role, known in recorded["values"].items():
         counts, seen = file.values.get(role, {}), set(map(canonical, known))
         unseen = {value: count for value, count in counts.items() if canonical(value) not in seen}
         if (rows := sum(unseen.values())) > MOST_FOREIGN * sum(counts.values()) and role not in unread:
             name, values = clipped(file.columns.get(role, role)), listed(unseen, NAMED_VALUES)
-            warnings.append(
-                f"«{name}» tiene en {num(rows)} de {num(len(texts))} avisos valores que la corrida no ha visto "
-                f"({values}): {UNRELIABLE}"
-            )
+            part = f"el {100 * rows / len(texts):.0f} % de los avisos"
+            warnings.append(f"«{name}» tiene valores que la corrida no ha visto ({values}; {part}): {UNRELIABLE}")
     step = -(-len(texts) // SAMPLED_TEXTS)
     foreign = np.mean(linear.known_share(texts[::step]) < run.metrics["familiar"]) if texts else 0.0
     if foreign > MOST_FOREIGN and len(texts) >= LEAST_TEXTS:

@@ -11,6 +11,7 @@ Whatever is chosen, is chosen on validation rows, and measured on the test rows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,6 @@ class Rows:
     shares: np.ndarray  # calibrated probabilities, float32 (rows, classes)
     labels: np.ndarray  # class indices, int64 (rows,)
     groups: np.ndarray  # int64 (rows,): the same of rows that repeat a text
-
-    def confident(self, least: float) -> np.ndarray:
-        return self.shares.max(axis=1) >= least
 
     @property
     def rank(self) -> np.ndarray:
@@ -105,7 +103,7 @@ class Suggestion:
         accept = threshold_for(confidence, correct, target)
         if accept is not None:
             accept = 0.0 if accept <= confidence.min() else _rounded_up(accept)
-            accepted = test.count(rank == 0, test.confident(accept))
+            accepted = test.count(rank == 0, test.shares.max(axis=1) >= accept)
             # The same share without a model is no reason to accept an answer.
             sure = accepted.bound(LEVEL) > max(target - FAR, shares[0])
             accept = accept if accepted.share >= target and sure else None
@@ -198,16 +196,20 @@ class Evidence:
     def read(cls, run: Run) -> "Evidence":
         """Return the rows of a finished run; raises `UserError` if their file is damaged."""
         stored = {name: values.numpy() for name, values in tensors.read(run.path / FILE)[0].items()}
+        rows = {side: (len(stored.get(f"groups.{side}", ())),) for side in SIDES}
+        shapes = {f"groups.{side}": size for side, size in rows.items()}
+        for side, (head, names) in product(SIDES, run.classes.items()):
+            shapes[f"labels.{side}.{head}"] = rows[side]
+            shapes |= {f"{model}.{side}.{head}": (*rows[side], len(names)) for model in MODELS}
+        if {name: values.shape for name, values in stored.items()} != shapes:
+            raise UserError(f"El archivo «{run.path / FILE}» no es de esta corrida. Vuelva a entrenar.")
 
         def of(kind: str, side: str) -> dict[str, np.ndarray]:
             return {head: stored[f"{kind}.{side}.{head}"] for head in run.classes}
 
-        try:
-            logits = {side: {model: of(model, side) for model in MODELS} for side in SIDES}
-            groups = {side: stored[f"groups.{side}"] for side in SIDES}
-            return cls(logits, {side: of("labels", side) for side in SIDES}, groups)
-        except KeyError as error:
-            raise UserError(f"El archivo «{run.path / FILE}» no es de esta corrida. Vuelva a entrenar.") from error
+        logits = {side: {model: of(model, side) for model in MODELS} for side in SIDES}
+        groups = {side: stored[f"groups.{side}"] for side in SIDES}
+        return cls(logits, {side: of("labels", side) for side in SIDES}, groups)
 
     def write(self, run: Run) -> None:
         arrays = {f"groups.{side}": values for side, values in self.groups.items()}

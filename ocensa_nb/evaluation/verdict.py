@@ -1,4 +1,4 @@
-"""What the predictions of a label are good for: a verdict, and warnings.
+"""What the predictions of a label are good for: a verdict, and warnings about the predicted classes.
 
 A verdict has four levels. What a level claims is a bound of the test rows (one-sided, 95 %) for thresholds and sizes
 that validation rows chose, and is tested in a fixed sequence, which keeps the chance of a false claim at 5 %
@@ -20,7 +20,7 @@ from scipy.stats import chi2_contingency
 
 from ocensa_nb.data.labels import OTHER
 from ocensa_nb.errors import clipped, listed, num
-from ocensa_nb.evaluation.metrics import INTERVAL, MODEL_TITLES, Predictions, bootstrap, signed
+from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.suggestion import ACCEPT, CHOICES, CHOOSE, LEVEL, REVIEW, Suggestion
 
 FEW_ROWS = 50  # training rows of a class, below which more of them are the first thing to try
@@ -56,11 +56,10 @@ def judge(
             f"todavía no se sabe si sirve: con {measured['all']['rows']} avisos de prueba no se puede medir (hacen "
             f"falta {math.ceil(fewest)} de textos distintos)."
         )
-    elif status == USEFUL:
-        sentence = f"sirve: acierta {_share(measured['all'])}."
     else:
-        reason = "" if status != NOT_YET else _why_not(classes, class_rows, suggestion, measured, test)
-        sentence = reason + _what_for(status, suggestion, measured)
+        reason = _why_not(classes, class_rows, suggestion, measured, test) if status == NOT_YET else ""
+        parts = [reason, _what_for(status, suggestion, measured), _never(classes, suggestion, test)]
+        sentence = " ".join(filter(None, parts))
     return {
         "status": status,
         "target": suggestion.target,
@@ -71,6 +70,8 @@ def judge(
 
 
 def _what_for(status: str, suggestion: Suggestion, measured: Mapping[str, Any]) -> str:
+    if status == USEFUL:
+        return f"sirve: acierta {_share(measured['all'])}."
     sentences = []
     if suggestion.options:
         among = f"a correcta está entre {suggestion.options} opciones {_share(measured['options'])}."
@@ -97,12 +98,18 @@ def _why_not(
     why = f"todavía no sirve: acierta {_share(measured['all'])}"
     if suggestion.learnt:
         among = f", y la correcta está entre {CHOICES} opciones el {percent(measured['top'][CHOICES - 1])} de las veces"
-        return f"{why}{among if len(classes) > CHOICES else ''}. "
-    majority, rows = int(class_rows.argmax()), np.bincount(test.labels, minlength=len(classes))
+        return f"{why}{among if len(classes) > CHOICES else ''}."
+    majority = int(class_rows.argmax())
     always = f"siempre «{clipped(classes[majority])}», el {percent((test.labels == majority).mean())}"
-    lost = np.flatnonzero((rows > 0) & (np.bincount(test.labels[test.correct], minlength=len(classes)) == 0))
-    never = listed([f"«{clipped(classes[i])}» ({num(rows[i])})" for i in lost[np.argsort(-rows[lost])]], NAMED_CLASSES)
-    return f"{why}, y quien responde {always}{f'; nunca reconoce {never}' if never else ''}. "
+    return f"{why}, y quien responde {always}."
+
+
+def _never(classes: Sequence[str], suggestion: Suggestion, test: Predictions) -> str:
+    """Return, in Spanish, the classes of which no test row is recognised; of a label that is learnt, if it has some."""
+    rows, found = (np.bincount(labels, minlength=len(classes)) for labels in (test.labels, test.labels[test.correct]))
+    lost = np.flatnonzero((rows >= (EXPECTED_ROWS if suggestion.learnt else 1)) & (found == 0))
+    names = [f"«{clipped(classes[i])}» ({num(rows[i])})" for i in lost[np.argsort(-rows[lost])]]
+    return f"Nunca reconoce {listed(names, NAMED_CLASSES)}." if names else ""
 
 
 def describe_decisions(head: str, measured: Mapping[str, Any], decisions: np.ndarray) -> str:
@@ -162,42 +169,13 @@ def percent(share: float) -> str:
 
 
 def check_predictions(
-    classes: Mapping[str, Sequence[str]],
-    class_rows: Mapping[str, np.ndarray],
-    predictions: Mapping[str, Predictions],
-    comparison: Mapping[str, Mapping[str, Any]] | None = None,
-    sources: Mapping[str, str] | None = None,
+    classes: Mapping[str, Sequence[str]], class_rows: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]
 ) -> list[str]:
-    """Return the warnings about predictions, in Spanish, by label; `sources` is what predicts each label."""
-    warnings = []
-    for head, names in classes.items():
-        source = (sources or {}).get(head, "encoder")
-        predicted = predictions[head].predicted
-        warnings += never_predicted(head, names, class_rows[head], predicted, source)
-        warnings += far_shares(head, names, class_rows[head], predicted)
-        warnings += at_majority(head, names, class_rows[head], predictions[head], source)
-        warnings += below_linear(head, (comparison or {}).get(head, {}), source)
-    return warnings
-
-
-def never_predicted(
-    head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray, source: str = "encoder"
-) -> list[str]:
-    """Return a warning if classes are never predicted although their training share makes 5 rows or more expected."""
-    rows = len(predicted)
-    expected = class_rows * rows / max(class_rows.sum(), 1)
-    absent = np.flatnonzero((expected >= EXPECTED_ROWS) & (np.bincount(predicted, minlength=len(classes)) == 0))
-    if not len(absent):
-        return []
-    absent = absent[np.argsort(-class_rows[absent], kind="stable")]
-    names = [f"«{clipped(classes[i])}» ({num(class_rows[i])})" for i in absent[:NAMED_CLASSES]]
-    more = f" y {num(len(absent) - NAMED_CLASSES)} más" if len(absent) > NAMED_CLASSES else ""
-    subject = "una clase no se predice" if len(absent) == 1 else f"{num(len(absent))} clases no se predicen"
-    epochs = "" if source == "linear" else "más épocas o "
+    """Return the warnings about predicted classes, in Spanish, by label; the true classes are not needed."""
     return [
-        f"{head}: {subject} en ninguno de {num(rows)} avisos, aunque por su parte del entrenamiento se esperaban "
-        f"{EXPECTED_ROWS} o más: {', '.join(names)}{more} (entre paréntesis, avisos de entrenamiento). Pruebe con "
-        f"{epochs}más avisos de lo que falta."
+        warning
+        for head, names in classes.items()
+        for warning in far_shares(head, names, class_rows[head], predictions[head].predicted)
     ]
 
 
@@ -227,46 +205,6 @@ def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predic
         f"entrenamiento es el {100 * shares[0, most]:.0f} %{lost} (chi-cuadrado, p < {num(LARGEST_P, 3)}; diferencia "
         f"total {num(distance, 2)} en {num(rows)} avisos). Si estos avisos son como los de entrenamiento, esa clase "
         "se predice de más: revise una muestra antes de usar las predicciones."
-    ]
-
-
-def at_majority(
-    head: str, classes: Sequence[str], class_rows: np.ndarray, predictions: Predictions, source: str = "encoder"
-) -> list[str]:
-    """Return a warning if the weighted F1 is not clearly above that of the most frequent class (paired bootstrap)."""
-    labels = predictions.labels
-    if labels is None or len(np.unique(labels)) < 2:
-        return []
-    majority = int(np.argmax(class_rows))
-    scores = bootstrap(labels, {"run": predictions.predicted, "majority": np.full_like(labels, majority)})
-    run, constant = scores["run"]["f1"], scores["majority"]["f1"]
-    low, high = np.percentile((run - constant)[1:], INTERVAL)
-    if low > 0:
-        return []
-    always = f"predecir siempre la clase más frecuente, «{clipped(classes[majority])}»"
-    if high > 0:
-        return [
-            f"{head}: F1 {num(run[0], 2)}; con {num(len(labels))} avisos no se puede saber si es mejor que {always} "
-            f"({num(constant[0], 2)}; diferencia, de {signed(low)} a {signed(high)}). Pruebe con más avisos."
-        ]
-    longer = "" if source == "linear" else "Pruebe con más épocas y una tasa de aprendizaje mayor. "
-    return [
-        f"{head}: F1 {num(run[0], 2)}, que no supera el de {always} ({num(constant[0], 2)} en {num(len(labels))} "
-        f"avisos): la etiqueta no se ha aprendido. {longer}El cuaderno 02 dice si se puede aprender."
-    ]
-
-
-def below_linear(head: str, pairs: Mapping[str, Any], source: str = "encoder") -> list[str]:
-    """Return a warning if the encoder, or the blend in use, is worse than the simple model beyond the 95 % interval."""
-    model = "blend" if source == "blend" else "encoder"
-    f1 = pairs.get(f"{model}-linear", {}).get("f1")
-    if f1 is None or f1["high"] >= 0:
-        return []
-    used = "." if model == source else f"; la corrida predice esta etiqueta con {MODEL_TITLES[source]}."
-    return [
-        f"{head}: {MODEL_TITLES[model]} queda por debajo del modelo simple: F1 {signed(f1['difference'])} "
-        f"({signed(f1['low'])} a {signed(f1['high'])}){used} Pruebe con más épocas, menos capas congeladas "
-        "(freeze_layers) o un codificador en español (beto, distilbeto)."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Draw the figures of an audit, and write them with its tables. Each shows its units and a one-line reading."""
+"""Draw the F1 to expect, and write an audit with its figure and tables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,10 @@ from ocensa_nb.files.atomic import create_new
 from ocensa_nb.runs.run import free_folder
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from ocensa_nb.audit.audit import Audit
     from ocensa_nb.audit.verdict import ExpectedF1
-
-MOST_COLUMNS = 12  # bars of a figure
 
 
 @styled
@@ -53,44 +50,12 @@ def expected_f1(expected: "dict[str, ExpectedF1]") -> "Figure":
     return figure
 
 
-@styled
-def column_scores(scores: "pd.DataFrame", head: str, majority: float, linear_f1: float | None) -> "Figure":
-    """Return the weighted F1 of the best columns by themselves; dark blue if the text has them."""
-    shown = scores.head(MOST_COLUMNS)
-    figure, axes = new_figure(8, 2 + 0.24 * len(shown))
-    rows = np.arange(len(shown))
-    inside = (shown["en el texto"] == "sí").to_numpy()
-    for mask, colour, label in (
-        (inside, COLOURS[0], "columna que está en el texto"),
-        (~inside, COLOURS[5], "columna que no está en el texto"),
-    ):
-        if mask.any():
-            axes.barh(rows[mask], shown["F1"].to_numpy()[mask], height=0.7, color=colour, label=label)
-    axes.axvline(majority, color=GREY, linestyle=":", label=f"siempre la clase más frecuente: {num(majority, 2)}")
-    if linear_f1 is not None:
-        axes.axvline(linear_f1, color=INK, linestyle="--", label=f"modelo simple, todo el texto: {num(linear_f1, 2)}")
-    axes.set_yticks(rows, [short(name) for name in shown["columna"]], fontsize=9)
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="F1 ponderado", title=f"Qué dice cada columna, por sí sola, de {short(head)}")
-    axes.grid(False, axis="y")
-    figure.legend(loc="outside upper center", ncols=2)
-    if len(shown):
-        best = shown.iloc[0]
-        name, hits = short(best["columna"]), 100 * best["exactitud"]
-        read_as(figure, f"La mejor es «{name}»: por sí sola acierta el {hits:.0f} % de los avisos.")
-    return figure
-
-
 def save_audit(audit: "Audit", out: str | Path) -> Path:
-    """Write the tables, lists for review and figures of an audit to a new folder, which appears complete."""
+    """Write the tables, lists for review and the figure of an audit to a new folder, which appears complete."""
     path = free_folder(out)
     with create_new(path) as folder:
         folder.mkdir()
         audit.write(folder)
         if audit.expected:
             save(expected_f1(audit.expected), folder / "expected_f1.png")
-        for head, scores in audit.columns.items():
-            save(
-                column_scores(scores, head, audit.majority(head), audit.linear_f1(head)), folder / f"columns_{head}.png"
-            )
     return path

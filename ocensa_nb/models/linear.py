@@ -51,28 +51,17 @@ class LinearModel:
     @classmethod
     def fit(
         cls,
-        texts: Sequence[str],
-        labels: Mapping[str, np.ndarray],
-        sizes: Mapping[str, int],
-        fields: pd.DataFrame | None = None,
-        terms: Mapping[str, Sequence[Term]] = MappingProxyType({}),
-    ) -> "LinearModel":
-        """Fit the model to texts, the class index of each, int64 (rows,), per label, and the number of classes.
-
-        `fields` has the values of columns, canonical, and `terms` those that each label uses. Classes are weighted by
-        the inverse of their rows; a class without rows is never predicted.
-        """
-        return cls.fit_counts(count_ngrams(texts), labels, sizes, fields, terms)
-
-    @classmethod
-    def fit_counts(
-        cls,
         counts: sparse.csr_matrix,
         labels: Mapping[str, np.ndarray],
         sizes: Mapping[str, int],
         fields: pd.DataFrame | None = None,
         terms: Mapping[str, Sequence[Term]] = MappingProxyType({}),
     ) -> "LinearModel":
+        """Fit the model to `count_ngrams` of texts, their class indices, int64 (rows,), and the number of classes.
+
+        `fields` has the values of columns, canonical, and `terms` those that each label uses. Classes are weighted by
+        the inverse of their rows; a class without rows is never predicted.
+        """
         rows_of = np.asarray((counts > 0).sum(axis=0)).ravel()
         columns = _select(rows_of, sum(sizes.values()))
         idf = np.log((1 + counts.shape[0]) / (1 + rows_of[columns])) + 1  # as scikit-learn's TfidfTransformer
@@ -285,7 +274,7 @@ def fit_classifier(features: sparse.csr_matrix, labels: np.ndarray, size: int) -
     """Return weights (features, classes) and biases (classes,) of a linear SVM; absent classes get a low bias."""
     present = np.unique(labels)
     weights, biases = np.zeros((features.shape[1], size), np.float32), np.full(size, -10, np.float32)
-    if len(present) == 1:
+    if len(present) < 2:
         biases[present] = 1
         return weights, biases
     with warnings.catch_warnings():  # few rows, or a fit that could be a little closer: in English, and no fault

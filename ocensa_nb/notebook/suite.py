@@ -87,18 +87,6 @@ def suite_parameters(folder: Path, settings: Mapping[str, Any]) -> dict[str, dic
     }
 
 
-def results_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the validation and test metrics in the results of `suite`, one row per label."""
-    heads = [key.removesuffix("_f1") for key in results["test"] if key.endswith("_f1")]
-    columns = {
-        "F1 validación (eligió la mezcla)": [results["val"][f"{head}_f1"] for head in heads],
-        "F1 prueba": [results["test"][f"{head}_f1"] for head in heads],
-        "F1 macro prueba": [results["test"][f"{head}_f1_macro"] for head in heads],
-        "exactitud prueba": [results["test"][f"{head}_accuracy"] for head in heads],
-    }
-    return pd.DataFrame(columns, index=heads).round(3)
-
-
 def models_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Return the test F1 of each model in a metrics.json, one row per label, and which of them predicts."""
     used = metrics["sources"]

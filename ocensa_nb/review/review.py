@@ -1,4 +1,4 @@
-"""Review the predictions of a file: which notices a person should look at, and what can be left to the model.
+"""Review the predictions of a file: which notices a person should look at.
 
 The least certain notices by margin (Settles, *Active learning literature survey*, 2009, sec. 3.1) are clustered, and
 the nearest to each centre are chosen (Zhdanov, *Diverse mini-batch active learning*, 2019): uncertainty alone chooses
@@ -21,12 +21,9 @@ from sklearn.preprocessing import normalize
 from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import ID, RIGHT, SHEET, TEXT
 from ocensa_nb.errors import UserError, clipped, num
-from ocensa_nb.evaluation.calibration import TWO_SIDED, wilson
-from ocensa_nb.evaluation.metrics import Predictions, predictions_of
-from ocensa_nb.evaluation.predict import add_predictions, read_unlabelled
-from ocensa_nb.evaluation.predictor import Predictor
-from ocensa_nb.evaluation.rows import TrainingRows, training_file, training_rows, unlike_training
-from ocensa_nb.evaluation.suggestion import TARGET, Suggestion, ranked, require_target
+from ocensa_nb.evaluation.predict import PredictedFile, predict_file, read_unlabelled
+from ocensa_nb.evaluation.rows import training_file, training_rows
+from ocensa_nb.evaluation.suggestion import TARGET, ranked
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.logs import progress
@@ -36,9 +33,6 @@ logger = logging.getLogger(__name__)
 ROWS = 200  # some two hours of a person
 MOST_ROWS = 2_000  # the clustering takes seconds
 LIKELIEST = 3  # classes that are shown
-THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the confidence
-ALL = "todas a la vez"  # a row that is automated as a whole
-
 CANDIDATES = 5  # uncertain notices per notice that is chosen: Zhdanov's beta
 SIMILAR = 0.8  # cosine of TF-IDF from which a notice repeats another one
 DIMENSIONS = 64  # of the space in which they are clustered
@@ -51,24 +45,18 @@ class Review:
     """The predictions of a file, the notices to review, and a summary."""
 
     file: NoticeFile
-    predictions: pd.DataFrame  # from `predict.add_predictions`
+    predictions: pd.DataFrame  # from `predict.add_predictions`, with what to accept, to choose and to review
     # id_aviso, texto; per label, the set conjunto_, the likeliest classes pred1_, …, their probabilities conf1_, …, and
     # correcta_, empty
     doubtful: pd.DataFrame
     likeliest: dict[str, np.ndarray]  # of those notices: all classes, the most probable first, int64 (rows, classes)
     classes: dict[str, list[str]]
     counts: pd.DataFrame  # per label and class: predicted notices, their share, and that in the training
-    automation: pd.DataFrame  # from `automation`
-    tested_on: str  # what the errors of `automation` were estimated on, in Spanish
-    notes: list[str]  # why they are not, in Spanish; then they are NaN
+    notes: list[str]  # what to expect of the predictions, in Spanish, as `predict` says it
 
 
 def review(
-    run: Run,
-    data: str | Path,
-    rows: int = ROWS,
-    columns: Mapping[str, str] | None = None,
-    target: float = TARGET,
+    run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, str] | None = None, target: float = TARGET
 ) -> Review:
     """Predict the notices of a CSV or XLSX, without its labels, and choose those to review: `rows` or fewer.
 
@@ -80,83 +68,36 @@ def review(
     """
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= MOST_ROWS:
         raise UserError(f"rows = {clipped(repr(rows))}: debe ser un número entero, de 1 a {num(MOST_ROWS)}.")
-    require_target(target)
     file = read_unlabelled(run, data, columns)
     if file.book and (own := next((name for name in file.book.sheets if name.casefold() == SHEET.casefold()), "")):
         raise UserError(
             f"«{data}» ya tiene una hoja «{own}», como los de review. Use el original, o cambie el nombre de esa hoja."
         )
-    filled = np.flatnonzero(file.texts != "")
-    if not len(filled):
+    if (file.texts == "").all():
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
-    predictor = Predictor.load(run)
-    suggestions = {head: part for head, (part, _) in predictor.suggestions(target=target).items()}
-    notes = unlike_training(run, file, predictor.linear)
-    reliable = not notes
-    if not (trained := training_rows(run)):
-        notes.append(
-            f"No se encuentra «{training_file(run)}» como era: no se puede estimar el error ni saber qué avisos conoce."
-        )
-    for note in notes:
-        logger.warning(note)
-    test = np.zeros(0, np.int64) if notes else trained.split["test"]  # the error of other notices says nothing
-    new_texts, test_texts = file.texts.iloc[filled].tolist(), [trained.texts[row] for row in test]
-    fields = [file.fields.iloc[filled], *([trained.fields.iloc[test]] if trained else [])]
-    probabilities = predictor.probabilities([*new_texts, *test_texts], pd.concat(fields))
-    new = {head: shares[: len(filled)] for head, shares in probabilities.items()}
-    tested = {head: shares[len(filled) :] for head, shares in probabilities.items()}
-    labels = {head: trained.labels[head][test] if trained else test for head in run.classes}
-
+    predicted, trained = predict_file(run, file, target=target), training_rows(run)
+    notes = predicted.notes
+    if not trained:
+        notes = [*notes, f"No se encuentra «{training_file(run)}» como era: no se puede saber qué avisos conoce."]
+    texts = file.texts.iloc[predicted.rows].tolist()
     known = {normalise(text) for text in trained.texts} if trained else set()
-    chosen = select(new_texts, uncertainty(new), rows, known)
+    chosen = select(texts, uncertainty(predicted.probabilities), rows, known)
     if not len(chosen):
         raise UserError(
             f"«{data}» no tiene avisos que revisar: «{run.path}» ya conoce todos sus textos. Indique avisos nuevos."
         )
     if len(chosen) < rows:
         logger.info(f"Avisos que revisar: {num(len(chosen))}, y no {num(rows)}. El resto repite un texto o se conoce.")
-    tested_on = "" if notes else f"los {num(len(test))} avisos de prueba de la corrida, que no se usaron para entrenar"
-    doubtful = {head: shares[chosen] for head, shares in new.items()}
+    shares = {head: of_head[chosen] for head, of_head in predicted.probabilities.items()}
     return Review(
         file=file,
-        predictions=add_predictions(file.table, filled, new, run.classes, suggestions, reliable),
-        doubtful=_doubtful(
-            file.ids.iloc[filled[chosen]], file.texts.iloc[filled[chosen]], doubtful, run.classes, suggestions
-        ),
-        likeliest={head: ranked(shares) for head, shares in doubtful.items()},
+        predictions=predicted.table,
+        doubtful=_doubtful(predicted, predicted.rows[chosen], shares, run.classes),
+        likeliest={head: ranked(of_head) for head, of_head in shares.items()},
         classes=run.classes,
-        counts=_counts(new, trained, run.classes),
-        automation=automation(predictions_of(new), predictions_of(tested, labels)),
-        tested_on=tested_on,
+        counts=_counts(predicted.probabilities, run),
         notes=notes,
     )
-
-
-def automation(predictions: Mapping[str, Predictions], tested: Mapping[str, Predictions]) -> pd.DataFrame:
-    """Return how many notices have at least each confidence, and the error to expect among them, per label.
-
-    The error is that of the tested rows, which were not trained on; NaN without any. It holds for notices like those.
-    """
-    heads = {head: (new.confidence, tested[head].confidence, tested[head].correct) for head, new in predictions.items()}
-    if len(heads) > 1:  # the lowest of the labels is what holds for all of them
-        heads[ALL] = tuple(np.min(values, axis=0) for values in zip(*heads.values(), strict=True))
-    least, parts = np.array(THRESHOLDS)[:, None], []
-    for head, (confidence, tested_confidence, correct) in heads.items():
-        automatic = (confidence >= least).sum(axis=1)
-        above = tested_confidence >= least
-        rows, errors = above.sum(axis=1), (above & ~correct).sum(axis=1)
-        part = {
-            "etiqueta": head,
-            "confianza mínima": THRESHOLDS,
-            "avisos": automatic,
-            "parte de los avisos": automatic / max(len(confidence), 1),
-            "error esperado": errors / np.where(rows, rows, np.nan),
-            "error probable: mínimo (95 %)": wilson(errors, rows, -TWO_SIDED),
-            "error probable: máximo (95 %)": wilson(errors, rows, TWO_SIDED),
-            "avisos de prueba": rows,
-        }
-        parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True)
 
 
 def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -184,15 +125,11 @@ def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Colle
 
 
 def _doubtful(
-    ids: pd.Series,
-    texts: pd.Series,
-    shares: Mapping[str, np.ndarray],
-    classes: Mapping[str, list[str]],
-    suggestions: Mapping[str, Suggestion],
+    predicted: PredictedFile, rows: np.ndarray, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
 ) -> pd.DataFrame:
-    columns = {ID: ids.to_numpy(), TEXT: texts.to_numpy()}
+    columns = {ID: predicted.file.ids.iloc[rows].to_numpy(), TEXT: predicted.file.texts.iloc[rows].to_numpy()}
     for head, names in classes.items():
-        columns[f"conjunto_{head}"] = suggestions[head].columns(shares[head], names)["conjunto"]
+        columns[f"conjunto_{head}"] = predicted.table[f"conjunto_{head}"].iloc[rows].to_numpy()
         for rank, best in enumerate(ranked(shares[head])[:, :LIKELIEST].T, 1):
             columns[f"pred{rank}_{head}"] = np.array(names)[best]
             columns[f"conf{rank}_{head}"] = np.take_along_axis(shares[head], best[:, None], axis=1)[:, 0].astype(float)
@@ -200,18 +137,12 @@ def _doubtful(
     return pd.DataFrame(columns)
 
 
-def _counts(
-    shares: Mapping[str, np.ndarray], trained: TrainingRows | None, classes: Mapping[str, list[str]]
-) -> pd.DataFrame:
+def _counts(shares: Mapping[str, np.ndarray], run: Run) -> pd.DataFrame:
     """Return the predicted notices of each class, the most frequent first, beside its share in the training."""
     parts = []
-    for head, names in classes.items():
+    for head, names in run.classes.items():
         predicted = np.bincount(shares[head].argmax(axis=1), minlength=len(names))
-        share = predicted / predicted.sum()
-        trained_share = np.nan
-        if trained:
-            rows = np.bincount(trained.labels[head][trained.split["train"]], minlength=len(names))
-            trained_share = rows / rows.sum()
+        share, trained_share = predicted / predicted.sum(), run.class_rows[head] / run.class_rows[head].sum()
         part = {
             "etiqueta": head,
             "clase": names,

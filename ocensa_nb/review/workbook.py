@@ -33,7 +33,6 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     if prefill:
         for head in review.classes:
             doubtful[f"{RIGHT}{head}"] = doubtful[f"pred1_{head}"]
-    estimate = f"estimado con {review.tested_on}." if review.tested_on else f"sin estimar. {' '.join(review.notes)}"
     # A row per notice, the most probable class first: a list inside a drop-down is limited to 255 characters.
     ordered = [np.array(names)[review.likeliest[head]] for head, names in review.classes.items()]
     lists = pd.DataFrame(np.hstack(ordered)).add_prefix("clase ")
@@ -44,7 +43,7 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     sheets = {
         SHEET: [("", doubtful)],
         _free(SUMMARY, taken): [
-            (f"Qué se puede automatizar, según la confianza. Error esperado: {estimate}", review.automation),
+            ("", pd.DataFrame({"Qué esperar de las predicciones": review.notes})),
             ("Avisos por clase predicha, y su parte en entrenamiento", review.counts),
         ],
         classes: [("", lists)],

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ocensa_nb.config import PRECISIONS, TrainConfig
 from ocensa_nb.errors import CONTROL, UserError, clipped
 from ocensa_nb.files.atomic import is_temporary, remove, temporary_folder, write_json
@@ -32,7 +34,7 @@ METADATA = {
     "hardware": {"gpu": str, "system": str, "cores": int},
     "data": {
         **{"path": str, "fingerprint": str, "columns": {str: str}, "filled": {str: float}, "values": {str: [str]}},
-        **{"merged": {str: {str: str}}, "class_rows": {str: [int]}, "split": {str: int}},
+        **{"merged": {str: {str: str}}, "class_rows": {str: [int]}, "split": {str: int}, "fields": [str]},
     },
 }
 _VERDICT = {"status": str, "target": float, "threshold": float | None, "sentence": str, "advice": str}
@@ -102,6 +104,11 @@ class Run:
         if not fits(metrics, METRICS_SHAPE) or not metrics["verdict"].keys() >= self.classes.keys():
             raise UserError(f"El archivo «{self.path / METRICS}» está dañado. Vuelva a entrenar.")
         return metrics
+
+    @functools.cached_property
+    def class_rows(self) -> dict[str, np.ndarray]:
+        """The training rows of each class, int64 (classes,), per label."""
+        return {head: np.array(rows) for head, rows in self.metadata["data"]["class_rows"].items()}
 
     def history(self) -> list[dict[str, Any]]:
         """Return the lines of the history up to the first damaged one; the last may be damaged after a crash."""

@@ -8,14 +8,13 @@ from typing import Any
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import listed, num
 from ocensa_nb.evaluation.metrics import MODEL_TITLES
+from ocensa_nb.evaluation.verdict import describe_sets
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.models.catalogue import CATALOGUE
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.commands import changes, command_line
 
 CARD, TASK = "README.md", "text-classification"
-NAMED_CLASSES = 3  # of a label, the most frequent ones
-FEW_ROWS = 10  # training rows of a class that is hardly ever predicted
 F1_NAMES = {"f1": "F1 ponderado", "f1_macro": "F1 macro", "accuracy": "Exactitud"}
 
 
@@ -41,17 +40,14 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
         ),
         f"En {num(data['split']['test'])} avisos de prueba, cuyo texto no se usó al entrenar. El error de "
         "calibración es lo que la confianza se aparta de los aciertos, de 0 a 1.",
-        _bullets(*(_suggested(head, measured) for head, measured in metrics.get("suggestion", {}).items())),
+        _bullets(*(describe_sets(head, measured) for head, measured in metrics["suggestion"].items())),
         "## Datos",
         _bullets(
             f"«{Path(data['path']).name}»: {num(data['split']['train'])} avisos de entrenamiento, "
             f"{num(data['split']['val'])} de validación y {num(data['split']['test'])} de prueba.",
             "Columnas: " + ", ".join(f"{role} ← «{name}»" for role, name in data["columns"].items()) + ".",
-            *(_helped(head, choice) for head, choice in metrics.get("fields", {}).items() if choice["terms"]),
-        ),
-        _table(
-            ["Etiqueta", "Clases", "Las más frecuentes (avisos de entrenamiento)", f"Con menos de {FEW_ROWS}"],
-            [_classes(head, names, data["class_rows"][head]) for head, names in run.classes.items()],
+            *(_classes(head, names, data["class_rows"][head]) for head, names in run.classes.items()),
+            *(line for choice in metrics["fields"].values() for line in choice["lines"]),
         ),
         "## Modelo",
         _bullets(
@@ -82,24 +78,10 @@ def _quality(head: str, metrics: Mapping[str, Any]) -> list[str]:
     return [head, MODEL_TITLES[source], *scores, gain, num(metrics["calibration"][head]["after"], 3)]
 
 
-def _suggested(head: str, measured: Mapping[str, Any]) -> str:
-    share, low, high = (f"{100 * value:.0f}" for value in (measured["sets"]["right"], *measured["interval"]))
-    size = num(measured["size"], 1)
-    return (
-        f"{head}: el conjunto sugerido, de {size} clases, contiene la correcta {share} de 100 veces ({low} a {high})."
-    )
-
-
-def _helped(head: str, choice: Mapping[str, Any]) -> str:
-    names = listed(dict.fromkeys(f"«{title}»" for term in choice["terms"] for title in term))
-    gain = f"F1 {num(choice['f1_without'], 3)} → {num(choice['f1'], 3)}"
-    return f"{head}, en el modelo simple, también con {names}: {gain}."
-
-
-def _classes(head: str, names: Sequence[str], rows: Sequence[int]) -> list[str]:
-    most = sorted(zip(names, rows, strict=True), key=lambda part: -part[1])[:NAMED_CLASSES]
-    frequent = ", ".join(f"{name} ({num(count)})" for name, count in most)
-    return [head, str(len(names)), frequent, str(sum(count < FEW_ROWS for count in rows))]
+def _classes(head: str, names: Sequence[str], rows: Sequence[int]) -> str:
+    """Return the classes of a label and their training rows, the most frequent first."""
+    most = sorted(zip(names, rows, strict=True), key=lambda part: -part[1])
+    return f"{head}: {len(names)} clases: {listed(f'{name} ({num(count)})' for name, count in most)}."
 
 
 def _hub_block(run: Run, metrics: Mapping[str, Any]) -> str:
@@ -107,19 +89,12 @@ def _hub_block(run: Run, metrics: Mapping[str, Any]) -> str:
 
     name, path = run.config.model, Path(run.metadata["data"]["path"])
     base = CATALOGUE[name].hub_id if name in CATALOGUE else name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
-    measured = {"task_type": TASK, "dataset_type": "csv", "dataset_name": path.name, "dataset_split": "test"}
-    results = [
-        EvalResult(
-            **measured,
-            task_name=head,
-            dataset_config=head,
-            metric_type="accuracy" if metric == "accuracy" else "f1",
-            metric_name=f"{title}, {head}",
-            metric_value=round(metrics["test"][f"{head}_{metric}"], 4),
-        )
-        for head in run.classes
-        for metric, title in F1_NAMES.items()
-    ]
+    results = []
+    for head in run.classes:
+        names = {"task_name": head, "dataset_config": head, "dataset_split": "test"}
+        for metric, title in F1_NAMES.items():
+            kind, value = metric.removesuffix("_macro"), round(metrics["test"][f"{head}_{metric}"], 4)
+            results.append(EvalResult(TASK, "csv", path.name, kind, value, **names, metric_name=f"{title}, {head}"))
     known = {"base_model": base} if base and not Path(name).exists() else {}
     common = {"language": "es", "pipeline_tag": TASK, "model_name": run.path.name}
     return ModelCardData(**common, **known, eval_results=results).to_yaml()

@@ -42,11 +42,7 @@ class Estimate:
 
 
 def estimate_time(
-    engine: Engine,
-    batches: StepDataset,
-    sampler: EpochSampler,
-    split: dict[str, np.ndarray],
-    config: TrainConfig,
+    engine: Engine, batches: StepDataset, sampler: EpochSampler, split: dict[str, np.ndarray], config: TrainConfig
 ) -> Estimate:
     """Return the expected time; a step is interpolated by the size of its batch between a few measured ones."""
     started = time.perf_counter()

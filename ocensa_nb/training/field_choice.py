@@ -168,5 +168,5 @@ class _Search:
         return float(gains[0]), float(gains[1:].std()) if resamples else 0.0
 
 
-def _f1(labels: np.ndarray, predicted: np.ndarray, average: str = "weighted") -> float:
-    return float(f1_score(labels, predicted, average=average, zero_division=0))
+def _f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    return float(f1_score(labels, predicted, average="weighted", zero_division=0))

@@ -41,8 +41,6 @@ from ocensa_nb.training.inputs import Inputs
 
 logger = logging.getLogger(__name__)
 
-MOST_WARNINGS = 4  # of a short report
-
 Arrays = Mapping[str, np.ndarray]  # per head
 
 
@@ -63,7 +61,7 @@ def fit_linear(config: TrainConfig, notices: Notices) -> FittedLinear:
     choices = choose_fields(counts, fields, notices.known_fields, labels, groups)
     sizes = {head: len(names) for head, names in notices.classes.items()}
     terms = {head: choice.terms for head, choice in choices.items()}
-    model = LinearModel.fit_counts(counts, labels, sizes, fields, terms)
+    model = LinearModel.fit(counts, labels, sizes, fields, terms)
     lines = {head: choice.lines(head, config) for head, choice in choices.items()}
     for head in lines:
         for line in lines[head]:
@@ -145,7 +143,7 @@ def measure_quality(
         ).tolist(),
         "fields": linear.fields,
         "familiar": familiar_share(linear.model, texts["test"]),
-        "warnings": check_predictions(notices.classes, counts, test, comparison, sources),
+        "warnings": check_predictions(notices.classes, counts, test),
     }
     return blends, evidence, metrics
 
@@ -158,12 +156,8 @@ def field_lines(metrics: Mapping[str, Any]) -> list[str]:
 def report(metrics: Mapping[str, Any], verbose: bool = False) -> list[str]:
     """Return, in Spanish, what each label is good for, the warnings, and, if `verbose`, which model is better."""
     lines = [f"{verdict['sentence']} {verdict['advice']}".strip() for verdict in metrics["verdict"].values()]
-    shown = metrics["warnings"] if verbose else metrics["warnings"][:MOST_WARNINGS]
-    lines += [PREFIXES[logging.WARNING] + warning for warning in shown]
-    if verbose:
-        return lines + sentences(metrics["comparison"])
-    hidden = len(metrics["warnings"]) - len(shown)
-    return lines + [f"Hay {hidden} advertencias más; en una terminal, --verbose True las muestra."] * (hidden > 0)
+    lines += [PREFIXES[logging.WARNING] + warning for warning in metrics["warnings"]]
+    return lines + sentences(metrics["comparison"]) * verbose
 
 
 def _texts(notices: Notices, rows: np.ndarray) -> list[str]:

@@ -174,7 +174,7 @@ def test_verb_writes_a_complete_folder_and_json_and_overwrites_nothing(csv, tmp_
     assert "prioridad: " in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {
         *("audit.json", "verdicts.txt", "summary.csv", "contradictions.csv", "near_duplicates.csv", "expected_f1.png"),
-        *("columns_prioridad.csv", "columns_prioridad.png", "classes_prioridad.csv"),
+        *("columns_prioridad.csv", "classes_prioridad.csv"),
         *("review_prioridad.csv", "review_prioridad.xlsx", "review_columns.csv"),
     }
     assert json.loads(result.read_text(encoding="utf-8"))["labels"]["prioridad"]["verdict"]["level"]

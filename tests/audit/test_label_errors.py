@@ -62,13 +62,13 @@ def test_column_for_the_right_class_is_that_of_corrections():
 
 
 def test_fits_one_after_another_because_liblinear_shares_its_generator(monkeypatch):
-    threads, fit = [], label_errors.LinearModel.fit_counts
+    threads, fit = [], label_errors.LinearModel.fit
 
     def recorded(*arguments):
         threads.append(threading.current_thread())
         return fit(*arguments)
 
-    monkeypatch.setattr(label_errors.LinearModel, "fit_counts", recorded)
+    monkeypatch.setattr(label_errors.LinearModel, "fit", recorded)
     counts, fields = count_ngrams(synthetic.generate(80, seed=1)["descripcion"].tolist()), pd.DataFrame(index=range(80))
     labels = {"modo": np.arange(80) % 3}
     split, folds = fold_rows(np.arange(80), labels, settings(""))

@@ -26,7 +26,7 @@ from ocensa_nb.evaluation import blend
 from ocensa_nb.evaluation.metrics import flat_metrics, predicted_classes
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.files.notice_file import NoticeFile
-from ocensa_nb.models.linear import LinearModel
+from ocensa_nb.models.linear import LinearModel, count_ngrams
 from ocensa_nb.review.review import select, uncertainty
 from ocensa_nb.runtime import logs
 from ocensa_nb.training import train
@@ -41,7 +41,9 @@ class Linear:
     def __init__(self, data: Notices, rows: np.ndarray) -> None:
         self.data = data
         sizes = {head: len(names) for head, names in data.classes.items()}
-        self.model = LinearModel.fit(_texts(data, rows), {head: y[rows] for head, y in data.labels.items()}, sizes)
+        self.model = LinearModel.fit(
+            count_ngrams(_texts(data, rows)), {head: y[rows] for head, y in data.labels.items()}, sizes
+        )
 
     def logits(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return self.model.logits(_texts(self.data, rows))

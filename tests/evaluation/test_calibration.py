@@ -158,18 +158,6 @@ def test_reliability_has_every_row_once_and_never_separates_ties(rows, bins):
     assert (table["accuracy"] <= table["high"] + 1e-12).all()
 
 
-@given(ROWS)
-def test_coverage_curve_equals_a_plain_loop(rows):
-    confidence, correct = columns(rows)
-    curve = calibration.coverage_curve(confidence, correct)
-    assert curve["threshold"].tolist() == sorted(set(confidence), reverse=True)
-    for _, point in curve.iterrows():
-        above = confidence >= point["threshold"]
-        assert point["rows"] == above.sum()
-        assert point["coverage"] == pytest.approx(above.mean())
-        assert point["accuracy"] == pytest.approx(correct[above].mean())
-
-
 @given(ROWS, st.sampled_from([0.3, 0.6, 0.9]))
 def test_threshold_is_the_lowest_whose_lower_bound_reaches_the_target(rows, target):
     confidence, correct = columns(rows)

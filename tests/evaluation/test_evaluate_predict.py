@@ -356,10 +356,10 @@ def test_run_says_which_column_of_its_text_a_file_lacks_and_gives_no_verdict(run
     table.to_csv(tmp_path / "whole.csv", index=False)
     table.drop(columns="familia_equipo").to_csv(tmp_path / "without.csv", index=False)
     table.assign(familia_equipo="").to_csv(tmp_path / "empty.csv", index=False)
-    assert not any("aprendió también" in note for note in predict.predict(run, tmp_path / "whole.csv").notes)
-    for name, state in (("without", "no tiene"), ("empty", "tiene casi vacía")):
+    assert not any("Faltan datos" in note for note in predict.predict(run, tmp_path / "whole.csv").notes)
+    for name in ("without", "empty"):
         notes = predict.predict(run, tmp_path / f"{name}.csv").notes
-        assert f"La corrida aprendió también de «familia_equipo», que este archivo {state} (0 de 40 avisos" in notes[0]
+        assert "Faltan datos de los que la corrida aprendió: «familia_equipo» (aquí, el 0 %; al entrenar" in notes[0]
         assert not any("sirve" in note for note in notes)
 
 
@@ -368,7 +368,7 @@ def test_values_that_the_run_has_not_seen_are_named_and_have_no_verdict(run, tmp
     table.assign(familia_equipo="TURBINA").to_csv(tmp_path / "a.csv", index=False)
     table.assign(familia_equipo=table["familia_equipo"].str.lower()).to_csv(tmp_path / "b.csv", index=False)
     notes = predict.predict(run, tmp_path / "a.csv").notes
-    assert "«familia_equipo» tiene en 40 de 40 avisos valores que la corrida no ha visto (TURBINA)" in notes[0]
+    assert "«familia_equipo» tiene valores que la corrida no ha visto (TURBINA; el 100 % de los avisos)" in notes[0]
     assert not any("sirve" in note for note in notes)
     assert not any("no ha visto" in note for note in predict.predict(run, tmp_path / "b.csv").notes)
 
@@ -432,9 +432,9 @@ def test_file_without_a_column_that_decided_or_with_other_values_says_so(ruled, 
     run, others = ruled
     others.drop(columns="Indicador ABC").to_csv(tmp_path / "sin.csv", index=False)
     others.assign(**{"Indicador ABC": "Z"}).to_csv(tmp_path / "otros.csv", index=False)
-    assert any("«Indicador ABC», que este archivo no tiene" in note for note in _notes(run, tmp_path / "sin.csv"))
+    assert any("Faltan datos" in note and "«Indicador ABC»" in note for note in _notes(run, tmp_path / "sin.csv"))
     assert any(
-        "«Indicador ABC» tiene en 60 de 60 avisos valores que la corrida no ha visto (z)" in note
+        "«Indicador ABC» tiene valores que la corrida no ha visto (z; el 100 % de los avisos)" in note
         for note in _notes(run, tmp_path / "otros.csv")
     )
 

@@ -13,7 +13,7 @@ from ocensa_nb.evaluation import predictor as predicting
 from ocensa_nb.evaluation.explain import explain
 from ocensa_nb.evaluation.predict import predict
 from ocensa_nb.evaluation.predictor import Predictor
-from ocensa_nb.models.linear import LinearModel
+from ocensa_nb.models.linear import LinearModel, count_ngrams
 from tests.helpers import forked
 
 TEXT = "fuga de aceite por el sello de la bomba p-101"
@@ -79,7 +79,7 @@ def with_column(run, notices):
     terms = {"prioridad": [("Indicador ABC",)]}
     data = {**run.metadata["data"], "fields": ["Indicador ABC"], "values": {"Indicador ABC": list("0123")}}
     predictor = Predictor.load(dataclasses.replace(run, metadata={**run.metadata, "data": data}))
-    vars(predictor)["linear"] = LinearModel.fit(notices.texts, notices.labels, sizes, fields, terms)
+    vars(predictor)["linear"] = LinearModel.fit(count_ngrams(notices.texts), notices.labels, sizes, fields, terms)
     return predictor
 
 
@@ -100,7 +100,8 @@ def test_column_is_a_field_and_the_encoder_gives_it_no_share(with_column):
     labels = explain(with_column, TEXT, {"Indicador ABC": "9"}, "blend").labels
     assert labels["prioridad"].shares["encoder"][-1] == 0
     assert labels["modo"].pieces[-1] == "p-101"
-    assert "«9» en Indicador ABC" in explain(with_column, TEXT, {"Indicador ABC": "9"}, "linear").notes[-1]
+    notes = explain(with_column, TEXT, {"Indicador ABC": "9"}, "linear").notes
+    assert "«Indicador ABC» tiene valores que la corrida no ha visto (9; " in notes[-1]
     with pytest.raises(UserError, match="Indicador ABC"):
         explain(with_column, TEXT, {"Indicador": "1"})
 
@@ -138,9 +139,12 @@ def test_encoder_is_not_loaded_if_no_label_needs_it(run, monkeypatch):
 
 
 def test_fields_that_are_missing_or_new_to_the_run_are_said(predictor):
-    assert "Sin familia_equipo, componente" in explain(predictor, TEXT, {}, "linear").notes[0]
+    (missing,) = explain(predictor, TEXT, {}, "linear").notes
+    assert "Faltan datos" in missing
+    assert "«familia_equipo»" in missing
+    assert "«componente»" in missing
     notes = explain(predictor, TEXT, {"familia_equipo": "COHETE"}, "linear").notes
-    assert "«COHETE» en familia_equipo" in notes[-1]
+    assert "«familia_equipo» tiene valores que la corrida no ha visto (COHETE; " in notes[-1]
 
 
 @pytest.mark.parametrize(

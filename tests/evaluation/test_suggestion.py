@@ -108,8 +108,8 @@ def test_label_of_95_percent_one_class_is_not_useful_and_says_what_is_never_foun
     found = verdict_of(constant, constant, [950, 50])
     assert found["status"] == NOT_YET
     assert found["sentence"] == (
-        "modo: todavía no sirve: acierta el 95 % (al menos el 93 %), y quien responde siempre «Clase 0», el 95 %; "
-        "nunca reconoce «Clase 1» (50)."
+        "modo: todavía no sirve: acierta el 95 % (al menos el 93 %), y quien responde siempre «Clase 0», el 95 %. "
+        "Nunca reconoce «Clase 1» (50)."
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from ocensa_nb.evaluation import metrics, verdict
+from ocensa_nb.evaluation import verdict
 from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.suggestion import ACCEPT, CHOOSE, REVIEW, Suggestion
 from ocensa_nb.evaluation.verdict import NOT_YET, SUGGESTION, USEFUL_ABOVE
@@ -126,27 +126,11 @@ def drawn(rows, seed):
     return np.random.default_rng(seed).choice(4, size=rows, p=TRAINED / TRAINED.sum())
 
 
-def test_never_predicted_names_absent_classes_with_their_training_rows():
-    (warning,) = verdict.never_predicted("prioridad", PRIORITIES, TRAINED, class_indices(2_432, 568, 0, 0))
-    assert warning.startswith("prioridad: 2 clases no se predicen en ninguno de 3 000 avisos")
-    assert "«3-Media» (220), «4-Baja» (40) (" in warning
-
-
-def test_never_predicted_of_one_class_is_singular():
-    (warning,) = verdict.never_predicted("prioridad", PRIORITIES, TRAINED, class_indices(500, 300, 200, 0))
-    assert "una clase no se predice en ninguno de 1 000 avisos" in warning
-
-
-def test_never_predicted_names_five_classes_most_frequent_first_and_counts_the_rest():
-    rows = np.array([400, *range(20, 28)])
-    (warning,) = verdict.never_predicted("causa", [f"Causa {i}" for i in range(9)], rows, np.zeros(1_000, np.int64))
-    assert "8 clases" in warning
-    assert "«Causa 8» (27), «Causa 7» (26), «Causa 6» (25), «Causa 5» (24), «Causa 4» (23) y 3 más" in warning
-
-
-@pytest.mark.parametrize("predicted", [class_indices(60, 30, 20, 0), class_indices(500, 300, 180, 20), class_indices()])
-def test_never_predicted_is_silent_if_too_few_rows_expect_the_class(predicted):
-    assert verdict.never_predicted("prioridad", PRIORITIES, TRAINED, predicted.astype(np.int64)) == []
+def test_classes_that_are_never_recognised_are_named_of_any_level():
+    test = Predictions(np.ones(707), class_indices(700, 7), class_indices(700, 0, 7))
+    assert judge(test=test)["sentence"].endswith(" Nunca reconoce «Other» (7).")
+    few = Predictions(np.ones(704), class_indices(700, 4), class_indices(700, 0, 4))
+    assert "Nunca" not in judge(test=few)["sentence"]
 
 
 def test_far_shares_states_the_class_the_test_and_its_size():
@@ -199,70 +183,10 @@ def test_homogeneity_rejects_one_of_20_draws_at_5_percent():
     assert (p < 0.05).mean() < 0.08
 
 
-def test_at_majority_warns_of_a_constant_prediction_and_names_the_class():
-    labels = class_indices(440, 300, 220, 40)
-    constant = Predictions(np.ones(1_000), np.zeros_like(labels), labels)
-    (warning,) = verdict.at_majority("prioridad", PRIORITIES, TRAINED, constant)
-    assert "F1 0,27, que no supera el de predecir siempre la clase más frecuente, «1-Critica» (0,27 en" in warning
+def test_check_predictions_warns_of_far_shares_only():
+    def warnings(predicted):
+        predictions = {"prioridad": Predictions(np.ones(800), predicted)}
+        return verdict.check_predictions({"prioridad": PRIORITIES}, {"prioridad": TRAINED}, predictions)
 
-
-def test_at_majority_says_that_few_rows_decide_nothing():
-    labels = class_indices(20, 8, 0, 0)
-    predicted = np.where(np.arange(28) >= 26, 1, 0)
-    (warning,) = verdict.at_majority("prioridad", PRIORITIES, TRAINED, Predictions(np.ones(28), predicted, labels))
-    assert "con 28 avisos no se puede saber si es mejor que predecir siempre la clase más frecuente" in warning
-    assert "no supera" not in warning
-    one_class = Predictions(np.ones(9), np.zeros(9, np.int64), np.zeros(9, np.int64))
-    assert verdict.at_majority("prioridad", PRIORITIES, TRAINED, one_class) == []
-
-
-def test_at_majority_is_silent_for_a_label_that_was_learnt():
-    labels = class_indices(440, 300, 220, 40)
-    predicted = np.where(np.arange(1_000) % 3 == 0, 0, labels)
-    for rows in (1_000, 0):
-        learnt = Predictions(np.ones(rows), predicted[:rows], labels[:rows])
-        assert verdict.at_majority("prioridad", PRIORITIES, TRAINED, learnt) == []
-
-
-def compared(encoder, linear):
-    rng = np.random.default_rng(0)
-    labels = drawn(800, 1)
-    models = {}
-    for model, accuracy in (("encoder", encoder), ("linear", linear)):
-        predicted = np.where(rng.random(800) < accuracy, labels, rng.integers(4, size=800))
-        models[model] = {"prioridad": Predictions(np.ones(800), predicted, labels)}
-    return metrics.compare(models)["prioridad"]
-
-
-def test_below_linear_warns_only_if_the_interval_is_below():
-    (warning,) = verdict.below_linear("prioridad", compared(0.3, 0.6))
-    assert warning.startswith("prioridad: el codificador queda por debajo del modelo simple: F1 −0,")
-    assert "freeze_layers" in warning
-    assert verdict.below_linear("prioridad", compared(0.55, 0.5)) == []
-    assert verdict.below_linear("prioridad", compared(0.6, 0.3)) == []
-    assert verdict.below_linear("prioridad", {}) == []
-
-
-def test_below_linear_judges_the_model_in_use_or_the_encoder_and_names_both():
-    worse, better = {"f1": {"difference": -0.1, "low": -0.2, "high": -0.05}}, {"f1": {"high": 0.1}}
-    (warning,) = verdict.below_linear("modo", {"encoder-linear": worse, "blend-linear": worse}, "linear")
-    assert "el codificador queda por debajo" in warning
-    assert "(−0,20 a −0,05); la corrida predice esta etiqueta con el modelo simple." in warning
-    (warning,) = verdict.below_linear("modo", {"encoder-linear": worse, "blend-linear": worse}, "blend")
-    assert "la mezcla queda por debajo" in warning
-    assert "la corrida" not in warning
-    assert verdict.below_linear("modo", {"encoder-linear": worse, "blend-linear": better}, "blend") == []
-
-
-def test_check_predictions_joins_the_warnings_that_apply():
-    labels, constant = drawn(800, 1), np.zeros(800, np.int64)
-
-    def warnings(predicted, *arguments):
-        return verdict.check_predictions(
-            {"prioridad": PRIORITIES}, {"prioridad": TRAINED}, {"prioridad": predicted}, *arguments
-        )
-
-    assert len(warnings(Predictions(np.ones(800), constant))) == 2
-    assert len(warnings(Predictions(np.ones(800), constant, labels))) == 3
-    assert len(warnings(Predictions(np.ones(800), constant, labels), {"prioridad": compared(0.3, 0.6)})) == 4
-    assert warnings(Predictions(np.ones(800), labels, labels)) == []
+    assert len(warnings(np.zeros(800, np.int64))) == 1
+    assert warnings(drawn(800, 1)) == []

@@ -1,15 +1,13 @@
 """The figures of an audit: what they draw and read."""
 
-import pandas as pd
 import pytest
 
-from ocensa_nb.audit.columns import COLUMNS
 from ocensa_nb.audit.verdict import ExpectedF1
 from ocensa_nb.figures import audit
 
 
 def expected(low, high, ceiling):
-    return ExpectedF1((low, high), (low / 2, high / 2), low + 0.02, low / 2, low, 0.2, True, ceiling, 100)
+    return ExpectedF1((low, high), (low / 2, high / 2), low + 0.02, 0.2, True, ceiling)
 
 
 def test_expected_f1_has_a_bar_per_label_and_reads_best_and_worst():
@@ -20,16 +18,3 @@ def test_expected_f1_has_a_bar_per_label_and_reads_best_and_worst():
     assert [text.get_text() for text in axes.get_yticklabels()] == ["modo", "causa"]
     assert {text.get_text() for text in axes.texts} == {"0,60 a 0,70", "0,30 a 0,40"}
     assert figure.get_supxlabel().startswith("La que mejor se aprende: modo. La peor: causa.")
-
-
-@pytest.mark.parametrize("rows", [0, 3, 40])
-def test_column_scores_draw_the_best_columns_and_read_the_first(rows):
-    table = pd.DataFrame(
-        [(f"col {n}", "sí" if n % 2 else "no", 5, 0.9 - n / 50, 0.9 - n / 50) for n in range(rows)],
-        columns=list(COLUMNS),
-    )
-    figure = audit.column_scores(table, "modo", 0.3, 0.7)
-    (axes,) = figure.axes
-    assert len(axes.patches) == min(rows, audit.MOST_COLUMNS)
-    if rows:
-        assert "«col 0»: por sí sola acierta el 90 %" in figure.get_supxlabel()

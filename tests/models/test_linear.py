@@ -11,7 +11,7 @@ from sklearn.svm import LinearSVC
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.models import linear
-from ocensa_nb.models.linear import LinearModel
+from ocensa_nb.models.linear import LinearModel, count_ngrams
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def rows():
 @pytest.fixture(scope="module")
 def model(rows):
     texts, labels = rows
-    return LinearModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
+    return LinearModel.fit(count_ngrams(texts[:200]), {"prioridad": labels[:200]}, {"prioridad": 4})
 
 
 def test_logits_equal_those_of_scikit_learns_pipeline(rows, model):
@@ -78,7 +78,7 @@ def test_fit_predicts_new_texts_better_than_the_majority(rows, model):
 
 def test_fit_twice_gives_the_same_bits(rows, model):
     texts, labels = rows
-    again = LinearModel.fit(texts[:200], {"prioridad": labels[:200]}, {"prioridad": 4})
+    again = LinearModel.fit(count_ngrams(texts[:200]), {"prioridad": labels[:200]}, {"prioridad": 4})
     np.testing.assert_array_equal(again.weights["prioridad"], model.weights["prioridad"])
 
 
@@ -98,7 +98,7 @@ def test_read_model_of_other_labels_raises_user_error(model, tmp_path, sizes):
 def test_file_of_many_classes_stays_under_the_largest_size(rows, tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "LARGEST_BYTES", 200_000)
     texts, labels = rows
-    small = LinearModel.fit(texts, {"prioridad": labels}, {"prioridad": 4})
+    small = LinearModel.fit(count_ngrams(texts), {"prioridad": labels}, {"prioridad": 4})
     small.write(tmp_path / "linear.safetensors")
     assert 150_000 < (tmp_path / "linear.safetensors").stat().st_size < 202_000
     predicted = small.logits(texts)["prioridad"].argmax(axis=1)
@@ -107,7 +107,7 @@ def test_file_of_many_classes_stays_under_the_largest_size(rows, tmp_path, monke
 
 def test_fit_class_without_rows_is_never_predicted(rows):
     texts, labels = rows
-    logits = LinearModel.fit(texts, {"x": np.where(labels == 2, 1, labels)}, {"x": 4}).logits(texts)["x"]
+    logits = LinearModel.fit(count_ngrams(texts), {"x": np.where(labels == 2, 1, labels)}, {"x": 4}).logits(texts)["x"]
     assert (logits.argmax(axis=1) != 2).all()
 
 
@@ -116,6 +116,6 @@ def test_fit_class_without_rows_is_never_predicted(rows):
 def test_fit_any_texts_and_labels_gives_finite_logits_of_every_class(data):
     texts = data.draw(st.lists(st.text(max_size=12), min_size=1, max_size=12))
     labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts))))
-    logits = LinearModel.fit(texts, {"x": labels}, {"x": 3}).logits([*texts, "otro", ""])["x"]
+    logits = LinearModel.fit(count_ngrams(texts), {"x": labels}, {"x": 3}).logits([*texts, "otro", ""])["x"]
     assert logits.shape == (len(texts) + 2, 3)
     assert np.isfinite(logits).all()

@@ -30,7 +30,7 @@ def found():
     empty = pd.DataFrame()
     file = TableFile(Path("a.csv"), table, table, 2, SPANISH_EXCEL, "", None)
     likeliest = {"modo": np.array([[0, 1, 2, 3]] * 3), "prioridad": np.array([[0, 1]] * 3)}
-    return Review(file, table[["id_aviso"]], table, likeliest, CLASSES, empty, empty, "", [])
+    return Review(file, table[["id_aviso"]], table, likeliest, CLASSES, empty, [])
 
 
 @pytest.fixture

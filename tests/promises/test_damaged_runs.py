@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.errors import UserError
@@ -101,6 +101,25 @@ def test_predict_with_rows_of_suggestions_that_are_of_another_run_exits_1(copy, 
     manifest.write(copy)
     assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
     assert "rows.safetensors" in capsys.readouterr().err
+
+
+def test_predict_with_rows_of_suggestions_that_lack_a_class_exits_1(copy, csv, tmp_path, capsys):
+    rows = load_file(copy / suggestion.FILE)
+    rows["linear.val.causa"] = rows["linear.val.causa"][:, 1:].contiguous()
+    save_file(rows, copy / suggestion.FILE)
+    manifest.write(copy)
+    assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
+    assert "rows.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [None, 7, [1]])
+def test_load_run_with_an_invalid_list_of_its_columns_raises_user_error(value, copy):
+    metadata = run_folder.read_config(copy)
+    metadata["data"]["fields"] = value
+    Run(copy, metadata, {}).write_config()
+    manifest.write(copy)
+    with pytest.raises(UserError, match=run_folder.CONFIG):
+        Run.load(copy)
 
 
 @pytest.mark.parametrize("value", [[False], "otra", None, 7])

@@ -1,4 +1,4 @@
-"""The review of a file by a run: what is selected, what can be automated, its workbook, and a run with its answers."""
+"""The review of a file by a run: what is selected, its workbook, and a run with its answers."""
 
 import json
 import re
@@ -18,14 +18,12 @@ from ocensa_nb.data import synthetic
 from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.corrections import SHEET, read_corrections
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation.evaluate import evaluate
-from ocensa_nb.evaluation.metrics import Predictions
 from ocensa_nb.evaluation.predict import predict, save
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.evaluation.suggestion import COLUMNS
 from ocensa_nb.files.write import write_table
 from ocensa_nb.review import workbook
-from ocensa_nb.review.review import ALL, SIMILAR, THRESHOLDS, automation, review, select, uncertainty
+from ocensa_nb.review.review import SIMILAR, review, select, uncertainty
 from ocensa_nb.runs.run import Run
 
 HEADS = ("modo", "causa", "prioridad")
@@ -69,14 +67,11 @@ def test_notices_of_the_training_are_not_doubtful(found, notices):
     assert not known & {normalise(text) for text in found.doubtful["texto"]}
 
 
-def test_error_is_estimated_on_the_test_rows_of_the_run(found, run, notices):
-    tested = evaluate(run)
-    counts = automation(tested.predictions, tested.predictions)
-    assert counts["avisos"].tolist() == found.automation["avisos de prueba"].tolist()
-    for head in HEADS:
-        row = found.automation[found.automation["etiqueta"] == head].iloc[0]
-        assert row["error esperado"] == pytest.approx(1 - tested.metrics[f"{head}_accuracy"])
-    assert f"{len(notices.split['test'])} avisos de prueba" in found.tested_on
+def test_review_says_what_to_accept_and_what_error_to_expect_as_predict_does(found, run, fresh, tmp_path):
+    assert found.notes == predict(run, fresh).notes
+    assert any(note.startswith("modo: de 120 avisos, ") for note in found.notes)
+    sheet = load_workbook(workbook.write(found, tmp_path / "r"))["Resumen"]
+    assert [cell.value for cell in sheet["A"]][1 : 1 + len(found.notes)] == found.notes
 
 
 def test_counts_are_of_all_predictions_and_training_rows(found, notices):
@@ -88,23 +83,18 @@ def test_counts_are_of_all_predictions_and_training_rows(found, notices):
         assert counts["avisos"][counts["avisos"] > 0].to_dict() == predicted.to_dict()
 
 
-def test_without_the_training_file_nothing_is_estimated_and_it_says_so(run, fresh, tmp_path, monkeypatch, capsys):
+def test_without_the_training_file_it_says_that_known_notices_may_be_chosen(run, fresh, tmp_path):
     copy = Run.load(shutil.copytree(run.path, tmp_path / "run"))
     copy.metadata["data"]["path"] = str(tmp_path / "nada.csv")
-    found = review(copy, fresh, 10)
-    assert found.tested_on == ""
-    assert found.automation["error esperado"].isna().all()
-    assert "no se puede estimar el error" in capsys.readouterr().out
-    path = workbook.write(found, tmp_path / "r.xlsx")
-    assert "sin estimar" in load_workbook(path)["Resumen"]["A1"].value
+    assert "no se puede saber qué avisos conoce" in review(copy, fresh, 10).notes[-1]
 
 
 def test_review_of_a_file_without_a_column_of_the_texts_estimates_no_error(run, fresh, tmp_path):
     pd.read_csv(fresh, dtype=str).drop(columns="familia_equipo").to_csv(tmp_path / "a.csv", index=False)
     found = review(run, tmp_path / "a.csv", 10)
-    assert "La corrida aprendió también de «familia_equipo», que este archivo no tiene" in found.notes[0]
-    assert found.tested_on == ""
-    assert found.automation["error esperado"].isna().all()
+    assert "Faltan datos de los que la corrida aprendió: «familia_equipo»" in found.notes[0]
+    assert not any("acierta" in note for note in found.notes)
+    assert all((found.predictions[f"decision_{head}"] == "revisar").all() for head in HEADS)
 
 
 def test_review_of_known_notices_or_without_text_raises_user_error(run, csv, tmp_path):
@@ -245,7 +235,7 @@ def test_review_verb_writes_the_workbook_and_json(run, fresh, tmp_path):
     assert cli.main([*command, "--rows", "12", "--json", str(result)]) == 0
     said = json.loads(result.read_text(encoding="utf-8"))
     assert (said["out"], said["rows"], said["selected"]) == (str(out), 120, 12)
-    assert {"etiqueta", "error esperado"} <= said["automation"][0].keys()
+    assert {"etiqueta", "clase", "avisos"} <= said["counts"][0].keys()
     before = out.read_bytes()
     assert cli.main(command) == 1  # nothing is overwritten
     assert out.read_bytes() == before
@@ -292,39 +282,3 @@ def test_repeated_and_empty_texts_are_selected_once_or_not(texts, expected):
 
 def test_nothing_is_selected_if_all_texts_are_known():
     assert len(select(TEXTS, scores(len(TEXTS)), 5, {normalise(text) for text in TEXTS})) == 0
-
-
-shares = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans(), st.booleans()), min_size=1, max_size=30)
-
-
-def predictions(rows):
-    """Return the predictions of labels «a» and «b» from rows of their confidences, and whether each is right."""
-    labels = np.ones(len(rows), np.int64)
-    return {
-        head: Predictions(np.array([row[i] for row in rows]), np.array([int(row[2 + i]) for row in rows]), labels)
-        for i, head in enumerate("ab")
-    }
-
-
-@given(shares, shares)
-def test_counts_and_errors_are_those_of_plain_counting(rows, tested):
-    found = automation(predictions(rows), predictions(tested)).set_index(["etiqueta", "confianza mínima"])
-    for least in THRESHOLDS:
-        for i, head in enumerate("ab"):
-            errors = [not row[2 + i] for row in tested if row[i] >= least]
-            assert found.at[(head, least), "avisos"] == sum(row[i] >= least for row in rows)
-            assert found.at[(head, least), "avisos de prueba"] == len(errors)
-            if errors:
-                assert found.at[(head, least), "error esperado"] == pytest.approx(sum(errors) / len(errors))
-        errors = [not (row[2] and row[3]) for row in tested if min(row[:2]) >= least]
-        assert found.at[(ALL, least), "avisos de prueba"] == len(errors)
-        if errors:
-            assert found.at[(ALL, least), "error esperado"] == pytest.approx(sum(errors) / len(errors))
-
-
-def test_without_tested_rows_errors_are_missing_and_counts_are_not():
-    none = np.zeros(0, np.int64)
-    found = automation({"a": Predictions(np.array([0.3, 0.9]), none)}, {"a": Predictions(none, none, none)})
-    assert found["error esperado"].isna().all()
-    assert found["avisos"].tolist() == [2, 1, 1, 1, 1, 1, 0]
-    assert set(found["etiqueta"]) == {"a"}

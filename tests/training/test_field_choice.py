@@ -68,9 +68,15 @@ def test_choice_for_random_labels_is_nearly_always_empty(counts, notices):
     assert sum(map(bool, chosen)) <= 1
 
 
+def test_rows_of_a_single_text_choose_no_column():
+    counts, labels = count_ngrams(["fuga de aceite"] * 6), {"modo": np.array([0, 1] * 3)}
+    fields = pd.DataFrame({"Parada": ["X", ""] * 3})
+    assert choose_fields(counts, fields, ["Parada"], labels, np.zeros(6, np.int64))["modo"].terms == ()
+
+
 def test_fitted_pair_predicts_what_columns_or_words_alone_cannot(notices, tmp_path):
     texts, fields, labels = notices
-    model = LinearModel.fit(texts[:400], {"x": labels[:400]}, {"x": 3}, fields.iloc[:400], {"x": PAIR})
+    model = LinearModel.fit(count_ngrams(texts[:400]), {"x": labels[:400]}, {"x": 3}, fields.iloc[:400], {"x": PAIR})
     model.write(tmp_path / "linear.safetensors")
     restored = LinearModel.read(tmp_path / "linear.safetensors", {"x": 3})
     asked = fields.iloc[400:]
@@ -83,7 +89,7 @@ def test_fitted_pair_predicts_what_columns_or_words_alone_cannot(notices, tmp_pa
 
 def test_value_shares_and_word_shares_sum_to_the_decision_value(notices):
     texts, fields, labels = notices
-    model = LinearModel.fit(texts, {"x": labels}, {"x": 3}, fields, {"x": PAIR})
+    model = LinearModel.fit(count_ngrams(texts), {"x": labels}, {"x": 3}, fields, {"x": PAIR})
     row = fields.iloc[[7]]
     words = model.contributions([texts[7].split()])["x"][0].sum(axis=0)
     values = sum(model.value_contributions(row)["x"].values())
