@@ -13,10 +13,7 @@ from ocensa_nb.errors import UserError, listed, unknown
 logger = logging.getLogger(__name__)
 
 # What SAP's lists of notices call the columns that are filled when a notice is created, folded (transaction IW28/IW69).
-KNOWN_AT_CREATION = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_KNOWN = """
     equipo numero_de_equipo familia_equipo familia_de_equipo familia ubicac_tecnica ubicacion_tecnica conjunto
     centro_planif centro_de_planificacion centro_planificacion grupo_planif grupo_de_planificacion grupo_planificacion
     centro_emplaz centro_de_emplazamiento emplazamiento area_de_empresa area_empresa sector planta estacion
@@ -24,9 +21,8 @@ KNOWN_AT_CREATION = frozenset(
     grupo_codigos cod_parte_obj codigo_parte_objeto parte_objeto codigo_averia cod_averia codigo_problema sintoma
     parada indicador_abc indic_abc abc criticidad pto_tbjo_resp puesto_de_trabajo_responsable puesto_de_trabajo
     fabricante denominacion_tipo clase_de_objeto
-        """,
-    )
-)
+"""
+KNOWN_AT_CREATION = frozenset(re.findall(r"\w+", _KNOWN))
 # What is filled in while a notice is worked off, or after it: it is not there when the model is asked.
 FILLED_LATER = re.compile(
     r"(txt_cod_mot|cod_mot|(texto_|cod_|codigo_|grupo_)?causas?|medidas?|actividad|orden|status|estado|duracion|"

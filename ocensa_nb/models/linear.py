@@ -21,6 +21,7 @@ from sklearn.svm import LinearSVC
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
+from ocensa_nb.runs.run import fits
 from ocensa_nb.runtime.logs import progress
 
 HASHES = 2**20  # columns of each analyser before the selection, and of the terms
@@ -175,7 +176,7 @@ class LinearModel:
         if (
             {name: values.shape for name, values in arrays.items()} != shapes
             or not all(np.isfinite(values).all() for values in arrays.values())
-            or not _are_terms(terms, sizes)
+            or not (fits(terms, {str: [[str]]}) and terms.keys() <= sizes.keys() and all(map(all, terms.values())))
         ):
             raise UserError(f"El archivo «{path}» no es el modelo simple de esta corrida. Vuelva a entrenar.")
         weights, biases = ({head: arrays[f"{head}.{part}"] for head in sizes} for part in ("weights", "biases"))
@@ -231,15 +232,6 @@ def count_values(fields: pd.DataFrame | None, terms: Sequence[Term], rows: int) 
         name = "\x1f".join(term)
         counts = counts + hasher.transform([[f"{name}={value}"] for value in distinct])[joined]
     return counts
-
-
-def _are_terms(terms: object, sizes: Mapping[str, int]) -> bool:
-    return isinstance(terms, dict) and all(
-        head in sizes
-        and isinstance(of_head, list)
-        and all(isinstance(term, list) and term and all(isinstance(title, str) for title in term) for term in of_head)
-        for head, of_head in terms.items()
-    )
 
 
 def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
