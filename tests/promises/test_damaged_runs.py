@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ocensa_nb.cli import main as cli
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.evaluation import suggestion
 from ocensa_nb.models import save, tokens
 from ocensa_nb.runs import manifest
@@ -44,7 +44,7 @@ def template_beyond_the_vocabulary(tokenizer):
 def test_predict_with_token_ids_beyond_the_embeddings_exits_1(edit, copy, csv, tmp_path, capsys):
     change(copy, f"{manifest.ENCODER}/tokenizer.json", edit)
     assert cli.main(["predict", "--run", str(copy), "--data", str(csv), "--out", str(tmp_path / "p.csv")]) == 1
-    assert "da el id 1000000" in capsys.readouterr().err
+    assert f"da el id {num(10**6)}" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
 
 
