@@ -21,13 +21,13 @@ def test_run_all_cells_of_notebook_01_shows_no_errors_or_overflow(notebook):
 
 
 def test_run_all_cells_of_notebook_02_shows_every_image_without_errors_or_overflow(notebook, csv):
-    run_all(notebook("02").set_parameters(model="tiny", data=str(csv)), pictures=4)
+    run_all(notebook("02").set_parameters(model="tiny", data=str(csv)), pictures=3)
 
 
 def test_run_all_cells_of_notebook_04_shows_every_image_and_the_confusion_of_a_chosen_label(notebook, run):
     opened = notebook("04").set_parameters(run=str(run.path))
-    run_all(opened, pictures=3)
+    run_all(opened, pictures=2)
     opened.page.locator(".widget-dropdown select").nth(1).select_option(index=1)
-    assert wait_until(lambda: opened.pictures() == 4, 60)
+    assert wait_until(lambda: opened.pictures() == 3, 60)
     assert opened.errors() == []
     assert opened.overflowing() == []
