@@ -123,7 +123,7 @@ class _Search:
         if further := self._next(terms, predicted, [title for title in self.fields if title not in known]):
             gained = _f1(self.labels, further[1])
             if gained >= f1 + WORTH_NAMING:
-                advised, f1_advised = further[0][-1][0], gained
+                advised, f1_advised = further[0][-1][-1], gained  # of a pair, the column that is not chosen yet
         return FieldChoice(tuple(terms), without, f1, alone, advised, f1_advised)
 
     def _next(

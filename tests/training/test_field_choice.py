@@ -61,6 +61,12 @@ def test_column_outside_the_list_is_only_advised_with_the_whole_command(counts, 
     assert line.endswith("python -m ocensa_nb train --recipe auto --data avisos.csv --fields codigo")
 
 
+def test_column_that_helps_together_with_a_chosen_one_is_the_one_advised(counts, notices):
+    choice = choose(counts, notices, ["abc", "planta"])
+    assert choice.fields == ["abc"]
+    assert choice.advised == "parada"
+
+
 def test_choice_for_random_labels_is_nearly_always_empty(counts, notices):
     texts, fields, _ = notices
     answers = [np.random.default_rng(seed).integers(0, 3, ROWS) for seed in range(30)]
