@@ -78,7 +78,8 @@ def predict_file(run: Run, file: NoticeFile, source: str = AUTO, target: float =
     table = add_predictions(file.table, rows, probabilities, run.classes, fitted, not differences)
     notes = [*differences, describe_sources(predictor.blends, source)]
     if not differences:  # what was measured holds of notices like those of the run
-        for head, (_, measured) in suggestions.items():
+        for head, (suggestion, tested) in suggestions.items():
+            measured = suggestion.measure(tested, run.classes[head])
             notes.append(describe_decisions(head, measured, table[f"decision_{head}"].iloc[rows].to_numpy()))
     notes += check_predictions(run.classes, run.class_rows, predictions_of(probabilities))
     notes = notes + _unseen_pairs(run, probabilities) if len(rows) else []

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.out_of_memory import CLOSE, explained
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, apply, read_blends
-from ocensa_nb.evaluation.suggestion import TARGET, Evidence, Suggestion
+from ocensa_nb.evaluation.suggestion import TARGET, Evidence, Rows, Suggestion
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.linear import LinearModel
 from ocensa_nb.models.save import load_model, read_linear
@@ -135,10 +135,13 @@ class Predictor:
                 model.shorten(*to_device(examples.sample(), device))
         return model, tokenizer, precision
 
-    def suggestions(self, source: str = AUTO, target: float = TARGET) -> dict[str, tuple[Suggestion, dict[str, Any]]]:
-        """Return what is suggested for each label, and what that is worth on the test rows of the run."""
-        fitted = Evidence.read(self.run).suggestions(self.blends, self.run.class_rows, source, target)
-        return {head: (part, part.measure(rows, self.run.classes[head])) for head, (part, rows) in fitted.items()}
+    def suggestions(self, source: str = AUTO, target: float = TARGET) -> dict[str, tuple[Suggestion, Rows]]:
+        """Return what is suggested for each label, and the test rows of the run that it is measured on."""
+        return self._evidence.suggestions(self.blends, self.run.class_rows, source, target)
+
+    @cached_property
+    def _evidence(self) -> Evidence:
+        return Evidence.read(self.run)
 
     @cached_property
     def linear(self) -> LinearModel:

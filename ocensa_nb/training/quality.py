@@ -56,21 +56,20 @@ def fit_linear(config: TrainConfig, notices: Notices) -> FittedLinear:
     """Choose columns and fit the linear model, on the training rows; print its validation F1, the encoder's hurdle."""
     train, val = notices.split["train"], notices.split["val"]
     labels, fields = _rows(notices.labels, train), notices.fields.iloc[train]
-    counts = count_ngrams(_texts(notices, train))
-    groups = group_texts(_texts(notices, train))
-    choices = choose_fields(counts, fields, notices.known_fields, labels, groups)
+    texts = _texts(notices, train)
+    counts = count_ngrams(texts)
+    choices = choose_fields(counts, fields, notices.known_fields, labels, group_texts(texts))
     sizes = {head: len(names) for head, names in notices.classes.items()}
     terms = {head: choice.terms for head, choice in choices.items()}
     model = LinearModel.fit(counts, labels, sizes, fields, terms)
-    lines = {head: choice.lines(head, config) for head, choice in choices.items()}
-    for head in lines:
-        for line in lines[head]:
-            logger.info(line)
+    used = {head: asdict(choice) | {"lines": choice.lines(head, config)} for head, choice in choices.items()}
+    for line in field_lines({"fields": used}):
+        logger.info(line)
     predicted = predicted_classes(model.logits(_texts(notices, val), notices.fields.iloc[val]))
     scores = flat_metrics(_rows(notices.labels, val), predicted)
     f1 = ", ".join(f"{head} {num(scores[f'{head}_f1'], 3)}" for head in notices.classes)
     logger.info(f"Modelo simple (TF-IDF): F1 de validación {f1}. Es lo que el codificador tiene que superar.")
-    return FittedLinear(model, {head: asdict(choice) | {"lines": lines[head]} for head, choice in choices.items()})
+    return FittedLinear(model, used)
 
 
 def validate(config: TrainConfig, notices: Notices, logits: Arrays) -> tuple[dict[str, float], list[list[int]]]:
