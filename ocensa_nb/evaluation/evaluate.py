@@ -122,7 +122,7 @@ class Evaluation:
 
         Half of the distinct texts proposes them, and the F1, weighted and macro, is that of the others; the last row is
         of all classes. The confusion of two classes is half the mistakes between them, by the rows of the smaller:
-        0.5 if the one is told from the other by chance. Empty without a group.
+        0.5 if the model cannot tell them apart. The table is empty if there is no group.
         """
         part, names = self.predictions[head], np.array(self.classes[head])
         every, proposes = np.arange(len(names)), group_texts(self.texts) % 2 == 0

@@ -71,7 +71,7 @@ def _finish(book: Workbook, classes: dict[str, list[str]], lists: str, rows: int
     last = 0
     for head, names in classes.items():
         first, last = last + 1, last + len(names)
-        # Relative to the row: one rule for all notices, and each has the list of its own row.
+        # The reference moves with the row, so one rule gives each notice its own list.
         source = f"{lists}!${get_column_letter(first)}2:${get_column_letter(last)}2"
         letter = get_column_letter(titles[f"{RIGHT}{head}"])
         choice = DataValidation("list", formula1=source, allow_blank=True, showErrorMessage=True)

@@ -14,7 +14,7 @@ STARTS = 90  # seconds for a training to start and write its first steps
 
 
 class Paused:
-    """A training that advances only when it is told to, until the block ends; it may still have to start."""
+    """Pause a training, and let it advance on request. Leaving the block resumes it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
