@@ -8,6 +8,7 @@ from ocensa_nb.cli import launch
 def main() -> NoReturn:
     launch.handle_interrupts()
     launch.require_utf8()
+    launch.watch_launcher()
     from ocensa_nb.cli.main import main as run_verb  # an interrupt is handled from here on
 
     launch.leave(launch.run(run_verb))

@@ -5,8 +5,8 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ from ocensa_nb.errors import UserError
 INTERRUPTED = 128 + signal.SIGINT
 GRACE_SECONDS = 1.0  # after a first Ctrl+C, more of them are ignored while the process ends
 STOP_SECONDS = 300  # for the last checkpoint; torchrun kills the processes after 30 s
+JOB = "ocensa-"  # before the launcher's process id, in the name of its job
 
 
 class _Interrupts:
@@ -92,6 +93,22 @@ def require_utf8() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def watch_launcher() -> None:
+    """Stop a process of `launch` or torchrun, as SIGTERM does, once the one that started it has died."""
+    if "LOCAL_RANK" in os.environ:
+        *_, number = os.environ.get("TORCHELASTIC_RUN_ID", "").partition(JOB)
+        launcher = int(number) if number and os.name != "nt" else os.getppid()  # a venv of Windows has one more
+        threading.Thread(target=_stop_after, args=(launcher,), daemon=True).start()
+
+
+def _stop_after(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(GRACE_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)
+
+
 def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -101,12 +118,17 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def launch(words: Sequence[str], processes: int) -> int:
-    """Run the command in several processes of this machine; return the first exit code that is not 0, or 0."""
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    """Run the command in several processes of this machine; return the exit code of one that failed, or 0.
+
+    Raises `UserError` if one of them is killed, or their number is not possible here.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    if not 1 <= processes <= (most := os.cpu_count() or 1):
+    from ocensa_nb.runtime.distributed import LOST
+
+    if processes not in range(1, 1 + (most := os.cpu_count() or 1)):
         raise UserError(f"processes = {processes}: debe ser de 1 a {most}, los núcleos de esta máquina.")
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOP_SECONDS))
     logging.disable(logging.CRITICAL)  # the processes say what happened
@@ -114,17 +136,20 @@ def launch(words: Sequence[str], processes: int) -> int:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
+        run_id=f"{JOB}{os.getpid()}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",  # a free port
         max_restarts=0,
-        logs_specs=DefaultLogsSpecs(),
     )
     try:
         elastic_launch(config, sys.executable)("-m", "ocensa_nb", *words)
     except ChildFailedError as error:
-        codes = [failure.exitcode for _, failure in sorted(error.failures.items())]
-        return next((code for code in codes if code > 0), 1)  # negative: killed, and the others said so
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        # one that was killed, before one that stopped, before those that torch ended for that
+        rank = min(codes, key=lambda rank: (codes[rank] == -signal.SIGTERM, codes[rank]))
+        if codes[rank] < 0:  # in its first seconds, before the others can notice and say so
+            raise UserError(LOST.format(f"El proceso {rank} (PID {error.failures[rank].pid})")) from None
+        return codes[rank]
     except SignalException as error:
         return 128 + error.sigval
     return 0

@@ -25,8 +25,8 @@ from ocensa_nb.runtime import machine
 TIMEOUT = datetime.timedelta(hours=2)
 SMALL = 2**16  # elements: smaller tensors are sent together
 LOST = (
-    "Otro de los procesos que trabajan juntos terminó de forma inesperada; suele ser falta de memoria. Para continuar "
-    "un entrenamiento desde su último checkpoint, ejecute lo mismo otra vez, con este número de procesos o con otro."
+    "{} terminó de forma inesperada; suele ser falta de memoria. Para continuar un entrenamiento desde su último "
+    "checkpoint, o empezarlo si aún no hay ninguno, ejecute lo mismo otra vez, con este número de procesos o con otro."
 )
 T = TypeVar("T")
 
@@ -174,4 +174,4 @@ def _lost_process_as_error() -> Iterator[None]:
     except RuntimeError as error:
         if machine.out_of_memory(error):
             raise
-        raise UserError(LOST) from error
+        raise UserError(LOST.format("Otro de los procesos que trabajan juntos")) from error

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.runs.run import LAST, Run
+from tests.helpers.crash import LONG
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,15 +21,17 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL"),
 ]
 
+TWO = ("--processes", "2")
 LAST_SECONDS = 60  # after the death of a process, until the job has ended
 
 
-def start(csv, out, log, *launcher):
+def start(csv, out, log, *launcher, options=()):
     """Start a training of some minutes with a launcher before `-m ocensa_nb`, and return its process."""
+    words = ["--data", str(csv), "--out", str(out), *options]
     with open(log, "wb") as file:
         return subprocess.Popen(
             [*launcher, "-m", "ocensa_nb", "train", "--model", "tiny", "--freeze-layers", "1", "--precision", "fp32",
-             "--recipe", "cpu", "--epochs", "400", "--patience", "400", "--data", str(csv), "--out", str(out)],
+             "--recipe", "cpu", "--epochs", "400", "--patience", "400", *words],
             stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OCENSA_LINE_SECONDS": "1"},
         )  # fmt: skip
 
@@ -40,9 +44,11 @@ def wait_for(words, log, process, seconds=120):
         time.sleep(0.2)
 
 
-def of_rank(process, rank):
-    """Return the process of a rank among the children of a launcher."""
-    return sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)[rank]
+def of_job(process):
+    """Return the two processes of a launcher, by their ranks."""
+    while len(children := psutil.Process(process.pid).children()) < 2:
+        time.sleep(0.02)
+    return sorted(children, key=lambda child: child.pid)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(
     out, log = tmp_path / "run", tmp_path / "log.txt"
     job = start(csv, out, log, *torchrun)
     wait_for("Entrenando:", log, job)
-    of_rank(job, 1).kill()
+    of_job(job)[1].kill()
     assert job.wait(LAST_SECONDS) != 0
     text = log.read_text(encoding="utf-8")
     assert text.count("Otro de los procesos que trabajan juntos terminó de forma inesperada") == 1
@@ -63,7 +69,7 @@ def test_killed_or_stopped_process_ends_the_job_with_a_message_and_a_checkpoint(
     job = start(csv, out, log, *torchrun)
     wait_for("Continúa «", log, job)
     wait_for("Entrenando:", log, job)
-    of_rank(job, 1).send_signal(signal.SIGTERM)
+    of_job(job)[1].send_signal(signal.SIGTERM)
     assert job.wait(LAST_SECONDS) != 0
     text = log.read_text(encoding="utf-8")
     assert text.count("Entrenamiento detenido; el avance quedó guardado en") == 1
@@ -95,8 +101,45 @@ def test_processes_option_ends_with_the_exit_code_and_message_of_the_verb(config
     assert printed.err.count("ya contiene otra corrida, terminada") == 1
     assert "Traceback" not in printed.err + printed.out
     assert len(printed.err.strip().splitlines()) == 1
-    assert cli.main([*words[:-1], "99"]) == 1
-    assert "processes = 99: debe ser de 1 a" in capfd.readouterr().err
+    for number in ("99", "0", "-1", "1000000"):
+        assert cli.main([*words[:-2], f"--processes={number}"]) == 1
+        assert f"processes = {number}: debe ser de 1 a" in capfd.readouterr().err
+
+
+MOMENTS = [random.Random(n).uniform(0.2, 20) for n in range(20)] if LONG else [0.3]  # seconds after the start
+NEW = ("env", sys.executable)  # a new interpreter, not a fork
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_rank_killed_at_any_moment_ends_the_job_with_a_message(csv, tmp_path, moment):
+    log, rank = tmp_path / "log.txt", int(moment * 100) % 2
+    job = start(csv, tmp_path / "run", log, *(NEW if LONG else NEW[1:]), options=TWO)
+    ranks = of_job(job)
+    time.sleep(moment)
+    ranks[rank].kill()
+    assert job.wait(LAST_SECONDS) == 1
+    assert not psutil.wait_procs(ranks, LAST_SECONDS)[1]
+    text = log.read_text(encoding="utf-8")
+    assert f"El proceso {rank} (PID {ranks[rank].pid})" in text or "Otro de los procesos que trabajan juntos" in text
+    assert "empezarlo si aún no hay ninguno, ejecute lo mismo otra vez" in text
+    assert "Traceback" not in text
+
+
+LAUNCHER_KILLS = [("own", "Entrenando:"), ("torchrun", "")]  # how it was started, and when
+
+
+@pytest.mark.parametrize(("by", "at"), [*LAUNCHER_KILLS, *([("own", ""), ("torchrun", "Entrenando:")] if LONG else [])])
+def test_processes_end_after_their_launcher_is_killed(csv, tmp_path, torchrun, by, at):
+    out, log = tmp_path / "run", tmp_path / "log.txt"
+    launcher, options = (torchrun, ()) if by == "torchrun" else ([sys.executable], TWO)
+    job = start(csv, out, log, *launcher, options=options)
+    ranks = of_job(job)
+    wait_for(at, log, job)
+    job.kill()
+    assert not psutil.wait_procs(ranks, LAST_SECONDS)[1]
+    if at:
+        assert log.read_text(encoding="utf-8").count("Entrenamiento detenido; el avance quedó guardado en") == 1
+        assert (out / LAST).exists()
 
 
 def test_verb_that_is_not_shared_is_refused_under_torchrun(torchrun, run, tmp_path):

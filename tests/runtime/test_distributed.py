@@ -107,7 +107,7 @@ def test_collective_after_the_end_of_another_process_raises_user_error():
     with pytest.raises(AssertionError, match="SystemExit") as raised:
         run_ranks(lose)
     assert "DID NOT RAISE" not in str(raised.value)
-    assert distributed.LOST in str(raised.value)
+    assert distributed.LOST.partition("{}")[2] in str(raised.value)
 
 
 def test_one_process_alone_returns_what_it_was_given():
