@@ -35,7 +35,7 @@ FILTER_ARROW = 3  # characters that it covers in a title
 # another separator. In a CSV the sign gets an apostrophe before it; in an XLSX the cell is marked as text.
 # A sign at the start of a piece, after spaces. A match that starts with a space starts at the first of them: otherwise
 # a long run of line breaks is searched again from each.
-_FORMULA = re.compile(r"((?:^|[;|])\s*|(?<!\s)[^\S\t\r\n]*[\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
+_FORMULA = re.compile(r'((?:^|[,;|])[\s"]*|(?<![\s"])(?:[^\S\t\r\n]|")*[\t\r\n][\s"]*)(?=[=+\-@＝＋－＠])')
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dashes that stand for nothing
 
 

@@ -1,7 +1,10 @@
 """Malicious files: no code is executed, no limit is exceeded, no file is written outside its folder."""
 
 import ast
+import csv
 import dataclasses
+import io
+import itertools
 import json
 import pickle
 import re
@@ -16,7 +19,7 @@ import openpyxl
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocensa_nb.cli import main as cli
@@ -49,8 +52,10 @@ DANGEROUS = {  # cell -> written cell
     "fuga\n@SUM(A1)": "fuga\n'@SUM(A1)",
     "fuga\t +1": "fuga\t '+1",
     "fuga|=1": "fuga|'=1",
+    "fuga, =1": "fuga, '=1",
+    'fuga,"=1"': 'fuga,"\'=1"',
 }
-HARMLESS = ["a-b; c", "fuga, =1", "-5", "+3,5", "-1.234,56", "-12 %", "1e-3", "-", "---", "fuga", "", "a=b", "-1.5E-10"]
+HARMLESS = ["a-b; c", "a, b", "-5", "+3,5", "-1.234,56", "-12 %", "1e-3", "-", "---", "fuga", "", "a=b", "-1.5E-10"]
 
 
 @pytest.fixture
@@ -169,14 +174,19 @@ class TestSpreadsheetFormulas:
             assert [cell.value or "" for cell in cells if cell.column == 1][1:] == column
             assert all(cell.quotePrefix for cell in cells if str(cell.value).startswith("="))
 
-    @given(st.text(max_size=20))
-    def test_inert_of_any_text_starts_no_formula(self, text):
-        (written,) = write.inert(pd.DataFrame({"a": [text]}))["a"]
-        assert written.replace("'", "") == text.replace("'", "")
-        pieces = [piece.strip() for piece in re.split(r"[;|\t\r\n]", written)]
-        if any(piece.startswith(("=", "+", "-", "@")) for piece in pieces):  # only numbers may start so
-            assert not any(character.isalpha() and character not in "eE" for character in written)
-            assert not set(written) & set("()=@|!'")
+    @given(st.text(st.sampled_from("a1=+-@,;|\"\t\r\n '") | st.characters(codec="utf-8"), max_size=12))
+    @example("x,=1+1")
+    @example('x,"=1+1"')
+    def test_inert_text_starts_no_formula_at_any_separator_that_the_file_is_split_at(self, text):
+        table = write.inert(pd.DataFrame({"n": ["x"], "a": [text]}))
+        assert table["a"][0].replace("'", "") == text.replace("'", "")
+        for own, other in itertools.product(",;\t|", repeat=2):
+            written = table.to_csv(sep=own, index=False, lineterminator="\n")
+            cells = itertools.chain(*csv.reader(io.StringIO(written, newline=""), delimiter=other))
+            signed = [cell.strip() for cell in cells if cell.strip().startswith(("=", "+", "-", "@"))]
+            for cell in signed:  # only numbers may start so
+                assert not any(character.isalpha() and character not in "eE" for character in cell), (own, other)
+                assert not set(cell) & set("()=@|!'"), (own, other)
 
     def test_predict_and_evaluate_write_no_formulas(self, run, tmp_path):
         source = synthetic.generate(40, seed=5).assign(nota="=cmd|' /C calc'!A0")

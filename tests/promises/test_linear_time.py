@@ -108,7 +108,7 @@ def test_fold_matches_the_previous_implementation(text):
 @settings(max_examples=1000)
 @given(texts)
 def test_formula_regex_matches_the_quadratic_one(text):
-    before = re.sub(r"(^|[;|\t\r\n])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", text)
+    before = re.sub(r"""(^|[,;|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])""", r"\1\2'", text)
     assert write._FORMULA.sub(r"\1'", text) == before
 
 
