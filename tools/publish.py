@@ -111,7 +111,7 @@ def find_ref(version: str, root: Path) -> str:
         if known:
             return version
         raise UserError(f"version = {version}: ese commit no está en esta copia.")
-    if not _TAG_NAME.fullmatch(version):
+    if not (_TAG_NAME.fullmatch(version) and _git(root, "check-ref-format", "--normalize", TAG + version)):
         raise UserError(f"version = «{version}»: se espera un tag (p. ej. v0.1.0) o los 40 dígitos de un commit.")
     if known and not _git(root, "rev-parse", "-q", "--verify", TAG + version):
         raise UserError(

@@ -126,6 +126,7 @@ def test_publish_with_invalid_address_raises_user_error(checkout, address):
         ("0" * 40, "ese commit no está en esta copia"),
         ("-x", "se espera un tag"),
         ('v1"', "se espera un tag"),
+        *((name, "se espera un tag") for name in ("v1.lock", "v1..0", "v1.", "v1@{0}", "v1~1", "v1 0")),  # not for git
         ("v0", "ya existe, y sus cuadernos no llevan esta dirección"),
     ],
 )
