@@ -49,8 +49,8 @@ class CorrectionsReport:
                 lines.append(f"Correcciones {what}: {num(len(which))} ({listed(which)}). {advice}")
         if self.left_test:
             lines.append(
-                f"Avisos de prueba que pasan a entrenamiento por estar corregidos: {num(self.left_test)}. Eran de los "
-                "más difíciles: parte de lo que suba el F1 de prueba se debe a eso."
+                "Avisos de prueba que pasan a entrenamiento por estar corregidos, o ser los últimos de su clase: "
+                f"{num(self.left_test)}. Eran de los más difíciles: parte de lo que suba el F1 de prueba se debe a eso."
             )
         return lines
 

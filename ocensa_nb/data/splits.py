@@ -32,41 +32,42 @@ def split_rows(
 
     side_of_group = np.empty(len(first), dtype=object)
     side_of_group[groups[order]] = side
-    split = _rows_of_sides(side_of_group, groups, labels)
-    if not all(map(len, split.values())):
-        raise UserError(
-            f"Textos distintos: {len(first)}. No alcanzan para entrenar, validar y probar: hacen falta más avisos."
-        )
-    return split
+    few = f"Textos distintos: {len(first)}. No alcanzan para entrenar, validar y probar: hacen falta más avisos."
+    return _rows_of_sides(side_of_group, groups, labels, few)
 
 
 def split_corrected_rows(
     groups: np.ndarray, labels: Mapping[str, np.ndarray], earlier: Mapping[str, np.ndarray], corrected: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Extend the split of the same rows before their correction: only corrected rows leave test."""
+    """Extend the split of the same rows before their correction.
+
+    What leaves test is corrected, repeats a corrected text, or is of a class without a training row.
+    """
     side_of_group = np.full(groups.max() + 1, "train", dtype=object)
     for name, rows in earlier.items():
         side_of_group[groups[rows]] = name
     checked = np.unique(groups[corrected])
     # A review chooses rows that the model is uncertain about: they are no sample to score it by.
     side_of_group[checked[side_of_group[checked] == "test"]] = "train"
-    split = _rows_of_sides(side_of_group, groups, labels)
-    if not all(map(len, split.values())):
-        raise UserError(
-            "Con estas correcciones no quedan avisos de validación o de prueba. Hacen falta más avisos en data."
-        )
-    return split
+    few = "Con estas correcciones no quedan avisos de validación o de prueba. Hacen falta más avisos en data."
+    return _rows_of_sides(side_of_group, groups, labels, few)
 
 
 def _rows_of_sides(
-    side_of_group: np.ndarray, groups: np.ndarray, labels: Mapping[str, np.ndarray]
+    side_of_group: np.ndarray, groups: np.ndarray, labels: Mapping[str, np.ndarray], few: str
 ) -> dict[str, np.ndarray]:
-    """Return the rows of each side, after the groups of a class without training rows have gone to training."""
+    """Return the rows of each side, after the groups of a class without training rows have gone to training.
+
+    Raises `UserError` with the message `few` if a side is empty.
+    """
     for y in labels.values():
         trained = np.unique(y[side_of_group[groups] == "train"])
         side_of_group[groups[~np.isin(y, trained)]] = "train"
     sides = side_of_group[groups]
-    return {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
+    split = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
+    if not all(map(len, split.values())):
+        raise UserError(few)
+    return split
 
 
 def _every(count: int, share: float, rng: np.random.Generator) -> np.ndarray:

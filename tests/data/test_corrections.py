@@ -20,6 +20,7 @@ from ocensa_nb.files.notice_file import readable
 from ocensa_nb.runs.manifest import CORRECTIONS
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
+from tests.helpers.crash import LONG
 
 HEADS = ("modo", "causa", "prioridad")
 
@@ -147,21 +148,31 @@ def test_written_corrections_are_read_and_match_any_notice(tmp_path_factory, tex
     assert merge(frame, corrections, HEADS)[1].added == 0
 
 
-@given(st.sets(st.integers(0, 399), min_size=1, max_size=40), st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
-def test_corrected_rows_and_their_repeated_texts_are_not_in_test(file, frame, config, rows, seed):
+@given(data=st.data(), rows=st.sets(st.integers(0, 399), min_size=1, max_size=40), seed=st.integers(0, 5))
+@settings(max_examples=200 if LONG else 15, deadline=None)
+def test_corrected_rows_leave_test_with_their_texts_and_no_other_row_whose_class_can_be_learnt(
+    file, frame, config, data, rows, seed
+):
     config = config.replace(seed=seed)
-    before = prepare(file, config)
-    found = prepare(file, config, of_rows(frame, sorted(rows), prioridad="1-Critica"))
-    corrected = {normalise(frame[TEXT][row]) for row in rows}
-    assert not corrected & {normalise(found.texts[row]) for row in found.split["test"]}
-    sides = {name: {normalise(found.texts[row]) for row in part} for name, part in found.split.items()}
+    before, head = prepare(file, config), data.draw(st.sampled_from(HEADS))
+    emptied = data.draw(st.sampled_from([*sorted(set(frame[head])), ""]))  # a class that loses its training rows
+    rows |= {row for row in before.split["train"] if frame[head][row] == emptied}
+    right = data.draw(st.sampled_from(sorted(set(frame[head]) - {emptied})))
+    found = prepare(file, config, of_rows(frame, sorted(rows), **{head: right}))
+    plain = [normalise(text) for text in frame[TEXT]]
+    corrected = {plain[row] for row in rows}
+    sides = {name: {plain[row] for row in part} for name, part in found.split.items()}
+    assert not corrected & sides["test"]
     assert not sides["train"] & sides["test"]
     assert not sides["val"] & sides["test"]
     assert not sides["train"] & sides["val"]
     assert sorted(np.concatenate(list(found.split.values()))) == list(range(len(frame)))
-    stays = {row for row in before.split["test"] if normalise(frame[TEXT][row]) not in corrected}
-    assert len(stays) - len(found.split["test"]) <= 5  # groups of a class that has lost its training rows
+    assert set(found.split["test"]) <= set(before.split["test"])
+    stays = {row for row in before.split["test"] if plain[row] not in corrected}
+    learnt = [*before.split["train"], *rows]
+    for left in stays - set(found.split["test"]):
+        repeats = [row for row in frame.index if plain[row] == plain[left]]
+        assert any(not np.isin(labels[repeats], labels[learnt]).all() for labels in found.labels.values())
 
 
 def test_corrections_file_changes_the_data_but_not_the_config_fingerprint(csv, config, frame, tmp_path):
