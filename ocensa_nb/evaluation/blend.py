@@ -8,8 +8,9 @@ import numpy as np
 from scipy.special import softmax
 
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation.calibration import fit_confidence, fit_temperature, recalibrate
+from ocensa_nb.evaluation.calibration import COLDEST, HOTTEST, fit_confidence, fit_temperature, recalibrate
 from ocensa_nb.evaluation.metrics import MODEL_TITLES, bootstrap, predictions_of
+from ocensa_nb.files import tensors
 from ocensa_nb.files.verify import read_json
 from ocensa_nb.runs.manifest import LINEAR as FOLDER
 from ocensa_nb.runs.run import Run
@@ -77,8 +78,14 @@ class Blend:
 
 
 def apply(blends: Mapping[str, Blend], logits: Mapping[str, Logits], source: str = AUTO) -> dict[str, np.ndarray]:
-    """Return the calibrated probabilities of each label, float32 (rows, classes), from logits per model and label."""
-    return {head: blend.probabilities(_of(logits, head), source) for head, blend in blends.items()}
+    """Return the calibrated probabilities of each label, float32 (rows, classes), from logits per model and label.
+
+    Raises `UserError` if they are no numbers, as those of a damaged model.
+    """
+    shares = {head: blend.probabilities(_of(logits, head), source) for head, blend in blends.items()}
+    if not all(np.isfinite(values).all() for values in shares.values()):
+        raise UserError("Los modelos de la corrida no dan probabilidades, sino NaN: están dañados. Vuelva a entrenar.")
+    return shares
 
 
 def fit(logits: Mapping[str, Logits], labels: Mapping[str, np.ndarray]) -> dict[str, Blend]:
@@ -101,17 +108,20 @@ def read_blends(run: Run) -> dict[str, Blend]:
         blends = {head: Blend(**fields) for head, fields in read_json(run.path / FILE).items()}
         intact = list(blends) == list(run.classes) and all(
             0 <= blend.weight <= 1
-            and all(blend.temperatures[model] > 0 for model in (ENCODER, LINEAR))
-            and all(np.shape(blend.curves[source][1]) == (len(run.classes[head]),) for source in SOURCES)
+            and all(COLDEST <= blend.temperatures[model] <= HOTTEST for model in (ENCODER, LINEAR))
+            and _curves(blend).shape == (len(SOURCES), 1 + len(run.classes[head]))
+            and (np.abs(_curves(blend)) < tensors.LARGEST).all()
             for head, blend in blends.items()
         )
     except (AttributeError, TypeError, ValueError, LookupError):
         intact = False
     if not intact:
-        raise UserError(
-            f"El archivo «{run.path / FILE}» está dañado. Recupere una copia de la carpeta o vuelva a entrenar."
-        )
+        raise UserError(tensors.OTHER_RUN.format(path=run.path / FILE))
     return blends
+
+
+def _curves(blend: Blend) -> np.ndarray:
+    return np.array([[slope, *intercepts] for slope, intercepts in (blend.curves[source] for source in SOURCES)])
 
 
 def describe_sources(blends: Mapping[str, Blend], source: str = AUTO) -> str:

@@ -79,8 +79,7 @@ def read_rows(
         rows = labelled_rows(file, corrections)
     except UserError:  # another file: it lacks labels, or the classes of the corrections
         return file, None
-    stored, _ = tensors.read(run.path / SPLITS)
-    split = {side: stored[side].numpy() for side in ("train", "val", "test")}
+    split, _ = tensors.read_arrays(run.path / SPLITS, {side: (torch.int64, side) for side in ("train", "val", "test")})
     texts, labels = rows.frame[TEXT].tolist(), class_indices(run, rows.frame)
     if fingerprint_of(texts, rows.fields, labels, split) != run.metadata["data"]["fingerprint"]:
         return file, None

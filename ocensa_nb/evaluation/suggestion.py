@@ -195,21 +195,22 @@ class Evidence:
     @classmethod
     def read(cls, run: Run) -> "Evidence":
         """Return the rows of a finished run; raises `UserError` if their file is damaged."""
-        stored = {name: values.numpy() for name, values in tensors.read(run.path / FILE)[0].items()}
-        rows = {side: (len(stored.get(f"groups.{side}", ())),) for side in SIDES}
-        shapes = {f"groups.{side}": size for side, size in rows.items()}
+        kinds = {f"groups.{side}": (torch.int64, side) for side in SIDES}
         for side, (head, names) in product(SIDES, run.classes.items()):
-            shapes[f"labels.{side}.{head}"] = rows[side]
-            shapes |= {f"{model}.{side}.{head}": (*rows[side], len(names)) for model in MODELS}
-        if {name: values.shape for name, values in stored.items()} != shapes:
-            raise UserError(f"El archivo «{run.path / FILE}» no es de esta corrida. Vuelva a entrenar.")
+            kinds[f"labels.{side}.{head}"] = torch.int64, side
+            kinds |= {f"{model}.{side}.{head}": (torch.float32, side, len(names)) for model in MODELS}
+        stored, _ = tensors.read_arrays(run.path / FILE, kinds)
 
         def of(kind: str, side: str) -> dict[str, np.ndarray]:
             return {head: stored[f"{kind}.{side}.{head}"] for head in run.classes}
 
         logits = {side: {model: of(model, side) for model in MODELS} for side in SIDES}
+        labels = {side: of("labels", side) for side in SIDES}
         groups = {side: stored[f"groups.{side}"] for side in SIDES}
-        return cls(logits, {side: of("labels", side) for side in SIDES}, groups)
+        for side, (head, names) in product(SIDES, run.classes.items()):
+            if not 0 <= labels[side][head].min(initial=len(names)) <= labels[side][head].max(initial=0) < len(names):
+                raise UserError(tensors.OTHER_RUN.format(path=run.path / FILE))
+        return cls(logits, labels, groups)
 
     def write(self, run: Run) -> None:
         arrays = {f"groups.{side}": values for side, values in self.groups.items()}

@@ -7,6 +7,7 @@ N-grams and the values of columns are hashed, so no vocabulary is stored.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -167,21 +168,22 @@ class LinearModel:
     @classmethod
     def read(cls, path: Path, sizes: Mapping[str, int]) -> "LinearModel":
         """Return the model of a file; raises `UserError` if it is missing, damaged or of other labels."""
-        stored, terms = tensors.read(path)
-        arrays = {name: tensor.numpy() for name, tensor in stored.items()}
-        features = len(arrays.get("columns", ()))
-        shapes = {"columns": (features,), "idf": (features,)}
+        kinds = {"columns": (torch.int32, "features"), "idf": (torch.float32, "features")}
         for head, size in sizes.items():
-            shapes |= {f"{head}.weights": (features, size), f"{head}.biases": (size,)}
-        if (
-            {name: values.shape for name, values in arrays.items()} != shapes
-            or not all(np.isfinite(values).all() for values in arrays.values())
-            or not (fits(terms, {str: [[str]]}) and terms.keys() <= sizes.keys() and all(map(all, terms.values())))
+            kinds |= {f"{head}.weights": (torch.float32, "features", size), f"{head}.biases": (torch.float32, size)}
+        arrays, terms = tensors.read_arrays(path, kinds)
+        columns = arrays["columns"]
+        if not (
+            0 <= columns.min(initial=VALUES) < VALUES  # one is of an n-gram, at least
+            and columns.max() < VALUES + HASHES
+            and (np.diff(columns) > 0).all()
+            and fits(terms, {str: [[str]]})
+            and terms.keys() <= sizes.keys()
+            and all("".join(term).isprintable() for term in chain(*terms.values()))
         ):
-            raise UserError(f"El archivo «{path}» no es el modelo simple de esta corrida. Vuelva a entrenar.")
+            raise UserError(tensors.OTHER_RUN.format(path=path))
         weights, biases = ({head: arrays[f"{head}.{part}"] for head in sizes} for part in ("weights", "biases"))
-        terms = {head: tuple(map(tuple, terms[head])) for head in terms}
-        return cls(arrays["columns"], arrays["idf"], weights, biases, terms)
+        return cls(columns, arrays["idf"], weights, biases, {head: tuple(map(tuple, terms[head])) for head in terms})
 
 
 def count_ngrams(texts: Sequence[str]) -> sparse.csr_matrix:

@@ -143,7 +143,7 @@ def test_damaged_blend_raises_user_error(run, copied_run, damage):
     with pytest.raises(UserError, match=r"blend\.json.*no es el que se guardó"):
         Run.load(copied_run)
     manifest.write(copied_run)
-    with pytest.raises(UserError, match=r"blend\.json» está dañado"):
+    with pytest.raises(UserError, match=r"blend\.json» no es de esta corrida, o está dañado"):
         blend.read_blends(Run.load(copied_run))
 
 

@@ -91,7 +91,7 @@ def test_model_read_from_its_file_has_the_same_logits(rows, model, tmp_path):
 @pytest.mark.parametrize("sizes", [{"prioridad": 5}, {"causa": 4}, {"prioridad": 4, "causa": 4}])
 def test_read_model_of_other_labels_raises_user_error(model, tmp_path, sizes):
     model.write(tmp_path / "linear.safetensors")
-    with pytest.raises(UserError, match="no es el modelo simple de esta corrida"):
+    with pytest.raises(UserError, match="no es de esta corrida"):
         LinearModel.read(tmp_path / "linear.safetensors", sizes)
 
 

@@ -13,14 +13,20 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
+from ocensa_nb.data.corrections import SHEET
 from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation.blend import FILE as BLEND
+from ocensa_nb.evaluation.suggestion import FILE as EVIDENCE
 from ocensa_nb.files.verify import LARGEST_JSON, read_regular
+from ocensa_nb.models.save import WEIGHTS
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs import run as run_folder
 from ocensa_nb.runs.run import Run
@@ -82,8 +88,29 @@ def changed_file(draw, path):
         lines[place] = dumped(draw(changed(json.loads(lines[place]))))
         return b"\n".join(lines) + b"\n"
     length = int.from_bytes(content[:8], "little")
-    header = dumped(draw(changed(json.loads(content[8 : 8 + length]))))
-    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+    header, tail = json.loads(content[8 : 8 + length]), content[8 + length :]
+    how = draw(st.sampled_from(["numbers", "numbers", "state", "header"]))
+    if how == "numbers":
+        tail = draw(changed_numbers(header, tail))
+    elif how == "state" and "__metadata__" in header:
+        header["__metadata__"]["state"] = json.dumps(draw(changed(json.loads(header["__metadata__"]["state"]))))
+    else:
+        header = draw(changed(header))
+    return len(dumped(header)).to_bytes(8, "little") + dumped(header) + tail
+
+
+@st.composite
+def changed_numbers(draw, header, content):
+    """Give the bytes of a safetensors file with some or all numbers of one of its tensors replaced."""
+    tensor = header[draw(st.sampled_from(sorted(header.keys() - {"__metadata__"})))]
+    start, end = tensor["data_offsets"]
+    dtype = {"F32": np.float32, "I32": np.int32, "I64": np.int64}[tensor["dtype"]]
+    numbers = np.frombuffer(content[start:end], dtype).copy()
+    extreme = np.finfo(dtype).max if dtype == np.float32 else np.iinfo(dtype).max
+    odd = [extreme, -extreme, 0, -1, 2, *([np.nan, np.inf, 1e-40, 1e30] if dtype == np.float32 else [3 * 2**20])]
+    few = slice(place := draw(st.integers(0, max(len(numbers) - 1, 0))), place + 3)
+    numbers[draw(st.sampled_from([few, slice(None)]))] = draw(st.sampled_from(odd))
+    return content[:start] + numbers.tobytes() + content[end:]
 
 
 def put_special(path, kind):
@@ -156,6 +183,7 @@ FINISHED = [
     ),
     *(f"{manifest.ENCODER}/{name}" for name in ENCODER_FILES),
 ]
+OF_LINEAR = [BLEND, EVIDENCE, f"{manifest.LINEAR}/{WEIGHTS}", manifest.SPLITS]  # with the blend
 counts = Counter()
 
 
@@ -179,20 +207,40 @@ def no_figures(monkeypatch):
     monkeypatch.setattr("ocensa_nb.figures.quality.confusion", lambda *_: None)
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict"])
-def test_verb_on_any_run_folder_succeeds_or_prints_one_error(verb, run, copy, small, tmp_path):
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [
+        *((verb, FINISHED) for verb in ("evaluate", "predict")),
+        *((verb, OF_LINEAR) for verb in ("evaluate", "predict", "review")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_verb_on_any_run_folder_succeeds_or_prints_one_error(verb, names, run, copy, small, tmp_path):
+    out = tmp_path / ("out.xlsx" if verb == "review" else "out.csv")
+
     @many
     @given(data=st.data())
     def fuzz(data):
-        out = tmp_path / "out.csv"
-        with damaged(data, run.path, copy, FINISHED):
+        with damaged(data, run.path, copy, names) as name:
             if data.draw(st.integers(0, 3)):
                 seal_again(copy)
-            counts[verb, check(verb, "--run", copy, "--data", small, "--out", out)] += 1
+            counts[verb, name, code := check(verb, "--run", copy, "--data", small, "--out", out)] += 1
+        if not code:
+            assert_finite_confidences(verb, out)
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
 
     fuzz()
     print(counts)
+
+
+def assert_finite_confidences(verb, out):
+    if verb == "review":
+        table = pd.read_excel(out, sheet_name=SHEET)
+    else:
+        table = pd.read_csv(out / "predictions.csv" if verb == "evaluate" else out)
+    confidences = table.filter(regex="^conf\\d?_")
+    assert confidences.size
+    assert ((confidences >= 0) & (confidences <= 1)).all(axis=None)
 
 
 @many
