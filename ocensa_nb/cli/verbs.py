@@ -154,8 +154,7 @@ def predict(
     scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
     blank = f" Filas sin texto, que quedan sin predicción: {num(len(table) - scored)}." if scored < len(table) else ""
     logger.info(f"{num(scored)} de {num(len(table))} filas con predicción en {path}.{blank}")
-    for note in predicted.notes:
-        logger.info(note)
+    logger.info("\n".join(predicted.notes))
     return {"out": str(path), "rows": len(table), "scored": scored, "notes": predicted.notes}
 
 
@@ -191,8 +190,7 @@ def review(
     path = free_table(out, "xlsx")  # fail before the work, not after
     chosen = reviewing.review(trained, data, rows, columns, target)
     workbook.write(chosen, path, prefill)
-    for note in chosen.notes:
-        logger.info(note)
+    logger.info("\n".join(chosen.notes))
     logger.info(
         f"{num(len(chosen.doubtful))} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
         f"cada etiqueta y entrene otra vez, con los mismos ajustes y --corrections {path}."

@@ -5,19 +5,23 @@
 
 import contextlib
 import ctypes
+import io
 import os
 import random
 import shutil
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from ocensa_nb.audit.audit import audit, settings
 from ocensa_nb.cli import main as cli
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import evaluate, predict
+from ocensa_nb.figures.audit import save_audit
 from ocensa_nb.figures.training import training_gif
 from ocensa_nb.files.notice_file import read_table
 from ocensa_nb.runs import array_cache
@@ -31,12 +35,43 @@ needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL a
 needs_permissions = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs capset")
 
 
-def run_evaluate(run, csv, out):
-    assert cli.main(["evaluate", "--run", str(run), "--data", str(csv), "--out", str(out)]) == 0
+VERBS = {
+    "generate": ["generate", "--rows", "30"],
+    "evaluate": ["evaluate", "--run", "RUN", "--data", "DATA"],
+    "predict": ["predict", "--run", "RUN", "--data", "DATA", "--format", "csv"],
+    "audit": ["audit", "--data", "DATA", "--heads", "prioridad"],
+    "review": ["review", "--run", "RUN", "--data", "DATA", "--rows", "3"],
+    "train": [*TRAIN, "--data", "DATA", "--epochs", "1"],
+}
+SUFFIXES = {"predict": ".csv", "review": ".xlsx"}
+LEAST_OPERATIONS = {"evaluate": 65, "predict": 3, "audit": 10, "review": 3}  # of the file system
+attacked = pytest.mark.parametrize("verb", ["audit", "review"])
 
 
-def run_predict(run, csv, out):
-    assert cli.main(["predict", "--run", str(run), "--data", str(csv), "--out", str(out)]) == 0
+@pytest.fixture
+def command(run, csv, tmp_path):
+    """Return the words of a verb that writes to a path; of `audit` and `review` with notices that no run knows."""
+    few = tmp_path / "few.csv"
+    synthetic.write_csv(synthetic.generate(60, seed=4), few)
+
+    def words(verb, out):
+        places = {"RUN": run.path, "DATA": few if verb in ("audit", "review") else csv}
+        return [*(str(places.get(word, word)) for word in VERBS[verb]), "--out", str(out)]
+
+    return words
+
+
+def run_verb(words):
+    assert cli.main(words) == 0
+
+
+def content(path):
+    """Return what has to be the same in each result of a verb: a book has the time at which it was written."""
+    if path.is_dir():
+        return sorted(file.name for file in path.iterdir())
+    if path.suffix == ".csv":
+        return path.read_bytes()
+    return {name: table.to_csv() for name, table in pd.read_excel(path, sheet_name=None).items()}
 
 
 def draw_gif(run):
@@ -45,39 +80,90 @@ def draw_gif(run):
 
 @pytest.mark.slow
 @needs_kill
-def test_evaluate_killed_at_any_file_operation_can_be_run_again(run, csv, tmp_path):
-    run_evaluate(run.path, csv, tmp_path / "whole")
-    expected = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    for operation in sampled_operations(130):
+@pytest.mark.parametrize("verb", LEAST_OPERATIONS)
+def test_verb_killed_at_any_file_operation_leaves_all_or_nothing_and_can_be_run_again(command, tmp_path, verb):
+    suffix = SUFFIXES.get(verb, "")
+    # what an audit writes; the rest takes seconds and has no file operations
+    audited = audit(settings(str(tmp_path / "few.csv"), ["prioridad"])) if verb == "audit" else None
+
+    def work(out):
+        return (save_audit, audited, out) if audited else (run_verb, command(verb, out))
+
+    function, *arguments = work(tmp_path / f"whole{suffix}")
+    function(*arguments)
+    whole = content(tmp_path / f"whole{suffix}")
+    for operation in sampled_operations(2 * LEAST_OPERATIONS[verb]):
         folder = tmp_path / str(operation)
         folder.mkdir()
-        if not is_killed(operation, run_evaluate, run.path, csv, folder / "out"):
+        function, *arguments = work(folder / f"out{suffix}")
+        if not is_killed(operation, function, *arguments):
             break
-        if (folder / "out").exists():  # killed when only the temporary folder was left to remove
-            assert sorted(path.name for path in (folder / "out").iterdir()) == expected
-            (folder / "out").rename(folder / "first")
-        run_evaluate(run.path, csv, folder / "out")
-        assert sorted(path.name for path in (folder / "out").iterdir()) == expected
+        if (folder / f"out{suffix}").exists():  # killed when only what is temporary was left to remove
+            assert content(folder / f"out{suffix}") == whole
+            (folder / f"out{suffix}").rename(folder / f"first{suffix}")
+        function(*arguments)
+        assert content(folder / f"out{suffix}") == whole
         assert not leftovers(folder)
-    assert operation > 65
+    assert operation >= LEAST_OPERATIONS[verb]
 
 
-@needs_kill
+def attempt(words, errors, barrier, limit):
+    """Run a verb together with others, or with a limit of bytes per file; exit with its exit code."""
+    import resource
+
+    if barrier:
+        barrier.wait(60)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit or resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        code = cli.main(words)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    errors.write_text(said.getvalue(), encoding="utf-8")
+    os._exit(code)
+
+
+def attempts(commands, folder, barrier=None, limit=0):
+    """Return the exit codes of verbs that run at once, and what they wrote to standard error."""
+    files = [folder / f"errors{number}.txt" for number in range(len(commands))]
+    context = forked.context()
+    children = [
+        context.Process(target=attempt, args=(words, file, barrier, limit))
+        for words, file in zip(commands, files, strict=True)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    errors = "".join(file.read_text(encoding="utf-8") for file in files)
+    assert "Traceback" not in errors
+    return sorted(child.exitcode for child in children), errors
+
+
 @pytest.mark.slow
-def test_predict_killed_at_any_file_operation_leaves_a_complete_file_or_none(run, csv, tmp_path):
-    run_predict(run.path, csv, tmp_path / "whole.csv")
-    for operation in sampled_operations(9):
-        folder = tmp_path / str(operation)
-        folder.mkdir()
-        if not is_killed(operation, run_predict, run.path, csv, folder / "out.csv"):
-            break
-        if (folder / "out.csv").exists():
-            (folder / "out.csv").rename(folder / "first.csv")
-        run_predict(run.path, csv, folder / "out.csv")
-        assert not leftovers(folder)
-        for path in folder.iterdir():
-            assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert operation > 3
+@needs_kill
+@attacked
+def test_verb_twice_at_once_writes_one_result_and_says_so_to_the_other(command, tmp_path, verb):
+    out = tmp_path / f"out{SUFFIXES.get(verb, '')}"
+    for _ in range(10 if LONG else 1):
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        codes, errors = attempts([command(verb, out)] * 2, tmp_path, forked.context().Barrier(2))
+        first = content(out)
+        shutil.rmtree(out) if out.is_dir() else out.unlink()
+        run_verb(command(verb, out))
+        assert (codes, len(errors.splitlines())) == ([0, 1], 1)
+        assert first == content(out)
+        assert not leftovers(tmp_path)
+
+
+@pytest.mark.slow
+@needs_kill
+@attacked
+def test_verb_on_a_full_disk_is_one_message_and_leaves_nothing(command, tmp_path, verb):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for limit in [*range(1, 10_000, 400)] if LONG else [3_000]:
+        codes, errors = attempts([command(verb, folder / f"out{SUFFIXES.get(verb, '')}")], tmp_path, limit=limit)
+        assert (codes, len(errors.splitlines())) == ([1], 1), errors
+        assert not list(folder.iterdir())
 
 
 @pytest.mark.slow
@@ -181,13 +267,6 @@ def test_evaluate_and_predict_during_another_training_give_the_same_results(run,
     assert Run.load(tmp_path / "training").metrics["epochs"] == 6
 
 
-VERBS = {
-    "generate": ["generate", "--rows", "30", "--out"],
-    "evaluate": ["evaluate", "--run", "RUN", "--data", "DATA", "--out"],
-    "train": [*TRAIN, "--data", "DATA", "--epochs", "1", "--out"],
-}
-
-
 def without_privileges(home, commands, errors):
     """Run commands, one after the other, without root's right to bypass permissions; exit with their exit codes."""
     os.environ["HOME"] = str(home)
@@ -200,16 +279,15 @@ def without_privileges(home, commands, errors):
 
 
 @needs_permissions
-@pytest.mark.parametrize("verbs", [["generate"], pytest.param(["evaluate", "train"], marks=pytest.mark.slow)])
-def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_works(run, csv, tmp_path, verbs):
+@pytest.mark.parametrize(
+    "verbs", [["generate"], pytest.param(["evaluate", "train", "audit", "review"], marks=pytest.mark.slow)]
+)
+def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_works(command, tmp_path, verbs):
     closed, opened = tmp_path / "closed", tmp_path / "open"
     closed.mkdir(mode=0o555)
     opened.mkdir()
-    places = {"RUN": run.path, "DATA": csv}
     commands = [
-        [*(str(places.get(word, word)) for word in VERBS[verb]), str(folder / verb)]
-        for folder in (closed, opened)
-        for verb in verbs
+        command(verb, folder / f"{verb}{SUFFIXES.get(verb, '')}") for folder in (closed, opened) for verb in verbs
     ]
     child = forked.context().Process(target=without_privileges, args=(closed, commands, tmp_path / "errors.txt"))
     child.start()
@@ -218,7 +296,7 @@ def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_wor
     assert f"{child.exitcode:b}" == "1" * len(verbs) + "0" * len(verbs), errors
     assert errors.count("no hay permiso") == len(verbs)
     assert "Traceback" not in errors
-    assert sorted(path.name for path in opened.iterdir()) == sorted(verbs)
+    assert sorted(path.stem for path in opened.iterdir()) == sorted(verbs)
     assert not list(closed.iterdir())
 
 
