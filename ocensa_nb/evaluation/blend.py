@@ -12,6 +12,7 @@ from ocensa_nb.evaluation.calibration import COLDEST, HOTTEST, fit_confidence, f
 from ocensa_nb.evaluation.metrics import MODEL_TITLES, bootstrap, predictions_of
 from ocensa_nb.files import tensors
 from ocensa_nb.files.verify import read_json
+from ocensa_nb.models.linear import CHUNK
 from ocensa_nb.runs.manifest import LINEAR as FOLDER
 from ocensa_nb.runs.run import Run
 
@@ -63,7 +64,11 @@ class Blend:
 
     def probabilities(self, logits: Logits, source: str = AUTO) -> np.ndarray:
         """Return calibrated probabilities, float32 (rows, classes), from the logits of the models of `needs`."""
-        used = self.used(source)
+        used, rows = self.used(source), len(next(iter(logits.values())))
+        chunks = (slice(start, start + CHUNK) for start in range(0, max(rows, 1), CHUNK))
+        return np.concatenate([self._calibrated({m: v[part] for m, v in logits.items()}, used) for part in chunks])
+
+    def _calibrated(self, logits: Logits, used: str) -> np.ndarray:
         shares = [softmax(logits[model] / self.temperatures[model], axis=1) for model in self.needs(used)]
         return recalibrate(_mix(*shares, self.weight) if used == BLEND else shares[0], *self.curves[used])
 

@@ -15,7 +15,7 @@ from ocensa_nb.data.report import reading_lines
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
-from ocensa_nb.evaluation.predictor import Predictor, require_source
+from ocensa_nb.evaluation.predictor import CHUNK, Predictor, require_source
 from ocensa_nb.evaluation.rows import read_as_trained, unlike_training
 from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion
 from ocensa_nb.evaluation.verdict import check_predictions, describe_decisions, percent
@@ -131,12 +131,17 @@ def add_predictions(
     but `revisar` if the predictions are not `reliable`. `rows` are the positions of the rows with text, and `shares`
     their probabilities (rows, classes); others have "" and NaN.
     """
-    result = table.copy()
+    added = {
+        f"{kind}_{head}": np.full(len(table), *((np.nan, float) if kind == "conf" else ("", object)))
+        for head in classes
+        for kind in COLUMNS
+    }
     for head, names in classes.items():
-        for kind, values in suggestions[head].columns(shares[head], names, reliable).items():
-            result[f"{kind}_{head}"] = np.nan if kind == "conf" else ""
-            result.loc[result.index[rows], f"{kind}_{head}"] = values
-    return result
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            for kind, values in suggestions[head].columns(shares[head][part], names, reliable).items():
+                added[f"{kind}_{head}"][rows[part]] = values
+    return table.assign(**added)
 
 
 def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:

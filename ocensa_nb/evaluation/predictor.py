@@ -23,6 +23,7 @@ from ocensa_nb.models.tokens import encode
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.distributed import ALONE, World
+from ocensa_nb.runtime.logs import progress
 from ocensa_nb.runtime.machine import to_device
 from ocensa_nb.runtime.precision import replacement_note, scoring_precision
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+CHUNK = 512  # rows predicted at a time: bounds the memory
 
 EXAMPLES = ("bomba", "Fuga de aceite por el sello mecánico de la bomba principal de la estación.")
 
@@ -77,14 +80,16 @@ class Predictor:
         require_source(source)
         models = {model for blend in self.blends.values() for model in blend.needs(source)}
         shares = {head: np.zeros((len(texts), len(names)), np.float32) for head, names in self.run.classes.items()}
-        rows = world.share(np.argsort([len(text) for text in texts], kind="stable"))
+        # Texts of one length are together, with their repeats, so that a batch has little padding.
+        repeats = pd.factorize(np.asarray(texts, dtype=object))[0]
+        rows = world.share(np.lexsort((repeats, [len(text) for text in texts])))
         with world.agreed():
-            if len(rows):
-                part_of_fields = None if fields is None else fields.iloc[rows]
-                logits = self.logits([texts[row] for row in rows], part_of_fields, models, title)
-                part = apply(self.blends, logits, source)
-                for head, values in part.items():
-                    shares[head][rows] = values
+            for start in progress(range(0, len(rows), CHUNK), title, "parte"):
+                part = rows[start : start + CHUNK]
+                of_part = None if fields is None else fields.iloc[part]
+                logits = self.logits([texts[row] for row in part], of_part, models)
+                for head, values in apply(self.blends, logits, source).items():
+                    shares[head][part] = values
         world.sum([torch.from_numpy(values) for values in shares.values()])
         return shares
 
@@ -93,7 +98,7 @@ class Predictor:
         texts: Sequence[str],
         fields: pd.DataFrame | None = None,
         models: Collection[str] = (ENCODER, LINEAR),
-        title: str = "Prediciendo",
+        title: str | None = None,
     ) -> dict[str, dict[str, np.ndarray]]:
         """Return the logits of models, float32 (texts, classes), per model and label; see `probabilities`."""
         by_model = {}
@@ -113,7 +118,7 @@ class Predictor:
         masked = [[*pieces[:number], mask, *pieces[number + 1 :]] for number in range(len(pieces))]
         return self._encoder_logits([" ".join(words) for words in (pieces, *masked)], "Explicando")
 
-    def _encoder_logits(self, texts: Sequence[str], title: str) -> dict[str, np.ndarray]:
+    def _encoder_logits(self, texts: Sequence[str], title: str | None) -> dict[str, np.ndarray]:
         model, tokenizer, precision = self._encoder
         distinct, entry = encode(texts, tokenizer, self.run.config.max_length).unique()
         of_distinct = logits(model, distinct, np.arange(len(distinct)), precision, title=title)

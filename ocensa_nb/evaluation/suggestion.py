@@ -12,6 +12,7 @@ Whatever is chosen, is chosen on validation rows, and measured on the test rows.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,10 @@ class Suggestion:
         return members
 
     def columns(self, shares: np.ndarray, classes: Sequence[str], reliable: bool = True) -> dict[str, Any]:
-        """Return the columns of a prediction, (rows,) each; nothing is accepted or chosen if it is not `reliable`."""
+        """Return the columns of a prediction, (rows,) each; nothing is accepted or chosen if it is not `reliable`.
+
+        Equal texts are one object.
+        """
         order, names = ranked(shares), np.array([*classes, ""], dtype=object)
         members = np.take_along_axis(self.sets(shares), order, axis=1)
         second, third = (order[:, k] if k < len(classes) else np.full(len(order), -1) for k in (1, 2))
@@ -131,15 +135,15 @@ class Suggestion:
             "conf": shares.max(axis=1).astype(float).round(DECIMALS),
             "top2": names[second],
             "top3": names[third],
-            "conjunto": [SEPARATOR.join(names[row[held]]) for row, held in zip(order, members, strict=True)],
-            "decision": self.decisions(shares) if reliable else np.full(len(order), REVIEW),
+            "conjunto": [intern(SEPARATOR.join(names[row[held]])) for row, held in zip(order, members, strict=True)],
+            "decision": self.decisions(shares) if reliable else np.full(len(order), REVIEW, object),
         }
 
     def decisions(self, shares: np.ndarray) -> np.ndarray:
         """Return `ACCEPT`, `CHOOSE` or `REVIEW` for each notice, (rows,)."""
         accepted = shares.max(axis=1) >= (2 if self.accept is None else self.accept)
         few = (self.sets(shares).sum(axis=1) <= CHOICES) & self.learnt
-        return np.select([accepted, few], [ACCEPT, CHOOSE], REVIEW)
+        return np.array([REVIEW, CHOOSE, ACCEPT], dtype=object)[np.where(accepted, 2, few)]
 
     def measure(self, rows: Rows, classes: Sequence[str]) -> dict[str, Any]:
         """Return what a suggestion is worth on rows that did not choose it; metrics.json, shares from 0 to 1."""

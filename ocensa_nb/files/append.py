@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import fromstring
@@ -71,11 +71,10 @@ def _appended_csv(file: TableFile, content: bytes, added: pd.DataFrame) -> bytes
     lines = parts[::2]
     above = _lines_of_records(lines, layout.separator, file.first_row - 2)
     cells = _cells_of_records(lines[above:], layout.separator, layout.quoted)
-    rows = [list(added.columns), *_shown(added, layout.decimal)]
-    records = [record for record, _ in zip(cells, rows, strict=False)]
-    if len(records) < len(rows):
+    records = list(islice(cells, 1 + len(added)))
+    if len(records) < 1 + len(added):
         raise UserError(CHANGED.format(path=file.path))
-    for (last, width), values in zip(records, rows, strict=True):
+    for (last, width), values in zip(records, chain([added.columns], _shown(added, layout.decimal)), strict=True):
         line = io.StringIO()
         csv.writer(line, delimiter=layout.separator, lineterminator="").writerow(values)
         new = line.getvalue()

@@ -5,7 +5,7 @@ N-grams and the values of columns are hashed, so no vocabulary is stored.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ from ocensa_nb.files import tensors
 from ocensa_nb.runs.run import fits
 from ocensa_nb.runtime.logs import progress
 
+CHUNK = 2_048  # texts counted at a time: bounds the memory
 HASHES = 2**20  # columns of each analyser before the selection, and of the terms
 LEAST_ROWS = 2  # an n-gram of a single training row says nothing about another row
 LARGEST_BYTES = 38_000_000  # of the file
@@ -97,28 +98,31 @@ class LinearModel:
 
         `fields` has the canonical values of `used_fields`, a row per text; None if they are not known.
         """
-        distinct, entry = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
-        return self._add_values(
-            {head: part[entry] for head, part in self._of_ngrams(count_ngrams(distinct.tolist())).items()}, fields
-        )
+        entry, distinct = pd.factorize(np.asarray(texts, dtype=object))
+        of_distinct = self._of_ngrams(_count_in_chunks(distinct))
+        return self._add_values({head: values[entry] for head, values in of_distinct.items()}, fields)
 
     def logits_of(self, counts: sparse.csr_matrix, fields: pd.DataFrame | None = None) -> dict[str, np.ndarray]:
-        return self._add_values(self._of_ngrams(counts), fields)
+        chunks = (counts[start : start + CHUNK] for start in range(0, counts.shape[0], CHUNK))
+        return self._add_values(self._of_ngrams(chunks), fields)
 
     @property
     def _border(self) -> int:
         """Where the features of the columns' values start."""
         return int(np.searchsorted(self.columns, VALUES))
 
-    def _of_ngrams(self, counts: sparse.csr_matrix) -> dict[str, np.ndarray]:
-        columns = self.columns[: self._border]
-        features = _weigh(counts[:, columns], columns, self.idf[: self._border]).astype(np.float32)
-        return {head: features @ self.weights[head][: self._border] + self.biases[head] for head in self.weights}
+    def _of_ngrams(self, chunks: Iterable[sparse.csr_matrix]) -> dict[str, np.ndarray]:
+        columns, parts = self.columns[: self._border], {head: [] for head in self.weights}
+        for counts in chunks:
+            features = _weigh(counts[:, columns], columns, self.idf[: self._border]).astype(np.float32)
+            for head, values in parts.items():
+                values.append(features @ self.weights[head][: self._border] + self.biases[head])
+        return {head: np.concatenate(values) for head, values in parts.items()}
 
     def _add_values(self, logits: dict[str, np.ndarray], fields: pd.DataFrame | None) -> dict[str, np.ndarray]:
         for head, terms in self.terms.items():
             values = count_values(fields, terms, len(logits[head]))[:, self.columns[self._border :] - VALUES]
-            logits[head] = logits[head] + TERM_WEIGHT * (values @ self.weights[head][self._border :])
+            logits[head] += TERM_WEIGHT * (values @ self.weights[head][self._border :])
         return logits
 
     def contributions(self, texts: Sequence[Sequence[str]]) -> dict[str, list[np.ndarray]]:
@@ -154,10 +158,10 @@ class LinearModel:
 
     def known_share(self, texts: Sequence[str]) -> np.ndarray:
         """Return the share of the n-grams of each text that the model knows, float64 (texts,); 0 without any."""
-        present = count_ngrams(texts) > 0
-        known = present[:, self.columns[: self._border]]
-        known, all_ngrams = (np.asarray(part.sum(axis=1)).ravel() for part in (known, present))
-        return known / np.maximum(all_ngrams, 1)
+        columns = self.columns[: self._border]
+        parts = [(np.diff(part[:, columns].indptr), np.diff(part.indptr)) for part in _count_in_chunks(texts)]
+        known, present = np.concatenate(parts, axis=1)
+        return known / np.maximum(present, 1)
 
     def write(self, path: Path) -> None:
         arrays = {"columns": self.columns, "idf": self.idf}
@@ -187,8 +191,15 @@ class LinearModel:
 
 
 def count_ngrams(texts: Sequence[str]) -> sparse.csr_matrix:
-    """Return the count of each hashed n-gram in each text, float32 (texts, 2 * HASHES)."""
-    return sparse.hstack([_vectorizer(analyser).transform(texts) for analyser in ANALYSERS], format="csr")
+    """Return the count of each hashed n-gram in each text, float32 (texts, 2 * HASHES): 2 kB for 90 letters."""
+    return sparse.vstack(list(_count_in_chunks(texts)), format="csr")
+
+
+def _count_in_chunks(texts: Sequence[str]) -> Iterator[sparse.csr_matrix]:
+    """Yield the counts of `CHUNK` texts at a time."""
+    for start in range(0, max(len(texts), 1), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        yield sparse.hstack([_vectorizer(analyser).transform(chunk) for analyser in ANALYSERS], format="csr")
 
 
 def _vectorizer(analyser: str) -> HashingVectorizer:
