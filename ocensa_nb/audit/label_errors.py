@@ -26,6 +26,7 @@ from ocensa_nb.models.linear import LinearModel, Term
 from ocensa_nb.runtime.logs import progress
 
 FOLDS = 4  # each further one costs a fit: 4 audit 10,000 notices in 54 s
+MOST_FITTED, OF_RARE = 20_000, 50  # rows that models are fitted to, and of each class at least: bounds time and memory
 MOST_LISTED = 500  # notices of each label in the list for review
 MOST_IDS = 20  # in a cell, which in Excel holds 32,767 characters
 MISSING = (
@@ -81,8 +82,20 @@ def fold_rows(
     return split, folds
 
 
+def sample_rows(labels: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
+    """Return the rows that the audit fits models to, in order: all, or `MOST_FITTED` and some of each rare class."""
+    rows = len(next(iter(labels.values())))
+    order = np.random.default_rng(seed).permutation(rows)
+    chosen = np.arange(rows) < MOST_FITTED
+    for y in labels.values() if rows > MOST_FITTED else ():
+        chosen |= pd.Series(y[order]).groupby(y[order]).cumcount().to_numpy() < OF_RARE
+    return np.sort(order[chosen])
+
+
 def predict_out(
+    texts: Sequence[str],
     counts: sparse.csr_matrix,
+    sample: np.ndarray,
     fields: pd.DataFrame,
     terms: Mapping[str, Sequence[Term]],
     labels: Mapping[str, np.ndarray],
@@ -90,27 +103,35 @@ def predict_out(
     folds: np.ndarray,
     smaller: Mapping[str, np.ndarray],
 ) -> OutOfFold:
-    """Fit the simple model, of n-gram `counts` and `fields`, once per fold, and once per smaller training set."""
+    """Fit the simple model once per fold, and once per smaller training set, to those of its rows in the sample.
+
+    `counts` has the n-grams of the sampled rows; `texts`, `fields`, `labels` and `folds`, an entry per row.
+    """
     sizes = {head: int(y.max()) + 1 for head, y in labels.items()}
     used = [fold for fold in range(FOLDS) if (folds == fold).any()]
     jobs = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in used]
     jobs += [(train, np.flatnonzero(folds == 0)) for train in smaller.values()]
 
+    place = np.full(len(folds), -1)
+    place[sample] = np.arange(len(sample))
+
     def answer(job: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-        train, asked = job
+        train, asked = job[0][place[job[0]] >= 0], job[1]
         known = {head: y[train] for head, y in labels.items()}
-        model = LinearModel.fit(counts[train], known, sizes, fields.iloc[train], terms)
-        return model.logits_of(counts[asked], fields.iloc[asked])
+        model = LinearModel.fit(counts[place[train]], known, sizes, fields.iloc[train], terms)
+        if len(sample) == len(folds):
+            return model.logits_of(counts[asked], fields.iloc[asked])
+        return model.logits([texts[row] for row in asked], fields.iloc[asked])
 
     # One after another: liblinear has one random generator per process, so threads would not be reproducible.
     answers = [answer(job) for job in progress(jobs, "Modelo simple, por partes", "parte")]
     held_out = {head: y[folds == 0] for head, y in labels.items()}
     probabilities = {}
     for head, y in labels.items():
-        logits = np.empty((len(y), sizes[head]))
+        logits = np.empty((len(y), sizes[head]), np.float32)
         for (_, asked), part in zip(jobs[: len(used)], answers, strict=False):
             logits[asked] = part[head]
-        probabilities[head] = softmax(logits / fit_temperature(logits, y), axis=1)
+        probabilities[head] = softmax(logits / fit_temperature(logits[sample], y[sample]), axis=1)
     without = {
         name: flat_metrics(held_out, {head: values.argmax(axis=1) for head, values in part.items()})
         for name, part in zip(smaller, answers[len(used) :], strict=True)

@@ -1,20 +1,13 @@
-"""Repeated and almost repeated texts: different labels bound the score, near-duplicates of training rows inflate it."""
+"""Repeated texts: different labels bound the score."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ocensa_nb.data.canonical import normalise
 from ocensa_nb.evaluation.metrics import flat_metrics
-from ocensa_nb.runtime.logs import progress
 
 ENOUGH_TEXTS = 20  # repeated texts, to say how often notices with the same text agree
 RESAMPLES = 1_000
-SIMILARITY = 0.9  # cosine; about one word of ten differs
-CHARACTERS = (4, 4)  # longer n-grams are in fewer texts, so the products are sparse; 3 to 5 finds the same pairs
-BLOCK = 256  # rows of one product
 
 
 @dataclass(frozen=True)
@@ -45,8 +38,10 @@ def find_repeats(labels: np.ndarray, groups: np.ndarray, seed: int) -> Repeats:
         agreeing = np.bincount(groups, same)[repeated]  # sum over the rows of each repeated text
         rows = sizes[repeated]
         agreement = float(agreeing.sum() / rows.sum())
-        drawn = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
-        bounds = np.sqrt(agreeing[drawn].sum(axis=1) / rows[drawn].sum(axis=1))
+        rng, bounds = np.random.default_rng(seed), []
+        for _ in range(RESAMPLES):  # one at a time, to bound the memory
+            drawn = rng.integers(0, len(rows), len(rows))
+            bounds.append(np.sqrt(agreeing[drawn].sum() / rows[drawn].sum()))
         low, high = np.quantile(bounds, (0.025, 0.975))
         ceiling = (float(low), agreement**0.5, float(high))
     return Repeats(
@@ -76,37 +71,3 @@ def _majority(pairs: np.ndarray, counts: np.ndarray, labels: np.ndarray) -> np.n
     order = np.lexsort((frequency, counts, pairs[0]))
     last = np.append(np.flatnonzero(np.diff(pairs[0][order])), len(order) - 1)
     return pairs[1][order[last]]
-
-
-@dataclass(frozen=True)
-class NearDuplicates:
-    """How similar the asked rows and the training rows are."""
-
-    similarity: np.ndarray
-    nearest: np.ndarray
-    repeated: np.ndarray
-
-    @property
-    def close(self) -> np.ndarray:
-        """Whether each asked row is almost equal to a training row, bool (asked,)."""
-        return self.similarity >= SIMILARITY
-
-
-def find_near_duplicates(texts: Sequence[str], train: np.ndarray, asked: np.ndarray) -> NearDuplicates:
-    """Compare every asked row with every training row: cosine of the TF-IDF vectors of character n-grams."""
-    plain = [normalise(text) for text in texts]
-    weighted = TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTERS, sublinear_tf=True, dtype=np.float32)
-    try:
-        vectors = weighted.fit_transform(plain)
-    except ValueError:  # no text has an n-gram
-        return NearDuplicates(np.zeros(len(asked)), np.full(len(asked), train[0]), train[:0])
-    known = vectors[train].T.tocsr()
-    similarity, nearest, of_train = [], [], np.zeros(len(train), np.float32)
-    for start in progress(range(0, len(asked), BLOCK), "Avisos casi iguales", "bloque"):
-        products = vectors[asked[start : start + BLOCK]] @ known
-        similarity.append(products.max(axis=1).toarray().ravel())
-        nearest.append(train[np.asarray(products.argmax(axis=1)).ravel()])
-        of_train = np.maximum(of_train, products.max(axis=0).toarray().ravel())
-    return NearDuplicates(
-        np.concatenate(similarity).astype(np.float64), np.concatenate(nearest), train[of_train >= SIMILARITY]
-    )

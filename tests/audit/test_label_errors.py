@@ -9,7 +9,14 @@ import pytest
 
 from ocensa_nb.audit import label_errors
 from ocensa_nb.audit.audit import settings
-from ocensa_nb.audit.label_errors import REVIEW_COLUMNS, confidently_other, find_label_errors, fold_rows, predict_out
+from ocensa_nb.audit.label_errors import (
+    REVIEW_COLUMNS,
+    confidently_other,
+    find_label_errors,
+    fold_rows,
+    predict_out,
+    sample_rows,
+)
 from ocensa_nb.data import corrections, synthetic
 from ocensa_nb.models.linear import count_ngrams
 
@@ -69,9 +76,27 @@ def test_fits_one_after_another_because_liblinear_shares_its_generator(monkeypat
         return fit(*arguments)
 
     monkeypatch.setattr(label_errors.LinearModel, "fit", recorded)
-    counts, fields = count_ngrams(synthetic.generate(80, seed=1)["descripcion"].tolist()), pd.DataFrame(index=range(80))
+    texts, fields = synthetic.generate(80, seed=1)["descripcion"].tolist(), pd.DataFrame(index=range(80))
     labels = {"modo": np.arange(80) % 3}
     split, folds = fold_rows(np.arange(80), labels, settings(""))
-    found = predict_out(counts, fields, {}, labels, split, folds, {"fewer": split["train"][::2]})
+    fewer = {"fewer": split["train"][::2]}
+    found = predict_out(texts, count_ngrams(texts), np.arange(80), fields, {}, labels, split, folds, fewer)
     assert set(threads) == {threading.main_thread()}
     assert len(threads) == label_errors.FOLDS + len(found.without)
+
+
+def test_models_of_a_long_file_are_fitted_to_a_sample_with_every_class_and_answer_every_row(monkeypatch):
+    monkeypatch.setattr(label_errors, "MOST_FITTED", 100)
+    monkeypatch.setattr(label_errors, "OF_RARE", 4)
+    frame = synthetic.generate(600, seed=1)
+    texts, fields = frame["descripcion"].tolist(), pd.DataFrame(index=range(600))
+    labels = {"prioridad": pd.factorize(frame["prioridad"])[0], "rare": (np.arange(600) >= 597).astype(int)}
+    sample = sample_rows(labels, seed=0)
+    assert 100 <= len(sample) <= 130
+    assert set(sample) >= {597, 598, 599}
+    split, folds = fold_rows(np.arange(600), {"prioridad": labels["prioridad"]}, settings(""))
+    counts = count_ngrams([texts[row] for row in sample])
+    found = predict_out(texts, counts, sample, fields, {}, labels, split, folds, {})
+    right = (found.predicted("prioridad") == labels["prioridad"]).mean()
+    assert found.probabilities["prioridad"].shape == (600, 4)
+    assert right > 0.5
