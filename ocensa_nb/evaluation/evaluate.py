@@ -22,7 +22,7 @@ from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predi
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import class_indices, read_rows, training_file, training_rows, unlike_training
 from ocensa_nb.evaluation.suggestion import Rows
-from ocensa_nb.evaluation.verdict import check_predictions, describe_sets, judge
+from ocensa_nb.evaluation.verdict import check_predictions, describe_near, describe_sets, judge, measure_near
 from ocensa_nb.files.atomic import create_new, write_json
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
 from ocensa_nb.files.write import DECIMALS, write_table
@@ -218,7 +218,10 @@ def evaluate(
         test = trained.split["test"]
         frame, fields = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test], trained.fields.iloc[test]
         labels = {head: indices[test] for head, indices in trained.labels.items()}
-        return _evaluate_rows(predictor, "las filas de prueba", frame, fields, labels, file.csv_format, source, [])
+        what = "las filas de prueba"
+        evaluation = _evaluate_rows(predictor, what, frame, fields, labels, file.csv_format, source, [])
+        near = describe_near(measure_near(trained.texts, trained.split, evaluation.predictions))
+        return dataclasses.replace(evaluation, notes=evaluation.notes + near)
     if not data:
         raise UserError(f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}». {ASK_FOR_FILE}")
     rows = labelled_rows(file)

@@ -74,6 +74,10 @@ def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.nd
     return flat | {mean: float(np.mean([flat[f"{head}_{mean}"] for head in labels])) for mean in MEANS}
 
 
+def weighted_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    return float(f1_score(labels, predicted, average="weighted", zero_division=0))
+
+
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
     """Return the confusion counts of one head as triples [true, predicted, rows], without pairs that do not occur."""
     pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)

@@ -20,8 +20,9 @@ from scipy.stats import chi2_contingency
 
 from ocensa_nb.data.labels import OTHER
 from ocensa_nb.errors import clipped, listed, num
-from ocensa_nb.evaluation.metrics import Predictions
+from ocensa_nb.evaluation.metrics import Predictions, weighted_f1
 from ocensa_nb.evaluation.suggestion import ACCEPT, CHOICES, CHOOSE, LEVEL, REVIEW, Suggestion
+from ocensa_nb.models.near_duplicates import find_near_duplicates
 
 FEW_ROWS = 50  # training rows of a class, below which more of them are the first thing to try
 RARE_ERRORS = 0.1  # share of the errors that makes the classes with few rows worth naming
@@ -166,6 +167,27 @@ def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, test: Predictio
 def percent(share: float) -> str:
     """Return a share as a whole percentage, rounded down: 90 % is said only of what reaches it."""
     return f"{math.floor(100 * share + 1e-9)} %"
+
+
+def measure_near(
+    texts: Sequence[str], split: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]
+) -> dict[str, Any]:
+    """Return the share of the test rows that almost repeat a training row, and the F1 of each label without them."""
+    others = ~find_near_duplicates(texts, split["train"], split["test"]).close
+    f1 = {}
+    for head, part in predictions.items():
+        rows = {"with": slice(None), "without": others}
+        f1[head] = {name: weighted_f1(part.labels[kept], part.predicted[kept]) for name, kept in rows.items()}
+    return {"share": 1 - float(others.mean()), "f1": f1}
+
+
+def describe_near(measured: Mapping[str, Any]) -> list[str]:
+    """Return, in Spanish, the share of near-duplicates and the F1 without them, if there are any."""
+    if not 0 < measured["share"] < 1:
+        return []
+    f1 = (f"{head} {num(f1['without'], 2)} (con ellos, {num(f1['with'], 2)})" for head, f1 in measured["f1"].items())
+    share = percent(measured["share"])
+    return [f"El {share} de los avisos de prueba casi repite uno de entrenamiento. El F1 sin ellos: {'; '.join(f1)}."]
 
 
 def check_predictions(

@@ -42,6 +42,7 @@ METRICS_SHAPE = {
     **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
     **{"sources": {str: str}, "comparison": dict, "verdict": {str: _VERDICT}, "warnings": [str]},
     "suggestion": {str: dict},
+    "near_duplicates": {"share": float, "f1": {str: {str: float}}},  # of the test rows
     "pairs": [[int]],  # classes of the first two labels that a training row has
     "familiar": float,
 }

@@ -8,7 +8,7 @@ from typing import Any
 from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import listed, num
 from ocensa_nb.evaluation.metrics import MODEL_TITLES
-from ocensa_nb.evaluation.verdict import describe_sets
+from ocensa_nb.evaluation.verdict import describe_near, describe_sets
 from ocensa_nb.files.atomic import write_text
 from ocensa_nb.models.catalogue import CATALOGUE
 from ocensa_nb.runs.run import Run
@@ -40,7 +40,10 @@ def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
         ),
         f"En {num(data['split']['test'])} avisos de prueba, cuyo texto no se usó al entrenar. El error de "
         "calibración es lo que la confianza se aparta de los aciertos, de 0 a 1.",
-        _bullets(*(describe_sets(head, measured) for head, measured in metrics["suggestion"].items())),
+        _bullets(
+            *describe_near(metrics["near_duplicates"]),
+            *(describe_sets(head, measured) for head, measured in metrics["suggestion"].items()),
+        ),
         "## Datos",
         _bullets(
             f"«{Path(data['path']).name}»: {num(data['split']['train'])} avisos de entrenamiento, "

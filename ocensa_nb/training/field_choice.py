@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.metrics import f1_score
 
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import clipped, num
-from ocensa_nb.evaluation.metrics import bootstrap
+from ocensa_nb.evaluation.metrics import bootstrap, weighted_f1
 from ocensa_nb.models.linear import TERM_WEIGHT, Term, count_values, fit_classifier, weigh_words
 from ocensa_nb.runtime.commands import command_with_field
 from ocensa_nb.runtime.logs import progress
@@ -97,9 +96,10 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
     predicted = np.zeros(len(labels), np.int64)
     for part in np.unique(folds):
         seen = folds != part
-        counts = np.bincount(values[seen] * size + labels[seen], minlength=(values.max() + 1) * size)
-        counts = counts.reshape(-1, size)
-        best = np.where(counts.any(axis=1), counts.argmax(axis=1), counts.sum(axis=0).argmax())
+        pairs, counts = np.unique(values[seen] * size + labels[seen], return_counts=True)
+        order = np.lexsort((-pairs, counts))  # the last pair of each value is the most frequent
+        best = np.full(values.max() + 1, np.bincount(labels[seen]).argmax())
+        best[pairs[order] // size] = pairs[order] % size
         predicted[~seen] = best[values[~seen]]
     return predicted
 
@@ -115,13 +115,13 @@ class _Search:
     def choose(self, known: Sequence[str]) -> FieldChoice:
         terms: list[Term] = []
         predicted = self._predict(terms)
-        without = _f1(self.labels, predicted)
+        without = weighted_f1(self.labels, predicted)
         while further := self._next(terms, predicted, known):
             terms, predicted = further
-        f1, advised, f1_advised = _f1(self.labels, predicted), "", 0.0
-        alone = _f1(self.labels, self._by_value([title for term in terms for title in term])) if terms else 0.0
+        f1, advised, f1_advised = weighted_f1(self.labels, predicted), "", 0.0
+        alone = weighted_f1(self.labels, self._by_value([title for term in terms for title in term])) if terms else 0.0
         if further := self._next(terms, predicted, [title for title in self.fields if title not in known]):
-            gained = _f1(self.labels, further[1])
+            gained = weighted_f1(self.labels, further[1])
             if gained >= f1 + WORTH_NAMING:
                 advised, f1_advised = further[0][-1][-1], gained  # of a pair, the column that is not chosen yet
         return FieldChoice(tuple(terms), without, f1, alone, advised, f1_advised)
@@ -166,7 +166,3 @@ class _Search:
         means = {model: (scores["f1"] + scores["f1_macro"]) / 2 for model, scores in models.items()}
         gains = means["after"] - means["before"]
         return float(gains[0]), float(gains[1:].std()) if resamples else 0.0
-
-
-def _f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    return float(f1_score(labels, predicted, average="weighted", zero_division=0))

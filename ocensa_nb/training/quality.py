@@ -30,7 +30,7 @@ from ocensa_nb.evaluation.metrics import (
 )
 from ocensa_nb.evaluation.rows import familiar_share, write_splits
 from ocensa_nb.evaluation.suggestion import Evidence
-from ocensa_nb.evaluation.verdict import check_predictions, judge
+from ocensa_nb.evaluation.verdict import check_predictions, describe_near, judge, measure_near
 from ocensa_nb.models.linear import LinearModel, count_ngrams
 from ocensa_nb.models.save import save_linear, save_model
 from ocensa_nb.runs.manifest import CORRECTIONS
@@ -142,6 +142,7 @@ def measure_quality(
         ).tolist(),
         "fields": linear.fields,
         "familiar": familiar_share(linear.model, texts["test"]),
+        "near_duplicates": measure_near(notices.texts, notices.split, test),
         "warnings": check_predictions(notices.classes, counts, test),
     }
     return blends, evidence, metrics
@@ -155,6 +156,7 @@ def field_lines(metrics: Mapping[str, Any]) -> list[str]:
 def report(metrics: Mapping[str, Any], verbose: bool = False) -> list[str]:
     """Return, in Spanish, what each label is good for, the warnings, and, if `verbose`, which model is better."""
     lines = [f"{verdict['sentence']} {verdict['advice']}".strip() for verdict in metrics["verdict"].values()]
+    lines += describe_near(metrics["near_duplicates"])
     lines += [PREFIXES[logging.WARNING] + warning for warning in metrics["warnings"]]
     return lines + sentences(metrics["comparison"]) * verbose
 

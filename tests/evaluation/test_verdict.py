@@ -190,3 +190,20 @@ def test_check_predictions_warns_of_far_shares_only():
 
     assert len(warnings(np.zeros(800, np.int64))) == 1
     assert warnings(drawn(800, 1)) == []
+
+
+def test_scores_are_reported_without_the_test_rows_that_almost_repeat_a_training_row():
+    text = "fuga de crudo por el sello mecánico de la bomba principal de despacho en la estación"
+    near = text.replace(" el ", " ")
+    texts = [text, "no arranca el motor eléctrico", near, "calibrar transmisor de presión", "ruido en rodamiento", near]
+    split = {"train": np.array([0, 1]), "val": np.array([5]), "test": np.array([2, 3, 4])}
+    predictions = {"modo": Predictions(np.ones(3), np.array([0, 0, 0]), np.array([0, 1, 1]))}
+    measured = verdict.measure_near(texts, split, predictions)
+    assert measured["share"] == pytest.approx(1 / 3)
+    assert measured["f1"]["modo"] == pytest.approx({"with": 1 / 6, "without": 0})
+    (sentence,) = verdict.describe_near(measured)
+    assert sentence == (
+        "El 33 % de los avisos de prueba casi repite uno de entrenamiento. "
+        "El F1 sin ellos: modo 0,00 (con ellos, 0,17)."
+    )
+    assert verdict.describe_near({**measured, "share": 0.0}) == []
