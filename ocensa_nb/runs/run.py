@@ -42,7 +42,7 @@ METRICS_SHAPE = {
     **{"best_epoch": int, "epochs": int, "val": {str: float}, "test": {str: float}},
     **{"sources": {str: str}, "comparison": dict, "verdict": {str: _VERDICT}, "warnings": [str]},
     "suggestion": {str: dict},
-    "near_duplicates": {"share": float, "f1": {str: {str: float}}},  # of the test rows
+    "near_duplicates": {"share": float, "f1": {str: {"with": float, "without": float}}},
     "pairs": [[int]],  # classes of the first two labels that a training row has
     "familiar": float,
 }

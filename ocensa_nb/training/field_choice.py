@@ -98,7 +98,7 @@ def predict_by_value(values: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
         seen = folds != part
         pairs, counts = np.unique(values[seen] * size + labels[seen], return_counts=True)
         order = np.lexsort((-pairs, counts))  # the last pair of each value is the most frequent
-        best = np.full(values.max() + 1, np.bincount(labels[seen]).argmax())
+        best = np.full(values.max() + 1, np.bincount(labels[seen], minlength=size).argmax())
         best[pairs[order] // size] = pairs[order] % size
         predicted[~seen] = best[values[~seen]]
     return predicted
