@@ -9,7 +9,7 @@ import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,20 +18,23 @@ from typing import Any
 import yaml
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import UserError, clipped, num, unknown
+from ocensa_nb.errors import CONTROL, UserError, clipped, num, unknown
 from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.files.verify import read_regular
 from ocensa_nb.paths import SAMPLE_DATA, SAMPLES, plain_path, reason
 from ocensa_nb.runtime.commands import as_text, command_line
 from ocensa_nb.runtime.machine import configure
 
-LARGEST_GRID = 2**20  # bytes
+LARGEST_GRID = 2**18  # bytes; PyYAML reads some 100 KB a second
+MOST_NODES = 100_000  # of the YAML document, with its aliases expanded
+LONGEST_NUMBER = 40  # digits
 MOST_CASES = 10_000
 LONGEST_NAME = 80  # characters of a case's folder
 NEW = "NEW"  # the folder in the command that reproduces a case
 KEYS = ("base", "grid", "cases", "seeds")
 PATHS = ("model", "data", "corrections", "evaluation_data")  # fields that are, or may be, a path
 USUAL_EVALUATION = {"predict_with": AUTO, "evaluation_data": ""}  # the fields of notebook 04
+_TAG = "tag:yaml.org,2002:"
 _SET_BY_THE_RUNNER = ("out", "resume")
 _TRAINING_FIELDS = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in _SET_BY_THE_RUNNER]
 FIELDS = ["recipe", *_TRAINING_FIELDS, *USUAL_EVALUATION]
@@ -129,8 +132,8 @@ def expand(content: Mapping[str, Any], auto: str) -> list[CaseSpec]:
 def _check_form(content: Mapping[str, Any]) -> None:
     """Raise `UserError` if a key, a list, or the name of a field is not valid; the values are checked by case."""
     try:
-        json.dumps(content, default=str, ensure_ascii=False).encode()
-    # An alias inside its own anchor; a key that is a list; half of a pair of characters, such as "\ud800".
+        json.dumps(content, default=str, ensure_ascii=False, sort_keys=True).encode()
+    # A mapping inside itself; keys of several types; half of a pair of characters, such as "\ud800".
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
             "La cuadrícula tiene valores que se contienen a sí mismos, claves que no son texto o texto que no es UTF-8."
@@ -152,8 +155,9 @@ def _check_form(content: Mapping[str, Any]) -> None:
             raise UserError(f"cases, caso {number}: se espera «campo: valor», y hay {clipped(repr(case))}.")
         for name in case.keys() - {"name"}:
             _check_field(f"cases, caso {number}", name, "seed")
-        if not (isinstance(case.get("name", "x"), str) and case.get("name", "x").strip()):
-            raise UserError(f"cases, caso {number}: name = {clipped(repr(case['name']))}: debe ser un texto.")
+        name = case.get("name", "x")
+        if not isinstance(name, str) or not name.strip() or re.search(CONTROL, name):
+            raise UserError(f"cases, caso {number}: name = {clipped(repr(name))}: debe ser un texto.")
     if "seeds" in content and "seed" in content.get("base", {}):
         raise UserError("base: seed sobra, porque hay seeds. Deje solo seeds.")
 
@@ -261,37 +265,74 @@ def _where(error: yaml.YAMLError, text: str) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return ": tiene caracteres que no se admiten."
-    problem = error.problem if isinstance(error, _RepeatedKeyError) else ""
+    problem = error.problem if isinstance(error, _RefusedError) else ""
     line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
     tab = " Hay un tabulador: use espacios." if "\t" in line else ""
     return f" (línea {mark.line + 1}): {problem or 'revise la sangría, las comas y los dos puntos.'}{tab}"
 
 
-class _RepeatedKeyError(yaml.constructor.ConstructorError):
-    """A key is twice in the same mapping; `problem` is a message in Spanish."""
+class _RefusedError(yaml.constructor.ConstructorError):
+    """YAML that a grid does not use; `problem` is a message in Spanish."""
 
 
 class _Loader(yaml.SafeLoader):
-    """A `SafeLoader` with the scalars of YAML 1.2 (core schema, decimal) and without repeated keys."""
+    """A `SafeLoader` with the types of YAML 1.2 (core schema, decimal), and without repeated keys."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own declaration)
+    yaml_constructors = {  # noqa: RUF012
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in (None, *(f"{_TAG}{kind}" for kind in ("str", "seq", "map")))
+    }
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the root of the document, before any alias is expanded."""
+        root = super().get_single_node()
+        if root is not None and _size(root, {}) > MOST_NODES:
+            problem = f"sus valores se contienen a sí mismos, o son más de {num(MOST_NODES)} en total."
+            raise _RefusedError(None, None, problem, root.start_mark)
+        return root
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
                 if key.value in seen:
                     problem = f"la clave «{clipped(key.value)}» está dos veces."
-                    raise _RepeatedKeyError(None, None, problem, key.start_mark)
+                    raise _RefusedError(None, None, problem, key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("merge", r"<<", "<"),
+def _size(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """Return how many nodes one has with its aliases expanded; infinity if one contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until it is known
+        parts = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
+
+
+def _constructor(pattern: re.Pattern[str], convert: Callable[[str], Any]) -> Callable[[_Loader, yaml.Node], Any]:
+    """Return the constructor of a scalar type; a tag such as `!!int` does not make a word a number."""
+
+    def construct(loader: _Loader, node: yaml.Node) -> Any:
+        text = loader.construct_scalar(node)
+        if not pattern.fullmatch(text) or len(text) > LONGEST_NUMBER:
+            raise _RefusedError(None, None, f"el valor «{clipped(text)}» no se admite.", node.start_mark)
+        return convert(text)
+
+    return construct
+
+
+for _kind, _pattern, _first, _convert in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789", int),
+    ("float", r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789", float),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""], lambda text: None),
+    ("merge", r"<<", "<", str),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+    _whole = re.compile(rf"^(?:{_pattern})$")
+    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", _whole, list(_first))
+    _Loader.add_constructor(f"{_TAG}{_kind}", _constructor(_whole, _convert))

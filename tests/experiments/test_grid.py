@@ -154,7 +154,14 @@ WRONG = {
     "base: {resume: never}": "resume no se puede fijar",
     "base: {text_fields: equipo}": "text_fields y fields, listas",
     "base: !!python/object/apply:os.system ['true']": "no es YAML válido",
-    "&a [*a]": "debe tener las claves",
+    "&a [*a]": "se contienen a sí mismos",
+    "base: !!int abc": "«abc» no se admite",
+    "base: {epochs: !!int 0x1F}": "«0x1F» no se admite",
+    "base: {epochs: !!timestamp 3}": "no es YAML válido",
+    "base: {epochs: %s}" % ("9" * 5000): "9…» no se admite",
+    "base: !!map abc": "no es YAML válido",
+    "cases: [{1: 1, name: x}]": "claves que no son texto",
+    r'cases: [{name: "a\e[2J"}]': "debe ser un texto",
     "base: &a {heads: *a}": "se contienen a sí mismos",
     "base: {text_fields: &a [*a]}": "se contienen a sí mismos",
     "grid: {text_fields: &a [*a]}": "se contienen a sí mismos",
@@ -186,8 +193,12 @@ def test_number_in_any_notation_is_a_number(text, tmp_path):
 def test_unreadable_grid_raises_user_error(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("base: {model: «ñ»}".encode("latin-1"))
     (tmp_path / "deep.yaml").write_text("base: " + "[" * 20_000)
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 12)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(["a0: &a0 x", *levels]))
     for name, message in (("no.yaml", "no existe"), (".", "No se puede leer"), ("latin.yaml", "UTF-8")):
         with pytest.raises(UserError, match=message):
             read_grid(tmp_path / name)
     with pytest.raises(UserError, match=r"demasiados niveles|no es YAML"):
         read_grid(tmp_path / "deep.yaml")
+    with pytest.raises(UserError, match="son más de 100 000"):
+        read_grid(tmp_path / "bomb.yaml")
