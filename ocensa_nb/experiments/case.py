@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.config import TrainConfig
-from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation.blend import AUTO
+from ocensa_nb.errors import CONTROL, UserError
+from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.experiments.grid import USUAL_EVALUATION, CaseSpec
 from ocensa_nb.files.atomic import is_running, write_json
 from ocensa_nb.files.verify import compute, read_json, require_regular
@@ -34,12 +34,13 @@ STATES = {
 }
 # What case.json holds; see `fits`.
 _NEEDED = {
-    **{"title": str, "changes": dict, "group": str, "seed": int, "command": str, "status": str, "inputs": dict},
+    **{"title": str, "changes": dict, "group": str, "seed": int, "command": str, "status": str, "inputs": {str: str}},
     **{"settings": {"recipe": str, "predict_with": str}, "files": {"data": str, "evaluation_data": str}},
     "trainer": str,
 }
-_OPTIONAL = {"started": str, "seconds": (int, float), "process": str, "jobs": int, "threads": int}
+_OPTIONAL = {"started": str, "seconds": (int, float), "process": str, "jobs": int, "threads": int, "dropped": bool}
 _OPTIONAL |= {"error": {"notebook": str, "cell": (int, type(None)), "line": str}}
+_MOST = {"seed": 2**32 - 1, "seconds": 1e9, "jobs": 1e6, "threads": 1e6}
 # What two machines must share for their seconds to be compared; the free disk and the Python version may differ.
 _MACHINE = ("platform", "system", "cores", "ram_gib", "gpu", "gpu_gib")
 
@@ -78,10 +79,7 @@ class Case:
     @property
     def error(self) -> str:
         """Where and how a failed case failed: notebook, cell and last line of the traceback."""
-        if not (error := self.content.get("error")):
-            return ""
-        cell = f", celda [{error['cell']}]" if error["cell"] else ""
-        return f"{error['notebook']}{cell}: {error['line']}" if error["notebook"] else error["line"]
+        return described(self.content.get("error"))
 
     @property
     def owns_run(self) -> bool:
@@ -122,7 +120,7 @@ class Case:
     @property
     def config(self) -> dict[str, Any]:
         """All settings of the run; those of the case, if it is not finished."""
-        return self.metadata.get("config") or self.content["settings"]
+        return nested(self.metadata, "config") or self.content["settings"]
 
     @property
     def monitor(self) -> str:
@@ -130,7 +128,7 @@ class Case:
 
     @property
     def heads(self) -> list[str]:
-        return list(self.metadata["config"]["heads"]) if self.is_finished else []
+        return list(nested(self.config, "heads")) if self.is_finished else []
 
     @property
     def beside(self) -> bool:
@@ -148,16 +146,14 @@ class Case:
         else:
             source = model or self.predicts_with
             scores = nested(self.metrics, side) if source == AUTO else nested(self.metrics, source, side)
-        value = scores.get(metric)
-        return float(value) if isinstance(value, int | float) else None
+        return number(scores.get(metric), 1)
 
     def beats_linear(self, head: str) -> bool | None:
         """Return whether it predicts a label better than the simple model, beyond noise; None if not compared."""
         source = nested(self.metrics, "sources").get(head) if self.predicts_with == AUTO else self.predicts_with
         if not (pairs := nested(self.metrics, "comparison", head)):
             return None
-        low = nested(pairs, f"{source}-linear", "f1").get("low")
-        return isinstance(low, int | float) and low > 0
+        return bool(number(nested(pairs, f"{source}-linear", "f1").get("low"), 1))
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of the training, its frozen layers, the simple model, and their sum as `total`."""
@@ -170,14 +166,13 @@ class Case:
         return max(0.0, self.building - self._seconds("features")) if self.building and self.owns_run else 0.0
 
     def machine(self) -> tuple[Any, ...]:
-        hardware, versions = self.metadata["hardware"], self.metadata.get("versions", {})
+        hardware, versions = nested(self.metadata, "hardware"), nested(self.metadata, "versions")
         threads = self.content.get("threads") or self.metadata.get("threads")
         process = (self.metadata.get("device"), versions.get("torch"), threads, self.content.get("jobs"))
         return (*(hardware.get(name) for name in _MACHINE), *process)
 
     def _seconds(self, name: str) -> float:
-        value = self.metadata.get("seconds", {}).get(name, 0.0)
-        return float(value) if isinstance(value, int | float) else 0.0
+        return number(nested(self.metadata, "seconds").get(name), _MOST["seconds"]) or 0.0
 
 
 def case_folders(out: Path) -> list[Path]:
@@ -186,10 +181,22 @@ def case_folders(out: Path) -> list[Path]:
 
 def read_case(folder: Path) -> Case:
     """Return a case without results; raises `UserError` if its case.json is missing or damaged."""
-    content = read_json(folder / STATE)
+    content = None
+    with contextlib.suppress(UserError):
+        content = read_json(folder / STATE)
     if problem := _problem(content):
-        raise UserError(f"«{folder / STATE}» está dañado ({problem}). Borre esa carpeta para repetir el caso.")
+        raise UserError(f"«{folder / STATE}» falta o está dañado ({problem}). Ejecute lo mismo otra vez: lo repite.")
     return Case(folder, content)
+
+
+def reread(case: Case) -> Case:
+    """Return a case as its case.json says now; a failed one, from then on, if that is missing or damaged."""
+    if case.content["status"] == FAILED:
+        return case
+    try:
+        return read_case(case.folder)
+    except UserError as error:
+        return record(case, **failure(str(error)))
 
 
 def read_cases(out: Path) -> list[Case]:
@@ -202,9 +209,14 @@ def read_cases(out: Path) -> list[Case]:
 
 
 def with_results(case: Case) -> Case:
-    """Return a case with its metrics and metadata if it is finished; raises `UserError` if they are damaged."""
-    if case.status != FINISHED:
-        return case
+    """Return a case with its metrics and metadata if it is finished; as a failed one if they are damaged."""
+    try:
+        return _with_results(case) if case.status == FINISHED else case
+    except UserError as error:
+        return _changed(case, **failure(str(error)))
+
+
+def _with_results(case: Case) -> Case:
     metadata, metrics = read_config(case.run), read_json(case.run / METRICS)
     if not isinstance(metrics, dict) or not all(isinstance(metrics.get(side), dict) for side in ("val", "test")):
         raise UserError(f"«{case.run / METRICS}» está dañado.")
@@ -218,18 +230,32 @@ def with_results(case: Case) -> Case:
     return dataclasses.replace(case, metadata=metadata, metrics=metrics, evaluation=evaluation)
 
 
-def write_case(folder: Path, content: dict[str, Any]) -> None:
-    kept = {name: value for name, value in content.items() if value is not None}
-    write_json(folder / STATE, kept)
+def record(case: Case, **changes: Any) -> Case:
+    """Change entries of a case and write its case.json; None removes an entry. If it cannot be written, it failed."""
+    changed = _changed(case, **changes)
+    try:
+        write_json(case.folder / STATE, changed.content)
+    except UserError as error:
+        return _changed(case, **failure(str(error)))
+    return changed
 
 
-def update(folder: Path, **changes: Any) -> None:
-    """Change entries of a case.json; None removes an entry."""
-    write_case(folder, read_json(folder / STATE) | changes)
+def _changed(case: Case, **changes: Any) -> Case:
+    content = {name: value for name, value in {**case.content, **changes}.items() if value is not None}
+    return dataclasses.replace(case, content=content)
 
 
 def failure(line: str, notebook: str = "", cell: int | None = None) -> dict[str, Any]:
+    line = re.sub(CONTROL, "�", line)
     return {"status": FAILED, "process": None, "error": {"notebook": notebook, "cell": cell, "line": line}}
+
+
+def described(error: Mapping[str, Any] | None) -> str:
+    """Return an error of `failure` as one line; "" for none."""
+    if not error:
+        return ""
+    cell = f", celda [{error['cell']}]" if error["cell"] else ""
+    return f"{error['notebook']}{cell}: {error['line']}" if error["notebook"] else error["line"]
 
 
 def _is_complete(case: Case) -> bool:
@@ -242,42 +268,41 @@ def _is_complete(case: Case) -> bool:
 
 
 def prepare(out: Path, specs: Sequence[CaseSpec]) -> tuple[list[Case], list[Case]]:
-    """Write case.json of new and unfinished cases; return those to run, and those that are no longer in the grid."""
+    """Write case.json of the cases of a grid; return them, and those that are no longer in the grid.
+
+    The cases to run are `pending`. One whose folder cannot be written is `failed`, and does not stop the others.
+    """
     known = {}
     for spec in specs:
         with contextlib.suppress(UserError):  # no case.json, or a damaged one: it is written again
             known[spec.name] = read_case(out / CASES / spec.name)
     trainers = _trainers(specs, known)
     digests = {path: _sha256(path) for path in {path for spec in specs for path in spec.input_files().values()}}
-    to_run = []
+    cases = []
     for spec in specs:
-        folder, before = out / CASES / spec.name, known.get(spec.name)
-        folder.mkdir(exist_ok=True)
         inputs = {name: digests[path] for name, path in spec.input_files().items()}
         content = spec.content() | {"inputs": inputs, "trainer": trainers[spec.name], "status": PENDING}
-        if before and (changes := _changes_if_kept(before, content)):
-            update(folder, dropped=None, **changes)
-            continue
-        if before:  # its training may be finished; a failed case starts again
-            of_training = ("jobs", "threads") if before.status == FAILED else ("jobs", "threads", "seconds")
-            content |= {name: before.content[name] for name in of_training if name in before.content}
-        write_case(folder, content)
-        to_run.append(read_case(folder))
-    return to_run, _drop_others(out, {spec.name for spec in specs})
+        before = known.get(spec.name)
+        cases.append(record(Case(out / CASES / spec.name, content), **(_kept(before, inputs) if before else {})))
+    return cases, _drop_others(out, {spec.name for spec in specs})
 
 
-def _changes_if_kept(case: Case, content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the changes of a case.json if its case is not run again; None if it is."""
-    inputs = content["inputs"]
+def _kept(case: Case, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a case keeps of an earlier call: its end, if it is not run again, and what it took."""
+    kept = {name: case.content[name] for name in ("jobs", "threads", "seconds") if name in case.content}
     changed = [name for name in inputs if case.content["inputs"].get(name) != inputs[name]]
-    kept = {name: content[name] for name in ("title", "changes", "trainer")}
     if (case.run / CONFIG).exists() and set(changed) - {"evaluation_data"}:
         what = f"El contenido de {', '.join(changed)} no es el mismo con que se ejecutó el caso."
-        return kept | failure(f"{what} Devuelva el archivo de entonces, o use otra carpeta en out.")
+        error = failure(f"{what} Devuelva el archivo de entonces, o use otra carpeta en out.")
+        return kept | error | {"inputs": case.content["inputs"]}
     try:
-        return kept if _is_complete(case) and not changed else None
+        if not changed and _is_complete(case):
+            return kept | {"status": FINISHED}
     except UserError as error:
         return kept | failure(f"{error} Para repetir el caso, borre su carpeta.")
+    if case.status == FAILED:  # it starts again; the training of another one may be finished
+        kept.pop("seconds", None)
+    return kept
 
 
 def _trainers(specs: Sequence[CaseSpec], known: Mapping[str, Case]) -> dict[str, str]:
@@ -301,8 +326,8 @@ def _drop_others(out: Path, names: set[str]) -> list[Case]:
     for folder in case_folders(out):
         if folder.name not in names:
             with contextlib.suppress(UserError):
-                update(folder, dropped=True, status=read_case(folder).status, process=None)
-                dropped.append(read_case(folder))
+                case = read_case(folder)
+                dropped.append(record(case, dropped=True, status=case.status, process=None))
     return dropped
 
 
@@ -322,15 +347,32 @@ def _problem(content: Any) -> str:
     wrong += [name for name, shape in _OPTIONAL.items() if name in content and not fits(content[name], shape)]
     if wrong:
         return ", ".join(wrong)
+    wrong = [name for name, most in _MOST.items() if name in content and number(content[name], most) is None]
+    if wrong:
+        return ", ".join(wrong)
     if content["status"] not in STATES:
         return "status"
-    if not re.fullmatch(r"[^/\\]+", content["trainer"]) or content["trainer"] in (".", ".."):
+    if content["settings"]["predict_with"] not in (AUTO, *SOURCES):
+        return "predict_with"
+    trainer = content["trainer"]
+    if (
+        not re.fullmatch(r"[^/\\]+", trainer)
+        or trainer in (".", "..")
+        or not trainer.isprintable()
+        or len(trainer) > 85
+    ):
         return "trainer"
     try:
-        datetime.fromisoformat(content.get("started", "2000-01-01"))
-    except ValueError:
+        datetime.fromisoformat(content.get("started", "2000-01-01")).timestamp()
+    except (ValueError, OverflowError):
         return "started"
     return ""
+
+
+def number(value: Any, most: float) -> float | None:
+    """Return a value of a JSON file as a float if it is a number from 0 to `most`, otherwise None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= most else None
 
 
 def nested(value: Any, *names: str) -> dict[str, Any]:

@@ -6,15 +6,19 @@ its task on another one, where it resumes from the checkpoint.
 
 import contextlib
 import logging
+import os
+import pkgutil
+import re
+import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocensa_nb.errors import UserError, listed
-from ocensa_nb.experiments.case import RUNNING, Case, failure, read_case, update
+from ocensa_nb.errors import UserError, clipped, listed
+from ocensa_nb.experiments.case import RUNNING, Case, failure, read_case, record, reread
 from ocensa_nb.experiments.execute import CaseProcess
 
 if TYPE_CHECKING:
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LACKING = (
+    "A workers de dask{workers} les falta el paquete ocensa_nb, o uno que necesita. Instálelo en sus máquinas "
+    "(pip install CARPETA_DEL_PROYECTO), o inícielos con PYTHONPATH = esa carpeta."
+)
 CONNECT_SECONDS = 10
 WORKER_SECONDS = 10  # how long to wait for the first worker
 POLL_SECONDS = 0.5
@@ -34,10 +42,7 @@ _one_case = threading.Lock()  # a worker with several threads would run several 
 @contextlib.contextmanager
 def dask_pool(out: Path, scheduler: str) -> Iterator["DaskPool"]:
     """Connect to a scheduler inside the block; yield the pool of its workers."""
-    if not scheduler:
-        raise UserError(
-            "Falta scheduler: con backend = dask, la dirección de su scheduler, p. ej. tcp://10.0.0.1:8786."
-        )
+    host, port = _parsed(scheduler)
     try:
         from distributed import Client
     except ImportError as error:
@@ -45,10 +50,12 @@ def dask_pool(out: Path, scheduler: str) -> Iterator["DaskPool"]:
             "Falta dask.distributed. Instálelo aquí y en cada máquina del clúster: pip install distributed"
         ) from error
     try:
+        # A client that does not connect prints errors of its threads; so none is created if nobody listens.
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # TimeoutError is an OSError
         raise UserError(
-            f"El scheduler de dask, «{scheduler}», no responde. Revise la dirección (tcp://MÁQUINA:8786) e inícielo."
+            f"El scheduler de dask, «{scheduler}», no responde. Inícielo (dask scheduler) o revise la dirección."
         ) from error
     pool = DaskPool(client, out)
     try:
@@ -56,6 +63,17 @@ def dask_pool(out: Path, scheduler: str) -> Iterator["DaskPool"]:
         yield pool
     finally:
         pool.close()
+
+
+def _parsed(scheduler: str) -> tuple[str, int]:
+    """Return the host and the port of an address; raises `UserError` if it is not one."""
+    parts = re.fullmatch(r"(?:(?:tcp|tls|wss?)://)?([\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})/?", scheduler)
+    if parts is None or not 0 < int(parts[2]) < 2**16:
+        raise UserError(
+            f"scheduler = «{clipped(scheduler)}»: con backend = dask debe ser la dirección de su scheduler, con su "
+            "máquina y su puerto, p. ej. tcp://10.0.0.1:8786."
+        )
+    return parts[1].strip("[]"), int(parts[2])
 
 
 class DaskPool:
@@ -82,30 +100,36 @@ class DaskPool:
             time.sleep(POLL_SECONDS)
 
     def require_seen(self, cases: Sequence[Case]) -> None:
-        """Raise `UserError` if a worker does not see the experiment folder or the notices of the cases."""
+        """Raise `UserError` if a worker lacks this package, or does not see the experiment folder or the notices."""
+        found = self._ask(pkgutil.resolve_name, f"{__name__}:RETRIES")
+        if lacking := [worker for worker, value in found.items() if value != RETRIES]:
+            raise UserError(LACKING.format(workers=f" ({listed(lacking)})"))
         marker = self._out / self._token
         marker.touch()
         files = [case.content["files"][name] for case in cases for name in NOTICES]
         try:
             for path in {str(marker), *files} - {""}:
-                sizes = self._call(self._client.run, _size, path)
-                if blind := [worker for worker, size in sizes.items() if size != _size(path)]:
+                sizes = self._ask(os.path.getsize, path)
+                if blind := [worker for worker, size in sizes.items() if size != os.path.getsize(path)]:
                     raise UserError(
                         f"Estos workers de dask no ven la carpeta «{Path(path).parent}»: {listed(blind)}. Ponga out y "
                         "los avisos en un disco que todas las máquinas vean con la misma ruta."
                     )
         finally:
-            marker.unlink()
+            marker.unlink(missing_ok=True)
+
+    def share(self, case: Case) -> dict[str, int]:
+        return {"jobs": self.slots}
 
     def start(self, case: Case) -> "DaskJob":
         """Submit the task of a case to a worker without tasks, if there is one."""
-        update(case.folder, jobs=self.slots)
         self._asked_at = float("-inf")  # what was submitted just now counts
         future = self._call(
             self._client.submit,
-            run_task,
-            str(case.folder),
-            self._token,
+            # Nothing but text and a built-in function: the scheduler reads the task, and may lack this package.
+            exec,
+            f"from {__name__} import run_task; run_task({str(case.folder)!r}, {self._token!r})",
+            {},
             key=f"{case.name}-{uuid.uuid4().hex[:8]}",
             pure=False,
             retries=RETRIES,
@@ -130,15 +154,14 @@ class DaskPool:
         """Disconnect; dask cancels the tasks that are still running, and they stop."""
         self._client.close(timeout=CONNECT_SECONDS)
 
-    def _call(self, function: Any, *args: Any, **options: Any) -> Any:
-        """Call the client; raises `UserError` if the scheduler or a worker does not answer or lacks this package."""
+    def _ask(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        """Return what a function of the standard library, or its exception, is on each worker."""
+        return self._call(self._client.run, function, *args, on_error="return")
+
+    def _call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call the client; raises `UserError` if the scheduler or a worker does not answer."""
         try:
             return function(*args, **options)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"Un worker de dask no tiene el paquete {error.name}. Inícielo con los mismos paquetes instalados, y "
-                "con PYTHONPATH = la carpeta de este proyecto."
-            ) from error
         except Exception as error:  # distributed raises its own exceptions, and those of its transport
             raise UserError(
                 f"El clúster de dask no responde ({type(error).__name__}). Cuando vuelva, ejecute lo mismo otra vez."
@@ -168,6 +191,8 @@ class DaskJob:
         error = self._future.exception() if self._future.status == "error" else None
         if type(error).__name__ == "KilledWorker":
             return "Los workers de dask que ejecutaban el caso murieron una y otra vez; suele ser falta de memoria."
+        if isinstance(error, ModuleNotFoundError):  # of a worker that came later
+            return LACKING.format(workers="")
         return f"La tarea de dask terminó mal ({self._future.status}): {type(error).__name__}: {error}"
 
     def stop(self) -> None:
@@ -183,19 +208,15 @@ def run_task(folder: str, token: str) -> None:
     """On a worker, run the process of a case; stop it on request, or if dask no longer wants the task."""
     from distributed import Event, get_worker
 
-    case, worker, event = Path(folder), get_worker(), Event(token)
+    worker, event = get_worker(), Event(token)
     key = worker.get_current_task()
     with _one_case:
-        update(case, threads=worker.state.nthreads)
-        process = CaseProcess(case, worker.state.nthreads)
+        case = record(read_case(Path(folder)), threads=worker.state.nthreads)
+        process = CaseProcess(case.folder, worker.state.nthreads)
         while not process.is_done():
             task = worker.state.tasks.get(key)
             if task is None or task.state == "cancelled" or event.is_set():
                 process.stop()
             time.sleep(POLL_SECONDS)
-        if read_case(case).content["status"] == RUNNING:
-            update(case, **failure(process.problem()))
-
-
-def _size(path: str) -> int | None:
-    return Path(path).stat().st_size if Path(path).is_file() else None
+        if (case := reread(case)).content["status"] == RUNNING:
+            record(case, **failure(process.problem()))

@@ -31,10 +31,12 @@ from ocensa_nb.experiments.case import (
     Case,
     failure,
     read_case,
-    update,
+    record,
+    reread,
 )
 from ocensa_nb.files.atomic import atomic_write, owner, remove, write_text
 from ocensa_nb.files.lock import lock_folder
+from ocensa_nb.files.verify import open_regular
 from ocensa_nb.paths import NOTEBOOKS, ROOT, working_folder
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import Run
@@ -143,9 +145,8 @@ def run_case(folder: Path, stop: Callable[[], bool]) -> str:
 
     A training resumes from its checkpoint. If `stop` returns True, the case becomes `interrupted` instead of `failed`.
     """
-    case = read_case(folder)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    update(folder, status=RUNNING, process=owner(), started=now, error=None)
+    case = record(read_case(folder), status=RUNNING, process=owner(), started=now, error=None)
     started, changes, notebook = time.perf_counter(), {"status": FINISHED}, TRAIN
 
     def before_cell(**_: Any) -> None:
@@ -166,8 +167,9 @@ def run_case(folder: Path, stop: Callable[[], bool]) -> str:
     except Exception as error:
         changes = {"status": INTERRUPTED} if stop() else failure(f"{type(error).__name__}: {error}", notebook)
     seconds = round(case.content.get("seconds", 0.0) + time.perf_counter() - started, 2)
-    update(folder, **changes | {"process": None, "seconds": seconds})
-    return changes["status"]
+    if (case := reread(case)).status == RUNNING:  # else it has failed: its folder was deleted
+        case = record(case, **changes | {"process": None, "seconds": seconds})
+    return case.status
 
 
 def _evaluation(case: Case) -> dict[str, Any]:
@@ -188,7 +190,7 @@ class CaseProcess:
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
         if threads is not None:
             environment |= dict.fromkeys(THREADS, str(threads))
-        with open(folder / LOG, "ab") as log:
+        with open_regular(folder / LOG, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ocensa_nb.experiments.execute", str(folder), str(os.getpid())],
                 stdin=subprocess.DEVNULL,

@@ -22,6 +22,7 @@ from ocensa_nb.experiments.case import (
     Case,
     case_folders,
     nested,
+    number,
     read_case,
     with_results,
 )
@@ -91,20 +92,25 @@ def read_results(out: str | Path) -> Results:
         raise UserError(
             f"La carpeta «{path}» {missing}. Ejecute: python -m ocensa_nb experiments --grid GRID.yaml --out {path}"
         )
-    problems, cases, dropped = [], [], []
+    cases, problems = [], []
     for folder in folders:
         try:
-            case = read_case(folder)
-            if case.content.get("dropped"):
-                dropped.append(case.name)
-                continue
-            cases.append(case)
-            cases[-1] = with_results(case)
+            cases.append(read_case(folder))
         except UserError as error:
             problems.append(f"Caso {folder.name}: {error}")
-    if dropped:
+    results = results_of(path, cases)
+    return dataclasses.replace(results, problems=[*problems, *results.problems])
+
+
+def results_of(path: Path, cases: Sequence[Case]) -> Results:
+    """Return the results of the cases of an experiment folder."""
+    kept = [case for case in cases if not case.content.get("dropped")]
+    measured = [with_results(case) for case in kept]
+    pairs = zip(kept, measured, strict=True)
+    problems = [f"Caso {case.name}: {case.error}" for before, case in pairs if case.status != before.status]
+    if dropped := [case.name for case in cases if case.content.get("dropped")]:
         problems.append(f"Casos de la carpeta que ya no están en la cuadrícula, y no se cuentan: {listed(dropped)}.")
-    return Results(path, _with_context(cases), problems)
+    return Results(path, _with_context(measured), problems)
 
 
 def grouped(results: Results) -> list[Group]:
@@ -163,8 +169,8 @@ def seconds_to_target(results: Results) -> dict[str, float | None]:
         lines = []
         with contextlib.suppress(UserError):  # a damaged history
             lines = Run(case.run, case.metadata, {}).history()
-        points = [(line.get("seconds"), line.get(results.metric)) for line in lines if "epoch" in line]
-        curves[case.name] = [point for point in points if all(isinstance(value, float) for value in point)]
+        points = [(number(line.get("seconds"), 1e9), number(line.get(results.metric), 1)) for line in lines]
+        curves[case.name] = [point for point in points if None not in point]
     best = max((score for curve in curves.values() for _, score in curve), default=math.inf)
     reached = {}
     for case in results.finished:
@@ -187,12 +193,12 @@ def _with_context(cases: list[Case]) -> list[Case]:
     built = {}
     for case in trained.values():
         if (features := nested(case.metadata, "features")) and not features.get("reused"):
-            built[features.get("key")] = case.seconds()["frozen"]
+            built[str(features.get("key"))] = case.seconds()["frozen"]
     complete = []
     for case in cases:
         trainer = trained.get(case.content["trainer"], case)
         features = nested(trainer.metadata, "features")
-        building = built.get(features.get("key")) if features.get("reused") else None
+        building = built.get(str(features.get("key"))) if features.get("reused") else None
         of_training = {name: trainer.content[name] for name in ("jobs", "threads") if name in trainer.content}
         complete.append(dataclasses.replace(case, content=case.content | of_training, building=building))
     return complete

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ocensa_nb.config import RECIPES
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.experiments.case import (
     CASES,
@@ -21,19 +22,20 @@ from ocensa_nb.experiments.case import (
     RUNNING,
     STATES,
     Case,
+    described,
     failure,
+    nested,
     prepare,
-    read_case,
-    read_cases,
-    update,
+    record,
+    reread,
 )
 from ocensa_nb.experiments.execute import PATIENCE_SECONDS, CaseProcess
 from ocensa_nb.experiments.grid import expand, read_grid
-from ocensa_nb.experiments.results import GRID, Results, counts, read_results, summary
+from ocensa_nb.experiments.results import GRID, Results, counts, results_of, summary
 from ocensa_nb.files.atomic import is_temporary, owner, write_text
 from ocensa_nb.files.lock import LOCK, lock_folder
 from ocensa_nb.files.verify import read_json
-from ocensa_nb.paths import plain_path
+from ocensa_nb.paths import plain_path, reason
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import LAST, make_folder
 from ocensa_nb.runtime.machine import chosen_recipe, cores, physical_cores
@@ -98,7 +100,8 @@ def run_grid(
         plain = json.loads(json.dumps(grid, default=str))  # NumPy's numbers are not YAML's
         text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
     with _pool(folder, jobs, backend, scheduler) as pool, opened(folder, text, auto):
-        to_run, dropped = prepare(folder, specs)
+        cases, dropped = prepare(folder, specs)
+        to_run = [case for case in cases if case.status == PENDING]
         pool.require_seen(to_run)
         kept = len(specs) - len(to_run)
         logger.info(f"{len(specs)} casos en «{folder}»: {len(to_run)} por ejecutar, {kept} de antes.")
@@ -107,10 +110,12 @@ def run_grid(
             logger.warning(
                 f"Ya no están en la cuadrícula, y no cuentan en los resultados (sus carpetas siguen ahí): {names}."
             )
+        runner = GridRunner(folder, pool, cases, {spec.name: spec.features for spec in specs})
         try:
-            GridRunner(folder, pool, {spec.name: spec.features for spec in specs}).run(to_run)
+            runner.run()
         finally:
-            results, written = _write_report(folder)
+            results = results_of(folder, [*map(reread, runner.cases.values()), *dropped])
+            written = _write_report(results)
     logger.info(f"{summary(results)} Tardó {duration(time.perf_counter() - started)}.")
     failed = [case for case in results.cases if case.status in UNFINISHED]
     return {
@@ -126,10 +131,9 @@ def run_grid(
 
 def failures(result: Mapping[str, Any]) -> str:
     """Return the summary, in Spanish, of the failed cases in the result of `run_grid`; "" if there are none."""
-    failed = [case for case in read_cases(Path(result["out"])) if case.status in UNFINISHED]
-    if not failed:
+    if not (failed := result["failed"]):
         return ""
-    lines = [f"  {case.title} · semilla {case.seed}: {_what_failed(case)}" for case in failed]
+    lines = [f"  {case['title']} · semilla {case['seed']}: {_what_failed(case['error'])}" for case in failed]
     what = "Falló 1 caso; para repetirlo" if len(failed) == 1 else f"Fallaron {len(failed)} casos; para repetirlos"
     return "\n".join([f"{what}, ejecute lo mismo otra vez:", *lines])
 
@@ -146,10 +150,10 @@ def _pool(folder: Path, jobs: int, backend: str, scheduler: str) -> contextlib.A
     return contextlib.nullcontext(LocalPool(jobs))
 
 
-def _write_report(folder: Path) -> tuple[Results, dict[str, str]]:
+def _write_report(results: Results) -> dict[str, str]:
     from ocensa_nb.experiments.report import write_report, write_results
 
-    results, written = read_results(folder), {}
+    written = {}
     for name, write in (("results", write_results), ("report", write_report)):
         try:
             written[name] = str(write(results))
@@ -157,7 +161,7 @@ def _write_report(folder: Path) -> tuple[Results, dict[str, str]]:
             logger.warning(f"{error}")
         else:
             logger.info(f"Escrito: {written[name]}")
-    return results, written
+    return written
 
 
 def check_folder(out: str | Path) -> Path:
@@ -178,8 +182,15 @@ def check_folder(out: str | Path) -> Path:
 
 def auto_recipe(out: Path) -> str:
     """Return what `recipe: auto` stands for in a folder: as when it was created, on whatever machine that was."""
-    content = read_json(out / RECIPE) if (out / RECIPE).exists() else {}
-    return content.get("auto") or chosen_recipe("auto")
+    if not (out / RECIPE).exists():
+        return chosen_recipe("auto")
+    try:
+        recipe = nested({"recipe": read_json(out / RECIPE)}, "recipe").get("auto")
+    except UserError:
+        recipe = None
+    if recipe not in tuple(RECIPES):  # a list is in no tuple of names
+        raise UserError(f"«{out / RECIPE}» está dañado. Recupere una copia, o use otra carpeta en out.")
+    return recipe
 
 
 @contextlib.contextmanager
@@ -194,7 +205,7 @@ def opened(out: Path, grid: str, auto: str) -> Iterator[None]:
     try:
         write_text(out / GRID, grid)
         write_text(out / RECIPE, json.dumps({"auto": auto}) + "\n")
-        (out / CASES).mkdir(exist_ok=True)
+        make_folder(out / CASES)
         yield
     finally:
         lock.release()
@@ -212,32 +223,34 @@ class LocalPool:
     def require_seen(self, cases: Sequence[Case]) -> None:
         """Do nothing: this machine has read the files."""
 
+    def share(self, case: Case) -> dict[str, int]:
+        """Return what a case that starts to train now gets of the machine."""
+        trains = case.owns_run and not manifest.is_finished(case.run)
+        return {"jobs": self.slots, "threads": self._threads or physical_cores()} if trains else {}
+
     def start(self, case: Case) -> CaseProcess:
-        if case.owns_run and not manifest.is_finished(case.run):
-            update(case.folder, jobs=self.slots, threads=self._threads or physical_cores())
         return CaseProcess(case.folder, self._threads)
 
 
 class GridRunner:
     """Start cases as slots become free, follow them, and stop them on request."""
 
-    def __init__(self, out: Path, pool: "Pool", features: Mapping[str, str]) -> None:
+    def __init__(self, out: Path, pool: "Pool", cases: Sequence[Case], features: Mapping[str, str]) -> None:
         # `features` has, per case, the key of the frozen features that it shares with others; "" for none.
         self._out, self._pool, self._features = out, pool, features
+        self.cases = {case.name: case for case in cases}  # as they are now
         self._running: dict[str, Job] = {}
 
-    def run(self, pending: list[Case]) -> None:
-        """Run cases, in order, until all have ended; raises `AskedToStopError` if it was asked to stop."""
-        waiting = list(pending)
+    def run(self) -> None:
+        """Run the pending cases, in order, until all have ended; raises `AskedToStopError` if it was asked to stop."""
+        waiting = [case.name for case in self.cases.values() if case.status == PENDING]
         try:
             with defer_signals(announce=False) as asked:
                 while waiting or self._running:
                     self._collect()
-                    while (case := self._next(waiting)) is not None:
-                        waiting.remove(case)
-                        update(case.folder, status=RUNNING, process=owner(), started=None, error=None)
-                        self._running[case.name] = self._pool.start(case)
-                        self._announce(case.name)
+                    while (name := self._next(waiting)) is not None:
+                        waiting.remove(name)
+                        self._start(name)
                     if asked.signal:
                         self._stop(asked)
                     time.sleep(POLL_SECONDS)
@@ -246,27 +259,40 @@ class GridRunner:
                 if not job.is_done():
                     job.kill()
 
-    def _next(self, waiting: list[Case]) -> Case | None:
+    def _next(self, waiting: list[str]) -> str | None:
         """Return the first case that need not wait for its trainer, or for features that another case computes."""
         if not waiting or len(self._running) >= self._pool.slots:
             return None
         building = {self._features[name] for name in self._running if not self._has_features(name)} - {""}
-        names = {case.name for case in waiting}
-        for case in waiting:
-            trainer = case.content["trainer"]
-            if manifest.is_finished(case.run):
-                return case
+        names = set(waiting)
+        for name in waiting:
+            case = self.cases[name]
+            if case.status == FAILED or manifest.is_finished(case.run):
+                return name
             if case.owns_run:
-                if not (self._pool.shares_cache and self._features[case.name] in building):
-                    return case
-            elif trainer not in names and trainer not in self._running:
-                return case  # the training failed: then this one fails with a message
+                if not (self._pool.shares_cache and self._features[name] in building):
+                    return name
+            elif case.content["trainer"] not in names | self._running.keys():
+                return name  # the training failed: then this one fails with a message
         return None
 
     def _has_features(self, name: str) -> bool:
         """Return whether a running case has stored its frozen features: the first checkpoint comes after them."""
-        run = self._case(name).run
+        run = self.cases[name].run
         return (run / LAST).exists() or manifest.is_finished(run)
+
+    def _start(self, name: str) -> None:
+        case = reread(self.cases[name])
+        if case.status == PENDING:
+            share = self._pool.share(case)
+            case = record(case, status=RUNNING, process=owner(), started=None, error=None, **share)
+        if case.status == RUNNING:
+            try:
+                self._running[name] = self._pool.start(case)
+            except OSError as error:
+                case = record(case, **failure(f"No se puede iniciar el caso en «{case.folder}»: {reason(error)}."))
+        self.cases[name] = case
+        self._announce(name)
 
     def _collect(self) -> None:
         for name, job in list(self._running.items()):
@@ -276,8 +302,8 @@ class GridRunner:
     def _end(self, name: str, changes: Mapping[str, Any]) -> None:
         """Announce that a case has ended; `changes` are those of one that could not say how."""
         del self._running[name]
-        if self._case(name).content["status"] == RUNNING:
-            update(self._out / CASES / name, **changes)
+        case = reread(self.cases[name])
+        self.cases[name] = record(case, **changes) if case.content["status"] == RUNNING else case
         self._announce(name)
 
     def _stop(self, asked: StopRequest) -> None:
@@ -296,12 +322,9 @@ class GridRunner:
             asked.signal,
         )
 
-    def _case(self, name: str) -> Case:
-        return read_case(self._out / CASES / name)
-
     def _announce(self, name: str) -> None:
-        cases = [self._case(other) for other in self._features]
-        logger.info(progress(self._case(name), cases, self._pool.slots))
+        self.cases = {other: reread(case) for other, case in self.cases.items()}
+        logger.info(progress(self.cases[name], list(self.cases.values()), self._pool.slots))
 
 
 def progress(case: Case, cases: Sequence[Case], slots: int) -> str:
@@ -310,14 +333,14 @@ def progress(case: Case, cases: Sequence[Case], slots: int) -> str:
     if case.status in (FINISHED, INTERRUPTED):
         what += f" en {duration(case.took or 0.0)}"
     elif case.status == FAILED:
-        what += f": {_what_failed(case)}"
+        what += f": {_what_failed(case.content.get('error'))}"
     left = seconds_left(cases, slots)
     end = f"; faltan unos {duration(left)}" if left and left >= 1 else ""
     return f"[{done}/{len(cases)}] {case.title} · semilla {case.seed}: {what}. {counts(cases)}{end}."
 
 
-def _what_failed(case: Case) -> str:
-    return STATES[INTERRUPTED] if case.status == INTERRUPTED else case.error.rstrip(".")
+def _what_failed(error: Mapping[str, Any] | None) -> str:
+    return described(error).rstrip(".") or STATES[INTERRUPTED]
 
 
 def seconds_left(cases: Sequence[Case], slots: int) -> float | None:

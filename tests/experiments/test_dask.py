@@ -1,19 +1,26 @@
 """The same grid on a cluster of dask.distributed; skipped if it is not installed."""
 
+import contextlib
 import os
+import re
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
 from multiprocessing import forkserver
+from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import dask
 from ocensa_nb.experiments.case import read_case, read_cases
 from ocensa_nb.experiments.run import run_grid
+from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
 from tests.helpers import forked
 
@@ -71,20 +78,71 @@ def test_case_of_a_killed_worker_resumes_from_its_checkpoint_on_another(cluster,
 
 @pytest.mark.slow
 def test_folder_that_a_worker_does_not_see_raises_user_error(cluster, csv, tmp_path, monkeypatch):
-    here = os.getpid()
-    monkeypatch.setattr(dask, "_size", lambda path: 0 if os.getpid() == here else None)
+    monkeypatch.setattr(dask.DaskPool, "_ask", lambda *_: {"tcp://x": dask.RETRIES})
     with pytest.raises(UserError, match=r"no ven la carpeta «.*out».*disco que todas las máquinas vean"):
         run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler=cluster.scheduler_address)
     assert [case.status for case in read_cases(tmp_path / "out")] == ["pending"]
     assert not list((tmp_path / "out").glob(".ocensa-*"))
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "no es una dirección", "http://127.0.0.1:1"])
-def test_unreachable_scheduler_raises_user_error(address, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask, "CONNECT_SECONDS", 1)
+def test_scheduler_that_does_not_listen_raises_user_error(tmp_path, capfd):
     with pytest.raises(UserError, match="no responde"):
-        run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler=address)
+        run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler="tcp://127.0.0.1:1")
     assert not (tmp_path / "out").exists()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://", "http://127.0.0.1:1", "una palabra", "tcp://:8786", "tcp://a:0", "tcp://a:99999", "a:b"],
+)
+def test_address_that_is_none_raises_user_error_before_anything_connects(address, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r"debe ser la dirección.*p\. ej\. tcp://10\.0\.0\.1:8786"):
+        run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler=address)
+
+
+COMMANDS = re.search(
+    r"^    (dask scheduler)\n    (dask worker .*)\n    python -m ocensa_nb (.*)$",
+    (ROOT / "notebooks/README.md").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+
+
+@contextlib.contextmanager
+def started(words, port, place, **environment):
+    """Start a command of dask in a folder without the project, as it is installed beside this Python."""
+    words = [*words.replace("MAQUINA:8786", f"127.0.0.1:{port}").split(), "--no-dashboard"]
+    words[0] = str(Path(sys.executable).parent / words[0])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    process = subprocess.Popen(words, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme_run_a_grid_and_say_what_a_worker_lacks(csv, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    content = {"base": {**BASE, "data": str(csv), "epochs": 1}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    scheduler, worker, verb = COMMANDS.groups()
+    named = {"GRID.yaml": str(tmp_path / "grid.yaml"), "DIR": str(tmp_path / "out")}
+    words = [named.get(word, word) for word in verb.replace("MAQUINA:8786", f"127.0.0.1:{port}").split()]
+    with started(f"{scheduler} --port {port}", port, tmp_path):
+        with started(worker, port, tmp_path):
+            done = forked.run(*words)
+        assert done.returncode == 1
+        assert "les falta el paquete ocensa_nb" in done.stderr
+        assert "PYTHONPATH" in done.stderr
+        with started(worker, port, tmp_path, PYTHONPATH=str(ROOT)):
+            done = forked.run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "1 caso: 1 terminado" in done.stdout
 
 
 def test_missing_distributed_raises_user_error_with_the_command_that_installs_it(tmp_path, monkeypatch):

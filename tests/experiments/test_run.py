@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,8 @@ import yaml
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.errors import AskedToStopError, UserError
-from ocensa_nb.experiments import case as cases_on_disk
 from ocensa_nb.experiments import run as grids
-from ocensa_nb.experiments.case import Case, prepare, read_case, read_cases
+from ocensa_nb.experiments.case import Case, prepare, read_cases, record
 from ocensa_nb.experiments.grid import expand
 from ocensa_nb.experiments.run import GridRunner, LocalPool, auto_recipe, check_folder, opened, run_grid, seconds_left
 from ocensa_nb.files.atomic import owner
@@ -27,6 +25,7 @@ from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.machine import configure
 from tests.helpers import forked
+from tests.helpers.experiments import FakePool
 
 LIMIT = 200  # seconds
 BASE = {"model": "tiny", "epochs": 1, "freeze_layers": 1, "precision": "fp32", "recipe": "cpu"}
@@ -73,7 +72,7 @@ def by_title(out):
 def prepared(grid, out):
     """Return the titles of the cases that a run of the folder would execute."""
     content = yaml.safe_load(grid.read_text(encoding="utf-8")) if isinstance(grid, Path) else grid
-    return [state.title for state in prepare(out, expand(content, "cpu"))[0]]
+    return [state.title for state in prepare(out, expand(content, "cpu"))[0] if state.status == "pending"]
 
 
 @pytest.mark.slow
@@ -263,7 +262,7 @@ def test_folder_with_other_content_is_refused(tmp_path):
         ({"jobs": True}, "jobs = True"),
         ({"backend": "ray"}, "backend = 'ray'"),
         ({"scheduler": "tcp://x:1"}, "solo se usa con backend = dask"),
-        ({"backend": "dask"}, "Falta scheduler"),
+        ({"backend": "dask"}, "debe ser la dirección de su scheduler"),
     ],
 )
 def test_wrong_argument_raises_user_error_and_writes_nothing(arguments, message, tmp_path):
@@ -278,9 +277,9 @@ def test_case_whose_process_died_is_interrupted(copy):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     machine = owner().split("-")[0]
-    cases_on_disk.update(state.folder, status="running", process=f"{machine}-{dead.pid}")
+    record(state, status="running", process=f"{machine}-{dead.pid}")
     assert by_title(copy[1])["uno"].status == "interrupted"
-    cases_on_disk.update(state.folder, status="running", process=f"{machine}-{os.getpid()}")
+    record(state, status="running", process=f"{machine}-{os.getpid()}")
     assert by_title(copy[1])["uno"].status == "running"
 
 
@@ -305,52 +304,6 @@ def test_time_left_is_divided_by_the_cases_at_the_same_time(executed):
     assert seconds_left([pending], 2) is None
 
 
-class FakeJob:
-    """A case that trains for some polls, and can store its features and finish its run before it ends."""
-
-    def __init__(self, pool, case):
-        self.pool, self.case, self.polls, self.stopped = pool, case, 0, False
-
-    def is_done(self):
-        self.polls += 1
-        crashes = self.case.title in self.pool.crash
-        if self.polls == 2 and self.case.owns_run and not crashes:
-            (self.case.run / "last").mkdir(parents=True)
-        done = self.polls >= 6 or self.stopped
-        if done and not crashes:
-            if self.case.owns_run and not self.stopped:
-                (self.case.run / "manifest.json").touch()
-            cases_on_disk.update(self.case.folder, status="interrupted" if self.stopped else "finished", seconds=1.0)
-        if done:
-            self.pool.running.discard(self)
-        return done
-
-    def problem(self):
-        return "murió"
-
-    def stop(self):
-        self.stopped = True
-        self.pool.stops += 1
-
-    def kill(self):
-        raise AssertionError("not needed")
-
-
-class FakePool:
-    def __init__(self, slots, crash=(), shares_cache=True, signal_at=99):
-        self.slots, self.crash, self.shares_cache, self.signal_at = slots, crash, shares_cache, signal_at
-        self.started, self.running, self.most, self.stops = [], set(), 0, 0
-
-    def start(self, case):
-        job = FakeJob(self, case)
-        self.started.append(case.title)
-        self.running.add(job)
-        self.most = max(self.most, len(self.running))
-        if len(self.running) == self.signal_at:
-            signal.raise_signal(signal.SIGTERM)
-        return job
-
-
 @pytest.fixture
 def run_in(tmp_path, monkeypatch):
     """Return a function that runs cases in a pool, and returns how each one ended."""
@@ -360,9 +313,10 @@ def run_in(tmp_path, monkeypatch):
         content = {"base": {"model": "tiny"}, "cases": [{"name": str(n), **case} for n, case in enumerate(cases)]}
         specs = expand(content, "cpu")
         with opened(tmp_path / "out", "", "cpu"):
-            pending, _ = prepare(tmp_path / "out", specs)
-            GridRunner(tmp_path / "out", pool, {spec.name: spec.features for spec in specs}).run(pending)
-        return {spec.title: read_case(tmp_path / "out/cases" / spec.name) for spec in specs}
+            cases, _ = prepare(tmp_path / "out", specs)
+            runner = GridRunner(tmp_path / "out", pool, cases, {spec.name: spec.features for spec in specs})
+            runner.run()
+        return {case.title: case for case in runner.cases.values()}
 
     return run_in
 

@@ -1,11 +1,14 @@
 """Experiment folders for tests: made from a finished run, by the format of case.json."""
 
+import contextlib
 import json
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ocensa_nb.experiments.case import record, reread
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import CONFIG, HISTORY, METRICS, Run
 
@@ -97,3 +100,70 @@ def copy_run(folder: Path, run: Run) -> None:
 
 def _flat(value: float) -> dict[str, float]:
     return {"f1": value, "f1_macro": value} | {f"{head}_{name}": value for head in HEADS for name in ("f1", "f1_macro")}
+
+
+class FakeJob:
+    """A case that trains for some polls, and can store its features and finish its run before it ends."""
+
+    def __init__(self, pool, case):
+        self.pool, self.case, self.polls, self.stopped = pool, case, 0, False
+
+    def is_done(self):
+        self.polls += 1
+        crashes = self.case.title in self.pool.crash
+        if self.polls == 2 and self.case.owns_run and not crashes:
+            with contextlib.suppress(OSError):  # a damaged case
+                (self.case.run / "last").mkdir(parents=True)
+        done = self.polls >= 6 or self.stopped
+        if done and not crashes:
+            case = reread(self.case)
+            if case.status == "running" and case.owns_run and not self.stopped:
+                (case.run / "manifest.json").touch()
+            if case.status == "running":
+                record(case, status="interrupted" if self.stopped else "finished", seconds=1.0)
+        if done:
+            self.pool.running.discard(self)
+        return done
+
+    def problem(self):
+        return "murió"
+
+    def stop(self):
+        self.stopped = True
+        self.pool.stops += 1
+
+    def kill(self):
+        raise AssertionError("not needed")
+
+
+class FakePool:
+    """Runs a `FakeJob` per case."""
+
+    def __init__(self, slots, crash=(), shares_cache=True, signal_at=99):
+        self.slots, self.crash, self.shares_cache, self.signal_at = slots, crash, shares_cache, signal_at
+        self.started, self.running, self.most, self.stops = [], set(), 0, 0
+
+    def require_seen(self, cases):
+        pass
+
+    def share(self, case):
+        return {}
+
+    def start(self, case):
+        job = FakeJob(self, case)
+        self.started.append(case.title)
+        self.running.add(job)
+        self.most = max(self.most, len(self.running))
+        if len(self.running) == self.signal_at:
+            signal.raise_signal(signal.SIGTERM)
+        return job
+
+
+class MeasuringPool(FakePool):
+    """Cases that end with metrics."""
+
+    def start(self, case):
+        job = super().start(case)
+        if not case.run.exists():
+            add_run(case.folder, 0.5, 10)
+        return job
