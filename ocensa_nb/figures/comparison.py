@@ -105,18 +105,8 @@ def f1_against_seconds(points: "pd.DataFrame", linear: float | None, width: floa
     for on_front, part in points.groupby("on_front"):
         # On a logarithmic axis the bar of the seconds must not reach 0.
         reach = [part["seconds_sd"].clip(upper=0.9 * part["seconds"]), part["seconds_sd"]]
-        axes.errorbar(
-            part["seconds"],
-            part["score"],
-            xerr=reach,
-            yerr=part["score_sd"],
-            color=COLOURS[0] if on_front else GREY,
-            linestyle="",
-            marker="o",
-            markersize=8 if on_front else 6,
-            elinewidth=1,
-            zorder=3 if on_front else 2,
-        )
+        look = {"color": COLOURS[0], "markersize": 8, "zorder": 3} if on_front else {"color": GREY, "markersize": 6}
+        axes.errorbar(part["seconds"], part["score"], part["score_sd"], reach, fmt="o", elinewidth=1, **look)
     for point in points.itertuples():
         axes.annotate(f"{point.Index}", (point.seconds, point.score), (6, 5), textcoords="offset points", color=INK)
     front = points[points["on_front"]].sort_values("seconds")

@@ -51,21 +51,11 @@ def confusion(counts: "pd.DataFrame", title: str) -> "Figure":
     rows = [f"{short(name)} ({num(size)})" for name, size in sizes[:drawn].items()]
     below = 1.5 + 0.0085 * FONT_SIZE * max(map(len, columns))  # inches, of the names under the matrix
     figure, axes = new_figure(7, below + max(2.2, 0.32 * drawn))
-    sns.heatmap(
-        matrix,
-        vmin=0,
-        vmax=100,
-        cmap=share_colours(),
-        annot=np.where(matrix >= 0.5, np.nan_to_num(matrix).round().astype(int).astype(str), ""),
-        fmt="",
-        annot_kws={"fontsize": FONT_SIZE},
-        linewidths=0.5,
-        linecolor=NO_DATA,
-        xticklabels=columns,
-        yticklabels=rows,
-        cbar_kws={"label": "% de la clase verdadera", "shrink": 0.8},
-        ax=axes,
-    )
+    shown = np.where(matrix >= 0.5, np.nan_to_num(matrix).round().astype(int).astype(str), "")
+    bar = {"label": "% de la clase verdadera", "shrink": 0.8}
+    scale = {"vmin": 0, "vmax": 100, "cmap": share_colours(), "cbar_kws": bar}
+    look = {"linewidths": 0.5, "linecolor": NO_DATA, "xticklabels": columns, "yticklabels": rows}
+    sns.heatmap(matrix, annot=shown, fmt="", annot_kws={"fontsize": FONT_SIZE}, ax=axes, **scale, **look)
     axes.set_facecolor(NO_DATA)
     axes.tick_params(length=0, labelsize=FONT_SIZE)
     axes.tick_params("x", rotation=90)
@@ -105,16 +95,9 @@ def reliability_diagram(test: Mapping[str, Predictions]) -> "Figure":
     for axes, (head, part) in zip(np.atleast_1d(grid), test.items(), strict=True):
         table = reliability(part.confidence, part.correct)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
-        axes.errorbar(
-            table["confidence"],
-            table["accuracy"],
-            yerr=[table["accuracy"] - table["low"], table["high"] - table["accuracy"]],
-            color=COLOURS[0],
-            marker="o",
-            markersize=4,
-            linewidth=1.5,
-            elinewidth=0.8,
-        )
+        reach = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
+        look = {"color": COLOURS[0], "marker": "o", "markersize": 4, "linewidth": 1.5, "elinewidth": 0.8}
+        axes.errorbar(table["confidence"], table["accuracy"], yerr=reach, **look)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confianza", ylabel="parte de aciertos")
         axes.set_title(f"{head}: error {num(expected_calibration_error(part.confidence, part.correct), 3)}")
     rows = len(next(iter(test.values())).labels)
