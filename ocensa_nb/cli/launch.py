@@ -105,8 +105,6 @@ def _stop_after(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_SECONDS)
-    os._exit(1)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -111,17 +111,16 @@ def read_blends(run: Run) -> dict[str, Blend]:
     """Return the blend of each label of a run; raises `UserError` if the file is damaged."""
     try:
         blends = {head: Blend(**fields) for head, fields in read_json(run.path / FILE).items()}
-        intact = list(blends) == list(run.classes) and all(
+        if list(blends) != list(run.classes) or not all(
             0 <= blend.weight <= 1
             and all(COLDEST <= blend.temperatures[model] <= HOTTEST for model in (ENCODER, LINEAR))
             and _curves(blend).shape == (len(SOURCES), 1 + len(run.classes[head]))
             and (np.abs(_curves(blend)) < tensors.LARGEST).all()
             for head, blend in blends.items()
-        )
-    except (AttributeError, TypeError, ValueError, LookupError):
-        intact = False
-    if not intact:
-        raise UserError(tensors.OTHER_RUN.format(path=run.path / FILE))
+        ):
+            raise ValueError
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        raise UserError(tensors.OTHER_RUN.format(path=run.path / FILE)) from error
     return blends
 
 

@@ -13,6 +13,7 @@ that validation rows chose, and is tested in a fixed sequence, which keeps the c
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -194,11 +195,8 @@ def check_predictions(
     classes: Mapping[str, Sequence[str]], class_rows: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]
 ) -> list[str]:
     """Return the warnings about predicted classes, in Spanish, by label; the true classes are not needed."""
-    return [
-        warning
-        for head, names in classes.items()
-        for warning in far_shares(head, names, class_rows[head], predictions[head].predicted)
-    ]
+    parts = (far_shares(head, names, class_rows[head], predictions[head].predicted) for head, names in classes.items())
+    return list(chain(*parts))
 
 
 def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray) -> list[str]:

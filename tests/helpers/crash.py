@@ -1,5 +1,6 @@
 """Train in a child process that kills itself with SIGKILL at a chosen point."""
 
+import itertools
 import os
 import random
 import signal
@@ -166,8 +167,8 @@ def is_killed(operation, work, *arguments):
 
 
 def sampled_operations(operations):
-    """Yield indices of file operations: all if `OCENSA_LONG` is set, else three."""
-    yield from range(operations) if LONG else range(0, operations, -(-operations // 3))
+    """Yield indices of file operations: all if `OCENSA_LONG` is set, until the caller stops, else three."""
+    yield from itertools.count() if LONG else range(0, operations, -(-operations // 3))
 
 
 def leftovers(folder):

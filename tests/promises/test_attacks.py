@@ -105,6 +105,7 @@ def test_verb_killed_at_any_file_operation_leaves_all_or_nothing_and_can_be_run_
         assert content(folder / f"out{suffix}") == whole
         assert not leftovers(folder)
     assert operation >= LEAST_OPERATIONS[verb]
+    print(f"{verb}: {operation} operations")
 
 
 def attempt(words, errors, barrier, limit):
