@@ -38,7 +38,7 @@ _NEEDED = {
     **{"settings": {"recipe": str, "predict_with": str}, "files": {"data": str, "evaluation_data": str}},
     "trainer": str,
 }
-_OPTIONAL = {"started": str, "seconds": (int, float), "process": str, "jobs": int, "threads": int, "dropped": bool}
+_OPTIONAL = {"started": str, "process": str, "dropped": bool}
 _OPTIONAL |= {"error": {"notebook": str, "cell": (int, type(None)), "line": str}}
 _MOST = {"seed": 2**32 - 1, "seconds": 1e9, "jobs": 1e6, "threads": 1e6}
 # What two machines must share for their seconds to be compared; the free disk and the Python version may differ.
@@ -199,15 +199,6 @@ def reread(case: Case) -> Case:
         return record(case, **failure(str(error)))
 
 
-def read_cases(out: Path) -> list[Case]:
-    """Return the cases of the grid in an experiment folder, by name; those with a damaged case.json are left out."""
-    cases = []
-    for folder in case_folders(out):
-        with contextlib.suppress(UserError):
-            cases.append(read_case(folder))
-    return [case for case in cases if not case.content.get("dropped")]
-
-
 def with_results(case: Case) -> Case:
     """Return a case with its metrics and metadata if it is finished; as a failed one if they are damaged."""
     try:
@@ -345,11 +336,9 @@ def _problem(content: Any) -> str:
         return STATE
     wrong = [name for name, shape in _NEEDED.items() if not fits(content.get(name), shape)]
     wrong += [name for name, shape in _OPTIONAL.items() if name in content and not fits(content[name], shape)]
+    wrong += [name for name, most in _MOST.items() if number(content.get(name, 0), most) is None]
     if wrong:
-        return ", ".join(wrong)
-    wrong = [name for name, most in _MOST.items() if name in content and number(content[name], most) is None]
-    if wrong:
-        return ", ".join(wrong)
+        return ", ".join(dict.fromkeys(wrong))
     if content["status"] not in STATES:
         return "status"
     if content["settings"]["predict_with"] not in (AUTO, *SOURCES):

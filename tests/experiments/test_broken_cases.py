@@ -7,11 +7,10 @@ import pytest
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import run as grids
-from ocensa_nb.experiments.case import read_cases
 from ocensa_nb.experiments.grid import expand
 from ocensa_nb.experiments.results import read_results
 from ocensa_nb.experiments.run import failures, run_grid
-from tests.helpers.experiments import MeasuringPool
+from tests.helpers.experiments import MeasuringPool, read_cases
 
 GRID = {"base": {"model": "tiny"}, "cases": [{"name": f"c{n}", "epochs": n} for n in range(1, 5)]}
 FOLDERS = {spec.title: spec.name for spec in expand(GRID, "cpu")}

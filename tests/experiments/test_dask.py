@@ -18,11 +18,12 @@ import yaml
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.experiments import dask
-from ocensa_nb.experiments.case import read_case, read_cases
+from ocensa_nb.experiments.case import read_case
 from ocensa_nb.experiments.run import run_grid
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
 from tests.helpers import forked
+from tests.helpers.experiments import read_cases
 
 distributed = pytest.importorskip("distributed")
 dask_config = pytest.importorskip("dask.config")
@@ -123,6 +124,15 @@ def started(words, port, place, **environment):
         process.wait(LIMIT)
 
 
+def wait_for_listener(port):
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        time.sleep(0.1)
+    pytest.fail("nobody listens")
+
+
 @pytest.mark.slow
 def test_commands_of_the_readme_run_a_grid_and_say_what_a_worker_lacks(csv, tmp_path):
     with socket.socket() as free:
@@ -134,13 +144,14 @@ def test_commands_of_the_readme_run_a_grid_and_say_what_a_worker_lacks(csv, tmp_
     named = {"GRID.yaml": str(tmp_path / "grid.yaml"), "DIR": str(tmp_path / "out")}
     words = [named.get(word, word) for word in verb.replace("MAQUINA:8786", f"127.0.0.1:{port}").split()]
     with started(f"{scheduler} --port {port}", port, tmp_path):
+        wait_for_listener(port)
         with started(worker, port, tmp_path):
-            done = forked.run(*words)
+            done = forked.run(*words, timeout=LIMIT)
         assert done.returncode == 1
         assert "les falta el paquete ocensa_nb" in done.stderr
         assert "PYTHONPATH" in done.stderr
         with started(worker, port, tmp_path, PYTHONPATH=str(ROOT)):
-            done = forked.run(*words)
+            done = forked.run(*words, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     assert "1 caso: 1 terminado" in done.stdout
 

@@ -16,7 +16,7 @@ import yaml
 from ocensa_nb.cli import main as cli
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.experiments import run as grids
-from ocensa_nb.experiments.case import Case, prepare, read_cases, record
+from ocensa_nb.experiments.case import Case, prepare, record
 from ocensa_nb.experiments.grid import expand
 from ocensa_nb.experiments.run import GridRunner, LocalPool, auto_recipe, check_folder, opened, run_grid, seconds_left
 from ocensa_nb.files.atomic import owner
@@ -25,7 +25,7 @@ from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.machine import configure
 from tests.helpers import forked
-from tests.helpers.experiments import FakePool
+from tests.helpers.experiments import FakePool, read_cases
 
 LIMIT = 200  # seconds
 BASE = {"model": "tiny", "epochs": 1, "freeze_layers": 1, "precision": "fp32", "recipe": "cpu"}

@@ -10,8 +10,8 @@ import psutil
 import pytest
 import yaml
 
-from ocensa_nb.experiments.case import read_cases
 from ocensa_nb.paths import ROOT
+from tests.helpers.experiments import read_cases
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.experiments.case import record, reread
+from ocensa_nb.errors import UserError
+from ocensa_nb.experiments.case import Case, case_folders, read_case, record, reread
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import CONFIG, HISTORY, METRICS, Run
 
@@ -100,6 +101,15 @@ def copy_run(folder: Path, run: Run) -> None:
 
 def _flat(value: float) -> dict[str, float]:
     return {"f1": value, "f1_macro": value} | {f"{head}_{name}": value for head in HEADS for name in ("f1", "f1_macro")}
+
+
+def read_cases(out: Path) -> list[Case]:
+    """Return the cases of the grid of an experiment folder, by name; not those with a damaged case.json."""
+    cases = []
+    for folder in case_folders(out):
+        with contextlib.suppress(UserError):
+            cases.append(read_case(folder))
+    return [case for case in cases if not case.content.get("dropped")]
 
 
 class FakeJob:
