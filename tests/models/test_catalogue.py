@@ -1,5 +1,6 @@
 """Loading of encoders: embedded without network, hub with a timeout, weights verified."""
 
+import shutil
 import threading
 import types
 
@@ -100,3 +101,22 @@ def test_load_from_a_hub_that_answers_with_an_error_names_it(status, monkeypatch
     monkeypatch.setattr(catalogue, "_cached_snapshot", lambda hub_id: None)
     with pytest.raises(UserError, match=rf"huggingface.co responde con un error .HTTP {status}.*más tarde.*minilm"):
         catalogue.load_tokenizer("beto")
+
+
+def test_encoder_attached_on_kaggle_is_found_by_its_name_and_the_search_is_bounded(monkeypatch, tmp_path):
+    monkeypatch.setattr(catalogue, "_cached_snapshot", lambda hub_id: None)
+    monkeypatch.setattr(catalogue, "KAGGLE_INPUT", tmp_path)
+    monkeypatch.setattr(catalogue, "KAGGLE_ENTRIES", 30)
+    for number in range(40):
+        (tmp_path / f"photos/{number}").mkdir(parents=True)
+    incomplete = tmp_path / "bert-base-spanish-wwm-cased"
+    incomplete.mkdir()
+    assert not catalogue.is_here("beto")
+    versions = tmp_path / "models/ana/bert-base-spanish-wwm-cased/pytorch/default/1"
+    for place in (versions, tmp_path / "datasets/ana/bert-base-spanish-wwm-cased"):
+        shutil.copytree(catalogue.locate("minilm"), place)
+        assert catalogue.locate("beto") == str(place)
+        shutil.rmtree(place)
+    deep = tmp_path / "/".join(["a"] * 10) / "bert-base-spanish-wwm-cased"
+    shutil.copytree(catalogue.locate("minilm"), deep)
+    assert not catalogue.is_here("beto")
