@@ -44,6 +44,7 @@ from ocensa_nb.runtime import logs
 from ocensa_nb.runtime.commands import evaluation_parameters, training_parameters
 from ocensa_nb.runtime.process import SIGNALS
 
+TEMPLATE = "notebook.html.j2"  # of the HTML copies
 START_SECONDS = 300  # papermill's 60 are too few for a kernel that starts beside others
 # nbclient waits this long for the last output of a cell after its reply, and papermill then raises; its 4 seconds are
 # too few on a busy machine.
@@ -73,7 +74,6 @@ def execute(
     `NotebookError` if a cell raises or the kernel dies, and `UserError` if the kernel does not start.
     """
     import papermill
-    from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -88,6 +88,7 @@ def execute(
                 str(temporary),
                 {name: value for name, value in parameters.items() if name in known},
                 kernel_name="python3",
+                kernel_manager_class=_own_kernel(),
                 cwd=str(working_folder()),
                 progress_bar=False,
                 stdout_file=sys.stdout,
@@ -98,8 +99,6 @@ def execute(
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             stopped = error
-        except NoSuchKernel as error:
-            raise UserError(f"No hay un núcleo de Python para los cuadernos ({error}). Instale ipykernel.") from error
         except RuntimeError as error:  # nbclient's only sign of a kernel that does not answer or dies at its start
             raise UserError(
                 f"El núcleo de Python del cuaderno {notebook.stem} no arrancó ({error}). Suele ser falta de memoria: "
@@ -111,6 +110,22 @@ def execute(
     if stopped is not None:
         raise _dead_kernel(stopped, target) from stopped
     return target
+
+
+def _own_kernel() -> type:
+    """Return a manager that starts a kernel with the interpreter of this process.
+
+    A kernel spec that somebody has installed as `python3` may be broken, or of another interpreter. Without the folders
+    of specs, jupyter_client takes that of ipykernel, which is `sys.executable`.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        def _kernel_spec_manager_default(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])
+
+    return OwnKernel
 
 
 def _cell_error(error: Any, target: Path) -> NotebookError:
@@ -136,7 +151,8 @@ def _write_html(notebook: Path) -> None:
     import nbformat
     from nbconvert import HTMLExporter
 
-    body, _ = HTMLExporter().from_notebook_node(nbformat.read(notebook, as_version=4))
+    exporter = HTMLExporter(template_file=TEMPLATE, extra_template_paths=[str(Path(__file__).parent)])
+    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
     write_text(notebook.with_suffix(".html"), body)
 
 

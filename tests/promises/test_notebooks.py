@@ -1,6 +1,7 @@
 """Notebooks: format and conventions, execution by papermill, errors and interrupts."""
 
 import ast
+import sys
 import time
 from pathlib import Path
 
@@ -105,6 +106,25 @@ def test_notebook_03_shows_the_messages_of_the_training_once(executed):
     text = "".join(output.get("text", "") for output in outputs(executed[0]))
     for message in ("Tiempo previsto: ", "Época 1: pérdida ", "Parámetros: "):
         assert text.count(message) == 1, message
+
+
+def test_notebook_runs_with_the_interpreter_of_the_command_whatever_is_installed_as_python3(tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter/kernels/python3/kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text('{"argv": ["/another/python"], "display_name": "Python 3", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import sys; print(sys.executable)")])
+    notebook.metadata.kernelspec = read(NOTEBOOKS[0]).metadata.kernelspec
+    nbformat.write(notebook, tmp_path / "probe.ipynb")
+    (tmp_path / "out").mkdir()
+    executed = suite.execute(tmp_path / "probe.ipynb", tmp_path / "out", {})
+    assert outputs(executed)[0].text.strip() == sys.executable
+
+
+def test_html_copy_hides_the_code_until_it_is_asked_for_and_is_dark_if_the_system_is(executed):
+    page = executed[1].with_suffix(".html").read_text(encoding="utf-8")
+    assert "body:has(.code:checked) .jp-CodeCell .jp-Cell-inputWrapper { display: flex; }" in page
+    assert page.count('class="code"') == page.count('media="screen and (prefers-color-scheme: dark)"') == 1
 
 
 @pytest.mark.slow
