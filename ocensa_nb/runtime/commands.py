@@ -14,11 +14,7 @@ from ocensa_nb.errors import UserError
 from ocensa_nb.runtime.machine import chosen_recipe, configure
 
 # Fields with their own parameter in notebook 03; the others go into its `more_settings`.
-PARAMETERS = (
-    *("model", "data", "out", "epochs", "max_length", "batch_size", "gradient_accumulation_steps", "freeze_layers"),
-    *("precision", "padding", "cls_only", "cache_features", "patience", "label_smoothing", "class_weights"),
-    *("learning_rate", "seed", "resume"),
-)
+PARAMETERS = ("model", "data", "out", "epochs", "seed", "resume")
 UNATTENDED = {"upload": False, "mount_drive": False}  # parameters of a notebook that nobody attends
 
 
