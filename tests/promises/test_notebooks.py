@@ -1,6 +1,8 @@
 """Notebooks: format and conventions, execution by papermill, errors and interrupts."""
 
 import ast
+import base64
+import re
 import sys
 import time
 from pathlib import Path
@@ -43,6 +45,15 @@ class TestEveryNotebook:
         address, *code = code_lines(setup)
         assert address.startswith("REPOSITORY = ")
         assert len(code) <= 6
+
+    def test_pictures_in_the_prose_are_small_and_inside_the_notebook(self, path):
+        """Colab shows neither attachments nor files beside a notebook (googlecolab/colabtools#3836)."""
+        for cell in read(path).cells:
+            for address in re.findall(r"!\[[^\]]+\]\(([^)]*)\)", cell.source) if cell.cell_type == "markdown" else []:
+                kind, _, content = address.partition(",")
+                assert kind == "data:image/png;base64"
+                assert base64.b64decode(content)[1:4] == b"PNG"
+                assert len(content) < 50_000
 
     def test_notebook_has_one_parameters_cell_of_scalars(self, path):
         tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
