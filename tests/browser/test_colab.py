@@ -1,5 +1,6 @@
 """Panel of notebook 03 in JupyterLab under Colab's rule for widgets: it updates, stops and resumes."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.slow
 TALL, NARROW = {"width": 1280, "height": 1500}, {"width": 620, "height": 1500}
 STARTS = 60  # seconds for a training process to make its first step
 TRAIN = "run = panel.run()"
-LONG = {"model": "tiny", "freeze_layers": 1, "precision": "fp32", "epochs": 12, "patience": 12, "batch_size": 4}
+MORE = {"freeze_layers": 1, "precision": "fp32", "patience": 12, "batch_size": 4}
+LONG = {"model": "tiny", "epochs": 12, "more_settings": json.dumps(MORE)}
 STEPS = 960
 UNDER_WAY = re.compile(rf"[1-9]\d* de {STEPS}")
 

@@ -344,9 +344,8 @@ def execute(notebook, cwd, parameters):
 
 
 def train(project, cwd, parameters):
-    return execute(
-        project / "notebooks/03_train.ipynb", cwd, {"model": "tiny", "epochs": 1, "freeze_layers": 1, **parameters}
-    )
+    settings = {"model": "tiny", "epochs": 1, "more_settings": '{"freeze_layers": 1}'}
+    return execute(project / "notebooks/03_train.ipynb", cwd, settings | parameters)
 
 
 @pytest.mark.slow

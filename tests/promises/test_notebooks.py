@@ -203,7 +203,7 @@ def test_execute_notebook_06_shows_tables_and_saves_the_workbook(run, tmp_path):
     parameters = {"run": str(run.path), "rows": 15, "out": str(out)}
     executed = suite.execute(ROOT / "notebooks/06_review.ipynb", tmp_path, parameters)
     kinds = [kind for output in outputs(executed) for kind in output.get("data", {})]
-    assert kinds.count("text/html") == 4  # three labels, and the notices
+    assert kinds.count("text/html") == 5  # the style of the page, three labels, and the notices
     printed = "".join(output.get("text", "") for output in outputs(executed))
     assert "modo: de " in printed
     assert "--corrections" in printed
