@@ -14,7 +14,8 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.errors import num
 from ocensa_nb.models.catalogue import architecture, untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, freeze
-from ocensa_nb.models.layers import ClsLayer, if_supported, layers
+from ocensa_nb.models.last_layer import ClsLayer
+from ocensa_nb.models.layers import if_supported, layers
 from ocensa_nb.runtime.machine import memory_for
 
 FP32 = 4  # bytes

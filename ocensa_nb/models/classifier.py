@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ocensa_nb.errors import UserError, num
-from ocensa_nb.models.layers import ClsLayer, Slice, if_supported, in_eval_mode, layers, takes_ready_mask
+from ocensa_nb.models.last_layer import ClsLayer, last_layer
+from ocensa_nb.models.layers import Slice, if_supported, in_eval_mode, layers, takes_ready_mask
 from ocensa_nb.runtime.precision import full_fp32
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ class ForwardPath:
     """Compute the encoder's output at the first position, the only one the heads read."""
 
     body: Slice
-    last: ClsLayer | None = None
+    last: ClsLayer | Slice | None = None
 
     def __call__(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         hidden = self.body(inputs, attention_mask)
-        return self.last(hidden, attention_mask) if self.last else hidden[:, 0]
+        return (self.last(hidden, attention_mask) if self.last else hidden)[:, 0]
 
 
 class MultiHeadClassifier(nn.Module):
@@ -57,7 +58,7 @@ class MultiHeadClassifier(nn.Module):
 
         def shortened() -> ForwardPath | None:
             stack = layers(self.encoder)
-            path = ForwardPath(self._slice(0, len(stack) - 1), ClsLayer(stack[-1]))
+            path = ForwardPath(self._slice(0, len(stack) - 1), last_layer(self.encoder, self._ready_mask))
             first = path(ids, attention_mask)
             # Another family may use the same names for another computation. On `meta` there are no values to compare.
             same = whole.shape == first.shape and (ids.is_meta or torch.allclose(whole, first, atol=1e-4))

@@ -1,4 +1,4 @@
-"""Run the layers of an encoder in parts: a `Slice`, the last one for `[CLS]` only, and a faster dropout."""
+"""Run the layers of an encoder in parts, and with a faster dropout."""
 
 import contextlib
 import copy
@@ -13,6 +13,9 @@ from ocensa_nb.runtime.machine import device_failed
 
 # What an encoder raises when it is called in a way that its family does not support.
 NOT_SUPPORTED = (UserError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
+GLOBAL = "full_attention"  # the type of a layer that sees all tokens
+EMBEDDINGS = ("embeddings", "embeddings_project")  # ELECTRA projects its embeddings
+FINAL_NORM = ("final_norm", "norm")  # of ModernBERT and EuroBERT, after the last layer
 LEVELS = 1 << 16  # each value of a dropout mask is decided by 16 random bits
 T = TypeVar("T")
 
@@ -63,9 +66,11 @@ def layers(encoder: nn.Module) -> nn.ModuleList:
 def takes_ready_mask(encoder: nn.Module) -> bool:
     """Return whether an encoder gives the same outputs for a prepared attention mask, bool (rows, 1, 1, tokens)."""
     # From a mask (rows, tokens) transformers prepares one, and waits for the device once per forward. Since version 5
-    # BERT-like families take a prepared mask as it is; others reject it or read it differently.
-    device = next(encoder.parameters()).device
-    if device.type == "meta":
+    # BERT-like families take a prepared mask as it is; others reject it or read it differently. A local layer would
+    # see all tokens with it (huggingface/transformers#38040), which four tokens do not show.
+    config, device = encoder.config, next(encoder.parameters()).device
+    local = getattr(config, "sliding_window", None) or {*(getattr(config, "layer_types", None) or ())} - {GLOBAL}
+    if local or device.type == "meta":
         return False
     ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=device)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=device)
@@ -80,24 +85,38 @@ def takes_ready_mask(encoder: nn.Module) -> bool:
 
 
 class Slice:
-    """Layers `start` to `stop` of an encoder. From 0, the embeddings come first; without bounds it is all of it."""
+    """Layers `start` to `stop` of an encoder. From 0, the embeddings come first; without bounds it is all of it.
 
-    def __init__(self, encoder: nn.Module, ready_mask: bool, start: int = 0, stop: int | None = None) -> None:
+    A final norm applies after the last layer only. `part` replaces the layers of the slice.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        ready_mask: bool,
+        start: int = 0,
+        stop: int | None = None,
+        part: nn.ModuleList | None = None,
+    ) -> None:
         self.nothing = start == stop and start > 0
         self.ready_mask = ready_mask
+        self.pre_norm = any(hasattr(encoder, name) for name in FINAL_NORM)
         self.view = encoder
+        skipped = EMBEDDINGS if start else ()
         if stop is not None:
             name, stack = layer_stack(encoder)
-            self.view = _replaced(encoder, name.split("."), stack[start:stop])
-        if start:
-            for name in ("embeddings", "embeddings_project"):  # ELECTRA projects its embeddings
-                if name in self.view._modules:
-                    self.view._modules[name] = _PassThrough()
+            self.view = _replaced(encoder, name.split("."), part or stack[start:stop])
+            skipped += FINAL_NORM if stop < len(stack) else ()
+        for name in skipped:
+            if name in self.view._modules:
+                self.view._modules[name] = _PassThrough()
 
     def __call__(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return hidden states (rows, tokens, width) for ids, int64 (rows, tokens), or hidden states of a layer."""
         if self.nothing:
             return inputs
+        if self.pre_norm and inputs.is_floating_point():
+            inputs = inputs.float()  # the layers add to it, and compute their rotary positions in its precision
         kind = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
         if inputs.is_meta:
             # No value can be read there: every version of transformers reads a mask, and version 4 ids without one.
@@ -110,7 +129,7 @@ class Slice:
 
 
 class _PassThrough(nn.Module):
-    """Replaces the embeddings; returns the hidden states that it gets."""
+    """Replaces the embeddings or the final norm; returns the hidden states that it gets."""
 
     def forward(self, *inputs: object, **named: object) -> torch.Tensor:
         candidates = (*inputs, *named.values())
@@ -127,55 +146,6 @@ def _replaced(module: nn.Module, path: list[str], part: nn.Module) -> nn.Module:
     name, *below = path
     view._modules = module._modules | {name: _replaced(module._modules[name], below, part) if below else part}
     return view
-
-
-class ClsLayer:
-    """The output of a BERT or DistilBERT layer at the first position, without keys and values of the tokens.
-
-    With one query q, the score of token j is q·(K x_j) = (Kᵀq)·x_j, and the context Σ p_j (V x_j) = V (Σ p_j x_j).
-    The key's bias adds the same to every score, so the softmax cancels it. The value's bias is multiplied by Σ p_j,
-    which is not 1 after dropout. Raises `AttributeError` for a layer of another family.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer, attention = layer, layer.attention
-        if hasattr(attention, "self"):  # BERT, RoBERTa, ELECTRA
-            inner = attention.self
-            self.query, self.key, self.value = inner.query, inner.key, inner.value
-            self.heads, self.dropout = inner.num_attention_heads, inner.dropout
-            self.rest = _bert_rest
-        else:
-            self.query, self.key, self.value = attention.q_lin, attention.k_lin, attention.v_lin
-            self.heads, self.dropout = attention.n_heads, attention.dropout
-            self.rest = _distilbert_rest
-
-    def __call__(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Take the layer's input (rows, tokens, width) and mask (rows, tokens); return its output (rows, width)."""
-        first = hidden[:, 0]
-        rows, width = first.shape
-        size = width // self.heads
-        keys = self.key.weight.view(self.heads, size, width)
-        values = self.value.weight.view(self.heads, size, width)
-
-        query = self.query(first).view(rows, self.heads, size).transpose(0, 1)
-        query = torch.bmm(query, keys).transpose(0, 1)  # (rows, heads, width)
-        scores = torch.bmm(query, hidden.transpose(1, 2)).float() * size**-0.5
-        shares = scores.masked_fill(attention_mask[:, None] == 0, -torch.inf).softmax(-1)
-        shares = self.dropout(shares)  # (rows, heads, tokens)
-        mixed = torch.bmm(shares, hidden).transpose(0, 1)  # (heads, rows, width)
-        context = torch.bmm(mixed, values.transpose(1, 2)).transpose(0, 1)  # (rows, heads, size)
-        context = context + shares.sum(-1, keepdim=True) * self.value.bias.view(self.heads, size)
-        return self.rest(self.layer, context.reshape(rows, width), first)
-
-
-def _bert_rest(layer: nn.Module, context: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    attended = layer.attention.output(context, first)
-    return layer.output(layer.intermediate(attended), attended)
-
-
-def _distilbert_rest(layer: nn.Module, context: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    attended = layer.sa_layer_norm(layer.attention.out_lin(context) + first)
-    return layer.output_layer_norm(layer.ffn(attended) + attended)
 
 
 class BlockDropout(nn.Dropout):

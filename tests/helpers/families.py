@@ -1,6 +1,7 @@
 """Small encoders of every supported family, with random weights."""
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     BertConfig,
@@ -11,6 +12,8 @@ from transformers import (
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    ModernBertConfig,
+    ModernBertModel,
     MPNetConfig,
     MPNetModel,
     RobertaConfig,
@@ -29,6 +32,10 @@ DEBERTA_V3 = {  # settings of microsoft/mdeberta-v3-base: every layer uses `rel_
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
+# Every second or third layer sees all tokens; the others see four to each side, of texts of up to seven.
+PRE_NORM = {"initializer_range": 0.3, "pad_token_id": 0, "attention_dropout": 0.1}
+MODERNBERT = {**PRE_NORM, "local_attention": 8, "mlp_dropout": 0.1}
+EUROBERT = {**PRE_NORM, "num_key_value_heads": 1}
 FAMILIES = {
     "bert": lambda: BertModel(BertConfig(**SMALL), add_pooling_layer=False),
     "roberta": lambda: RobertaModel(RobertaConfig(**SMALL), add_pooling_layer=False),
@@ -38,8 +45,15 @@ FAMILIES = {
     ),
     "deberta-v2": lambda: DebertaV2Model(DebertaV2Config(**SMALL, **DEBERTA_V3)),
     "mpnet": lambda: MPNetModel(MPNetConfig(**SMALL), add_pooling_layer=False),
+    "modernbert": lambda: ModernBertModel(ModernBertConfig(**SMALL, **MODERNBERT, global_attn_every_n_layers=3)),
+    "modernbert, last layer global": lambda: ModernBertModel(
+        ModernBertConfig(**SMALL, **MODERNBERT, global_attn_every_n_layers=2, attention_bias=True)
+    ),
 }
-CLS_FAMILIES = ("bert", "roberta", "electra", "distilbert")  # their last layer is computed for [CLS] only
+CLS_FAMILIES = ["bert", "roberta", "electra", "distilbert"]  # their last layer is computed for [CLS] only
+if hasattr(transformers, "EuroBertModel"):
+    FAMILIES["eurobert"] = lambda: transformers.EuroBertModel(transformers.EuroBertConfig(**SMALL, **EUROBERT))
+    CLS_FAMILIES += ["modernbert", "modernbert, last layer global", "eurobert"]
 IDS = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(7) < torch.tensor([[7], [3], [5], [6]])).long()
 

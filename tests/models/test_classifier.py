@@ -3,11 +3,13 @@
 import pytest
 import torch
 import transformers
+from torch import nn
 
 from ocensa_nb.errors import UserError, num
 from ocensa_nb.models.catalogue import untrained
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters, describe_parameters, freeze
-from ocensa_nb.models.layers import ClsLayer, layers, takes_ready_mask
+from ocensa_nb.models.last_layer import ClsLayer
+from ocensa_nb.models.layers import layers, takes_ready_mask
 from tests.helpers.families import CLS_FAMILIES, FAMILIES, IDS, MASK, classifier, train_steps
 
 
@@ -28,6 +30,8 @@ def test_freeze_k_layers_freezes_only_embeddings_and_first_k_layers(family, k):
     in_layers = {id(p): i for i, layer in enumerate(stack) for p in layer.parameters()}
     for name, parameter in model.named_parameters():
         depth = in_layers.get(id(parameter), -1) if name.startswith("encoder.") else 3
+        if name.startswith(("encoder.final_norm.", "encoder.norm.")):
+            depth = 2  # it is applied after the last layer, and frozen with it
         assert parameter.requires_grad == (k == 0 or depth >= k), name
 
 
@@ -39,7 +43,7 @@ def test_frozen_layers_stay_in_eval_mode_while_training(family):
     stack = layers(model.encoder)
     assert not any(m.training for layer in stack[:2] for m in layer.modules())
     assert all(m.training for m in stack[2].modules())
-    assert not model.encoder.embeddings.training
+    assert not model.encoder.get_input_embeddings().training
     assert model.shared.training
     model.eval()
     assert not any(m.training for m in model.modules())
@@ -73,6 +77,16 @@ def test_takes_ready_mask_if_rejected_or_read_differently_is_false():
     )
     assert not takes_ready_mask(encoder)
     assert not takes_ready_mask(FAMILIES["mpnet"]())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_of_a_text_longer_than_the_window_are_those_of_the_plain_encoder(family):
+    model = classifier(family).eval()
+    ids = torch.randint(5, 50, (2, 12), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(12) < torch.tensor([[12], [9]])).long()
+    with torch.no_grad():
+        hidden = model.shared(model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0])
+        torch.testing.assert_close(model(ids, mask), {name: head(hidden) for name, head in model.heads.items()})
 
 
 def test_freeze_zero_after_three_makes_all_parameters_trainable():
@@ -124,7 +138,7 @@ def test_cls_only_last_layer_gives_the_outputs_and_gradients_of_the_full_layer(f
         sum(values.square().sum() for values in logits.values()).backward()
         seen.append((logits, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
     (logits, whole), (short_logits, short) = seen
-    torch.testing.assert_close(short_logits, logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(short_logits, logits, atol=1e-6, rtol=1e-6)
     largest = max(gradient.abs().max() for gradient in whole.values() if gradient is not None)
     for name, gradient in whole.items():
         if gradient is None:
@@ -141,7 +155,9 @@ def test_cls_only_last_layer_has_the_dropout_distribution_of_the_full_layer(fami
     for short in (False, True):
         model = classifier(family)
         with torch.no_grad():
-            layers(model.encoder)[-1].apply(lambda m: m.bias.fill_(0.5) if hasattr(m, "out_features") else None)
+            for module in layers(model.encoder)[-1].modules():
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    module.bias.fill_(0.5)
         freeze(model, 2)  # dropout in the last layer only
         model.eval()
         assert not short or model.shorten(IDS, MASK)
