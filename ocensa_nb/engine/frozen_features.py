@@ -77,8 +77,21 @@ def build(
     """Compute the first k layers of every distinct text, and let the model start after them.
 
     Returns `tokens`, with the reason logged, if the encoder cannot be split or there is no room for the features.
-    `folder` keeps them for other runs; without one they are in memory only.
+    `folder` keeps them for other runs; without one they are in memory only. Values beyond fp16 make them fp32.
     """
+    try:
+        return _build(model, tokens, k, precision, folder, world)
+    except OverflowError:
+        logger.warning(
+            "Capas congeladas: dan valores mayores que el máximo de fp16 (65 504), que se perderían. Se calculan otra "
+            "vez, en fp32, y ocupan el doble."
+        )
+        return _build(model, tokens, k, "fp32", folder, world)
+
+
+def _build(
+    model: MultiHeadClassifier, tokens: TokenTable, k: int, precision: str, folder: Path | None, world: World
+) -> FrozenFeatures | TokenTable:
     device = next(model.parameters()).device
     texts, entry = tokens.unique()
     whole = k == len(layers(model.encoder))  # nothing but [CLS] is read after the last layer
@@ -91,7 +104,8 @@ def build(
         return tokens
 
     def fill(array: np.ndarray) -> None:
-        compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype), world)
+        if not world.all(compute(model, texts, offsets, k, precision, torch.from_numpy(array).view(dtype), world)):
+            raise OverflowError
 
     key = _key(model, texts, k, precision, device) if folder else ""
     array = array_cache.read(folder, key, shape, stored) if folder else None
@@ -146,21 +160,28 @@ def compute(
     precision: str,
     hidden: torch.Tensor,
     world: World = ALONE,
-) -> None:
-    """Fill `hidden`, (tokens, width), with the output of the first k layers for this process's share of the texts."""
+) -> bool:
+    """Fill `hidden`, (tokens, width), with the output of the first k layers for this process's share of the texts.
+
+    Returns whether fp16, if it is that, holds all the values.
+    """
     device = next(model.parameters()).device
     frozen_forward = model.frozen_forward(k)
+    fits = True
 
     def fill(rows: np.ndarray) -> None:
+        nonlocal fits
         ids, mask = to_device(list(texts.batch(rows)), device)
         states = frozen_forward(ids, mask)
         states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
         index, inside = padded_index(offsets, rows)
+        fits = fits and (hidden.dtype != torch.float16 or bool(states.isfinite().all()))
         hidden[torch.from_numpy(index[inside])] = states
 
     batches = list(sorted_batches(texts.lengths, BUILD_BATCH))[world.rank :: world.size]
     with in_eval_mode(model), torch.inference_mode(), autocast(precision, device):
         run_in_pieces(fill, progress(batches, "Capas congeladas, una sola vez", "batch"))
+    return fits
 
 
 def _place(hidden: torch.Tensor, device: torch.device, world: World) -> torch.Tensor:

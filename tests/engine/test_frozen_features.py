@@ -9,10 +9,11 @@ import torch
 from ocensa_nb.engine import frozen_features
 from ocensa_nb.errors import UserError
 from ocensa_nb.models.classifier import count_parameters, freeze
+from ocensa_nb.models.layers import layers
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runs import array_cache
 from ocensa_nb.training import train
-from tests.helpers.families import FAMILIES, IDS, classifier, train_steps
+from tests.helpers.families import CLS_FAMILIES, FAMILIES, IDS, classifier, train_steps
 
 LENGTHS = np.array([7, 3, 5, 6])
 TABLE = TokenTable(
@@ -51,6 +52,7 @@ def test_cached_features_after_60_steps_give_the_logits_of_the_full_encoder(fami
     """Train on cached features, then run the full encoder: a change of the frozen part would show."""
     model = classifier(family).eval()
     freeze(model, k)
+    assert model.shorten(*TABLE.sample()) == (family in CLS_FAMILIES)
     hidden = frozen_features.build(model, TABLE, k, "fp32")
     if isinstance(hidden, TokenTable):
         pytest.skip(f"{family} cannot start at layer {k}: it is trained without cached features")
@@ -98,6 +100,21 @@ def test_build_with_cached_file_reads_it_without_computing(dtype, tmp_path, monk
     second = frozen_features.build(model, TABLE, 2, dtype, tmp_path)
     assert "ya calculadas" in capsys.readouterr().out
     assert torch.equal(first.hidden, second.hidden)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_build_with_values_beyond_fp16_stores_them_in_fp32_and_reports_it(on_disk, tmp_path, capsys):
+    model = classifier("bert")
+    freeze(model, 2)
+    with torch.no_grad():
+        layers(model.encoder)[1].output.LayerNorm.weight.fill_(1e5)
+    folder = tmp_path / "cache" if on_disk else None
+    hidden = frozen_features.build(model, TABLE, 2, "fp16", folder)
+    assert "mayores que el máximo de fp16 (65 504)" in capsys.readouterr().out
+    assert hidden.hidden.dtype == torch.float32
+    assert hidden.hidden.abs().max() > 65_504
+    assert torch.equal(hidden.hidden, frozen_features.build(model, TABLE, 2, "fp32").hidden)
+    assert len(list(tmp_path.rglob("*.bin"))) == on_disk  # and no file of infinite values
 
 
 def test_cache_key_depends_on_depth_weights_texts_and_precision(tmp_path):
