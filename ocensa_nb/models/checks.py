@@ -26,11 +26,11 @@ CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_co
 ONLY_HERE = {"trust_remote_code": False, "local_files_only": True}
 
 # The rejected settings were found in the sources of transformers 4.53.3 and 5.23.0. `trust_remote_code=False` is not
-# enough: a kernel named in `attn_implementation` is downloaded from the hub and imported without it.
+# enough: a kernel named in `attn_implementation` is downloaded from the hub and imported without it. It is enough for
+# the Python classes of `auto_map`, which many models keep from before their family was part of transformers.
 IMPLEMENTATION = re.compile(r"\w+_implementation(_internal)?")  # of attention, experts, …, at any depth
 BUILT_IN = ("eager", "sdpa")
 REJECTED = {
-    "auto_map": "son clases de Python que vienen con el modelo",
     "quantization_config": "sus pesos están cuantizados, y leerlos usa otros paquetes y código del hub",
     "configuration_files": "sustituye config.json por otro archivo",
     "transformers_weights": "sustituye los pesos por otro archivo",
@@ -90,8 +90,8 @@ def _check(path: Path) -> None:
         # Some other families read the hub. In a decoder the first position, which the heads read, sees no other token.
         elif key == "model_type" and path.name == CONFIG and value not in _families():
             fault = (
-                "no es un codificador de la familia de BERT (los que se preentrenan con palabras ocultas), o al "
-                "crearlo se compila código"
+                "no es un codificador de la familia de BERT (los que se preentrenan con palabras ocultas), esta "
+                "versión de transformers no lo conoce, o al crearlo se compila código"
             )
         elif key == "tokenizer_class" and not (isinstance(value, str) and TOKENIZER_CLASS.fullmatch(value)):
             fault = "no es la clase de un tokenizador"
