@@ -57,7 +57,7 @@ def rewritten(tree, path, value):
 
 def test_grid_file_with_any_value_anywhere_gives_cases_or_a_message(tmp_path):
     draw, file = random.Random(1), tmp_path / "grid.yaml"
-    for _ in range(200 * TIMES):
+    for _ in range(100 * TIMES):
         text = yaml.safe_dump(rewritten(GRID, draw.choice(list(places(GRID))), "HERE"), default_flow_style=True)
         file.write_text(text.replace("HERE", draw.choice(YAML)), encoding="utf-8")
         with contextlib.suppress(UserError):
@@ -107,7 +107,7 @@ def test_experiment_folder_with_any_value_anywhere_is_read_and_continued(whole, 
     monkeypatch.setattr(grids, "_pool", lambda *_: contextlib.nullcontext(MeasuringPool(4)))
     monkeypatch.setattr("ocensa_nb.experiments.report._addresses", lambda *_: ["", ""])  # drawn from the tables
     grid = yaml.safe_load((whole / "grid.yaml").read_text(encoding="utf-8"))
-    for number in range(200 * TIMES):
+    for number in range(50 * TIMES):
         damaged(draw, whole, out)
         table = CaseTable(out)
         table.update()
