@@ -223,7 +223,8 @@ class Bench:
         with logs.only_errors():
             engine = engines.build(config, self.notices, table, model, precision, self.device, fast=variant.fast)
         engine.model.train()
-        return engine, StepDataset(engine.table, labels, config.batch_size, config.padding), rounds
+        multiple = machine.width_multiple(self.device)
+        return engine, StepDataset(engine.table, labels, config.batch_size, config.padding, multiple=multiple), rounds
 
     def summary(self, variant: Variant, baseline: Variant) -> dict[str, Any]:
         """Return the measurements of a variant, and what follows from them, as JSON-serializable values."""

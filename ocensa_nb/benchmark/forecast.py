@@ -15,8 +15,9 @@ from ocensa_nb.engine.memory import memory_note
 from ocensa_nb.models import catalogue, tokenizer_checks
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters
 from ocensa_nb.models.layers import layers
-from ocensa_nb.models.tokens import TokenTable, encode, epoch_batches, sorted_batches
+from ocensa_nb.models.tokens import TokenTable, encode, epoch_batches, rounded_up, scoring_batches
 from ocensa_nb.runtime import machine
+from ocensa_nb.runtime.machine import width_multiple
 from ocensa_nb.runtime.precision import resolve_precision
 from ocensa_nb.runtime.timing import duration
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 SAMPLED_TEXTS = 20_000  # enough to estimate fractions and times; encoding a million texts is slow
 LONGEST = 512  # tokens; longer texts count as this long
 STAND_IN = "minilm"  # its tokenizer is used if the encoder's is not on this machine
-SCORING_BATCH = 64  # rows
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,12 @@ class Forecast:
     def epoch(self, config: TrainConfig, lengths: np.ndarray) -> float:
         """Return the predicted seconds of the training steps of one epoch over texts of `lengths` tokens."""
         rates = self._measured[self._key(config)]
-        shapes, steps = [], 0
+        widths, shapes, steps = _widths(config, lengths), [], 0
         for rows in epoch_batches(lengths, config.effective_batch_size, config.seed, 1):
             steps += 1
             for start in range(0, len(rows), config.batch_size):
-                micro = lengths[rows[start : start + config.batch_size]]
-                shapes.append((len(micro), _width(config, micro)))
+                micro = widths[rows[start : start + config.batch_size]]
+                shapes.append((len(micro), micro.max()))
         work = self._flops(config, "training").work(np.array(shapes))
         trainable, _ = self.parameters(config)
         return float((work @ rates.training).sum()) + steps * trainable * rates.update
@@ -168,8 +168,8 @@ class Forecast:
 
     def _forward_seconds(self, config: TrainConfig, kind: str, lengths: np.ndarray) -> float:
         """Return the predicted seconds of a forward pass, `scoring` or `frozen`, over texts of `lengths` tokens."""
-        batches = [lengths[rows] for rows in sorted_batches(lengths, SCORING_BATCH)]
-        shapes = np.array([(len(batch), _width(config, batch)) for batch in batches])
+        widths = _widths(config, lengths)
+        shapes = np.array([(len(rows), widths[rows].max()) for rows in scoring_batches(widths, machine.device())])
         work = self._flops(config, kind).work(shapes)
         return float((work @ self._measured[self._key(config)].scoring).sum())
 
@@ -205,5 +205,6 @@ def _cached(config: TrainConfig) -> bool:
     return bool(config.cache_features and config.freeze_layers)
 
 
-def _width(config: TrainConfig, lengths: np.ndarray) -> int:
-    return config.max_length if config.padding == "max_length" and not _cached(config) else int(lengths.max())
+def _widths(config: TrainConfig, lengths: np.ndarray) -> np.ndarray:
+    fixed = config.padding == "max_length" and not _cached(config)
+    return np.full(len(lengths), config.max_length) if fixed else rounded_up(lengths, width_multiple(machine.device()))

@@ -19,10 +19,11 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import MicroBatch, StepDataset
 from ocensa_nb.models.catalogue import untrained
+from ocensa_nb.models.layers import in_eval_mode
 from ocensa_nb.models.tokens import TokenTable
 from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.machine import to_device
-from ocensa_nb.runtime.precision import allow_tf32, autocast
+from ocensa_nb.runtime.precision import allow_tf32, without_gradients
 from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.runtime.timing import release_memory, seconds_of
 
@@ -185,29 +186,28 @@ def _rounds(
     """Yield, per round, the seconds of each size's training and scoring passes, (2, sizes), and of an update."""
 
     def forward(micro_batches: list[MicroBatch]) -> None:
-        with torch.inference_mode(), autocast(engine.precision, engine.device):
-            for micro in micro_batches:
-                engine.model(micro["inputs"], micro["attention_mask"])
+        for micro in micro_batches:
+            engine.model(micro["inputs"], micro["attention_mask"])
 
     for number in range(ROUNDS + 1):  # the first allocates the moments and warms up the kernels
         spent = time.perf_counter() - started
         if number > 1 and spent * (number + 1) / number > BUDGET_SECONDS:
             return
-        passes = []
+        training = []
         for index, micro_batches in enumerate(batches):
             if cancelled():
                 return
             on_progress(min(1.0, (number + index / len(batches)) / (ROUNDS + 1)))
             engine.model.train()
             engine.optimizer.zero_grad(set_to_none=True)
-            training = seconds_of(lambda micro=micro_batches: engine.accumulate(micro), engine.device)
-            engine.model.eval()
-            passes.append((training, seconds_of(lambda micro=micro_batches: forward(micro), engine.device)))
-        engine.model.train()
+            training.append(seconds_of(lambda micro=micro_batches: engine.accumulate(micro), engine.device))
+        with in_eval_mode(engine.model), without_gradients(engine.model, engine.precision, engine.device):
+            forward(batches[0])  # casts the weights, which scoring does once
+            scoring = [seconds_of(lambda micro=micro: forward(micro), engine.device) for micro in batches]
         engine.optimizer.zero_grad(set_to_none=True)
         whole = seconds_of(lambda: engine.step(batches[0]), engine.device)
         if number:
-            yield np.array(passes).T, max(0.0, whole - passes[0][0])
+            yield np.array([training, scoring]), max(0.0, whole - training[0])
 
 
 def _fit(work: np.ndarray, seconds: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine.frozen_features import FrozenFeatures
 from ocensa_nb.models.tokens import TokenTable, epoch_batches
 from ocensa_nb.runtime.distributed import ALONE, World
+from ocensa_nb.runtime.machine import width_multiple
 from ocensa_nb.runtime.process import SIGNALS
 
 # inputs: ids, int64 (rows, length), or hidden states (rows, length, width); attention_mask: int64 (rows, length);
@@ -30,13 +31,14 @@ class StepDataset(Dataset):
     batch_size: int
     padding: str
     world: World = ALONE
+    multiple: int = 1  # of the width of a batch
 
     def __getitem__(self, rows: np.ndarray) -> list[MicroBatch]:
         rows = self.world.share(rows)
         return [self._micro_batch(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
 
     def _micro_batch(self, rows: np.ndarray) -> MicroBatch:
-        inputs, mask = self.table.batch(rows, self.padding)
+        inputs, mask = self.table.batch(rows, self.padding, self.multiple)
         labels = {head: torch.from_numpy(y[rows]) for head, y in self.labels.items()}
         return {"inputs": inputs, "attention_mask": mask, "labels": labels}
 
@@ -81,7 +83,7 @@ def step_loader(
     on_gpu = isinstance(table, FrozenFeatures) and table.hidden.is_cuda
     workers = 0 if on_gpu else config.num_workers  # a worker process cannot read the GPU's memory
     loader = DataLoader(
-        StepDataset(table, notices.labels, config.batch_size, config.padding, world),
+        StepDataset(table, notices.labels, config.batch_size, config.padding, world, width_multiple(device)),
         sampler=sampler,
         batch_size=None,  # an item is a batch already
         num_workers=workers,

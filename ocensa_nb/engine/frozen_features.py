@@ -21,16 +21,15 @@ from ocensa_nb.engine.out_of_memory import explained, run_in_pieces
 from ocensa_nb.errors import num
 from ocensa_nb.models.classifier import MultiHeadClassifier, sha256
 from ocensa_nb.models.layers import if_supported, in_eval_mode, layers
-from ocensa_nb.models.tokens import TokenTable, padded_index, sorted_batches
+from ocensa_nb.models.tokens import TokenTable, padded_index, scoring_batches
 from ocensa_nb.runs import array_cache
 from ocensa_nb.runtime.distributed import ALONE, World
 from ocensa_nb.runtime.logs import progress
-from ocensa_nb.runtime.machine import out_of_memory, to_device
-from ocensa_nb.runtime.precision import autocast, full_fp32
+from ocensa_nb.runtime.machine import out_of_memory, to_device, width_multiple
+from ocensa_nb.runtime.precision import full_fp32, without_gradients
 
 logger = logging.getLogger(__name__)
 
-BUILD_BATCH = 64
 LAYOUT = 2  # version of the stored format; files of another version are not read
 GIB = 2**30
 SAMPLE = "calcular unos pocos avisos con el codificador"
@@ -53,15 +52,16 @@ class FrozenFeatures:
     def __len__(self) -> int:
         return len(self.entry)
 
-    def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple[torch.Tensor, torch.Tensor]:
+    def widths(self, padding: str) -> np.ndarray:
+        return self.lengths
+
+    def batch(self, rows: np.ndarray, padding: str = "dynamic", multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Return hidden states (rows, length, width) and attention mask, int64 (rows, length).
 
-        Padding repeats the last token of a row, which the mask hides; it is always dynamic.
+        Padding repeats the last token of a row, which the mask hides; it is always dynamic, to a `multiple`.
         """
-        index, mask = padded_index(self.offsets, self.entry[rows])
-        index = torch.from_numpy(index)
-        if self.hidden.is_cuda:
-            index = index.pin_memory().to(self.hidden.device, non_blocking=True)
+        index, mask = padded_index(self.offsets, self.entry[rows], 0, multiple)
+        index = to_device(torch.from_numpy(index), self.hidden.device)
         states = self.hidden.index_select(0, index.flatten()).view(*index.shape, -1)
         return states, torch.from_numpy(mask.astype(np.int64))
 
@@ -171,15 +171,15 @@ def compute(
 
     def fill(rows: np.ndarray) -> None:
         nonlocal fits
-        ids, mask = to_device(list(texts.batch(rows)), device)
+        ids, mask = to_device(list(texts.batch(rows, multiple=width_multiple(device))), device)
         states = frozen_forward(ids, mask)
         states = states[mask[:, : states.shape[1]].bool()].to("cpu", hidden.dtype)
         index, inside = padded_index(offsets, rows)
         fits = fits and (hidden.dtype != torch.float16 or bool(states.isfinite().all()))
         hidden[torch.from_numpy(index[inside])] = states
 
-    batches = list(sorted_batches(texts.lengths, BUILD_BATCH))[world.rank :: world.size]
-    with in_eval_mode(model), torch.inference_mode(), autocast(precision, device):
+    batches = list(scoring_batches(texts.lengths, device))[world.rank :: world.size]
+    with in_eval_mode(model), without_gradients(model, precision, device):
         run_in_pieces(fill, progress(batches, "Capas congeladas, una sola vez", "batch"))
     return fits
 

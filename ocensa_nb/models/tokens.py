@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 10_000  # texts tokenised at a time: bounds the memory of the Python lists in between
+# Tokens of a batch, padding included, of a forward pass without gradients. On a CPU 512 to 2,048 are the quickest
+# (tests/benchmarks/README.md); a GPU needs as many as keep it busy between two launches.
+SCORING_TOKENS = {"cpu": 1024, "cuda": 16_384}
 POOL_BATCHES = 32  # batches shuffled together before they are sorted by length
+T = TypeVar("T", int, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,23 @@ class TokenTable:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
-    def batch(self, rows: np.ndarray, padding: str = "dynamic") -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Return input ids and attention mask, int64 (rows, width), padded to the longest row or to `max_length`."""
+    def batch(
+        self, rows: np.ndarray, padding: str = "dynamic", multiple: int = 1
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Return input ids and attention mask, int64 (rows, width), padded to the longest row or to `max_length`.
+
+        The width of the longest row is rounded up to a `multiple`, up to `max_length`.
+        """
         import torch
 
-        index, mask = padded_index(self.offsets, rows, self.max_length if padding == "max_length" else 0)
+        width = self.max_length if padding == "max_length" else 0
+        index, mask = (part[:, : self.max_length] for part in padded_index(self.offsets, rows, width, multiple))
         ids = np.where(mask, self.ids[index], self.pad_id).astype(np.int64)
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+    def widths(self, padding: str) -> np.ndarray:
+        """Return the tokens that each row takes in a batch of rows of its length."""
+        return np.full(len(self), self.max_length) if padding == "max_length" else self.lengths
 
     def sample(self) -> list["torch.Tensor"]:
         """Return ids and mask of a few rows, some of them padded, to compare two computations."""
@@ -69,16 +83,24 @@ class TokenTable:
         return replace(self, ids=np.concatenate([self.ids[:0], *texts]), offsets=offsets)
 
 
-def padded_index(offsets: np.ndarray, rows: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def padded_index(
+    offsets: np.ndarray, rows: np.ndarray, width: int = 0, multiple: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of a padded batch in the flat array, int64 (rows, width), and their mask, bool.
 
-    Padding repeats the last position of a row; width 0 is that of the longest row.
+    Padding repeats the last position of a row; width 0 is that of the longest row, rounded up to a `multiple` unless
+    there is one position per row.
     """
     starts = offsets[rows]
     lengths = offsets[rows + 1] - starts
-    column = np.arange(width or int(lengths.max()))
+    longest = int(lengths.max())
+    column = np.arange(width or (rounded_up(longest, multiple) if longest > 1 else 1))
     index = starts[:, None] + np.minimum(column, lengths[:, None] - 1)
     return index, column < lengths[:, None]
+
+
+def rounded_up(number: T, multiple: int) -> T:
+    return -(-number // multiple) * multiple
 
 
 def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenTable:
@@ -119,11 +141,18 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
         yield batches[i]
 
 
-def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield batches of row numbers from shortest to longest, the order with the least padding."""
-    order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+def scoring_batches(widths: np.ndarray, device: "torch.device") -> Iterator[np.ndarray]:
+    """Yield batches of row numbers from shortest to longest, each with `SCORING_TOKENS` tokens at most, or one row.
+
+    `widths` is the number of tokens of each row in a batch, with fixed padding.
+    """
+    most = SCORING_TOKENS[device.type]
+    order = np.argsort(widths, kind="stable")
+    while len(order):
+        ahead = widths[order[: most // widths[order[0]]]]
+        size = max(1, int((np.arange(1, len(ahead) + 1) * ahead <= most).sum()))
+        yield order[:size]
+        order = order[size:]
 
 
 def recommend_max_length(lengths: np.ndarray) -> int:

@@ -134,10 +134,13 @@ def device() -> "torch.device":
     return torch.device("cuda" if usable else "cpu")
 
 
-def processes() -> int:
+def visible_gpus() -> list[str]:
+    """Return the usable GPUs, each as `CUDA_VISIBLE_DEVICES` names it; none if this torch build has no kernels."""
     import torch
 
-    return torch.cuda.device_count() if device().type == "cuda" else 1
+    count = torch.cuda.device_count() if device().type == "cuda" else 0
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return [name.strip() for name in names.split(",")][:count] if names else [str(i) for i in range(count)]
 
 
 def recommend(machine: Hardware) -> tuple[str, str]:
@@ -216,7 +219,15 @@ def to_device(value: Any, device: "torch.device") -> Any:
         return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_device(item, device) for item in value]
+    if device.type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()  # from other memory the copy waits for the device
     return value.to(device, non_blocking=True)
+
+
+def width_multiple(device: "torch.device") -> int:
+    """Return the number that the tokens of a batch should be a multiple of: CUDA's attention pads any other mask."""
+    # `pad_bias` in aten/src/ATen/native/transformers/attention.cpp pads it in every layer.
+    return 8 if device.type == "cuda" else 1
 
 
 def synchronize(device: "torch.device") -> None:

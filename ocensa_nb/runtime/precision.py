@@ -101,6 +101,24 @@ def autocast(precision: str, device: "torch.device") -> contextlib.AbstractConte
 
 
 @contextlib.contextmanager
+def without_gradients(model: "nn.Module", precision: str, device: "torch.device") -> Iterator[None]:
+    """Compute under autocast and without gradients inside the block; each weight is cast once, not once per batch."""
+    import torch
+
+    # Autocast keeps the cast of a leaf only if it requires a gradient, and keeps none in inference mode
+    # (pytorch/pytorch#165068).
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    with torch.no_grad(), autocast(precision, device):
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
+
+@contextlib.contextmanager
 def full_fp32() -> Iterator[None]:
     """Disable TF32 inside the block, to compare two implementations of a computation."""
     import torch

@@ -1,7 +1,10 @@
 """Token table and epoch batches: same ids as the tokenizer, every row once, little padding."""
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +76,16 @@ def test_take_and_unique_of_no_rows_are_empty_tables(tokenizer):
     for table in (none, distinct, none.take(np.array([], np.int64))):
         assert (len(table), len(table.ids), table.ids.dtype, table.offsets.dtype) == (0, 0, np.int32, np.int64)
     assert entry.tolist() == []
+
+
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=300), st.integers(1, 500))
+def test_scoring_batches_contain_every_row_once_and_as_many_tokens_as_allowed(lengths, most):
+    lengths = np.array(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tokens.SCORING_TOKENS, "cpu", most)
+        batches = list(tokens.scoring_batches(lengths, torch.device("cpu")))
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert all(len(rows) == 1 or len(rows) * lengths[rows].max() <= most for rows in batches)
+    for rows, following in itertools.pairwise(batches):
+        assert lengths[rows].max() <= lengths[following].min()
+        assert (len(rows) + 1) * lengths[following[0]] > most

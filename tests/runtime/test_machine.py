@@ -194,3 +194,19 @@ def test_quota_of_container_is_read_from_cpu_max(tmp_path, text, cores):
 def test_threads_does_not_exceed_available_cores(monkeypatch):
     monkeypatch.setattr(environment, "cores", lambda: 1)
     assert environment.threads() == 1
+
+
+def test_copies_to_a_gpu_are_from_pinned_memory():
+    class Tensor:
+        device, pinned = torch.device("cpu"), False
+
+        def pin_memory(self):
+            self.pinned = True
+            return self
+
+        def to(self, device, non_blocking):
+            return device.type, self.pinned, non_blocking
+
+    moved = environment.to_device({"inputs": [Tensor()], "labels": {"modo": Tensor()}}, torch.device("cuda"))
+    assert moved == {"inputs": [("cuda", True, True)], "labels": {"modo": ("cuda", True, True)}}
+    assert environment.to_device(Tensor(), torch.device("cpu")) == ("cpu", False, True)
