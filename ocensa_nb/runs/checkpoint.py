@@ -89,8 +89,8 @@ class CheckpointManager:
         size = num(4 * 4 * trained / MIB)  # weights, best weights and two moments, in fp32
         return (
             f"Checkpoints: dos archivos de hasta {size} MiB en «{self.folder}», cada "
-            f"{num(self.minutes, 6, form='g')} min y en cada época. Si la sesión se corta, ejecute lo mismo "
-            "otra vez y continúa."
+            f"{num(self.minutes, 6, form='g')} min, al detenerlo y al final. Si la sesión se corta, ejecute lo mismo "
+            "otra vez: continúa desde el último."
         )
 
     def restore(self) -> bool:

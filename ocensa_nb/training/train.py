@@ -133,7 +133,10 @@ def _train(
             scores, confusion = quality.validate(config, notices, score("val"))
             log.epoch(state.epoch, state.tick(), scores, confusion)
             state.next_epoch(over=stopping.update(state.epoch, scores, model) or state.epoch == config.epochs)
-            checkpoints.save()
+            if state.over:
+                checkpoints.save()  # what follows, to the last file, is not trained again
+            else:
+                checkpoints.save_if_due()
             stop_request.check(run.path, world)
 
     stopping.restore(model)

@@ -76,7 +76,7 @@ def test_resume_after_sigkill_is_bit_identical(kind, config, tmp_path):
 @needs_kill
 @pytest.mark.parametrize("save", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_fit_on_full_disk_prints_an_error_and_resumes_bit_identical(run, config, tmp_path, save):
-    out = config.replace(out=str(tmp_path / "full"))
+    out = config.replace(out=str(tmp_path / "full"), checkpoint_minutes=0.1 / 60)
     assert crash.train_in_process(out, "full disk", save) == 1
     said = (tmp_path / "full" / crash.MESSAGE_FILE).read_text()
     assert "no se puede escribir" in said.lower()

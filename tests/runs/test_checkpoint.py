@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ocensa_nb.engine import step as engines
 from ocensa_nb.errors import UserError
+from ocensa_nb.runs import checkpoint
 from ocensa_nb.runs.checkpoint import CHECKSUM, FILES, CheckpointFiles
 from ocensa_nb.runs.run import LAST
-from ocensa_nb.training import train
+from ocensa_nb.training import expected_time, quality, train
 from tests.helpers import crash
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -120,3 +122,37 @@ def test_resume_with_flipped_bit_in_newest_checkpoint_uses_the_previous_one(run,
     said = capsys.readouterr().out
     assert f"«{newest}» está incompleto o dañado" in said
     assert "desde la época 1, paso 0 de 10" in said
+
+
+@pytest.mark.parametrize(
+    ("epochs", "step_minutes", "validation_minutes", "expected"),
+    [
+        (4, 0.1, 0.1, [(1, 0), (5, 0)]),  # four and a half minutes
+        (3, 0.4, 2.0, [(1, 0), (2, 0), (3, 0), (4, 0)]),  # due after the validation
+        (2, 1.0, 0.0, [(1, 0), (1, 5), (1, 10), (2, 5), (2, 10), (3, 0)]),
+    ],
+)
+def test_fit_saves_at_its_start_and_its_end_and_every_five_minutes(
+    config, notices, tmp_path, monkeypatch, epochs, step_minutes, validation_minutes, expected
+):
+    """By an injected clock: ten steps an epoch."""
+    minutes, saved, write = [0.0], [], CheckpointFiles.write
+
+    def taking(work, some):
+        def timed(*arguments):
+            minutes[0] += some
+            return work(*arguments)
+
+        return timed
+
+    def noted(files, tensors, tree):
+        saved.append((tree["state"]["epoch"], tree["state"]["step"]))
+        write(files, tensors, tree)
+
+    monkeypatch.setattr(expected_time, "estimate_time", lambda *_: expected_time.Estimate(1.0, 1.0, 0.0))
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: 60 * minutes[0])
+    monkeypatch.setattr(engines, "step_if_finite", taking(engines.step_if_finite, step_minutes))
+    monkeypatch.setattr(quality, "validate", taking(quality.validate, validation_minutes))
+    monkeypatch.setattr(CheckpointFiles, "write", noted)
+    train.fit(config.replace(out=str(tmp_path / "run"), epochs=epochs, patience=epochs), notices)
+    assert saved == expected
