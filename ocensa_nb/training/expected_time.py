@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,14 @@ from ocensa_nb.engine.batching import EpochSampler, StepDataset
 from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.errors import num
-from ocensa_nb.models.tokens import TokenTable
+from ocensa_nb.models.tokens import scoring_batches
 from ocensa_nb.runtime.process import random_state, restore_random_state
 from ocensa_nb.runtime.timing import duration, seconds_of
 
-QUANTILES = (1.0, 0.0, 0.5, 0.25, 0.75, 0.9)  # of an epoch's batches by size, in the order they are measured
+SCORED = ("val", "test")
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the batches by size
 REPEATS = 3
-BUDGET_SECONDS = 6.0  # after which the largest and the smallest are enough
-SCORED_ROWS = 256
+BUDGET_SECONDS = 6.0  # if all of them take longer, the smallest and the largest are enough
 
 
 @dataclass(frozen=True)
@@ -30,50 +30,63 @@ class Estimate:
     epoch: float
     training: float
     measured: float
+    spread: float = 0.0  # half the range of the rounds, over their median
 
     def after(self, epochs: float) -> "Estimate":
         return dataclasses.replace(self, training=self.training - epochs * self.epoch)
 
     def __str__(self) -> str:
         return (
-            f"Tiempo previsto: {duration(self.training)}, a {duration(self.epoch)} por época. Sale de pasos medidos en "
-            f"esta máquina durante {num(self.measured, 1)} s; si deja de mejorar antes, será menos."
+            f"Tiempo previsto: {duration(self.training)} ± {100 * self.spread:.0f} %, a {duration(self.epoch)} por "
+            f"época. Sale de {REPEATS} rondas de pasos medidos en esta máquina durante {num(self.measured, 1)} s; si "
+            "deja de mejorar antes, será menos."
         )
 
 
 def estimate_time(
     engine: Engine, batches: StepDataset, sampler: EpochSampler, split: dict[str, np.ndarray], config: TrainConfig
 ) -> Estimate:
-    """Return the expected time; a step is interpolated by the size of its batch between a few measured ones."""
+    """Return the expected time, the median of some rounds of measured steps and scored batches."""
     started = time.perf_counter()
     sampler.epoch = 1
-    steps = list(sampler)
-    fixed = config.max_length if config.padding == "max_length" and isinstance(engine.table, TokenTable) else 0
-    lengths = engine.table.lengths
-    sizes = np.array([len(rows) * (fixed or int(lengths[rows].max())) for rows in steps])
-    by_size = np.argsort(sizes, kind="stable")
-    chosen = list(dict.fromkeys(by_size[round(q * (len(steps) - 1))] for q in QUANTILES))
-    with _without_effect(engine):
-        engine.step(batches[steps[chosen[0]]])  # warms up
-        seconds: dict[int, list[float]] = {}
-        first = time.perf_counter()
-        for _ in range(REPEATS):
-            for index in chosen:
-                over = time.perf_counter() - first >= BUDGET_SECONDS
-                if len(seconds) < 2 or not engine.world.largest(over):  # all processes make the same steps
-                    seconds.setdefault(index, []).append(_step_seconds(engine, batches, steps[index]))
-    measured = sorted(seconds, key=lambda index: sizes[index])
-    medians = [float(np.median(seconds[index])) for index in measured]
-    steps_seconds = np.interp(sizes, sizes[measured], medians).sum()
+    steps, widths = list(sampler), engine.table.widths(config.padding)
+    sides = {side: [split[side][b] for b in scoring_batches(widths[split[side]], engine.device)] for side in SCORED}
 
-    scoring_seconds = {
-        side: _scoring_seconds(engine, rows, config.padding) / engine.world.size
-        for side, rows in split.items()
-        if side != "train"
-    }
-    epoch = float(steps_seconds + scoring_seconds["val"])
-    training = config.epochs * epoch + sum(scoring_seconds.values())
-    return Estimate(epoch, training, time.perf_counter() - started)
+    def score(rows: np.ndarray) -> None:
+        logits(engine.model, engine.table, rows, engine.precision, config.padding)
+
+    with _without_effect(engine):
+        stepping = _measure(engine, steps, widths, lambda rows: engine.step(batches[rows]))
+    scoring = _measure(engine, [rows for side in SCORED for rows in sides[side]], widths, score)
+    val, test = (scoring(sides[side]) / engine.world.size for side in SCORED)
+    epochs = stepping(steps) + val
+    trainings = config.epochs * epochs + val + test
+    epoch, training = float(np.median(epochs)), float(np.median(trainings))
+    return Estimate(epoch, training, time.perf_counter() - started, float(np.ptp(trainings)) / training / 2)
+
+
+def _measure(
+    engine: Engine, batches: list[np.ndarray], widths: np.ndarray, work: Callable[[np.ndarray], object]
+) -> Callable[[list[np.ndarray]], np.ndarray]:
+    """Return a function from batches to their seconds in each round, interpolated by size between a few measured."""
+
+    def sizes(batches: list[np.ndarray]) -> list[int]:
+        return [len(rows) * int(widths[rows].max()) for rows in batches]
+
+    def seconds(rows: np.ndarray) -> float:
+        return seconds_of(lambda: work(rows), engine.device)
+
+    known, index = np.unique(sizes(batches), return_index=True)
+    chosen = np.unique([round(q * (len(known) - 1)) for q in QUANTILES])
+    seconds(batches[index[-1]])  # a cold device starts here, and reserves its memory
+    expected = seconds(batches[index[-1]]) * len(chosen) * (REPEATS + 1)
+    if engine.world.largest(expected > BUDGET_SECONDS):  # all processes make the same steps
+        chosen = chosen[:: max(1, len(chosen) - 1)]
+    else:
+        for i in chosen:
+            seconds(batches[index[i]])
+    rounds = [[seconds(batches[index[i]]) for i in chosen] for _ in range(REPEATS)]
+    return lambda batches: np.array([np.interp(sizes(batches), known[chosen], one).sum() for one in rounds])
 
 
 @contextlib.contextmanager
@@ -93,16 +106,3 @@ def _without_effect(engine: Engine) -> Iterator[None]:
         if scale:  # a scaler that is switched off has none
             engine.scaler.load_state_dict(scale)
         restore_random_state(before)
-
-
-def _step_seconds(engine: Engine, batches: StepDataset, rows: np.ndarray) -> float:
-    return seconds_of(lambda: engine.step(batches[rows]), engine.device)
-
-
-def _scoring_seconds(engine: Engine, rows: np.ndarray, padding: str) -> float:
-    """Return the expected seconds to score all rows, measured on some of every length."""
-    by_length = rows[np.argsort(engine.table.lengths[rows], kind="stable")]
-    some = by_length[:: -(-len(rows) // SCORED_ROWS)]
-    started = time.perf_counter()
-    logits(engine.model, engine.table, some, engine.precision, padding)
-    return (time.perf_counter() - started) * len(rows) / len(some)
