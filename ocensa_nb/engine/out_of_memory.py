@@ -1,10 +1,12 @@
 """Out of memory: repeat the same work in smaller pieces, or raise an error that says which settings to change."""
 
 import contextlib
+import functools
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from ocensa_nb.engine.batching import MicroBatch
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SMALLER = "Use un max_length menor, congele más capas (freeze_layers), elija un codificador menor o cierre programas."
 CLOSE = "Cierre otros programas o cuadernos que usen memoria, o use una máquina con más memoria."
@@ -90,4 +95,20 @@ def explained(what: str, advice: str = SMALLER) -> Iterator[None]:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise UserError(f"No hay memoria para {what}. {advice}") from error
+        traceback.clear_frames(error.__traceback__)
+        raise UserError(f"No hay memoria para {what}. {advice}") from None
+
+
+def releases_memory(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function so that its errors for the user keep no tensors: IPython keeps the last error's frames."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*args, **named)
+        except (UserError, RuntimeError) as error:
+            if isinstance(error, UserError) or out_of_memory(error):
+                traceback.clear_frames(error.__traceback__)
+            raise
+
+    return call

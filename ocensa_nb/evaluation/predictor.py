@@ -12,7 +12,7 @@ import torch
 
 from ocensa_nb.engine.frozen_features import SAMPLE
 from ocensa_nb.engine.inference import logits
-from ocensa_nb.engine.out_of_memory import CLOSE, explained
+from ocensa_nb.engine.out_of_memory import CLOSE, explained, releases_memory
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, apply, read_blends
 from ocensa_nb.evaluation.suggestion import TARGET, Evidence, Rows, Suggestion
@@ -125,6 +125,7 @@ class Predictor:
         return {head: values[entry] for head, values in of_distinct.items()}
 
     @cached_property
+    @releases_memory
     def _encoder(self) -> "tuple[MultiHeadClassifier, PreTrainedTokenizerBase, str]":
         model, tokenizer = load_model(self.run)
         device = machine.device()

@@ -17,6 +17,7 @@ from ocensa_nb.data.notices import Notices, load_notices
 from ocensa_nb.engine import inference
 from ocensa_nb.engine.batching import step_loader
 from ocensa_nb.engine.optimizer import LinearSchedule
+from ocensa_nb.engine.out_of_memory import releases_memory
 from ocensa_nb.engine.step import Engine
 from ocensa_nb.paths import RUNS
 from ocensa_nb.runs.checkpoint import CheckpointManager, TrainerState
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 Logits = dict[str, np.ndarray]  # float32 (rows, classes), per head
 
 
+@releases_memory
 def fit(config: TrainConfig, notices: Notices | None = None, root: Path = RUNS) -> Run:
     """Train a classifier and return its finished run, with the weights of the best epoch.
 

@@ -1,11 +1,14 @@
 """Out of memory outside of training steps: retry in smaller pieces, or a `UserError`."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 from ocensa_nb.engine import frozen_features, inference
-from ocensa_nb.engine.out_of_memory import explained, run_in_pieces
+from ocensa_nb.engine.out_of_memory import explained, releases_memory, run_in_pieces
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.models import save
@@ -97,13 +100,19 @@ def test_early_stopping_copies_best_weights_to_the_cpu_and_restores_them(config,
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_predictor_without_memory_for_the_weights_raises_user_error(run, notices, monkeypatch):
-    def full(*_, **__):
+def test_predictor_without_memory_for_the_weights_raises_user_error_and_keeps_none(run, notices, monkeypatch):
+    def full(model, *_):
+        made.append(weakref.ref(model))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
+    made = []
     monkeypatch.setattr(MultiHeadClassifier, "to", full)
-    with pytest.raises(UserError, match="No hay memoria para los pesos"):
-        Predictor.load(run).logits(notices.texts[:3])
+    predictor = Predictor.load(run)
+    with pytest.raises(UserError, match="No hay memoria para los pesos") as kept:
+        predictor.logits(notices.texts[:3])
+    gc.collect()
+    assert made[0]() is None
+    assert kept.value is not None
 
 
 def test_pieces_process_each_row_once_and_keep_the_size_that_fits():
@@ -128,3 +137,39 @@ def test_other_runtime_errors_are_raised_unchanged():
         run_in_pieces(wrong, [np.arange(4)])
     with pytest.raises(RuntimeError, match="mat1"), explained("nada"):
         wrong(None)
+
+
+def test_error_that_is_kept_keeps_no_tensor_of_a_frame_that_ran_out_of_memory():
+    """IPython keeps the last error, with the variables of its frames."""
+    tensors = []
+
+    def layer():
+        activations = torch.ones(3)
+        tensors.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    @releases_memory
+    def train():
+        weights = torch.ones(3)
+        tensors.append(weakref.ref(weights))
+        with explained("la prueba"):
+            layer()
+
+    with pytest.raises(UserError, match="No hay memoria para la prueba") as kept:
+        train()
+    assert kept.value.__suppress_context__
+    assert [tensor() for tensor in tensors] == [None, None]
+
+
+def test_fit_that_runs_out_of_memory_keeps_no_weights(config, notices, tmp_path, monkeypatch):
+    def full(model, *_):
+        made.append(weakref.ref(model))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made = []
+    monkeypatch.setattr(MultiHeadClassifier, "to", full)
+    with pytest.raises(UserError, match="No hay memoria") as kept:
+        train.fit(config.replace(out=str(tmp_path / "run")), notices)
+    gc.collect()
+    assert made[0]() is None
+    assert kept.value is not None
