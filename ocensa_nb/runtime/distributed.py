@@ -142,6 +142,7 @@ def join(environ: Mapping[str, str]) -> Iterator[World]:
         yield ALONE
         return
     local_rank = int(environ.get("LOCAL_RANK", 0))
+    bound: dict[str, torch.device] = {}
     if machine.device().type == "cuda":
         if local_size > torch.cuda.device_count():
             raise UserError(
@@ -149,10 +150,11 @@ def join(environ: Mapping[str, str]) -> Iterator[World]:
                 f"--nproc_per_node={torch.cuda.device_count()}."
             )
         torch.cuda.set_device(local_rank)
+        bound["device_id"] = torch.device("cuda", local_rank)  # NCCL connects now, and not within the first sum
     if environ.get("OMP_NUM_THREADS", "1") == "1":  # the value that torchrun sets if the user set none
         torch.set_num_threads(max(1, machine.physical_cores() // local_size))
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT, **bound)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"Los {size} procesos no se encuentran entre sí: {error}") from error
     _joined = World(dist.get_rank(), size, local_size)

@@ -134,6 +134,19 @@ def test_more_processes_than_gpus_raises_user_error(monkeypatch):
         pass
 
 
+def test_each_process_is_bound_to_its_gpu(monkeypatch):
+    def stop(backend, **named):
+        raise ValueError(named["device_id"])
+
+    monkeypatch.setattr(distributed.machine, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(distributed.dist, "init_process_group", stop)
+    environ = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "2"}
+    with pytest.raises(UserError, match="cuda:1"), distributed.join(environ):
+        pass
+
+
 def test_share_of_rows_sorted_by_length_is_even():
     lengths = np.sort(np.random.default_rng(0).integers(4, 60, 64))
     tokens = [lengths[World(rank, 4).share(np.arange(64))].sum() for rank in range(4)]
