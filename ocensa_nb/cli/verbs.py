@@ -264,7 +264,7 @@ def suite(out: Out) -> dict[str, Any]:
 def experiments(
     grid: Annotated[str, Doc("YAML con base, grid, cases y seeds")],
     out: Annotated[str, Doc("carpeta nueva, o la de los mismos experimentos para continuarlos")],
-    jobs: Annotated[int, Doc("casos a la vez en esta máquina, que se reparten sus núcleos")] = 1,
+    jobs: Annotated[int, Doc("casos a la vez en esta máquina, que se reparten sus núcleos y GPU; 0 = uno por GPU")] = 0,
     backend: Annotated[
         Literal["local", "dask"], Doc("dask: un caso por worker de un clúster de dask.distributed")
     ] = "local",

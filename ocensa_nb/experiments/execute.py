@@ -200,12 +200,17 @@ def _evaluation(case: Case) -> dict[str, Any]:
 class CaseProcess:
     """The process of a case on this machine."""
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
-        """Start it; its output goes to a log file in the folder. `threads` is None for the default of the machine."""
+    def __init__(self, folder: Path, threads: int | None = None, gpu: str = "") -> None:
+        """Start it; its output goes to a log file in the folder.
+
+        `threads` is None for the default of the machine; `gpu` is the only one it sees, "" for all.
+        """
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
         if threads is not None:
             environment |= dict.fromkeys(THREADS, str(threads))
+        if gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         with open_regular(folder / LOG, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ocensa_nb.experiments.execute", str(folder), str(os.getpid())],

@@ -38,7 +38,7 @@ from ocensa_nb.files.verify import read_json
 from ocensa_nb.paths import plain_path, reason
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import LAST, make_folder
-from ocensa_nb.runtime.machine import chosen_recipe, cores, physical_cores
+from ocensa_nb.runtime.machine import chosen_recipe, cores, physical_cores, visible_gpus
 from ocensa_nb.runtime.process import StopRequest, defer_signals
 from ocensa_nb.runtime.timing import duration
 
@@ -58,7 +58,7 @@ RECIPE = "recipe.json"
 
 
 def run_grid(
-    grid: str | Path | Mapping[str, Any], out: str | Path, jobs: int = 1, backend: str = "local", scheduler: str = ""
+    grid: str | Path | Mapping[str, Any], out: str | Path, jobs: int = 0, backend: str = "local", scheduler: str = ""
 ) -> dict[str, Any]:
     """Run the cases of a grid, each as notebooks 03 and 04 in a separate folder, and write the report.
 
@@ -72,7 +72,7 @@ def run_grid(
     out
         A new folder, or one of an earlier call.
     jobs
-        Cases at the same time on this machine, which divide its cores.
+        Cases at the same time on this machine, which divide its cores and GPUs; 0 for one per GPU, or one.
     backend, scheduler
         `local`; or `dask` for one case per worker of the cluster at an address such as `tcp://10.0.0.1:8786`.
 
@@ -90,8 +90,8 @@ def run_grid(
         If it was asked to stop; the running cases have saved a checkpoint.
     """
     started = time.perf_counter()
-    if not isinstance(jobs, int) or isinstance(jobs, bool) or not 1 <= jobs <= MOST_JOBS:
-        raise UserError(f"jobs = {jobs!r}: debe ser un número entero, de 1 a {MOST_JOBS}.")
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or not 0 <= jobs <= MOST_JOBS:
+        raise UserError(f"jobs = {jobs!r}: debe ser un número entero, de 0 (uno por GPU) a {MOST_JOBS}.")
     content, text = (grid, "") if isinstance(grid, Mapping) else read_grid(grid)
     folder = check_folder(out)
     auto = auto_recipe(folder)
@@ -212,13 +212,15 @@ def opened(out: Path, grid: str, auto: str) -> Iterator[None]:
 
 
 class LocalPool:
-    """Processes of this machine, which share its cores and its cache of frozen features."""
+    """Processes of this machine, which share its cores, its GPUs and its cache of frozen features."""
 
     shares_cache = True
 
     def __init__(self, jobs: int) -> None:
-        self.slots = jobs
-        self._threads = max(1, cores() // jobs) if jobs > 1 else None
+        self._gpus = visible_gpus() or [""]
+        self.slots = jobs or len(self._gpus)
+        self._threads = max(1, cores() // self.slots) if self.slots > 1 else None
+        self._started: list[tuple[str, CaseProcess]] = []
 
     def require_seen(self, cases: Sequence[Case]) -> None:
         """Do nothing: this machine has read the files."""
@@ -229,7 +231,10 @@ class LocalPool:
         return {"jobs": self.slots, "threads": self._threads or physical_cores()} if trains else {}
 
     def start(self, case: Case) -> CaseProcess:
-        return CaseProcess(case.folder, self._threads)
+        running = [gpu for gpu, process in self._started if not process.is_done()]
+        gpu = min(self._gpus, key=running.count)
+        self._started.append((gpu, CaseProcess(case.folder, self._threads, gpu)))
+        return self._started[-1][1]
 
 
 class GridRunner:

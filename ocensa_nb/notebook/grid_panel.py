@@ -29,6 +29,7 @@ from ocensa_nb.notebook import live_view, session
 from ocensa_nb.notebook.controls import in_terminal, panel
 from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
 from ocensa_nb.paths import NOTEBOOKS, plain_path
+from ocensa_nb.runtime.machine import visible_gpus
 from ocensa_nb.runtime.timing import duration
 
 GRIDS = NOTEBOOKS / "grids"
@@ -47,7 +48,7 @@ def grid_path(grid: str) -> Path:
 
 
 def experiments_panel(
-    grid: str, out: str | Path = "", jobs: int = 1, root: Path = Path("runs"), interactive: bool | None = None
+    grid: str, out: str | Path = "", jobs: int = 0, root: Path = Path("runs"), interactive: bool | None = None
 ) -> "GridPanel | GridInKernel":
     """Return the panel of a grid; display it and run the grid with its `run`.
 
@@ -58,14 +59,14 @@ def experiments_panel(
     out
         Folder of the results, kept if there are any; empty for `experiments-NAME` in `root`.
     jobs
-        How many cases run at the same time, each with a part of the threads.
+        How many cases run at the same time, each with a part of the threads; 0 for one per GPU, or one.
     """
     path = grid_path(grid)
-    if jobs < 1:
-        raise UserError(f"jobs = {jobs}: debe ser 1 como mínimo.")
+    if jobs < 0:
+        raise UserError(f"jobs = {jobs}: debe ser 0 (uno por GPU) o más.")
     with_user = session.is_interactive() if interactive is None else interactive
     folder = plain_path(out) if str(out) else root / f"experiments-{path.stem}"
-    return (GridPanel if with_user else GridInKernel)(path, folder, jobs)
+    return (GridPanel if with_user else GridInKernel)(path, folder, jobs or len(visible_gpus()) or 1)
 
 
 class GridInKernel:

@@ -67,13 +67,11 @@ class SettingsTable:
 
 
 class Training(ChildProcess):
-    """A training in a background process; with several GPUs, in one process per GPU."""
+    """A training in a background process."""
 
     def __init__(self, config: TrainConfig, recipe: str, folder: Path) -> None:
         self.config, self.recipe = config, recipe
-        self.processes = machine.processes()
-        together = ["--processes", str(self.processes)] if self.processes > 1 else []
-        super().__init__([*commands.arguments(config.replace(out=str(folder)), recipe), *together], folder)
+        super().__init__(commands.arguments(config.replace(out=str(folder)), recipe), folder)
 
     def outcome(self, data_fingerprint: str, root: Path = RUNS) -> Run:
         # A run is complete whatever the exit code: a stop may arrive when it is.
@@ -177,8 +175,7 @@ class TrainPanel(SettingsTable, ProcessPanel):
         return live_view.view(self._history, self._steps, self.process.config.epochs, sentence, over)
 
     def _where(self) -> str:
-        gpus = f", en {self.process.processes} GPU" if self.process.processes > 1 else ""
-        return f"Entrenando en «{_short(self.process.folder)}»{gpus}."
+        return f"Entrenando en «{_short(self.process.folder)}»."
 
     def _outcome(self) -> tuple[Run, str]:
         run = self.process.outcome(self.notices.fingerprint, self.root)

@@ -11,18 +11,22 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 
 from ocensa_nb.cli import main as cli
 from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.experiments import execute
 from ocensa_nb.experiments import run as grids
 from ocensa_nb.experiments.case import Case, prepare, record
+from ocensa_nb.experiments.execute import CaseProcess
 from ocensa_nb.experiments.grid import expand
 from ocensa_nb.experiments.run import GridRunner, LocalPool, auto_recipe, check_folder, opened, run_grid, seconds_left
 from ocensa_nb.files.atomic import owner
 from ocensa_nb.notebook import suite
 from ocensa_nb.paths import ROOT
 from ocensa_nb.runs.run import Run
+from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.machine import configure
 from tests.helpers import forked
 from tests.helpers.experiments import FakePool, read_cases
@@ -258,7 +262,7 @@ def test_folder_with_other_content_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"jobs": 0}, "jobs = 0"),
+        ({"jobs": -1}, "jobs = -1"),
         ({"jobs": True}, "jobs = True"),
         ({"backend": "ray"}, "backend = 'ray'"),
         ({"scheduler": "tcp://x:1"}, "solo se usa con backend = dask"),
@@ -386,8 +390,44 @@ def test_files_that_a_worker_does_not_see_leave_every_case_pending(tmp_path, mon
 def test_local_processes_divide_the_cores(monkeypatch):
     monkeypatch.setattr(grids, "cores", lambda: 8)
     started = []
-    monkeypatch.setattr(grids, "CaseProcess", lambda folder, threads: started.append(threads))
+    monkeypatch.setattr(grids, "CaseProcess", lambda folder, threads, gpu: started.append(threads))
     case = type("Case", (), {"folder": "x", "owns_run": False})()
     for jobs in (1, 2, 3, 16):
         LocalPool(jobs).start(case)
     assert started == [None, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"), [(None, ["0", "1"]), ("1,3", ["1", "3"]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"])]
+)
+def test_grid_runs_one_case_per_gpu_and_the_next_where_one_ends(monkeypatch, visible, gpus):
+    class Process:
+        def __init__(self, folder, threads, gpu):
+            self.gpu, self.done = gpu, False
+
+        def is_done(self):
+            return self.done
+
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(machine, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(grids, "CaseProcess", Process)
+    case = type("Case", (), {"folder": "x", "owns_run": False})()
+    pool = LocalPool(0)
+    assert pool.slots == 2
+    first, second = pool.start(case), pool.start(case)
+    assert [first.gpu, second.gpu] == gpus
+    second.done = True
+    assert pool.start(case).gpu == gpus[1]
+
+
+def test_case_sees_only_its_gpu(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(execute.subprocess, "Popen", lambda words, env, **_: started.append(env))
+    for gpu in ("", "3"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+        CaseProcess(tmp_path, None, gpu)
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["2,3", "3"]

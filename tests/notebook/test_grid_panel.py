@@ -59,9 +59,15 @@ def test_unknown_grid_raises_user_error_that_names_the_known_ones(name):
         grid_path(name)
 
 
-def test_panel_with_no_jobs_raises_user_error(tmp_path):
-    with pytest.raises(UserError, match="jobs = 0"):
-        experiments_panel("quick", tmp_path, jobs=0)
+def test_panel_with_negative_jobs_raises_user_error(tmp_path):
+    with pytest.raises(UserError, match="jobs = -1"):
+        experiments_panel("quick", tmp_path, jobs=-1)
+
+
+def test_panel_runs_one_case_per_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid_panel, "visible_gpus", lambda: ["0", "1"])
+    assert experiments_panel("quick", tmp_path, interactive=False).jobs == 2
+    assert experiments_panel("quick", tmp_path, jobs=1, interactive=False).jobs == 1
 
 
 def test_folder_depends_on_the_grid_so_that_running_again_continues(tmp_path):
