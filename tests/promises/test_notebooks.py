@@ -55,6 +55,14 @@ class TestEveryNotebook:
                 assert base64.b64decode(content)[1:4] == b"PNG"
                 assert len(content) < 50_000
 
+    def test_first_lines_say_time_accelerator_and_the_versions_that_are_tested(self, path):
+        first = read(path).cells[0].source.split("\n\n")[1].replace("\n", " ")
+        pinned = dict(
+            re.findall(r"^(torch|transformers)==([\d.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+        )
+        assert re.match(r"\*\*Tiempo:\*\* .*; en una T4, .*\*\*Acelerador:\*\* .*\*\*Verificado\*\* en ", first)
+        assert f"PyTorch {pinned['torch']} y transformers {pinned['transformers']}" in first
+
     def test_notebook_has_one_parameters_cell_of_scalars(self, path):
         tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
         assert len(tagged) == 1
