@@ -4,18 +4,19 @@ import json
 import time
 from collections import deque
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from ocensa_nb.errors import num
 from ocensa_nb.figures.style import COLOURS, SMOOTHING
 from ocensa_nb.files.verify import open_regular
+from ocensa_nb.notebook.controls import template
 from ocensa_nb.runtime.timing import duration
 
 POINTS = 240  # the loss curve is thinned to this many points when it has twice as many; a screen resolves no more
 PACE_SECONDS = 60.0  # window for the pace that the remaining time is computed from
 WIDTH, HEIGHT, MARGIN = 400, 160, 34
+TICKS = (0, 0.5, 1)  # of an axis
 Line = tuple[list[tuple[float, float]], str, float]  # points, colour, width
 
 
@@ -98,26 +99,24 @@ def view(history: History, total_steps: int, epochs: int, state: str, over: bool
         "Ritmo": f"{num(history.rows_per_second)} filas/s" if history.step else "…",
         "Memoria": f"{num(history.memory / 2**30, 1)} GiB" if history.step else "…",
     }
-    cells = "".join(f"<span><small>{name}</small><b>{value}</b></span>" for name, value in numbers.items())
-    return (
-        f'<div class="ocensa"><div class="ocensa-state">{escape(state)}</div>'
-        f"{bar(f'Época {epoch} de {epochs}', 1.0 if over else max(0, in_epoch) / steps_an_epoch)}"
-        f"{bar(f'Total {num(history.step)} de {num(total_steps)}', history.step / total_steps)}"
-        f'<div class="ocensa-numbers">{cells}</div><div class="ocensa-charts">{loss_chart(history, total_steps)}'
-        f"{score_chart(history, epochs)}</div></div>"
-    )
+    bars = {
+        f"Época {epoch} de {epochs}": 1.0 if over else max(0, in_epoch) / steps_an_epoch,
+        f"Total {num(history.step)} de {num(total_steps)}": history.step / total_steps,
+    }
+    charts = [_loss_chart(history, total_steps), _score_chart(history, epochs)]
+    size = {"width": WIDTH, "height": HEIGHT, "left": MARGIN}
+    return template("live_view.html.j2").render(state=state, bars=bars, bar=bar, numbers=numbers, charts=charts, **size)
 
 
-def loss_chart(history: History, total_steps: int) -> str:
+def _loss_chart(history: History, total_steps: int) -> dict[str, Any]:
     steps = [(step, loss) for step, loss, _ in history.losses]
     smooth = [(step, smoothed) for step, _, smoothed in history.losses]
     lines = {"cada paso": (steps, COLOURS[5], 0.8), "suavizada": (smooth, COLOURS[0], 2)}
-    return _chart(
-        "Pérdida por paso (menos es mejor)", total_steps, max((loss for _, loss in steps), default=1.0), lines
-    )
+    top = max((loss for _, loss in steps), default=1.0)
+    return _chart("Pérdida por paso (menos es mejor)", total_steps, top, lines)
 
 
-def score_chart(history: History, epochs: int) -> str:
+def _score_chart(history: History, epochs: int) -> dict[str, Any]:
     lines = {
         f"{head} {num(scores[-1][1], 2)}" if scores else head: (scores, COLOURS[number % len(COLOURS)], 2)
         for number, (head, scores) in enumerate(history.scores.items())
@@ -125,33 +124,20 @@ def score_chart(history: History, epochs: int) -> str:
     return _chart("F1 de validación (0 a 1) por época", epochs, 1.0, lines, dots=True)
 
 
-def _chart(title: str, right: float, top: float, lines: Mapping[str, Line], dots: bool = False) -> str:
-    """Return a line chart from (0, 0) to (right, top); text and axes use the text colour of the page."""
+def _chart(title: str, right: float, top: float, lines: Mapping[str, Line], dots: bool = False) -> dict[str, Any]:
+    """Return a line chart from (0, 0) to (right, top), for the template."""
 
     def pixel(x: float, y: float) -> tuple[float, float]:
         across, up = x / max(right, 1e-9), y / max(top, 1e-9)
-        return MARGIN + across * (WIDTH - MARGIN - 8), HEIGHT - 20 - up * (HEIGHT - 40)
+        return round(MARGIN + across * (WIDTH - MARGIN - 8), 1), round(HEIGHT - 20 - up * (HEIGHT - 40), 1)
 
-    parts = [f'<text x="{MARGIN}" y="12" font-weight="600">{escape(title)}</text>']
-    for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
-        x, y = pixel(right, top * share)
-        parts.append(
-            f'<line x1="{MARGIN}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".18"/>'
-            f'<text x="{MARGIN - 4}" y="{y + 3:.1f}" text-anchor="end">{num(top * share, 3, form="g")}</text>'
-        )
-        x, y = pixel(right * share, 0)
-        parts.append(f'<text x="{x:.1f}" y="{y + 13:.1f}" text-anchor="{anchor}">{num(right * share)}</text>')
-    for points, colour, width in lines.values():
-        pixels = [pixel(*point) for point in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-        if dots:
-            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in pixels]
-    names = [f'<span><b style="color:{colour}">●</b> {escape(name)}</span>' for name, (_, colour, _) in lines.items()]
-    return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="10" font-family="sans-serif">'
-        f"{''.join(parts)}</svg><figcaption>{''.join(names)}</figcaption></figure>"
-    )
+    return {
+        "title": title,
+        "rows": [(pixel(right, top * share), num(top * share, 3, form="g")) for share in TICKS],
+        "columns": [(pixel(right * share, 0), num(right * share)) for share in TICKS],
+        "lines": {name: ([pixel(*point) for point in points], *look) for name, (points, *look) in lines.items()},
+        "dots": dots,
+    }
 
 
 def bar(text: str, share: float) -> str:

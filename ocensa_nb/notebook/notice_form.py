@@ -6,19 +6,16 @@ import ipywidgets as ipw
 import numpy as np
 from IPython.display import HTML, display
 
-from ocensa_nb.errors import num
-from ocensa_nb.evaluation.explain import ExplainedNotice, Explanation, explain, field_titles, parse_fields
+from ocensa_nb.evaluation.explain import ExplainedNotice, explain, field_titles, parse_fields
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.figures.style import COLOURS
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.notebook import session
-from ocensa_nb.notebook.controls import button, guarded, panel
+from ocensa_nb.notebook.controls import button, guarded, panel, template
 from ocensa_nb.runs.run import Run
 
-FOR, AGAINST = COLOURS[0], COLOURS[1]
 DARKEST = 150  # of 255: the text has to be legible
-LEGEND = f'<span style="background: {FOR}60">A favor</span> o <span style="background: {AGAINST}60">en contra</span>'
 
 
 def notice_form(run: Run, notice: str, examples: NoticeFile, source: str) -> "NoticeForm | None":
@@ -64,21 +61,5 @@ class NoticeForm:
 
 def as_html(notice: ExplainedNotice) -> str:
     """Return the explanation as an HTML table; what is in the notice is shown, and never interpreted."""
-    rows = "".join(map(_row, notice.labels.values()))
-    notes = "".join(f"<p>{escape(note)}</p>" for note in notice.notes)
-    titles = f"<tr><th></th><th>Clase y confianza</th><th>{LEGEND} de la clase, frente a la segunda</th></tr>"
-    return f'<div class="ocensa ocensa-cases"><table>{titles}{rows}</table>{notes}</div>'
-
-
-def _row(label: Explanation) -> str:
-    (best, share), *others = [(escape(name), num(share, 2)) for name, share in label.likeliest]
-    words = []
-    for number, (piece, strength) in enumerate(zip(label.pieces, label.strengths, strict=True)):
-        colour = f"{FOR if strength > 0 else AGAINST}{round(DARKEST * abs(strength)):02x}"
-        shares = ", ".join(f"{MODEL_NAMES[model]} {num(part[number], 2, '+')}" for model, part in label.shares.items())
-        words.append(f'<span style="background: {colour}" title="{shares}">{escape(piece)}</span>')
-    after = "".join(f"<br><small>{name} {part}</small>" for name, part in others) + f"<br><i>{label.decision}</i>"
-    notes = "".join(f"<br><small>{escape(note)}</small>" for note in label.notes)
-    return (
-        f"<tr><th>{escape(label.head)}</th><td><b>{best}</b> {share}{after}</td><td>{' '.join(words)}{notes}</td></tr>"
-    )
+    page = template("notice.html.j2")
+    return page.render(notice=notice, colours=COLOURS, darkest=DARKEST, models=MODEL_NAMES)

@@ -1,7 +1,7 @@
 """The model card of a run, `RUN/README.md`: all of it from what the run stores, nothing computed again."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from ocensa_nb.models.catalogue import CATALOGUE
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime.commands import changes, command_line
 
-CARD, TASK = "README.md", "text-classification"
+CARD, TEMPLATE, TASK = "README.md", "card.md.j2", "text-classification"
+_MARKUP = re.compile(r"[&<>|\\`*\[\]$#~{}!]|(?<![^\W_])_|_(?![^\W_])")
 F1_NAMES = {"f1": "F1 ponderado", "f1_macro": "F1 macro", "accuracy": "Exactitud"}
 
 
@@ -26,65 +27,41 @@ def write_card(run: Run, metrics: Mapping[str, Any]) -> None:
 
 def model_card(run: Run, metrics: Mapping[str, Any]) -> str:
     """Return the card of a run in Spanish, as Markdown: data, quality, limits, and the command that repeats it."""
-    heads, data, config = list(run.classes), run.metadata["data"], run.config
-    trained = run.metadata["parameters"]
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder, data, config = FileSystemLoader(Path(__file__).parent), run.metadata["data"], run.config
+    page = Environment(
+        loader=folder, finalize=_plain, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    page.filters |= {"listed": listed, "num": num}
     recipe = min(RECIPES, key=lambda name: len(changes(config, name)))
-    parts = [
-        f"# Avisos de mantenimiento: {listed(heads)}",
-        "Un clasificador del texto de los avisos, en español. Esta ficha dice con qué se entrenó y para qué sirve.",
-        "## Para qué sirve",
-        _bullets(*(f"{verdict['sentence']} {verdict['advice']}" for verdict in metrics["verdict"].values())),
-        _table(
-            ["Etiqueta", "Predice", *F1_NAMES.values(), "F1 frente al modelo simple (95 %)", "Error de calibración"],
-            [_quality(head, metrics) for head in heads],
-        ),
-        f"En {num(data['split']['test'])} avisos de prueba, cuyo texto no se usó al entrenar. El error de "
-        "calibración es lo que la confianza se aparta de los aciertos, de 0 a 1.",
-        _bullets(
-            *describe_near(metrics["near_duplicates"]),
-            *(describe_sets(head, measured) for head, measured in metrics["suggestion"].items()),
-        ),
-        "## Datos",
-        _bullets(
-            f"«{Path(data['path']).name}»: {num(data['split']['train'])} avisos de entrenamiento, "
-            f"{num(data['split']['val'])} de validación y {num(data['split']['test'])} de prueba.",
-            "Columnas: " + ", ".join(f"{role} ← «{name}»" for role, name in data["columns"].items()) + ".",
-            *(_classes(head, names, data["class_rows"][head]) for head, names in run.classes.items()),
-            *(line for choice in metrics["fields"].values() for line in choice["lines"]),
-        ),
-        "## Modelo",
-        _bullets(
-            f"Codificador {config.model}: se entrenaron {num(trained['trainable'])} de "
-            f"{num(trained['total'])} parámetros; capas congeladas: {run.metadata['frozen_layers']}.",
-            f"Mejor época: {metrics['best_epoch']} de {metrics['epochs']}, en {run.metadata['precision']}. A su "
-            "lado, un modelo simple (TF-IDF), y la mezcla de los dos.",
-        ),
-        "## Límites",
-        _bullets(
-            *metrics["warnings"],
-            "Vale para avisos como los de ese archivo. En otra planta, o más adelante, mídalo con evaluate.",
-            "No conoce otras clases, y las que tienen pocos avisos casi nunca las predice.",
-        ),
-        "## Para repetirlo y para usarlo",
-        _code(command_line(config.replace(out=""), recipe)),
-        _code(f"python -m ocensa_nb predict --run {run.path.name} --data nuevos.xlsx --out predicciones.xlsx"),
-    ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    sets = [describe_sets(head, measured) for head, measured in metrics["suggestion"].items()]
+    return page.get_template(TEMPLATE).render(
+        run=run,
+        metrics=metrics,
+        data=data,
+        name=Path(data["path"]).name,
+        columns=[f"{role} ← «{name}»" for role, name in data["columns"].items()],
+        titles=F1_NAMES,
+        models=MODEL_TITLES,
+        gains={head: _gain(head, metrics) for head in run.classes},
+        measured=[*describe_near(metrics["near_duplicates"]), *sets],
+        classes={head: _by_rows(names, data["class_rows"][head]) for head, names in run.classes.items()},
+        command=command_line(config.replace(out=""), recipe),
+    )
 
 
-def _quality(head: str, metrics: Mapping[str, Any]) -> list[str]:
-    source = metrics["sources"][head]
-    pair = metrics["comparison"].get(head, {}).get(f"{source}-linear")
-    ends = [num(pair["f1"][name], 3, "+") for name in ("difference", "low", "high")] if pair else []
-    gain = "{} ({} a {})".format(*ends) if ends else "—"
-    scores = [num(metrics["test"][f"{head}_{name}"], 3) for name in F1_NAMES]
-    return [head, MODEL_TITLES[source], *scores, gain, num(metrics["calibration"][head]["after"], 3)]
+def _gain(head: str, metrics: Mapping[str, Any]) -> str:
+    pair = metrics["comparison"].get(head, {}).get(f"{metrics['sources'][head]}-linear")
+    if not pair:
+        return "—"
+    return "{} ({} a {})".format(*(num(pair["f1"][name], 3, "+") for name in ("difference", "low", "high")))
 
 
-def _classes(head: str, names: Sequence[str], rows: Sequence[int]) -> str:
-    """Return the classes of a label and their training rows, the most frequent first."""
+def _by_rows(names: Sequence[str], rows: Sequence[int]) -> list[str]:
+    """Return the classes of a label with their training rows, the most frequent first."""
     most = sorted(zip(names, rows, strict=True), key=lambda part: -part[1])
-    return f"{head}: {len(names)} clases: {listed(f'{name} ({num(count)})' for name, count in most)}."
+    return [f"{name} ({num(count)})" for name, count in most]
 
 
 def _hub_block(run: Run, metrics: Mapping[str, Any]) -> str:
@@ -103,22 +80,8 @@ def _hub_block(run: Run, metrics: Mapping[str, Any]) -> str:
     return ModelCardData(**common, **known, eval_results=results).to_yaml()
 
 
-def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(map(_plain, row)) for row in (titles, *rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _bullets(*sentences: str) -> str:
-    return "\n".join(f"- {_plain(sentence)}" for sentence in sentences)
-
-
-def _code(command: str) -> str:
-    return "\n".join(f"    {line}" for line in command.splitlines())
-
-
-def _plain(text: str) -> str:
+def _plain(value: object) -> object:
     """Return a text with what Markdown, HTML or MathJax could read as markup replaced by character references."""
-    return re.sub(
-        r"[&<>|\\`*\[\]$#~{}!]|(?<![^\W_])_|_(?![^\W_])", lambda found: f"&#{ord(found[0])};", " ".join(text.split())
-    )
+    if hasattr(value, "__html__"):  # marked by the filter `safe`: a command
+        return value
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(value).split()))
