@@ -32,29 +32,7 @@ DASHES = ("-", "--", ":")
 MAX_NAMED_CLASSES = 60  # beyond, a figure with all of them names none
 ENOUGH_ROWS = 10  # of a class, for its share of hits to mean anything
 LABEL_LENGTH = 32  # maximum characters of a class name
-STYLE: dict[str, Any] = {
-    "figure.dpi": 100,  # figures are at most 9 inches wide; a Colab cell is about 900 pixels wide
-    "figure.facecolor": CARD,
-    "savefig.facecolor": CARD,
-    "axes.facecolor": CARD,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "legend.fontsize": 9,
-    "legend.edgecolor": CARD,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-}
+STYLE = Path(__file__).with_name("plots.mplstyle")
 # JupyterLab and nbconvert fix the widths of the columns of a table, and break words to fit them.
 CELLS = (
     "white-space: normal; word-break: normal; overflow-wrap: normal; hyphens: none; vertical-align: top; "
@@ -108,7 +86,9 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure",
 
     figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
     for one in np.atleast_1d(axes):
-        one.tick_params(labelsize=STYLE["font.size"])  # otherwise the number of ticks depends on the user's style
+        one.tick_params(
+            labelsize=plt.rcParams["font.size"]
+        )  # otherwise the number of ticks depends on the user's style
     plt.close(figure)  # the caller shows or saves it; an open figure would be shown twice
     return figure, axes
 
