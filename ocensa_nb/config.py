@@ -191,13 +191,6 @@ class TrainConfig:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(unknown(f"En {name}, el valor", getattr(self, name), choices))
-        self._validate_heads()
-        monitors = [*MEANS, *(f"{head}_{metric}" for head in self.heads for metric in METRIC_NAMES)]
-        if self.monitor not in monitors:
-            raise UserError(unknown("En monitor, la métrica", self.monitor, monitors))
-        return self
-
-    def _validate_heads(self) -> None:
         if not isinstance(self.heads, Mapping) or not self.heads:
             raise UserError("heads está vacío: indique al menos una etiqueta que aprender, p. ej. {'causa': 1.0}.")
         for head, weight in self.heads.items():
@@ -205,6 +198,10 @@ class TrainConfig:
                 raise UserError(f"heads: «{head}» no sirve de etiqueta; use minúsculas sin acentos, dígitos y _.")
             if weight not in _POSITIVE:
                 raise UserError(f"heads: el peso de «{head}» es {clipped(weight)}; debe ser {_POSITIVE}.")
+        monitors = [*MEANS, *(f"{head}_{metric}" for head in self.heads for metric in METRIC_NAMES)]
+        if self.monitor not in monitors:
+            raise UserError(unknown("En monitor, la métrica", self.monitor, monitors))
+        return self
 
 
 def _real(value: Any) -> Any:

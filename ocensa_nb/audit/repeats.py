@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from ocensa_nb.evaluation.metrics import flat_metrics
 
@@ -27,12 +28,13 @@ class Repeats:
 
 def find_repeats(labels: np.ndarray, groups: np.ndarray, seed: int) -> Repeats:
     groups = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(groups)
-    pairs, counts = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)
-    same = pairs_agreeing(groups, labels)
-    kinds = np.bincount(pairs[0], minlength=len(sizes))
-    repeated = sizes > 1
-    flat = flat_metrics({"": labels}, {"": _majority(pairs, counts, labels)[groups]})
+    of_text = pd.Series(labels).groupby(groups)
+    sizes, kinds = of_text.size().to_numpy(), of_text.nunique().to_numpy()
+    same, repeated = pairs_agreeing(groups, labels), sizes > 1
+    # The most frequent label of each text; of several, the most frequent of the file.
+    frequency = np.bincount(labels)[labels]
+    order = np.lexsort((labels, frequency, same, groups))
+    flat = flat_metrics({"": labels}, {"": labels[order[sizes.cumsum() - 1]][groups]})
     agreement = ceiling = None
     if repeated.sum() >= ENOUGH_TEXTS:
         agreeing = np.bincount(groups, same)[repeated]  # sum over the rows of each repeated text
@@ -59,15 +61,6 @@ def find_repeats(labels: np.ndarray, groups: np.ndarray, seed: int) -> Repeats:
 
 def pairs_agreeing(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the share of the other rows of its text that have the label of each row, float64; 0 if there are none."""
-    _, entry, counts = np.unique(np.stack([groups, labels]), axis=1, return_inverse=True, return_counts=True)
-    _, text, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    others = sizes[text] - 1
-    return np.divide(counts[entry.ravel()] - 1, others, out=np.zeros(len(groups)), where=others > 0)
-
-
-def _majority(pairs: np.ndarray, counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the most frequent label of each text; of several, the most frequent of the file."""
-    frequency = np.bincount(labels)[pairs[1]]
-    order = np.lexsort((frequency, counts, pairs[0]))
-    last = np.append(np.flatnonzero(np.diff(pairs[0][order])), len(order) - 1)
-    return pairs[1][order[last]]
+    rows = pd.DataFrame({"text": groups, "label": labels})
+    alike, every = (rows.groupby(by)["text"].transform("size") for by in (["text", "label"], ["text"]))
+    return ((alike - 1) / (every - 1)).fillna(0.0).to_numpy()

@@ -1,6 +1,5 @@
 """Predict, before training, the truncation, trainable parameters, memory and time of some settings."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 
 from ocensa_nb.benchmark import throughput
+from ocensa_nb.benchmark.throughput import Cancelled, Progress
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import step
@@ -116,10 +116,7 @@ class Forecast:
         return self._key(config) in self._measured and _structure(config) in self._counted
 
     def measure(
-        self,
-        config: TrainConfig,
-        on_progress: Callable[[float], None] = lambda share: None,
-        cancelled: Callable[[], bool] = lambda: False,
+        self, config: TrainConfig, on_progress: Progress = lambda share: None, cancelled: Cancelled = lambda: False
     ) -> bool:
         """Measure the throughput and count the FLOPs that `expected` needs, in some seconds; False if it was cancelled.
 

@@ -30,6 +30,8 @@ from ocensa_nb.runtime.timing import release_memory, seconds_of
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+Progress = Callable[[float], None]  # is called with the share that is done
+Cancelled = Callable[[], bool]
 WIDTHS = (8, 16, 24)  # tokens; three determine the quadratic polynomial exactly
 DEPTH = 2  # layers of the measured encoder
 VOCABULARY = 2_000
@@ -119,8 +121,8 @@ def measure(
     precision: str,
     config: TrainConfig,
     notices: Notices,
-    on_progress: Callable[[float], None] = lambda share: None,
-    cancelled: Callable[[], bool] = lambda: False,
+    on_progress: Progress = lambda share: None,
+    cancelled: Cancelled = lambda: False,
 ) -> Throughput | None:
     """Measure training steps and forward passes of a shallow encoder; None once `cancelled` returns True."""
     started = time.perf_counter()
@@ -141,7 +143,8 @@ def measure(
         rounds = list(_rounds(engine, _batches(engine, config, notices, sizes), started, on_progress, cancelled))
         if cancelled():
             return None
-        others = _competition(busy, _busy_seconds()) / (time.perf_counter() - started)
+        every, own = _busy_seconds() - busy  # per core; the rest of them is of other programs
+        others = max(0.0, every - own) / (time.perf_counter() - started)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         bare = engines.classifier(config, notices, untrained(shallow, "meta")).to("meta")
     finally:
@@ -177,11 +180,7 @@ def _batches(
 
 
 def _rounds(
-    engine: engines.Engine,
-    batches: list[list[MicroBatch]],
-    started: float,
-    on_progress: Callable[[float], None],
-    cancelled: Callable[[], bool],
+    engine: engines.Engine, batches: list[list[MicroBatch]], started: float, on_progress: Progress, cancelled: Cancelled
 ) -> Iterator[tuple[np.ndarray, float]]:
     """Yield, per round, the seconds of each size's training and scoring passes, (2, sizes), and of an update."""
 
@@ -218,18 +217,13 @@ def _fit(work: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return nnls(relative / scale, np.ones(len(seconds)))[0] / scale
 
 
-def _busy_seconds() -> tuple[float, float]:
+def _busy_seconds() -> np.ndarray:
     """Return the mean busy seconds of the cores of this process, and its processor seconds per core."""
     process, every = psutil.Process(), psutil.cpu_times(percpu=True)
     allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else list(range(len(every)))
     # In a container with a quota, or that hides cores, the counters are those of other programs too.
     if len(allowed) > machine.cores() or max(allowed) >= len(every):
-        return 0.0, 0.0
+        return np.zeros(2)
     used = process.cpu_times()
     busy = sum(every[core].user + every[core].system for core in allowed)
-    return busy / len(allowed), (used.user + used.system) / len(allowed)
-
-
-def _competition(before: tuple[float, float], after: tuple[float, float]) -> float:
-    """Return the seconds per core that other programs computed between two results of `_busy_seconds`."""
-    return max(0.0, (after[0] - before[0]) - (after[1] - before[1]))
+    return np.array([busy, used.user + used.system]) / len(allowed)

@@ -113,8 +113,7 @@ def evaluate(
             style.save(figure, folder / f"confusion_{head}.png")
     logger.info(f"Evaluación de {result.source} ({num(len(result.texts))}) en {path}.")
     logger.info(result.summary().round(3).to_string(decimal=","))
-    for note in [*result.notes, *(result.comparison if verbose else [])]:
-        logger.info(note)
+    logger.info("\n".join(result.notes + result.comparison * verbose))
     return {"out": str(path), **result.record()}
 
 

@@ -26,14 +26,11 @@ _SPANISH = {"true": "verdadero", "false": "falso"}  # pandas writes the one, Exc
 _SCIENTIFIC = re.compile(r"\d(?:[.,]\d+)?e\+?\d{1,2}")
 
 
-def _composed(accented: re.Match[str]) -> str:
-    return unicodedata.normalize("NFC", accented[0])
-
-
 def plain(text: str) -> str:
     """Return a text as it is shown: composed accents, single spaces, no control or invisible characters."""
     if not (text.isascii() and text.isprintable()) and _UNUSUAL.search(text):
-        text = _ACCENTED.sub(_composed, re.sub(CONTROL, " ", text.translate(_INVISIBLE)))
+        visible = re.sub(CONTROL, " ", text.translate(_INVISIBLE))
+        text = _ACCENTED.sub(lambda accented: unicodedata.normalize("NFC", accented[0]), visible)
     return " ".join(text.split())
 
 

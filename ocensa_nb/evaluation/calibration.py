@@ -91,9 +91,8 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
 
     Columns: `from` and `to` (confidence), `confidence` (mean), `accuracy`, its interval `low` and `high`, `rows`.
     """
-    confidence = np.asarray(confidence, np.float64)
-    table = pd.DataFrame({"bin": _equal_mass_bins(confidence, bins), "confidence": confidence, "correct": correct})
-    groups = table.groupby("bin")
+    table = pd.DataFrame({"confidence": np.asarray(confidence, np.float64), "correct": correct})
+    groups = table.groupby((table["confidence"].rank() - 0.5) * bins // max(len(table), 1))
     diagram = groups["confidence"].agg(**{"from": "min", "to": "max", "confidence": "mean"})
     right, rows = groups["correct"].sum(), groups["correct"].size()
     low, high = wilson(right, rows, -TWO_SIDED), wilson(right, rows, TWO_SIDED)
@@ -120,10 +119,3 @@ def wilson(right: np.ndarray | float, rows: np.ndarray | float, z: float) -> np.
     spread = np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
     bound = np.clip((share + z**2 / (2 * rows) + z * spread) / (1 + z**2 / rows), 0.0, 1.0)
     return np.minimum(bound, share) if z < 0 else np.maximum(bound, share)  # rounding must not exclude the share
-
-
-def _equal_mass_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin of each row, int64 (rows,): that of the middle rank of the rows with its confidence."""
-    _, group, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    twice_the_middle = 2 * counts.cumsum() - counts
-    return (twice_the_middle * bins // (2 * max(len(confidence), 1)))[group]

@@ -20,6 +20,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError
 from ocensa_nb.files import tensors
 from ocensa_nb.runs.run import fits
@@ -55,7 +56,7 @@ class LinearModel:
     def fit(
         cls,
         counts: sparse.csr_matrix,
-        labels: Mapping[str, np.ndarray],
+        labels: Arrays,
         sizes: Mapping[str, int],
         fields: pd.DataFrame | None = None,
         terms: Mapping[str, Sequence[Term]] = MappingProxyType({}),
@@ -65,9 +66,7 @@ class LinearModel:
         `fields` has the values of columns, canonical, and `terms` those that each label uses. Classes are weighted by
         the inverse of their rows; a class without rows is never predicted.
         """
-        rows_of = np.asarray((counts > 0).sum(axis=0)).ravel()
-        columns = _select(rows_of, sum(sizes.values()))
-        idf = np.log((1 + counts.shape[0]) / (1 + rows_of[columns])) + 1  # as scikit-learn's TfidfTransformer
+        columns, idf = _select(counts, sum(sizes.values()))
         values = {head: count_values(fields, terms.get(head, ()), counts.shape[0]) for head in labels}
         used = {head: np.unique(part.indices) for head, part in values.items()}
         every = np.unique(np.concatenate(list(used.values())))
@@ -247,23 +246,26 @@ def count_values(fields: pd.DataFrame | None, terms: Sequence[Term], rows: int) 
     return counts
 
 
-def _select(rows_of: np.ndarray, classes: int) -> np.ndarray:
-    """Return the columns to use, in order: those in several rows, the most frequent if the file would be too large."""
-    if not rows_of.any():
-        return np.zeros(1, np.int64)  # texts without a single n-gram: one feature, which is always 0
-    columns = np.flatnonzero(rows_of >= min(LEAST_ROWS, rows_of.max()))
+def _select(counts: sparse.csr_matrix, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns to use, in order, and their IDF.
+
+    They are those in several rows; the most frequent of them if the file would be too large.
+    """
+    rows_of = np.asarray((counts > 0).sum(axis=0)).ravel()
+    columns = np.flatnonzero(rows_of >= max(1, min(LEAST_ROWS, rows_of.max())))
+    if not len(columns):
+        columns = np.zeros(1, np.int64)  # texts without a single n-gram: one feature, which is always 0
     most = LARGEST_BYTES // (4 * (classes + 2))
     if len(columns) > most:
         columns = np.sort(columns[np.argsort(-rows_of[columns], kind="stable")[:most]])
-    return columns
+    return columns, np.log((1 + counts.shape[0]) / (1 + rows_of[columns])) + 1  # as scikit-learn's TfidfTransformer
 
 
 def weigh_words(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """Return TF-IDF of the words alone, float64 (texts, words), from `count_ngrams`."""
     words = counts[:, :HASHES]
-    rows_of = np.asarray((words > 0).sum(axis=0)).ravel()
-    columns = _select(rows_of, 0)
-    return _weigh(words[:, columns], columns, np.log((1 + words.shape[0]) / (1 + rows_of[columns])) + 1)
+    columns, idf = _select(words, 0)
+    return _weigh(words[:, columns], columns, idf)
 
 
 def _weigh(counts: sparse.csr_matrix, columns: np.ndarray, idf: np.ndarray) -> sparse.csr_matrix:

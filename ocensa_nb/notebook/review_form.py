@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from html import escape
+from itertools import count
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -72,10 +73,8 @@ def _corrections_path(run: Run) -> Path:
 
 
 def _workbook_path(run: Run) -> Path:
-    number = 1
-    while (path := run.path.with_name(f"{run.path.name}-revision-{number}.xlsx")).exists():
-        number += 1
-    return path
+    paths = (run.path.with_name(f"{run.path.name}-revision-{number}.xlsx") for number in count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def _summary(review: Review) -> pd.DataFrame:
@@ -128,11 +127,8 @@ class ReviewForm:
         label = ipw.HTML(f'<div class="ocensa-label">{escape(head)}</div>')
         return ipw.HBox([label, *self.buttons[head], self.others[head]], layout=ROW)
 
-    def _options(self, head: str) -> list[tuple[str, float]]:
-        return _options(self._doubtful, self.row, head)
-
     def _choose(self, head: str, rank: int) -> None:
-        self._answer({head: self._options(head)[rank][0]})
+        self._answer({head: _options(self._doubtful, self.row, head)[rank][0]})
 
     def _pick(self, head: str, name: str) -> None:
         if name not in (OTHER, self.answers.given[self.row].get(head)):  # otherwise `_show` has chosen it
@@ -140,7 +136,9 @@ class ReviewForm:
 
     def _accept(self) -> None:
         answered = self.answers.given[self.row]
-        self._answer({head: self._options(head)[0][0] for head in self.buttons if head not in answered})
+        self._answer(
+            {head: _options(self._doubtful, self.row, head)[0][0] for head in self.buttons if head not in answered}
+        )
 
     def _type(self, text: str) -> None:
         """Take what was typed: a digit per label, `d` to undo or `s` to skip."""
@@ -157,7 +155,7 @@ class ReviewForm:
                 f"de 0 a {min(limits.values())}."
             )
         chosen = {head: int(digit) for head, digit in zip(limits, digits, strict=True) if digit != "0"}
-        self._answer({head: self._options(head)[rank - 1][0] for head, rank in chosen.items()})
+        self._answer({head: _options(self._doubtful, self.row, head)[rank - 1][0] for head, rank in chosen.items()})
 
     def _answer(self, right: dict[str, str]) -> None:
         if right:
@@ -179,11 +177,11 @@ class ReviewForm:
 
     def _show(self) -> None:
         """Show the current notice; the widgets stay the same, so the focus stays too."""
-        right, count = self.answers.given[self.row], len(self._doubtful)
+        right, rows = self.answers.given[self.row], len(self._doubtful)
         number, text = self._doubtful.loc[self.row, [ID, TEXT]]
         self._notice.value = f'<div class="ocensa-memory"><small>{escape(number)}</small><br>{escape(text)}</div>'
         for head, buttons in self.buttons.items():
-            options = self._options(head)
+            options = _options(self._doubtful, self.row, head)
             suggested = self._doubtful.loc[self.row, f"conjunto_{head}"].split(SEPARATOR)
             for choice, (name, share) in zip(buttons, options, strict=True):
                 choice.description = f"{name} · {num(share, 2)}"
@@ -192,8 +190,8 @@ class ReviewForm:
             likely = right.get(head) in [name for name, _ in options]
             self.others[head].value = OTHER if likely else right.get(head, OTHER)
         self.progress.value = self.answers.done
-        ended = " Terminado: entrene otra vez con estas correcciones." if self.answers.done == count else ""
-        self._say(f"Aviso {self.row + 1} de {count}; revisados: {self.answers.done}. En {self.answers.path}.{ended}")
+        ended = " Terminado: entrene otra vez con estas correcciones." if self.answers.done == rows else ""
+        self._say(f"Aviso {self.row + 1} de {rows}; revisados: {self.answers.done}. En {self.answers.path}.{ended}")
 
     def _say(self, sentence: str) -> None:
         self._state.value = f'<div class="ocensa-state">{escape(sentence)}</div>'

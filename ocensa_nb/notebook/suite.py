@@ -67,12 +67,11 @@ def suite_parameters(folder: Path, settings: Mapping[str, Any]) -> dict[str, dic
     run = str(folder / "run")
     config = configure(RECIPE, {**settings, "out": run})
     data = {"data": config.data, **UNATTENDED}
-    columns = ", ".join(f"{role}: {name}" for role, name in config.columns.items())
     audit = {
         "model": config.model,
         "max_length": config.max_length,
         "heads": ", ".join(config.heads),
-        "columns": columns,
+        "columns": ", ".join(f"{role}: {name}" for role, name in config.columns.items()),
         "seed": config.seed,
         "out": str(folder / "audit"),
     }

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -232,10 +233,8 @@ def make_folder(path: Path) -> Path:
 
 def next_folder(root: str | Path) -> Path:
     """Return the first of `root/run-001`, `run-002`, … that does not exist."""
-    number = 1
-    while (Path(root) / f"run-{number:03d}").exists():
-        number += 1
-    return Path(root) / f"run-{number:03d}"
+    paths = (Path(root) / f"run-{number:03d}" for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def finished(root: str | Path = RUNS) -> list[Path]:
