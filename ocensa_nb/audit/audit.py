@@ -70,7 +70,11 @@ def audit(config: TrainConfig) -> Audit:
     columns = column_scores(data, config.seed)
     result = Audit(config, data, repeats, columns)
     reasons = {head: _too_few(label) for head, label in data.labels.items()}
-    for heads in _by_rows(data, reasons):
+    together: dict[bytes, list[str]] = {}  # labels with the same rows
+    for head, label in data.labels.items():
+        if not reasons[head]:
+            together.setdefault(label.rows.tobytes(), []).append(head)
+    for heads in together.values():
         try:
             choices, answers, duplicates = _measure(data, heads, config)
         except UserError as error:
@@ -94,14 +98,6 @@ def audit(config: TrainConfig) -> Audit:
             head, repeated, columns[head], result.classes[head], expected, result.doubled[head], result.suspects[head]
         )
     return result
-
-
-def _by_rows(data: AuditRows, reasons: Mapping[str, str]) -> list[list[str]]:
-    together: dict[bytes, list[str]] = {}
-    for head, label in data.labels.items():
-        if not reasons[head]:
-            together.setdefault(label.rows.tobytes(), []).append(head)
-    return list(together.values())
 
 
 def _too_few(label: LabelRows) -> str:

@@ -1,11 +1,12 @@
 """How well each column of the file predicts a label by itself: a code may already say what is to be learnt."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
 
 from ocensa_nb.audit.rows import AuditRows, LabelRows
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import clipped, num
 from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.runtime.logs import progress
@@ -34,9 +35,7 @@ def column_scores(data: AuditRows, seed: int) -> dict[str, pd.DataFrame]:
     return {head: _scores(data.labels[head], codes, folds, data.file.text_columns) for head in shown}
 
 
-def _scores(
-    label: LabelRows, codes: Mapping[str, np.ndarray], folds: np.ndarray, text: Collection[str]
-) -> pd.DataFrame:
+def _scores(label: LabelRows, codes: Arrays, folds: np.ndarray, text: Collection[str]) -> pd.DataFrame:
     labels, size, rows = label.labels, len(label.classes), []
     for name, every in codes.items():
         values = np.unique(every[label.rows], return_inverse=True)[1]

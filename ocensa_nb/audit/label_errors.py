@@ -18,7 +18,7 @@ from ocensa_nb.audit.repeats import pairs_agreeing
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.corrections import ID, RIGHT, TEXT
-from ocensa_nb.data.splits import split_rows
+from ocensa_nb.data.splits import Arrays, split_rows
 from ocensa_nb.errors import listed
 from ocensa_nb.evaluation.calibration import fit_temperature
 from ocensa_nb.evaluation.metrics import flat_metrics
@@ -61,9 +61,7 @@ class OutOfFold:
         return self.probabilities[head].argmax(axis=1)
 
 
-def fold_rows(
-    groups: np.ndarray, labels: Mapping[str, np.ndarray], config: TrainConfig
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def fold_rows(groups: np.ndarray, labels: Arrays, config: TrainConfig) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the split of a training, and the fold of each row, int64 (rows,); raises `UserError` for too few texts.
 
     Fold 0 is the validation and test rows of a training with the same seed, if no row lacks a label.
@@ -82,7 +80,7 @@ def fold_rows(
     return split, folds
 
 
-def sample_rows(labels: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
+def sample_rows(labels: Arrays, seed: int) -> np.ndarray:
     """Return the rows that the audit fits models to, in order: all, or `MOST_FITTED` and some of each rare class."""
     rows = len(next(iter(labels.values())))
     order = np.random.default_rng(seed).permutation(rows)
@@ -98,17 +96,17 @@ def predict_out(
     sample: np.ndarray,
     fields: pd.DataFrame,
     terms: Mapping[str, Sequence[Term]],
-    labels: Mapping[str, np.ndarray],
-    split: Mapping[str, np.ndarray],
+    labels: Arrays,
+    split: Arrays,
     folds: np.ndarray,
-    smaller: Mapping[str, np.ndarray],
+    smaller: Arrays,
 ) -> OutOfFold:
     """Fit the simple model once per fold, and once per smaller training set, to those of its rows in the sample.
 
     `counts` has the n-grams of the sampled rows; `texts`, `fields`, `labels` and `folds`, an entry per row.
     """
     sizes = {head: int(y.max()) + 1 for head, y in labels.items()}
-    used = [fold for fold in range(FOLDS) if (folds == fold).any()]
+    used = np.unique(folds)
     jobs = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in used]
     jobs += [(train, np.flatnonzero(folds == 0)) for train in smaller.values()]
 
@@ -201,8 +199,6 @@ def review_list(data: AuditRows, head: str, answers: OutOfFold) -> tuple[pd.Data
 
 def _others(suspects: np.ndarray, ids: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> list[str]:
     """Return the ids of the notices with the text of each suspect and another label, at most `MOST_IDS` of each."""
-    order = np.argsort(groups, kind="stable")
-    starts, ends = (np.searchsorted(groups[order], groups[suspects], side) for side in ("left", "right"))
-    same = [order[start:end] for start, end in zip(starts, ends, strict=True)]
-    others = (rows[labels[rows] != labels[row]] for row, rows in zip(suspects, same, strict=True))
+    same = pd.Series(labels).groupby(groups).indices
+    others = (rows[labels[rows] != labels[row]] for row in suspects for rows in [same[groups[row]]])
     return [listed(ids[rows], MOST_IDS) for rows in others]

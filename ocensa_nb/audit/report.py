@@ -105,17 +105,16 @@ class Audit:
 
     @cached_property
     def rules(self) -> dict[str, pd.DataFrame]:
-        """The rule of each label that columns alone give."""
-        return {head: self._rule(head) for head, choice in self.choices.items() if choice.is_rule}
-
-    def _rule(self, head: str) -> pd.DataFrame:
-        """Return the most frequent class for each combination of values of a label's columns, in Spanish."""
-        label, fields = self.data.labels[head], self.choices[head].fields
-        cells = self.data.file.fields[fields].iloc[label.rows].replace("", "(vacía)")
-        rows = cells.assign(clase=np.array(label.classes)[label.labels])
-        rule = rows.groupby(fields)["clase"].agg(**{head: lambda names: names.mode()[0], "avisos": "size"})
-        share = rows.groupby(fields)["clase"].agg(lambda names: names.value_counts(normalize=True).iloc[0])
-        return rule.assign(**{"parte con esa clase": share}).reset_index()
+        """The most frequent class for each combination of values of a label's columns, if they give it, in Spanish."""
+        tables = {}
+        for head, fields in ((head, choice.fields) for head, choice in self.choices.items() if choice.is_rule):
+            label = self.data.labels[head]
+            cells = self.data.file.fields[fields].iloc[label.rows].replace("", "(vacía)")
+            names = cells.assign(clase=np.array(label.classes)[label.labels]).groupby(fields)["clase"]
+            rule = names.agg(**{head: lambda part: part.mode()[0], "avisos": "size"})
+            rule["parte con esa clase"] = names.agg(lambda part: part.value_counts(normalize=True).iloc[0])
+            tables[head] = rule.reset_index()
+        return tables
 
     def lines(self) -> list[str]:
         """Return, in Spanish, `field_lines` and `label_lines`."""

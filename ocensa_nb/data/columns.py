@@ -27,6 +27,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "parada": ("parada",),
 }
 ID_ALIASES = ("id_aviso", "aviso", "n_aviso", "no_aviso", "nro_aviso", "num_aviso", "numero_aviso", "numero_de_aviso")
+Columns = Mapping[str, str]  # the name of a column per role
 # The role of a column with a repeated title, as SAP writes `Denominación` for a place and its component. Such columns
 # are not in the text by default: on 7,100 real notices (TF-IDF and a linear SVM, 3 splits) the weighted F1, mean of the
 # three labels, was 0.518 ± 0.004 with the first alone and 0.514 ± 0.007 with both; the paired difference is -0.0039
@@ -36,7 +37,7 @@ TITLES = {"familia_equipo": "Familia", "denominacion": "Denominación"}
 LABEL_COLUMNS = {"modo": "modo_falla", "causa": "causa_falla"}
 
 
-def title_predicate(roles: Iterable[str], columns: Mapping[str, str]) -> Callable[[str], bool]:
+def title_predicate(roles: Iterable[str], columns: Columns) -> Callable[[str], bool]:
     """Return the function that tells `read_table` whether a cell is the title of a column of notices."""
     known = {alias for aliases in (*ALIASES.values(), ID_ALIASES, map(fold, roles)) for alias in aliases if alias}
     names = {canonical(name) for name in columns.values()} - {""}
@@ -52,7 +53,7 @@ def find_columns(
     table: pd.DataFrame,
     heads: Sequence[str],
     text_fields: Sequence[str],
-    columns: Mapping[str, str],
+    columns: Columns,
     source: str,
     recorded: Collection[str] | None = None,
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
@@ -122,9 +123,7 @@ def _not_found(table: pd.DataFrame, role: str, is_label: bool, taken: Collection
     return message
 
 
-def compose(
-    table: pd.DataFrame, used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()
-) -> pd.Series:
+def compose(table: pd.DataFrame, used: Columns, text_fields: Sequence[str], heads: Sequence[str] = ()) -> pd.Series:
     """Compose the text of each row: the description, then each field that is not empty, as `. Equipo: …`."""
     text = map_values(table[used["descripcion"]], plain)
     composed = text.to_numpy(object)
@@ -143,7 +142,7 @@ def field_of(role: str) -> str:
     return _REPEATED.sub("", role)
 
 
-def appended(used: Mapping[str, str], text_fields: Sequence[str], heads: Sequence[str] = ()) -> list[str]:
+def appended(used: Columns, text_fields: Sequence[str], heads: Sequence[str] = ()) -> list[str]:
     """Return the roles in `used` that are appended to the description, in the order of the text."""
     labels = {used[head] for head in heads}
     roles = [role for field in text_fields for role in used if field in (role, field_of(role))]

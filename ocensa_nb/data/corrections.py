@@ -21,6 +21,7 @@ ID, TEXT = "id_aviso", "texto"
 SHEET = "Dudosos"  # of the workbook of a review
 RIGHT = "correcta_"  # + label: the column of the right class
 _PREDICTED = re.compile(r"(pred|conf)\d+_")  # columns of that sheet
+Key = tuple[str, str]  # the number and the text of a notice
 CORRECTED = "corregida"  # the column of merged notices: whether a row has a correction
 
 
@@ -119,7 +120,7 @@ def merge(
     return merged, report
 
 
-def _match(table: pd.DataFrame, keys: Sequence[tuple[str, str]]) -> tuple[dict[int, tuple[str, str]], list[int]]:
+def _match(table: pd.DataFrame, keys: Sequence[Key]) -> tuple[dict[int, Key], list[int]]:
     """Return the notice of each correction, and those without a text, or without a number if several have the text."""
     in_file, with_text = set(keys), Counter(text for _, text in keys)
     key_of_text = {text: (number, text) for number, text in keys}
@@ -146,16 +147,14 @@ def _complete(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     return (table[list(columns)] != "").all(axis=1)
 
 
-def find_keys(table: pd.DataFrame) -> list[tuple[str, str]]:
+def find_keys(table: pd.DataFrame) -> list[Key]:
     """Return what identifies each notice: its number, "" if a spreadsheet has lost digits of it, and its text."""
     return [(canonical_id(number), _key(text)) for number, text in zip(table[ID], table[TEXT], strict=True)]
 
 
-def _without_repeats(
-    table: pd.DataFrame, keys: Sequence[tuple[str, str]], heads: Collection[str], source: str
-) -> pd.DataFrame:
+def _without_repeats(table: pd.DataFrame, keys: Sequence[Key], heads: Collection[str], source: str) -> pd.DataFrame:
     """Return one row per notice; raises `UserError` if a notice has different corrections."""
-    first: dict[tuple[str, str], int] = {}
+    first: dict[Key, int] = {}
     for row, key in zip(table.index, keys, strict=True):
         other = first.setdefault(key, row)
         if different := [head for head in heads if table.at[row, head] != table.at[other, head]]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pandas as pd
 from ocensa_nb.config import TEXT_FIELDS, TrainConfig
 from ocensa_nb.data.canonical import group_texts, map_values, merge_spellings, plain
 from ocensa_nb.data.columns import (
+    Columns,
     appended,
     compose,
     find_columns,
@@ -24,7 +25,7 @@ from ocensa_nb.data.corrections import CORRECTED, ID, TEXT, Corrections, merge, 
 from ocensa_nb.data.fields import find_fields, read_fields
 from ocensa_nb.data.labels import OTHER, encode_labels, require_labels
 from ocensa_nb.data.report import DataReport, reading_lines
-from ocensa_nb.data.splits import split_corrected_rows, split_rows
+from ocensa_nb.data.splits import Arrays, split_corrected_rows, split_rows
 from ocensa_nb.errors import UserError, num
 from ocensa_nb.files.notice_file import NoticeFile, TableFile, read_table
 from ocensa_nb.paths import SAMPLE_DATA
@@ -66,10 +67,10 @@ class Notices:
 
 def read(
     path: str | Path | TableFile,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     heads: Sequence[str] = ("modo", "causa", "prioridad"),
     text_fields: Sequence[str] = TEXT_FIELDS,
-    recorded: Mapping[str, str] | None = None,
+    recorded: Columns | None = None,
     labelled: bool = True,
     fields: Sequence[str] = (),
     known_fields: Sequence[str] | None = None,
@@ -242,9 +243,7 @@ def _uncorrected_split(
     return {name: positions[rows] for name, rows in split.items()}
 
 
-def fingerprint_of(
-    texts: list[str], fields: pd.DataFrame, labels: Mapping[str, np.ndarray], split: Mapping[str, np.ndarray]
-) -> str:
+def fingerprint_of(texts: list[str], fields: pd.DataFrame, labels: Arrays, split: Arrays) -> str:
     cells = (cell for title in fields for cell in (title, *fields[title]))
     digest = hashlib.sha256("\0".join([*texts, *cells]).encode("utf-8", "surrogatepass"))
     for name, values in (*labels.items(), *split.items()):

@@ -6,9 +6,11 @@ import numpy as np
 
 from ocensa_nb.errors import UserError
 
+Arrays = Mapping[str, np.ndarray]  # per label, side of a split, or column
+
 
 def split_rows(
-    groups: np.ndarray, labels: Mapping[str, np.ndarray], val_size: float, test_size: float, seed: int
+    groups: np.ndarray, labels: Arrays, val_size: float, test_size: float, seed: int
 ) -> dict[str, np.ndarray]:
     """Split rows by groups, stratified by all labels; raises `UserError` if a side is empty.
 
@@ -37,7 +39,7 @@ def split_rows(
 
 
 def split_corrected_rows(
-    groups: np.ndarray, labels: Mapping[str, np.ndarray], earlier: Mapping[str, np.ndarray], corrected: np.ndarray
+    groups: np.ndarray, labels: Arrays, earlier: Arrays, corrected: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Extend the split of the same rows before their correction.
 
@@ -53,9 +55,7 @@ def split_corrected_rows(
     return _rows_of_sides(side_of_group, groups, labels, few)
 
 
-def _rows_of_sides(
-    side_of_group: np.ndarray, groups: np.ndarray, labels: Mapping[str, np.ndarray], few: str
-) -> dict[str, np.ndarray]:
+def _rows_of_sides(side_of_group: np.ndarray, groups: np.ndarray, labels: Arrays, few: str) -> dict[str, np.ndarray]:
     """Return the rows of each side, after the groups of a class without training rows have gone to training.
 
     Raises `UserError` with the message `few` if a side is empty.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.calibration import COLDEST, HOTTEST, fit_confidence, fit_temperature, recalibrate
 from ocensa_nb.evaluation.metrics import MODEL_TITLES, bootstrap, predictions_of
@@ -93,7 +94,7 @@ def apply(blends: Mapping[str, Blend], logits: Mapping[str, Logits], source: str
     return shares
 
 
-def fit(logits: Mapping[str, Logits], labels: Mapping[str, np.ndarray]) -> dict[str, Blend]:
+def fit(logits: Mapping[str, Logits], labels: Arrays) -> dict[str, Blend]:
     return {head: Blend.fit(_of(logits, head), truth) for head, truth in labels.items()}
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from ocensa_nb.data.canonical import group_texts, normalise
+from ocensa_nb.data.columns import Columns
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, listed, num
 from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources
 from ocensa_nb.evaluation.explain import pulling_words
@@ -195,9 +197,7 @@ class Evaluation:
         return names[predictions.labels], names[predictions.predicted]
 
 
-def evaluate(
-    run: Run, data: str | Path = "", source: str = AUTO, columns: Mapping[str, str] | None = None
-) -> Evaluation:
+def evaluate(run: Run, data: str | Path = "", source: str = AUTO, columns: Columns | None = None) -> Evaluation:
     """Evaluate a run on its own test rows, recognised by content, or on every labelled row of another file.
 
     `columns` has the column name of roles that are not named as in the run's file.
@@ -218,10 +218,10 @@ def evaluate(
         test = trained.split["test"]
         frame, fields = pd.DataFrame({ID: trained.ids, TEXT: trained.texts}).iloc[test], trained.fields.iloc[test]
         labels = {head: indices[test] for head, indices in trained.labels.items()}
-        what = "las filas de prueba"
-        evaluation = _evaluate_rows(predictor, what, frame, fields, labels, file.csv_format, source, [])
+        evaluation = _evaluate_rows(predictor, frame, fields, labels, source, [])
         near = describe_near(measure_near(trained.texts, trained.split, evaluation.predictions))
-        return dataclasses.replace(evaluation, notes=evaluation.notes + near)
+        what = {"source": "las filas de prueba", "csv_format": file.csv_format}
+        return dataclasses.replace(evaluation, **what, notes=evaluation.notes + near)
     if not data:
         raise UserError(f"«{trained_on}» ha cambiado desde que se entrenó «{run.path}». {ASK_FOR_FILE}")
     rows = labelled_rows(file)
@@ -229,30 +229,24 @@ def evaluate(
     frame = rows.frame
     labels = class_indices(run, frame)
     known = np.all([indices >= 0 for indices in labels.values()], axis=0)
-    left_out, unknown = int((~known).sum()), _unknown_labels(frame, labels)
+    left_out, lost = int((~known).sum()), {head: frame.loc[indices < 0, head] for head, indices in labels.items()}
+    unknown = {head: dict(Counter(names).most_common()) for head, names in lost.items() if len(names)}
     counts = [f"{head} «{name}» ({num(rows)})" for head, names in unknown.items() for name, rows in names.items()]
     named = listed(counts, NAMED_LABELS)
     if not known.any():
         raise UserError(f"Esta corrida no conoce las etiquetas de ninguna de las {num(left_out)} filas: {named}.")
     labels = {head: indices[known] for head, indices in labels.items()}
-    what, fields, frame = f"todas las filas de {data}", rows.fields[known], frame[known]
     differences = unlike_training(run, file, predictor.linear)
-    evaluation = _evaluate_rows(predictor, what, frame, fields, labels, file.csv_format, source, differences)
+    evaluation = _evaluate_rows(predictor, frame[known], rows.fields[known], labels, source, differences)
     notes = [*evaluation.notes, *_repeated_note(run, evaluation.texts)]
     if unknown:
         notes.insert(0, f"{num(left_out)} filas se dejaron fuera: la corrida no conoce estas etiquetas: {named}.")
-    return dataclasses.replace(evaluation, left_out=left_out, unknown=unknown, notes=notes)
+    what = {"source": f"todas las filas de {data}", "csv_format": file.csv_format}
+    return dataclasses.replace(evaluation, **what, left_out=left_out, unknown=unknown, notes=notes)
 
 
 def _evaluate_rows(
-    predictor: Predictor,
-    what: str,
-    frame: pd.DataFrame,
-    fields: pd.DataFrame,
-    labels: dict[str, np.ndarray],
-    csv_format: CsvFormat,
-    source: str,
-    differences: list[str],
+    predictor: Predictor, frame: pd.DataFrame, fields: pd.DataFrame, labels: Arrays, source: str, differences: list[str]
 ) -> Evaluation:
     run, texts = predictor.run, frame[TEXT].tolist()
     blends, logits = predictor.blends, predictor.logits(texts, fields, title="Evaluando")
@@ -266,12 +260,11 @@ def _evaluate_rows(
         suggestion[head] = part.measure(rows, names)
         verdicts.append(judge(head, names, run.class_rows[head], part, suggestion[head], predictions[head])["sentence"])
     evaluation = Evaluation(
-        source=what,
+        source="",  # `evaluate` says which rows these are
         texts=texts,
         ids=frame[ID].tolist(),
         classes=run.classes,
         predictions=predictions,
-        csv_format=csv_format,
         by_source=by_source,
         linear=predictor.linear,
         notes=[
@@ -317,9 +310,3 @@ def _repeated_note(run: Run, texts: Sequence[str]) -> list[str]:
         f"Atención: {num(repeated)} de {num(len(texts))} avisos repiten el texto de uno con que se entrenó o se "
         "validó: el resultado, con sus intervalos, es optimista."
     ]
-
-
-def _unknown_labels(frame: pd.DataFrame, labels: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
-    """Return the rows of each label that the run does not know, the most frequent first, per head."""
-    counts = {head: Counter(frame.loc[indices < 0, head]) for head, indices in labels.items()}
-    return {head: dict(rows.most_common()) for head, rows in counts.items() if rows}

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.columns import appended, compose
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, clipped, num, unknown
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, apply
 from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES, Predictions
@@ -208,7 +209,7 @@ def _pieces(run: Run, file: NoticeFile) -> list[str]:
     return [*words[: ends[0]], *filter(None, parts)]
 
 
-def _disagreements(pieces: list[str], shares: Mapping[str, np.ndarray], answers: Mapping[str, str]) -> list[str]:
+def _disagreements(pieces: list[str], shares: Arrays, answers: Mapping[str, str]) -> list[str]:
     strongest = {model: pieces[int(part.argmax())].strip(EDGES) for model, part in shares.items()}
     phrases = {"Por sí solo, {} diría «{}»; {}, «{}».": answers, "Para {} pesa más «{}»; para {}, «{}».": strongest}
     return [

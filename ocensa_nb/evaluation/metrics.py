@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from ocensa_nb.config import MEANS
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import num
 
 RESAMPLES = 2_000
@@ -35,9 +36,10 @@ class Predictions:
         return self.predicted == self.labels
 
 
-def predictions_of(
-    probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray] | None = None
-) -> dict[str, Predictions]:
+Models = Mapping[str, Mapping[str, Predictions]]  # per model and label
+
+
+def predictions_of(probabilities: Arrays, labels: Arrays | None = None) -> dict[str, Predictions]:
     """Return the predictions of each label, from probabilities (rows, classes) and true class indices (rows,)."""
     return {
         head: Predictions(shares.max(axis=1), shares.argmax(axis=1), labels[head] if labels else None)
@@ -45,7 +47,7 @@ def predictions_of(
     }
 
 
-def predicted_classes(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def predicted_classes(scores: Arrays) -> dict[str, np.ndarray]:
     """Return the class with the highest logit or probability of each row, int64 (rows,), per label."""
     return {head: values.argmax(axis=1) for head, values in scores.items()}
 
@@ -57,7 +59,7 @@ def metrics_of(predictions: Mapping[str, Predictions]) -> dict[str, float]:
     )
 
 
-def flat_metrics(labels: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
+def flat_metrics(labels: Arrays, predicted: Arrays) -> dict[str, float]:
     """Return the flat metrics of every head: `causa_f1` (weighted), `causa_f1_macro`, `causa_accuracy` and so on.
 
     A class that is never predicted has precision 0. `f1` and `f1_macro` are the means over the heads.
@@ -85,10 +87,7 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int
 
 
 def compare(
-    models: Mapping[str, Mapping[str, Predictions]],
-    groups: np.ndarray | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    models: Models, groups: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Return the differences of F1 between the models, per label, with their 95 % intervals, in Spanish and as JSON.
 
@@ -120,7 +119,7 @@ def sentences(comparison: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def bootstrap(
     labels: np.ndarray,
-    predicted: Mapping[str, np.ndarray],
+    predicted: Arrays,
     groups: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ocensa_nb.data.columns import same_title
+from ocensa_nb.data.columns import Columns, same_title
 from ocensa_nb.data.notices import fingerprint_of
 from ocensa_nb.data.report import reading_lines
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import AUTO, describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
@@ -42,7 +43,7 @@ class PredictedFile:
 
 
 def predict(
-    run: Run, data: str | Path, source: str = AUTO, columns: Mapping[str, str] | None = None, target: float = TARGET
+    run: Run, data: str | Path, source: str = AUTO, columns: Columns | None = None, target: float = TARGET
 ) -> PredictedFile:
     """Predict the labels of a CSV or XLSX file: its table with the columns of `add_predictions` more.
 
@@ -86,7 +87,7 @@ def predict_file(run: Run, file: NoticeFile, source: str = AUTO, target: float =
     return PredictedFile(file, table, rows, probabilities, notes)
 
 
-def _unseen_pairs(run: Run, probabilities: Mapping[str, np.ndarray]) -> list[str]:
+def _unseen_pairs(run: Run, probabilities: Arrays) -> list[str]:
     """Return a note, in Spanish, if many notices have classes of the first two labels that no training row has both."""
     heads, seen = list(run.classes)[:2], set(map(tuple, run.metrics["pairs"]))
     pairs = zip(*(probabilities[head].argmax(axis=1).tolist() for head in heads), strict=True)
@@ -99,7 +100,7 @@ def _unseen_pairs(run: Run, probabilities: Mapping[str, np.ndarray]) -> list[str
     ]
 
 
-def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | None = None) -> NoticeFile:
+def read_unlabelled(run: Run, data: str | Path, columns: Columns | None = None) -> NoticeFile:
     """Read a file of notices without its labels; raises `UserError` if it already has a column of predictions.
 
     `columns` has the column name of roles that are not named as in the run's file.
@@ -120,7 +121,7 @@ def read_unlabelled(run: Run, data: str | Path, columns: Mapping[str, str] | Non
 def add_predictions(
     table: pd.DataFrame,
     rows: np.ndarray,
-    shares: Mapping[str, np.ndarray],
+    shares: Arrays,
     classes: Mapping[str, list[str]],
     suggestions: Mapping[str, Suggestion],
     reliable: bool = True,

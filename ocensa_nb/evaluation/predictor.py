@@ -53,12 +53,7 @@ class Predictor:
         return cls(run, read_blends(run))
 
     def probabilities(
-        self,
-        texts: Sequence[str],
-        fields: pd.DataFrame | None = None,
-        source: str = AUTO,
-        title: str = "Prediciendo",
-        world: World = ALONE,
+        self, texts: Sequence[str], fields: pd.DataFrame | None = None, source: str = AUTO, world: World = ALONE
     ) -> dict[str, np.ndarray]:
         """Return the calibrated probabilities, float32 (texts, classes), of each label; a repeated text costs nothing.
 
@@ -84,7 +79,7 @@ class Predictor:
         repeats = pd.factorize(np.asarray(texts, dtype=object))[0]
         rows = world.share(np.lexsort((repeats, [len(text) for text in texts])))
         with world.agreed():
-            for start in progress(range(0, len(rows), CHUNK), title, "parte"):
+            for start in progress(range(0, len(rows), CHUNK), "Prediciendo", "parte"):
                 part = rows[start : start + CHUNK]
                 of_part = None if fields is None else fields.iloc[part]
                 logits = self.logits([texts[row] for row in part], of_part, models)

@@ -1,6 +1,6 @@
 """Which rows of a file a run was trained, validated and tested on; `RUN/splits.safetensors`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from ocensa_nb.data.canonical import canonical
+from ocensa_nb.data.columns import Columns
 from ocensa_nb.data.corrections import ID, TEXT, read_corrections
 from ocensa_nb.data.notices import Notices, fingerprint_of, labelled_rows, read
 from ocensa_nb.errors import UserError, clipped, listed
@@ -60,7 +61,7 @@ def training_rows(run: Run) -> TrainingRows | None:
 
 
 def read_as_trained(
-    run: Run, data: str | Path | TableFile, columns: Mapping[str, str] | None = None, labelled: bool = True
+    run: Run, data: str | Path | TableFile, columns: Columns | None = None, labelled: bool = True
 ) -> NoticeFile:
     """Read a file with the columns that a run was trained on; `columns` has those with another name, by role."""
     config, recorded = run.config, run.metadata["data"]
@@ -69,9 +70,7 @@ def read_as_trained(
     return read(data, names, heads, config.text_fields, recorded["columns"], labelled, known_fields=known)
 
 
-def read_rows(
-    run: Run, data: str | Path, columns: Mapping[str, str] | None = None
-) -> tuple[NoticeFile, TrainingRows | None]:
+def read_rows(run: Run, data: str | Path, columns: Columns | None = None) -> tuple[NoticeFile, TrainingRows | None]:
     """Read a labelled file, and its rows, with the corrections, if the run was trained on its content; else None."""
     file, path = read_as_trained(run, data, columns), run.path / CORRECTIONS
     try:

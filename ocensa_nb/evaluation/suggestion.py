@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from scipy.stats import beta
 
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, Blend, apply
 from ocensa_nb.evaluation.calibration import threshold_for
@@ -226,18 +227,13 @@ class Evidence:
         tensors.write(run.path / FILE, {name: torch.from_numpy(values.copy()) for name, values in thinned.items()})
 
     def suggestions(
-        self,
-        blends: Mapping[str, Blend],
-        class_rows: Mapping[str, np.ndarray],
-        source: str = AUTO,
-        target: float = TARGET,
+        self, blends: Mapping[str, Blend], class_rows: Arrays, source: str = AUTO, target: float = TARGET
     ) -> dict[str, tuple[Suggestion, Rows]]:
         """Return the suggestion of each label, and the test rows that it is measured on."""
         require_target(target)
-        val, test = (apply(blends, self.logits[side], source) for side in SIDES)
+        shares = {side: apply(blends, self.logits[side], source) for side in SIDES}
         fitted = {}
         for head, rows in class_rows.items():
-            sides = zip((val[head], test[head]), SIDES, strict=True)
-            both = [Rows(shares, self.labels[side][head], self.groups[side]) for shares, side in sides]
-            fitted[head] = Suggestion.fit(*both, rows, target), both[1]
+            val, test = (Rows(shares[side][head], self.labels[side][head], self.groups[side]) for side in SIDES)
+            fitted[head] = Suggestion.fit(val, test, rows, target), test
         return fitted

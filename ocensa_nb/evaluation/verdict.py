@@ -20,11 +20,14 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from ocensa_nb.data.labels import OTHER
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import clipped, listed, num
 from ocensa_nb.evaluation.metrics import Predictions, weighted_f1
 from ocensa_nb.evaluation.suggestion import ACCEPT, CHOICES, CHOOSE, LEVEL, REVIEW, Suggestion
 from ocensa_nb.models.near_duplicates import find_near_duplicates
 
+Classes = Sequence[str]  # the names of the classes of a label, by index
+Measured = Mapping[str, Any]  # what `Suggestion.measure` and `measure_near` return
 FEW_ROWS = 50  # training rows of a class, below which more of them are the first thing to try
 RARE_ERRORS = 0.1  # share of the errors that makes the classes with few rows worth naming
 ADVISED_CLASSES = 3
@@ -37,12 +40,7 @@ LEAST_DISTANCE = 0.2  # total variation; below, a difference of shares is too sm
 
 
 def judge(
-    head: str,
-    classes: Sequence[str],
-    class_rows: np.ndarray,
-    suggestion: Suggestion,
-    measured: Mapping[str, Any],
-    test: Predictions,
+    head: str, classes: Classes, class_rows: np.ndarray, suggestion: Suggestion, measured: Measured, test: Predictions
 ) -> dict[str, Any]:
     """Return the verdict on a label, from its training rows per class, and its suggestion as measured on test rows.
 
@@ -71,7 +69,7 @@ def judge(
     }
 
 
-def _what_for(status: str, suggestion: Suggestion, measured: Mapping[str, Any]) -> str:
+def _what_for(status: str, suggestion: Suggestion, measured: Measured) -> str:
     if status == USEFUL:
         return f"sirve: acierta {_share(measured['all'])}."
     sentences = []
@@ -91,11 +89,7 @@ def _what_for(status: str, suggestion: Suggestion, measured: Mapping[str, Any]) 
 
 
 def _why_not(
-    classes: Sequence[str],
-    class_rows: np.ndarray,
-    suggestion: Suggestion,
-    measured: Mapping[str, Any],
-    test: Predictions,
+    classes: Classes, class_rows: np.ndarray, suggestion: Suggestion, measured: Measured, test: Predictions
 ) -> str:
     why = f"todavía no sirve: acierta {_share(measured['all'])}"
     if suggestion.learnt:
@@ -106,7 +100,7 @@ def _why_not(
     return f"{why}, y quien responde {always}."
 
 
-def _never(classes: Sequence[str], suggestion: Suggestion, test: Predictions) -> str:
+def _never(classes: Classes, suggestion: Suggestion, test: Predictions) -> str:
     """Return, in Spanish, the classes of which no test row is recognised; of a label that is learnt, if it has some."""
     rows, found = (np.bincount(labels, minlength=len(classes)) for labels in (test.labels, test.labels[test.correct]))
     lost = np.flatnonzero((rows >= (EXPECTED_ROWS if suggestion.learnt else 1)) & (found == 0))
@@ -114,7 +108,7 @@ def _never(classes: Sequence[str], suggestion: Suggestion, test: Predictions) ->
     return f"Nunca reconoce {listed(names, NAMED_CLASSES)}." if names else ""
 
 
-def describe_decisions(head: str, measured: Mapping[str, Any], decisions: np.ndarray) -> str:
+def describe_decisions(head: str, measured: Measured, decisions: np.ndarray) -> str:
     """Return, in Spanish, how many notices to accept, to choose for and to review, and what to expect."""
     rows = {kind: int((decisions == kind).sum()) for kind in (ACCEPT, CHOOSE, REVIEW)}
     right, chosen = measured["accepted"], measured["chosen"]
@@ -127,7 +121,7 @@ def describe_decisions(head: str, measured: Mapping[str, Any], decisions: np.nda
     return f"{head}: de {num(len(decisions))} avisos, {'; '.join(counted)}."
 
 
-def describe_sets(head: str, measured: Mapping[str, Any]) -> str:
+def describe_sets(head: str, measured: Measured) -> str:
     """Return, in Spanish, how large the sets of a label are, and how often they have the right class."""
     low, high = (percent(share) for share in measured["interval"])
     few = [f"«{clipped(name)}», {percent(share)}" for name, share in measured["uncovered"].items()]
@@ -138,11 +132,11 @@ def describe_sets(head: str, measured: Mapping[str, Any]) -> str:
     )
 
 
-def _share(part: Mapping[str, Any]) -> str:
+def _share(part: Measured) -> str:
     return f"el {percent(part['right'])} (al menos el {percent(part['low'])})"
 
 
-def _what_to_try(classes: Sequence[str], class_rows: np.ndarray, test: Predictions) -> str:
+def _what_to_try(classes: Classes, class_rows: np.ndarray, test: Predictions) -> str:
     wrong = ~test.correct
     pairs = Counter(zip(test.labels[wrong].tolist(), test.predicted[wrong].tolist(), strict=True))
     named = {pair: count for pair, count in pairs.items() if OTHER not in (classes[pair[0]], classes[pair[1]])}
@@ -170,9 +164,7 @@ def percent(share: float) -> str:
     return f"{math.floor(100 * share + 1e-9)} %"
 
 
-def measure_near(
-    texts: Sequence[str], split: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]
-) -> dict[str, Any]:
+def measure_near(texts: Sequence[str], split: Arrays, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     """Return the share of the test rows that almost repeat a training row, and the F1 of each label without them."""
     others = ~find_near_duplicates(texts, split["train"], split["test"]).close
     f1 = {}
@@ -182,7 +174,7 @@ def measure_near(
     return {"share": 1 - float(others.mean()), "f1": f1}
 
 
-def describe_near(measured: Mapping[str, Any]) -> list[str]:
+def describe_near(measured: Measured) -> list[str]:
     """Return, in Spanish, the share of near-duplicates and the F1 without them, if there are any."""
     if not 0 < measured["share"] < 1:
         return []
@@ -192,14 +184,14 @@ def describe_near(measured: Mapping[str, Any]) -> list[str]:
 
 
 def check_predictions(
-    classes: Mapping[str, Sequence[str]], class_rows: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]
+    classes: Mapping[str, Classes], class_rows: Arrays, predictions: Mapping[str, Predictions]
 ) -> list[str]:
     """Return the warnings about predicted classes, in Spanish, by label; the true classes are not needed."""
     parts = (far_shares(head, names, class_rows[head], predictions[head].predicted) for head, names in classes.items())
     return list(chain(*parts))
 
 
-def far_shares(head: str, classes: Sequence[str], class_rows: np.ndarray, predicted: np.ndarray) -> list[str]:
+def far_shares(head: str, classes: Classes, class_rows: np.ndarray, predicted: np.ndarray) -> list[str]:
     """Return a warning if the shares of the predicted classes are far from those of the training rows.
 
     The tests are chi-square (homogeneity; classes with fewer than 5 expected rows merged) and the total variation

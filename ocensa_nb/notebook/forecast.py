@@ -3,6 +3,7 @@
 import atexit
 import threading
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import ClassVar
 
@@ -45,9 +46,7 @@ class Measurement(threading.Thread):
             for number, config in enumerate(self._configs):
                 if self.cancelled.is_set():
                     return
-                self._forecast.measure(
-                    config, lambda part, number=number: self._note(number, part), self.cancelled.is_set
-                )
+                self._forecast.measure(config, partial(self._note, number), self.cancelled.is_set)
         except Exception as error:
             self.error = error
 

@@ -19,7 +19,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from ocensa_nb.data.canonical import normalise
+from ocensa_nb.data.columns import Columns
 from ocensa_nb.data.corrections import ID, RIGHT, SHEET, TEXT
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, clipped, num
 from ocensa_nb.evaluation.predict import PredictedFile, predict_file, read_unlabelled
 from ocensa_nb.evaluation.rows import training_file, training_rows
@@ -56,7 +58,7 @@ class Review:
 
 
 def review(
-    run: Run, data: str | Path, rows: int = ROWS, columns: Mapping[str, str] | None = None, target: float = TARGET
+    run: Run, data: str | Path, rows: int = ROWS, columns: Columns | None = None, target: float = TARGET
 ) -> Review:
     """Predict the notices of a CSV or XLSX, without its labels, and choose those to review: `rows` or fewer.
 
@@ -100,7 +102,7 @@ def review(
     )
 
 
-def uncertainty(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
+def uncertainty(probabilities: Arrays) -> np.ndarray:
     """Return how uncertain each notice is: one minus the margin, mean of the labels; float64 (rows,), 0 to 1."""
     two_likeliest = [np.partition(values, -2, axis=1)[:, -2:].astype(float) for values in probabilities.values()]
     return 1 - np.mean([two[:, 1] - two[:, 0] for two in two_likeliest], axis=0)
@@ -125,7 +127,7 @@ def select(texts: Sequence[str], uncertain: np.ndarray, count: int, known: Colle
 
 
 def _doubtful(
-    predicted: PredictedFile, rows: np.ndarray, shares: Mapping[str, np.ndarray], classes: Mapping[str, list[str]]
+    predicted: PredictedFile, rows: np.ndarray, shares: Arrays, classes: Mapping[str, list[str]]
 ) -> pd.DataFrame:
     columns = {ID: predicted.file.ids.iloc[rows].to_numpy(), TEXT: predicted.file.texts.iloc[rows].to_numpy()}
     for head, names in classes.items():
@@ -137,7 +139,7 @@ def _doubtful(
     return pd.DataFrame(columns)
 
 
-def _counts(shares: Mapping[str, np.ndarray], run: Run) -> pd.DataFrame:
+def _counts(shares: Arrays, run: Run) -> pd.DataFrame:
     """Return the predicted notices of each class, the most frequent first, beside its share in the training."""
     parts = []
     for head, names in run.classes.items():

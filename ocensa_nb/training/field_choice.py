@@ -1,6 +1,6 @@
 """Which columns help the linear model with a label: alone, or two whose values count together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import clipped, num
 from ocensa_nb.evaluation.metrics import bootstrap, weighted_f1
 from ocensa_nb.models.linear import TERM_WEIGHT, Term, count_values, fit_classifier, weigh_words
@@ -64,11 +65,7 @@ class FieldChoice:
 
 
 def choose_fields(
-    counts: sparse.csr_matrix,
-    fields: pd.DataFrame,
-    known: Sequence[str],
-    labels: Mapping[str, np.ndarray],
-    groups: np.ndarray,
+    counts: sparse.csr_matrix, fields: pd.DataFrame, known: Sequence[str], labels: Arrays, groups: np.ndarray
 ) -> dict[str, FieldChoice]:
     """Choose the terms of each label, by cross-validation of training rows.
 

@@ -14,6 +14,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.corrections import write_corrections
 from ocensa_nb.data.notices import Notices
+from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import num
 from ocensa_nb.evaluation import blend as blending
 from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, write_blends
@@ -40,8 +41,6 @@ from ocensa_nb.training.field_choice import choose_fields
 from ocensa_nb.training.inputs import Inputs
 
 logger = logging.getLogger(__name__)
-
-Arrays = Mapping[str, np.ndarray]  # per head
 
 
 @dataclass(frozen=True)
@@ -116,18 +115,16 @@ def measure_quality(
     }
     test = predicted[AUTO]["test"]
     uncalibrated = predictions_of(blending.apply(blending.uncalibrated(blends), logits["test"]), labels["test"])
-    sources = {head: blend.source for head, blend in blends.items()}
     counts = notices.class_rows()
     groups = {side: group_texts(part) for side, part in texts.items()}
-    comparison = compare({source: predicted[source]["test"] for source in SOURCES}, groups["test"])
     evidence = Evidence(logits, labels, groups)
     suggestions = evidence.suggestions(blends, counts)
     measured = {head: part.measure(rows, notices.classes[head]) for head, (part, rows) in suggestions.items()}
     metrics = {
         **by_source.pop(AUTO),
         **by_source,
-        "sources": sources,
-        "comparison": comparison,
+        "sources": {head: blend.source for head, blend in blends.items()},
+        "comparison": compare({source: predicted[source]["test"] for source in SOURCES}, groups["test"]),
         "calibration": {
             head: {"before": _calibration_error(uncalibrated[head]), "after": _calibration_error(test[head])}
             for head in blends
