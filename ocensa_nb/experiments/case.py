@@ -1,10 +1,10 @@
-"""The cases of an experiment, OUT/cases/NAME: case.json, run/, evaluation/ and the executed notebooks."""
+"""A case of an experiment, OUT/cases/NAME: case.json, run/, evaluation/ and the executed notebooks."""
 
 import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +13,9 @@ from typing import Any
 from ocensa_nb.config import TrainConfig
 from ocensa_nb.errors import CONTROL, UserError
 from ocensa_nb.evaluation.blend import AUTO, SOURCES
-from ocensa_nb.experiments.grid import USUAL_EVALUATION, CaseSpec
+from ocensa_nb.experiments.grid import USUAL_EVALUATION
 from ocensa_nb.files.atomic import is_running, write_json
-from ocensa_nb.files.verify import compute, read_json, require_regular
-from ocensa_nb.paths import reason
-from ocensa_nb.runs import manifest
+from ocensa_nb.files.verify import read_json
 from ocensa_nb.runs.manifest import CONFIG, METRICS
 from ocensa_nb.runs.run import fits, read_config
 from ocensa_nb.runtime.machine import configure
@@ -32,15 +30,7 @@ STATES = {
     FAILED: "fallido",
     INTERRUPTED: "interrumpido",
 }
-# What case.json holds; see `fits`.
-_NEEDED = {
-    **{"title": str, "changes": dict, "group": str, "seed": int, "command": str, "status": str, "inputs": {str: str}},
-    **{"settings": {"recipe": str, "predict_with": str}, "files": {"data": str, "evaluation_data": str}},
-    "trainer": str,
-}
-_OPTIONAL = {"started": str, "process": str, "dropped": bool}
-_OPTIONAL |= {"error": {"notebook": str, "cell": (int, type(None)), "line": str}}
-_MOST = {"seed": 2**32 - 1, "seconds": 1e9, "jobs": 1e6, "threads": 1e6}
+MOST_SECONDS = 1e9
 # What two machines must share for their seconds to be compared; the free disk and the Python version may differ.
 _MACHINE = ("platform", "system", "cores", "ram_gib", "gpu", "gpu_gib")
 
@@ -172,7 +162,7 @@ class Case:
         return (*(hardware.get(name) for name in _MACHINE), *process)
 
     def _seconds(self, name: str) -> float:
-        return number(nested(self.metadata, "seconds").get(name), _MOST["seconds"]) or 0.0
+        return number(nested(self.metadata, "seconds").get(name), MOST_SECONDS) or 0.0
 
 
 def case_folders(out: Path) -> list[Path]:
@@ -184,8 +174,8 @@ def read_case(folder: Path) -> Case:
     content = None
     with contextlib.suppress(UserError):
         content = read_json(folder / STATE)
-    if problem := _problem(content):
-        raise UserError(f"«{folder / STATE}» falta o está dañado ({problem}). Ejecute lo mismo otra vez: lo repite.")
+    if wrong := _wrong(content):
+        raise UserError(f"«{folder / STATE}» falta o está dañado ({wrong}). Ejecute lo mismo otra vez: lo repite.")
     return Case(folder, content)
 
 
@@ -201,24 +191,24 @@ def reread(case: Case) -> Case:
 
 def with_results(case: Case) -> Case:
     """Return a case with its metrics and metadata if it is finished; as a failed one if they are damaged."""
+    if case.status != FINISHED:
+        return case
+    with_evaluation = case.content["files"]["evaluation_data"] != ""
     try:
-        return _with_results(case) if case.status == FINISHED else case
+        metadata = read_checked(case.run / CONFIG, {"config": {"heads": dict}, "seconds": dict, "hardware": dict})
+        metrics = read_checked(case.run / METRICS, {"val": dict, "test": dict})
+        evaluation = read_checked(case.folder / EVALUATION / METRICS, {"metrics": dict}) if with_evaluation else {}
     except UserError as error:
         return _changed(case, **failure(str(error)))
-
-
-def _with_results(case: Case) -> Case:
-    metadata, metrics = read_config(case.run), read_json(case.run / METRICS)
-    if not isinstance(metrics, dict) or not all(isinstance(metrics.get(side), dict) for side in ("val", "test")):
-        raise UserError(f"«{case.run / METRICS}» está dañado.")
-    if not (nested(metadata, "config", "heads") and nested(metadata, "seconds") and nested(metadata, "hardware")):
-        raise UserError(f"«{case.run / CONFIG}» está dañado.")
-    evaluation = {}
-    if case.content["files"]["evaluation_data"]:
-        evaluation = read_json(case.folder / EVALUATION / METRICS)
-        if not nested(evaluation, "metrics"):
-            raise UserError(f"«{case.folder / EVALUATION / METRICS}» está dañado.")
     return dataclasses.replace(case, metadata=metadata, metrics=metrics, evaluation=evaluation)
+
+
+def read_checked(path: Path, shape: Any) -> dict[str, Any]:
+    """Return the content of a JSON file; raises `UserError` if it is missing or has not a shape of `fits`."""
+    content = read_config(path.parent) if path.name == CONFIG else read_json(path)
+    if not fits(content, shape):
+        raise UserError(f"«{path}» está dañado. Recupere una copia, o use otra carpeta en out.")
+    return content
 
 
 def record(case: Case, **changes: Any) -> Case:
@@ -229,6 +219,12 @@ def record(case: Case, **changes: Any) -> Case:
     except UserError as error:
         return _changed(case, **failure(str(error)))
     return changed
+
+
+def end(case: Case, **changes: Any) -> Case:
+    """Record how a case ended, unless its case.json says that already; see `record`."""
+    case = reread(case)
+    return record(case, **changes) if case.content["status"] == RUNNING else case
 
 
 def _changed(case: Case, **changes: Any) -> Case:
@@ -249,115 +245,6 @@ def described(error: Mapping[str, Any] | None) -> str:
     return f"{error['notebook']}{cell}: {error['line']}" if error["notebook"] else error["line"]
 
 
-def _is_complete(case: Case) -> bool:
-    written = [f"{EVALUATION}/{METRICS}", f"{EVALUATE}.ipynb", f"{EVALUATE}.html"]
-    there = all((case.folder / name).is_file() for name in written) and manifest.is_finished(case.run)
-    if case.status != FINISHED or not there:
-        return False
-    manifest.verify(case.run)
-    return True
-
-
-def prepare(out: Path, specs: Sequence[CaseSpec]) -> tuple[list[Case], list[Case]]:
-    """Write case.json of the cases of a grid; return them, and those that are no longer in the grid.
-
-    The cases to run are `pending`. One whose folder cannot be written is `failed`, and does not stop the others.
-    """
-    known = {}
-    for spec in specs:
-        with contextlib.suppress(UserError):  # no case.json, or a damaged one: it is written again
-            known[spec.name] = read_case(out / CASES / spec.name)
-    trainers = _trainers(specs, known)
-    digests = {path: _sha256(path) for path in {path for spec in specs for path in spec.input_files().values()}}
-    cases = []
-    for spec in specs:
-        inputs = {name: digests[path] for name, path in spec.input_files().items()}
-        content = spec.content() | {"inputs": inputs, "trainer": trainers[spec.name], "status": PENDING}
-        before = known.get(spec.name)
-        cases.append(record(Case(out / CASES / spec.name, content), **(_kept(before, inputs) if before else {})))
-    return cases, _drop_others(out, {spec.name for spec in specs})
-
-
-def _kept(case: Case, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a case keeps of an earlier call: its end, if it is not run again, and what it took."""
-    kept = {name: case.content[name] for name in ("jobs", "threads", "seconds") if name in case.content}
-    changed = [name for name in inputs if case.content["inputs"].get(name) != inputs[name]]
-    if (case.run / CONFIG).exists() and set(changed) - {"evaluation_data"}:
-        what = f"El contenido de {', '.join(changed)} no es el mismo con que se ejecutó el caso."
-        error = failure(f"{what} Devuelva el archivo de entonces, o use otra carpeta en out.")
-        return kept | error | {"inputs": case.content["inputs"]}
-    try:
-        if not changed and _is_complete(case):
-            return kept | {"status": FINISHED}
-    except UserError as error:
-        return kept | failure(f"{error} Para repetir el caso, borre su carpeta.")
-    if case.status == FAILED:  # it starts again; the training of another one may be finished
-        kept.pop("seconds", None)
-    return kept
-
-
-def _trainers(specs: Sequence[CaseSpec], known: Mapping[str, Case]) -> dict[str, str]:
-    """Return, for each case, the one that trains for it: one with a run, or else the one with the usual evaluation."""
-    together: dict[str, list[CaseSpec]] = {}
-    for spec in specs:
-        together.setdefault(spec.training, []).append(spec)
-    trainers = {}
-    for group in together.values():
-        usual_first = sorted(group, key=lambda spec: (spec.settings != spec.settings | USUAL_EVALUATION, spec.name))
-        names = [spec.name for spec in usual_first]
-        started = [known[name] for name in names if name in known and (known[name].run / CONFIG).exists()]
-        finished = [case.content["trainer"] for case in started if manifest.is_finished(case.run)]
-        unfinished = [case.content["trainer"] for case in started if case.content["trainer"] in names]
-        trainers |= dict.fromkeys(names, [*finished, *unfinished, *names][0])
-    return trainers
-
-
-def _drop_others(out: Path, names: set[str]) -> list[Case]:
-    dropped = []
-    for folder in case_folders(out):
-        if folder.name not in names:
-            with contextlib.suppress(UserError):
-                case = read_case(folder)
-                dropped.append(record(case, dropped=True, status=case.status, process=None))
-    return dropped
-
-
-def _sha256(path: Path) -> str:
-    try:
-        require_regular(path)
-        return compute(path.parent, [path.name])[path.name]["sha256"]
-    except OSError as error:
-        raise UserError(f"No se puede leer «{path}»: {reason(error)}.") from error
-
-
-def _problem(content: Any) -> str:
-    """Return what is wrong with the content of a case.json; "" if nothing."""
-    if not isinstance(content, dict):
-        return STATE
-    wrong = [name for name, shape in _NEEDED.items() if not fits(content.get(name), shape)]
-    wrong += [name for name, shape in _OPTIONAL.items() if name in content and not fits(content[name], shape)]
-    wrong += [name for name, most in _MOST.items() if number(content.get(name, 0), most) is None]
-    if wrong:
-        return ", ".join(dict.fromkeys(wrong))
-    if content["status"] not in STATES:
-        return "status"
-    if content["settings"]["predict_with"] not in (AUTO, *SOURCES):
-        return "predict_with"
-    trainer = content["trainer"]
-    if (
-        not re.fullmatch(r"[^/\\]+", trainer)
-        or trainer in (".", "..")
-        or not trainer.isprintable()
-        or len(trainer) > 85
-    ):
-        return "trainer"
-    try:
-        datetime.fromisoformat(content.get("started", "2000-01-01")).timestamp()
-    except (ValueError, OverflowError):
-        return "started"
-    return ""
-
-
 def number(value: Any, most: float) -> float | None:
     """Return a value of a JSON file as a float if it is a number from 0 to `most`, otherwise None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -369,3 +256,39 @@ def nested(value: Any, *names: str) -> dict[str, Any]:
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}
+
+
+def _up_to(most: float) -> Callable[[Any], bool]:
+    return lambda value: number(value, most) is not None
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        datetime.fromisoformat(value).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+# What case.json holds; see `fits`.
+_NEEDED = {
+    **{"title": str, "changes": dict, "group": str, "command": str, "inputs": {str: str}},
+    "settings": {"recipe": str, "predict_with": lambda value: value in (AUTO, *SOURCES)},
+    "files": {"data": str, "evaluation_data": str},
+    "seed": lambda value: type(value) is int and 0 <= value < 2**32,
+    "trainer": lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w.-]{0,84}", value) is not None,
+    "status": lambda value: value in tuple(STATES),
+}
+_OPTIONAL = {
+    **{"started": _is_time, "process": str, "dropped": bool},
+    **{"seconds": _up_to(MOST_SECONDS), "jobs": _up_to(1e6), "threads": _up_to(1e6)},
+    "error": {"notebook": str, "cell": int | None, "line": str},
+}
+
+
+def _wrong(content: Any) -> str:
+    """Return which entries of a case.json are wrong; "" if none."""
+    if not isinstance(content, dict):
+        return STATE
+    shapes = _NEEDED | {name: shape for name, shape in _OPTIONAL.items() if name in content}
+    return ", ".join(name for name, shape in shapes.items() if not fits(content.get(name), shape))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocensa_nb.errors import UserError, clipped, listed
-from ocensa_nb.experiments.case import RUNNING, Case, failure, read_case, record, reread
+from ocensa_nb.experiments.case import Case, end, failure, read_case, record
 from ocensa_nb.experiments.execute import CaseProcess
 
 if TYPE_CHECKING:
@@ -218,5 +218,4 @@ def run_task(folder: str, token: str) -> None:
             if task is None or task.state == "cancelled" or event.is_set():
                 process.stop()
             time.sleep(POLL_SECONDS)
-        if (case := reread(case)).content["status"] == RUNNING:
-            record(case, **failure(process.problem()))
+        end(case, **failure(process.problem()))

@@ -29,10 +29,10 @@ from ocensa_nb.experiments.case import (
     RUNNING,
     TRAIN,
     Case,
+    end,
     failure,
     read_case,
     record,
-    reread,
 )
 from ocensa_nb.files.atomic import atomic_write, owner, remove, write_text
 from ocensa_nb.files.lock import lock_folder
@@ -183,9 +183,7 @@ def run_case(folder: Path, stop: Callable[[], bool]) -> str:
     except Exception as error:
         changes = {"status": INTERRUPTED} if stop() else failure(f"{type(error).__name__}: {error}", notebook)
     seconds = round(case.content.get("seconds", 0.0) + time.perf_counter() - started, 2)
-    if (case := reread(case)).status == RUNNING:  # else it has failed: its folder was deleted
-        case = record(case, **changes | {"process": None, "seconds": seconds})
-    return case.status
+    return end(case, **changes | {"process": None, "seconds": seconds}).status
 
 
 def _evaluation(case: Case) -> dict[str, Any]:

@@ -23,18 +23,18 @@ from ocensa_nb.experiments.case import (
     STATES,
     Case,
     described,
+    end,
     failure,
-    nested,
-    prepare,
+    read_checked,
     record,
     reread,
 )
 from ocensa_nb.experiments.execute import PATIENCE_SECONDS, CaseProcess
 from ocensa_nb.experiments.grid import expand, read_grid
+from ocensa_nb.experiments.prepare import prepare
 from ocensa_nb.experiments.results import GRID, Results, counts, results_of, summary
 from ocensa_nb.files.atomic import is_temporary, owner, write_text
 from ocensa_nb.files.lock import LOCK, lock_folder
-from ocensa_nb.files.verify import read_json
 from ocensa_nb.paths import plain_path, reason
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import LAST, make_folder
@@ -133,7 +133,8 @@ def failures(result: Mapping[str, Any]) -> str:
     """Return the summary, in Spanish, of the failed cases in the result of `run_grid`; "" if there are none."""
     if not (failed := result["failed"]):
         return ""
-    lines = [f"  {case['title']} · semilla {case['seed']}: {_what_failed(case['error'])}" for case in failed]
+    said = [described(case["error"]).rstrip(".") or STATES[INTERRUPTED] for case in failed]
+    lines = [f"  {case['title']} · semilla {case['seed']}: {error}" for case, error in zip(failed, said, strict=True)]
     what = "Falló 1 caso; para repetirlo" if len(failed) == 1 else f"Fallaron {len(failed)} casos; para repetirlos"
     return "\n".join([f"{what}, ejecute lo mismo otra vez:", *lines])
 
@@ -184,13 +185,8 @@ def auto_recipe(out: Path) -> str:
     """Return what `recipe: auto` stands for in a folder: as when it was created, on whatever machine that was."""
     if not (out / RECIPE).exists():
         return chosen_recipe("auto")
-    try:
-        recipe = nested({"recipe": read_json(out / RECIPE)}, "recipe").get("auto")
-    except UserError:
-        recipe = None
-    if recipe not in tuple(RECIPES):  # a list is in no tuple of names
-        raise UserError(f"«{out / RECIPE}» está dañado. Recupere una copia, o use otra carpeta en out.")
-    return recipe
+    # a list is in no tuple of names
+    return read_checked(out / RECIPE, {"auto": lambda name: name in tuple(RECIPES)})["auto"]
 
 
 @contextlib.contextmanager
@@ -307,8 +303,7 @@ class GridRunner:
     def _end(self, name: str, changes: Mapping[str, Any]) -> None:
         """Announce that a case has ended; `changes` are those of one that could not say how."""
         del self._running[name]
-        case = reread(self.cases[name])
-        self.cases[name] = record(case, **changes) if case.content["status"] == RUNNING else case
+        self.cases[name] = end(self.cases[name], **changes)
         self._announce(name)
 
     def _stop(self, asked: StopRequest) -> None:
@@ -338,14 +333,10 @@ def progress(case: Case, cases: Sequence[Case], slots: int) -> str:
     if case.status in (FINISHED, INTERRUPTED):
         what += f" en {duration(case.took or 0.0)}"
     elif case.status == FAILED:
-        what += f": {_what_failed(case.content.get('error'))}"
+        what += f": {case.error.rstrip('.')}"
     left = seconds_left(cases, slots)
     end = f"; faltan unos {duration(left)}" if left and left >= 1 else ""
     return f"[{done}/{len(cases)}] {case.title} · semilla {case.seed}: {what}. {counts(cases)}{end}."
-
-
-def _what_failed(error: Mapping[str, Any] | None) -> str:
-    return described(error).rstrip(".") or STATES[INTERRUPTED]
 
 
 def seconds_left(cases: Sequence[Case], slots: int) -> float | None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -287,7 +288,13 @@ def _are_classes(classes: Any, data: Mapping[str, Any]) -> bool:
 
 
 def fits(value: Any, shape: Any) -> bool:
-    """Return whether a JSON value has a shape: a type, a list of a shape, shapes by key, or one for all text keys."""
+    """Return whether a JSON value has a shape.
+
+    A shape is a type, a function that says whether a value has it, a list of a shape, shapes by key, or one for all
+    text keys.
+    """
+    if isinstance(shape, FunctionType):
+        return shape(value)
     if isinstance(shape, list):
         return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
     if not isinstance(shape, dict):
