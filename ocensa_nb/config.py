@@ -21,6 +21,8 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 CHOICES = {"precision": PRECISIONS, "padding": ("dynamic", "max_length"), "resume": ("auto", "never")}
 METRIC_NAMES = ("f1", "f1_macro", "accuracy", "precision", "recall")
 MEANS = ("f1", "f1_macro")  # over the labels
+ENCODER, LINEAR, BLEND = SOURCES = ("encoder", "linear", "blend")  # what a run predicts with
+AUTO = "auto"  # the best of them on the validation rows
 
 # Location and execution of a run, not its result: two runs that differ only here are the same experiment.
 _PATHS = ("model", "data", "corrections", "out")

@@ -70,6 +70,12 @@ def num(value: float, decimals: int = 0, sign: str = "", form: str = "f") -> str
     return f"{value:{sign},.{decimals}{form}}".translate({ord(","): " ", ord("."): ","})
 
 
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{num(seconds / 60, 1)} min" if seconds < 6000 else f"{num(seconds / 3600, 1)} h"
+
+
 def unknown(what: str, value: object, known: Iterable[str]) -> str:
     """Return the error message, in Spanish, for an unknown name, with the closest name; `what`: such as `La opción`."""
     names, value = [clipped(name) for name in known], clipped(value)

@@ -24,7 +24,7 @@ from ocensa_nb.engine import frozen_features
 from ocensa_nb.engine import step as engines
 from ocensa_nb.engine.batching import MicroBatch, StepDataset
 from ocensa_nb.engine.frozen_features import FrozenFeatures
-from ocensa_nb.errors import UserError, num
+from ocensa_nb.errors import UserError, duration, num
 from ocensa_nb.files.atomic import write_json, write_text
 from ocensa_nb.files.write import write_table
 from ocensa_nb.models.catalogue import load_encoder, load_tokenizer
@@ -292,8 +292,8 @@ def table(results: Mapping[str, Any], which: str = "ladder") -> pd.DataFrame:
         "uso de la máquina": lambda m: f"{m['utilisation']:.0%}",
         "s por paso, límite": lambda m: num(m["roofline_seconds"], 3, form="g"),
         "del límite": lambda m: f"{m['roofline_share']:.0%}",
-        "15 épocas": lambda m: timing.duration(m["run_seconds"]),
-        "tres modelos": lambda m: timing.duration(m["models_seconds"]),
+        "15 épocas": lambda m: duration(m["run_seconds"]),
+        "tres modelos": lambda m: duration(m["models_seconds"]),
     }
     return pd.DataFrame([{name: show(m) for name, show in columns.items()} for m in results[which]])
 
@@ -311,8 +311,8 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
         "Menos épocas y parada anticipada (la guía: cerca del 40 %). Ahorran épocas enteras, no segundos por paso; lo "
         "que cuestan lo dice el F1 de validación de su corrida.",
         f"Todo junto. {best['speedup']:.0f} veces el punto de partida por paso ({best['speedup_min']:.0f} a "
-        f"{best['speedup_max']:.0f}): 15 épocas en {timing.duration(best['run_seconds'])} en lugar de "
-        f"{timing.duration(results['ladder'][0]['run_seconds'])}.",
+        f"{best['speedup_max']:.0f}): 15 épocas en {duration(best['run_seconds'])} en lugar de "
+        f"{duration(results['ladder'][0]['run_seconds'])}.",
     ]
 
 

@@ -12,6 +12,7 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.engine import step
 from ocensa_nb.engine.memory import memory_note
+from ocensa_nb.errors import duration
 from ocensa_nb.models import catalogue, tokenizer_checks
 from ocensa_nb.models.classifier import MultiHeadClassifier, count_parameters
 from ocensa_nb.models.layers import layers
@@ -19,7 +20,6 @@ from ocensa_nb.models.tokens import TokenTable, encode, epoch_batches, rounded_u
 from ocensa_nb.runtime import machine
 from ocensa_nb.runtime.machine import width_multiple
 from ocensa_nb.runtime.precision import resolve_precision
-from ocensa_nb.runtime.timing import duration
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

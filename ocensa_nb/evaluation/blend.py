@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from ocensa_nb.config import AUTO, BLEND, ENCODER, LINEAR, SOURCES
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation.calibration import COLDEST, HOTTEST, fit_confidence, fit_temperature, recalibrate
@@ -17,8 +18,6 @@ from ocensa_nb.models.linear import CHUNK
 from ocensa_nb.runs.manifest import LINEAR as FOLDER
 from ocensa_nb.runs.run import Run
 
-ENCODER, LINEAR, BLEND = SOURCES = ("encoder", "linear", "blend")
-AUTO = "auto"
 FILE = f"{FOLDER}/blend.json"
 IDENTITY = (1.0, 0.0)  # a confidence curve
 WEIGHTS = np.linspace(0, 1, 11)

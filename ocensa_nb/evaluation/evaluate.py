@@ -13,12 +13,13 @@ import pandas as pd
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
+from ocensa_nb.config import AUTO, SOURCES
 from ocensa_nb.data.canonical import group_texts, normalise
 from ocensa_nb.data.columns import Columns
 from ocensa_nb.data.notices import ID, TEXT, labelled_rows
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, listed, num
-from ocensa_nb.evaluation.blend import AUTO, SOURCES, apply, describe_sources
+from ocensa_nb.evaluation.blend import apply, describe_sources
 from ocensa_nb.evaluation.explain import pulling_words
 from ocensa_nb.evaluation.metrics import Predictions, compare, metrics_of, predictions_of, sentences
 from ocensa_nb.evaluation.predictor import Predictor, require_source

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.config import AUTO, ENCODER, LINEAR
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.data.columns import appended, compose
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, clipped, num, unknown
-from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, apply
+from ocensa_nb.evaluation.blend import apply
 from ocensa_nb.evaluation.metrics import MODEL_NAMES, MODEL_TITLES, Predictions
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.rows import read_as_trained, unlike_training

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.config import AUTO
 from ocensa_nb.data.columns import Columns, same_title
 from ocensa_nb.data.notices import fingerprint_of
 from ocensa_nb.data.report import reading_lines
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, unknown
-from ocensa_nb.evaluation.blend import AUTO, describe_sources
+from ocensa_nb.evaluation.blend import describe_sources
 from ocensa_nb.evaluation.metrics import predictions_of
 from ocensa_nb.evaluation.predictor import CHUNK, Predictor, require_source
 from ocensa_nb.evaluation.rows import read_as_trained, unlike_training

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ocensa_nb.config import AUTO, ENCODER, LINEAR, SOURCES
 from ocensa_nb.engine.frozen_features import SAMPLE
 from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.out_of_memory import CLOSE, explained, releases_memory
 from ocensa_nb.errors import UserError, unknown
-from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, apply, read_blends
+from ocensa_nb.evaluation.blend import Blend, apply, read_blends
 from ocensa_nb.evaluation.suggestion import TARGET, Evidence, Rows, Suggestion
 from ocensa_nb.models.classifier import MultiHeadClassifier
 from ocensa_nb.models.linear import LinearModel

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from scipy.stats import beta
 
+from ocensa_nb.config import AUTO, ENCODER, LINEAR
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError
-from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, Blend, apply
+from ocensa_nb.evaluation.blend import Blend, apply
 from ocensa_nb.evaluation.calibration import threshold_for
 from ocensa_nb.files import tensors
 from ocensa_nb.files.write import DECIMALS

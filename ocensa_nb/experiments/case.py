@@ -10,9 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.config import TrainConfig
+from ocensa_nb.config import AUTO, SOURCES, TrainConfig
 from ocensa_nb.errors import CONTROL, UserError
-from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.experiments.grid import USUAL_EVALUATION
 from ocensa_nb.files.atomic import is_running, write_json
 from ocensa_nb.files.verify import read_json

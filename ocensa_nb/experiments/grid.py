@@ -17,9 +17,8 @@ from typing import Any
 
 import yaml
 
-from ocensa_nb.config import TrainConfig
+from ocensa_nb.config import AUTO, SOURCES, TrainConfig
 from ocensa_nb.errors import CONTROL, UserError, clipped, num, unknown
-from ocensa_nb.evaluation.blend import AUTO, SOURCES
 from ocensa_nb.files.verify import read_regular
 from ocensa_nb.paths import SAMPLE_DATA, SAMPLES, plain_path, reason
 from ocensa_nb.runtime.commands import as_text, command_line

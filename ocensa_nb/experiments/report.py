@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ocensa_nb.config import SOURCES
 from ocensa_nb.errors import num
-from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.experiments.case import CASES, STATES, Case
 from ocensa_nb.experiments.effects import FEWEST, Interval, effects
 from ocensa_nb.experiments.results import (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ocensa_nb.config import RECIPES
-from ocensa_nb.errors import AskedToStopError, UserError
+from ocensa_nb.errors import AskedToStopError, UserError, duration
 from ocensa_nb.experiments.case import (
     CASES,
     FAILED,
@@ -40,7 +40,6 @@ from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import LAST, make_folder
 from ocensa_nb.runtime.machine import chosen_recipe, cores, physical_cores, visible_gpus
 from ocensa_nb.runtime.process import StopRequest, defer_signals
-from ocensa_nb.runtime.timing import duration
 
 if TYPE_CHECKING:
     from ocensa_nb.experiments.dask import DaskJob, DaskPool

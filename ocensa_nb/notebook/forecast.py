@@ -11,11 +11,10 @@ import ipywidgets as ipw
 
 from ocensa_nb.benchmark.forecast import Forecast, TimeEstimate
 from ocensa_nb.config import TrainConfig, baseline_of
-from ocensa_nb.errors import num
+from ocensa_nb.errors import duration, num
 from ocensa_nb.notebook.controls import guarded
 from ocensa_nb.notebook.process_panel import ChildProcess, PageClock
 from ocensa_nb.runs.run import Run
-from ocensa_nb.runtime.timing import duration
 
 REDRAW_SECONDS = 0.5
 NOT_MEASURED = "Tiempo previsto: no se pudo medir."

@@ -8,7 +8,7 @@ import ipywidgets as ipw
 import pandas as pd
 from IPython.display import HTML, display
 
-from ocensa_nb.errors import UserError, num
+from ocensa_nb.errors import UserError, duration, num
 from ocensa_nb.experiments.case import (
     FAILED,
     FINISHED,
@@ -30,7 +30,6 @@ from ocensa_nb.notebook.controls import in_terminal, panel
 from ocensa_nb.notebook.process_panel import ChildProcess, ProcessPanel, print_stops_plainly
 from ocensa_nb.paths import NOTEBOOKS, plain_path
 from ocensa_nb.runtime.machine import visible_gpus
-from ocensa_nb.runtime.timing import duration
 
 GRIDS = NOTEBOOKS / "grids"
 SHOWN = 60  # rows of the table; the running cases are always among them

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocensa_nb.errors import num
+from ocensa_nb.errors import duration, num
 from ocensa_nb.figures.style import COLOURS, SMOOTHING
 from ocensa_nb.files.verify import open_regular
 from ocensa_nb.notebook.controls import template
-from ocensa_nb.runtime.timing import duration
 
 POINTS = 240  # the loss curve is thinned to this many points when it has twice as many; a screen resolves no more
 PACE_SECONDS = 60.0  # window for the pace that the remaining time is computed from

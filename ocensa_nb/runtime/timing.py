@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ocensa_nb.errors import num
 from ocensa_nb.runtime.machine import memory_taken, synchronize
 
 SAMPLE_SECONDS = 0.002
@@ -115,9 +114,3 @@ def release_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # the C library is not glibc
             ctypes.CDLL(None).malloc_trim(0)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{num(seconds / 60, 1)} min" if seconds < 6000 else f"{num(seconds / 3600, 1)} h"

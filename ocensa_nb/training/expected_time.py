@@ -12,10 +12,10 @@ from ocensa_nb.config import TrainConfig
 from ocensa_nb.engine.batching import EpochSampler, StepDataset
 from ocensa_nb.engine.inference import logits
 from ocensa_nb.engine.step import Engine
-from ocensa_nb.errors import num
+from ocensa_nb.errors import duration, num
 from ocensa_nb.models.tokens import scoring_batches
 from ocensa_nb.runtime.process import random_state, restore_random_state
-from ocensa_nb.runtime.timing import duration, seconds_of
+from ocensa_nb.runtime.timing import seconds_of
 
 SCORED = ("val", "test")
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the batches by size

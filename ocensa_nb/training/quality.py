@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ocensa_nb.config import TrainConfig
+from ocensa_nb.config import AUTO, ENCODER, LINEAR, SOURCES, TrainConfig
 from ocensa_nb.data.canonical import group_texts
 from ocensa_nb.data.corrections import write_corrections
 from ocensa_nb.data.notices import Notices
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import num
 from ocensa_nb.evaluation import blend as blending
-from ocensa_nb.evaluation.blend import AUTO, ENCODER, LINEAR, SOURCES, Blend, write_blends
+from ocensa_nb.evaluation.blend import Blend, write_blends
 from ocensa_nb.evaluation.calibration import expected_calibration_error
 from ocensa_nb.evaluation.metrics import (
     Predictions,

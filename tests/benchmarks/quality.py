@@ -17,9 +17,8 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from ocensa_nb.config import from_recipe
+from ocensa_nb.config import SOURCES, from_recipe
 from ocensa_nb.errors import num
-from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.figures import style
 from ocensa_nb.figures.style import GREY, INK, MODEL_COLOURS, new_figure, read_as, styled

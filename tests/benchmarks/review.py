@@ -22,7 +22,6 @@ from ocensa_nb.config import TrainConfig, from_recipe
 from ocensa_nb.data import notices
 from ocensa_nb.data.canonical import normalise
 from ocensa_nb.data.notices import Notices
-from ocensa_nb.evaluation import blend
 from ocensa_nb.evaluation.metrics import flat_metrics, predicted_classes
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.files.notice_file import NoticeFile
@@ -63,7 +62,7 @@ class Encoder:
         with tempfile.TemporaryDirectory() as folder:
             own = dataclasses.replace(data, split={**data.split, "train": rows})
             run = train.fit(config.replace(out=f"{folder}/run"), own)
-            found = Predictor.load(run).logits(_texts(data, scored), models=(blend.ENCODER,))[blend.ENCODER]
+            found = Predictor.load(run).logits(_texts(data, scored), models=(ENCODER,))[ENCODER]
         self._place = {int(row): place for place, row in enumerate(scored)}
         self._scores = found
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from ocensa_nb.config import AUTO, BLEND, ENCODER, LINEAR
 from ocensa_nb.errors import UserError
 from ocensa_nb.evaluation import blend, predictor
-from ocensa_nb.evaluation.blend import AUTO, BLEND, ENCODER, LINEAR, Blend
+from ocensa_nb.evaluation.blend import Blend
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import Run

@@ -18,9 +18,10 @@ from ocensa_nb.cli import main as cli
 from ocensa_nb.errors import AskedToStopError, UserError
 from ocensa_nb.experiments import execute
 from ocensa_nb.experiments import run as grids
-from ocensa_nb.experiments.case import Case, prepare, record
+from ocensa_nb.experiments.case import Case, record
 from ocensa_nb.experiments.execute import CaseProcess
 from ocensa_nb.experiments.grid import expand
+from ocensa_nb.experiments.prepare import prepare
 from ocensa_nb.experiments.run import GridRunner, LocalPool, auto_recipe, check_folder, opened, run_grid, seconds_left
 from ocensa_nb.files.atomic import owner
 from ocensa_nb.notebook import suite

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ocensa_nb.audit import audit, label_errors
+from ocensa_nb.config import SOURCES
 from ocensa_nb.evaluation import blend, predictor
-from ocensa_nb.evaluation.blend import SOURCES
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.predict import predict
 from ocensa_nb.evaluation.predictor import Predictor

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ocensa_nb.engine import batching, step
+from ocensa_nb.errors import duration
 from ocensa_nb.models import catalogue, tokens
-from ocensa_nb.runtime.timing import duration
 from ocensa_nb.training import expected_time, train
 
 CPU = torch.device("cpu")

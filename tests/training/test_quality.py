@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ocensa_nb.cli import main as cli
-from ocensa_nb.evaluation.blend import AUTO, SOURCES
+from ocensa_nb.config import AUTO, SOURCES
 from ocensa_nb.evaluation.evaluate import evaluate
 from ocensa_nb.evaluation.metrics import metrics_of, predictions_of
 from ocensa_nb.evaluation.predict import predict
