@@ -203,7 +203,7 @@ def with_results(case: Case) -> Case:
 
 
 def read_checked(path: Path, shape: Any) -> dict[str, Any]:
-    """Return the content of a JSON file; raises `UserError` if it is missing or has not a shape of `fits`."""
+    """Return the content of a JSON file; raises `UserError` if it is missing or has another shape, see `fits`."""
     content = read_config(path.parent) if path.name == CONFIG else read_json(path)
     if not fits(content, shape):
         raise UserError(f"«{path}» está dañado. Recupere una copia, o use otra carpeta en out.")
