@@ -186,9 +186,8 @@ class Evaluation:
                 ("wrong", self.wrong(head)),
                 ("groups", self.groups(head)),
             ):
-                if name == "groups" and table.empty:
-                    continue
-                write_table(table, folder / f"{name}_{head}.csv", self.csv_format)
+                if name != "groups" or not table.empty:
+                    write_table(table, folder / f"{name}_{head}.csv", self.csv_format)
             rows[head], rows[f"pred_{head}"] = self._names(head)
             rows[f"conf_{head}"] = self.predictions[head].confidence
         write_table(rows, folder / "predictions.csv", self.csv_format)

@@ -5,6 +5,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ocensa_nb.paths import free_path, plain_path
 
 logger = logging.getLogger(__name__)
 
+Tables = Sequence[tuple[str, pd.DataFrame]]  # of a sheet, each under its title, which may be ""
 SUFFIXES = (".csv", ".xlsx")
 DECIMALS = 4
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
@@ -92,11 +94,7 @@ def _write_csv(table: pd.DataFrame, path: Path, temporary: Path, csv_format: Csv
         logger.info(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
 
 
-def book_of(
-    sheets: Mapping[str, Sequence[tuple[str, pd.DataFrame]]],
-    path: Path,
-    finish: Callable[[Workbook], None] = lambda book: None,
-) -> bytes:
+def book_of(sheets: Mapping[str, Tables], path: Path, finish: Callable[[Workbook], None] = lambda book: None) -> bytes:
     """Return an XLSX file: the tables of each sheet one below the other, each under its title, if it has one.
 
     `path` is for messages. `finish` is called with the workbook at the end. Raises `UserError` if it does not fit.
@@ -129,7 +127,7 @@ def _fitting(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table.rename(columns=lambda title: _ILLEGAL.sub(" ", str(title)))
 
 
-def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.DataFrame]]) -> None:
+def _fill(writer: pd.ExcelWriter, name: str, tables: Tables) -> None:
     widths: dict[int, int] = {}
     row = 0
     for title, table in tables:
@@ -148,10 +146,9 @@ def _fill(writer: pd.ExcelWriter, name: str, tables: Sequence[tuple[str, pd.Data
         sheet.auto_filter.ref = sheet.dimensions
     for number, width in widths.items():
         sheet.column_dimensions[get_column_letter(number)].width = width
-    for cells in sheet.iter_rows():
-        for cell in cells:
-            if isinstance(cell.value, str) and cell.value.startswith("="):
-                cell.data_type, cell.quotePrefix = "s", True
+    for cell in chain.from_iterable(sheet.iter_rows()):
+        if isinstance(cell.value, str) and cell.value.startswith("="):
+            cell.data_type, cell.quotePrefix = "s", True
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
