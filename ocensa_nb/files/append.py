@@ -59,14 +59,19 @@ def append_columns(file: TableFile, added: pd.DataFrame, path: Path, sheets: byt
         if file.book:
             _append_to_book(file, content, added, sheets, temporary)
         else:
-            temporary.write_bytes(_appended_csv(file, content, inert(added)))
+            layout = file.csv_format
+            wide = layout.encoding.startswith("utf-16")
+            # A character per byte, so that every byte comes back; separators, quotes and line breaks are ASCII.
+            encoding = layout.encoding if wide else "latin-1"
+            parts = _appended_csv(file, content.decode(encoding).removeprefix(_BOM), inert(added))
+            with open(temporary, "w", encoding=encoding, newline="") as copy:
+                copy.write(_BOM if layout.encoding == "utf-8-sig" else "")  # Excel needs it
+                copy.writelines(parts)
 
 
-def _appended_csv(file: TableFile, content: bytes, added: pd.DataFrame) -> bytes:
+def _appended_csv(file: TableFile, text: str, added: pd.DataFrame) -> list[str]:
+    """Return the lines of a copy and their breaks, in turns."""
     layout = file.csv_format
-    wide = layout.encoding.startswith("utf-16")
-    # A character per byte, so that every byte comes back; separators, quotes and line breaks are ASCII.
-    text = content.decode(layout.encoding) if wide else content.decode("latin-1").removeprefix(_BOM)
     parts = re.split(r"(\r*\n)" if "\n" in text else r"(\r)", text)
     lines = parts[::2]
     above = _lines_of_records(lines, layout.separator, file.first_row - 2)
@@ -78,14 +83,11 @@ def _appended_csv(file: TableFile, content: bytes, added: pd.DataFrame) -> bytes
         line = io.StringIO()
         csv.writer(line, delimiter=layout.separator, lineterminator="").writerow(values)
         new = line.getvalue()
-        if not wide:
+        if not layout.encoding.startswith("utf-16"):
             new = new.encode(layout.encoding.removesuffix("-sig")).decode("latin-1")
         short = layout.separator * max(0, records[0][1] - width)  # a row that ends before its last columns
         parts[2 * (above + last)] += short + layout.separator + new
-    result = "".join(parts)
-    if wide:
-        return result.encode(layout.encoding)
-    return ((_BOM if layout.encoding == "utf-8-sig" else "") + result).encode("latin-1")  # Excel needs the mark
+    return parts
 
 
 def _lines_of_records(lines: list[str], separator: str, records: int) -> int:
