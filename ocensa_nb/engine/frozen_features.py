@@ -30,7 +30,7 @@ from ocensa_nb.runtime.precision import full_fp32, without_gradients
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = 2  # version of the stored format; files of another version are not read
+LAYOUT = 3  # version of the stored format; files of another version are not read
 GIB = 2**30
 SAMPLE = "calcular unos pocos avisos con el codificador"
 # numpy has no bfloat16, so the file holds its bits.

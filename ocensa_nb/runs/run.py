@@ -28,7 +28,7 @@ from ocensa_nb.runs.manifest import CONFIG, HISTORY, LABELS, LAST, MANIFEST, MET
 logger = logging.getLogger(__name__)
 
 GIF = "training.gif"
-FORMAT = 7  # of runs and checkpoints; another one is refused
+FORMAT = 8  # of runs and checkpoints; another one is refused
 LARGEST_HISTORY = 2**30  # bytes: some five million steps
 # What the package reads of the JSON files of a run; see `fits`.
 METADATA = {
