@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ class Case:
         """Seconds of both notebooks until now; None if it has not started."""
         seconds, started = self.content.get("seconds"), self.content.get("started")
         if self.status == RUNNING and started:
-            return (seconds or 0.0) + max(0.0, time.time() - datetime.fromisoformat(started).timestamp())
+            return (seconds or 0.0) + max(0.0, time.time() - started)
         return seconds
 
     @property
@@ -261,14 +260,6 @@ def _up_to(most: float) -> Callable[[Any], bool]:
     return lambda value: number(value, most) is not None
 
 
-def _is_time(value: Any) -> bool:
-    try:
-        datetime.fromisoformat(value).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
 # What case.json holds; see `fits`.
 _NEEDED = {
     **{"title": str, "changes": dict, "group": str, "command": str, "inputs": {str: str}},
@@ -279,8 +270,8 @@ _NEEDED = {
     "status": lambda value: value in tuple(STATES),
 }
 _OPTIONAL = {
-    **{"started": _is_time, "process": str, "dropped": bool},
-    **{"seconds": _up_to(MOST_SECONDS), "jobs": _up_to(1e6), "threads": _up_to(1e6)},
+    **{"process": str, "dropped": bool},
+    **{"started": _up_to(1e11), "seconds": _up_to(MOST_SECONDS), "jobs": _up_to(1e6), "threads": _up_to(1e6)},
     "error": {"notebook": str, "cell": int | None, "line": str},
 }
 

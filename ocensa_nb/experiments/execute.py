@@ -5,7 +5,6 @@ a checkpoint. If this process is killed, the kernel ends by itself within a seco
 """
 
 import contextlib
-import datetime
 import os
 import signal
 import subprocess
@@ -161,8 +160,7 @@ def run_case(folder: Path, stop: Callable[[], bool]) -> str:
 
     A training resumes from its checkpoint. If `stop` returns True, the case becomes `interrupted` instead of `failed`.
     """
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    case = record(read_case(folder), status=RUNNING, process=owner(), started=now, error=None)
+    case = record(read_case(folder), status=RUNNING, process=owner(), started=time.time(), error=None)
     started, changes, notebook = time.perf_counter(), {"status": FINISHED}, TRAIN
 
     def before_cell(**_: Any) -> None:

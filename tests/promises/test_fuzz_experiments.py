@@ -87,7 +87,7 @@ def damaged(draw, whole, out):
     content = json.loads(file.read_text(encoding="utf-8"))
     if file.name == "case.json":  # entries that a finished case lacks
         content |= {
-            "started": "2026-01-01",
+            "started": 1.8e9,
             "jobs": 1,
             "error": {"notebook": "", "cell": 1, "line": "x"},
             "dropped": False,
