@@ -168,7 +168,8 @@ def run_case(folder: Path, stop: Callable[[], bool]) -> str:
             raise AskedToStopError("Detenido antes de la celda.", signal.SIGTERM)
 
     try:
-        if case.owns_run and not manifest.is_finished(case.run):
+        # With a finished run whose notebook was not written, it finds the run.
+        if case.owns_run and not (manifest.is_finished(case.run) and (folder / f"{TRAIN}.html").is_file()):
             parameters = training_parameters(case.train_config(), case.content["settings"]["recipe"])
             execute(NOTEBOOKS / f"{TRAIN}.ipynb", folder, parameters, before_cell)
         notebook = EVALUATE
