@@ -4,12 +4,17 @@ import contextlib
 import json
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ocensa_nb.errors import UserError
-from ocensa_nb.experiments.case import Case, case_folders, read_case, record, reread
+from ocensa_nb.experiments import execute, report
+from ocensa_nb.experiments import run as grids
+from ocensa_nb.experiments.case import TRAIN, Case, case_folders, read_case, record, reread
+from ocensa_nb.files.atomic import create_new, write_text
 from ocensa_nb.runs import manifest
 from ocensa_nb.runs.run import CONFIG, HISTORY, METRICS, Run
 
@@ -177,3 +182,45 @@ class MeasuringPool(FakePool):
         if not case.run.exists():
             add_run(case.folder, 0.5, 10)
         return job
+
+
+class EndedJob:
+    """A case that ended before it was returned."""
+
+    def is_done(self):
+        return True
+
+    def problem(self):
+        return "murió"
+
+
+class HerePool(grids.LocalPool):
+    """Runs each case in this process."""
+
+    def start(self, case):
+        execute.run_case(case.folder, lambda: False)
+        return EndedJob()
+
+
+@contextlib.contextmanager
+def quick_cases(trained: Path) -> Iterator[None]:
+    """Run the cases of a grid in this process; notebook 03 copies a finished run, and 04 writes empty metrics."""
+
+    def run_notebook(notebook: Path, folder: Path, parameters: Mapping[str, Any], _: Any) -> None:
+        out = Path(parameters["out"])
+        if notebook.stem == TRAIN:
+            shutil.copytree(trained, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(manifest.MANIFEST))
+            shutil.copy(trained / manifest.MANIFEST, out)  # the last one, as in a training
+        else:
+            with create_new(out) as temporary:
+                temporary.mkdir()
+                (temporary / METRICS).write_text("{}")
+        for suffix in (".ipynb", ".html"):
+            write_text(folder / f"{notebook.stem}{suffix}", "{}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grids, "POLL_SECONDS", 0)
+        patch.setattr(grids, "_pool", lambda *_: contextlib.nullcontext(HerePool(1)))
+        patch.setattr(execute, "execute", run_notebook)
+        patch.setattr(report, "_addresses", lambda *_: ["", ""])  # drawn from the tables
+        yield

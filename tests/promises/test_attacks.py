@@ -10,10 +10,12 @@ import os
 import random
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from ocensa_nb.audit.audit import audit, settings
@@ -29,6 +31,7 @@ from ocensa_nb.runs.run import GIF, Run
 from ocensa_nb.training import train
 from tests.helpers import forked
 from tests.helpers.crash import LONG, is_killed, leftovers, make_abandoned_folder, sampled_operations
+from tests.helpers.experiments import quick_cases
 from tests.helpers.words import TRAIN
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and forked processes")
@@ -42,33 +45,45 @@ VERBS = {
     "audit": ["audit", "--data", "DATA", "--heads", "prioridad"],
     "review": ["review", "--run", "RUN", "--data", "DATA", "--rows", "3"],
     "train": [*TRAIN, "--data", "DATA", "--epochs", "1"],
+    "experiments": ["experiments", "--grid", "GRID"],
 }
 SUFFIXES = {"predict": ".csv", "review": ".xlsx"}
-LEAST_OPERATIONS = {"evaluate": 65, "predict": 3, "audit": 48, "review": 3}  # of the file system
+CONTINUED = ("experiments",)  # by the same command in the same folder
+LEAST_OPERATIONS = {"evaluate": 65, "predict": 3, "audit": 48, "review": 3, "experiments": 72}  # of the file system
 attacked = pytest.mark.parametrize("verb", ["audit", "review"])
 
 
 @pytest.fixture
 def command(run, csv, tmp_path):
     """Return the words of a verb that writes to a path; of `audit` and `review` with notices that no run knows."""
-    few = tmp_path / "few.csv"
+    few, grid = tmp_path / "few.csv", tmp_path / "trained/grid.yaml"
     synthetic.write_csv(synthetic.generate(60, seed=4), few)
+    shutil.copytree(run.path, grid.parent)
+    content = {"base": {"model": "tiny", "data": str(csv)}, "grid": {"predict_with": ["auto", "linear"]}}
+    grid.write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def words(verb, out):
-        places = {"RUN": run.path, "DATA": few if verb in ("audit", "review") else csv}
+        places = {"RUN": run.path, "GRID": grid, "DATA": few if verb in ("audit", "review") else csv}
         return [*(str(places.get(word, word)) for word in VERBS[verb]), "--out", str(out)]
 
     return words
 
 
+def exit_code(words):
+    """Return the exit code of a verb; the cases of `experiments` copy the run in whose folder their grid is."""
+    with quick_cases(Path(words[2]).parent) if words[0] == "experiments" else contextlib.nullcontext():
+        return cli.main(words)
+
+
 def run_verb(words):
-    assert cli.main(words) == 0
+    assert exit_code(words) == 0
 
 
 def content(path):
     """Return what has to be the same in each result of a verb: a book has the time at which it was written."""
     if path.is_dir():
-        return sorted(file.name for file in path.iterdir())
+        files = sorted(path.rglob("*"))
+        return {str(file.relative_to(path)): file.suffix == ".csv" and file.read_bytes() for file in files}
     if path.suffix == ".csv":
         return path.read_bytes()
     return {name: table.to_csv() for name, table in pd.read_excel(path, sheet_name=None).items()}
@@ -98,7 +113,8 @@ def test_verb_killed_at_any_file_operation_leaves_all_or_nothing_and_can_be_run_
         function, *arguments = work(folder / f"out{suffix}")
         if not is_killed(operation, function, *arguments):
             break
-        if (folder / f"out{suffix}").exists():  # killed when only what is temporary was left to remove
+        # killed when only what is temporary was left to remove
+        if verb not in CONTINUED and (folder / f"out{suffix}").exists():
             assert content(folder / f"out{suffix}") == whole
             (folder / f"out{suffix}").rename(folder / f"first{suffix}")
         function(*arguments)
@@ -116,7 +132,7 @@ def attempt(words, errors, barrier, limit):
         barrier.wait(60)
     with contextlib.redirect_stderr(io.StringIO()) as said:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit or resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        code = cli.main(words)
+        code = exit_code(words)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     errors.write_text(said.getvalue(), encoding="utf-8")
     os._exit(code)
@@ -141,7 +157,7 @@ def attempts(commands, folder, barrier=None, limit=0):
 
 @pytest.mark.slow
 @needs_kill
-@attacked
+@pytest.mark.parametrize("verb", ["audit", "review", "experiments"])
 def test_verb_twice_at_once_writes_one_result_and_says_so_to_the_other(command, tmp_path, verb):
     out = tmp_path / f"out{SUFFIXES.get(verb, '')}"
     for _ in range(10 if LONG else 1):
@@ -165,6 +181,49 @@ def test_verb_on_a_full_disk_is_one_message_and_leaves_nothing(command, tmp_path
         codes, errors = attempts([command(verb, folder / f"out{SUFFIXES.get(verb, '')}")], tmp_path, limit=limit)
         assert (codes, len(errors.splitlines())) == ([1], 1), errors
         assert not list(folder.iterdir())
+
+
+@pytest.fixture
+def started(command, tmp_path):
+    """Return an experiment with files of the user, without the manifest of its run and one of its evaluations."""
+    out = tmp_path / "started"
+    run_verb(command("experiments", out))
+    trainer, other = sorted((out / "cases").iterdir())
+    (trainer / "run/manifest.json").unlink()
+    shutil.rmtree(other / "evaluation")
+    for folder in (out, trainer, other, trainer / "run"):
+        (folder / "notas.csv").write_text("del usuario", encoding="utf-8")
+    return out
+
+
+@pytest.mark.slow
+@needs_kill
+def test_continued_grid_killed_at_any_file_operation_ends_alike_and_keeps_files_of_the_user(command, started, tmp_path):
+    run_verb(command("experiments", shutil.copytree(started, tmp_path / "whole")))
+    whole = content(tmp_path / "whole")
+    for operation in sampled_operations(100):
+        out = tmp_path / str(operation)
+        shutil.copytree(started, out)
+        if not is_killed(operation, run_verb, command("experiments", out)):
+            break
+        run_verb(command("experiments", out))
+        assert content(out) == whole
+    assert operation > 50
+    print(f"continued: {operation} operations")
+
+
+@pytest.mark.slow
+@needs_kill
+def test_grid_on_a_full_disk_says_so_and_continues_when_there_is_room(command, started, tmp_path):
+    run_verb(command("experiments", shutil.copytree(started, tmp_path / "whole")))
+    whole = content(tmp_path / "whole")
+    for limit in [*range(1, 10_000, 400)] if LONG else [1, 3_000]:
+        out = shutil.copytree(started, tmp_path / f"limit-{limit}")
+        codes, errors = attempts([command("experiments", out)], tmp_path, limit=limit)
+        assert codes == [1]
+        assert errors
+        run_verb(command("experiments", out))
+        assert content(out) == whole
 
 
 @pytest.mark.slow
@@ -275,13 +334,18 @@ def without_privileges(home, commands, errors):
         header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
         assert ctypes.CDLL(None).capset(header, nothing) == 0
     with open(errors, "w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
-        codes = [cli.main(command) for command in commands]
+        codes = [exit_code(command) for command in commands]
     os._exit(int("".join(map(str, codes)), 2))
 
 
 @needs_permissions
 @pytest.mark.parametrize(
-    "verbs", [["generate"], pytest.param(["evaluate", "train", "audit", "review"], marks=pytest.mark.slow)]
+    "verbs",
+    [
+        ["generate"],
+        pytest.param(["evaluate", "train", "audit", "review"], marks=pytest.mark.slow),
+        pytest.param(["experiments"], marks=pytest.mark.slow),
+    ],
 )
 def test_verb_with_read_only_out_is_an_error_message_and_with_read_only_home_works(command, tmp_path, verbs):
     closed, opened = tmp_path / "closed", tmp_path / "open"
