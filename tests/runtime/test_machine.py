@@ -79,7 +79,7 @@ def test_mount_drive_outside_colab_or_without_permission_raises_user_error(monke
     colab.drive = drive
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
-    with pytest.raises(UserError, match="acepte el permiso"):
+    with pytest.raises(UserError, match="marque todos los permisos"):
         session.mount_drive()
 
 
