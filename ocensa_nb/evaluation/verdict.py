@@ -84,7 +84,8 @@ def _what_for(status: str, suggestion: Suggestion, measured: Measured) -> str:
         if status == USEFUL_ABOVE:
             sentences.insert(0, f"sirve por encima de {threshold}, en {part}: {right}")
         else:
-            sentences.append(f"Acepte sin revisar {part}, los que pasan de {threshold}: {right}")
+            which = f"{part}, los que pasan de {threshold}" if suggestion.accept else "todos los avisos"
+            sentences.append(f"Acepte sin revisar {which}: {right}")
     return " ".join(sentences)
 
 

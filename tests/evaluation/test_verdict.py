@@ -69,6 +69,8 @@ def test_levels_say_the_share_on_the_test_rows_and_its_lower_bound():
         f"modo: sirve como sugerencia: {options} Acepte sin revisar el 24 % de los avisos, los que pasan de 0,86 de "
         "confianza: acierta el 92 % (al menos el 88 %); sobre todo «Wear»."
     )
+    every = judge(dataclasses.replace(SUGGESTED, accept=0.0), accepted=share(700, 0.92, 0.88))
+    assert "Acepte sin revisar todos los avisos: acierta el 92 %" in every["sentence"]
     neither = judge(dataclasses.replace(SUGGESTED, accept=None, options=None), accepted=share(0, 0.0, 0.0))
     assert neither["status"] == NOT_YET
     assert neither["sentence"] == (
