@@ -12,6 +12,8 @@ import pytest
 
 from ocensa_nb.paths import ROOT
 
+DATA = ("yaml", "j2", "css", "mplstyle")  # suffixes of the package's own files
+
 
 @pytest.fixture
 def packages(monkeypatch):
@@ -35,9 +37,7 @@ def test_wheel_has_every_module_notebook_and_sample_and_nothing_else(packages):
     notebooks = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
     grids = [f"grids/{path.name}" for path in (ROOT / "notebooks/grids").glob("*.yaml")]
     samples = [path.name for path in (ROOT / "data").glob("*.csv")]
-    inside = {
-        path.relative_to(ROOT) for kind in ("yaml", "j2", "css") for path in (ROOT / "ocensa_nb").rglob(f"*.{kind}")
-    }
+    inside = {path.relative_to(ROOT) for kind in DATA for path in (ROOT / "ocensa_nb").rglob(f"*.{kind}")}
     assert {name for package, name in data if package == "ocensa_nb.notebooks"} == {*notebooks, *grids}
     assert {name for package, name in data if package == "ocensa_nb.samples"} == {*samples}
     others = {(package, name) for package, name in data if package not in ("ocensa_nb.notebooks", "ocensa_nb.samples")}

@@ -72,7 +72,8 @@ def test_publish_with_a_tag_pins_it_in_every_notebook_and_badge(checkout):
     assert f'[project.urls]\nRepository = "{ADDRESS}"\n' in written["pyproject.toml"]
     for name in NOTEBOOKS:
         page = f"cuenta/copia/blob/v0.1.0/notebooks/{name}"
-        title, set_up, *_ = nbformat.reads(written[name], as_version=4).cells
+        title, *cells = nbformat.reads(written[name], as_version=4).cells
+        set_up = next(cell for cell in cells if cell.cell_type == "code")
         assert f'REPOSITORY = "{ADDRESS}@refs/tags/v0.1.0"  # @param' in set_up.source
         for text in (title.source, written["README.md"]):
             assert f"(https://colab.research.google.com/github/{page})" in text
