@@ -25,7 +25,7 @@ from ocensa_nb.evaluation.metrics import flat_metrics
 from ocensa_nb.models.linear import LinearModel, Term
 from ocensa_nb.runtime.logs import progress
 
-FOLDS = 4  # each further one costs a fit: 4 audit 10,000 notices in 54 s
+FOLDS = 4  # each further one costs a fit per label
 MOST_FITTED, OF_RARE = 20_000, 50  # rows that models are fitted to, and of each class at least: bounds time and memory
 MOST_LISTED = 500  # notices of each label in the list for review
 MOST_IDS = 20  # in a cell, which in Excel holds 32,767 characters

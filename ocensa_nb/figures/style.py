@@ -86,9 +86,8 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure",
 
     figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
     for one in np.atleast_1d(axes):
-        one.tick_params(
-            labelsize=plt.rcParams["font.size"]
-        )  # otherwise the number of ticks depends on the user's style
+        # Otherwise the number of ticks depends on the user's style.
+        one.tick_params(labelsize=plt.rcParams["font.size"])
     plt.close(figure)  # the caller shows or saves it; an open figure would be shown twice
     return figure, axes
 

@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.scale --rows 50000 300000 --jobs predict-auto predict-linear audit
 
-Each job runs in a process of its own. Its memory is what it takes at most above that of a process that has imported the
-package and loaded nothing.
+Each job runs in its own process. Its memory is the peak of that process, minus what the process took right after it
+imported the package.
 """
 
 import multiprocessing
