@@ -102,10 +102,10 @@ def texts_of_notebook(path: Path) -> Iterator[str]:
 def spanish_texts() -> dict[str, list[tuple[str, str]]]:
     """Return the Spanish texts by group (package, notebooks, readmes), each with the name of its file."""
     modules = sorted((ROOT / "ocensa_nb").rglob("*.py"))
-    help_texts = ROOT / "ocensa_nb/cli/verbs.py"
+    help_texts = [ROOT / f"ocensa_nb/cli/{name}.py" for name in ("verbs", "daily_verbs")]
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     found = {
-        "package": {path: strings_of(path.read_text(encoding="utf-8"), path == help_texts) for path in modules},
+        "package": {path: strings_of(path.read_text(encoding="utf-8"), path in help_texts) for path in modules},
         "notebooks": {path: texts_of_notebook(path) for path in notebooks},
         "readmes": {ROOT / name: prose_of((ROOT / name).read_text(encoding="utf-8")) for name in READMES},
     }

@@ -1,0 +1,103 @@
+"""The verbs, continued: what is done with a finished run."""
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc
+
+from ocensa_nb.cli.arguments import BadArgumentsError
+from ocensa_nb.cli.options import AS_TRAINED, Columns, Data, RunFolder, Source, Target
+from ocensa_nb.errors import num
+
+logger = logging.getLogger(__name__)
+
+TEXT_OR_FILE = (
+    "Indique --data y --out, para un archivo, o solo --text, para un aviso.\nAyuda: python -m ocensa_nb predict --help"
+)
+
+
+def predict(
+    run: RunFolder,
+    data: Data = "",
+    out: Annotated[str, Doc("archivo nuevo; sin extensión, se le pone la de su formato")] = "",
+    format: Annotated[
+        Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
+    ] = "auto",
+    with_: Source = "auto",
+    target: Target = 0.9,
+    columns: Columns = AS_TRAINED,
+    text: Annotated[str, Doc("un solo aviso, en lugar de data y out: se predice y se explica por qué")] = "",
+    field: Annotated[tuple[str, ...], Doc("con text, otra columna del aviso, p. ej. equipo=BOMBA; se repite")] = (),
+) -> dict[str, Any]:
+    """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
+    if (data or out) if text else not (data and out):
+        raise BadArgumentsError(TEXT_OR_FILE)
+    if text:
+        return _explain(run, text, field, with_, target)
+    from ocensa_nb.evaluation import predict as prediction
+    from ocensa_nb.files.notice_file import table_suffix
+    from ocensa_nb.files.write import free_table
+    from ocensa_nb.runs.run import Run
+    from ocensa_nb.runtime import distributed
+
+    world = distributed.world()
+    with world.agreed():
+        trained = Run.load(run)
+        free_table(out, format, table_suffix(data))  # fail before the work, not after
+    predicted = prediction.predict(trained, data, with_, columns, target)
+    if not world.is_first:
+        return {}
+    path = prediction.save(predicted, out, format)
+    table = predicted.table
+    scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
+    blank = f" Filas sin texto, que quedan sin predicción: {num(len(table) - scored)}." if scored < len(table) else ""
+    logger.info(f"{num(scored)} de {num(len(table))} filas con predicción en {path}.{blank}")
+    logger.info("\n".join(predicted.notes))
+    return {"out": str(path), "rows": len(table), "scored": scored, "notes": predicted.notes}
+
+
+def _explain(run: str, text: str, fields: Sequence[str], source: str, target: float) -> dict[str, Any]:
+    from ocensa_nb.evaluation import explain
+    from ocensa_nb.evaluation.predictor import Predictor
+    from ocensa_nb.runs.run import Run
+
+    predictor = Predictor.load(Run.load(run))
+    explained = explain.explain(predictor, text, explain.parse_fields(fields), source, target)
+    logger.info("\n".join(explained.lines()))
+    return explained.to_dict()
+
+
+def review(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[str, Doc("libro XLSX nuevo: los avisos con su predicción, y las hojas Dudosos y Resumen")],
+    rows: Annotated[int, Doc("cuántos avisos se eligen para revisar")] = 200,
+    prefill: Annotated[
+        bool, Doc("llenar las clases correctas con lo predicho; todas las filas cuentan como revisadas")
+    ] = False,
+    target: Target = 0.9,
+    columns: Columns = AS_TRAINED,
+) -> dict[str, Any]:
+    """Elegir los avisos que conviene revisar a mano, y predecir los demás; con lo corregido se entrena otra vez."""
+    from ocensa_nb.files.write import free_table
+    from ocensa_nb.review import review as reviewing
+    from ocensa_nb.review import workbook
+    from ocensa_nb.runs.run import Run
+
+    trained = Run.load(run)
+    path = free_table(out, "xlsx")  # fail before the work, not after
+    chosen = reviewing.review(trained, data, rows, columns, target)
+    workbook.write(chosen, path, prefill)
+    logger.info("\n".join(chosen.notes))
+    logger.info(
+        f"{num(len(chosen.doubtful))} avisos para revisar en la hoja Dudosos de {path}. Elija ahí la clase correcta de "
+        f"cada etiqueta y entrene otra vez, con los mismos ajustes y --corrections {path}."
+    )
+    return {
+        "out": str(path),
+        "rows": len(chosen.predictions),
+        "selected": len(chosen.doubtful),
+        "notes": chosen.notes,
+        "counts": chosen.counts.to_dict("records"),
+    }
