@@ -35,26 +35,19 @@ def predict(
         raise BadArgumentsError(TEXT_OR_FILE)
     if text:
         return _explain(run, text, field, with_, target)
-    from ocensa_nb.evaluation import predict as prediction
-    from ocensa_nb.files.notice_file import table_suffix
-    from ocensa_nb.files.write import free_table
+    from ocensa_nb.daily.score import score
+    from ocensa_nb.evaluation.predictor import Predictor
     from ocensa_nb.runs.run import Run
     from ocensa_nb.runtime import distributed
 
-    world = distributed.world()
-    with world.agreed():
-        trained = Run.load(run)
-        free_table(out, format, table_suffix(data))  # fail before the work, not after
-    predicted = prediction.predict(trained, data, with_, columns, target)
-    if not world.is_first:
-        return {}
-    path = prediction.save(predicted, out, format)
-    table = predicted.table
-    scored = int((table[f"pred_{next(iter(trained.classes))}"] != "").sum())
-    blank = f" Filas sin texto, que quedan sin predicción: {num(len(table) - scored)}." if scored < len(table) else ""
-    logger.info(f"{num(scored)} de {num(len(table))} filas con predicción en {path}.{blank}")
-    logger.info("\n".join(predicted.notes))
-    return {"out": str(path), "rows": len(table), "scored": scored, "notes": predicted.notes}
+    with distributed.world().agreed():
+        predictor = Predictor.load(Run.load(run))
+    result = score(predictor, data, out, format, with_, columns, target)
+    rows, scored = result["rows"], result["scored"]
+    blank = f" Filas sin texto, que quedan sin predicción: {num(rows - scored)}." if scored < rows else ""
+    logger.info(f"{num(scored)} de {num(rows)} filas con predicción en {result['out']}.{blank}")
+    logger.info("\n".join(result["notes"]))
+    return result
 
 
 def _explain(run: str, text: str, fields: Sequence[str], source: str, target: float) -> dict[str, Any]:

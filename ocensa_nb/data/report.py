@@ -1,5 +1,6 @@
 """What was read from a file and dropped, as Spanish sentences."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -66,14 +67,18 @@ def reading_lines(file: NoticeFile) -> list[str]:
     lines.append(f"El texto de cada aviso es {description}{after}")
     lines += [f"«{name}» no se usó como {role}: {why}." for name, (role, why) in file.passed_over.items()]
     if file.left_out:
-        kinds = ", ".join(f"{num(rows)} {kind}" for kind, rows in file.left_out.items())
-        lines.append(f"Filas que no son avisos, y no se usaron: {kinds}.")
+        lines.append(left_out_line(file.left_out))
     for head, classes in file.spellings.items():
         names = "; ".join(
             listed(f"{name} ({num(rows)})" for name, rows in several.items()) for several in classes.values()
         )
         lines.append(f"En {head} se leyeron como la misma clase: {names}.")
     return lines
+
+
+def left_out_line(left_out: Mapping[str, int]) -> str:
+    kinds = ", ".join(f"{num(rows)} {kind}" for kind, rows in left_out.items())
+    return f"Filas que no son avisos, y no se usaron: {kinds}."
 
 
 @dataclass(frozen=True)

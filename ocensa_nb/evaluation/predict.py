@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,12 @@ from ocensa_nb.data.report import reading_lines
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, unknown
 from ocensa_nb.evaluation.blend import describe_sources
-from ocensa_nb.evaluation.metrics import predictions_of
-from ocensa_nb.evaluation.predictor import CHUNK, Predictor, require_source
+from ocensa_nb.evaluation.predictor import CHUNK, Predictor, Scored, require_source
 from ocensa_nb.evaluation.rows import read_as_trained, unlike_training
 from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion
-from ocensa_nb.evaluation.verdict import check_predictions, describe_decisions, percent
+from ocensa_nb.evaluation.verdict import describe_decisions, far_shares, percent
 from ocensa_nb.files.append import append_columns
-from ocensa_nb.files.notice_file import NoticeFile, table_suffix
+from ocensa_nb.files.notice_file import NoticeFile, TableFile, table_suffix
 from ocensa_nb.files.write import free_table, write_table
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
@@ -30,6 +30,49 @@ from ocensa_nb.runtime import distributed
 logger = logging.getLogger(__name__)
 
 MOST_UNSEEN = 0.05  # share of the notices; on real ones, 0.1 to 0.9 %
+
+
+@dataclass
+class Tally:
+    """What the predictions of a file, or of its parts, amount to."""
+
+    rows: int
+    scored: int  # those with a text
+    classes: dict[str, list[int]]  # rows of each predicted class, per label
+    decisions: dict[str, dict[str, int]]  # rows of each decision, per label
+    unseen: int  # rows with classes of the first two labels that no training row has both
+    differences: list[str]  # from the notices that the run learnt from, in Spanish
+    left_out: dict[str, int]  # rows that are no notices, by kind in Spanish
+
+    def add(self, other: "Tally") -> None:
+        self.rows, self.scored, self.unseen = (
+            getattr(self, name) + getattr(other, name) for name in ("rows", "scored", "unseen")
+        )
+        for head, counts in self.classes.items():
+            self.classes[head] = [sum(pair) for pair in zip(counts, other.classes[head], strict=True)]
+            self.decisions[head] = dict(Counter(self.decisions[head]) + Counter(other.decisions[head]))
+        self.left_out = dict(Counter(self.left_out) + Counter(other.left_out))
+        self.differences = self.differences or other.differences  # of the first part that has any
+
+    def notes(self, predictor: Predictor, source: str, target: float) -> list[str]:
+        """Return what the user has to know, in Spanish."""
+        if not self.scored:
+            return []
+        run, notes = predictor.run, [*self.differences, describe_sources(predictor.blends, source)]
+        if not self.differences:  # what was measured holds of notices like those of the run
+            for head, (suggestion, tested) in predictor.suggestions(source, target).items():
+                measured = suggestion.measure(tested, run.classes[head])
+                notes.append(describe_decisions(head, measured, self.decisions[head]))
+        for head, names in run.classes.items():
+            predicted = np.repeat(np.arange(len(names)), self.classes[head])
+            notes += far_shares(head, names, run.class_rows[head], predicted)
+        if (share := self.unseen / self.scored) > MOST_UNSEEN:
+            named = " y ".join(list(run.classes)[:2])
+            notes.append(
+                f"En el {percent(share)} de los avisos, {named} no se dan juntos en ningún aviso del entrenamiento: "
+                "revíselos."
+            )
+        return notes
 
 
 @dataclass(frozen=True)
@@ -40,6 +83,7 @@ class PredictedFile:
     table: pd.DataFrame
     rows: np.ndarray  # those with a text, int64
     probabilities: dict[str, np.ndarray]  # of them, float32 (rows, classes), per label
+    tally: Tally
     notes: list[str]
 
 
@@ -63,50 +107,50 @@ def predict(
     return predict_file(run, file, source, target)
 
 
-def predict_file(run: Run, file: NoticeFile, source: str = AUTO, target: float = TARGET) -> PredictedFile:
-    """Predict the labels of a file from `read_unlabelled`; see `predict`."""
+def predict_file(
+    run: Run,
+    file: NoticeFile,
+    source: str = AUTO,
+    target: float = TARGET,
+    predictor: Predictor | None = None,
+    scored: Scored | None = None,
+) -> PredictedFile:
+    """Predict the labels of a file, or a part of it, from `read_unlabelled`; see `predict`."""
     world = distributed.world()
     with world.agreed():
-        predictor = Predictor.load(run)
+        predictor = predictor or Predictor.load(run)
         suggestions = predictor.suggestions(source, target)
     rows = np.flatnonzero(file.texts != "")
     world.require_same(
         lambda: [fingerprint_of(file.texts.tolist(), file.fields, {}, {}), run.metadata["fingerprint"]],
         "Los procesos no leen el mismo archivo de avisos o la misma corrida. Use los mismos en todas las máquinas.",
     )
-    probabilities = predictor.probabilities(file.texts.iloc[rows].tolist(), file.fields.iloc[rows], source, world=world)
+    texts, fields = file.texts.iloc[rows].tolist(), file.fields.iloc[rows]
+    probabilities = predictor.probabilities(texts, fields, source, world, scored)
     differences = unlike_training(run, file, predictor.linear)
     fitted = {head: suggestion for head, (suggestion, _) in suggestions.items()}
     table = add_predictions(file.table, rows, probabilities, run.classes, fitted, not differences)
-    notes = [*differences, describe_sources(predictor.blends, source)]
-    if not differences:  # what was measured holds of notices like those of the run
-        for head, (suggestion, tested) in suggestions.items():
-            measured = suggestion.measure(tested, run.classes[head])
-            notes.append(describe_decisions(head, measured, table[f"decision_{head}"].iloc[rows].to_numpy()))
-    notes += check_predictions(run.classes, run.class_rows, predictions_of(probabilities))
-    notes = notes + _unseen_pairs(run, probabilities) if len(rows) else []
-    return PredictedFile(file, table, rows, probabilities, notes)
-
-
-def _unseen_pairs(run: Run, probabilities: Arrays) -> list[str]:
-    """Return a note, in Spanish, if many notices have classes of the first two labels that no training row has both."""
+    classes = {head: shares.argmax(axis=1) for head, shares in probabilities.items()}
     heads, seen = list(run.classes)[:2], set(map(tuple, run.metrics["pairs"]))
-    pairs = zip(*(probabilities[head].argmax(axis=1).tolist() for head in heads), strict=True)
-    unseen = float(np.mean([pair not in seen for pair in pairs]))
-    if unseen <= MOST_UNSEEN:
-        return []
-    named = " y ".join(heads)
-    return [
-        f"En el {percent(unseen)} de los avisos, {named} no se dan juntos en ningún aviso del entrenamiento: revíselos."
-    ]
+    tally = Tally(
+        rows=len(table),
+        scored=len(rows),
+        classes={head: np.bincount(classes[head], minlength=len(run.classes[head])).tolist() for head in classes},
+        decisions={head: dict(Counter(table[f"decision_{head}"].iloc[rows])) for head in classes},
+        unseen=sum(pair not in seen for pair in zip(*(classes[head].tolist() for head in heads), strict=True)),
+        differences=differences,
+        left_out=file.left_out,
+    )
+    return PredictedFile(file, table, rows, probabilities, tally, tally.notes(predictor, source, target))
 
 
-def read_unlabelled(run: Run, data: str | Path, columns: Columns | None = None) -> NoticeFile:
+def read_unlabelled(run: Run, data: str | Path | TableFile, columns: Columns | None = None) -> NoticeFile:
     """Read a file of notices without its labels; raises `UserError` if it already has a column of predictions.
 
     `columns` has the column name of roles that are not named as in the run's file.
     """
     file = read_as_trained(run, data, columns, labelled=False)
+    data = file.path
     for role, name in (columns or {}).items():
         if file.columns.get(role) != same_title(name, file.table.columns):
             raise UserError(f"«{data}»: " + unknown(f"La columna de {role},", name, file.table.columns))

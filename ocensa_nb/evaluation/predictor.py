@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,16 @@ CHUNK = 512  # rows predicted at a time: bounds the memory
 EXAMPLES = ("bomba", "Fuga de aceite por el sello mecánico de la bomba principal de la estación.")
 
 
+class Scored(Protocol):
+    """What is kept of the chunks that were scored, so that a prediction can go on after the process has died."""
+
+    def read(self, chunk: int, rows: int) -> dict[str, np.ndarray] | None:
+        """Return the probabilities of a chunk, float32 (rows, classes) per label; None if it was not scored yet."""
+
+    def write(self, chunk: int, probabilities: dict[str, np.ndarray]) -> None:
+        """Keep the probabilities of a chunk."""
+
+
 @dataclass(frozen=True)
 class Predictor:
     """The models of a finished run, each loaded when it is first needed, and their blend.
@@ -54,7 +64,12 @@ class Predictor:
         return cls(run, read_blends(run))
 
     def probabilities(
-        self, texts: Sequence[str], fields: pd.DataFrame | None = None, source: str = AUTO, world: World = ALONE
+        self,
+        texts: Sequence[str],
+        fields: pd.DataFrame | None = None,
+        source: str = AUTO,
+        world: World = ALONE,
+        scored: Scored | None = None,
     ) -> dict[str, np.ndarray]:
         """Return the calibrated probabilities, float32 (texts, classes), of each label; a repeated text costs nothing.
 
@@ -67,6 +82,8 @@ class Predictor:
             `encoder`, `linear`, `blend`, or `auto`: for each label, the best of them on the validation rows.
         world
             Processes that share the texts: each computes a part, and all return all.
+        scored
+            The chunks of the same texts that need no computation, and where the others are kept.
 
         Raises
         ------
@@ -80,12 +97,17 @@ class Predictor:
         repeats = pd.factorize(np.asarray(texts, dtype=object))[0]
         rows = world.share(np.lexsort((repeats, [len(text) for text in texts])))
         with world.agreed():
-            for start in progress(range(0, len(rows), CHUNK), "Prediciendo", "parte"):
+            starts = range(0, len(rows), CHUNK)
+            for chunk, start in enumerate(starts if scored else progress(starts, "Prediciendo", "parte")):
                 part = rows[start : start + CHUNK]
-                of_part = None if fields is None else fields.iloc[part]
-                logits = self.logits([texts[row] for row in part], of_part, models)
-                for head, values in apply(self.blends, logits, source).items():
-                    shares[head][part] = values
+                values = scored.read(chunk, len(part)) if scored else None
+                if values is None:
+                    of_part = None if fields is None else fields.iloc[part]
+                    values = apply(self.blends, self.logits([texts[row] for row in part], of_part, models), source)
+                    if scored:
+                        scored.write(chunk, values)
+                for head in shares:
+                    shares[head][part] = values[head]
         world.sum([torch.from_numpy(values) for values in shares.values()])
         return shares
 

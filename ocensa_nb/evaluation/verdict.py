@@ -109,9 +109,9 @@ def _never(classes: Classes, suggestion: Suggestion, test: Predictions) -> str:
     return f"Nunca reconoce {listed(names, NAMED_CLASSES)}." if names else ""
 
 
-def describe_decisions(head: str, measured: Measured, decisions: np.ndarray) -> str:
+def describe_decisions(head: str, measured: Measured, decisions: Mapping[str, int]) -> str:
     """Return, in Spanish, how many notices to accept, to choose for and to review, and what to expect."""
-    rows = {kind: int((decisions == kind).sum()) for kind in (ACCEPT, CHOOSE, REVIEW)}
+    rows = {kind: decisions.get(kind, 0) for kind in (ACCEPT, CHOOSE, REVIEW)}
     right, chosen = measured["accepted"], measured["chosen"]
     parts = {
         ACCEPT: f"acepte {{}} (acierta el {percent(right['right'])}, al menos el {percent(right['low'])})",
@@ -119,7 +119,7 @@ def describe_decisions(head: str, measured: Measured, decisions: np.ndarray) -> 
         REVIEW: "revise {}",
     }
     counted = [parts[kind].format(num(count)) for kind, count in rows.items() if count]
-    return f"{head}: de {num(len(decisions))} avisos, {'; '.join(counted)}."
+    return f"{head}: de {num(sum(decisions.values()))} avisos, {'; '.join(counted)}."
 
 
 def describe_sets(head: str, measured: Measured) -> str:

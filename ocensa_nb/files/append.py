@@ -59,14 +59,19 @@ def append_columns(file: TableFile, added: pd.DataFrame, path: Path, sheets: byt
         if file.book:
             _append_to_book(file, content, added, sheets, temporary)
         else:
-            layout = file.csv_format
-            wide = layout.encoding.startswith("utf-16")
-            # A character per byte, so that every byte comes back; separators, quotes and line breaks are ASCII.
-            encoding = layout.encoding if wide else "latin-1"
-            parts = _appended_csv(file, content.decode(encoding).removeprefix(_BOM), inert(added))
-            with open(temporary, "w", encoding=encoding, newline="") as copy:
-                copy.write(_BOM if layout.encoding == "utf-8-sig" else "")  # Excel needs it
-                copy.writelines(parts)
+            temporary.write_bytes(append_to_csv(file, content, added))
+
+
+def append_to_csv(file: TableFile, content: bytes, added: pd.DataFrame, titles: bool = True) -> bytes:
+    """Return a CSV, or a part of it without its titles, with columns more at the right; see `append_columns`."""
+    layout = file.csv_format
+    # A character per byte, so that every byte comes back; separators, quotes and line breaks are ASCII.
+    encoding = layout.encoding if layout.encoding.startswith("utf-16") else "latin-1"
+    parts = _appended_csv(file, content.decode(encoding).removeprefix(_BOM), inert(rounded(added)))
+    if not titles:
+        parts = parts[2 * _lines_of_records(parts[::2], layout.separator, 1) :]
+    mark = _BOM if titles and layout.encoding == "utf-8-sig" else ""  # Excel needs it
+    return (mark + "".join(parts)).encode(encoding)
 
 
 def _appended_csv(file: TableFile, text: str, added: pd.DataFrame) -> list[str]:
@@ -74,7 +79,7 @@ def _appended_csv(file: TableFile, text: str, added: pd.DataFrame) -> list[str]:
     layout = file.csv_format
     parts = re.split(r"(\r*\n)" if "\n" in text else r"(\r)", text)
     lines = parts[::2]
-    above = _lines_of_records(lines, layout.separator, file.first_row - 2)
+    above = _lines_of_records(lines, layout.separator, file.above)
     cells = _cells_of_records(lines[above:], layout.separator, layout.quoted)
     records = list(islice(cells, 1 + len(added)))
     if len(records) < 1 + len(added):

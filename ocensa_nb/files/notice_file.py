@@ -57,12 +57,24 @@ SPANISH_EXCEL = CsvFormat(";", "utf-8-sig", ",")  # what Excel opens with a doub
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a CSV that is read by parts: its titles and some of its records."""
+
+    content: bytes
+    encoding: str = ""  # of the file; "" if it is to be detected
+    separator: str = ""  # the same; without it, there may be rows above the titles
+    before: int = 0  # rows of the file before those of the part
+    line: int = 0  # lines of the file before its first record
+
+
+@dataclass(frozen=True)
 class TableFile:
     """A CSV or XLSX file."""
 
     path: Path
     table: pd.DataFrame  # the rows below the titles, as they came, every cell as text
     cells: pd.DataFrame  # the same, with "" for every way of writing «no value» (`nan`, `N/A`, …)
+    above: int  # rows above the titles
     first_row: int  # number of the first of them in a spreadsheet; 2 if the titles are in the first row
     csv_format: CsvFormat  # in which tables about the file are written; `SPANISH_EXCEL` for those of a workbook
     notes: str  # how the file was read, in Spanish
@@ -97,12 +109,15 @@ class NoticeFile(TableFile):
         return {role: sum(counts.values()) / max(rows, 1) for role, counts in self.values.items()}
 
 
-def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "") -> TableFile:
+def read_table(
+    path: str | Path, is_title: IsTitle = lambda name: False, sheet: str = "", part: Part | None = None
+) -> TableFile:
     """Read a CSV or XLSX file with every cell as text: no cell becomes a number, a date or a missing value.
 
     Repeated titles are numbered as by pandas (`Denominación.1`). Titles that `is_title` knows are evidence of their
-    row. Without a sheet of that name in an XLSX, the first is read. Raises `UserError` if the file is missing, empty,
-    damaged or not a table, or it is not certain which row has the titles.
+    row. Without a sheet of that name in an XLSX, the first is read. Of a CSV, a part may be read instead of all.
+    Raises `UserError` if the file is missing, empty, damaged or not a table, or it is not certain which row has the
+    titles.
     """
     path = plain_path(path)
     if not path.exists():
@@ -110,20 +125,21 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
     if path.is_dir():
         raise UserError(f"«{path}» es una carpeta. Indique el archivo CSV o XLSX que está dentro.")
     try:
-        content = read_regular(path, LARGEST)
+        content = part.content if part else read_regular(path, LARGEST)
     except OSError as error:
         raise UserError(
             f"No se puede leer «{path}»: {reason(error)}. Si otro programa lo tiene abierto, ciérrelo."
         ) from error
     if not content:
         raise UserError(EMPTY.format(path=path))
-    if len(content) > LARGE:
+    if len(content) > LARGE and not part:
         logger.info(f"Leyendo «{path}» ({num(len(content) / 2**20)} MiB)…")
     if is_workbook(path, content):
         table, skipped, notes, book = read_excel(path, content, is_title, sheet)
         csv_format = SPANISH_EXCEL
     else:
-        table, skipped, separator, encoding, quoted, remarks = read_csv(path, content, is_title)
+        known = (part.encoding, part.separator, part.line) if part else ()
+        table, skipped, separator, encoding, quoted, remarks = read_csv(path, content, is_title, *known)
         book = None
         name = "tabulador" if separator == "\t" else f"«{separator}»"
         notes = "; ".join([f"CSV, separador {name}, codificación {encoding}", *remarks])
@@ -141,7 +157,8 @@ def read_table(path: str | Path, is_title: IsTitle = lambda name: False, sheet: 
     if errors:
         names = listed(error.upper() for error in errors)
         notes += f"; celdas con un error ({names}), leídas vacías: {num(sum(errors.values()))}"
-    return TableFile(path, table, cells, skipped + 2, csv_format, notes, book)
+    first_row = skipped + 2 + (part.before if part else 0)
+    return TableFile(path, table, cells, skipped, first_row, csv_format, notes, book)
 
 
 def is_workbook(path: Path, content: bytes) -> bool:

@@ -43,34 +43,41 @@ _HOW_TO_EXPORT = "Ábralo en Excel y guárdelo como «CSV UTF-8» o como libro .
 _UNQUOTE = f"Quite esa comilla, o escríbala dos veces dentro de un texto entre comillas. {_HOW_TO_EXPORT}"
 
 
-def read_csv(path: Path, content: bytes, is_title: IsTitle) -> tuple[pd.DataFrame, int, str, str, bool, list[str]]:
-    """Return a CSV's table, rows above the titles, separator, encoding, whether it has quotes, and notes in Spanish."""
-    text, encoding, notes = decode(path, content)
+def read_csv(
+    path: Path, content: bytes, is_title: IsTitle, encoding: str = "", separator: str = "", line: int = 0
+) -> tuple[pd.DataFrame, int, str, str, bool, list[str]]:
+    """Return a CSV's table, rows above the titles, separator, encoding, whether it has quotes, and notes in Spanish.
+
+    An encoding that is known is not detected; with a separator, the titles are in the first line. For a part of a file,
+    `line` is how many lines come before its records.
+    """
+    text, encoding, notes = decode(path, content, encoding)
     if not text.strip():
         raise UserError(EMPTY.format(path=path))
-    text = re.sub(r"\r+\n", "\n", text) if "\r" in text else text
-    if breaks := text.count("\r"):
-        # In a file whose lines end in \n, a return is a line break inside a text.
-        if "\n" in text:
-            notes.append(f"retornos dentro de un texto, leídos como espacios: {num(breaks)}")
-        text = text.replace("\r", " " if "\n" in text else "\n")
+    text, breaks = with_newlines(text)
+    if breaks:
+        notes.append(f"retornos dentro de un texto, leídos como espacios: {num(breaks)}")
     blank = len(text) - len(text.lstrip("\n"))
     text = text[blank:]
-    separator, header, start = _find_layout(text, is_title)
-    check_certain(path, header, blank)
+    if separator:
+        header, start = Header(), 0
+    else:
+        separator, header, start = find_layout(text, is_title)
+        check_certain(path, header, blank)
     text, above = text[start:].rstrip("\n\x1a"), blank + header.row
     with contextlib.suppress(csv.Error):  # a field of over 131,072 characters
         check_width(
             path, len(next(csv.reader(io.StringIO(text[:SCANNED_CHARACTERS], newline=""), delimiter=separator)))
         )
-    quoting, records = _count_records(path, text, separator, above, notes)
+    line = above + max(line - 1, 0)
+    quoting, records = _count_records(path, text, separator, line, notes)
     try:
         # A StringIO would take four bytes a character.
         table = pd.read_csv(io.BytesIO(text.encode()), sep=separator, quoting=quoting, **_AS_TEXT)
         if not isinstance(table.index, pd.RangeIndex):
             raise pd.errors.ParserError("more cells than titles, in every row")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(_misshapen(path, text, separator, above, quoting)) from error
+        raise UserError(_misshapen(path, text, separator, line, quoting)) from error
     if len(table) != records - 1:
         raise UserError(
             f"«{path}» tiene {num(records - 1)} filas bajo los títulos y se leyeron {num(len(table))}. {_HOW_TO_EXPORT}"
@@ -138,11 +145,11 @@ def _misshapen(path: Path, text: str, separator: str, above: int, quoting: int) 
 
 def _is_quoted_text(lines: list[str], separator: str, cells: int) -> bool:
     """Return whether lines that quotes join are one record: well quoted, and no line within is a record by itself."""
-    within = [_strict_records([line], separator) for line in lines[1:-1]]
-    return bool(_strict_records(lines, separator)) and all(len(row) != cells + 1 for rows in within for row in rows)
+    within = [strict_records([line], separator) for line in lines[1:-1]]
+    return bool(strict_records(lines, separator)) and all(len(row) != cells + 1 for rows in within for row in rows)
 
 
-def _strict_records(lines: list[str], separator: str) -> list[list[str]]:
+def strict_records(lines: list[str], separator: str) -> list[list[str]]:
     """Return the records of lines; none if a quote is misplaced or not closed."""
     try:
         return list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True))
@@ -150,12 +157,22 @@ def _strict_records(lines: list[str], separator: str) -> list[list[str]]:
         return []
 
 
-def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
+def with_newlines(text: str) -> tuple[str, int]:
+    """Return a text whose lines end in a newline, and how many returns inside a line became spaces."""
+    text = re.sub(r"\r+\n", "\n", text) if "\r" in text else text
+    # In a file whose lines end in \n, a return is a line break inside a text.
+    inside = "\n" in text
+    return text.replace("\r", " " if inside else "\n"), text.count("\r") * inside
+
+
+def decode(path: Path, content: bytes, known: str = "") -> tuple[str, str, list[str]]:
     """Return the text of a CSV, its encoding, and what was doubtful, in Spanish.
 
     By its byte-order mark or its zeros; else UTF-8, with single foreign bytes read as Windows-1252; else the encoding
-    of Windows, DOS or the Mac in which the text looks most like Spanish.
+    of Windows, DOS or the Mac in which the text looks most like Spanish. For a part of a file, its encoding is `known`.
     """
+    if known in SINGLE_BYTE and known != "cp1252":  # which may be of a file joined from both
+        return content.decode(known, "replace"), known, []
     marked = next((encoding for bom, encoding in _BOMS.items() if content.startswith(bom)), None)
     if marked is None and b"\0" in content:
         zeros = [content[start : 2 * SAMPLED_BYTES : 2].count(0) for start in (0, 1)]
@@ -170,11 +187,13 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
             raise UserError(f"«{path}» está dañado: no es {marked} hasta el final. {_HOW_TO_EXPORT}") from error
         text, encoding = content.decode(marked or "utf-8", "surrogateescape"), marked or "utf-8"
         foreign = _FOREIGN.findall(text)
-    if foreign and not _UTF_8.search(text):
+    if foreign and not known and not _UTF_8.search(text):
         return _decode_single_bytes(path, content)
     notes = []
     if foreign:
-        if not marked and len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2:  # a file joined from both encodings
+        if (
+            not known and not marked and len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2
+        ):  # a file joined from both encodings
             encoding = "cp1252"
         row = text.count("\n", 0, _FOREIGN.search(text).start()) + 1
         text = _FOREIGN.sub(lambda byte: byte[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace"), text)
@@ -189,7 +208,7 @@ def decode(path: Path, content: bytes) -> tuple[str, str, list[str]]:
         notes.append(f"letras convertidas dos veces («Ã³» por «ó»), corregidas: {num(letters)}")
     if lost := text.count("�"):
         notes.append(f"letras perdidas al exportar («�» en su lugar): {num(lost)}; expórtelo de nuevo")
-    return text.lstrip("\ufeff"), encoding, notes
+    return text.lstrip("\ufeff"), known or encoding, notes
 
 
 def _decode_single_bytes(path: Path, content: bytes) -> tuple[str, str, list[str]]:
@@ -218,7 +237,7 @@ def _likeness(text: str) -> int:
     return len(_SUITABLE.findall(text)) - len(_UNSUITABLE.findall(text))
 
 
-def _find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
+def find_layout(text: str, is_title: IsTitle) -> tuple[str, Header, int]:
     """Return the separator of a CSV, its header, and the position in the text where the line of the header starts."""
     # A line above the titles, such as «Reporte de avisos, 2024», says nothing about the separator.
     usual = _separator(text)

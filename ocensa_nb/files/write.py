@@ -94,6 +94,13 @@ def _write_csv(table: pd.DataFrame, path: Path, temporary: Path, csv_format: Csv
         logger.info(f"«{path.name}» se escribe en UTF-8, que Excel también abre: en {name} no existe «{lacking}».")
 
 
+def csv_bytes(table: pd.DataFrame, csv_format: CsvFormat, titles: bool = True) -> bytes:
+    """Return a table, or a part of one without its titles, as a CSV in UTF-8."""
+    table = inert(rounded(table))
+    text = table.to_csv(index=False, sep=csv_format.separator, decimal=csv_format.decimal, header=titles)
+    return text.encode("utf-8-sig" if titles else "utf-8")
+
+
 def book_of(sheets: Mapping[str, Tables], path: Path, finish: Callable[[Workbook], None] = lambda book: None) -> bytes:
     """Return an XLSX file: the tables of each sheet one below the other, each under its title, if it has one.
 

@@ -81,12 +81,12 @@ def test_levels_say_the_share_on_the_test_rows_and_its_lower_bound():
 
 
 def test_decisions_and_sets_are_counted_with_what_to_expect_of_them():
-    decisions = np.repeat([ACCEPT, CHOOSE, REVIEW], [120, 300, 80])
+    decisions = {ACCEPT: 120, CHOOSE: 300, REVIEW: 80}
     assert verdict.describe_decisions("modo", MEASURED, decisions) == (
         "modo: de 500 avisos, acepte 120 (acierta el 95 %, al menos el 91 %); en 300 elija entre 3 clases o menos (con "
         "la correcta el 88 %); revise 80."
     )
-    assert verdict.describe_decisions("modo", MEASURED, decisions[-80:]) == "modo: de 80 avisos, revise 80."
+    assert verdict.describe_decisions("modo", MEASURED, {REVIEW: 80}) == "modo: de 80 avisos, revise 80."
     assert verdict.describe_sets("modo", MEASURED) == (
         "conjunto_modo: 2,1 clases de media, con la correcta el 90 % de las veces (de 87 % a 92 %). Mucho menos en "
         "«Other», 62 %."

@@ -1,0 +1,138 @@
+"""A file of any size is scored in parts: the same bytes as in one, and a killed command goes on."""
+
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from ocensa_nb.daily import partial, parts, score
+from ocensa_nb.data import synthetic
+from ocensa_nb.errors import UserError
+from ocensa_nb.evaluation import predictor
+from ocensa_nb.evaluation.predictor import Predictor
+from ocensa_nb.files.lock import LOCK
+from ocensa_nb.files.notice_file import read_table
+
+SPANISH = ("válvula con fuga", 'sello de 2" roto', "motor; ruido", "bomba\nno arranca", "niño – “cojinete”", "fuga")
+
+
+def write(path, rows=400, newline="\n", encoding="utf-8", above=0, quoted=True, ascii_until=0, seed=0):
+    """Write notices as exports have them: quoted line breaks, separators and quotes, totals and blank cells."""
+    random.seed(seed)
+    table = synthetic.generate(rows, seed)
+    lines = ["Reporte de avisos"] * above + ["Aviso;Descripción;Familia de equipo;Componente;Nota"]
+    for row in range(rows):
+        text = table["descripcion"].iloc[row].replace(";", ",")
+        note = random.choice(SPANISH) if row >= ascii_until else "nota"
+        if row < ascii_until:
+            text = text.encode("ascii", "ignore").decode()
+        if quoted:
+            note = '"' + note.replace('"', '""') + '"'
+        elif any(mark in note for mark in ';"\n'):
+            note = "nota"
+        family, component = table.loc[row, ["familia_equipo", "componente"]]
+        lines.append(f"{row};{text if row % 7 else ''};{family};{component};{note}")
+    lines.append("Total;;;;")
+    path.write_bytes((newline.join(lines) + newline).encode(encoding))
+    return path
+
+
+def scored(run, data, out, size, monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", size)
+    result = score.score(Predictor.load(run), data, out)
+    return out.read_bytes(), result
+
+
+SHAPES = {
+    "quoted": {},
+    "windows": {"newline": "\r\n", "encoding": "cp1252", "quoted": False},
+    "late letters": {"encoding": "cp1252", "ascii_until": 350, "quoted": False},
+    "mark": {"encoding": "utf-8-sig", "above": 2},
+    "dos": {"encoding": "cp850", "quoted": False},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_file_in_parts_has_the_bytes_of_the_file_as_a_whole(run, tmp_path, monkeypatch, shape):
+    if SHAPES[shape].get("encoding") in ("cp1252", "cp850"):
+        monkeypatch.setattr(f"{__name__}.SPANISH", [text for text in SPANISH if "–" not in text])
+    data = write(tmp_path / "a.csv", **SHAPES[shape])
+    whole, result = scored(run, data, tmp_path / "whole.csv", 10**9, monkeypatch)
+    monkeypatch.setattr(parts, "BLOCK", 2_000)
+    in_parts, again = scored(run, data, tmp_path / "parts.csv", 6_000, monkeypatch)
+    assert in_parts == whole
+    assert {**again, "out": ""} == {**result, "out": ""}
+    assert result["rows"] == 401
+    number = sum(1 for _ in parts.split(data, lambda name: name == "Descripción"))
+    assert number > 3
+
+
+class KilledError(BaseException):
+    """Not an error that anything catches."""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_killed_predict_goes_on_without_scoring_a_row_twice(run, tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(predictor, "CHUNK", 16)
+    data = write(tmp_path / "a.csv", rows=150)
+    if suffix == ".xlsx":
+        pd.read_csv(data, sep=";", dtype=str).to_excel(tmp_path / "a.xlsx", index=False)
+        data = tmp_path / "a.xlsx"
+    whole, _ = scored(run, data, tmp_path / f"whole{suffix}", 6_000, monkeypatch)
+    counted, left, original = [], [0], Predictor.logits
+
+    def logits(self, texts, *rest):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KilledError
+        counted.append(len(texts))
+        return original(self, texts, *rest)
+
+    monkeypatch.setattr(Predictor, "logits", logits)
+    kills = 0
+    while not (tmp_path / f"p{suffix}").exists():
+        left[0] = 2
+        try:
+            scored(run, data, tmp_path / f"p{suffix}", 6_000, monkeypatch)
+        except KilledError:
+            kills += 1
+    assert kills >= 3
+    assert suffix != ".csv" or (tmp_path / "p.csv").read_bytes() == whole
+    expected, result = (read_table(tmp_path / f"{name}{suffix}").table for name in ("whole", "p"))
+    pd.testing.assert_frame_equal(result, expected)
+    assert sum(counted) == (expected["pred_modo"] != "").sum()
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_progress_of_another_command_is_discarded_and_a_second_process_is_refused(run, tmp_path, monkeypatch):
+    data, out = write(tmp_path / "a.csv", rows=60), tmp_path / "p.csv"
+    monkeypatch.setattr(Predictor, "logits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        score.score(Predictor.load(run), data, out)
+    monkeypatch.undo()
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    with FileLock(folder / LOCK), pytest.raises(UserError, match="Otro proceso está escribiendo"):
+        score.score(Predictor.load(run), data, out)
+    assert score.score(Predictor.load(run), data, out, source="linear")["rows"] == 61
+    assert not folder.exists()
+
+
+def test_chunks_that_were_damaged_are_scored_again(tmp_path):
+    values = {"modo": np.ones((3, 2), np.float32), "causa": np.full((3, 1), 0.5, np.float32)}
+
+    def killed(work):
+        with partial.partial(tmp_path / "p.csv", {"modo": 2, "causa": 1}, {"a": 1}) as done:
+            work(done)
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        killed(lambda done: [done.write(chunk, values) for chunk in (0, 1)])
+    file = tmp_path / ".ocensa-p.csv.parcial" / partial.CHUNKS
+    file.write_bytes(file.read_bytes()[:-1])
+    read = []
+    with pytest.raises(KilledError):
+        killed(lambda done: read.extend(done.read(chunk, 3) for chunk in (0, 1)))
+    np.testing.assert_array_equal(read[0]["causa"], values["causa"])
+    assert read[1] is None
