@@ -8,7 +8,7 @@ from typing_extensions import Doc
 
 from ocensa_nb.cli.arguments import BadArgumentsError
 from ocensa_nb.cli.options import AS_TRAINED, Columns, Data, RunFolder, Source, Target
-from ocensa_nb.errors import num
+from ocensa_nb.errors import UserError, num
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,10 @@ TEXT_OR_FILE = (
 
 def predict(
     run: RunFolder,
-    data: Data = "",
-    out: Annotated[str, Doc("archivo nuevo; sin extensión, se le pone la de su formato")] = "",
+    data: Annotated[str, Doc("CSV o XLSX con los avisos, una carpeta de ellos, o - para la entrada estándar")] = "",
+    out: Annotated[
+        str, Doc("archivo nuevo, o carpeta si data lo es; sin extensión, se le pone la de su formato; - = la salida")
+    ] = "",
     format: Annotated[
         Literal["auto", "csv", "xlsx"], Doc("auto: el de la extensión de out o, sin ella, el de data")
     ] = "auto",
@@ -29,20 +31,34 @@ def predict(
     columns: Columns = AS_TRAINED,
     text: Annotated[str, Doc("un solo aviso, en lugar de data y out: se predice y se explica por qué")] = "",
     field: Annotated[tuple[str, ...], Doc("con text, otra columna del aviso, p. ej. equipo=BOMBA; se repite")] = (),
+    backend: Annotated[
+        Literal["local", "dask"], Doc("de una carpeta: dask = un archivo por worker de un clúster de dask.distributed")
+    ] = "local",
+    scheduler: Annotated[str, Doc("con dask, la dirección de su scheduler, p. ej. tcp://10.0.0.1:8786")] = "",
 ) -> dict[str, Any]:
-    """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas del archivo."""
+    """Predecir las etiquetas de avisos nuevos; se conservan todas las filas y columnas. Repetido, continúa."""
     if (data or out) if text else not (data and out):
         raise BadArgumentsError(TEXT_OR_FILE)
     if text:
         return _explain(run, text, field, with_, target)
-    from ocensa_nb.daily.score import score
+    from ocensa_nb.daily import folder
+    from ocensa_nb.daily.score import STANDARD, as_files, score
     from ocensa_nb.evaluation.predictor import Predictor
+    from ocensa_nb.paths import plain_path
     from ocensa_nb.runs.run import Run
     from ocensa_nb.runtime import distributed
 
+    settings = {"kind": format, "source": with_, "columns": columns, "target": target}
     with distributed.world().agreed():
-        predictor = Predictor.load(Run.load(run))
-    result = score(predictor, data, out, format, with_, columns, target)
+        trained = Run.load(run)
+        is_folder = data != STANDARD and plain_path(data).is_dir()
+        if (backend == "dask") != bool(scheduler) or (scheduler and not is_folder):
+            raise UserError("backend = dask necesita scheduler, su dirección, y en data una carpeta de archivos.")
+        predictor = Predictor.load(trained)
+    if is_folder:
+        return folder.score_folder(trained, plain_path(data), out, scheduler, **settings)
+    with as_files(data, out) as (source, target_file):
+        result = score(predictor, source, target_file, **settings)
     rows, scored = result["rows"], result["scored"]
     blank = f" Filas sin texto, que quedan sin predicción: {num(rows - scored)}." if scored < rows else ""
     logger.info(f"{num(scored)} de {num(rows)} filas con predicción en {result['out']}.{blank}")

@@ -70,10 +70,13 @@ def _run(words: list[str], screen: SafeStream) -> int:
     target, processes = values.pop("json", ""), values.pop("processes", 1)
     if processes != 1 and "RANK" not in os.environ:
         return launch(words, processes)
+    piped = values.get("out") == "-"
+    if piped and target == "-":
+        parser.error("out = - y json = - escriben los dos en la pantalla: dé un archivo a uno de ellos.")
     if target not in ("", "-"):
         free_path(target)  # fail before the work, not after
-    # With the JSON result on stdout, messages to the user go to stderr.
-    with contextlib.redirect_stdout(sys.stderr) if target == "-" else contextlib.nullcontext():
+    # With a result on stdout, messages to the user go to stderr.
+    with contextlib.redirect_stdout(sys.stderr) if piped or target == "-" else contextlib.nullcontext():
         try:
             result = _call(verb, values)
         except IncompleteError as error:

@@ -32,8 +32,15 @@ class Partial:
         self.parts = 0  # that are in the result
         self.kept: Any = None  # by the caller, with the last of them
         self.bar: tqdm | None = None  # of the rows
+        self.is_over = False
         self._folder, self._classes, self._made_of = folder, classes, made_of
         self._chunks: dict[int, np.ndarray] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was scored."""
+        chunks = self._folder / CHUNKS
+        return not self.parts and not (chunks.exists() and chunks.stat().st_size)
 
     @property
     def rows(self) -> int:
@@ -129,8 +136,8 @@ def partial(path: Path, classes: Mapping[str, int], made_of: dict[str, Any]) -> 
     lock = lock_folder(folder)
     if lock is None:
         raise UserError(f"Otro proceso está escribiendo «{path}». Espere a que termine, o elija otro nombre en out.")
+    done = Partial(folder, path.name, classes, made_of)
     try:
-        done = Partial(folder, path.name, classes, made_of)
         try:
             done.resume()
             yield done
@@ -143,7 +150,9 @@ def partial(path: Path, classes: Mapping[str, int], made_of: dict[str, Any]) -> 
                 os.link(done.result, temporary)
             except OSError:  # a disk without hard links
                 os.replace(done.result, temporary)
+        done.is_over = True
     finally:
         lock.release()
-    with contextlib.suppress(OSError):
-        remove(folder)
+        if done.is_over or done.is_empty:
+            with contextlib.suppress(OSError):
+                remove(folder)

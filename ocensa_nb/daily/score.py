@@ -3,6 +3,10 @@
 import contextlib
 import dataclasses
 import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +15,23 @@ from ocensa_nb.daily.partial import Partial, partial
 from ocensa_nb.daily.parts import split
 from ocensa_nb.data.columns import Columns, title_predicate
 from ocensa_nb.data.report import left_out_line
-from ocensa_nb.errors import num
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.evaluation.predict import PredictedFile, Tally, predict_file, read_unlabelled, save
 from ocensa_nb.evaluation.predictor import Predictor, require_source
 from ocensa_nb.evaluation.suggestion import TARGET
 from ocensa_nb.files.append import append_to_csv
-from ocensa_nb.files.notice_file import NoticeFile, Part, read_table, table_suffix
+from ocensa_nb.files.notice_file import NoticeFile, Part, is_workbook, read_table, table_suffix
 from ocensa_nb.files.verify import sha256
 from ocensa_nb.files.write import csv_bytes, free_table
-from ocensa_nb.paths import plain_path
+from ocensa_nb.paths import plain_path, reason
 from ocensa_nb.runs.manifest import MANIFEST
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
 from ocensa_nb.runtime.logs import only_errors, progress
 
 logger = logging.getLogger(__name__)
+
+STANDARD = "-"  # the standard input as data, the standard output as out
 
 
 def score(
@@ -131,3 +137,27 @@ def _written(run: Run, predicted: PredictedFile, part: Part | None, first: Notic
             logger.info(f"Se escribe en UTF-8, que Excel también abre: {encoding} no tiene todas las letras.")
         return csv_bytes(predicted.table, first.csv_format, titles)
     return append_to_csv(file, part.content, added, titles)
+
+
+@contextlib.contextmanager
+def as_files(data: str, out: str) -> Iterator[tuple[str | Path, str | Path]]:
+    """Yield the paths to read and to write: for `-`, temporary ones, of the standard input and for the output."""
+    if STANDARD not in (data, out):
+        yield data, out
+        return
+    with tempfile.TemporaryDirectory() as name:
+        read, write = Path(name, "entrada"), Path(name, "salida")
+        try:
+            if data == STANDARD:
+                with open(read, "wb") as copy:
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+                with open(read, "rb") as copy:
+                    suffix = ".xlsx" if is_workbook(read, copy.read(2**26)) else ".csv"
+                read = read.rename(read.with_suffix(suffix))
+            yield (read if data == STANDARD else data), (write if out == STANDARD else out)
+            if out == STANDARD:
+                with open(next(Path(name).glob("salida.*")), "rb") as result:
+                    shutil.copyfileobj(result, sys.__stdout__.buffer)
+                sys.__stdout__.flush()
+        except OSError as error:
+            raise UserError(f"No se puede leer la entrada o escribir la salida: {reason(error)}.") from error

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ CONNECT_SECONDS = 10
 WORKER_SECONDS = 10  # how long to wait for the first worker
 POLL_SECONDS = 0.5
 WHERE_SECONDS = 2.0  # between two questions to the scheduler
-NOTICES = ("data", "corrections", "evaluation_data")  # the files of a case that its worker reads
 RETRIES = 2  # of a task that raises; dask counts deaths of workers by itself (`allowed-failures`)
 _one_case = threading.Lock()  # a worker with several threads would run several tasks
 
@@ -99,14 +98,18 @@ class DaskPool:
                 raise UserError(f"El scheduler «{scheduler}» no tiene workers. Inicie alguno: dask worker {scheduler}")
             time.sleep(POLL_SECONDS)
 
-    def require_seen(self, cases: Sequence[Case]) -> None:
-        """Raise `UserError` if a worker lacks this package, or does not see the experiment folder or the notices."""
+    @property
+    def token(self) -> str:
+        """The name of the event that stops all tasks."""
+        return self._token
+
+    def require_seen(self, files: Iterable[str]) -> None:
+        """Raise `UserError` if a worker lacks this package, or does not see the folder of the results or the files."""
         found = self._ask(pkgutil.resolve_name, f"{__name__}:RETRIES")
         if lacking := [worker for worker, value in found.items() if value != RETRIES]:
             raise UserError(LACKING.format(workers=f" ({listed(lacking)})"))
         marker = self._out / self._token
         marker.touch()
-        files = [case.content["files"][name] for case in cases for name in NOTICES]
         try:
             for path in {str(marker), *files} - {""}:
                 sizes = self._ask(os.path.getsize, path)
@@ -124,19 +127,28 @@ class DaskPool:
     def start(self, case: Case) -> "DaskJob":
         """Submit the task of a case to a worker without tasks, if there is one."""
         self._asked_at = float("-inf")  # what was submitted just now counts
-        future = self._call(
+        text = f"from {__name__} import run_task; run_task({str(case.folder)!r}, {self._token!r})"
+        workers = [address for address, keys in self.workers().items() if not keys] or None
+        return DaskJob(self, self.submit(text, case.name, RETRIES, workers), case)
+
+    def submit(self, text: str, name: str, retries: int = 0, workers: Sequence[str] | None = None) -> "Future":
+        """Submit a task: Python to execute, of which the scheduler, which may lack this package, imports nothing."""
+        return self._call(
             self._client.submit,
-            # Nothing but text and a built-in function: the scheduler reads the task, and may lack this package.
             exec,
-            f"from {__name__} import run_task; run_task({str(case.folder)!r}, {self._token!r})",
+            text,
             {},
-            key=f"{case.name}-{uuid.uuid4().hex[:8]}",
+            key=f"{name}-{uuid.uuid4().hex[:8]}",
             pure=False,
-            retries=RETRIES,
-            workers=[address for address, keys in self.workers().items() if not keys] or None,
-            allow_other_workers=True,  # if these die
+            retries=retries,
+            workers=workers,
+            allow_other_workers=bool(workers),  # if these die
         )
-        return DaskJob(self, future, case)
+
+    def as_completed(self, futures: Iterable["Future"]) -> Iterator["Future"]:
+        from distributed import as_completed
+
+        return as_completed(list(futures), loop=self._client.loop)
 
     def workers(self) -> dict[str, Any]:
         """Return the keys of the tasks of each worker, by address; not older than `WHERE_SECONDS`."""
@@ -206,16 +218,24 @@ class DaskJob:
 
 def run_task(folder: str, token: str) -> None:
     """On a worker, run the process of a case; stop it on request, or if dask no longer wants the task."""
+    from distributed import get_worker
+
+    threads = get_worker().state.nthreads
+    with _one_case:
+        case = record(read_case(Path(folder)), threads=threads)
+        process = CaseProcess(case.folder, threads)
+        wait_while_wanted(process.is_done, process.stop, token)
+        end(case, **failure(process.problem()))
+
+
+def wait_while_wanted(is_done: Callable[[], bool], stop: Callable[[], Any], token: str) -> None:
+    """On a worker, wait for a process; stop it on request, or if dask no longer wants the task."""
     from distributed import Event, get_worker
 
     worker, event = get_worker(), Event(token)
     key = worker.get_current_task()
-    with _one_case:
-        case = record(read_case(Path(folder)), threads=worker.state.nthreads)
-        process = CaseProcess(case.folder, worker.state.nthreads)
-        while not process.is_done():
-            task = worker.state.tasks.get(key)
-            if task is None or task.state == "cancelled" or event.is_set():
-                process.stop()
-            time.sleep(POLL_SECONDS)
-        end(case, **failure(process.problem()))
+    while not is_done():
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled" or event.is_set():
+            stop()
+        time.sleep(POLL_SECONDS)

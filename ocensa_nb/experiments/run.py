@@ -5,7 +5,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     Pool = LocalPool | DaskPool  # noqa: F821
 
 logger = logging.getLogger(__name__)
+
+NOTICES = ("data", "corrections", "evaluation_data")  # the files of a case that a worker reads
 
 MOST_JOBS = 256
 UNFINISHED = (FAILED, INTERRUPTED)  # interrupted by something else: a stop of the grid raises
@@ -101,7 +103,7 @@ def run_grid(
     with _pool(folder, jobs, backend, scheduler) as pool, opened(folder, text, auto):
         cases, dropped = prepare(folder, specs)
         to_run = [case for case in cases if case.status == PENDING]
-        pool.require_seen(to_run)
+        pool.require_seen(case.content["files"][name] for case in to_run for name in NOTICES)
         kept = len(specs) - len(to_run)
         logger.info(f"{len(specs)} casos en «{folder}»: {len(to_run)} por ejecutar, {kept} de antes.")
         if dropped:
@@ -217,7 +219,7 @@ class LocalPool:
         self._threads = max(1, cores() // self.slots) if self.slots > 1 else None
         self._started: list[tuple[str, CaseProcess]] = []
 
-    def require_seen(self, cases: Sequence[Case]) -> None:
+    def require_seen(self, files: Iterable[str]) -> None:
         """Do nothing: this machine has read the files."""
 
     def share(self, case: Case) -> dict[str, int]:

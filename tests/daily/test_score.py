@@ -1,6 +1,9 @@
 """A file of any size is scored in parts: the same bytes as in one, and a killed command goes on."""
 
 import random
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -8,12 +11,14 @@ import pytest
 from filelock import FileLock
 
 from ocensa_nb.daily import partial, parts, score
+from ocensa_nb.daily.folder import score_folder
 from ocensa_nb.data import synthetic
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import IncompleteError, UserError
 from ocensa_nb.evaluation import predictor
 from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.files.lock import LOCK
 from ocensa_nb.files.notice_file import read_table
+from ocensa_nb.paths import ROOT
 
 SPANISH = ("válvula con fuga", 'sello de 2" roto', "motor; ruido", "bomba\nno arranca", "niño – “cojinete”", "fuga")
 
@@ -108,7 +113,7 @@ def test_killed_predict_goes_on_without_scoring_a_row_twice(run, tmp_path, monke
 
 def test_progress_of_another_command_is_discarded_and_a_second_process_is_refused(run, tmp_path, monkeypatch):
     data, out = write(tmp_path / "a.csv", rows=60), tmp_path / "p.csv"
-    monkeypatch.setattr(Predictor, "logits", lambda *_: 1 / 0)
+    monkeypatch.setattr(partial.Partial, "end_part", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         score.score(Predictor.load(run), data, out)
     monkeypatch.undo()
@@ -136,3 +141,38 @@ def test_chunks_that_were_damaged_are_scored_again(tmp_path):
         killed(lambda done: read.extend(done.read(chunk, 3) for chunk in (0, 1)))
     np.testing.assert_array_equal(read[0]["causa"], values["causa"])
     assert read[1] is None
+
+
+def test_folder_is_scored_file_by_file_and_continued(run, tmp_path, caplog):
+    folder, out = tmp_path / "exports", tmp_path / "scored"
+    folder.mkdir()
+    for number in (1, 2):
+        write(folder / f"{number}.csv", rows=20, seed=number)
+    (folder / "broken.csv").write_text("a;b\n1;2\n")
+    shutil.copy(folder / "1.csv", folder / "SAP.TXT")
+    with pytest.raises(IncompleteError, match=r"Sin resultado: 1 de 4 \(broken.csv\)") as error:
+        score_folder(run, folder, out)
+    assert sorted(error.value.result["files"]) == ["1.csv", "2.csv", "SAP.TXT"]
+    assert sorted(path.name for path in out.iterdir()) == ["1.csv", "2.csv", "SAP.TXT.csv"]
+    (folder / "broken.csv").unlink()
+    before = (out / "1.csv").read_bytes()
+    assert score_folder(run, folder, out)["skipped"] == ["1.csv", "2.csv", "SAP.TXT"]
+    assert (out / "1.csv").read_bytes() == before
+    with pytest.raises(UserError, match="la misma carpeta"):
+        score_folder(run, folder, folder)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_pipe_gives_the_result_of_the_file_and_nothing_else(run, tmp_path, suffix):
+    data = write(tmp_path / "a.csv", rows=20)
+    if suffix == ".xlsx":
+        pd.read_csv(data, sep=";", dtype=str).to_excel(tmp_path / "a.xlsx", index=False)
+        data = tmp_path / "a.xlsx"
+    command = [sys.executable, "-m", "ocensa_nb", "predict", "--run", str(run.path), "--data", "-", "--out", "-"]
+    piped = subprocess.run(command, input=data.read_bytes(), capture_output=True, timeout=120, cwd=ROOT)
+    assert piped.returncode == 0, piped.stderr.decode()
+    score.score(Predictor.load(run), data, tmp_path / f"p{suffix}")
+    (tmp_path / f"q{suffix}").write_bytes(piped.stdout)
+    expected, result = (read_table(tmp_path / f"{name}{suffix}").table for name in "pq")
+    pd.testing.assert_frame_equal(result, expected)
+    assert "filas con predicción" in piped.stderr.decode()

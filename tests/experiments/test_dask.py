@@ -16,7 +16,9 @@ import psutil
 import pytest
 import yaml
 
-from ocensa_nb.errors import UserError
+from ocensa_nb.daily.folder import score_folder
+from ocensa_nb.data import synthetic
+from ocensa_nb.errors import IncompleteError, UserError
 from ocensa_nb.experiments import dask
 from ocensa_nb.experiments.case import read_case
 from ocensa_nb.experiments.run import run_grid
@@ -160,3 +162,18 @@ def test_missing_distributed_raises_user_error_with_the_command_that_installs_it
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UserError, match="pip install distributed"):
         run_grid({"base": BASE}, tmp_path / "out", backend="dask", scheduler="tcp://127.0.0.1:1")
+
+
+def test_folder_is_scored_by_workers_a_file_each(cluster, run, tmp_path):
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    for number in (1, 2, 3):
+        synthetic.generate(20, number).to_csv(folder / f"{number}.csv", index=False)
+    (folder / "broken.csv").write_text("a;b\n1;2\n")
+    settings = {"kind": "auto", "source": "linear", "columns": {}, "target": 0.9}
+    with pytest.raises(IncompleteError, match=r"Sin resultado: 1 de 4 \(broken.csv\)") as error:
+        score_folder(run, folder, tmp_path / "scored", cluster.scheduler_address, **settings)
+    assert "descripcion" in error.value.result["failed"]["broken.csv"]
+    (folder / "broken.csv").unlink()
+    for name in score_folder(run, folder, tmp_path / "here", **settings)["files"]:
+        assert (tmp_path / "scored" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
