@@ -13,6 +13,7 @@ from ocensa_nb.audit.repeats import Repeats
 from ocensa_nb.audit.rows import AuditRows
 from ocensa_nb.audit.verdict import ExpectedF1, Verdict
 from ocensa_nb.config import TrainConfig
+from ocensa_nb.data.corrections import RIGHT
 from ocensa_nb.errors import num
 from ocensa_nb.files.atomic import write_json, write_text
 from ocensa_nb.files.write import write_table
@@ -171,7 +172,9 @@ class Audit:
         for name, table in tables.items():
             write_table(table, folder / f"{name}.csv", self.data.file.csv_format)
         for head, table in self.review.items():
-            write_table(table, folder / f"review_{head}.xlsx")
+            write_table(
+                table, folder / f"review_{head}.xlsx", choices={RIGHT + head: sorted(self.data.labels[head].classes)}
+            )
 
 
 def review_columns() -> pd.DataFrame:

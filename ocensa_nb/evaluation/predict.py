@@ -5,10 +5,12 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from openpyxl import Workbook
 
 from ocensa_nb.config import AUTO
 from ocensa_nb.data.columns import Columns, same_title
@@ -23,12 +25,13 @@ from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion
 from ocensa_nb.evaluation.verdict import describe_decisions, far_shares, percent
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.notice_file import NoticeFile, TableFile, table_suffix
-from ocensa_nb.files.write import free_table, write_table
+from ocensa_nb.files.write import book_of, free_table, write_table
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
 
 logger = logging.getLogger(__name__)
 
+PREDICTIONS = "Predicciones"  # the sheet
 MOST_UNSEEN = 0.05  # share of the notices; on real ones, 0.1 to 0.9 %
 
 
@@ -198,8 +201,29 @@ def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
     """
     file = predicted.file
     path = free_table(out, kind, table_suffix(file.path))
+    taken = {name.casefold() for name in file.book.sheets} if file.book else set()
+    name = next(name for name in (f"{PREDICTIONS}{'_2' * times}" for times in count()) if name.casefold() not in taken)
+    first = {name: [("", _beside_the_text(predicted))]} if path.suffix.lower() == ".xlsx" else {}
     if path.suffix.lower() == file.copy_suffix:
         with contextlib.suppress(UnicodeEncodeError):  # `write_table` writes UTF-8 then, and says so
-            append_columns(file, predicted.table.iloc[:, file.table.shape[1] :], path)
+            sheets = book_of(first, path, _select_first) if first else b""
+            append_columns(file, predicted.table.iloc[:, file.table.shape[1] :], path, sheets, sheets_first=True)
             return path
-    return write_table(predicted.table, path, file.csv_format)
+    return write_table(predicted.table, path, file.csv_format, first)
+
+
+def _select_first(book: Workbook) -> None:
+    book.active = 0
+    book.active.sheet_view.tabSelected = True
+
+
+def _beside_the_text(predicted: PredictedFile) -> pd.DataFrame:
+    """Return what people read of a prediction, side by side: the text and each answer, then the other columns."""
+    file, heads = predicted.file, list(predicted.probabilities)
+    added = predicted.table.iloc[:, file.table.shape[1] :]
+    read = file.cells[list(dict.fromkeys(file.text_columns))]
+    answers = [f"{kind}_{head}" for head in heads for kind in ("pred", "conf", "decision")]
+    others = [name for name in added if name not in answers]
+    return pd.concat(
+        [file.ids.rename("aviso"), read.iloc[:, :1], added[answers], read.iloc[:, 1:], added[others]], axis=1
+    )

@@ -36,7 +36,9 @@ CHANGED = "«{path}» ha cambiado desde que se leyó. Repita el comando."
 _BOM = codecs.BOM_UTF8.decode("latin-1")
 
 
-def append_columns(file: TableFile, added: pd.DataFrame, path: Path, sheets: bytes = b"") -> None:
+def append_columns(
+    file: TableFile, added: pd.DataFrame, path: Path, sheets: bytes = b"", sheets_first: bool = False
+) -> None:
     """Write a copy of a file to a new path, in its own format, with columns more at the right.
 
     Parameters
@@ -44,7 +46,8 @@ def append_columns(file: TableFile, added: pd.DataFrame, path: Path, sheets: byt
     added
         One row per row of `file.table`; floats are rounded, and NaN and "" leave a cell empty.
     sheets
-        A book of openpyxl whose sheets are put at the end of a copy of a book. Their names must be free.
+        A book of openpyxl whose sheets are put at the end of a copy of a book, or at the start, where the book opens.
+        Their names must be free.
 
     Raises
     ------
@@ -57,7 +60,7 @@ def append_columns(file: TableFile, added: pd.DataFrame, path: Path, sheets: byt
     added = rounded(added)
     with create_new(path) as temporary:
         if file.book:
-            _append_to_book(file, content, added, sheets, temporary)
+            _append_to_book(file, content, added, sheets, sheets_first, temporary)
         else:
             temporary.write_bytes(append_to_csv(file, content, added))
 
@@ -121,21 +124,26 @@ def _shown(added: pd.DataFrame, decimal: str) -> Iterator[list[str]]:
         ]
 
 
-def _append_to_book(file: TableFile, content: bytes, added: pd.DataFrame, sheets: bytes, temporary: Path) -> None:
+def _append_to_book(
+    file: TableFile, content: bytes, added: pd.DataFrame, sheets: bytes, sheets_first: bool, temporary: Path
+) -> None:
     with (
         zipfile.ZipFile(io.BytesIO(content)) as source,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target,
     ):
         parts = {file.book.part: _with_cells(source.read(file.book.part), file, added)}
-        parts |= _with_sheets(source, sheets) if sheets else {}
+        parts |= _with_sheets(source, sheets, sheets_first) if sheets else {}
         for member in source.infolist():
-            target.writestr(member, parts.pop(member.filename) if member.filename in parts else source.read(member))
+            part = parts.pop(member.filename) if member.filename in parts else source.read(member)
+            if sheets and sheets_first and member.filename.startswith("xl/worksheets/"):
+                part = part.replace(b' tabSelected="1"', b"", 1)
+            target.writestr(member, part)
         for name, part in parts.items():
             target.writestr(name, part)
 
 
-def _with_sheets(source: zipfile.ZipFile, sheets: bytes) -> dict[str, bytes]:
-    """Return the parts of a book that are new or change with the sheets of another book, of openpyxl, at its end."""
+def _with_sheets(source: zipfile.ZipFile, sheets: bytes, first: bool) -> dict[str, bytes]:
+    """Return the parts of a book that are new or change with the sheets of another book, of openpyxl."""
     main = next(get_dependents(source, ARC_ROOT_RELS).find(f"{REL_NS}/officeDocument")).target
     relations, members = get_rels_path(main), source.namelist()
     parts = {name: source.read(name) for name in (main, relations, ARC_CONTENT_TYPES)}
@@ -155,14 +163,17 @@ def _with_sheets(source: zipfile.ZipFile, sheets: bytes) -> dict[str, bytes]:
             name, title, state = f"xl/worksheets/{key}.xml", quoteattr(sheet.get("name")), sheet.get("state")
             xml = other.read(f"xl/worksheets/sheet{number}.xml")
             # What is typed in one of several selected sheets is written to all: the user's stays the only one.
-            xml = xml.replace(b' tabSelected="1"', b"")
+            xml = xml if first else xml.replace(b' tabSelected="1"', b"")
             parts[name] = _shifted(xml, _STYLE, formats) if formatted else _STYLE.sub(rb"\1", xml)
             entry = f'<sheet name={title} sheetId="{last + number}" state="{state}" xmlns:r="{REL_NS}" r:id="{key}"/>'
             relation = f'<Relationship Id="{key}" Type="{REL_NS}/worksheet" Target="/{name}"/>'
             kind = f'<Override PartName="/{name}" ContentType="{WORKSHEET_TYPE}"/>'
-            _insert(parts, main, "sheets", entry.encode())
+            _insert(parts, main, "sheets", entry.encode(), first)
             _insert(parts, relations, "Relationships", relation.encode())
             _insert(parts, ARC_CONTENT_TYPES, "Types", kind.encode())
+    if first:  # names of the book refer to its sheets by their place
+        names = re.sub(rb'\blocalSheetId="(\d+)"', lambda m: b'localSheetId="%d"' % (int(m[1]) + number), parts[main])
+        parts[main] = re.sub(rb' (?:activeTab|firstSheet)="\d+"', b"", names)
     return parts
 
 
@@ -171,14 +182,16 @@ def _shifted(part: bytes, reference: re.Pattern[bytes], by: Mapping[bytes, int])
     return reference.sub(lambda match: b'%b %b="%d"' % (match[1], match[2], int(match[3]) + by[match[2]]), part)
 
 
-def _insert(parts: dict[str, bytes], name: str, parent: str, children: bytes) -> None:
-    """Put children at the end of the only element of a name in a part, in its namespace."""
+def _insert(parts: dict[str, bytes], name: str, parent: str, children: bytes, first: bool = False) -> None:
+    """Put children at the end, or the start, of the only element of a name in a part, in its namespace."""
     part = parts[name]
     start = re.search(rb"<((?:\w+:)?)%b\b[^>]*>" % parent.encode(), part)
     end = part.index(b"</%b%b>" % (start[1], parent.encode()))
     children = re.sub(rb"<(/?)(?=\w)", rb"<\1" + start[1], children)
     uncounted = re.sub(rb' count="\d+"', b"", start[0])  # it is optional
-    parts[name] = part[: start.start()] + uncounted + part[start.end() : end] + children + part[end:]
+    inside = part[start.end() : end]
+    inside = children + inside if first else inside + children
+    parts[name] = part[: start.start()] + uncounted + inside + part[end:]
 
 
 def _with_cells(sheet: bytes, file: TableFile, added: pd.DataFrame) -> bytes:

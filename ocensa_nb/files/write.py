@@ -5,17 +5,21 @@ import logging
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from openpyxl import Workbook
 from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
-from openpyxl.styles import Font
+from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet._writer import WorksheetWriter
+from openpyxl.worksheet.datavalidation import DataValidation
+from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.writer.excel import ExcelWriter
 
@@ -32,6 +36,10 @@ DECIMALS = 4
 LONGEST_CELL = 32_767  # characters, in XLSX; openpyxl cuts what is longer and says nothing
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # in XML 1.0
 NARROWEST, WIDEST = 8, 60  # characters of a column in XLSX
+TABLE, CLASSES = "Hoja1", "Clases"
+EDITABLE = PatternFill("solid", fgColor="FFF2CC")
+WRAPPED = Alignment(vertical="top", wrap_text=True)
+_SHARE = re.compile(r"conf\d?_|parte |diferencia$")  # a column of shares
 FILTER_ARROW = 3  # characters that it covers in a title
 # A cell that begins with a sign is a formula to Excel and LibreOffice. So is any piece of a cell if they split a CSV at
 # another separator. In a CSV the sign gets an apostrophe before it; in an XLSX the cell is marked as text.
@@ -41,8 +49,16 @@ _FORMULA = re.compile(r'((?:^|[,;|])[\s"]*|(?<![\s"])(?:[^\S\t\r\n]|")*[\t\r\n][
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s?%?|-+")  # and the dashes that stand for nothing
 
 
-def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | None = None) -> Path:
+def write_table(
+    table: pd.DataFrame,
+    path: str | Path,
+    csv_format: CsvFormat | None = None,
+    first: Mapping[str, Tables] = MappingProxyType({}),
+    choices: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Path:
     """Write a table, without its index, to a new CSV or XLSX file, by the suffix; floats are rounded to `DECIMALS`.
+
+    An XLSX has the sheets of `first` before that of the table, and drop-downs in the columns of `choices`.
 
     A CSV in an encoding that lacks a character is written in UTF-8 instead, with a message. Raises `UserError` if the
     file exists, cannot be written, or does not fit in an Excel sheet.
@@ -50,7 +66,9 @@ def write_table(table: pd.DataFrame, path: str | Path, csv_format: CsvFormat | N
     path = plain_path(path)
     with create_new(path) as temporary:
         if path.suffix.lower() == ".xlsx":
-            temporary.write_bytes(book_of({"Hoja1": [("", table)]}, path))
+            lists = {CLASSES: [("", pd.DataFrame({name: pd.Series(part) for name, part in choices.items()}))]}
+            sheets = {**first, TABLE: [("", table)], **(lists if choices else {})}
+            temporary.write_bytes(book_of(sheets, path, partial(_add_lists, choices=choices)))
         else:
             _write_csv(inert(rounded(table)), path, temporary, csv_format or CsvFormat())
     return path
@@ -116,6 +134,26 @@ def book_of(sheets: Mapping[str, Tables], path: Path, finish: Callable[[Workbook
         raise UserError(f"«{path}» no se puede escribir como Excel: {error}. Elija un archivo más corto.") from error
 
 
+def _add_lists(book: Workbook, choices: Mapping[str, Sequence[str]]) -> None:
+    for number, (title, names) in enumerate(choices.items(), 1):
+        letter = get_column_letter(number)
+        add_choices(book[TABLE], title, f"{CLASSES}!${letter}$2:${letter}${len(names) + 1}", names)
+    if choices:
+        book[CLASSES].sheet_state = "hidden"
+
+
+def add_choices(sheet: Worksheet, title: str, source: str, names: Sequence[str]) -> None:
+    """Add a drop-down to the cells of a column, of the names in the cells `source`."""
+    letter = next(cell.column_letter for cell in sheet[1] if cell.value == title)
+    choice = DataValidation("list", formula1=source, allow_blank=True, showErrorMessage=True)
+    choice.errorTitle, choice.error = "Clase desconocida", "Elija una clase de la lista, o deje la celda vacía."
+    choice.add(f"{letter}2:{letter}{sheet.max_row}")
+    sheet.add_data_validation(choice)
+    sheet.column_dimensions[letter].width = max(map(len, names)) + 4
+    for (cell,) in sheet[f"{letter}1:{letter}{sheet.max_row}"]:
+        cell.fill = EDITABLE
+
+
 def _fitting(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return a table whose texts Excel takes, without control characters and cut at its longest cell, and say so."""
     rows: set[int] = set()
@@ -151,11 +189,25 @@ def _fill(writer: pd.ExcelWriter, name: str, tables: Tables) -> None:
     if len(tables) == 1 and not tables[0][0]:
         sheet.freeze_panes = "A2"
         sheet.auto_filter.ref = sheet.dimensions
+        sheet.print_title_rows = "1:1"
     for number, width in widths.items():
         sheet.column_dimensions[get_column_letter(number)].width = width
+    sheet.page_setup.orientation, sheet.page_setup.fitToHeight = "landscape", 0  # as many pages as it takes
+    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
     for cell in chain.from_iterable(sheet.iter_rows()):
-        if isinstance(cell.value, str) and cell.value.startswith("="):
-            cell.data_type, cell.quotePrefix = "s", True
+        if isinstance(cell.value, str):
+            cell.alignment = WRAPPED
+            if cell.value.startswith("="):
+                cell.data_type, cell.quotePrefix = "s", True
+    row = 1
+    for title, table in tables:
+        row += bool(title)
+        for number, column in enumerate(table, 1):
+            sheet.cell(row, number).font = Font(bold=True)
+            if _SHARE.match(str(column)):
+                for (cell,) in sheet.iter_rows(row + 1, row + len(table), number, number):
+                    cell.number_format = "0%"  # one that every book has
+        row += len(table) + 1
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:

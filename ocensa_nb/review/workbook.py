@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from openpyxl import Workbook
-from openpyxl.styles import PatternFill
 from openpyxl.utils import get_column_letter
-from openpyxl.worksheet.datavalidation import DataValidation
 
 from ocensa_nb.data.corrections import RIGHT, SHEET
+from ocensa_nb.evaluation.predict import PREDICTIONS
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.atomic import create_new
-from ocensa_nb.files.write import book_of, free_table
+from ocensa_nb.files.write import CLASSES, add_choices, book_of, free_table
 from ocensa_nb.review.review import Review
 
-PREDICTIONS, SUMMARY, CLASSES = "Predicciones", "Resumen", "Clases"
-EDITABLE = PatternFill("solid", fgColor="FFF2CC")
+SUMMARY = "Resumen"
+WHAT_TO_DO = (
+    f"Corrija en la hoja {SHEET} la clase de cada aviso: en las columnas {RIGHT}… hay una lista. Lo que deje vacío no "
+    "cuenta. Después entrene otra vez con este libro en corrections."
+)
 
 
 def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
@@ -43,12 +45,13 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     sheets = {
         SHEET: [("", doubtful)],
         _free(SUMMARY, taken): [
-            ("", pd.DataFrame({"Qué esperar de las predicciones": review.notes})),
+            ("", pd.DataFrame({"Qué hacer": [WHAT_TO_DO]})),
+            ("Qué esperar de las predicciones", pd.DataFrame({"": review.notes})),
             ("Avisos por clase predicha, y su parte en entrenamiento", review.counts),
         ],
         classes: [("", lists)],
     }
-    finish = partial(_finish, classes=review.classes, lists=classes, rows=len(doubtful))
+    finish = partial(_finish, classes=review.classes, lists=classes)
     if is_copy:
         added = review.predictions.iloc[:, file.table.shape[1] :]
         append_columns(file, added, path, book_of(sheets, path, finish))
@@ -65,26 +68,14 @@ def _free(name: str, taken: Collection[str]) -> str:
     return name
 
 
-def _finish(book: Workbook, classes: dict[str, list[str]], lists: str, rows: int) -> None:
+def _finish(book: Workbook, classes: dict[str, list[str]], lists: str) -> None:
     sheet = book[SHEET]
-    titles = {cell.value: cell.column for cell in sheet[1]}
     last = 0
     for head, names in classes.items():
         first, last = last + 1, last + len(names)
         # The reference moves with the row, so one rule gives each notice its own list.
         source = f"{lists}!${get_column_letter(first)}2:${get_column_letter(last)}2"
-        letter = get_column_letter(titles[f"{RIGHT}{head}"])
-        choice = DataValidation("list", formula1=source, allow_blank=True, showErrorMessage=True)
-        choice.errorTitle, choice.error = "Clase desconocida", "Elija una clase de la lista, o deje la celda vacía."
-        choice.add(f"{letter}2:{letter}{rows + 1}")
-        sheet.add_data_validation(choice)
-        sheet.column_dimensions[letter].width = max(map(len, names)) + 4
-        for row in range(1, rows + 2):
-            sheet[f"{letter}{row}"].fill = EDITABLE
-    for name, column in titles.items():
-        if name.startswith("conf"):
-            for row in range(2, rows + 2):
-                sheet.cell(row, column).number_format = "0.00"
+        add_choices(sheet, f"{RIGHT}{head}", source, names)
     sheet.freeze_panes = "C2"  # the id and the text stay in sight
     book[lists].sheet_state = "hidden"
     book.active = book.sheetnames.index(SHEET)

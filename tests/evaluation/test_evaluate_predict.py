@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openpyxl import load_workbook
 from sklearn.metrics import confusion_matrix, f1_score
 
 from ocensa_nb.data import synthetic
@@ -250,7 +252,7 @@ def test_predict_keeps_rows_and_columns_and_leaves_rows_without_text_blank(run, 
     source = tmp_path / f"avisos{suffix}"
     table.to_csv(source, index=False) if suffix == ".csv" else table.to_excel(source, index=False)
     path = predict.save(predict.predict(run, source), tmp_path / f"out{suffix}")
-    reader = pd.read_csv if suffix == ".csv" else pd.read_excel
+    reader = pd.read_csv if suffix == ".csv" else partial(pd.read_excel, sheet_name="Sheet1")
     result = reader(path, dtype=str, keep_default_na=False)
     added = [f"{kind}_{head}" for head in run.classes for kind in COLUMNS]
     assert list(result.columns) == [*table.columns, *added]
@@ -295,6 +297,27 @@ def test_prediction_of_a_workbook_is_a_workbook_with_numbers_or_a_spanish_csv(ru
         predict.save(predicted, tmp_path / "otro.xlsx", "csv")
 
 
+def test_book_opens_at_a_sheet_with_the_predictions_beside_the_text(run, tmp_path):
+    table = pd.read_csv(ROOT / "data/example_iw69.csv", sep=";", dtype=str, keep_default_na=False).head(12)
+    with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as writer:
+        table.to_excel(writer, sheet_name="Avisos", index=False)
+        pd.DataFrame({"otra": ["hoja"]}).to_excel(writer, sheet_name="predicciones", index=False)
+        writer.sheets["predicciones"].print_area = "A1:A2"
+    predicted = predict.predict(run, tmp_path / "a.xlsx")
+    book = load_workbook(predict.save(predicted, tmp_path / "p.xlsx"))
+    assert book.sheetnames == ["Predicciones_2", "Avisos", "predicciones"]
+    assert [sheet.title for sheet in book if sheet.sheet_view.tabSelected] == [book.active.title] == ["Predicciones_2"]
+    assert "predicciones" in book["predicciones"].print_area
+    sheet = book.active
+    titles = [cell.value for cell in sheet[1]]
+    assert titles[:5] == ["aviso", "descripcion", "pred_modo", "conf_modo", "decision_modo"]
+    assert sheet["D2"].number_format == "0%"
+    assert sheet["D2"].value == predicted.table["conf_modo"].iloc[0]
+    assert sheet["A1"].font.bold
+    assert sheet["B2"].alignment.wrap_text
+    assert (sheet.page_setup.orientation, sheet.sheet_properties.pageSetUpPr.fitToPage) == ("landscape", True)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 def test_predict_file_with_titles_in_row_4_keeps_them_where_they_are(run, tmp_path, suffix, capsys):
     rows = [["Reporte de avisos 2024"], ["Planta", "Norte"], [], ["Nº aviso", "Texto breve", "Nota"]]
@@ -306,7 +329,7 @@ def test_predict_file_with_titles_in_row_4_keeps_them_where_they_are(run, tmp_pa
         pd.DataFrame(rows).to_excel(source, index=False, header=False)
     path = predict.save(predict.predict(run, source), tmp_path / "out")
     assert "los títulos están en la fila 4; se saltaron 3 filas" in capsys.readouterr().out
-    written = read_table(path, lambda cell: cell == "Texto breve")
+    written = read_table(path, lambda cell: cell == "Texto breve", "Sheet1")
     assert written.first_row == 5
     result = written.table.replace("", np.nan)
     assert list(result.columns[:4]) == ["Nº aviso", "Texto breve", "Nota", "pred_modo"]
