@@ -110,3 +110,25 @@ def review(
         "notes": chosen.notes,
         "counts": chosen.counts.to_dict("records"),
     }
+
+
+def report(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[str, Doc("página nueva, .html")],
+    with_: Source = "auto",
+    target: Target = 0.9,
+    columns: Columns = AS_TRAINED,
+) -> dict[str, Any]:
+    """Escribir una página con lo que dicen los avisos: qué usar, qué revisar, lo urgente y lo que cambió."""
+    from ocensa_nb.daily.page import write_page
+    from ocensa_nb.evaluation.predict import predict as predict_table
+    from ocensa_nb.paths import free_path
+    from ocensa_nb.runs.run import Run
+
+    trained = Run.load(run)
+    free_path(out)  # fail before the work, not after
+    predicted = predict_table(trained, data, with_, columns, target)
+    path = write_page(trained, predicted, out)
+    logger.info(f"Página de {num(predicted.tally.rows)} filas en {path}. Ábrala en un navegador.")
+    return {"out": str(path), "rows": predicted.tally.rows, "scored": predicted.tally.scored, "notes": predicted.notes}

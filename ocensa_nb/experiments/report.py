@@ -1,10 +1,8 @@
 """The report of an experiment: the tables of notebook 07, results.csv and report.html, and what they say."""
 
-import base64
-import hashlib
-import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +27,7 @@ from ocensa_nb.experiments.results import (
     summary,
 )
 from ocensa_nb.figures import comparison
-from ocensa_nb.figures.comparison import PHONE, WIDE
+from ocensa_nb.figures.page import WIDE, picture, render
 from ocensa_nb.files.atomic import atomic_write, write_text
 from ocensa_nb.files.notice_file import SPANISH_EXCEL
 from ocensa_nb.files.verify import LARGEST_JSON, read_regular
@@ -223,11 +221,6 @@ def write_results(results: Results) -> Path:
 
 def write_report(results: Results) -> Path:
     """Write report.html, which needs no other file and no network, and return its path."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = FileSystemLoader(Path(__file__).parent)
-    page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"sha256": _sha256, "shown": _shown, "num": num}
     groups = grouped(results)
     content: dict[str, Any] = {"warnings": []}
     if groups:
@@ -237,9 +230,13 @@ def write_report(results: Results) -> Path:
         content["intervals"] = [effect.score for effect in effects(results) if effect.score]
         content["on_front"] = np.flatnonzero(content["quality"]["frente de Pareto"] == "sí").tolist()
         drawn = {"front": pareto_figure, "models": _models_figure, "differences": _differences_figure}
-        content["pictures"] = {name: _addresses(draw, results) for name, draw in drawn.items() if content["on_front"]}
-    text = page.get_template(TEMPLATE).render(
+        content["pictures"] = {
+            name: picture(partial(draw, results)) for name, draw in drawn.items() if content["on_front"]
+        }
+    text = render(
+        Path(__file__).with_name(TEMPLATE),
         **content,
+        shown=_shown,
         results=results,
         groups=groups,
         summary=summary(results),
@@ -251,10 +248,6 @@ def write_report(results: Results) -> Path:
     path = results.path / REPORT
     write_text(path, text)
     return path
-
-
-def _sha256(text: Any) -> str:
-    return base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
 
 
 def _shown(table: pd.DataFrame, columns: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
@@ -271,20 +264,6 @@ def _links(case: Case) -> list[tuple[str, str]]:
     """Return the executed notebooks of a case, relative to the report; 03 may be of another case."""
     files = {"03": case.run.parent / "03_train.html", "04": case.folder / "04_evaluate.html"}
     return [(number, f"{CASES}/{file.parent.name}/{file.name}") for number, file in files.items() if file.is_file()]
-
-
-def _addresses(draw: Callable[[Results, float], "Figure | None"], results: Results) -> list[str] | None:
-    """Return a figure for a page and for a telephone as data addresses of SVG, the same bytes for the same results."""
-    import matplotlib as mpl
-
-    addresses = []
-    for width in (WIDE, PHONE):
-        if (figure := draw(results, width)) is None:
-            return None
-        with mpl.rc_context({"svg.hashsalt": "ocensa", "svg.fonttype": "path"}), io.BytesIO() as file:
-            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-            addresses.append("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode())
-    return addresses
 
 
 def _mean_sd(values: pd.Series, decimals: int = 3) -> str:

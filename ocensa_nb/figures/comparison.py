@@ -13,6 +13,7 @@ from ocensa_nb.benchmark import compare
 from ocensa_nb.benchmark.techniques import EXACT, GIVEN_FREEZING, TRADE
 from ocensa_nb.errors import num
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
+from ocensa_nb.figures.page import PHONE, WIDE
 from ocensa_nb.figures.style import (
     COLOURS,
     GREY,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-WIDE, PHONE = 8.6, 3.7  # inches: figures for a page, and for a telephone
 FAR = 5  # ratio of the seconds from which on their axis is logarithmic
 CHANGE_LENGTH = 44  # characters of a change of a setting, which fit on a telephone
 MARKERS = {"encoder": "o", "linear": "s", "blend": "D"}
