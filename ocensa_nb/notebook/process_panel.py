@@ -268,7 +268,9 @@ class ProcessPanel(abc.ABC):
             result, sentence = self._end()
         except UserError as error:
             self.say(describe(error))
-            cell.update(self._page() if self._update() else HTML())  # the error is shown below
+            has_view = self._update()
+            cell.update(self._page() if has_view else HTML())  # the error is shown below
+            self.view.value = self._draw() if has_view else ""  # the cell loses it when it is executed again
             raise
         self.say(sentence)
         cell.update(self._page(sentence))

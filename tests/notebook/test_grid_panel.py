@@ -1,6 +1,7 @@
 """The panel of notebook 07 without a browser: grids, the live table, and the process that it starts."""
 
 import json
+import re
 
 import pytest
 
@@ -128,6 +129,18 @@ def test_run_in_a_cell_returns_the_results_and_reports_a_stop(panel, monkeypatch
         panel.run()
     assert "Detenido" in text(panel)
     assert "⛔" not in text(panel)
+
+
+def test_after_a_stop_in_the_cell_the_panel_shows_the_table_that_the_cell_shows(panel, monkeypatch):
+    shown = []
+    monkeypatch.setattr(process_panel.DisplayHandle, "update", lambda self, page: shown.append(page.data))
+    add_case(panel.out, {"epochs": 3}, 1, "interrupted")
+    monkeypatch.setattr(Process, "code", 143)
+    with pytest.raises(AskedToStopError, match="Detenido"):
+        panel.run()
+    assert "epochs=3" in panel.view.value
+    table, cell = (re.sub(r"T_\w{5}", "", page) for page in (panel.view.value, shown[-1]))
+    assert table in cell
 
 
 def test_run_without_a_user_runs_the_grid_in_the_kernel_and_shows_the_table(tmp_path, monkeypatch):
