@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 RECIPE = "cpu"  # the one recommended without a GPU, the same on every machine
 STATE = ".suite.json"  # in the folder of an unfinished suite: parameters, process, seconds of the executed notebooks
 # Not 05, which measures the optimisations for minutes.
-SUITE = ("01_setup_gpu_check", "02_data_audit", "03_train", "04_evaluate", "06_review")
+SUITE = ("01_setup_gpu_check", "02_data_audit", "03_train", "04_evaluate", "06_review", "09_daily_use")
 
 
 def suite(out: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -83,6 +83,7 @@ def suite_parameters(folder: Path, settings: Mapping[str, Any]) -> dict[str, dic
         "03_train": training_parameters(config, RECIPE),
         "04_evaluate": evaluation_parameters(run, str(folder / "evaluation")),
         "06_review": {**review, **UNATTENDED},
+        "09_daily_use": {"run": run, "data": "", "out": str(folder / "daily"), "onnx": False, **UNATTENDED},
     }
 
 

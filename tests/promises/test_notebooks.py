@@ -219,6 +219,18 @@ def test_execute_notebook_06_shows_tables_and_saves_the_workbook(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_processes")
+def test_execute_notebook_09_scores_a_file_and_writes_the_book_and_the_page(run, tmp_path):
+    out = tmp_path / "daily"
+    executed = suite.execute(ROOT / "notebooks/09_daily_use.ipynb", tmp_path, {"run": str(run.path), "out": str(out)})
+    kinds = [kind for output in outputs(executed) for kind in output.get("data", {})]
+    assert kinds.count("text/html") == 6  # the style of the page, the models, the decisions, three labels
+    printed = "".join(output.get("text", "") for output in outputs(executed))
+    assert f"Escrito: {out / 'report.html'}" in printed
+    assert sorted(path.name for path in out.iterdir()) == ["predicciones.xlsx", "report.html"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_kernel_interrupt_during_fit_saves_a_checkpoint_and_shows_one_message(csv, tmp_path):
     from jupyter_client.manager import start_new_kernel
 
