@@ -89,6 +89,7 @@ class Parser(argparse.ArgumentParser):
         else:
             convert, metavar = _TYPES[inner[0] if origin is tuple else kind]
             several = {"nargs": "*", "action": "extend"} if origin is tuple else {}
+            several |= {"nargs": "?", "const": True} if kind is bool else {}  # the name alone says yes
             self.add_argument(flag, type=convert, metavar=metavar, **several, **common)
 
     def add_options(self, source: Callable[..., Any], defaults: Any = None) -> None:

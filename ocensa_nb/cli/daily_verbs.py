@@ -132,3 +132,16 @@ def report(
     path = write_page(trained, predicted, out)
     logger.info(f"Página de {num(predicted.tally.rows)} filas en {path}. Ábrala en un navegador.")
     return {"out": str(path), "rows": predicted.tally.rows, "scored": predicted.tally.scored, "notes": predicted.notes}
+
+
+def export(
+    run: RunFolder,
+    out: Annotated[str, Doc("carpeta nueva")],
+    format: Annotated[Literal["onnx"], Doc("ONNX, para onnxruntime, Triton y otros")] = "onnx",
+    int8: Annotated[bool, Doc("pesos de 8 bits: un archivo cuatro veces menor, que no da lo mismo")] = False,
+) -> dict[str, Any]:
+    """Exportar el codificador de una corrida para otras máquinas, con un script que puntúa un CSV."""
+    from ocensa_nb.daily import export as exporting
+    from ocensa_nb.runs.run import Run
+
+    return exporting.export(Run.load(run), out, int8)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from ocensa_nb.cli.daily_verbs import predict, report, review
+from ocensa_nb.cli.daily_verbs import export, predict, report, review
 from ocensa_nb.cli.options import AS_TRAINED, Columns, Out, RunFolder, Source, Verbose
 from ocensa_nb.config import RECIPES, TEXT_FIELDS, TrainConfig
 from ocensa_nb.errors import IncompleteError, UserError, num
@@ -197,7 +197,7 @@ def experiments(
     return result
 
 
-_ALL = (generate, train, evaluate, predict, review, report, compare, audit, suite, lab, experiments)
+_ALL = (generate, train, evaluate, predict, review, report, export, compare, audit, suite, lab, experiments)
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {verb.__name__: verb for verb in _ALL}
 
 

@@ -128,7 +128,7 @@ def compose(table: pd.DataFrame, used: Columns, text_fields: Sequence[str], head
     text = map_values(table[used["descripcion"]], plain)
     composed = text.to_numpy(object)
     for role in appended(used, text_fields, heads):
-        composed = composed + map_values(table[used[role]], partial(_named_value, _title(role))).to_numpy(object)
+        composed = composed + map_values(table[used[role]], partial(_named_value, field_title(role))).to_numpy(object)
     return pd.Series(composed, text.index, text.dtype).where(text != "", "")
 
 
@@ -149,7 +149,7 @@ def appended(used: Columns, text_fields: Sequence[str], heads: Sequence[str] = (
     return [role for role in dict.fromkeys(roles) if used[role] not in labels]
 
 
-def _title(role: str) -> str:
+def field_title(role: str) -> str:
     field = field_of(role)
     title = TITLES.get(field, field.replace("_", " ").capitalize())
     return title if field == role else f"{title} {int(role.removeprefix(field + '.')) + 1}"

@@ -161,7 +161,7 @@ def read_typed(predictor: Predictor, text: str, fields: Mapping[str, str]) -> No
             raise UserError(unknown("El campo", name, titles.values()) if titles else "La corrida no usa más columnas.")
         cells[titles[roles[_key(name)]]] = value
     table = pd.DataFrame([cells], dtype=str)
-    typed = TableFile(TYPED, table, readable(table)[0], 1, SPANISH_EXCEL, "", None)
+    typed = TableFile(TYPED, table, readable(table)[0], 0, 1, SPANISH_EXCEL, "", None)
     file = read_as_trained(run, typed, recorded, labelled=False)
     if file.texts.iloc[0] == "":
         raise UserError("El aviso no tiene texto. Escriba lo que diría su descripción, p. ej. «pase en válvula».")

@@ -222,5 +222,5 @@ def quick_cases(trained: Path) -> Iterator[None]:
         patch.setattr(grids, "POLL_SECONDS", 0)
         patch.setattr(grids, "_pool", lambda *_: contextlib.nullcontext(HerePool(1)))
         patch.setattr(execute, "execute", run_notebook)
-        patch.setattr(report, "_addresses", lambda *_: ["", ""])  # drawn from the tables
+        patch.setattr(report, "picture", lambda *_: ["", ""])  # drawn from the tables
         yield

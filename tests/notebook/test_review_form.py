@@ -28,7 +28,7 @@ def found():
         table[f"conjunto_{head}"] = " | ".join(names[:2])
         table[f"correcta_{head}"] = ""
     empty = pd.DataFrame()
-    file = TableFile(Path("a.csv"), table, table, 2, SPANISH_EXCEL, "", None)
+    file = TableFile(Path("a.csv"), table, table, 0, 2, SPANISH_EXCEL, "", None)
     likeliest = {"modo": np.array([[0, 1, 2, 3]] * 3), "prioridad": np.array([[0, 1]] * 3)}
     return Review(file, table[["id_aviso"]], table, likeliest, CLASSES, empty, [])
 

@@ -381,4 +381,4 @@ def test_fit_and_predict_with_duplicate_column_names_keep_their_order(config, tm
     run = train.fit(config.replace(data=str(path), out=str(tmp_path / "run"), epochs=1))
     assert run.metadata["data"]["columns"]["descripcion"] == "descripcion"
     out = predict.save(predict.predict(run, path), tmp_path / f"p{suffix}")
-    assert list(read_table(out).table.columns)[: frame.shape[1]] == list(table.columns)
+    assert list(read_table(out, sheet="Sheet1").table.columns)[: frame.shape[1]] == list(table.columns)

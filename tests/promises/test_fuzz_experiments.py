@@ -105,7 +105,7 @@ def test_experiment_folder_with_any_value_anywhere_is_read_and_continued(whole, 
     draw, out = random.Random(2), tmp_path / "out"
     monkeypatch.setattr(grids, "POLL_SECONDS", 0)
     monkeypatch.setattr(grids, "_pool", lambda *_: contextlib.nullcontext(MeasuringPool(4)))
-    monkeypatch.setattr("ocensa_nb.experiments.report._addresses", lambda *_: ["", ""])  # drawn from the tables
+    monkeypatch.setattr("ocensa_nb.experiments.report.picture", lambda *_: ["", ""])  # drawn from the tables
     grid = yaml.safe_load((whole / "grid.yaml").read_text(encoding="utf-8"))
     for number in range(50 * TIMES):
         damaged(draw, whole, out)

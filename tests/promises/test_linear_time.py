@@ -46,7 +46,7 @@ FUNCTIONS = {
     "notice_file.detect_format": lambda text: notice_file.detect_format(frame(text), ";", "utf-8"),
     "output_tables.inert": lambda text: write.inert(frame(text)),
     "tables._separator": lambda text: read_csv._separator(f"a{text}"),
-    "tables._find_layout": lambda text: read_csv._find_layout(f"a{text}", columns.title_predicate((), {})),
+    "tables.find_layout": lambda text: read_csv.find_layout(f"a{text}", columns.title_predicate((), {})),
     "columns.rank_columns": lambda text: columns.rank_columns(frame(text), "texto", "", ()),
     "tokenizer_checks.describe": lambda text: tokenizer_checks.describe(0.0, [text], TOKENIZER),
 }
