@@ -150,7 +150,7 @@ def export(run: Run, out: str | Path, int8: bool = False) -> dict[str, Any]:
         write_text(folder / "score.py", Path(__file__).with_name("score.py.j2").read_text(encoding="utf-8"))
     (torch_speed, file_speed), note = speeds[0], " (int8)" if int8 else ""
     logger.info(
-        f"Modelo{note} en {path}: {num(100 * equal, 1)} % de las predicciones iguales a las de torch, y probabilidades "
+        f"Exportado{note} a {path}: {num(100 * equal, 1)} % de las predicciones iguales a las de torch, y su confianza "
         f"a {num(distance, 6)} como mucho, en {num(len(texts))} avisos. {num(file_speed)} avisos por segundo; torch, "
         f"{num(torch_speed)}. Contiene el codificador con su calibración; no el modelo simple ni la mezcla, que "
         "necesitan este paquete: equivale a predict --with encoder. Para puntuar un CSV: python score.py ENTRADA.csv "
