@@ -29,7 +29,7 @@ from ocensa_nb.runs.run import Run, free_folder
 
 logger = logging.getLogger(__name__)
 
-MODEL = "model.onnx"
+MODEL, SCRIPT = "model.onnx", "score.py"
 FARTHEST = 1e-4  # between a probability of the file in fp32 and of torch
 MARGIN = 1e-5  # of the most probable class before the second, which fp32 keeps apart
 OPSET = 18
@@ -147,13 +147,13 @@ def export(run: Run, out: str | Path, int8: bool = False) -> dict[str, Any]:
                 "classes": run.classes,
             },
         )
-        write_text(folder / "score.py", Path(__file__).with_name("score.py.j2").read_text(encoding="utf-8"))
+        write_text(folder / SCRIPT, Path(__file__).with_name(f"{SCRIPT}.j2").read_text(encoding="utf-8"))
     (torch_speed, file_speed), note = speeds[0], " (int8)" if int8 else ""
     logger.info(
         f"Exportado{note} a {path}: {num(100 * equal, 1)} % de las predicciones iguales a las de torch, y su confianza "
         f"a {num(distance, 6)} como mucho, en {num(len(texts))} avisos. {num(file_speed)} avisos por segundo; torch, "
         f"{num(torch_speed)}. Contiene el codificador con su calibración; no el modelo simple ni la mezcla, que "
-        "necesitan este paquete: equivale a predict --with encoder. Para puntuar un CSV: python score.py ENTRADA.csv "
+        f"necesitan este paquete: equivale a predict --with {ENCODER}. Para puntuar un CSV: python {SCRIPT} ENTRADA.csv "
         "SALIDA.csv"
     )
     return {"out": str(path), "distance": distance, "equal": equal, "rows_per_second": file_speed, "torch": torch_speed}
