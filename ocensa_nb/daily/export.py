@@ -153,8 +153,8 @@ def export(run: Run, out: str | Path, int8: bool = False) -> dict[str, Any]:
         f"Exportado{note} a {path}: {num(100 * equal, 1)} % de las predicciones iguales a las de torch, y su confianza "
         f"a {num(distance, 6)} como mucho, en {num(len(texts))} avisos. {num(file_speed)} avisos por segundo; torch, "
         f"{num(torch_speed)}. Contiene el codificador con su calibración; no el modelo simple ni la mezcla, que "
-        f"necesitan este paquete: equivale a predict --with {ENCODER}. Para puntuar un CSV: python {SCRIPT} ENTRADA.csv "
-        "SALIDA.csv"
+        f"necesitan este paquete: equivale a predict --with {ENCODER}. Para puntuar un CSV: python {SCRIPT} ENTRADA.csv"
+        " SALIDA.csv"
     )
     return {"out": str(path), "distance": distance, "equal": equal, "rows_per_second": file_speed, "torch": torch_speed}
 
