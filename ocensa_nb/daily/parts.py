@@ -43,7 +43,8 @@ def split(path: Path, is_title: IsTitle) -> Iterator[Part | None]:
             if cut:
                 first = line == above
                 content = block[:cut] if first else titles + block[:cut]
-                yield Part(content, encoding, "" if first else separator, line=0 if first else line)
+                lacking = 0 if first else line - titles.count(b"\n")
+                yield Part(content, encoding, "" if first else separator, line=lacking)
                 line += block.count(b"\n", 0, cut) - above * first
                 block = block[cut:]
 

@@ -64,7 +64,7 @@ class Part:
     encoding: str = ""  # of the file; "" if it is to be detected
     separator: str = ""  # the same; without it, there may be rows above the titles
     before: int = 0  # rows of the file before those of the part
-    line: int = 0  # lines of the file before its first record
+    line: int = 0  # lines of the file that are not in the content, before its first record
 
 
 @dataclass(frozen=True)

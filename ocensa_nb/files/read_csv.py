@@ -49,7 +49,7 @@ def read_csv(
     """Return a CSV's table, rows above the titles, separator, encoding, whether it has quotes, and notes in Spanish.
 
     An encoding that is known is not detected; with a separator, the titles are in the first line. For a part of a file,
-    `line` is how many lines come before its records.
+    `line` is how many lines of it the content lacks between the titles and the records.
     """
     text, encoding, notes = decode(path, content, encoding)
     if not text.strip():
@@ -69,7 +69,7 @@ def read_csv(
         check_width(
             path, len(next(csv.reader(io.StringIO(text[:SCANNED_CHARACTERS], newline=""), delimiter=separator)))
         )
-    line = above + max(line - 1, 0)
+    line += above
     quoting, records = _count_records(path, text, separator, line, notes)
     try:
         # A StringIO would take four bytes a character.

@@ -74,6 +74,22 @@ def test_file_in_parts_has_the_bytes_of_the_file_as_a_whole(run, tmp_path, monke
     assert number > 3
 
 
+def test_row_at_fault_has_the_line_number_of_the_file_in_any_part(run, tmp_path, monkeypatch):
+    data, said = write(tmp_path / "a.csv", above=2), []
+    text = (
+        data.read_text(encoding="utf-8")
+        .replace("Descripción", '"Descripción\ndel aviso"')
+        .replace("Nota", "Descripcion")
+    )
+    data.write_text(text.replace("Total;;;;", "1;2;3;4;5;6;7"), encoding="utf-8")
+    monkeypatch.setattr(parts, "BLOCK", 2_000)
+    for number, size in enumerate((10**9, 6_000)):
+        with pytest.raises(UserError, match="más celdas que títulos") as error:
+            scored(run, data, tmp_path / f"{number}.csv", size, monkeypatch)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
 class KilledError(BaseException):
     """Not an error that anything catches."""
 
