@@ -1,9 +1,11 @@
-"""Seconds and memory of reading, tokenizing, predicting and auditing many notices, all different.
+"""Seconds and memory of reading, tokenizing, predicting and auditing many notices, hardly two of them the same.
 
-python -m tests.benchmarks.scale --rows 50000 300000 --jobs predict-auto predict-linear audit
+python -m tests.benchmarks.scale --rows 50000 300000 --jobs predict-auto predict-linear predict-none audit
 
-Each job runs in its own process. Its memory is the peak of that process, minus what the process took right after it
-imported the package.
+The job `predict-none` reads and writes what the models would have predicted, without them.
+
+Each job runs in its own process. Its memory is the peak of that process, and how much of it is above what the process
+took right after it imported the package.
 """
 
 import multiprocessing
@@ -12,20 +14,22 @@ import threading
 import time
 from pathlib import Path
 
-import pandas as pd
 import psutil
 import tyro
 
 from ocensa_nb.audit import audit
 from ocensa_nb.config import from_recipe
+from ocensa_nb.daily.score import score
 from ocensa_nb.data import notices, synthetic
 from ocensa_nb.evaluation import predict
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.models import catalogue, tokens
 from ocensa_nb.runs.run import Run
 from ocensa_nb.training import train
 
-JOBS = ("tokens", "read", "predict-auto", "predict-linear", "predict-encoder", "audit")
+JOBS = ("tokens", "read", "predict-auto", "predict-linear", "predict-encoder", "predict-none", "audit")
 TRAINED_ROWS = 4_000
+PIECE = 250_000  # rows that are made at once
 
 
 def main(
@@ -41,7 +45,7 @@ def main(
             train.fit(from_recipe("cpu", settings))
         for count in rows:
             path = folder / f"{count}.csv"
-            synthetic.write_csv(different(count, seed), path)
+            write(path, count, seed)
             for job in jobs:
                 process = processes.Process(target=measure, args=(job, path, folder, model))
                 process.start()
@@ -49,9 +53,13 @@ def main(
             path.unlink()
 
 
-def different(rows: int, seed: int) -> pd.DataFrame:
-    """Return that many notices of which no two have the same text."""
-    return synthetic.generate(rows + rows // 3, seed).drop_duplicates("descripcion").iloc[:rows]
+def write(path: Path, rows: int, seed: int) -> None:
+    """Write that many notices to a CSV; no two of a piece have the same text."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        for start in range(0, rows, PIECE):
+            count = min(PIECE, rows - start)
+            piece = synthetic.generate(count + count // 3, seed + start).drop_duplicates("descripcion").iloc[:count]
+            piece.to_csv(file, index=False, header=not start)
 
 
 def measure(job: str, path: Path, folder: Path, model: str) -> None:
@@ -71,7 +79,8 @@ def measure(job: str, path: Path, folder: Path, model: str) -> None:
     seconds = time.perf_counter() - since
     over.set()
     watcher.join()
-    print(f"{job}, {path.stem} rows: {seconds:.1f} s, {(peak - start) / 2**30:.2f} GiB above the start", flush=True)
+    memory, above = (f"{size / 2**20:.0f}" for size in (peak, peak - start))
+    print(f"{job}, {path.stem} rows: {seconds:.1f} s, {memory} MiB, {above} above the start", flush=True)
 
 
 def work(job: str, path: Path, folder: Path, model: str) -> None:
@@ -84,8 +93,16 @@ def work(job: str, path: Path, folder: Path, model: str) -> None:
     elif job == "audit":
         audit.audit(audit.settings(str(path)))
     else:
-        predicted = predict.predict(Run.load(folder / "run"), path, job.partition("-")[2])
-        predict.save(predicted, folder / f"{job}-{path.stem}.csv")
+        out = folder / f"{job}-{path.stem}.csv"
+        predictor, source = Predictor.load(Run.load(folder / "run")), job.partition("-")[2]
+        if source == "none":  # only reading and writing
+            one, source = predictor.logits(["bomba"]), "auto"
+            Predictor.logits = lambda self, texts, *_: {
+                model: {head: values.repeat(len(texts), 0) for head, values in heads.items()}
+                for model, heads in one.items()
+            }
+        score(predictor, path, out, source=source)
+        out.unlink()
 
 
 if __name__ == "__main__":
