@@ -41,6 +41,7 @@ def generate(
 
 def train(recipe: Recipe = "auto", verbose: Verbose = False, **fields: Any) -> dict[str, Any]:
     """Entrenar un clasificador con avisos etiquetados."""
+    from ocensa_nb.daily.page import write_run_page
     from ocensa_nb.evaluation.blend import describe_sources, read_blends
     from ocensa_nb.figures.training import training_gif
     from ocensa_nb.runs.resume import reject_finished
@@ -60,13 +61,14 @@ def train(recipe: Recipe = "auto", verbose: Verbose = False, **fields: Any) -> d
     if not world.is_first:
         return {}
     training_gif(run)
+    write_run_page(run)
     metrics, seconds = run.metrics, run.metadata["seconds"]
     logger.info("\n".join(report(metrics, verbose)))
     logger.info(f"Prueba: {_scores(metrics['test'])}. {describe_sources(read_blends(run))}")
     logger.info(
-        f"Corrida en {run.path}: se guardó la época {metrics['best_epoch']}, la mejor de {metrics['epochs']}. El "
-        f"entrenamiento tardó {seconds['training']:.0f} s (previstos: {seconds['expected']:.0f} s); en total, "
-        f"{seconds['total']:.0f} s."
+        f"Corrida en {run.path}, con su página report.html: se guardó la época {metrics['best_epoch']}, la mejor de "
+        f"{metrics['epochs']}. El entrenamiento tardó {seconds['training']:.0f} s (previstos: "
+        f"{seconds['expected']:.0f} s); en total, {seconds['total']:.0f} s."
     )
     return {"run": str(run.path), "recipe": recipe, "seconds": seconds, **metrics}
 

@@ -9,19 +9,25 @@ import numpy as np
 import pandas as pd
 
 from ocensa_nb.data.canonical import canonical
-from ocensa_nb.errors import UserError, num
+from ocensa_nb.errors import UserError, listed, num
 from ocensa_nb.evaluation.predict import PredictedFile
 from ocensa_nb.evaluation.suggestion import ACCEPT, CHOOSE, REVIEW
-from ocensa_nb.evaluation.verdict import percent
+from ocensa_nb.evaluation.verdict import NOT_YET, SUGGESTION, USEFUL, USEFUL_ABOVE, percent
 from ocensa_nb.figures import daily
 from ocensa_nb.figures.page import picture, render
-from ocensa_nb.files.atomic import create_new
+from ocensa_nb.files.atomic import create_new, write_text
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.models.save import read_linear
 from ocensa_nb.paths import free_path
 from ocensa_nb.runs.run import Run
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+TEMPLATE, RUN_TEMPLATE = (Path(__file__).with_name(f"{name}.html.j2") for name in ("page", "run"))
+STATUS_WORDS = {
+    USEFUL: "sirve como está",
+    USEFUL_ABOVE: "sirve si está segura",
+    SUGGESTION: "sirve para elegir entre pocas",
+    NOT_YET: "todavía no sirve",
+}
 MOST_ROWS = 50  # of a table
 SECONDS = 30  # to review a notice: an assumption, which the page lets change
 LEAST_DATED = 0.8  # share of the filled cells of a column that are dates
@@ -48,6 +54,35 @@ def write_page(run: Run, predicted: PredictedFile, out: str | Path) -> Path:
     with create_new(path) as temporary:
         temporary.write_text(render(TEMPLATE, **_content(run, predicted)), encoding="utf-8")
     return path
+
+
+def write_run_page(run: Run) -> Path:
+    """Write `RUN/report.html`, in Spanish: which answers of a finished run to accept, and what to do next."""
+    labels = [_label(run, head) for head in run.classes]
+    path = run.path / "report.html"
+    split, warnings = run.metadata["data"]["split"], run.metrics["warnings"]
+    write_text(path, render(RUN_TEMPLATE, run=run, split=split, labels=labels, warnings=warnings))
+    return path
+
+
+def _label(run: Run, head: str) -> dict[str, Any]:
+    verdict, measured = run.metrics["verdict"][head], run.metrics["suggestion"][head]
+    accepted = measured["accepted"]
+    classes = [
+        (name, num(rows), num(100 * measured["by_class"][name]) if name in measured["by_class"] else "–")
+        for name, rows in zip(run.classes[head], run.class_rows[head], strict=True)
+    ]
+    return {
+        "head": head,
+        "word": STATUS_WORDS[verdict["status"]],
+        "first": 100 * measured["all"]["right"],
+        "third": 100 * measured["top"][2] if len(run.classes[head]) > 3 else None,
+        "accepted": 100 * accepted["rows"] / measured["all"]["rows"],
+        "accepted_right": 100 * accepted["right"],
+        "trusted": listed([f"«{name}»" for name in measured["trusted"]]),
+        "advice": verdict["advice"],
+        "classes": pd.DataFrame(classes, columns=["Clase", "Avisos al entrenar", "De cada 100"]),
+    }
 
 
 def _content(run: Run, predicted: PredictedFile) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def score(
             first = first or file
             if number < ended:
                 continue
-            if done and not done.bar:
+            if done and done.bar is None:
                 rows = len(file.table) * path.stat().st_size // len(part.content) if part else len(file.table)
                 before = (tally.rows if tally else 0) + done.rows
                 if before:

@@ -5,9 +5,9 @@ import re
 import pandas as pd
 import pytest
 
-from ocensa_nb.daily.page import write_page
+from ocensa_nb.daily.page import write_page, write_run_page
 from ocensa_nb.data import synthetic
-from ocensa_nb.errors import UserError
+from ocensa_nb.errors import UserError, num
 from ocensa_nb.evaluation.predict import predict
 
 HOSTILE = '<script>alert(1)</script> fuga & "derrame" {{ 7 * 7 }}'
@@ -51,3 +51,14 @@ def test_page_says_what_a_file_does_not_have(run, tmp_path):
         write_page(run, predict(run, tmp_path / "b.csv"), tmp_path / "b.html")
     with pytest.raises(UserError, match=r"debe terminar en \.html"):
         write_page(run, predict(run, tmp_path / "a.csv"), tmp_path / "b.txt")
+
+
+def test_page_of_a_run_says_what_to_accept_as_its_metrics_do(run):
+    text = re.sub(r"<[^>]+>", "", write_run_page(run).read_text(encoding="utf-8"))
+    for head, measured in run.metrics["suggestion"].items():
+        assert f"{head.capitalize()}: " in text
+        assert f"acierta a la primera en {num(100 * measured['all']['right'])}" in text
+        if rows := measured["accepted"]["rows"]:
+            assert f"sin revisar {num(100 * rows / measured['all']['rows'])} de cada 100" in text
+    for name in run.classes["modo"]:
+        assert name in text
