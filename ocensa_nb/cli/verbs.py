@@ -148,7 +148,7 @@ def audit(
 
 
 def suite(out: Out) -> dict[str, Any]:
-    """Ejecutar los cuadernos 01 a 04 y 06 de forma automática, con el modelo y los datos incluidos."""
+    """Ejecutar los cuadernos 01 a 04, 06 y 09 de forma automática, con el modelo y los datos incluidos."""
     from ocensa_nb.notebook import suite as headless
 
     results = headless.suite(out)

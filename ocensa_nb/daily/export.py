@@ -35,7 +35,7 @@ MARGIN = 1e-5  # of the most probable class before the second, which fp32 keeps 
 OPSET = 18
 SAMPLED_TEXTS = 64
 ROUNDS = 3
-LACKING = 'Para exportar hacen falta onnx, onnxscript y onnxruntime: pip install "ocensa-nb[onnx]".'
+LACKING = "Para exportar faltan paquetes. Instálelos: pip install onnx onnxscript onnxruntime"
 
 
 class Calibrated(nn.Module):

@@ -135,7 +135,7 @@ def _append_to_book(
         parts |= _with_sheets(source, sheets, sheets_first) if sheets else {}
         for member in source.infolist():
             part = parts.pop(member.filename) if member.filename in parts else source.read(member)
-            if sheets and sheets_first and member.filename.startswith("xl/worksheets/"):
+            if sheets and sheets_first and member.filename.startswith(("xl/worksheets/", "xl/chartsheets/")):
                 part = part.replace(b' tabSelected="1"', b"", 1)
             target.writestr(member, part)
         for name, part in parts.items():

@@ -1,6 +1,7 @@
 """The page of a file's predictions says what they say, needs nothing else, and runs nothing of a notice."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from ocensa_nb.daily.page import write_page, write_run_page
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError, num
 from ocensa_nb.evaluation.predict import predict
+from ocensa_nb.runs.run import Run
 
 HOSTILE = '<script>alert(1)</script> fuga & "derrame" {{ 7 * 7 }}'
 
@@ -53,7 +55,8 @@ def test_page_says_what_a_file_does_not_have(run, tmp_path):
         write_page(run, predict(run, tmp_path / "a.csv"), tmp_path / "b.txt")
 
 
-def test_page_of_a_run_says_what_to_accept_as_its_metrics_do(run):
+def test_page_of_a_run_says_what_to_accept_as_its_metrics_do(run, tmp_path):
+    run = Run.load(shutil.copytree(run.path, tmp_path / "run"))
     text = re.sub(r"<[^>]+>", "", write_run_page(run).read_text(encoding="utf-8"))
     for head, measured in run.metrics["suggestion"].items():
         assert f"{head.capitalize()}: " in text
