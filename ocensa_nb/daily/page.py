@@ -135,10 +135,13 @@ def _urgent(run: Run, predicted: PredictedFile, table: pd.DataFrame, cells: pd.D
 
 
 def _changes(run: Run, predicted: PredictedFile) -> pd.DataFrame:
-    """Return the classes whose share differs from that in the training by more than chance explains."""
+    """Return the classes that are predicted more or less often than in the test rows, beyond what chance explains.
+
+    Predictions are compared with predictions: a class that a model predicts too often differs from its labels anyway.
+    """
     found = []
     for head, names in run.classes.items():
-        here, before = np.array(predicted.tally.classes[head], float), run.class_rows[head].astype(float)
+        here, before = np.array(predicted.tally.classes[head], float), predicted.expected[head].astype(float)
         n, m = here.sum(), before.sum()
         pooled = (here + before) / (n + m)
         error = np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
@@ -147,7 +150,7 @@ def _changes(run: Run, predicted: PredictedFile) -> pd.DataFrame:
             found.append((abs(difference[place]), head, names[place], here[place] / n, before[place] / m))
     return pd.DataFrame(
         [(head, name, percent(here), percent(before)) for _, head, name, here, before in sorted(found, reverse=True)],
-        columns=["Etiqueta", "Clase", "En estos avisos", "Al entrenar"],
+        columns=["Etiqueta", "Clase", "En estos avisos", "En los de prueba"],
     ).head(MOST_ROWS)
 
 

@@ -87,6 +87,7 @@ class PredictedFile:
     rows: np.ndarray  # those with a text, int64
     probabilities: dict[str, np.ndarray]  # of them, float32 (rows, classes), per label
     tally: Tally
+    expected: dict[str, np.ndarray]  # test rows of the run of each predicted class, int64 (classes,), per label
     notes: list[str]
 
 
@@ -144,7 +145,11 @@ def predict_file(
         differences=differences,
         left_out=file.left_out,
     )
-    return PredictedFile(file, table, rows, probabilities, tally, tally.notes(predictor, source, target))
+    expected = {
+        head: np.bincount(tested.shares.argmax(axis=1), minlength=len(run.classes[head]))
+        for head, (_, tested) in suggestions.items()
+    }
+    return PredictedFile(file, table, rows, probabilities, tally, expected, tally.notes(predictor, source, target))
 
 
 def read_unlabelled(run: Run, data: str | Path | TableFile, columns: Columns | None = None) -> NoticeFile:

@@ -55,6 +55,15 @@ def test_page_says_what_a_file_does_not_have(run, tmp_path):
         write_page(run, predict(run, tmp_path / "a.csv"), tmp_path / "b.txt")
 
 
+def test_notices_as_those_of_the_test_rows_are_no_change_and_a_single_one_is(run, notices, csv, tmp_path):
+    table, test = pd.read_csv(csv, dtype=str, keep_default_na=False), notices.split["test"]
+    for name, rows, changed in (("same", [*test] * 10, False), ("one", [test[0]] * 400, True)):
+        (folder := tmp_path / name).mkdir()
+        text, _ = page_of(run, table.iloc[rows], folder)
+        assert ("más de lo que explica el azar. Un clic" in text) == changed
+        assert ("salvo lo que explica el azar" in text) != changed
+
+
 def test_page_of_a_run_says_what_to_accept_as_its_metrics_do(run, tmp_path):
     run = Run.load(shutil.copytree(run.path, tmp_path / "run"))
     text = re.sub(r"<[^>]+>", "", write_run_page(run).read_text(encoding="utf-8"))
