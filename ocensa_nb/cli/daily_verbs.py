@@ -121,13 +121,12 @@ def report(
     columns: Columns = AS_TRAINED,
 ) -> dict[str, Any]:
     """Escribir una página con lo que dicen los avisos: qué usar, qué revisar, lo urgente y lo que cambió."""
-    from ocensa_nb.daily.page import write_page
+    from ocensa_nb.daily.page import free_page, write_page
     from ocensa_nb.evaluation.predict import predict as predict_table
-    from ocensa_nb.paths import free_path
     from ocensa_nb.runs.run import Run
 
     trained = Run.load(run)
-    free_path(out)  # fail before the work, not after
+    free_page(out)  # fail before the work, not after
     predicted = predict_table(trained, data, with_, columns, target)
     path = write_page(trained, predicted, out)
     logger.info(f"Página de {num(predicted.tally.rows)} filas en {path}. Ábrala en un navegador.")

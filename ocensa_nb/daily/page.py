@@ -46,13 +46,19 @@ def write_page(run: Run, predicted: PredictedFile, out: str | Path) -> Path:
     UserError
         If the path exists, does not end in `.html`, or cannot be written, or no row has a text.
     """
-    path = free_path(out)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"«{path}» debe terminar en .html.")
+    path = free_page(out)
     if not len(predicted.rows):
         raise UserError(f"«{predicted.file.path}» no tiene avisos con texto: no hay nada que contar.")
     with create_new(path) as temporary:
         temporary.write_text(render(TEMPLATE, **_content(run, predicted)), encoding="utf-8")
+    return path
+
+
+def free_page(out: str | Path) -> Path:
+    """Return the path of a new page; raises `UserError` if it exists or does not end in `.html`."""
+    path = free_path(out)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"«{path}» debe terminar en .html.")
     return path
 
 

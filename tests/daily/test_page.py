@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from ocensa_nb.cli.daily_verbs import report
 from ocensa_nb.daily.page import write_page, write_run_page
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import UserError, num
@@ -53,6 +54,8 @@ def test_page_says_what_a_file_does_not_have(run, tmp_path):
         write_page(run, predict(run, tmp_path / "b.csv"), tmp_path / "b.html")
     with pytest.raises(UserError, match=r"debe terminar en \.html"):
         write_page(run, predict(run, tmp_path / "a.csv"), tmp_path / "b.txt")
+    with pytest.raises(UserError, match=r"debe terminar en \.html"):  # before any work: no such data
+        report(str(run.path), "no_hay.csv", str(tmp_path / "b.txt"))
 
 
 def test_notices_as_those_of_the_test_rows_are_no_change_and_a_single_one_is(run, notices, csv, tmp_path):
