@@ -30,6 +30,7 @@ STATUS_WORDS = {
 }
 MOST_ROWS = 50  # of a table
 SECONDS = 30  # to review a notice: an assumption, which the page lets change
+EARLIEST = pd.Timestamp(1980, 1, 1)  # an earlier date is an error of typing
 LEAST_DATED = 0.8  # share of the filled cells of a column that are dates
 SURE, LEAST = 4.0, 0.01  # standard errors of the difference of two shares, and a difference that matters
 SAMPLED_TEXTS = 1_000
@@ -87,6 +88,7 @@ def _label(run: Run, head: str) -> dict[str, Any]:
         "accepted_right": 100 * accepted["right"],
         "trusted": listed([f"«{name}»" for name in measured["trusted"]]),
         "advice": verdict["advice"],
+        "sentence": verdict["sentence"],
         "classes": pd.DataFrame(classes, columns=["Clase", "Avisos al entrenar", "De cada 100"]),
     }
 
@@ -106,6 +108,7 @@ def _content(run: Run, predicted: PredictedFile) -> dict[str, Any]:
         "rows": tally.rows,
         "scored": tally.scored,
         "accepted": int(accepted.sum()),
+        "to_choose": int((~accepted & ~to_review).sum()),
         "to_review": int(to_review.sum()),
         "seconds": SECONDS,
         "labels": {head: _shares(tally.decisions[head]) for head in heads},
@@ -124,10 +127,11 @@ def _shares(decisions: dict[str, int]) -> list[tuple[str, int, float]]:
 
 
 def _urgent(run: Run, predicted: PredictedFile, table: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any] | None:
-    """Return the notices of the first priority, the surest first; None without such a label."""
-    if "prioridad" not in run.classes:
+    """Return the notices of the first priority, the surest first; None if no label says by its numbers which it is."""
+    names = run.classes.get("prioridad", [])
+    if not names or not all(name[:1].isdigit() for name in names):
         return None
-    most = min(run.classes["prioridad"])  # their names begin with a number
+    most = min(names)
     chosen = table[table["pred_prioridad"] == most].sort_values("conf_prioridad", ascending=False, kind="stable")
     ids = predicted.file.ids.iloc[predicted.rows].reset_index(drop=True)
     shown = chosen.index[:MOST_ROWS]
@@ -204,7 +208,9 @@ def _trend(cells: pd.DataFrame, modes: pd.Series) -> dict[str, Any]:
     for name in sorted(cells, key=lambda name: _rank(name, DATES)):
         if _rank(name, DATES) < len(DATES):
             filled = cells[name] != ""
-            parsed = pd.to_datetime(cells[name].where(filled), dayfirst=True, format="mixed", errors="coerce")
+            parsed = pd.to_datetime(cells[name].where(filled), dayfirst=True, format="mixed", errors="coerce", utc=True)
+            parsed = parsed.dt.tz_localize(None)
+            parsed = parsed.where(parsed.between(EARLIEST, pd.Timestamp.now() + pd.DateOffset(years=1)))
             if filled.any() and parsed.notna().sum() >= LEAST_DATED * filled.sum():
                 title, dates = f"Por mes: «{name}»", parsed
                 break
