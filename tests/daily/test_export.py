@@ -72,6 +72,7 @@ def test_script_scores_a_file_where_nothing_else_is_installed(run, exported, tmp
     data = tmp_path / "a.csv"
     table = synthetic.generate(60, 4)
     table.loc[5, "descripcion"] = ""
+    table.loc[6, "descripcion"] = "fuga en la bomba\x0bdel tanque"  # a line break for str.splitlines, not for a CSV
     table.to_csv(data, index=False, sep=";", encoding="cp1252")
     command = [python, folder / "score.py", data, tmp_path / "out.csv"]
     subprocess.run(command, check=True, timeout=120, cwd=tmp_path, env={})
