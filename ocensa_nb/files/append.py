@@ -57,10 +57,9 @@ def append_columns(
         If the encoding of a CSV lacks a character of the new columns.
     """
     content = read_regular(file.path, LARGEST)
-    added = rounded(added)
     with create_new(path) as temporary:
         if file.book:
-            _append_to_book(file, content, added, sheets, sheets_first, temporary)
+            _append_to_book(file, content, rounded(added), sheets, sheets_first, temporary)
         else:
             temporary.write_bytes(append_to_csv(file, content, added))
 

@@ -191,9 +191,8 @@ def decode(path: Path, content: bytes, known: str = "") -> tuple[str, str, list[
         return _decode_single_bytes(path, content)
     notes = []
     if foreign:
-        if (
-            not known and not marked and len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2
-        ):  # a file joined from both encodings
+        # Most of a file that was joined from both encodings is in the other one.
+        if not (known or marked) and len(foreign) > len(_BEYOND_ASCII.findall(text)) / 2:
             encoding = "cp1252"
         row = text.count("\n", 0, _FOREIGN.search(text).start()) + 1
         text = _FOREIGN.sub(lambda byte: byte[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace"), text)

@@ -26,6 +26,7 @@ from openpyxl.writer.excel import ExcelWriter
 from ocensa_nb.errors import UserError, clipped, num
 from ocensa_nb.files.atomic import create_new
 from ocensa_nb.files.notice_file import CsvFormat
+from ocensa_nb.files.read_excel import Book
 from ocensa_nb.paths import free_path, plain_path
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,14 @@ def free_table(out: str | Path, kind: str = "auto", like: str = "") -> Path:
     elif suffix not in SUFFIXES:
         raise UserError(f"«{path}» debe terminar en {' o '.join(SUFFIXES)}: la extensión indica el formato.")
     return free_path(path)
+
+
+def free_sheet(name: str, book: Book | None) -> str:
+    """Return the name of a sheet that a book does not have yet; Excel ignores case."""
+    taken = {sheet.casefold() for sheet in book.sheets} if book else set()
+    while name.casefold() in taken:
+        name += "_2"
+    return name
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
@@ -179,12 +188,16 @@ def _fill(writer: pd.ExcelWriter, name: str, tables: Tables) -> None:
         table = rounded(table)
         longest = [max((len(str(value)) for value in table[column]), default=0) for column in table]
         table.to_excel(writer, sheet_name=name, index=False, startrow=row + bool(title))
-        sheet = writer.sheets[name]
+        sheet, titles = writer.sheets[name], row + bool(title) + 1
         if title:
             sheet.cell(row + 1, 1, title).font = Font(bold=True)
         for number, (column, characters) in enumerate(zip(table, longest, strict=True), 1):
             width = max(len(str(column)) + FILTER_ARROW, characters + 1, NARROWEST)
             widths[number] = min(max(width, widths.get(number, 0)), WIDEST)
+            sheet.cell(titles, number).font = Font(bold=True)
+            if _SHARE.match(str(column)):
+                for (cell,) in sheet.iter_rows(titles + 1, titles + len(table), number, number):
+                    cell.number_format = "0%"  # one that every book has
         row = sheet.max_row + 1
     if len(tables) == 1 and not tables[0][0]:
         sheet.freeze_panes = "A2"
@@ -199,15 +212,6 @@ def _fill(writer: pd.ExcelWriter, name: str, tables: Tables) -> None:
             cell.alignment = WRAPPED
             if cell.value.startswith("="):
                 cell.data_type, cell.quotePrefix = "s", True
-    row = 1
-    for title, table in tables:
-        row += bool(title)
-        for number, column in enumerate(table, 1):
-            sheet.cell(row, number).font = Font(bold=True)
-            if _SHARE.match(str(column)):
-                for (cell,) in sheet.iter_rows(row + 1, row + len(table), number, number):
-                    cell.number_format = "0%"  # one that every book has
-        row += len(table) + 1
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 The predictions are columns more in a copy of the user's book; a CSV or a book with macros is the sheet `Predicciones`.
 """
 
-from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ocensa_nb.data.corrections import RIGHT, SHEET
 from ocensa_nb.evaluation.predict import PREDICTIONS
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.atomic import create_new
-from ocensa_nb.files.write import CLASSES, add_choices, book_of, free_table
+from ocensa_nb.files.write import CLASSES, add_choices, book_of, free_sheet, free_table
 from ocensa_nb.review.review import Review
 
 SUMMARY = "Resumen"
@@ -40,11 +39,11 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
     lists = pd.DataFrame(np.hstack(ordered)).add_prefix("clase ")
     path, file = free_table(out, "xlsx"), review.file
     is_copy = file.copy_suffix == ".xlsx"
-    taken = {name.casefold() for name in file.book.sheets} if is_copy else set()
-    classes = _free(CLASSES, taken)
+    taken = file.book if is_copy else None
+    classes = free_sheet(CLASSES, taken)
     sheets = {
         SHEET: [("", doubtful)],
-        _free(SUMMARY, taken): [
+        free_sheet(SUMMARY, taken): [
             ("", pd.DataFrame({"Qué hacer": [WHAT_TO_DO]})),
             ("Qué esperar de las predicciones", pd.DataFrame({"": review.notes})),
             ("Avisos por clase predicha, y su parte en entrenamiento", review.counts),
@@ -59,13 +58,6 @@ def write(review: Review, out: str | Path, prefill: bool = False) -> Path:
         with create_new(path) as temporary:
             temporary.write_bytes(book_of({PREDICTIONS: [("", review.predictions)], **sheets}, path, finish))
     return path
-
-
-def _free(name: str, taken: Collection[str]) -> str:
-    """Return the name of a sheet that a book does not have yet; Excel ignores case."""
-    while name.casefold() in taken:
-        name += "_2"
-    return name
 
 
 def _finish(book: Workbook, classes: dict[str, list[str]], lists: str) -> None:

@@ -1,5 +1,7 @@
 """Tables on disk: bytes of a CSV, look of a workbook, and names of files."""
 
+import io
+
 import numpy as np
 import openpyxl
 import pandas as pd
@@ -7,7 +9,7 @@ import pytest
 
 from ocensa_nb.errors import UserError
 from ocensa_nb.files.notice_file import SPANISH_EXCEL, CsvFormat
-from ocensa_nb.files.write import WIDEST, free_table, write_table
+from ocensa_nb.files.write import WIDEST, book_of, free_table, write_table
 
 TABLE = pd.DataFrame({"descripción": ["válvula", "a;b"], "conf": np.array([1 / 3, np.nan], np.float32), "n": [1, 2]})
 
@@ -101,3 +103,13 @@ def test_free_table_that_contradicts_its_format_or_exists_is_refused(tmp_path, o
     (tmp_path / "taken.csv").touch()
     with pytest.raises(UserError, match=message):
         free_table(tmp_path / out, kind)
+
+
+def test_shares_of_every_table_of_a_sheet_are_percentages_under_bold_titles(tmp_path):
+    table = pd.DataFrame({"clase": ["a", "b"], "parte de los avisos": [0.25, 0.75]})
+    sheets = {"Resumen": [("", table), ("Otra vez", table)]}
+    sheet = openpyxl.load_workbook(io.BytesIO(book_of(sheets, tmp_path / "a.xlsx")))["Resumen"]
+    titles = [cell for cell in sheet["B"] if cell.value == "parte de los avisos"]
+    shares = [cell for cell in sheet["B"] if isinstance(cell.value, float)]
+    assert [cell.font.b for cell in titles] == [True, True]
+    assert [cell.number_format for cell in shares] == ["0%"] * 4
