@@ -5,7 +5,7 @@ import shutil
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def export(run: Run, out: str | Path, int8: bool = False) -> dict[str, Any]:
         logger.info("Escribiendo el codificador como ONNX…")
         to_onnx(
             wrapped,
-            tuple(encode([*EXAMPLES], tokenizer, run.config.max_length).batch(np.arange(2))),
+            tuple(encode(EXAMPLES, tokenizer, run.config.max_length).batch(np.arange(2))),
             str(file),
             input_names=["ids", "mask"],
             output_names=heads,
@@ -126,16 +126,18 @@ def export(run: Run, out: str | Path, int8: bool = False) -> dict[str, Any]:
             exact.unlink()
         session = onnxruntime.InferenceSession(str(file))
 
+        def by_torch(ids: torch.Tensor, mask: torch.Tensor) -> list[np.ndarray]:
+            logits = {head: values.numpy() for head, values in model(ids, mask).items()}
+            return list(apply(blends, {ENCODER: logits}, ENCODER).values())
+
         def by_file(ids: torch.Tensor, mask: torch.Tensor) -> list[np.ndarray]:
             return session.run(heads, {"ids": ids.numpy(), "mask": mask.numpy()})
 
         batches = [table.batch(rows) for rows in np.array_split(np.argsort(table.lengths), max(1, len(texts) // 16))]
-        expected = [_by_torch(model, blends, *batch) for batch in batches]
-        computed = [by_file(*batch) for batch in batches]
-        distance, equal = _compare(expected, computed)
+        distance, equal = _compare([by_torch(*batch) for batch in batches], [by_file(*batch) for batch in batches])
         if not int8 and not distance < FARTHEST:
             raise UserError(f"El archivo ONNX no da lo mismo que torch (difiere en {num(distance, 6)}). No se guarda.")
-        speeds = [_speed(lambda *batch: _by_torch(model, blends, *batch), batches, by_file, len(texts))]
+        torch_speed, file_speed = _speeds([by_torch, by_file], batches, len(texts))
         shutil.copy(run.path / "encoder" / "tokenizer.json", folder)
         names = run.metadata["data"]["columns"]
         roles = ["descripcion", *appended(names, run.config.text_fields, heads)]
@@ -148,7 +150,7 @@ def export(run: Run, out: str | Path, int8: bool = False) -> dict[str, Any]:
             },
         )
         write_text(folder / SCRIPT, Path(__file__).with_name(f"{SCRIPT}.j2").read_text(encoding="utf-8"))
-    (torch_speed, file_speed), note = speeds[0], " (int8)" if int8 else ""
+    note = " (int8)" if int8 else ""
     logger.info(
         f"Exportado{note} a {path}: {num(100 * equal, 1)} % de las predicciones iguales a las de torch, y su confianza "
         f"a {num(distance, 6)} como mucho, en {num(len(texts))} avisos. {num(file_speed)} avisos por segundo; torch, "
@@ -159,13 +161,6 @@ def export(run: Run, out: str | Path, int8: bool = False) -> dict[str, Any]:
     return {"out": str(path), "distance": distance, "equal": equal, "rows_per_second": file_speed, "torch": torch_speed}
 
 
-def _by_torch(
-    model: MultiHeadClassifier, blends: dict[str, Blend], ids: torch.Tensor, mask: torch.Tensor
-) -> list[np.ndarray]:
-    logits = {head: values.numpy() for head, values in model(ids, mask).items()}
-    return list(apply(blends, {ENCODER: logits}, ENCODER).values())
-
-
 def _compare(expected: list[list[np.ndarray]], computed: list[list[np.ndarray]]) -> tuple[float, float]:
     """Return the largest difference of a probability, and the share of the predictions that are equal."""
     pairs = [(a, b) for ours, theirs in zip(expected, computed, strict=True) for a, b in zip(ours, theirs, strict=True)]
@@ -173,15 +168,13 @@ def _compare(expected: list[list[np.ndarray]], computed: list[list[np.ndarray]])
     return max(float(np.abs(a - b).max()) for a, b in pairs), float(equal.mean())
 
 
-def _speed(
-    by_torch: Callable[..., Any], batches: list[Any], by_file: Callable[..., Any], rows: int
-) -> tuple[float, float]:
-    """Return the rows per second of both, the medians of rounds in turns."""
-    seconds: dict[Callable[..., Any], list[float]] = {by_torch: [], by_file: []}
+def _speeds(ways: Sequence[Callable[..., Any]], batches: Sequence[Any], rows: int) -> list[float]:
+    """Return the rows per second of each way, the median of rounds in turns."""
+    seconds: list[list[float]] = [[] for _ in ways]
     for _ in range(ROUNDS):
-        for work, taken in seconds.items():
+        for way, taken in zip(ways, seconds, strict=True):
             since = time.perf_counter()
             for batch in batches:
-                work(*batch)
+                way(*batch)
             taken.append(time.perf_counter() - since)
-    return rows / statistics.median(seconds[by_torch]), rows / statistics.median(seconds[by_file])
+    return [rows / statistics.median(taken) for taken in seconds]

@@ -1,4 +1,4 @@
-"""What a `predict` has done so far, beside its result: after it was killed, the same command goes on from there."""
+"""The state of an unfinished prediction of a file, kept beside its result, so that the same command continues it."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ _HEADER = struct.Struct("<4I")  # of a chunk: its part and number, bytes, CRC-32
 
 
 class Partial:
-    """The folder `.ocensa-NAME.parcial`: the result so far, and the probabilities of the part that is being scored.
+    """The folder `.ocensa-NAME.parcial`: the result so far, and the probabilities of the current part.
 
     It is a `Scored` of that part.
     """
@@ -32,7 +32,6 @@ class Partial:
         self.parts = 0  # that are in the result
         self.kept: Any = None  # by the caller, with the last of them
         self.bar: tqdm | None = None  # of the rows
-        self.is_over = False
         self._folder, self._classes, self._made_of = folder, classes, made_of
         self._chunks: dict[int, np.ndarray] = {}
 
@@ -48,7 +47,7 @@ class Partial:
         return sum(map(len, self._chunks.values()))
 
     def resume(self) -> None:
-        """Go on from what is in the folder, if it is made of the same."""
+        """Continue from the content of the folder if it is made of the same; otherwise remove it."""
         state: dict[str, Any] = {}
         with contextlib.suppress(UserError):
             state = read_json(self._folder / STATE)
@@ -114,14 +113,14 @@ class Partial:
 
 @contextlib.contextmanager
 def partial(path: Path, classes: Mapping[str, int], made_of: dict[str, Any]) -> Iterator[Partial]:
-    """Yield what is done of a result, which must be complete at the end of the block, and appears at its path then.
+    """Yield the state of a result. At the end of the block the result must be complete, and is moved to its path.
 
     Parameters
     ----------
     classes
         The number of classes per label.
     made_of
-        What the result is computed from, as JSON: what another command has left is discarded.
+        What the result is computed from, as JSON; the state of a result that is made of something else is removed.
 
     Raises
     ------
@@ -136,7 +135,7 @@ def partial(path: Path, classes: Mapping[str, int], made_of: dict[str, Any]) -> 
     lock = lock_folder(folder)
     if lock is None:
         raise UserError(f"Otro proceso está escribiendo «{path}». Espere a que termine, o elija otro nombre en out.")
-    done = Partial(folder, path.name, classes, made_of)
+    done, is_over = Partial(folder, path.name, classes, made_of), False
     try:
         try:
             done.resume()
@@ -150,9 +149,9 @@ def partial(path: Path, classes: Mapping[str, int], made_of: dict[str, Any]) -> 
                 os.link(done.result, temporary)
             except OSError:  # a disk without hard links
                 os.replace(done.result, temporary)
-        done.is_over = True
+        is_over = True
     finally:
         lock.release()
-        if done.is_over or done.is_empty:
+        if is_over or done.is_empty:
             with contextlib.suppress(OSError):
                 remove(folder)

@@ -31,21 +31,21 @@ def split(path: Path, is_title: IsTitle) -> Iterator[Part | None]:
     with open_regular(path) as file:
         encoding = _encoding(file)
         file.seek(0)
-        titles, separator, above = _layout(path, file.read(BLOCK), encoding, is_title) if encoding else (b"", "", 0)
+        titles, separator = _layout(path, file.read(BLOCK), encoding, is_title) if encoding else (b"", "")
         if not titles:
             yield None
             return
         file.seek(0)
-        line, block = above, b""
+        line, block = 0, b""  # lines of the file before the block
         while new := file.read(-(-size // -(-size // PART_BYTES))):
             block += new
             cut = _last_start(block, separator) if file.tell() < size else len(block)
             if cut:
-                first = line == above
-                content = block[:cut] if first else titles + block[:cut]
-                lacking = 0 if first else line - titles.count(b"\n")
-                yield Part(content, encoding, "" if first else separator, line=lacking)
-                line += block.count(b"\n", 0, cut) - above * first
+                if line:
+                    yield Part(titles + block[:cut], encoding, separator, line=line - titles.count(b"\n"))
+                else:  # it has its own titles, perhaps below other lines
+                    yield Part(block[:cut], encoding)
+                line += block.count(b"\n", 0, cut)
                 block = block[cut:]
 
 
@@ -54,10 +54,8 @@ def _encoding(file: BinaryIO) -> str:
     start = file.read(BLOCK)
     if start.startswith(_NOT_TEXT) or b"\0" in start or b"\n" not in start:
         return ""
-    evidence = {
-        True: bytearray(start[: start.index(b"\n") + 1]),
-        False: bytearray(),
-    }  # lines that are UTF-8, and others
+    # Lines that are UTF-8, first the one that may have a byte-order mark; and others.
+    evidence = {True: bytearray(start[: start.index(b"\n") + 1]), False: bytearray()}
     file.seek(0)
     rest = b""
     while min(map(len, evidence.values())) < MOST_EVIDENCE and (block := file.read(BLOCK)):
@@ -78,19 +76,18 @@ def _is_utf_8(line: bytes) -> bool:
     return True
 
 
-def _layout(path: Path, start: bytes, encoding: str, is_title: IsTitle) -> tuple[bytes, str, int]:
-    """Return the line or lines of the titles, the separator, and how many lines end above the first record."""
+def _layout(path: Path, start: bytes, encoding: str, is_title: IsTitle) -> tuple[bytes, str]:
+    """Return the line or lines of the titles, and the separator; nothing if the file is not read in parts."""
     text = with_newlines(decode(path, start, encoding)[0])[0]
     blank = len(text) - len(text.lstrip("\n"))
     separator, _, position = find_layout(text[blank:], is_title)
     text = text[blank:][position:]
     reader = csv.reader(io.StringIO(text[:SCANNED_CHARACTERS], newline=""), delimiter=separator)
     if len(next(reader)) == 1:
-        return b"", "", 0  # any line may be a record, also one within quotes
+        return b"", ""  # any line may be a record, also one within quotes
     lines = start.split(b"\n")
     first = start.count(b"\n") - text.count("\n")
-    titles = b"\n".join(lines[first : first + reader.line_num]) + b"\n"
-    return titles, separator, first + reader.line_num
+    return b"\n".join(lines[first : first + reader.line_num]) + b"\n", separator
 
 
 def _last_start(block: bytes, separator: str) -> int:

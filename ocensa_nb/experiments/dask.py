@@ -82,7 +82,7 @@ class DaskPool:
 
     def __init__(self, client: "Client", out: Path) -> None:
         self._client, self._out = client, out
-        self._token = f".ocensa-{uuid.uuid4().hex}"  # of the event that stops all tasks, and of the marker file
+        self.token = f".ocensa-{uuid.uuid4().hex}"  # of the event that stops all tasks, and of the marker file
         self._processing: dict[str, Any] = {}
         self._asked_at = float("-inf")
 
@@ -98,17 +98,12 @@ class DaskPool:
                 raise UserError(f"El scheduler «{scheduler}» no tiene workers. Inicie alguno: dask worker {scheduler}")
             time.sleep(POLL_SECONDS)
 
-    @property
-    def token(self) -> str:
-        """The name of the event that stops all tasks."""
-        return self._token
-
     def require_seen(self, files: Iterable[str]) -> None:
         """Raise `UserError` if a worker lacks this package, or does not see the folder of the results or the files."""
         found = self._ask(pkgutil.resolve_name, f"{__name__}:RETRIES")
         if lacking := [worker for worker, value in found.items() if value != RETRIES]:
             raise UserError(LACKING.format(workers=f" ({listed(lacking)})"))
-        marker = self._out / self._token
+        marker = self._out / self.token
         marker.touch()
         try:
             for path in {str(marker), *files} - {""}:
@@ -127,7 +122,7 @@ class DaskPool:
     def start(self, case: Case) -> "DaskJob":
         """Submit the task of a case to a worker without tasks, if there is one."""
         self._asked_at = float("-inf")  # what was submitted just now counts
-        text = f"from {__name__} import run_task; run_task({str(case.folder)!r}, {self._token!r})"
+        text = f"from {__name__} import run_task; run_task({str(case.folder)!r}, {self.token!r})"
         workers = [address for address, keys in self.workers().items() if not keys] or None
         return DaskJob(self, self.submit(text, case.name, RETRIES, workers), case)
 
@@ -160,7 +155,7 @@ class DaskPool:
     def stop(self) -> None:
         from distributed import Event
 
-        self._call(Event(self._token, client=self._client).set)
+        self._call(Event(self.token, client=self._client).set)
 
     def close(self) -> None:
         """Disconnect; dask cancels the tasks that are still running, and they stop."""

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOTICES = ("data", "corrections", "evaluation_data")  # the files of a case that a worker reads
-
 MOST_JOBS = 256
 UNFINISHED = (FAILED, INTERRUPTED)  # interrupted by something else: a stop of the grid raises
 POLL_SECONDS = 0.2
