@@ -50,13 +50,12 @@ def predict(
 
     settings = {"kind": format, "source": with_, "columns": columns, "target": target}
     with distributed.world().agreed():
-        trained = Run.load(run)
         is_folder = data != STANDARD and plain_path(data).is_dir()
         if (backend == "dask") != bool(scheduler) or (scheduler and not is_folder):
             raise UserError("backend = dask necesita scheduler, su dirección, y en data una carpeta de archivos.")
-        predictor = Predictor.load(trained)
+        predictor = Predictor.load(Run.load(run))
     if is_folder:
-        return folder.score_folder(trained, plain_path(data), out, scheduler, **settings)
+        return folder.score_folder(predictor, plain_path(data), out, scheduler, **settings)
     with as_files(data, out) as (source, target_file):
         result = score(predictor, source, target_file, **settings)
     rows, scored = result["rows"], result["scored"]

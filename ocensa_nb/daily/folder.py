@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 READ = (".csv", ".txt", *EXCEL_SUFFIXES)
 
 
-def score_folder(run: Run, data: Path, out: str | Path, scheduler: str = "", **settings: Any) -> dict[str, Any]:
+def score_folder(
+    predictor: Predictor, data: Path, out: str | Path, scheduler: str = "", **settings: Any
+) -> dict[str, Any]:
     """Score each CSV and XLSX of a folder to a file of the same name in another one.
 
     Parameters
@@ -51,7 +53,7 @@ def score_folder(run: Run, data: Path, out: str | Path, scheduler: str = "", **s
     if skipped := [path.name for path in files if path not in left]:
         logger.info(f"Ya tienen su resultado en «{out}», y se saltan: {num(len(skipped))} ({listed(skipped)}).")
     done, failed = {}, {}
-    for number, (path, outcome) in enumerate(_outcomes(run, left, scheduler, settings), 1):
+    for number, (path, outcome) in enumerate(_outcomes(predictor, left, scheduler, settings), 1):
         if isinstance(outcome, UserError):
             failed[path.name] = str(outcome)
             logger.warning(f"{path.name}: {outcome}")
@@ -65,13 +67,12 @@ def score_folder(run: Run, data: Path, out: str | Path, scheduler: str = "", **s
 
 
 def _outcomes(
-    run: Run, files: dict[Path, Path], scheduler: str, settings: dict[str, Any]
+    predictor: Predictor, files: dict[Path, Path], scheduler: str, settings: dict[str, Any]
 ) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
     """Yield each file with its result, or why there is none."""
     if scheduler and files:
-        yield from _on_dask(run, files, scheduler, settings)
+        yield from _on_dask(predictor.run, files, scheduler, settings)
         return
-    predictor = Predictor.load(run)  # its models are loaded once
     for path, result in files.items():
         try:
             yield path, score(predictor, path, result, **settings)

@@ -11,13 +11,12 @@ import pandas as pd
 from ocensa_nb.data.canonical import canonical
 from ocensa_nb.errors import UserError, listed, num
 from ocensa_nb.evaluation.predict import PredictedFile
+from ocensa_nb.evaluation.rows import foreign_share
 from ocensa_nb.evaluation.suggestion import ACCEPT, CHOOSE, REVIEW
 from ocensa_nb.evaluation.verdict import NOT_YET, SUGGESTION, USEFUL, USEFUL_ABOVE, percent
 from ocensa_nb.figures import daily
-from ocensa_nb.figures.page import picture, render
+from ocensa_nb.figures.page import picture, template
 from ocensa_nb.files.atomic import create_new, write_text
-from ocensa_nb.files.notice_file import NoticeFile
-from ocensa_nb.models.save import read_linear
 from ocensa_nb.paths import free_path
 from ocensa_nb.runs.run import Run
 
@@ -33,7 +32,6 @@ SECONDS = 30  # to review a notice: an assumption, which the page lets change
 EARLIEST = pd.Timestamp(1980, 1, 1)  # an earlier date is an error of typing
 LEAST_DATED = 0.8  # share of the filled cells of a column that are dates
 SURE, LEAST = 4.0, 0.01  # standard errors of the difference of two shares, and a difference that matters
-SAMPLED_TEXTS = 1_000
 FAMILIES = ("familia", "denominaci", "equipo")
 LOCATIONS = ("ubicac", "planta", "estacion", "centro", "sitio")
 DATES = ("fecha de aviso", "fecha aviso", "fecha", "inicio", "creado")
@@ -51,7 +49,7 @@ def write_page(run: Run, predicted: PredictedFile, out: str | Path) -> Path:
     if not len(predicted.rows):
         raise UserError(f"«{predicted.file.path}» no tiene avisos con texto: no hay nada que contar.")
     with create_new(path) as temporary:
-        temporary.write_text(render(TEMPLATE, **_content(run, predicted)), encoding="utf-8")
+        temporary.write_text(template(TEMPLATE).render(_content(run, predicted)), encoding="utf-8")
     return path
 
 
@@ -68,7 +66,7 @@ def write_run_page(run: Run) -> Path:
     labels = [_label(run, head) for head in run.classes]
     path = run.path / "report.html"
     split, warnings = run.metadata["data"]["split"], run.metrics["warnings"]
-    write_text(path, render(RUN_TEMPLATE, run=run, split=split, labels=labels, warnings=warnings))
+    write_text(path, template(RUN_TEMPLATE).render(run=run, split=split, labels=labels, warnings=warnings))
     return path
 
 
@@ -101,7 +99,7 @@ def _content(run: Run, predicted: PredictedFile) -> dict[str, Any]:
     decisions = table[[f"decision_{head}" for head in heads]]
     accepted = (decisions == ACCEPT).all(axis=1)
     to_review = (decisions == REVIEW).any(axis=1)
-    content: dict[str, Any] = {
+    return {
         "name": file.path.name,
         "run": run.path.name,
         "today": f"{date.today():%d/%m/%Y}",
@@ -116,9 +114,8 @@ def _content(run: Run, predicted: PredictedFile) -> dict[str, Any]:
         "urgent": _urgent(run, predicted, table, cells),
         "changes": _changes(run, predicted),
         "foreign": _foreign(run, predicted),
-        "figures": _figures(file, cells, table[f"pred_{heads[0]}"], heads[0]),
+        "figures": _figures(cells, table[f"pred_{heads[0]}"], heads[0]),
     }
-    return content
 
 
 def _shares(decisions: dict[str, int]) -> list[tuple[str, int, float]]:
@@ -166,13 +163,11 @@ def _changes(run: Run, predicted: PredictedFile) -> pd.DataFrame:
 
 def _foreign(run: Run, predicted: PredictedFile) -> str:
     """Return the share of the texts that have little in common with those of the training."""
-    texts = predicted.file.texts.iloc[predicted.rows]
-    sample = texts.iloc[:: -(-len(texts) // SAMPLED_TEXTS)].tolist()
-    share = float(np.mean(read_linear(run).known_share(sample) < run.metrics["familiar"]))
+    share = foreign_share(run, predicted.predictor.linear, predicted.file.texts.iloc[predicted.rows].tolist())
     return f"El {percent(share)}" if share >= 0.01 else "Menos del 1 %"
 
 
-def _figures(file: NoticeFile, cells: pd.DataFrame, modes: pd.Series, head: str) -> list[dict[str, Any]]:
+def _figures(cells: pd.DataFrame, modes: pd.Series, head: str) -> list[dict[str, Any]]:
     """Return the figures of the first label: their title, addresses and a sentence about each; or why there is none."""
     counts = modes.value_counts()
     few = int(np.searchsorted(counts.cumsum() / len(modes), 0.8) + 1)

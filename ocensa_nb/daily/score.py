@@ -1,4 +1,4 @@
-"""Score a file of any size: a copy with its predictions, written in parts, that goes on after it was killed."""
+"""Score a file of any size: write a copy with predictions, in parts, and continue it after an interruption."""
 
 import contextlib
 import dataclasses
@@ -45,8 +45,8 @@ def score(
 ) -> dict[str, Any]:
     """Write a copy of a CSV or XLSX file with the predictions of its notices; see `evaluation.predict.predict`.
 
-    From a CSV to a CSV it takes bounded memory. Repeated after the process has died, it goes on with the first chunk of
-    notices that was not scored. Returns the path, the rows, those with a text, and the notes.
+    The memory is bounded if a CSV is read and written. If the same call was interrupted, it continues with the first
+    chunk of notices that was not scored. Returns the path, the rows, those with a text, and the notes.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def score(
                 if before:
                     logger.info(f"Continúa donde quedó: ya había {num(before)} filas con predicción.")
                 done.bar = stack.enter_context(progress(None, "Prediciendo", "aviso", total=rows, initial=before))
-            predicted = predict_file(run, file, source, target, predictor, done if world.size == 1 else None)
+            predicted = predict_file(predictor, file, source, target, done if world.size == 1 else None)
             if tally:
                 tally.add(predicted.tally)
             else:

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from ocensa_nb.evaluation.suggestion import COLUMNS, TARGET, Suggestion
 from ocensa_nb.evaluation.verdict import describe_decisions, far_shares, percent
 from ocensa_nb.files.append import append_columns
 from ocensa_nb.files.notice_file import NoticeFile, TableFile, table_suffix
-from ocensa_nb.files.write import book_of, free_table, write_table
+from ocensa_nb.files.write import book_of, free_sheet, free_table, write_table
 from ocensa_nb.runs.run import Run
 from ocensa_nb.runtime import distributed
 
@@ -48,9 +48,9 @@ class Tally:
     left_out: dict[str, int]  # rows that are no notices, by kind in Spanish
 
     def add(self, other: "Tally") -> None:
-        self.rows, self.scored, self.unseen = (
-            getattr(self, name) + getattr(other, name) for name in ("rows", "scored", "unseen")
-        )
+        self.rows += other.rows
+        self.scored += other.scored
+        self.unseen += other.unseen
         for head, counts in self.classes.items():
             self.classes[head] = [sum(pair) for pair in zip(counts, other.classes[head], strict=True)]
             self.decisions[head] = dict(Counter(self.decisions[head]) + Counter(other.decisions[head]))
@@ -87,8 +87,22 @@ class PredictedFile:
     rows: np.ndarray  # those with a text, int64
     probabilities: dict[str, np.ndarray]  # of them, float32 (rows, classes), per label
     tally: Tally
-    expected: dict[str, np.ndarray]  # test rows of the run of each predicted class, int64 (classes,), per label
-    notes: list[str]
+    predictor: Predictor
+    source: str
+    target: float
+
+    @cached_property
+    def notes(self) -> list[str]:
+        return self.tally.notes(self.predictor, self.source, self.target)
+
+    @cached_property
+    def expected(self) -> dict[str, np.ndarray]:
+        """The test rows of the run of each predicted class, int64 (classes,), per label."""
+        suggestions, classes = self.predictor.suggestions(self.source, self.target), self.predictor.run.classes
+        return {
+            head: np.bincount(tested.shares.argmax(axis=1), minlength=len(classes[head]))
+            for head, (_, tested) in suggestions.items()
+        }
 
 
 def predict(
@@ -107,22 +121,20 @@ def predict(
     """
     require_source(source)
     with distributed.world().agreed():
-        file = read_unlabelled(run, data, columns)
-    return predict_file(run, file, source, target)
+        file, predictor = read_unlabelled(run, data, columns), Predictor.load(run)
+    return predict_file(predictor, file, source, target)
 
 
 def predict_file(
-    run: Run,
+    predictor: Predictor,
     file: NoticeFile,
     source: str = AUTO,
     target: float = TARGET,
-    predictor: Predictor | None = None,
     scored: Scored | None = None,
 ) -> PredictedFile:
     """Predict the labels of a file, or a part of it, from `read_unlabelled`; see `predict`."""
-    world = distributed.world()
+    run, world = predictor.run, distributed.world()
     with world.agreed():
-        predictor = predictor or Predictor.load(run)
         suggestions = predictor.suggestions(source, target)
     rows = np.flatnonzero(file.texts != "")
     world.require_same(
@@ -145,11 +157,7 @@ def predict_file(
         differences=differences,
         left_out=file.left_out,
     )
-    expected = {
-        head: np.bincount(tested.shares.argmax(axis=1), minlength=len(run.classes[head]))
-        for head, (_, tested) in suggestions.items()
-    }
-    return PredictedFile(file, table, rows, probabilities, tally, expected, tally.notes(predictor, source, target))
+    return PredictedFile(file, table, rows, probabilities, tally, predictor, source, target)
 
 
 def read_unlabelled(run: Run, data: str | Path | TableFile, columns: Columns | None = None) -> NoticeFile:
@@ -206,9 +214,8 @@ def save(predicted: PredictedFile, out: str | Path, kind: str = "auto") -> Path:
     """
     file = predicted.file
     path = free_table(out, kind, table_suffix(file.path))
-    taken = {name.casefold() for name in file.book.sheets} if file.book else set()
-    name = next(name for name in (f"{PREDICTIONS}{'_2' * times}" for times in count()) if name.casefold() not in taken)
-    first = {name: [("", _beside_the_text(predicted))]} if path.suffix.lower() == ".xlsx" else {}
+    is_book = path.suffix.lower() == ".xlsx"
+    first = {free_sheet(PREDICTIONS, file.book): [("", _beside_the_text(predicted))]} if is_book else {}
     if path.suffix.lower() == file.copy_suffix:
         with contextlib.suppress(UnicodeEncodeError):  # `write_table` writes UTF-8 then, and says so
             sheets = book_of(first, path, _select_first) if first else b""

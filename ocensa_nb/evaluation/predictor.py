@@ -39,7 +39,7 @@ EXAMPLES = ("bomba", "Fuga de aceite por el sello mecánico de la bomba principa
 
 
 class Scored(Protocol):
-    """What is kept of the chunks that were scored, so that a prediction can go on after the process has died."""
+    """The chunks that were scored before, so that an interrupted prediction can continue."""
 
     def read(self, chunk: int, rows: int) -> dict[str, np.ndarray] | None:
         """Return the probabilities of a chunk, float32 (rows, classes) per label; None if it was not scored yet."""

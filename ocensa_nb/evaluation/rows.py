@@ -119,14 +119,19 @@ def unlike_training(run: Run, file: NoticeFile, linear: LinearModel) -> list[str
             name, values = clipped(file.columns.get(role, role)), listed(unseen, NAMED_VALUES)
             part = f"el {100 * rows / len(texts):.0f} % de los avisos"
             warnings.append(f"«{name}» tiene valores que la corrida no ha visto ({values}; {part}): {UNRELIABLE}")
-    step = -(-len(texts) // SAMPLED_TEXTS)
-    foreign = np.mean(linear.known_share(texts[::step]) < run.metrics["familiar"]) if texts else 0.0
+    foreign = foreign_share(run, linear, texts)
     if foreign > MOST_FOREIGN and len(texts) >= LEAST_TEXTS:
         warnings.append(
             f"El {100 * foreign:.0f} % de los textos tiene poco en común con los avisos de entrenamiento (entre los de "
             f"prueba, el {PERCENTILE} % o menos). Puede ser otro idioma, otra planta u otra columna: {UNRELIABLE}"
         )
     return warnings
+
+
+def foreign_share(run: Run, linear: LinearModel, texts: Sequence[str]) -> float:
+    """Return the share of the texts, none of them empty, that are unlike the training rows; of a sample if many."""
+    step = -(-len(texts) // SAMPLED_TEXTS)
+    return float(np.mean(linear.known_share(texts[::step]) < run.metrics["familiar"])) if texts else 0.0
 
 
 def familiar_share(linear: LinearModel, texts: Sequence[str]) -> float:

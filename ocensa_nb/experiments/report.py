@@ -27,7 +27,7 @@ from ocensa_nb.experiments.results import (
     summary,
 )
 from ocensa_nb.figures import comparison
-from ocensa_nb.figures.page import WIDE, picture, render
+from ocensa_nb.figures.page import WIDE, picture, template
 from ocensa_nb.files.atomic import atomic_write, write_text
 from ocensa_nb.files.notice_file import SPANISH_EXCEL
 from ocensa_nb.files.verify import LARGEST_JSON, read_regular
@@ -233,8 +233,7 @@ def write_report(results: Results) -> Path:
         content["pictures"] = {
             name: picture(partial(draw, results)) for name, draw in drawn.items() if content["on_front"]
         }
-    text = render(
-        Path(__file__).with_name(TEMPLATE),
+    text = template(Path(__file__).with_name(TEMPLATE)).render(
         **content,
         shown=_shown,
         results=results,

@@ -1,6 +1,7 @@
 """Pages that need no other file and no network: one base template, and pictures as data addresses."""
 
 import base64
+import functools
 import hashlib
 import io
 from collections.abc import Callable
@@ -10,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 from ocensa_nb.errors import num
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
 WIDE, PHONE = 8.6, 3.7  # inches: figures for a page, and for a telephone
 
 
-def render(template: Path, **content: Any) -> str:
-    """Return a page from a template that may extend `base.html.j2`; what it shows is never interpreted as HTML."""
+@functools.cache
+def template(path: Path) -> "Template":
+    """Return a template, which may extend `base.html.j2`; what it shows is never interpreted as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folders = FileSystemLoader([template.parent, Path(__file__).parent])
+    folders = FileSystemLoader([path.parent, Path(__file__).parent])
     pages = Environment(
         loader=folders, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     pages.filters |= {"sha256": _sha256, "num": num}
-    return pages.get_template(template.name).render(**content)
+    return pages.get_template(path.name)
 
 
 def _sha256(text: Any) -> str:

@@ -1,16 +1,13 @@
 """The widgets of all panels, and the settings as widgets: numbers to type or slide, choices, and notes on a value."""
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
 import traitlets
 from IPython.display import display
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ocensa_nb.benchmark.forecast import Forecast
 from ocensa_nb.config import PRECISIONS, RECIPES, TrainConfig
@@ -69,15 +66,6 @@ def panel(*parts: ipw.Widget) -> ipw.VBox:
     box = ipw.VBox([ipw.HTML(f"<style>{PANEL_CSS}</style>"), *parts])
     box.add_class("ocensa-panel")
     return box
-
-
-@functools.cache
-def template(name: str) -> Template:
-    """Return a template of this folder; what it shows is never interpreted as HTML."""
-    folder, blocks = FileSystemLoader(Path(__file__).parent), {"trim_blocks": True, "lstrip_blocks": True}
-    pages = Environment(autoescape=True, loader=folder, undefined=StrictUndefined, **blocks)
-    pages.filters["num"] = num
-    return pages.get_template(name)
 
 
 def in_terminal(command: str) -> str:

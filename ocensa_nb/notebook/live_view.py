@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ocensa_nb.errors import duration, num
+from ocensa_nb.figures.page import template
 from ocensa_nb.figures.style import COLOURS, SMOOTHING
 from ocensa_nb.files.verify import open_regular
-from ocensa_nb.notebook.controls import template
 
+TEMPLATE = Path(__file__).with_name("live_view.html.j2")
 POINTS = 240  # the loss curve is thinned to this many points when it has twice as many; a screen resolves no more
 PACE_SECONDS = 60.0  # window for the pace that the remaining time is computed from
 WIDTH, HEIGHT, MARGIN = 400, 160, 34
@@ -104,7 +105,7 @@ def view(history: History, total_steps: int, epochs: int, state: str, over: bool
     }
     charts = [_loss_chart(history, total_steps), _score_chart(history, epochs)]
     size = {"width": WIDTH, "height": HEIGHT, "left": MARGIN}
-    return template("live_view.html.j2").render(state=state, bars=bars, bar=bar, numbers=numbers, charts=charts, **size)
+    return template(TEMPLATE).render(state=state, bars=bars, bar=bar, numbers=numbers, charts=charts, **size)
 
 
 def _loss_chart(history: History, total_steps: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One notice, typed and explained: a box, and its answer as a table with the words shaded by their share."""
 
 from html import escape
+from pathlib import Path
 
 import ipywidgets as ipw
 import numpy as np
@@ -9,12 +10,14 @@ from IPython.display import HTML, display
 from ocensa_nb.evaluation.explain import ExplainedNotice, explain, field_titles, parse_fields
 from ocensa_nb.evaluation.metrics import MODEL_NAMES
 from ocensa_nb.evaluation.predictor import Predictor
+from ocensa_nb.figures.page import template
 from ocensa_nb.figures.style import COLOURS
 from ocensa_nb.files.notice_file import NoticeFile
 from ocensa_nb.notebook import session
-from ocensa_nb.notebook.controls import button, guarded, panel, template
+from ocensa_nb.notebook.controls import button, guarded, panel
 from ocensa_nb.runs.run import Run
 
+TEMPLATE = Path(__file__).with_name("notice.html.j2")
 DARKEST = 150  # of 255: the text has to be legible
 
 
@@ -61,5 +64,5 @@ class NoticeForm:
 
 def as_html(notice: ExplainedNotice) -> str:
     """Return the explanation as an HTML table; what is in the notice is shown, and never interpreted."""
-    page = template("notice.html.j2")
+    page = template(TEMPLATE)
     return page.render(notice=notice, colours=COLOURS, darkest=DARKEST, models=MODEL_NAMES)

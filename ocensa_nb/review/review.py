@@ -24,6 +24,7 @@ from ocensa_nb.data.corrections import ID, RIGHT, SHEET, TEXT
 from ocensa_nb.data.splits import Arrays
 from ocensa_nb.errors import UserError, clipped, num
 from ocensa_nb.evaluation.predict import PredictedFile, predict_file, read_unlabelled
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.evaluation.rows import training_file, training_rows
 from ocensa_nb.evaluation.suggestion import TARGET, ranked
 from ocensa_nb.files.notice_file import NoticeFile
@@ -77,7 +78,7 @@ def review(
         )
     if (file.texts == "").all():
         raise UserError(f"En «{data}» la columna «{file.columns['descripcion']}» está vacía en todas las filas.")
-    predicted, trained = predict_file(run, file, target=target), training_rows(run)
+    predicted, trained = predict_file(Predictor.load(run), file, target=target), training_rows(run)
     notes = predicted.notes
     if not trained:
         notes = [*notes, f"No se encuentra «{training_file(run)}» como era: no se puede saber qué avisos conoce."]

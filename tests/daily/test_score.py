@@ -1,4 +1,4 @@
-"""A file of any size is scored in parts: the same bytes as in one, and a killed command goes on."""
+"""A file that is scored in parts gives the same bytes as one that is scored as a whole; a killed command continues."""
 
 import random
 import shutil
@@ -167,15 +167,15 @@ def test_folder_is_scored_file_by_file_and_continued(run, tmp_path, caplog):
     (folder / "broken.csv").write_text("a;b\n1;2\n")
     shutil.copy(folder / "1.csv", folder / "SAP.TXT")
     with pytest.raises(IncompleteError, match=r"Sin resultado: 1 de 4 \(broken.csv\)") as error:
-        score_folder(run, folder, out)
+        score_folder(Predictor.load(run), folder, out)
     assert sorted(error.value.result["files"]) == ["1.csv", "2.csv", "SAP.TXT"]
     assert sorted(path.name for path in out.iterdir()) == ["1.csv", "2.csv", "SAP.TXT.csv"]
     (folder / "broken.csv").unlink()
     before = (out / "1.csv").read_bytes()
-    assert score_folder(run, folder, out)["skipped"] == ["1.csv", "2.csv", "SAP.TXT"]
+    assert score_folder(Predictor.load(run), folder, out)["skipped"] == ["1.csv", "2.csv", "SAP.TXT"]
     assert (out / "1.csv").read_bytes() == before
     with pytest.raises(UserError, match="la misma carpeta"):
-        score_folder(run, folder, folder)
+        score_folder(Predictor.load(run), folder, folder)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])

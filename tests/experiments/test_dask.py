@@ -19,6 +19,7 @@ import yaml
 from ocensa_nb.daily.folder import score_folder
 from ocensa_nb.data import synthetic
 from ocensa_nb.errors import IncompleteError, UserError
+from ocensa_nb.evaluation.predictor import Predictor
 from ocensa_nb.experiments import dask
 from ocensa_nb.experiments.case import read_case
 from ocensa_nb.experiments.run import run_grid
@@ -172,8 +173,8 @@ def test_folder_is_scored_by_workers_a_file_each(cluster, run, tmp_path):
     (folder / "broken.csv").write_text("a;b\n1;2\n")
     settings = {"kind": "auto", "source": "linear", "columns": {}, "target": 0.9}
     with pytest.raises(IncompleteError, match=r"Sin resultado: 1 de 4 \(broken.csv\)") as error:
-        score_folder(run, folder, tmp_path / "scored", cluster.scheduler_address, **settings)
+        score_folder(Predictor.load(run), folder, tmp_path / "scored", cluster.scheduler_address, **settings)
     assert "descripcion" in error.value.result["failed"]["broken.csv"]
     (folder / "broken.csv").unlink()
-    for name in score_folder(run, folder, tmp_path / "here", **settings)["files"]:
+    for name in score_folder(Predictor.load(run), folder, tmp_path / "here", **settings)["files"]:
         assert (tmp_path / "scored" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
